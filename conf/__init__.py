@@ -1,0 +1,1 @@
+"""Settings, workspace layout and the one error class that means "your input, not our bug"."""

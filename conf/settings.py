@@ -1,0 +1,159 @@
+"""Every knob of CheXScale, one line with its unit under each.
+
+`conf/*.yaml` hold one scenario each and only what differs from here; `--config FILE` chooses one (default conf/demo.yaml),
+`--section.key value` changes one knob, `--print_config` shows the resolved tree, `--help` all of it.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import jsonargparse
+
+from conf.errors import InputError
+
+DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
+DEVICES = ("auto", "cpu", "cuda", "hpu")
+
+
+def _require(valid: bool, key: str, got: object, expected: str) -> None:
+    if not valid:
+        raise InputError(f"{key} is {got!r}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class Phantoms:
+    """Generated radiograph-like images in NIH format, for demonstration and tests."""
+
+    num_images: int = 2000
+    """images"""
+    size_px: int = 1024
+    """side of the square PNGs, pixels"""
+    seed: int = 0
+    """the same seed gives the same files"""
+
+    def __post_init__(self):
+        _require(self.num_images >= 100, "phantoms.num_images", self.num_images, "at least 100, so that each split gets some")
+        _require(self.size_px >= 256, "phantoms.size_px", self.size_px, "at least 256 pixels")
+
+
+@dataclass(frozen=True)
+class Etl:
+    """Images and label file to Delta tables: etl/preprocess.py."""
+
+    source: str = "phantoms"
+    """folder in the NIH ChestX-ray14 layout, or `phantoms`: generated into the workspace where missing"""
+    image_folders: list[str] = field(default_factory=lambda: ["images", "images_*/images"])
+    """folders below the source that hold the images, glob patterns"""
+    sizes_px: list[int] = field(default_factory=lambda: [256, 512])
+    """sides of the stored squares, pixels; one binary column each"""
+    val_fraction: float = 0.125
+    """share of the train_val patients that validate, 0..1 (0.125 of NIH's 28,008 gives the 70:10 of CheXNet)"""
+    seed: int = 0
+    """of the validation patients and the order of the rows"""
+    rows_per_row_group: int = 128
+    """rows; the unit that a training rank reads"""
+    rows_per_file: int = 1024
+    """rows, about; the unit of work of a Spark task"""
+    max_quarantined_fraction: float = 0.1
+    """share of bad images above which the job fails and the table keeps its old version, 0..1"""
+
+    def __post_init__(self):
+        sizes = self.sizes_px
+        _require(sizes and len(set(sizes)) == len(sizes), "etl.sizes_px", sizes, "one or more different sides")
+        _require(all(32 <= size <= 4096 for size in sizes), "etl.sizes_px", sizes, "sides of 32 to 4096 pixels")
+        _require(0 < self.val_fraction < 1, "etl.val_fraction", self.val_fraction, "a share between 0 and 1")
+        _require(self.rows_per_row_group >= 1, "etl.rows_per_row_group", self.rows_per_row_group, "at least 1 row")
+        _require(self.rows_per_file >= self.rows_per_row_group, "etl.rows_per_file", self.rows_per_file,
+                 f"at least etl.rows_per_row_group ({self.rows_per_row_group})")
+        _require(0 <= self.max_quarantined_fraction <= 1, "etl.max_quarantined_fraction",
+                 self.max_quarantined_fraction, "a share of 0 to 1")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Table to checkpoint and MLflow run: training/train.py."""
+
+    model: str = "densenet121"
+    """`simple_cnn` or the name of a torchvision classifier with a convolutional feature map"""
+    size_px: int = 256
+    """which stored resolution is read, pixels"""
+    input_px: int = 224
+    """side of the network's input, pixels; random crops in training, the whole image otherwise"""
+    epochs: int = 10
+    """passes over the training split"""
+    batch_size: int = 16
+    """images per rank and step"""
+    learning_rate: float = 1e-3
+    """peak of the one-cycle schedule, per step of the whole world"""
+    weight_decay: float = 1e-4
+    """of AdamW, per step and unit of learning rate"""
+    pos_weight_max: float = 20.0
+    """ceiling of the weight of a positive label (negatives per positive in the training split)"""
+    seed: int = 0
+    """of the weights, the order of the row groups and the augmentation"""
+    device: str = "auto"
+    """`auto` (cuda where there is one, otherwise cpu), `cpu`, `cuda` or `hpu`"""
+    threads: int = 0
+    """CPU threads of a rank; 0 shares the cores among the ranks of the host"""
+    experiment: str = "chexscale"
+    """MLflow experiment"""
+
+    def __post_init__(self):
+        _require(self.input_px >= 32, "training.input_px", self.input_px, "at least 32 pixels")
+        _require(self.epochs >= 1, "training.epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 1, "training.batch_size", self.batch_size, "at least 1 image")
+        _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "a positive number")
+        _require(self.device in DEVICES, "training.device", self.device, f"one of {', '.join(DEVICES)}")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Checkpoint to registered INT8 model: inference/register.py."""
+
+    registered_model: str = "chexscale"
+    """name in the MLflow registry"""
+    num_calibration_images: int = 128
+    """images of the training split that calibrate INT8"""
+    batch_size: int = 16
+    """images per request when AUROC and throughput are measured"""
+    max_mean_drop: float = 0.005
+    """largest fall of the mean AUROC from FP32 to INT8 that the gate accepts"""
+    max_finding_drop: float = 0.02
+    """largest fall of a single finding's AUROC from FP32 to INT8 that the gate accepts"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All stages share one tree, so that each finds what the stage before it left."""
+
+    workspace: str = "runs/demo"
+    """folder that holds all that the stages write"""
+    phantoms: Phantoms = field(default_factory=Phantoms)
+    etl: Etl = field(default_factory=Etl)
+    training: Training = field(default_factory=Training)
+    inference: Inference = field(default_factory=Inference)
+
+    def to_dict(self) -> dict:
+        """Plain nested dict of the resolved settings, as logged with every run."""
+        return asdict(self)
+
+
+def load_settings(description: str, argv: list[str] | None = None) -> Settings:
+    """Settings from `--config`, `--section.key value` and the defaults, in falling priority.
+
+    description: shown by --help. argv: arguments without the program's name; None takes the command line's.
+    An unknown key, a wrong type or a missing file ends the process with exit code 2 and a message that names it.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    chosen = any(arg == "--config" or arg.startswith("--config=") for arg in argv)
+    parser = jsonargparse.ArgumentParser(
+        description=description,
+        usage="%(prog)s [--config FILE] [--section.key VALUE ...]",
+        default_config_files=[] if chosen else [str(DEMO_CONFIG)],
+    )
+    parser.add_argument("--config", action="config", help="one scenario, YAML (default: conf/demo.yaml)")
+    parser.add_class_arguments(Settings, fail_untyped=True)
+    parsed = parser.instantiate(parser.parse_args(argv))
+    return Settings(**{stage.name: parsed[stage.name] for stage in fields(Settings)})

@@ -1,0 +1,65 @@
+"""The workspace: the folder in which each stage finds what the stage before it left, and how files get into it whole."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a workspace, all absolute; nothing is created by asking."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, path: str) -> "Workspace":
+        return cls(Path(path).expanduser().absolute())
+
+    phantoms = property(lambda self: self.root / "phantoms")
+    shards = property(lambda self: self.root / "shards")
+    quarantine = property(lambda self: self.root / "quarantine")
+    card = property(lambda self: self.root / "card.json")
+    figures = property(lambda self: self.root / "figures")
+    checkpoints = property(lambda self: self.root / "checkpoints")
+    model = property(lambda self: self.root / "model")
+    tracking_db = property(lambda self: self.root / "mlflow.db")
+    artifacts = property(lambda self: self.root / "mlartifacts")
+    summary = property(lambda self: self.root / "summary.json")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what was written there replaces `path` in one step at the end.
+
+    A kill or an error inside leaves the old file. The parent folder is made where missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes `content` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def update_summary(workspace: Workspace, **sections: dict) -> None:
+    """Merges each section into the section of that name in summary.json, so that every stage adds its own part."""
+    summary = json.loads(workspace.summary.read_text(encoding="utf-8")) if workspace.summary.exists() else {}
+    for name, content in sections.items():
+        summary[name] = {**summary.get(name, {}), **content}
+    write_json(workspace.summary, summary)

@@ -1,0 +1,42 @@
+"""Package of CheXScale: one pipeline from a folder of chest radiographs to a versioned, quantised, served classifier.
+
+The exact versions stand in requirements.lock; here are only the direct needs, with the pins that have a reason
+(docs/environment.md). Horovod is built from source by jobs/setup and therefore absent from the lock.
+"""
+
+from setuptools import find_packages, setup
+
+CORE = ["jsonargparse[signatures]", "numpy<2", "pandas<3", "pyarrow==14.0.2", "pyyaml", "rich", "tqdm", "psutil"]
+EXTRAS = {
+    "etl": ["pyspark==4.0.5", "delta-spark==4.4.0", "deltalake", "kornia-rs", "opencv-python-headless", "matplotlib"],
+    "training": [
+        "torch==2.15.0",
+        "torchvision==0.29.2",
+        "petastorm==0.12.1",
+        "deltalake",
+        "mlflow==3.17.2",
+        "scikit-learn",
+        "matplotlib",
+        "nvidia-ml-py",
+        "pip",
+        "setuptools",
+        "wheel",
+        "packaging",
+        "cffi",
+        "cloudpickle",
+    ],
+    "inference": ["openvino", "nncf", "mlflow==3.17.2", "scikit-learn", "matplotlib"],
+    "dev": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "import-linter"],
+}
+
+setup(
+    name="chexscale",
+    version="0.1.0",
+    description="From a folder of chest radiographs to a versioned, quantised, served classifier",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.12",
+    packages=find_packages(include=["conf*", "etl*", "training*", "inference*", "jobs*"]),
+    package_data={"conf": ["*.yaml"], "jobs.setup": ["*.txt"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)
