@@ -1,7 +1,7 @@
 """Every knob of CheXScale, one line with its unit under each.
 
-`conf/*.yaml` hold one scenario each and only what differs from here; `--config FILE` chooses one (default conf/demo.yaml),
-`--section.key value` changes one knob, `--print_config` shows the resolved tree, `--help` all of it.
+`conf/*.yaml` hold one scenario each and only what differs from here; `--config FILE` chooses one (default
+conf/demo.yaml), `--section.key value` changes one knob, `--print_config` shows the resolved tree, `--help` all of it.
 """
 
 import sys
@@ -33,7 +33,9 @@ class Phantoms:
     """the same seed gives the same files"""
 
     def __post_init__(self):
-        _require(self.num_images >= 100, "phantoms.num_images", self.num_images, "at least 100, so that each split gets some")
+        _require(
+            self.num_images >= 100, "phantoms.num_images", self.num_images, "at least 100, so that each split gets some"
+        )
         _require(self.size_px >= 256, "phantoms.size_px", self.size_px, "at least 256 pixels")
 
 
@@ -64,10 +66,18 @@ class Etl:
         _require(all(32 <= size <= 4096 for size in sizes), "etl.sizes_px", sizes, "sides of 32 to 4096 pixels")
         _require(0 < self.val_fraction < 1, "etl.val_fraction", self.val_fraction, "a share between 0 and 1")
         _require(self.rows_per_row_group >= 1, "etl.rows_per_row_group", self.rows_per_row_group, "at least 1 row")
-        _require(self.rows_per_file >= self.rows_per_row_group, "etl.rows_per_file", self.rows_per_file,
-                 f"at least etl.rows_per_row_group ({self.rows_per_row_group})")
-        _require(0 <= self.max_quarantined_fraction <= 1, "etl.max_quarantined_fraction",
-                 self.max_quarantined_fraction, "a share of 0 to 1")
+        _require(
+            self.rows_per_file >= self.rows_per_row_group,
+            "etl.rows_per_file",
+            self.rows_per_file,
+            f"at least etl.rows_per_row_group ({self.rows_per_row_group})",
+        )
+        _require(
+            0 <= self.max_quarantined_fraction <= 1,
+            "etl.max_quarantined_fraction",
+            self.max_quarantined_fraction,
+            "a share of 0 to 1",
+        )
 
 
 @dataclass(frozen=True)
@@ -77,9 +87,7 @@ class Training:
     model: str = "densenet121"
     """`simple_cnn` or the name of a torchvision classifier with a convolutional feature map"""
     size_px: int = 256
-    """which stored resolution is read, pixels"""
-    input_px: int = 224
-    """side of the network's input, pixels; random crops in training, the whole image otherwise"""
+    """which stored resolution is read: the side of the network's input, pixels"""
     epochs: int = 10
     """passes over the training split"""
     batch_size: int = 16
@@ -100,7 +108,6 @@ class Training:
     """MLflow experiment"""
 
     def __post_init__(self):
-        _require(self.input_px >= 32, "training.input_px", self.input_px, "at least 32 pixels")
         _require(self.epochs >= 1, "training.epochs", self.epochs, "at least 1")
         _require(self.batch_size >= 1, "training.batch_size", self.batch_size, "at least 1 image")
         _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "a positive number")
@@ -124,6 +131,17 @@ class Inference:
 
 
 @dataclass(frozen=True)
+class Jobs:
+    """The local pipeline: jobs/pipeline.py."""
+
+    num_ranks: int = 2
+    """training processes that the pipeline starts with horovodrun"""
+
+    def __post_init__(self):
+        _require(self.num_ranks >= 1, "jobs.num_ranks", self.num_ranks, "at least 1 rank")
+
+
+@dataclass(frozen=True)
 class Settings:
     """All stages share one tree, so that each finds what the stage before it left."""
 
@@ -133,6 +151,7 @@ class Settings:
     etl: Etl = field(default_factory=Etl)
     training: Training = field(default_factory=Training)
     inference: Inference = field(default_factory=Inference)
+    jobs: Jobs = field(default_factory=Jobs)
 
     def to_dict(self) -> dict:
         """Plain nested dict of the resolved settings, as logged with every run."""

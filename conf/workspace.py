@@ -1,4 +1,4 @@
-"""The workspace: the folder in which each stage finds what the stage before it left, and how files get into it whole."""
+"""The workspace, in which each stage finds what the stage before it left, and how files get into it whole."""
 
 import json
 import os

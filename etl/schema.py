@@ -69,10 +69,10 @@ class Card:
     """split -> finding -> images with the finding"""
     known: dict[str, dict[str, int]]
     """split -> finding -> images whose label is known"""
-    pixel_mean: float
-    """of the training split at the smallest stored side, 0..255"""
-    pixel_std: float
-    """of the training split at the smallest stored side, 0..255"""
+    pixel_mean: dict[str, float]
+    """image column -> mean over the training split, 0..255"""
+    pixel_std: dict[str, float]
+    """image column -> standard deviation over the training split, 0..255"""
     images_listed: int
     """images that the label file names"""
     images_absent: int
@@ -94,7 +94,9 @@ class Card:
     def read(cls, path: Path) -> "Card":
         """Reads a card; raises InputError where there is none or it does not have this contract's fields."""
         if not path.exists():
-            raise InputError(f"no dataset card at {path}: run `spark-submit etl/preprocess.py` with this workspace first")
+            raise InputError(
+                f"no dataset card at {path}: run `spark-submit etl/preprocess.py` with this workspace first"
+            )
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (TypeError, json.JSONDecodeError) as error:

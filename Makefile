@@ -1,0 +1,47 @@
+# What people type. Every target sets the machine up first; where nothing is to do that takes a second.
+
+WORKSPACE ?= runs/demo
+PORT ?= 5000
+
+# The first Python 3.11; where there is none any Python 3, with which set-up names all that is missing.
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; \
+	for p in python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] < (3, 7))' 2>/dev/null && { echo $$p; exit; }; done)
+
+VENV := $(CURDIR)/.venv
+export PATH := $(VENV)/bin:$(PATH)
+export PYSPARK_PYTHON := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test ui clean distclean
+
+help:  ## prints this list
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
+	while IFS="$$(printf '\t')" read -r target words; do printf '  make %-10s %s\n' "$$target" "$$words"; done
+
+setup:  ## makes the environment: .venv, Horovod's wheel, Delta's jars (once, then a second)
+	@if [ -z "$(PYTHON)" ]; then \
+	echo "set-up: no Python found; next step: apt-get install -y python3.11 python3.11-dev" >&2; exit 2; fi
+	@$(PYTHON) -m jobs.setup
+
+demo: setup  ## phantoms -> shards -> training on two ranks -> INT8 -> registry, and says where to look
+	@"$(VENV)/bin/python" jobs/pipeline.py
+
+test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds those on real files
+	"$(VENV)/bin/ruff" check .
+	"$(VENV)/bin/ruff" format --check .
+	"$(VENV)/bin/lint-imports"
+	"$(VENV)/bin/python" -m pytest
+
+ui: setup  ## the MLflow UI on the workspace (WORKSPACE=runs/demo PORT=5000)
+	@if [ ! -f "$(WORKSPACE)/mlflow.db" ]; then \
+	echo "ui: no $(WORKSPACE)/mlflow.db yet; next step: make demo, or name another workspace: make ui WORKSPACE=DIR" >&2; \
+	exit 2; fi
+	"$(VENV)/bin/mlflow" ui --backend-store-uri "sqlite:///$(abspath $(WORKSPACE))/mlflow.db" --host 127.0.0.1 --port $(PORT)
+
+clean:  ## removes runs/: every shard, run and model made here
+	rm -rf runs
+
+distclean: clean  ## removes .venv too; the cache in ~/.cache/chexscale stays
+	rm -rf .venv

@@ -1,0 +1,47 @@
+"""The dataset card: counted from the written table, not from the plan."""
+
+import numpy as np
+import pandas as pd
+
+from conf.errors import InputError
+from etl.schema import SPLITS, image_column
+from etl.split import find_leaks
+
+
+def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
+    """Counts per split for the card: images, patients, known, positives, percentages.
+
+    rows: patient_id, split and findings (arrays in the order of `findings`) of every row of the table.
+    Raises InputError for a patient in two splits or a split without images.
+    """
+    leaks = find_leaks(rows[["patient_id", "split"]])
+    if leaks:
+        raise InputError(f"{len(leaks)} patients are in more than one split of the written table, such as {leaks[:3]}")
+    described = {"images": {}, "patients": {}, "known": {}, "positives": {}, "percentages": {}}
+    for split in SPLITS:
+        part = rows[rows.split == split]
+        if part.empty:
+            raise InputError(
+                f"the {split} split has no images: check the lists of the source and etl.val_fraction "
+                f"(images per split: {rows.split.value_counts().to_dict()})"
+            )
+        labels = np.stack(part.findings.to_list()).astype(np.float64)
+        known, positives = (~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0)
+        percentages = np.divide(100 * positives, known, out=np.zeros(len(findings)), where=known > 0)
+        described["images"][split] = len(part)
+        described["patients"][split] = int(part.patient_id.nunique())
+        described["known"][split] = dict(zip(findings, known.tolist(), strict=True))
+        described["positives"][split] = dict(zip(findings, positives.tolist(), strict=True))
+        described["percentages"][split] = dict(zip(findings, percentages.round(2).tolist(), strict=True))
+    return described
+
+
+def describe_pixels(observed: dict, sizes_px: list[int], num_train: int) -> dict:
+    """Mean and standard deviation of the training split's pixels per image column, 0..255, for the card."""
+    mean, std = {}, {}
+    for size in sizes_px:
+        pixels = num_train * size * size
+        average = observed[f"sum_{size}"] / pixels
+        mean[image_column(size)] = average
+        std[image_column(size)] = float(np.sqrt(observed[f"sum_of_squares_{size}"] / pixels - average**2))
+    return {"pixel_mean": mean, "pixel_std": std}

@@ -1,0 +1,1 @@
+"""How a phantom is drawn: canvas -> anatomy -> chest -> lesions -> film."""

@@ -1,0 +1,82 @@
+"""Soft shapes, lines and noise on a square canvas: what a film is drawn with.
+
+A film is drawn at CANVAS_PX whatever its size, as float32 masks of 0..1 that add up, and enlarged at the end:
+a chest is smooth at that scale, and grain is added to the enlarged film.
+"""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+CANVAS_PX = 512
+SUBPIXEL_BITS = 4
+"""binary digits behind the point that OpenCV gets of each position"""
+
+
+def smooth_curve(points: np.ndarray, closed: bool = False, steps: int = 8) -> np.ndarray:
+    """Catmull-Rom spline through (n, 2) points, `steps` per segment -> (segments * steps, 2)."""
+    if closed:
+        padded = np.concatenate([points[-1:], points, points[:2]])
+    else:
+        padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    before, start, end, after = padded[:-3, None], padded[1:-2, None], padded[2:-1, None], padded[3:, None]
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
+    linear, square, cube = end - before, 2 * before - 5 * start + 4 * end - after, 3 * (start - end) + after - before
+    return (start + 0.5 * t * (linear + t * (square + t * cube))).reshape(-1, 2)
+
+
+def blank() -> np.ndarray:
+    """An empty (CANVAS_PX, CANVAS_PX) uint8 mask."""
+    return np.zeros((CANVAS_PX, CANVAS_PX), np.uint8)
+
+
+def fill(mask: np.ndarray, polygons: list[np.ndarray], value: int) -> None:
+    """Draws filled polygons, each (n, 2) canvas pixels, into a uint8 mask."""
+    for polygon in polygons:
+        cv2.fillPoly(mask, [np.int32(polygon * 2**SUBPIXEL_BITS)], value, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def stroke(mask: np.ndarray, lines: list[np.ndarray], thickness_px: int, value: int, closed: bool = False) -> None:
+    """Draws polylines, each (n, 2) canvas pixels, into a uint8 mask."""
+    scaled = [np.int32(line * 2**SUBPIXEL_BITS) for line in lines]
+    cv2.polylines(mask, scaled, closed, value, thickness_px, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def soften(mask: np.ndarray, blur_px: float) -> np.ndarray:
+    """uint8 mask -> float32 of 0..1, blurred with a Gaussian of s.d. `blur_px`.
+
+    A wide blur runs on a coarser canvas, for speed.
+    """
+    coarse = 8 if blur_px > 10 else 2 if blur_px > 1.4 else 1
+    if coarse > 1:
+        mask = cv2.resize(mask, (CANVAS_PX // coarse, CANVAS_PX // coarse), interpolation=cv2.INTER_AREA)
+    taps = 2 * round(2 * blur_px / coarse) + 1
+    mask = cv2.GaussianBlur(mask, (taps, taps), blur_px / coarse)
+    soft = mask.astype(np.float32) * np.float32(1 / 255)
+    return soft if coarse == 1 else cv2.resize(soft, (CANVAS_PX, CANVAS_PX), interpolation=cv2.INTER_LINEAR)
+
+
+def paint(polygons: list[np.ndarray], blur_px: float) -> np.ndarray:
+    """Filled polygons, each (n, 2) canvas pixels, with soft edges -> float32 of 0..1."""
+    mask = blank()
+    fill(mask, polygons, 255)
+    return soften(mask, blur_px)
+
+
+@lru_cache(maxsize=16)
+def noise_tile(wavelength_px: int, side_px: int) -> np.ndarray:
+    """Smooth noise of unit variance, (side_px, side_px) float32, the same in every process: films take pieces of it."""
+    coarse = max(4, 2 * side_px // wavelength_px)
+    noise = np.random.default_rng([wavelength_px, side_px]).standard_normal((coarse, coarse), dtype=np.float32)
+    tile = cv2.resize(noise, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
+    return (tile - tile.mean()) / tile.std()
+
+
+def crop_noise(rng: Generator, wavelength_px: int, side_px: int = CANVAS_PX) -> np.ndarray:
+    """A random (side_px, side_px) piece of the noise of this wavelength, mirrored at random."""
+    tile = noise_tile(wavelength_px, side_px * 3 // 2)
+    top, left = rng.integers(side_px // 2, size=2)
+    down, right = rng.choice((-1, 1), size=2)
+    return tile[top : top + side_px, left : left + side_px][::down, ::right]

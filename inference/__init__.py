@@ -1,0 +1,1 @@
+"""A checkpoint to a measured, quantised, registered model."""

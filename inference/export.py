@@ -1,0 +1,98 @@
+"""The best checkpoint becomes one graph, and the graph is held against the network it came from."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inference.graphs import compile_graph, convert, open_graph, save_graph
+from training.checkpoint import Checkpoint
+from training.models import XrayClassifier
+
+# Float32 sums in another order: 1e-5 was seen, the bounds leave room for deeper networks. A wrong layer exceeds them
+# by orders of magnitude.
+PROBABILITY_TOLERANCE = 1e-4
+# Of the largest map value: maps are logits without a bound of their own.
+MAP_TOLERANCE = 1e-3
+
+
+class ProbabilitiesAndMaps(nn.Module):
+    """The classifier as the graph shows it: `forward` gives probabilities and maps instead of logits."""
+
+    def __init__(self, classifier: XrayClassifier):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.classifier.probabilities_and_maps(pixels)
+
+
+def export_graph(checkpoint: Checkpoint, folder: Path) -> float:
+    """Writes the checkpoint's graph into `folder`, in FP32.
+
+    Returns the largest difference of a probability between the written graph and torch. Raises InputError when the
+    checkpoint's weights do not fit its network, RuntimeError when graph and torch differ by more than float rounding.
+    """
+    classifier = checkpoint.build()
+    save_graph(convert(ProbabilitiesAndMaps(classifier).eval(), checkpoint.size_px, lineage(checkpoint)), folder)
+    return compare_with_torch(classifier, folder, checkpoint.size_px)
+
+
+def lineage(checkpoint: Checkpoint) -> dict:
+    """What the graph says of itself: its vocabulary, in the order of its outputs, its input, and where it came from."""
+    return {
+        "findings": checkpoint.findings,
+        "size_px": checkpoint.size_px,
+        "network": checkpoint.model,
+        "run_id": checkpoint.run_id,
+        "delta_version": checkpoint.delta_version,
+        "commit": checkpoint.commit,
+    }
+
+
+def compare_with_torch(classifier: XrayClassifier, folder: Path, size_px: int) -> float:
+    """Largest difference of a probability between torch and the graph in `folder`; RuntimeError above the tolerances.
+
+    Compared on noise, a ramp and black, three images: not the number that the conversion saw.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (size_px, size_px), dtype=np.uint8)
+    ramp = np.linspace(0, 255, size_px * size_px).reshape(size_px, size_px).astype(np.uint8)
+    pixels = np.stack([noise, ramp, np.zeros_like(ramp)])
+    with torch.inference_mode():
+        expected, expected_maps = (part.numpy() for part in classifier.probabilities_and_maps(torch.from_numpy(pixels)))
+    probabilities, maps = compile_graph(open_graph(folder))(pixels)
+    difference = float(np.abs(probabilities - expected).max())
+    map_difference = float(np.abs(maps - expected_maps).max() / max(1.0, np.abs(expected_maps).max()))
+    # Written so that NaN fails.
+    if not (difference <= PROBABILITY_TOLERANCE and map_difference <= MAP_TOLERANCE):
+        raise RuntimeError(
+            f"the exported graph differs from torch by {difference:.2g} in a probability (at most "
+            f"{PROBABILITY_TOLERANCE}) and {map_difference:.2g} of the largest map value (at most {MAP_TOLERANCE}): "
+            "this network is not converted faithfully, choose another training.model"
+        )
+    return difference
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`; what was written there replaces `path` at the end.
+
+    An error inside leaves the old folder and removes the new one; after a kill the next call removes it.
+    """
+    building, replaced = (path.with_name(f".{path.name}-{state}") for state in ("building", "replaced"))
+    for leftover in (building, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        # A folder with content cannot be replaced in one step.
+        if path.exists():
+            path.rename(replaced)
+        building.rename(path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)

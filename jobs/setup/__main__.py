@@ -1,0 +1,51 @@
+"""Makes everything that the project needs on this machine; what is already there is left as it is.
+
+python3 -m jobs.setup     in the project's folder, with any Python; `make setup` finds the right one
+"""
+
+import errno
+import sys
+import time
+from pathlib import Path
+
+from jobs.setup import preflight
+
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def main() -> int:
+    """Checks the machine, then runs each step that is not done. Exit code 2 for a known problem."""
+    root = Path(__file__).resolve().parents[2]
+    if preflight.check_python():
+        # The steps are written for 3.11 and cannot be asked what they need: name whatever a first set-up needs.
+        return refuse(preflight.report(preflight.find_problems(root, fetching=True, installing=True, building=True)))
+
+    from jobs.setup import steps
+    from jobs.setup.commands import SetupError
+
+    started = time.monotonic()
+    try:
+        problems = preflight.find_problems(root, steps.is_fetching(), steps.is_installing(), steps.is_building())
+        if problems:
+            return refuse(preflight.report(problems))
+        if steps.run_pending() == 0:
+            print(f"set-up: nothing to do ({time.monotonic() - started:.1f} s)")
+    except SetupError as error:
+        return refuse(str(error))
+    except OSError as error:
+        if error.errno not in FULL_OR_CLOSED:
+            raise
+        return refuse(f"{error}\n  next step: make room or mend the permissions there, then run set-up again")
+    except KeyboardInterrupt:
+        print("\nset-up: stopped; the next run goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def refuse(message: str) -> int:
+    print(f"set-up: {message}", file=sys.stderr, flush=True)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

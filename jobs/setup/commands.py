@@ -1,0 +1,103 @@
+"""Runs the set-up's commands: output into a log, one line of progress on the screen, a clear end when one fails."""
+
+import ctypes
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TAIL_LINES = 40
+PR_SET_PDEATHSIG = 1  # prctl(2)
+LIBC = ctypes.CDLL(None)
+
+
+class SetupError(Exception):
+    """A known problem of the set-up: the message says what failed, where the log is and what to do next."""
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Says what is being done and, at its end, how long it took."""
+    started = time.monotonic()
+    print(f"set-up: {title}", flush=True)
+    yield
+    print(f"        done in {duration(time.monotonic() - started)}", flush=True)
+
+
+def run_logged(
+    command: list[str | Path],
+    log: Path,
+    advice: str,
+    status_of: Callable[[str], str | None] = lambda line: None,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+) -> None:
+    """Runs `command` with all its output in `log`; raises SetupError with the log's end where it fails.
+
+    advice: the next step, shown when the command fails.
+    status_of: turns a line of output into the words shown as progress; None leaves them as they are.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("wb") as sink,
+        subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=cwd,
+            preexec_fn=end_with_parent,
+        ) as process,
+    ):
+        show_progress(process.stdout.fileno(), sink.write, status_of)
+    if process.returncode != 0:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-TAIL_LINES:]
+        ending = "\n".join(f"    {line}" for line in lines)
+        raise SetupError(
+            f"{Path(command[0]).name} ended with {process.returncode}; its last lines:\n{ending}\n"
+            f"  whole log: {log}\n  next step: {advice}"
+        )
+
+
+def end_with_parent() -> None:
+    """A set-up killed with -9 takes its running command with it: none writes on beside the next set-up."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def show_progress(source: int, keep: Callable[[bytes], int], status_of: Callable[[str], str | None]) -> None:
+    """Reads `source` to its end; every second (every 15 where no terminal watches) shows status and time."""
+    terminal = sys.stdout.isatty()
+    every_s = 1 if terminal else 15
+    started = shown = time.monotonic()
+    status, rest = "", b""
+    while True:
+        if select.select([source], [], [], 1.0)[0]:
+            chunk = os.read(source, 65536)
+            if not chunk:
+                break
+            keep(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                status = status_of(line.decode(errors="replace")) or status
+        if time.monotonic() - shown >= every_s:
+            shown = time.monotonic()
+            text = f"        {duration(shown - started)}  {status}".rstrip()
+            if terminal:
+                text = f"\r{text[: shutil.get_terminal_size().columns - 1]}\033[K"
+            print(text, end="" if terminal else "\n", flush=True)
+    if terminal:
+        print("\r\033[K", end="", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `3.2 s`, `3 min 39 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

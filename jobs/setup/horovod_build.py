@@ -1,0 +1,137 @@
+"""Builds Horovod's wheel: its last release made to compile against today's torch.
+
+Horovod 0.28.1 is source only and asks for C++14; torch 2.15's headers want C++20.
+"""
+
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from jobs.setup.commands import SetupError, run_logged, step
+from jobs.setup.installer import PYPI_ADVICE, find_uv, uv_environment
+from jobs.setup.places import HERE, LOGS, PYTHON
+
+REQUIREMENT = HERE / "horovod.txt"
+BUILD_FLAGS = {
+    "HOROVOD_WITH_PYTORCH": "1",
+    "HOROVOD_WITH_GLOO": "1",
+    "HOROVOD_WITHOUT_MPI": "1",
+    "HOROVOD_WITHOUT_TENSORFLOW": "1",
+    "HOROVOD_WITHOUT_MXNET": "1",
+}
+PIP_DOWNLOAD = (
+    "-m",
+    "pip",
+    "download",
+    "--no-deps",
+    "--no-binary",
+    ":all:",
+    "--no-build-isolation",
+    "--require-hashes",
+)
+Replacement = tuple[str, str, str]  # file, old text, new text
+CXX_STANDARD: tuple[Replacement, ...] = (
+    ("CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
+    ("horovod/torch/CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
+)
+# Where nvcc lies about without the CUDA runtime, CMake would ask for the whole toolkit and end.
+NO_CUDA: tuple[Replacement, ...] = (("cmake/Modules/FindPytorch.cmake", "(CUDA_HOME is not None)", "(False)"),)
+GB_PER_COMPILER = 2  # torch's headers: 1.3 GB was the largest seen
+
+
+def replacements(options: dict[str, str]) -> tuple[Replacement, ...]:
+    """The changes to the source; CUDA is looked for only where an option asks for it."""
+    for_gpu = any(name.startswith("HOROVOD_GPU") for name in options)
+    return CXX_STANDARD if for_gpu else CXX_STANDARD + NO_CUDA
+
+
+def build(folder: Path, options: dict[str, str]) -> None:
+    """Builds the wheel beside `folder`, which appears in one step when the wheel is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_by_a_kill in folder.parent.glob("new-*"):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as temporary:
+        source = fetch_source(Path(temporary))
+        change_source(source, replacements(options))
+        said = " ".join(f"{name}={value}" for name, value in options.items()) or "for the CPU; a few minutes, once"
+        with step(f"building Horovod's wheel ({said})"):
+            run_logged(
+                [
+                    find_uv(),
+                    "build",
+                    "--wheel",
+                    "--no-build-isolation",
+                    "-p",
+                    PYTHON,
+                    "-o",
+                    f"{temporary}/wheel",
+                    source,
+                ],
+                LOGS / "horovod-build.log",
+                "the first `error` in the whole log says what is missing (docs/environment.md)",
+                status_of=progress_of,
+                env=build_environment(options),
+            )
+            Path(temporary, "wheel").replace(folder)
+
+
+def fetch_source(folder: Path) -> Path:
+    """Downloads the source release into `folder`, its hash checked by pip, and unpacks it."""
+    with step("Horovod's source"):
+        # pip runs the source's setup.py: without the environment's setuptools it would save nothing and say nothing.
+        run_logged(
+            [PYTHON, *PIP_DOWNLOAD, "-r", REQUIREMENT, "-d", folder],
+            LOGS / "horovod-source.log",
+            PYPI_ADVICE,
+            env={**os.environ, "PATH": build_path()},
+        )
+        archives = list(folder.glob("horovod-*.tar.gz"))
+        if len(archives) != 1:
+            raise SetupError(
+                f"pip said nothing and saved {archives} in {folder}\n  whole log: {LOGS}/horovod-source.log"
+            )
+        with tarfile.open(archives[0]) as archive:
+            archive.extractall(folder, filter="data")
+        return archives[0].with_name(archives[0].name.removesuffix(".tar.gz"))
+
+
+def change_source(source: Path, changes: tuple[Replacement, ...]) -> None:
+    """Makes each replacement; raises SetupError where a file has not exactly one place for it."""
+    for name, old, new in changes:
+        file = source / name
+        text = file.read_text(encoding="utf-8")
+        if text.count(old) != 1:
+            raise SetupError(
+                f"{file}: {text.count(old)} places with {old!r}, expected 1; this is not the source that set-up knows"
+            )
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def build_path() -> str:
+    """PATH with the environment first: CMake asks the first `python` there for torch."""
+    return f"{PYTHON.parent}:{os.environ['PATH']}"
+
+
+def build_environment(options: dict[str, str]) -> dict[str, str]:
+    """The environment of the build: no HOROVOD_* variable but ours, the options, and the choice of CMake."""
+    kept = {name: value for name, value in uv_environment().items() if not name.startswith("HOROVOD_")}
+    if "HOROVOD_CMAKE" in os.environ:
+        kept["HOROVOD_CMAKE"] = os.environ["HOROVOD_CMAKE"]
+    return {**kept, **BUILD_FLAGS, **options, "PATH": build_path(), "MAKEFLAGS": f"-j{num_compilers()}"}
+
+
+def num_compilers() -> int:
+    """Compilers at a time: one per core that this process may use, fewer where memory is short."""
+    memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    return max(1, min(len(os.sched_getaffinity(0)), int(memory_gb / GB_PER_COMPILER)))
+
+
+def progress_of(line: str) -> str | None:
+    """`[ 45%] Building CXX object .../allreduce.cc.o` as `45 %  allreduce.cc`, CMake's `-- ` lines; None for others."""
+    if line.startswith("-- "):
+        return f"0 %  {line[3:]}"
+    found = re.match(r"\[ *(\d+)%\] \w+ \w+ (?:\w+ )*(?:\S*/)?(\S+)", line)
+    return f"{found.group(1)} %  {found.group(2).removesuffix('.o')}" if found else None

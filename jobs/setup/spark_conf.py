@@ -1,0 +1,36 @@
+"""Spark's defaults in the environment's own Spark: a quiet console. A cluster's Spark has its own and keeps them."""
+
+from jobs.setup.commands import step
+from jobs.setup.places import PYSPARK
+
+FILES = {
+    # Spark's own file logs warnings that ask nothing of the reader: native Hadoop, host names, log levels.
+    "log4j2.properties": """\
+rootLogger.level = error
+rootLogger.appenderRef.stderr.ref = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.target = SYSTEM_ERR
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex
+""",
+    # In local mode the driver does the executors' work too, with batches of pixels in flight: 1g is short.
+    "spark-defaults.conf": """\
+spark.driver.memory             2g
+spark.ui.showConsoleProgress    false
+""",
+}
+
+
+def is_written() -> bool:
+    return all(
+        (PYSPARK / "conf" / name).is_file() and (PYSPARK / "conf" / name).read_text(encoding="utf-8") == text
+        for name, text in FILES.items()
+    )
+
+
+def write() -> None:
+    with step("Spark's defaults"):
+        (PYSPARK / "conf").mkdir(exist_ok=True)
+        for name, text in FILES.items():
+            (PYSPARK / "conf" / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,65 @@
+"""The steps of the set-up in their order; a step runs when its own check says that it is not done."""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs.setup import delta_jars, environment, horovod_wheel, installer, spark_conf
+from jobs.setup.places import CACHE
+
+
+class Step(NamedTuple):
+    is_done: Callable[[], bool]
+    run: Callable[[], None]
+
+
+STEPS = (
+    Step(environment.are_packages_installed, environment.install_packages),
+    Step(horovod_wheel.is_installed, horovod_wheel.install),
+    Step(environment.is_project_installed, environment.install_project),
+    Step(delta_jars.are_installed, delta_jars.install),
+    Step(spark_conf.is_written, spark_conf.write),
+)
+
+
+def is_fetching() -> bool:
+    """Whether uv has yet to be fetched, which takes pip."""
+    return not all(step.is_done() for step in STEPS) and installer.is_uv_missing()
+
+
+def is_installing() -> bool:
+    """Whether the packages have yet to be installed, which takes disk."""
+    return not environment.are_packages_installed()
+
+
+def is_building() -> bool:
+    """Whether Horovod's wheel has yet to be built, which takes a compiler, make and CMake."""
+    return not horovod_wheel.is_installed() and not horovod_wheel.is_cached()
+
+
+def run_pending() -> int:
+    """Runs what is not done, one set-up at a time on this machine; returns how many steps ran."""
+    if all(step.is_done() for step in STEPS):
+        return 0
+    num_run = 0
+    with only_one(CACHE / "setup.lock"):
+        for step in STEPS:
+            if not step.is_done():
+                step.run()
+                num_run += 1
+    return num_run
+
+
+@contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Holds `lock` against every other set-up; the kernel frees it when this process ends, however it ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("set-up: another one is running on this machine; waiting for it", flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield

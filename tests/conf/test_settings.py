@@ -1,0 +1,54 @@
+import pytest
+
+from conf.errors import InputError
+from conf.settings import Etl, Settings, load_settings
+
+
+def test_no_arguments_choose_the_demo():
+    assert load_settings("t", []).etl.rows_per_row_group == 32
+
+
+def test_a_chosen_file_replaces_the_demo_entirely(tmp_path):
+    scenario = tmp_path / "mine.yaml"
+    scenario.write_text("workspace: elsewhere\n")
+    assert load_settings("t", ["--config", str(scenario)]) == Settings(workspace="elsewhere")
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    scenario = tmp_path / "mine.yaml"
+    scenario.write_text("etl:\n  sizes_px: [64]\n")
+    settings = load_settings("t", [f"--config={scenario}", "--etl.sizes_px", "[128, 96]"])
+    assert settings.etl.sizes_px == [128, 96]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--etl.sede", "3"], "etl.sede"),
+        (["--etl.seed", "x"], "etl.seed"),
+        (["--training.learning_rate", "fast"], "training.learning_rate"),
+        (["--config", "/nowhere/at.yaml"], "/nowhere/at.yaml"),
+    ],
+)
+def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        load_settings("t", arguments)
+    assert stopped.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys):
+    scenario = tmp_path / "mine.yaml"
+    scenario.write_text("training:\n  epoch: 3\n")
+    with pytest.raises(SystemExit) as stopped:
+        load_settings("t", ["--config", str(scenario)])
+    assert stopped.value.code == 2
+    assert "epoch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sizes_px": []}, {"sizes_px": [64, 64]}, {"val_fraction": 1.0}, {"rows_per_file": 1}, {"sizes_px": [9]}]
+)
+def test_values_out_of_range_are_input_errors(wrong):
+    with pytest.raises(InputError, match=f"etl.{next(iter(wrong))}"):
+        Etl(**wrong)

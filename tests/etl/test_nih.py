@@ -1,0 +1,133 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.nih import read_manifest
+from etl.schema import NIH_FINDINGS
+
+SETTINGS = Etl(sizes_px=[64], val_fraction=0.3)
+
+
+def rewrite_labels(folder, old: str, new: str) -> None:
+    path = folder.root / "Data_Entry_2017_v2020.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_every_listed_image_is_there_with_its_findings(nih_folder):
+    manifest = read_manifest(nih_folder.root, SETTINGS)
+    assert (manifest.listed, manifest.absent, manifest.unlisted) == (48, 0, 0)
+    row = manifest.images.set_index("image_id").loc["00000003_001.png"]
+    present = [finding for finding, value in zip(NIH_FINDINGS, row.findings, strict=True) if value == 1]
+    assert present == ["Effusion", "Mass"]
+    assert (row.patient_id, row.follow_up, row.age_years, row.sex, row["view"]) == ("3", 1, 58, "M", "PA")
+
+
+def test_absent_and_unlisted_images_are_counted(nih_folder):
+    (nih_folder.root / "images" / "00000001_000.png").rename(nih_folder.root / "images" / "other.png")
+    manifest = read_manifest(nih_folder.root, SETTINGS)
+    assert (manifest.listed, manifest.absent, manifest.unlisted) == (48, 1, 1)
+
+
+def test_downloaded_folders_are_found(nih_folder):
+    (nih_folder.root / "images_001").mkdir()
+    (nih_folder.root / "images").rename(nih_folder.root / "images_001" / "images")
+    assert read_manifest(nih_folder.root, SETTINGS).absent == 0
+
+
+def test_an_image_in_neither_list_has_no_split(nih_folder):
+    nih_folder.train_val.remove("00000001_000.png")
+    nih_folder.write_lists()
+    split = read_manifest(nih_folder.root, SETTINGS).images.set_index("image_id").split
+    assert pd.isna(split["00000001_000.png"])
+    assert split.isna().sum() == 1
+
+
+def test_pleural_thickening_is_one_finding_in_both_spellings(nih_folder):
+    nih_folder.rows[0][1], nih_folder.rows[1][1] = "Pleural_Thickening", "Pleural Thickening|Mass"
+    nih_folder.write_lists()
+    findings = np.stack(read_manifest(nih_folder.root, SETTINGS).images.findings[:2])
+    assert findings[:, NIH_FINDINGS.index("Pleural_Thickening")].tolist() == [1, 1]
+
+
+def test_byte_order_mark_and_windows_lines_are_read(nih_folder):
+    path = nih_folder.root / "Data_Entry_2017_v2020.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    nih_folder.root.joinpath("test_list.txt").write_bytes("\r\n".join(nih_folder.test).encode())
+    manifest = read_manifest(nih_folder.root, SETTINGS)
+    assert manifest.images.split.notna().all()
+    assert manifest.images["view"].eq("PA").all()
+
+
+def test_odd_values_are_unknown(nih_folder):
+    nih_folder.rows[0][2:7] = ["", "1", "413", "x", "LL"]
+    nih_folder.rows[1][4] = "060Y"
+    nih_folder.write_lists()
+    first, second = read_manifest(nih_folder.root, SETTINGS).images.iloc[:2].itertuples()
+    assert first.age_years is pd.NA
+    assert first.sex is None
+    assert first.view is None
+    assert second.age_years == 60
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(InputError, match=r"no source folder at .*nowhere.*--etl.source"):
+        read_manifest(tmp_path / "nowhere", SETTINGS)
+
+
+def test_no_label_file(nih_folder):
+    (nih_folder.root / "Data_Entry_2017_v2020.csv").unlink()
+    with pytest.raises(InputError, match="one label file"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_a_missing_column_is_named(nih_folder):
+    rewrite_labels(nih_folder, "Finding Labels", "Labels")
+    with pytest.raises(InputError, match="lacks the columns .'Finding Labels'."):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_a_label_outside_the_vocabulary_is_named_with_its_line(nih_folder):
+    nih_folder.rows[6][1] = "Effusion|Efusion"
+    nih_folder.write_lists()
+    with pytest.raises(InputError, match=r"line 8: label 'Efusion'"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_an_image_named_twice(nih_folder):
+    nih_folder.rows.append(nih_folder.rows[0])
+    nih_folder.write_lists()
+    with pytest.raises(InputError, match=r"names 1 images twice, such as 00000001_000.png"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_one_name_in_two_folders(nih_folder):
+    (nih_folder.root / "images_001" / "images").mkdir(parents=True)
+    (nih_folder.root / "images_001" / "images" / "00000001_000.png").write_bytes(b"x")
+    with pytest.raises(InputError, match="two images are named 00000001_000.png"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_none_of_the_images_is_there(nih_folder):
+    for image in (nih_folder.root / "images").iterdir():
+        image.unlink()
+    with pytest.raises(InputError, match="none of the 48 images"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_a_patient_in_both_lists(nih_folder):
+    nih_folder.test.append("00000001_001.png")
+    nih_folder.train_val.remove("00000001_001.png")
+    nih_folder.write_lists()
+    with pytest.raises(InputError, match=r"1 patients have images in both .* such as 1:"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_the_real_label_file(nih_sample):
+    manifest = read_manifest(nih_sample, Etl())
+    assert (manifest.listed, len(manifest.images), manifest.absent) == (112_120, 241, 111_879)
+    assert manifest.images.split.value_counts()["test"] == 71
+    assert manifest.images.patient_id.nunique() == 177

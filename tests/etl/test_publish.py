@@ -1,0 +1,124 @@
+"""The stage as a whole in the suite's Spark session: manifest in, tables and card out."""
+
+import json
+
+import cv2
+import numpy as np
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from conf.errors import InputError
+from conf.settings import Etl, Settings
+from conf.workspace import Workspace
+from etl.nih import read_manifest
+from etl.publish import publish
+from etl.schema import Card
+from etl.table import snapshot_files
+from tests.conftest import png
+
+pytestmark = pytest.mark.spark
+
+
+def run(spark, folder, workspace: Workspace, **etl) -> Card:
+    etl = Etl(**{"sizes_px": [32, 64], "val_fraction": 0.3, "rows_per_row_group": 5, "rows_per_file": 11, **etl})
+    manifest = read_manifest(folder.root, etl)
+    publish(spark, Settings(etl=etl), workspace, folder.root, manifest)
+    return Card.read(workspace.card)
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace.at(str(tmp_path / "workspace"))
+
+
+def test_the_table_holds_every_image_once_with_its_pixels(spark, nih_folder, workspace):
+    card = run(spark, nih_folder, workspace)
+    seen, mean = [], []
+    for split in ("train", "val", "test"):
+        rows = ds.dataset([f.removeprefix("file://") for f in snapshot_files(workspace.shards, 0, split)]).to_table()
+        assert len(rows) == card.images[split]
+        for row in rows.to_pylist():
+            original = cv2.imread(str(nih_folder.root / "images" / row["image_id"]), cv2.IMREAD_GRAYSCALE)
+            assert row["image_64"] == original.tobytes()
+            assert len(row["image_32"]) == 32 * 32
+            assert (row["image_id"] in nih_folder.test) == (split == "test")
+            assert row["findings"][2] == (int(row["patient_id"]) % 2 and row["follow_up"])
+            seen.append(row["image_id"])
+            if split == "train":
+                mean.append(original)
+    assert sorted(seen) == sorted(row[0] for row in nih_folder.rows)
+    assert card.pixel_mean["image_64"] == pytest.approx(np.mean(mean), rel=1e-6)
+    assert card.pixel_std["image_64"] == pytest.approx(np.std(mean), rel=1e-4)
+    assert card.positives["test"]["Effusion"] == 0
+    assert sum(card.positives[split]["Effusion"] for split in ("train", "val")) == 12
+
+
+def test_row_groups_have_the_set_number_of_rows_and_rows_are_shuffled(spark, nih_folder, workspace):
+    run(spark, nih_folder, workspace, rows_per_row_group=4, rows_per_file=20)
+    order = []
+    for uri in snapshot_files(workspace.shards, 0, "train"):
+        file = pq.ParquetFile(uri.removeprefix("file://"))
+        groups = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+        assert set(groups[:-1]) <= {4}
+        assert 1 <= groups[-1] <= 4
+        order += file.read(["image_id"]).column(0).to_pylist()
+    assert order != sorted(order)
+
+
+def test_bad_images_are_quarantined_with_their_reasons_and_the_rest_goes_on(spark, nih_folder, workspace):
+    good = (nih_folder.root / "images" / "00000001_000.png").read_bytes()
+    nih_folder.put("00000001_000.png", good[: len(good) // 2])
+    nih_folder.put("00000001_001.png", b"")
+    nih_folder.put("00000002_000.png", b"Dear colleague, the image follows by post.")
+    nih_folder.put("00000002_001.png", png(np.full((64, 64), 40_000, np.uint16)))
+    nih_folder.train_val.remove("00000003_000.png")
+    nih_folder.write_lists()
+    card = run(spark, nih_folder, workspace)
+    rows = DeltaTable(workspace.quarantine, version=card.quarantine_version).to_pandas()
+    reasons = rows.set_index("image_id").reason
+    assert set(reasons.index) == {"00000001_000.png", "00000001_001.png", "00000002_000.png", "00000003_000.png"}
+    assert "truncated" in reasons["00000001_000.png"]
+    assert reasons["00000001_001.png"] == "empty file"
+    assert "not a PNG" in reasons["00000002_000.png"]
+    assert reasons["00000003_000.png"] == "in neither split list"
+    assert sum(card.images.values()) + card.images_quarantined == 48
+
+
+def test_too_many_bad_images_leave_the_old_version(spark, nih_folder, workspace):
+    before = run(spark, nih_folder, workspace)
+    for row in nih_folder.rows[:10]:
+        nih_folder.put(row[0], b"")
+    with pytest.raises(InputError, match=r"10 of 48 images are bad.*empty file"):
+        run(spark, nih_folder, workspace)
+    assert Card.read(workspace.card) == before
+    newest = DeltaTable(workspace.shards)
+    assert sorted(newest.file_uris()) == sorted(DeltaTable(workspace.shards, version=before.delta_version).file_uris())
+
+
+def test_a_second_run_makes_the_next_version_and_the_first_stays_readable(spark, nih_folder, workspace):
+    first = run(spark, nih_folder, workspace)
+    second = run(spark, nih_folder, workspace, sizes_px=[48])
+    assert (first.delta_version, second.delta_version) == (0, 1)
+    assert second.sizes_px == [48]
+    old = snapshot_files(workspace.shards, 0, "test")
+    assert pq.ParquetFile(old[0].removeprefix("file://")).schema_arrow.names[-2:] == ["image_32", "image_64"]
+
+
+def test_an_empty_split_is_refused(spark, nih_folder, workspace):
+    nih_folder.train_val += nih_folder.test
+    nih_folder.test = []
+    nih_folder.write_lists()
+    with pytest.raises(InputError, match="the test split has no images"):
+        run(spark, nih_folder, workspace)
+    assert not workspace.card.exists()
+
+
+def test_the_real_sample(spark, nih_sample, workspace):
+    etl = Etl(rows_per_row_group=16)
+    publish(spark, Settings(etl=etl), workspace, nih_sample, read_manifest(nih_sample, etl))
+    card = Card.read(workspace.card)
+    assert sum(card.images.values()) == 241
+    assert card.images_quarantined == 0
+    assert json.loads(workspace.card.read_text())["images"]["test"] == 71

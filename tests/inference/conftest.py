@@ -1,0 +1,192 @@
+"""A small finished training: a Delta table with planted findings, a trained network, its MLflow run."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from deltalake import write_deltalake
+
+from conf.workspace import Workspace
+from etl.schema import SPLITS, Card
+from inference.export import export_graph
+from inference.quantize import calibration_images, quantize_folder
+from training.checkpoint import BEST, Checkpoint
+from training.loss import masked_bce
+from training.models import build_model
+from training.readers import open_split
+from training.tracking import use_store
+
+SIZE_PX = 64
+# Planted: a bright corner, a chequered patch at any place; the third never occurs, so its AUROC is undefined.
+FINDINGS = ["Bright_Corner", "Chequers", "Never"]
+CHEQUERS = np.indices((24, 24)).sum(axis=0) % 2 * 2 - 1
+ROWS = {"train": 256, "val": 16, "test": 128}
+REPOSITORY = Path(__file__).parents[2]
+
+
+def planted_images(num_images: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(images, S, S) uint8 and (images, findings) float32."""
+    labels = np.zeros((num_images, len(FINDINGS)), np.float32)
+    labels[:, :2] = rng.random((num_images, 2)) < 0.3
+    pixels = rng.normal(100, 20, (num_images, SIZE_PX, SIZE_PX))
+    # Corners differ without the finding as well, so that the AUROC stays below 1.
+    pixels[:, :16, :16] += rng.normal(40 * labels[:, 0], 20)[:, None, None]
+    for image in np.flatnonzero(labels[:, 1]):
+        top, left = rng.integers(20, 40, 2)
+        pixels[image, top : top + 24, left : left + 24] += 25 * CHEQUERS
+    labels[rng.random(labels.shape) < 0.05] = np.nan
+    return pixels.clip(0, 255).astype(np.uint8), labels
+
+
+def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]:
+    """Writes shards and card; returns the card and the training images and labels."""
+    rng = np.random.default_rng(0)
+    tables, train = [], None
+    for split in SPLITS:
+        pixels, labels = planted_images(ROWS[split], rng)
+        train = (pixels, labels) if split == "train" else train
+        ids = [f"{split}_{index:04}.png" for index in range(len(pixels))]
+        columns = {
+            "image_id": ids,
+            "patient_id": ids,
+            "findings": pa.array(list(labels), pa.list_(pa.float32())),
+            "split": [split] * len(ids),
+            f"image_{SIZE_PX}": pa.array([image.tobytes() for image in pixels], pa.binary()),
+        }
+        tables.append(pa.table(columns))
+    write_deltalake(workspace.shards, pa.concat_tables(tables), partition_by=["split"])
+    column = f"image_{SIZE_PX}"
+    card = Card(
+        delta_version=0,
+        quarantine_version=0,
+        findings=FINDINGS,
+        sizes_px=[SIZE_PX],
+        images=ROWS,
+        patients=ROWS,
+        percentages={},
+        positives={},
+        known={},
+        pixel_mean={column: float(train[0].mean())},
+        pixel_std={column: float(train[0].std())},
+        images_listed=sum(ROWS.values()),
+        images_absent=0,
+        images_unlisted=0,
+        images_quarantined=0,
+        source="planted",
+        source_sha256={},
+        settings={},
+    )
+    card.write(workspace.card)
+    return card, torch.from_numpy(train[0]), torch.from_numpy(train[1])
+
+
+def train_network(card: Card, pixels: torch.Tensor, labels: torch.Tensor) -> torch.nn.Module:
+    torch.manual_seed(0)
+    column = f"image_{SIZE_PX}"
+    model = build_model("simple_cnn", len(FINDINGS), card.pixel_mean[column], card.pixel_std[column])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(6):
+        for rows in torch.randperm(len(pixels)).split(32):
+            optimizer.zero_grad()
+            masked_bce(model(pixels[rows]), labels[rows], torch.ones(len(FINDINGS))).backward()
+            optimizer.step()
+    return model.eval()
+
+
+def start_and_end_run(workspace: Workspace) -> str:
+    use_store(workspace)
+    experiment = mlflow.create_experiment("test", artifact_location=workspace.artifacts.as_uri())
+    with mlflow.start_run(experiment_id=experiment) as run:
+        return run.info.run_id
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Workspace:
+    """What ETL and training leave behind."""
+    torch.set_num_threads(2)
+    workspace = Workspace.at(str(tmp_path_factory.mktemp("workspace")))
+    card, pixels, labels = write_table(workspace)
+    model = train_network(card, pixels, labels)
+    Checkpoint(
+        weights=model.state_dict(),
+        model="simple_cnn",
+        findings=FINDINGS,
+        size_px=SIZE_PX,
+        pixel_mean=card.pixel_mean[f"image_{SIZE_PX}"],
+        pixel_std=card.pixel_std[f"image_{SIZE_PX}"],
+        epoch=6,
+        val_auroc=0.9,
+        delta_version=0,
+        run_id=start_and_end_run(workspace),
+        commit="0123abc",
+        settings={},
+    ).save(workspace.checkpoints / BEST)
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def checkpoint(workspace) -> Checkpoint:
+    return Checkpoint.load(workspace.checkpoints / BEST)
+
+
+@pytest.fixture(scope="session")
+def splits(workspace):
+    card = Card.read(workspace.card)
+    return {name: open_split(workspace.shards, card, name, SIZE_PX) for name in SPLITS}
+
+
+@pytest.fixture(scope="session")
+def test_images(splits) -> np.ndarray:
+    """(5, S, S) uint8 of the test split."""
+    return calibration_images(splits["test"], 5, seed=0)
+
+
+@pytest.fixture(scope="session")
+def fp32(checkpoint, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs") / "fp32"
+    export_graph(checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def int8(fp32, splits) -> Path:
+    folder = fp32.with_name("int8")
+    quantize_folder(fp32, folder, calibration_images(splits["train"], 48, seed=0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def damaged_int8(checkpoint, splits, tmp_path_factory) -> Path:
+    """The same network with an erased classifier, quantised like the good one."""
+    weights = copy.deepcopy(checkpoint.weights)
+    weights["classifier.weight"].zero_()
+    damaged = Checkpoint(**{**vars(checkpoint), "weights": weights})
+    folder = tmp_path_factory.mktemp("damaged")
+    export_graph(damaged, folder / "fp32")
+    quantize_folder(folder / "fp32", folder / "int8", calibration_images(splits["train"], 48, seed=0))
+    return folder / "int8"
+
+
+@pytest.fixture(scope="session")
+def run_register():
+    """Runs the command as a user does, from another folder; returns its CompletedProcess."""
+
+    def run(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(REPOSITORY / "inference" / "register.py"), f"--workspace={workspace.root}"]
+        environment = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run(
+            [*command, "--inference.num_calibration_images=48", *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=workspace.root.parent,
+        )
+
+    return run

@@ -1,0 +1,219 @@
+"""The command as a user runs it, and what it leaves in the workspace and in the registry."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+import inference
+from conf.workspace import Workspace
+from training.checkpoint import BEST, Checkpoint
+from training.tracking import use_store
+
+# In a fresh process that has never seen this project's dependencies: only what the registered model asks for.
+LOAD_AND_PREDICT = """
+import json, sys, mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/chexscale@champion")
+pixels = np.load(sys.argv[2])
+table = model.predict(pixels)
+both = model.predict(pixels, params={"maps": True})
+print(json.dumps({
+    "columns": list(table.columns), "probabilities": table.to_numpy().tolist(), "maps": both["maps"].shape,
+    "same": bool((both["probabilities"] == table.to_numpy()).all()),
+    "modules": [name for name in ("torch", "pyspark", "nncf", "training", "inference") if name in sys.modules],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def first(workspace, run_register):
+    """Bounds as wide as this test split is small: 128 images."""
+    result = run_register(workspace, "--inference.max_mean_drop=0.02", "--inference.max_finding_drop=0.04")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def second(first, workspace, run_register):
+    """The same again with a gate that nothing passes."""
+    result = run_register(workspace, "--inference.max_mean_drop=-1")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture
+def client(workspace):
+    use_store(workspace)
+    return mlflow.MlflowClient()
+
+
+def test_first_run_says_what_it_did_and_what_is_next(first):
+    for words in (
+        "1/6",
+        "6/6",
+        "thumbnail LR",
+        "Bright_Corner",
+        "ms per image",
+        "Gate passed",
+        "Never",
+        "version 1 as @challenger, @champion",
+    ):
+        assert words in first.stdout
+    assert first.stdout.strip().splitlines()[-1].startswith("Next: ")
+    assert "Warning" not in first.stderr
+    assert "Traceback" not in first.stderr
+
+
+def test_report_and_summary_are_strict_json_with_null_for_undefined(first, workspace):
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    report = json.loads((workspace.model / "report.json").read_text(), parse_constant=refuse)
+    assert report["data"] | {"positives": None} == {
+        "split": "test",
+        "delta_version": 0,
+        "images": 128,
+        "positives": None,
+    }
+    assert report["test_auroc"]["int8"]["per_finding"]["Never"] is None
+    assert report["int8_convolutions"] == 3
+    summary = json.loads(workspace.summary.read_text(), parse_constant=refuse)
+    assert set(summary["test_auroc"]) == {"baseline", "torch", "fp32", "int8", "per_finding"}
+    assert summary["test_auroc"]["int8"] == report["test_auroc"]["int8"]["mean"]
+    assert set(summary["latency_ms"]) == set(summary["throughput"]) == {"torch", "fp32", "int8"}
+    assert summary["peak_memory_mb"]["register"] > 100
+
+
+def test_workspace_holds_both_graphs_and_the_figure_and_no_leftovers(first, workspace):
+    for path in ("fp32/model.xml", "fp32/model.bin", "int8/model.xml", "int8/model.bin", "report.json"):
+        assert (workspace.model / path).stat().st_size > 0
+    assert (workspace.figures / "test_auroc.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(workspace.root.glob(".*"))
+
+
+def test_run_of_the_training_got_metrics_report_and_figure(first, client, checkpoint):
+    run = client.get_run(checkpoint.run_id)
+    assert run.info.status == "FINISHED"
+    assert 0.8 < run.data.metrics["test_auroc_mean_int8"] <= 1
+    assert "test_auroc_int8_Bright_Corner" in run.data.metrics
+    assert "test_auroc_int8_Never" not in run.data.metrics
+    paths = {
+        item.path for folder in ("inference", "figures") for item in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert paths == {"inference/report.json", "figures/test_auroc.png"}
+
+
+def test_version_carries_lineage_gate_and_intended_use(first, client, checkpoint):
+    version = client.get_model_version("chexscale", "1")
+    assert version.run_id == version.tags["run_id"] == checkpoint.run_id
+    assert (version.tags["delta_version"], version.tags["git_commit"]) == ("0", "0123abc")
+    assert version.tags["gate"] == "passed"
+    assert float(version.tags["test_auroc_int8"]) > 0.8
+    assert "Research use only, not for clinical use" in version.description
+    assert "Research use only, not for clinical use" in client.get_registered_model("chexscale").description
+
+
+def test_signature_example_and_requirements(first, client):
+    info = mlflow.models.get_model_info(client.get_model_version("chexscale", "1").source)
+    assert info.signature.inputs.inputs[0].shape == (-1, 64, 64)
+    assert info.signature.inputs.inputs[0].type == np.dtype("uint8")
+    assert [column.name for column in info.signature.outputs] == ["Bright_Corner", "Chequers", "Never"]
+    model = mlflow.pyfunc.load_model("models:/chexscale/1")
+    assert model.input_example.shape == (1, 64, 64)
+    requirements = Path(mlflow.pyfunc.get_model_dependencies("models:/chexscale/1")).read_text().split()
+    assert {line.split("==")[0] for line in requirements} == {"mlflow", "openvino", "numpy", "pandas"}
+
+
+def test_champion_predicts_in_a_process_without_torch(first, workspace, checkpoint, test_images, tmp_path):
+    np.save(tmp_path / "pixels.npy", test_images)
+    command = [sys.executable, "-c", LOAD_AND_PREDICT, f"sqlite:///{workspace.tracking_db}", tmp_path / "pixels.npy"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["modules"] == []
+    assert answer["columns"] == checkpoint.findings
+    assert answer["maps"] == [5, 3, 4, 4]
+    assert answer["same"]
+    import torch
+
+    with torch.inference_mode():
+        expected, _ = checkpoint.build().probabilities_and_maps(torch.from_numpy(test_images))
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=0.1)
+
+
+def test_pyfunc_refuses_other_shapes_and_types(first, client, test_images):
+    model = mlflow.pyfunc.load_model("models:/chexscale/1")
+    for wrong in (test_images.astype(np.float32), test_images[:, :32, :32]):
+        with pytest.raises(mlflow.exceptions.MlflowException):
+            model.predict(wrong)
+
+
+def test_refused_version_is_challenger_and_champion_stays(second, client, workspace):
+    assert "Gate failed" in second.stdout
+    assert "version 2 as @challenger\n" in second.stdout
+    assert "@champion stays version 1" in second.stdout
+    assert client.get_model_version_by_alias("chexscale", "challenger").version == 2
+    assert client.get_model_version_by_alias("chexscale", "champion").version == 1
+    assert client.get_model_version("chexscale", "2").tags["gate"] == "failed"
+    registry = json.loads(workspace.summary.read_text())["registry"]
+    assert (registry["version"], registry["aliases"], registry["gate_passed"]) == (2, ["challenger"], False)
+
+
+def _without(part: str):
+    return lambda root: (root / part).unlink()
+
+
+def _truncate(root: Path) -> None:
+    path = root / "checkpoints" / BEST
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _other_vocabulary(root: Path) -> None:
+    card = json.loads((root / "card.json").read_text())
+    (root / "card.json").write_text(json.dumps(card | {"findings": ["Mass", "Nodule", "Hernia"]}))
+
+
+def _other_run(root: Path) -> None:
+    path = root / "checkpoints" / BEST
+    Checkpoint(**{**vars(Checkpoint.load(path)), "run_id": "0" * 32}).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without("checkpoints/best.pt"), "run `python training/train.py`"),
+        (_truncate, "not a readable checkpoint"),
+        (_without("card.json"), "no dataset card"),
+        (_without("mlflow.db"), "no MLflow store"),
+        (_other_vocabulary, "Hernia"),
+        (_other_run, "run " + "0" * 32),
+    ],
+)
+def test_bad_input_ends_with_code_2_and_leaves_nothing(damage, message, workspace, tmp_path, run_register):
+    root = tmp_path / "workspace"
+    shutil.copytree(
+        workspace.root, root, ignore=shutil.ignore_patterns("model", "figures", "summary.json", "mlartifacts")
+    )
+    damage(root)
+    before = sorted(root.rglob("*"))
+    result = run_register(Workspace.at(str(root)))
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(root.rglob("*")) == before
+
+
+def test_no_module_hides_a_library_when_a_script_of_the_folder_runs():
+    folder = Path(inference.__file__).parent
+    elsewhere = [path for path in sys.path if path and Path(path) != folder]
+    hidden = [file.stem for file in folder.glob("*.py") if PathFinder.find_spec(file.stem, elsewhere)]
+    assert [name for name in hidden if name != "__init__"] == []

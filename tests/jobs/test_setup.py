@@ -1,0 +1,421 @@
+"""Set-up without network and without building: fake machines, fake environments, real files."""
+
+import ast
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.setup import (
+    __main__,
+    commands,
+    delta_jars,
+    environment,
+    horovod_build,
+    horovod_wheel,
+    installer,
+    places,
+    preflight,
+    spark_conf,
+    steps,
+)
+
+JAVA_17 = 'openjdk version "17.0.15" 2025-04-15'
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Returns a function that puts a fake command with the given answer on a PATH that holds nothing else."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    for name in ("JAVA_HOME", "HOROVOD_CMAKE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def put(name: str, answer: str, folder: Path = folder) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = folder / name
+        command.write_text(f"#!/bin/sh\n{answer}\n")
+        command.chmod(0o755)
+        return command
+
+    return put
+
+
+def version(text: str) -> str:
+    return f"echo '{text}' >&2"
+
+
+def put_good_tools(machine) -> None:
+    machine("java", version(JAVA_17))
+    machine("g++", ":")
+    machine("make", ":")
+    machine("cmake", version("cmake version 3.25.1"))
+
+
+def subjects(problems) -> list[str]:
+    return [problem.what.split(":")[0] for problem in problems]
+
+
+def test_a_good_machine_has_no_problems(machine, tmp_path, monkeypatch):
+    put_good_tools(machine)
+    monkeypatch.setattr(preflight, "DISK_NEEDED_GB", 0)
+    monkeypatch.setattr(preflight, "check_headers", lambda: None)
+    monkeypatch.setattr(preflight, "base_python", lambda: str(machine("python3.11", "echo pip 26.3")))
+    assert preflight.find_problems(tmp_path, fetching=True, installing=True, building=True) == []
+
+
+def test_everything_missing_is_named_at_once_with_one_command(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "PYTHON", (3, 99))
+    monkeypatch.setattr(preflight, "DISK_NEEDED_GB", 10**9)
+    monkeypatch.setattr(preflight, "base_python", lambda: str(machine("python3.11", "echo No module named pip")))
+    monkeypatch.setattr(preflight.sysconfig, "get_path", lambda name: str(tmp_path / "no-headers"))
+    problems = preflight.find_problems(tmp_path, fetching=True, installing=True, building=True)
+    assert subjects(problems) == ["Python", "Java", "pip", "g++", "make", "CMake", "Python's headers", "disk"]
+    apt = [line for line in preflight.report(problems).splitlines() if "apt-get install" in line]
+    assert len(apt) == 1
+    assert apt[0].endswith("install -y python3.11 python3.11-dev openjdk-17-jre-headless python3-pip g++ make cmake")
+
+
+def test_compiler_and_disk_are_not_asked_for_when_nothing_is_to_build(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "DISK_NEEDED_GB", 10**9)
+    machine("java", version(JAVA_17))
+    assert preflight.find_problems(tmp_path, fetching=False, installing=False, building=False) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        (JAVA_17, True),
+        ('openjdk version "21" 2023-09-19', True),
+        ('java version "1.8.0_402"', False),
+        ('openjdk version "11.0.2" 2019-01-15', False),
+        ('openjdk version "25" 2025-09-16', False),
+        ("segmentation fault", False),
+    ],
+)
+def test_java_is_17_or_21(machine, said, right):
+    machine("java", version(said))
+    problem = preflight.check_java()
+    assert (problem is None) == right
+
+
+def test_java_home_comes_before_path_as_it_does_for_spark(machine, tmp_path, monkeypatch):
+    machine("java", version(JAVA_17))
+    machine("java", version('openjdk version "11.0.2" 2019-01-15'), tmp_path / "jdk" / "bin")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
+    assert "11" in preflight.check_java().what
+
+
+def test_a_java_without_the_vector_module_is_refused(machine):
+    machine("java", f'[ "$1" = -version ] && {version(JAVA_17)} || exit 1')
+    assert "jdk.incubator.vector" in preflight.check_java().what
+
+
+@pytest.mark.parametrize(("number", "right"), [("3.25.1", True), ("3.13.0", True), ("3.5.0", False), ("4.0.1", False)])
+def test_cmake_is_3(machine, number, right):
+    machine("cmake", version(f"cmake version {number}"))
+    assert (preflight.check_cmake() is None) == right
+
+
+def test_horovods_own_choice_of_cmake_is_the_one_that_is_checked(machine, tmp_path, monkeypatch):
+    machine("cmake", version("cmake version 4.1.0"))
+    monkeypatch.setenv("HOROVOD_CMAKE", str(machine("cmake", version("cmake version 3.25.1"), tmp_path / "older")))
+    assert preflight.check_cmake() is None
+
+
+def test_another_processor_is_refused(monkeypatch):
+    monkeypatch.setattr(preflight.platform, "machine", lambda: "aarch64")
+    assert "aarch64" in preflight.check_machine().what
+
+
+@pytest.mark.parametrize("module", ["__init__.py", "__main__.py", "preflight.py", "../__init__.py"])
+def test_the_preflight_can_be_read_by_an_old_python(module):
+    text = (places.HERE / module).read_text(encoding="utf-8")
+    ast.parse(text, feature_version=(3, 7))
+
+
+def test_a_machine_that_is_not_ready_ends_with_2_and_the_list(monkeypatch, capsys):
+    problem = preflight.Problem("make: not on PATH", ("make",))
+    monkeypatch.setattr(preflight, "find_problems", lambda *args, **kwargs: [problem])
+    monkeypatch.setattr(steps, "run_pending", lambda: pytest.fail("ran on a machine that is not ready"))
+    assert __main__.main() == 2
+    assert "make: not on PATH" in capsys.readouterr().err
+
+
+@pytest.fixture
+def venv(tmp_path, monkeypatch):
+    """An environment of two packages, set up by fakes, in which every file that set-up looks at is real."""
+    root = tmp_path / "project"
+    site_packages = root / ".venv" / "lib" / "python3.11" / "site-packages"
+    site_packages.mkdir(parents=True)
+    (root / ".venv" / "bin").mkdir()
+    (root / ".venv" / "bin" / "python").touch()
+    for name in ("setup.py", "pyproject.toml"):
+        (root / name).write_text(name)
+    (root / "requirements.lock").write_text("PyYAML==6.0.3 \\\n    --hash=sha256:00\ntorch==2.15.0\n")
+    for name in ("PyYAML-6.0.3", "torch-2.15.0"):
+        (site_packages / f"{name}.dist-info").mkdir()
+    new = {
+        "ROOT": root,
+        "LOCK": root / "requirements.lock",
+        "VENV": root / ".venv",
+        "PYTHON": root / ".venv" / "bin" / "python",
+        "SITE_PACKAGES": site_packages,
+        "PYSPARK": site_packages / "pyspark",
+        "STATE": root / ".venv" / "state.json",
+        "CACHE": tmp_path / "cache",
+        "LOGS": tmp_path / "cache" / "logs",
+        "JARS": tmp_path / "cache" / "jars",
+        "WHEELS": tmp_path / "cache" / "horovod",
+    }
+    for module in (places, environment, horovod_wheel, horovod_build, delta_jars, spark_conf, installer, steps):
+        for name, path in new.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, path)
+    for name in list(os.environ):
+        if name.startswith("HOROVOD_"):
+            monkeypatch.delenv(name)
+    return root
+
+
+def test_packages_are_done_only_with_this_lock_in_this_folder_and_every_package_there(venv):
+    assert not environment.are_packages_installed()
+    places.write_state({"packages": environment.lock_key()})
+    assert environment.are_packages_installed()
+    (environment.SITE_PACKAGES / "torch-2.15.0.dist-info").rename(environment.SITE_PACKAGES / "torch-2.14.0.dist-info")
+    assert not environment.are_packages_installed()
+
+
+def test_a_changed_lock_a_lost_python_and_a_torn_state_are_noticed(venv):
+    places.write_state({"packages": environment.lock_key()})
+    environment.LOCK.write_text(environment.LOCK.read_text().replace("sha256:00", "sha256:01"))
+    assert not environment.are_packages_installed()
+    places.write_state({"packages": environment.lock_key()})
+    environment.PYTHON.unlink()
+    assert not environment.are_packages_installed()
+    places.STATE.write_text('{"packages": "12')
+    assert places.read_state() == {}
+
+
+@pytest.fixture
+def uv_calls(venv, monkeypatch):
+    """Fakes every command and records its first two words."""
+    calls = []
+
+    def run(command, *args, **kwargs):
+        calls.append(" ".join(str(word) for word in command[1:3]))
+        if command[1] == "venv":
+            environment.PYTHON.parent.mkdir(parents=True)
+            environment.PYTHON.touch()
+
+    monkeypatch.setattr(environment, "run_logged", run)
+    monkeypatch.setattr(environment, "find_uv", lambda: Path("uv"))
+    return calls
+
+
+def test_an_unfinished_environment_is_made_anew(venv, uv_calls):
+    (venv / ".venv" / "half").touch()
+    environment.install_packages()
+    assert not (venv / ".venv" / "half").exists()
+    assert [call.split()[0] for call in uv_calls] == ["venv", "pip"]
+    assert places.read_state() == {"packages": environment.lock_key()}
+
+
+def test_a_finished_one_is_brought_to_a_new_lock_in_place_and_later_steps_are_void(venv, uv_calls):
+    (venv / ".venv" / "mine").touch()
+    places.write_state({"packages": "an older lock", "horovod": "wheel", "project": "key"})
+    environment.install_packages()
+    assert (venv / ".venv" / "mine").exists()
+    assert uv_calls == ["pip sync"]
+    assert places.read_state() == {"packages": environment.lock_key()}
+
+
+def test_a_sync_that_fails_leaves_no_state(venv, monkeypatch):
+    def refuse(command, *args, **kwargs):
+        raise commands.SetupError("no network")
+
+    monkeypatch.setattr(environment, "run_logged", refuse)
+    monkeypatch.setattr(environment, "find_uv", lambda: Path("uv"))
+    places.write_state({"packages": "an older lock"})
+    with pytest.raises(commands.SetupError):
+        environment.install_packages()
+    assert places.read_state() == {}
+
+
+def test_the_lock_of_the_project_names_what_setup_reads_from_it():
+    locked = environment.locked_packages(places.LOCK.read_text(encoding="utf-8"))
+    assert {"torch", "pyspark", "pip", "setuptools", "wheel", "cffi", "cloudpickle"} <= locked.keys()
+    assert "horovod" not in locked
+
+
+def test_the_wheels_key_changes_with_torch_and_with_options(venv, monkeypatch):
+    on_cpu = horovod_wheel.wheel_name()
+    assert "torch-2.15.0" in on_cpu
+    monkeypatch.setenv("HOROVOD_TIMELINE", "/tmp/timeline.json")
+    assert horovod_wheel.wheel_name() == on_cpu
+    monkeypatch.setenv("HOROVOD_GPU_OPERATIONS", "NCCL")
+    with_nccl = horovod_wheel.wheel_name()
+    monkeypatch.setenv("HOROVOD_NCCL_HOME", "/opt/nccl")
+    assert len({on_cpu, with_nccl, horovod_wheel.wheel_name()}) == 3
+    horovod_wheel.LOCK.write_text("torch==2.16.0\n")
+    assert "torch-2.16.0" in horovod_wheel.wheel_name()
+
+
+def test_options_said_once_are_kept_by_a_shell_without_them(venv, monkeypatch):
+    places.write_state({"horovod_options": {"HOROVOD_GPU_OPERATIONS": "NCCL"}})
+    assert horovod_wheel.build_options() == {"HOROVOD_GPU_OPERATIONS": "NCCL"}
+    monkeypatch.setenv("HOROVOD_GPU_OPERATIONS", "MPI")
+    assert horovod_wheel.build_options() == {"HOROVOD_GPU_OPERATIONS": "MPI"}
+
+
+def test_the_build_sees_its_own_variables_and_the_options_only(venv, monkeypatch):
+    monkeypatch.setenv("HOROVOD_WITH_TENSORFLOW", "1")
+    monkeypatch.setenv("HOROVOD_CMAKE", "/usr/bin/cmake")
+    built_with = horovod_build.build_environment({"HOROVOD_NCCL_HOME": "/opt/nccl"})
+    ours = {name: value for name, value in built_with.items() if name.startswith("HOROVOD_")}
+    kept = {"HOROVOD_NCCL_HOME": "/opt/nccl", "HOROVOD_CMAKE": "/usr/bin/cmake"}
+    assert ours == {**horovod_build.BUILD_FLAGS, **kept}
+    assert built_with["PATH"].split(":")[0] == str(venv / ".venv" / "bin")
+
+
+def test_cuda_is_looked_for_only_when_an_option_asks_for_it():
+    assert horovod_build.NO_CUDA[0] in horovod_build.replacements({})
+    assert horovod_build.NO_CUDA[0] not in horovod_build.replacements({"HOROVOD_GPU_OPERATIONS": "NCCL"})
+
+
+def test_the_source_is_changed_in_its_one_place(tmp_path):
+    (tmp_path / "CMakeLists.txt").write_text("a\nset(CMAKE_CXX_STANDARD 14)\nb\n")
+    horovod_build.change_source(tmp_path, horovod_build.CXX_STANDARD[:1])
+    assert (tmp_path / "CMakeLists.txt").read_text() == "a\nset(CMAKE_CXX_STANDARD 20)\nb\n"
+
+
+@pytest.mark.parametrize("text", ["set(CMAKE_CXX_STANDARD 17)\n", "set(CMAKE_CXX_STANDARD 14)\n" * 2])
+def test_a_source_that_is_not_the_known_one_is_refused(tmp_path, text):
+    (tmp_path / "CMakeLists.txt").write_text(text)
+    with pytest.raises(commands.SetupError, match=r"CMakeLists\.txt.*expected 1"):
+        horovod_build.change_source(tmp_path, horovod_build.CXX_STANDARD[:1])
+    assert (tmp_path / "CMakeLists.txt").read_text() == text
+
+
+def test_progress_is_read_from_makes_lines():
+    line = "[  7%] Building CXX object third_party/gloo/gloo/CMakeFiles/gloo.dir/allreduce_local.cc.o"
+    assert horovod_build.progress_of(line) == "7 %  allreduce_local.cc"
+    assert horovod_build.progress_of("[100%] Linking CXX shared library ../../mpi_lib_v2.so") == "100 %  mpi_lib_v2.so"
+    assert horovod_build.progress_of("-- Found Pytorch: 2.15.0") == "0 %  Found Pytorch: 2.15.0"
+    assert horovod_build.progress_of("make[2]: Entering directory") is None
+
+
+@pytest.fixture
+def jars(venv, monkeypatch):
+    """Delta's jars as four tiny files with true sums, in the cache; Maven Central is out of reach."""
+    contents = {artifact: artifact.encode() for artifact in delta_jars.SHA256}
+    sums = {artifact: hashlib.sha256(content).hexdigest() for artifact, content in contents.items()}
+    monkeypatch.setattr(delta_jars, "SHA256", sums)
+    monkeypatch.setattr(delta_jars, "fetch", lambda *args: pytest.fail("went to the network"))
+    delta_jars.JARS.mkdir(parents=True)
+    (delta_jars.PYSPARK / "jars").mkdir(parents=True)
+    for artifact, content in contents.items():
+        (delta_jars.JARS / delta_jars.jar_name(artifact)).write_bytes(content)
+    return delta_jars.PYSPARK / "jars"
+
+
+def test_a_lost_or_damaged_jar_is_put_back_out_of_the_cache(jars):
+    delta_jars.install()
+    assert delta_jars.are_installed()
+    first, second, *_ = sorted(jars.iterdir())
+    first.unlink()
+    second.write_bytes(b"half")
+    assert not delta_jars.are_installed()
+    delta_jars.install()
+    assert delta_jars.are_installed()
+    assert len(list(jars.iterdir())) == 4
+
+
+def test_a_jar_with_another_sum_is_refused_and_not_kept(tmp_path):
+    fetched, target = tmp_path / "a.jar", tmp_path / "cache.jar"
+    fetched.write_bytes(b"not the jar")
+    with pytest.raises(commands.SetupError, match="expected 00ff"):
+        delta_jars.keep_if_sound(fetched, "00ff", target)
+    assert not target.exists()
+
+
+def test_sparks_defaults_are_written_again_when_changed(venv):
+    spark_conf.PYSPARK.mkdir()
+    assert not spark_conf.is_written()
+    spark_conf.write()
+    assert spark_conf.is_written()
+    (spark_conf.PYSPARK / "conf" / "spark-defaults.conf").write_text("spark.master yarn\n")
+    assert not spark_conf.is_written()
+
+
+def test_only_what_is_not_done_runs(venv, monkeypatch):
+    ran, done = [], {"a": True, "b": False, "c": False}
+
+    def run(name):
+        ran.append(name)
+        done[name] = True
+
+    fakes = tuple(steps.Step(lambda n=name: done[n], lambda n=name: run(n)) for name in done)
+    monkeypatch.setattr(steps, "STEPS", fakes)
+    assert (steps.run_pending(), ran) == (2, ["b", "c"])
+    assert (steps.run_pending(), ran) == (0, ["b", "c"])
+
+
+def test_a_second_setup_waits_for_the_first(tmp_path):
+    wait = "from pathlib import Path; from jobs.setup.steps import only_one\nwith only_one(Path('lock')): print('in')"
+    with steps.only_one(tmp_path / "lock"):
+        second = subprocess.Popen(
+            [sys.executable, "-u", "-c", wait], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=project_on_path()
+        )
+        assert "waiting" in second.stdout.readline()
+        assert second.poll() is None
+    assert second.communicate(timeout=30)[0] == "in\n"
+
+
+def project_on_path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(places.ROOT)}
+
+
+def test_a_failing_command_shows_its_end_its_log_and_the_next_step(tmp_path):
+    script = "for i in $(seq 100); do echo line $i; done; exit 3"
+    with pytest.raises(commands.SetupError) as failed:
+        commands.run_logged(["/bin/sh", "-c", script], tmp_path / "step.log", "buy a new disk")
+    message = str(failed.value)
+    assert "ended with 3" in message
+    assert "line 61\n" in message
+    assert "line 60\n" not in message
+    assert str(tmp_path / "step.log") in message
+    assert "buy a new disk" in message
+    assert (tmp_path / "step.log").read_text().startswith("line 1\n")
+
+
+def test_a_killed_setup_takes_its_command_with_it(tmp_path):
+    run = "from pathlib import Path; from jobs.setup.commands import run_logged\n"
+    run += "run_logged(['/bin/sh', '-c', 'echo $$ > pid; exec sleep 60'], Path('log'), '')"
+    setup = subprocess.Popen([sys.executable, "-c", run], cwd=tmp_path, env=project_on_path())
+    pid_file = tmp_path / "pid"
+    until(lambda: pid_file.exists() and pid_file.read_text().strip())
+    setup.send_signal(signal.SIGKILL)
+    setup.wait()
+    until(lambda: has_ended(int(pid_file.read_text())))
+
+
+def has_ended(pid: int) -> bool:
+    """True for a process that is gone, or dead and not yet collected by whoever inherited it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

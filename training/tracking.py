@@ -1,0 +1,98 @@
+"""The MLflow run of a training, written by rank 0 only: the one owner of mlflow in this package."""
+
+import logging
+import os
+import subprocess
+import time
+from pathlib import Path
+
+# Before mlflow is imported: its store creation logs every migration, its git module warns where git is absent.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+from mlflow.entities import Metric
+
+from conf.settings import Settings
+from conf.workspace import Workspace
+from etl.schema import Card
+from training.topology import Topology
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+def use_store(workspace: Workspace) -> None:
+    """Points mlflow at the workspace's own database, for runs and for the registry."""
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    uri = f"sqlite:///{workspace.tracking_db}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+
+
+def git_commit() -> str:
+    """Hash of the checkout that runs, with `-dirty` where files differ from it; `unknown` outside a checkout."""
+    root = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("-dirty" if git("status", "--porcelain").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+class TrackedRun:
+    """One MLflow run; a context manager that ends the run as FAILED when an error leaves it."""
+
+    def __init__(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology):
+        """Starts the run and logs what is known before the first step."""
+        use_store(workspace)
+        experiment = settings.training.experiment
+        if mlflow.get_experiment_by_name(experiment) is None:
+            mlflow.create_experiment(experiment, artifact_location=workspace.artifacts.as_uri())
+        mlflow.set_experiment(experiment)
+        mlflow.set_system_metrics_sampling_interval(2)
+        run = mlflow.start_run(log_system_metrics=True)
+        self.run_id = run.info.run_id
+        self.commit = git_commit()
+        training = {f"training.{key}": value for key, value in settings.to_dict()["training"].items()}
+        mlflow.log_params(
+            training
+            | {
+                "launcher": topology.launcher,
+                "backend": topology.backend,
+                "world_size": topology.world_size,
+                "device": topology.device,
+                "delta_version": card.delta_version,
+            }
+        )
+        mlflow.set_tags({"delta_version": str(card.delta_version), "delta_table": str(workspace.shards)})
+        mlflow.set_tag("git_commit", self.commit)
+        mlflow.log_dict(settings.to_dict(), "settings.yaml")
+        mlflow.log_artifact(str(workspace.card))
+
+    def __enter__(self) -> "TrackedRun":
+        return self
+
+    def __exit__(self, error_type, *_) -> None:
+        mlflow.end_run("FAILED" if error_type else "FINISHED")
+
+    def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
+        """Logs one value per step in a single write."""
+        now_ms = int(time.time() * 1000)
+        metrics = [Metric(name, value, now_ms, first_step + index) for index, value in enumerate(values)]
+        mlflow.MlflowClient().log_batch(self.run_id, metrics=metrics)
+
+    def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Logs an epoch's metrics; undefined ones (NaN) are left out."""
+        mlflow.log_metrics({name: value for name, value in metrics.items() if value == value}, step=epoch)
+
+    def log_figure(self, path: Path) -> None:
+        """Adds a picture to the run's artifacts, below figures/."""
+        mlflow.log_artifact(str(path), "figures")
+
+    def log_checkpoint(self, path: Path) -> None:
+        """Adds the checkpoint to the run's artifacts, below checkpoints/."""
+        mlflow.log_artifact(str(path), "checkpoints")
