@@ -27,8 +27,8 @@ def decode_grey(content: bytes) -> np.ndarray:
     """PNG bytes to (height, width) uint8 grey.
 
     8-bit grey is decoded by kornia-rs (twice as fast as cv2 and bit-equal); all else, and what kornia-rs refuses, by
-    cv2 after a strict check, because cv2 fills damaged files with black. Colour becomes luminance (ITU-R BT.601), alpha is
-    dropped, 16 bits are scaled to 8 over their full range (PNG 1.2, section 2.1).
+    cv2 after a strict check, because cv2 fills damaged files with black. Colour becomes luminance (ITU-R BT.601), alpha
+    is dropped, 16 bits are scaled to 8 over their full range (PNG 1.2, section 2.1).
     Raises BadImage for anything that is not a whole PNG.
     """
     width, height, bit_depth, colour_type = _read_header(content)

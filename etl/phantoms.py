@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -28,7 +29,7 @@ from etl.cohort import Study, draw_cohort
 from etl.drawing.film import Box, render
 from etl.schema import NO_FINDING
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 4
 """raised with every change of the pictures, so that older folders are made anew"""
 MADE_BY = "phantoms.json"
 LABEL_HEADER = (
@@ -95,12 +96,22 @@ def write_films(folder: Path, settings: Phantoms) -> None:
     write = partial(write_film, folder / "images", settings.seed, settings.size_px)
     # spawn: a fork of a process with a running JVM gateway or OpenMP threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        len(os.sched_getaffinity(0)), mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    num_workers = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=start_worker) as pool:
         films = pool.map(write, cohort, chunksize=8)
         boxes = list(tqdm(films, desc="phantoms", total=len(cohort), unit="image"))
     write_tables(folder, cohort, boxes)
+
+
+def start_worker() -> None:
+    """Keeps a worker to one core, and ends it with its parent: an orphan would write on into a folder being removed."""
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    cv2.setNumThreads(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def write_film(images: Path, seed: int, size_px: int, study: Study) -> list[Box]:

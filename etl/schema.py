@@ -9,7 +9,7 @@ A row is one image:
     sex         string   F or M; null unknown
     view        string   view position, PA or AP; null unknown
     findings    list of float32, one per finding of the card's vocabulary: 1 present, 0 absent, NaN unknown
-    split       string   train, val or test; the partition column, in the folder's name and not in the Parquet files
+    split       string   train, val or test; the partition column
     image_S     binary   raw uint8 grey pixels, S*S bytes, row by row; one column per stored side S
 """
 

@@ -1,6 +1,7 @@
 """Versions of the Delta table without Spark: the one owner of deltalake."""
 
 from pathlib import Path
+from urllib.parse import unquote
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -9,7 +10,7 @@ from conf.errors import InputError
 
 
 def snapshot_files(table: Path, version: int, split: str) -> list[str]:
-    """Parquet files of one split in one version of the table, sorted `file://` URIs.
+    """Parquet files of one split in one version of the table, sorted absolute paths.
 
     The folder also holds files of other versions, so it must never be listed. Raises InputError where there is no table
     or the version is gone.
@@ -20,5 +21,6 @@ def snapshot_files(table: Path, version: int, split: str) -> list[str]:
         raise InputError(f"no Delta table at {table}: run `spark-submit etl/preprocess.py` first") from error
     except DeltaError as error:
         raise InputError(f"version {version} of {table} cannot be read ({error}): run the ETL again") from error
-    uris = snapshot.file_uris([("split", "=", split)])
-    return sorted(uri if "://" in uri else f"file://{uri}" for uri in uris)
+    uris = snapshot.file_uris(file_pruning_predicate=[("split", "=", split)])
+    # Absolute paths, but with a blank as %20.
+    return sorted(unquote(uri) for uri in uris)

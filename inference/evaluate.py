@@ -18,9 +18,12 @@ from training.readers import Split, read_batches
 Scores = Callable[[np.ndarray], np.ndarray]
 """(batch, S, S) uint8 to (batch, findings), higher means more likely present"""
 
-WARM_UP = 10
+WARM_UP = 3
 LATENCY_REPETITIONS = 50
 THROUGHPUT_REPETITIONS = 5
+# A large network in torch on a busy machine takes a second per image: its median is known long before 50 of them.
+TIME_LIMIT_S = 10
+MIN_REPETITIONS = 3
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,14 @@ def measure_speed(variant: Scores, size_px: int, batch_size: int) -> Speed:
 
 
 def _repeat(variant: Scores, pixels: np.ndarray, warm_up: int, repetitions: int) -> np.ndarray:
-    """Seconds of each repetition after the warm-up."""
-    seconds = []
-    for repetition in range(warm_up + repetitions):
+    """Seconds of each repetition after the warm-up; fewer repetitions of a variant that takes more than TIME_LIMIT_S."""
+    for _ in range(warm_up):
+        variant(pixels)
+    seconds: list[float] = []
+    while len(seconds) < repetitions and (len(seconds) < MIN_REPETITIONS or sum(seconds) < TIME_LIMIT_S):
         started = time.perf_counter()
         variant(pixels)
-        if repetition >= warm_up:
-            seconds.append(time.perf_counter() - started)
+        seconds.append(time.perf_counter() - started)
     return np.array(seconds)
 
 

@@ -142,24 +142,31 @@ def print_outcome(
         console.print(line)
     if decision.undefined:
         console.print(f"Undefined in the test split, not compared: {', '.join(decision.undefined)}")
-    console.print("[bold green]Gate passed[/]" if decision.passed else "[bold red]Gate failed[/]", end=": ")
-    console.print("; ".join(decision.reasons), markup=False)
+    console.print("[bold green]Gate passed[/]:" if decision.passed else "[bold red]Gate failed[/]:")
+    for reason in decision.reasons:
+        console.print(f"  {reason}", markup=False, soft_wrap=True)
     aliases = ", ".join(f"@{alias}" for alias in registered.aliases)
     console.print(f"Registered [bold]{registered.model}[/] version {registered.version} as {aliases}")
-    console.print(f"Report {workspace.model / 'report.json'}, figure {workspace.figures / 'test_auroc.png'}")
+    console.print(
+        f"Report {workspace.model / 'report.json'}, figure {workspace.figures / 'test_auroc.png'}", soft_wrap=True
+    )
     print_next_step(settings, workspace, decision, registered)
 
 
 def print_next_step(settings: Settings, workspace: Workspace, decision: Decision, registered: Registered) -> None:
     store = f"sqlite:///{workspace.tracking_db}"
     if decision.passed:
-        console.print(f"Next: `mlflow ui --backend-store-uri {store}`, or load models:/{registered.model}@{CHAMPION}")
+        console.print(
+            f"Next: `mlflow ui --backend-store-uri {store}`, or load models:/{registered.model}@{CHAMPION}",
+            soft_wrap=True,
+        )
         return
     champion = champion_version(workspace, settings.inference.registered_model)
     stays = f"stays version {champion}" if champion else "does not exist yet"
     console.print(
         f"Next: @{CHAMPION} {stays}; raise inference.num_calibration_images "
-        f"({settings.inference.num_calibration_images}), or accept a larger drop, and run this again"
+        f"({settings.inference.num_calibration_images}), or accept a larger drop, and run this again",
+        soft_wrap=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,9 @@ from inference.gate import Decision
 from training.checkpoint import Checkpoint
 
 PYFUNC_FILE = Path(__file__).parent / "pyfunc_model.py"
+# The files are on this disk: a bar over two of them tells nothing.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
 CHALLENGER, CHAMPION = "challenger", "champion"
 INTENDED_USE = "Research use only, not for clinical use."
 DESCRIPTION = (

@@ -111,15 +111,11 @@ def draw_report(report: dict, path: Path) -> None:
 def _draw_latencies(axes: plt.Axes, report: dict) -> None:
     speeds, machine = report["speed"], report["machine"]
     names = list(speeds)
-    axes.bar(
+    bars = axes.bar(
         [TITLES[name] for name in names],
         [speeds[name]["latency_ms"] for name in names],
-        yerr=[[0] * len(names), [max(0, speeds[n]["latency_p95_ms"] - speeds[n]["latency_ms"]) for n in names]],
         color=[COLOURS[name] for name in names],
-        capsize=4,
     )
-    axes.set(
-        ylabel="ms for one image: median, whisker to the 95th percentile",
-        title=f"Latency\n{machine['cpu']},\n{machine['cores']} cores",
-    )
-    axes.title.set_fontsize(10)
+    axes.bar_label(bars, fmt="%.3g ms")
+    axes.set(ylabel="milliseconds for one image, median")
+    axes.set_title(f"Latency\n{machine['cpu']},\n{machine['cores']} cores", fontsize=10)

@@ -71,3 +71,91 @@ def png(image: np.ndarray) -> bytes:
 @pytest.fixture
 def nih_folder(tmp_path) -> NihFolder:
     return NihFolder(tmp_path / "nih")
+
+
+SIZE_PX = 32
+
+
+def make_card(findings: list[str], positives: list[int], known: list[int], images: dict | None = None, **changes):
+    """A card with the same counts in every split, enough for training."""
+    from etl.schema import SPLITS, Card, image_column
+
+    column = image_column(SIZE_PX)
+    images = images or dict.fromkeys(SPLITS, 8)
+    fields = {
+        "delta_version": 0,
+        "quarantine_version": 0,
+        "findings": findings,
+        "sizes_px": [SIZE_PX],
+        "images": images,
+        "patients": images,
+        "percentages": {},
+        "positives": {split: dict(zip(findings, positives, strict=True)) for split in SPLITS},
+        "known": {split: dict(zip(findings, known, strict=True)) for split in SPLITS},
+        "pixel_mean": {column: 127.0},
+        "pixel_std": {column: 70.0},
+        "images_listed": sum(images.values()),
+        "images_absent": 0,
+        "images_unlisted": 0,
+        "images_quarantined": 0,
+        "source": "made in memory",
+        "source_sha256": {},
+        "settings": {},
+    }
+    return Card(**{**fields, **changes})
+
+
+def make_checkpoint():
+    """A fresh simple_cnn with three findings, as a training would keep it."""
+    from training.checkpoint import Checkpoint
+    from training.models import build_model
+
+    return Checkpoint(
+        weights=build_model("simple_cnn", 3, 127, 70).state_dict(),
+        model="simple_cnn",
+        findings=["A", "B", "C"],
+        size_px=SIZE_PX,
+        pixel_mean=127.0,
+        pixel_std=70.0,
+        epoch=1,
+        val_auroc=0.5,
+        delta_version=0,
+        run_id="none",
+        commit="unknown",
+        settings={},
+    )
+
+
+@pytest.fixture(scope="session")
+def small_table(tmp_path_factory):
+    """A Delta table with 53, 9 and 11 rows in row groups of 5: (workspace, card, image_id -> what was written)."""
+    import pyarrow as pa
+    from deltalake import WriterProperties, write_deltalake
+
+    from conf.workspace import Workspace
+
+    workspace = Workspace.at(str(tmp_path_factory.mktemp("small table")))
+    rng, rows = np.random.default_rng(0), {}
+    images = {"train": 53, "val": 9, "test": 11}
+    for split, number in images.items():
+        for index in range(number):
+            findings = rng.integers(0, 2, 2).astype(np.float32)
+            findings[rng.random(2) < 0.3] = np.nan
+            # A finding that can be learned: the first one is bright.
+            pixels = rng.integers(0, 120 + 120 * int(findings[0] == 1), (SIZE_PX, SIZE_PX), dtype=np.uint8)
+            name = f"{split}_{index:03}.png"
+            rows[name] = {"split": split, "findings": findings, "pixels": pixels.tobytes(), "patient_id": name[:-5]}
+    columns = {
+        "image_id": list(rows),
+        "patient_id": [row["patient_id"] for row in rows.values()],
+        "findings": pa.array([row["findings"] for row in rows.values()], pa.list_(pa.float32())),
+        "split": [row["split"] for row in rows.values()],
+        f"image_{SIZE_PX}": pa.array([row["pixels"] for row in rows.values()], pa.binary()),
+    }
+    properties = WriterProperties(max_row_group_size=5)
+    write_deltalake(workspace.shards, pa.table(columns), partition_by=["split"], writer_properties=properties)
+    known = [sum(not np.isnan(row["findings"][f]) for row in rows.values()) for f in range(2)]
+    positives = [sum(row["findings"][f] == 1 for row in rows.values()) for f in range(2)]
+    card = make_card(["Bright", "Coin"], [int(p) for p in positives], [int(k) for k in known], images)
+    card.write(workspace.card)
+    return workspace, card, rows

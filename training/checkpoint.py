@@ -45,7 +45,7 @@ class Checkpoint:
             return cls(**torch.load(path, map_location="cpu", weights_only=True))
         except (RuntimeError, EOFError, TypeError, KeyError, OSError, pickle.UnpicklingError) as error:
             raise InputError(
-                f"{path} is not a readable checkpoint ({type(error).__name__}: {str(error).splitlines()[0]}): "
+                f"{path} is not a readable checkpoint ({error!r:.200}): "
                 "train again, or give the workspace of a finished training"
             ) from error
 

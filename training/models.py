@@ -80,20 +80,20 @@ def _torchvision_body(name: str) -> nn.Module:
     # These end in tokens, not in a convolutional map.
     if name.startswith(("vit", "swin", "maxvit")):
         raise InputError(
-            f"training.model {name} has no convolutional feature map: choose one that has, such as densenet121 or resnet50"
+            f"training.model {name} has no convolutional feature map: choose one such as densenet121 or resnet50"
         )
-    extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    if extra:
-        extra["aux_logits"] = False
-    network = torchvision.models.get_model(name, weights=None, **extra)
+    # The Inception family would warn that it starts slowly, and add a second head.
+    options = {"init_weights": True, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    network = torchvision.models.get_model(name, weights=None, **options)
     if name.startswith("densenet"):
         # torchvision applies this last ReLU outside `features`.
         return nn.Sequential(network.features, nn.ReLU(inplace=True))
     if hasattr(network, "features"):
         return network.features
-    # The ResNet way: stages as direct children, then pooling and a linear head.
-    head = (nn.AdaptiveAvgPool2d, nn.Linear, nn.Dropout)
-    stages = [child for child in network.children() if not isinstance(child, head)]
-    if any(isinstance(module, nn.Linear) for stage in stages for module in stage.modules()):
-        stages = [stage for stage in stages if not any(isinstance(module, nn.Linear) for module in stage.modules())]
-    return nn.Sequential(*stages)
+    # The ResNet way: stages as direct children, then pooling and a head with a linear layer.
+    return nn.Sequential(*(child for child in network.children() if not _is_head(child)))
+
+
+def _is_head(layer: nn.Module) -> bool:
+    pools = isinstance(layer, nn.AdaptiveAvgPool2d | nn.Dropout)
+    return pools or any(isinstance(part, nn.Linear) for part in layer.modules())

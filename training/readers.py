@@ -75,8 +75,8 @@ def open_split(shards: Path, card: Card, name: str, size_px: int) -> Split:
         )
     files = snapshot_files(shards, card.delta_version, name)
     row_groups = []
-    for uri in files:
-        footer = pq.read_metadata(uri.removeprefix("file://"))
+    for file in files:
+        footer = pq.read_metadata(file)
         row_groups += [footer.row_group(index).num_rows for index in range(footer.num_row_groups)]
     if not row_groups:
         raise InputError(f"the {name} split of {shards} (version {card.delta_version}) has no images: check the lists")
@@ -91,11 +91,11 @@ def check_world_size(split: Split, num_ranks: int, batch_size: int) -> None:
             f"{len(split.row_groups)} ranks, or run the ETL with fewer etl.rows_per_row_group"
         )
     for rank in range(num_ranks):
-        if min(split.batch_sizes(rank, num_ranks, batch_size)) == 0:
+        sizes = split.batch_sizes(rank, num_ranks, batch_size)
+        if min(sizes) == 0:
             raise InputError(
-                f"rank {rank} of {num_ranks} has {split.rows_of(rank, num_ranks)} rows for "
-                f"{len(split.batch_sizes(rank, num_ranks, batch_size))} steps: raise training.batch_size ({batch_size}), "
-                "start fewer ranks, or run the ETL with fewer etl.rows_per_row_group"
+                f"rank {rank} of {num_ranks} has {sum(sizes)} rows for {len(sizes)} steps: raise training.batch_size "
+                f"({batch_size}), start fewer ranks, or run the ETL with fewer etl.rows_per_row_group"
             )
 
 
@@ -133,7 +133,7 @@ def _read_row_groups(split: Split, rank: int, num_ranks: int, seed: int | None) 
     column = image_column(split.size_px)
     # One worker: its order is reproducible, and it is several times faster than a training step.
     reader = make_batch_reader(
-        split.files,
+        [f"file://{file}" for file in split.files],
         schema_fields=["^image_id$", "^findings$", f"^{column}$"],
         workers_count=1,
         # In row groups: what waits in memory for the training step.

@@ -59,12 +59,12 @@ class Topology:
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("training.device is cuda and torch sees no GPU: choose cpu or auto, or check the driver")
-        for launcher, names in LAUNCHER_VARIABLES.items():
-            if all(name in environ for name in names):
-                rank, world_size, local_rank, local_size = (int(environ[name]) for name in names)
+        launcher, place = "none", (0, 1, 0, 1)
+        for name, variables in LAUNCHER_VARIABLES.items():
+            if all(variable in environ for variable in variables):
+                launcher, place = name, tuple(int(environ[variable]) for variable in variables)
                 break
-        else:
-            launcher, rank, world_size, local_rank, local_size = "none", 0, 1, 0, 1
+        rank, world_size, local_rank, local_size = place
         if device == "cuda" and local_size > torch.cuda.device_count():
             raise InputError(
                 f"{local_size} ranks on this host and {torch.cuda.device_count()} GPUs: start one rank per GPU"

@@ -49,7 +49,7 @@ class Anatomy:
     wall: float
     """outer half width of the chest, in half thorax widths"""
     shoulder: float
-    """height of the shoulders"""
+    """height above the lungs"""
     breast: float
     """radius of the breast shadows, 0 where there are none"""
     vessel_contrast: float
@@ -71,20 +71,20 @@ def draw_anatomy(rng: Generator, female: bool) -> Anatomy:
         mediastinum=rng.uniform(0.048, 0.075),
         rib_spacing=rng.uniform(0.062, 0.082),
         rib_width=rng.uniform(0.016, 0.026),
-        rib_contrast=rng.uniform(0.07, 0.17),
+        rib_contrast=rng.uniform(0.05, 0.11),
         tissue=rng.uniform(0.6, 0.8),
         wall=rng.uniform(1.13, 1.5),
-        shoulder=rng.uniform(-0.36, -0.27),
+        shoulder=rng.uniform(-0.02, 0.05),
         breast=rng.uniform(0.1, 0.19) if female else 0.0,
-        vessel_contrast=rng.uniform(0.12, 0.24),
+        vessel_contrast=rng.uniform(0.08, 0.15),
         vessel_seed=int(rng.integers(2**31)),
     )
 
 
 def enlarge_heart(rng: Generator, anatomy: Anatomy) -> Anatomy:
-    """The same patient with a cardiothoracic ratio of 0.55 to 0.68."""
+    """The same patient with a cardiothoracic ratio of 0.53 to 0.65."""
     height = anatomy.heart_height * rng.uniform(1.0, 1.15)
-    return replace(anatomy, cardiothoracic_ratio=rng.uniform(0.55, 0.68), heart_height=height)
+    return replace(anatomy, cardiothoracic_ratio=rng.uniform(0.53, 0.65), heart_height=height)
 
 
 def lung_point(anatomy: Anatomy, side: int, points: np.ndarray) -> np.ndarray:
@@ -126,8 +126,8 @@ class Pose:
 
 
 def draw_pose(rng: Generator) -> Pose:
-    """A film's shift (s.d. 3.5% of the width), rotation (s.d. 2.5 degrees) and scale (0.9 to 1.2)."""
-    angle, scale = rng.normal(0, np.radians(2.5)), rng.uniform(0.9, 1.2)
+    """A film's shift (s.d. 3.5% of the width), rotation (s.d. 2.5 degrees) and scale (0.92 to 1.16)."""
+    angle, scale = rng.normal(0, np.radians(2.5)), rng.uniform(0.92, 1.16)
     rotation = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     shift = np.clip(rng.normal(0, 0.035, 2), -0.08, 0.08)
     return Pose(rotation * scale * CANVAS_PX, (0.5 + shift) * CANVAS_PX)

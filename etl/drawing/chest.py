@@ -47,7 +47,7 @@ def draw_chest(anatomy: Anatomy, pose: Pose, ap: bool, rng: Generator) -> Chest:
     y = np.array([-0.7, -0.25, -0.1, 0.7, 0.7, 0.0, -0.14, -0.2, -0.26, -0.7])
     mediastinum = paint([pose.pixels(smooth_curve(np.stack([x, y], axis=1), closed=True))], 3)
     air = (lungs[0] + lungs[1]) * (1 - 0.9 * np.maximum(heart, mediastinum))
-    texture = LUNG_DEPTH * (0.035 * crop_noise(rng, 7) + 0.03 * crop_noise(rng, 16))
+    texture = LUNG_DEPTH * (0.035 * crop_noise(rng, 7) + 0.02 * crop_noise(rng, 16))
     vessels = air * (anatomy.vessel_contrast * draw_vessels(anatomy, pose) + texture)
     rest = draw_wall(anatomy, pose, rng) - LUNG_DEPTH * air
     rest += 0.14 * cv2.blur(mediastinum, (17, 17)) + 0.05 * heart
@@ -105,9 +105,10 @@ def wander(rng: Generator, starts: np.ndarray, headings: np.ndarray, steps: int,
 
 def draw_wall(anatomy: Anatomy, pose: Pose, rng: Generator) -> np.ndarray:
     """Attenuation of neck, shoulders, chest wall, arms, breasts and abdomen."""
-    wall, shoulder, neck = anatomy.half_width * anatomy.wall, anatomy.shoulder, rng.uniform(0.1, 0.13)
+    wall, neck = anatomy.half_width * anatomy.wall, rng.uniform(0.1, 0.13)
+    shoulder = lung_point(anatomy, 1, np.zeros(2))[1] - anatomy.shoulder
     x = np.array([neck, neck, neck + 0.04, 0.3, 0.43, wall + 0.03, wall, wall + 0.02, wall + 0.04])
-    y = np.array([-0.9, -0.45, shoulder - 0.04, shoulder, shoulder + 0.08, shoulder + 0.2, 0.05, 0.4, 0.9])
+    y = np.array([-0.9, shoulder - 0.11, shoulder - 0.04, shoulder, shoulder + 0.08, shoulder + 0.2, 0.05, 0.4, 0.9])
     half = np.stack([x, y], axis=1)
     torso = paint([pose.pixels(smooth_curve(np.concatenate([half, half[::-1] * (-1, 1)])))], 4)
     x = np.array([0.28, 0.44, 0.52, 0.56, 0.58, 0.66, 0.66, 0.5]) + rng.uniform(-0.05, 0.1)

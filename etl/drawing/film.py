@@ -11,6 +11,9 @@ from etl.drawing.canvas import CANVAS_PX, blank, crop_noise, stroke
 from etl.drawing.chest import LUNG_DEPTH, Chest, draw_chest
 from etl.drawing.lesions import bound, plant
 
+FINDINGS = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")
+"""what can be planted; the order fixes which random stream is whose"""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -57,14 +60,12 @@ def draw_lines(rng: Generator, chest: Chest) -> np.ndarray:
     """Attenuation of the catheters and leads of a bedside film; most films have some."""
     mask = blank()
     for _ in range(rng.integers(0, 3)):
-        ends = chest.pose.pixels(
-            np.array([(rng.uniform(-0.4, 0.4), -0.5), (rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.5))])
-        )
+        entry, tip = (rng.uniform(-0.4, 0.4), -0.5), (rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.5))
+        ends = chest.pose.pixels(np.array([entry, tip]))
         bend = ends.mean(axis=0) + rng.normal(0, 50, 2)
-        line = np.stack([ends[0], bend, ends[1]])
         t = np.linspace(0, 1, 24)[:, None]
-        stroke(mask, [(1 - t) ** 2 * line[0] + 2 * t * (1 - t) * line[1] + t**2 * line[2]], 1, 255)
-    return mask.astype(np.float32) * np.float32(0.12 / 255)
+        stroke(mask, [(1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * bend + t**2 * ends[1]], 1, 255)
+    return mask.astype(np.float32) * np.float32(0.09 / 255)
 
 
 def expose(attenuation: np.ndarray, ap: bool, rng: Generator, size_px: int) -> np.ndarray:
@@ -72,33 +73,23 @@ def expose(attenuation: np.ndarray, ap: bool, rng: Generator, size_px: int) -> n
     slope = rng.normal(0, 0.06, 2)
     y, x = np.ogrid[-1 : 1 : CANVAS_PX * 1j, -1 : 1 : CANVAS_PX * 1j]
     scatter = np.float32(0.05) * crop_noise(rng, 256) + np.float32(slope[0] * x) + np.float32(slope[1] * y)
-    low, high, gamma = rng.uniform(0.0, 0.17), rng.uniform(0.95, 1.35), rng.uniform(0.8, 1.5)
+    low, high, gamma = rng.uniform(0.0, 0.17), rng.uniform(0.9, 1.2), rng.uniform(0.8, 1.35)
     body = np.minimum(attenuation * np.float32(4), 1)
     tone = (attenuation + scatter * body - np.float32(low)) * np.float32(1 / (high - low))
-    grey = cv2.pow(np.clip(tone, 0.0, 1.0), gamma) * np.float32(250) + np.float32(rng.uniform(0, 5))
+    # A film's toe: the darkest parts keep some contrast instead of going black at once.
+    tone = np.float32(0.5) * (tone + np.sqrt(tone * tone + np.float32(0.01)))
+    grey = cv2.pow(np.minimum(tone, 1), gamma) * np.float32(245) + np.float32(rng.uniform(0, 5))
     mark(grey, ap, rng)
-    film = cv2.resize(
-        grey, (size_px, size_px), interpolation=cv2.INTER_AREA if size_px < CANVAS_PX else cv2.INTER_LINEAR
-    )
+    interpolation = cv2.INTER_AREA if size_px < CANVAS_PX else cv2.INTER_LINEAR
+    film = cv2.resize(grey, (size_px, size_px), interpolation=interpolation)
     film += np.float32(rng.uniform(1.5, 5.0)) * crop_noise(rng, 3, size_px)
     return cv2.convertScaleAbs(np.maximum(film, 0))
 
 
 def mark(grey: np.ndarray, ap: bool, rng: Generator) -> None:
     """Writes the lead letter of the side, and PORTABLE on some AP films, into a canvas of grey values."""
-    row, brightness = int(rng.integers(30, 90)), float(rng.uniform(170, 250))
-    cv2.putText(
-        grey,
-        "L",
-        (CANVAS_PX - int(rng.integers(24, 60)), row),
-        cv2.FONT_HERSHEY_SIMPLEX,
-        0.7,
-        brightness,
-        2,
-        cv2.LINE_AA,
-    )
+    row, right = int(rng.integers(30, 90)), CANVAS_PX - int(rng.integers(24, 60))
+    brightness = float(rng.uniform(170, 250))
+    cv2.putText(grey, "L", (right, row), cv2.FONT_HERSHEY_SIMPLEX, 0.7, brightness, 2, cv2.LINE_AA)
     if rng.random() < 0.5 and ap:
         cv2.putText(grey, "AP PORTABLE", (14, row), cv2.FONT_HERSHEY_SIMPLEX, 0.4, brightness, 1, cv2.LINE_AA)
-
-
-FINDINGS = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")

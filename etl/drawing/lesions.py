@@ -6,13 +6,14 @@ sign varies in size and strength down to subtle. Cardiomegaly is no lesion but a
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.random import Generator
 
 from etl.drawing.canvas import CANVAS_PX, blank, crop_noise, paint, smooth_curve, soften, stroke
 from etl.drawing.chest import LUNG_DEPTH, Chest
 
-BOX_LEVEL = 0.25
+BOX_LEVEL = 0.2
 """a box bounds the canvas pixels whose change of attenuation exceeds this share of the lesion's largest change"""
 
 
@@ -43,9 +44,9 @@ def plant(finding: str, rng: Generator, chest: Chest) -> list[Lesion]:
 
 
 def pick_spot(rng: Generator, chest: Chest, highest: float = 0.0, lowest: float = 1.0) -> np.ndarray:
-    """A canvas position in aerated lung, with y between two lung heights (0 apex, 1 costophrenic angle)."""
+    """A canvas position in aerated lung, off its edge, between two heights of the lung (0 apex, 1 angle)."""
     top, bottom = chest.place(1, 0.0, highest)[1], chest.place(1, 0.0, lowest)[1]
-    rows, columns = np.nonzero(chest.air[::8, ::8] > 0.8)
+    rows, columns = np.nonzero(cv2.erode(chest.air[::8, ::8], np.ones((3, 3))) > 0.8)
     inside = (rows * 8 > top) & (rows * 8 < bottom)
     chosen = rng.integers(max(1, inside.sum()))
     if not inside.any():
@@ -61,22 +62,26 @@ def blob(rng: Generator, centre: np.ndarray, radius_px: float, lobes: float) -> 
     return centre + radius_px * bulge[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
+def draw_strength(rng: Generator, subtle: float, strong: float) -> float:
+    """A lesion's largest change of attenuation in shares of LUNG_DEPTH: mostly strong, with a tail of subtle ones."""
+    return strong - (strong - subtle) * rng.random() ** 2.5
+
+
 def nodule(rng: Generator, chest: Chest) -> list[np.ndarray]:
-    """Round opacities, 3 to 6% of the film's width (3 cm at most, by definition)."""
+    """Round opacities, 4 to 6% of the film's width (3 cm at most, by definition)."""
     layers = []
-    for _ in range(1 + (rng.random() < 0.35)):
-        radius = rng.uniform(0.0165, 0.03) * CANVAS_PX
+    for _ in range(rng.integers(1, 4)):
+        radius = rng.uniform(0.02, 0.03) * CANVAS_PX
         round_shadow = paint([blob(rng, pick_spot(rng, chest, 0.1, 0.9), radius, 0.06)], 1.6)
-        layers.append(rng.uniform(0.45, 0.95) * round_shadow)
+        layers.append(draw_strength(rng, 0.4, 1.1) * round_shadow)
     return layers
 
 
 def mass(rng: Generator, chest: Chest) -> list[np.ndarray]:
-    """A lobulated opacity above 3 cm: 9 to 20% of the film's width."""
-    radius = rng.uniform(0.045, 0.1) * CANVAS_PX
+    """A lobulated opacity above 3 cm: 11 to 20% of the film's width."""
+    radius = rng.uniform(0.055, 0.1) * CANVAS_PX
     shadow = paint([blob(rng, pick_spot(rng, chest, 0.12, 0.85), radius, 0.16)], 2.5)
-    lungs = chest.lungs[0] + chest.lungs[1]
-    return [rng.uniform(0.45, 0.95) * shadow * (0.2 + 0.8 * lungs)]
+    return [draw_strength(rng, 0.4, 1.0) * shadow * (0.2 + 0.8 * chest.air)]
 
 
 def distance_from(centre: np.ndarray, radii_px: np.ndarray, angle: float) -> np.ndarray:
@@ -91,18 +96,18 @@ def distance_from(centre: np.ndarray, radii_px: np.ndarray, angle: float) -> np.
 def infiltration(rng: Generator, chest: Chest) -> list[np.ndarray]:
     """An ill-defined patch of fine reticulonodular texture that hides nothing."""
     layers = []
-    grain = np.maximum(crop_noise(rng, 22) + 0.2, 0)
-    for _ in range(1 + (rng.random() < 0.5)):
+    grain = np.maximum(crop_noise(rng, 26) + 0.1, 0)
+    for _ in range(rng.integers(1, 4)):
         centre = pick_spot(rng, chest, 0.2, 0.9)
-        distance = distance_from(centre, rng.uniform(0.09, 0.19, 2) * CANVAS_PX, rng.uniform(0, np.pi))
-        layers.append(rng.uniform(0.3, 0.6) * grain * np.clip(1.5 - 1.5 * distance, 0, 1) * chest.air)
+        distance = distance_from(centre, rng.uniform(0.12, 0.22, 2) * CANVAS_PX, rng.uniform(0, np.pi))
+        layers.append(draw_strength(rng, 0.25, 0.65) * grain * np.clip(1.5 - 1.5 * distance, 0, 1) * chest.air)
     return layers
 
 
 def pneumonia(rng: Generator, chest: Chest) -> list[np.ndarray]:
     """A fluffy consolidation in one lobe, crossed by air bronchograms."""
     centre = pick_spot(rng, chest, 0.25, 0.9)
-    distance = distance_from(centre, rng.uniform(0.1, 0.17, 2) * CANVAS_PX, rng.uniform(0, np.pi))
+    distance = distance_from(centre, rng.uniform(0.12, 0.19, 2) * CANVAS_PX, rng.uniform(0, np.pi))
     fluff = np.clip(2.6 * (1 - distance) + 0.75 * crop_noise(rng, 44), 0, 1)
     tubes = blank()
     side = 1 if centre[0] > chest.pose.centre[0] else -1
@@ -111,7 +116,7 @@ def pneumonia(rng: Generator, chest: Chest) -> list[np.ndarray]:
         bend = (hilum + target) / 2 + rng.normal(0, 6, 2)
         stroke(tubes, [smooth_curve(np.stack([hilum, bend, target]))], 3, 255)
     near = np.clip(1.6 - distance, 0, 1)
-    return [rng.uniform(0.55, 0.95) * fluff * near * (1 - 0.65 * soften(tubes, 1.0)) * chest.air]
+    return [draw_strength(rng, 0.45, 1.0) * fluff * near * (1 - 0.65 * soften(tubes, 1.0)) * chest.air]
 
 
 def effusion(rng: Generator, chest: Chest) -> list[np.ndarray]:
@@ -131,20 +136,20 @@ def effusion(rng: Generator, chest: Chest) -> list[np.ndarray]:
 def atelectasis(rng: Generator, chest: Chest) -> list[np.ndarray]:
     """Plate-like bands across the lower lung, sometimes beside a dense wedge of lost volume."""
     layers = []
-    for _ in range(rng.integers(1, 3)):
+    for _ in range(rng.integers(1, 4)):
         centre, angle = pick_spot(rng, chest, 0.35, 0.95), rng.normal(0, 0.3)
         along = np.array((np.cos(angle), np.sin(angle)))
         across = np.array((-along[1], along[0]))
-        half_length, half_width = rng.uniform((0.05, 0.005), (0.11, 0.011)) * CANVAS_PX
+        half_length, half_width = rng.uniform((0.07, 0.007), (0.12, 0.013)) * CANVAS_PX
         t = np.linspace(-1, 1, 12)[:, None]
         middle = centre + half_length * t * along + rng.normal(0, 5) * (1 - t**2) * across
         taper = half_width * np.sqrt(1.05 - t**2) * across
         plate = paint([np.concatenate([middle + taper, (middle - taper)[::-1]])], 1.0)
-        layers.append(rng.uniform(0.6, 1.1) * plate * (chest.lungs[0] + chest.lungs[1]))
+        layers.append(draw_strength(rng, 0.5, 1.15) * plate * (0.1 + 0.9 * chest.air))
     if rng.random() < 0.3:
         side, height, reach = rng.choice((-1, 1)), rng.uniform(0.15, 0.3), rng.uniform(0.4, 0.7)
         wedge = [chest.place(side, *point) for point in ((0.1, 0.9 - height), (reach, 1.0), (0.1, 1.0))]
-        layers.append(rng.uniform(0.5, 0.8) * paint([np.stack(wedge)], 2.0) * chest.lungs[(side + 1) // 2])
+        layers.append(rng.uniform(0.5, 0.8) * paint([np.stack(wedge)], 3.0) * (0.1 + 0.9 * chest.air))
     return layers
 
 
@@ -154,12 +159,12 @@ def pneumothorax(rng: Generator, chest: Chest) -> list[np.ndarray]:
     outline, lung = chest.outlines[(side + 1) // 2], chest.lungs[(side + 1) // 2]
     root = chest.place(side, 0.1, 0.75)
     height = np.clip((root[1] - outline[:, 1:]) / (root[1] - outline[:, 1:].min()), 0, 1)
-    collapsed = root + (outline - root) * (1 - rng.uniform(0.1, 0.3) * (0.45 + 0.55 * height))
+    collapsed = root + (outline - root) * (1 - rng.uniform(0.13, 0.34) * (0.45 + 0.55 * height))
     rim = lung * (1 - paint([collapsed], 1.0)) * (chest.air > 0.5)
     line = blank()
-    stroke(line, [collapsed], 2, 255, closed=True)
-    pleura = soften(line, 0.7) * chest.air * np.float32(rng.uniform(0.5, 0.8))
-    return [pleura - rim * (rng.uniform(0.08, 0.2) + chest.vessels / LUNG_DEPTH)]
+    stroke(line, [collapsed], 3, 255, closed=True)
+    pleura = soften(line, 0.7) * chest.air * np.float32(draw_strength(rng, 0.4, 0.8))
+    return [pleura - rim * (draw_strength(rng, 0.18, 0.4) + chest.vessels / LUNG_DEPTH)]
 
 
 SIGNS = {

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import select
 import shutil
 import signal
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TAIL_LINES = 40
+ERROR_LINES = 6
+FIRST_ERROR = re.compile(r"CMake Error|\berror: ")
 PR_SET_PDEATHSIG = 1  # prctl(2)
 LIBC = ctypes.CDLL(None)
 
@@ -36,7 +39,6 @@ def run_logged(
     advice: str,
     status_of: Callable[[str], str | None] = lambda line: None,
     env: dict[str, str] | None = None,
-    cwd: Path | None = None,
 ) -> None:
     """Runs `command` with all its output in `log`; raises SetupError with the log's end where it fails.
 
@@ -45,25 +47,32 @@ def run_logged(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        log.open("wb") as sink,
+        log.open("wb", buffering=0) as sink,
         subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=env,
-            cwd=cwd,
             preexec_fn=end_with_parent,
         ) as process,
     ):
         show_progress(process.stdout.fileno(), sink.write, status_of)
     if process.returncode != 0:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-TAIL_LINES:]
-        ending = "\n".join(f"    {line}" for line in lines)
+        shown = telling_lines(log.read_text(errors="replace"))
         raise SetupError(
-            f"{Path(command[0]).name} ended with {process.returncode}; its last lines:\n{ending}\n"
+            f"{Path(command[0]).name} ended with {process.returncode}\n{shown}\n"
             f"  whole log: {log}\n  next step: {advice}"
         )
+
+
+def telling_lines(output: str) -> str:
+    """The last lines of a failed command and, where it lies above them, the first error of a compiler or of CMake."""
+    lines = [f"    {line}" for line in output.splitlines() if line.strip()]
+    above, last = lines[:-TAIL_LINES], lines[-TAIL_LINES:]
+    errors = [index for index, line in enumerate(above) if FIRST_ERROR.search(line)]
+    first = ["  first error:", *above[errors[0] : errors[0] + ERROR_LINES]] if errors else []
+    return "\n".join([*first, "  last lines:", *last])
 
 
 def end_with_parent() -> None:

@@ -4,13 +4,11 @@ The other 29 that Maven resolves repeat what Spark ships.
 """
 
 import hashlib
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from jobs.setup.commands import SetupError, run_logged, step
-from jobs.setup.places import CACHE, LOGS, PYSPARK
+from jobs.setup.places import CACHE, LOGS, PYSPARK, new_folder
 from jobs.setup.preflight import java_command
 
 JARS = CACHE / "jars"
@@ -31,7 +29,6 @@ def are_installed() -> bool:
 def install() -> None:
     """Puts every jar that is missing or damaged into Spark's folder, out of the cache or from Maven Central."""
     with step(f"Delta {DELTA} jars into the environment's Spark"):
-        JARS.mkdir(parents=True, exist_ok=True)
         for artifact, sha256 in SHA256.items():
             cached, installed = JARS / jar_name(artifact), PYSPARK / "jars" / jar_name(artifact)
             if not has_sha256(cached, sha256):
@@ -56,8 +53,8 @@ def sha256_of(file: Path) -> str:
 def fetch(artifact: str, sha256: str, target: Path) -> None:
     """Fetches one jar with the Ivy that Spark ships; raises SetupError where its sum is not `sha256`."""
     (ivy,) = (PYSPARK / "jars").glob("ivy-*.jar")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="new-") as temporary:
-        question = ("-cache", f"{temporary}/cache", "-dependency", "io.delta", artifact, DELTA)
+    with new_folder(target.parent) as temporary:
+        question = ("-cache", temporary / "cache", "-dependency", "io.delta", artifact, DELTA)
         answer = ("-retrieve", f"{temporary}/[artifact]-[revision].[ext]")
         run_logged(
             [java_command(), "-jar", ivy, *IVY_OPTIONS, *question, *answer],
@@ -66,7 +63,7 @@ def fetch(artifact: str, sha256: str, target: Path) -> None:
             f"'-Dhttps.proxyHost=HOST -Dhttps.proxyPort=PORT'), or put {target.name} into {target.parent} by hand. "
             "Then run it again: it goes on where it stopped",
         )
-        keep_if_sound(Path(temporary, target.name), sha256, target)
+        keep_if_sound(temporary / target.name, sha256, target)
 
 
 def keep_if_sound(fetched: Path, sha256: str, target: Path) -> None:
@@ -84,9 +81,6 @@ def keep_if_sound(fetched: Path, sha256: str, target: Path) -> None:
 
 def copy_whole(source: Path, target: Path) -> None:
     """Copies beside the target and replaces it in one step: a kill leaves no half jar in Spark's folder."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = target.with_name(f".{target.name}.new")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)

@@ -5,14 +5,12 @@ Horovod 0.28.1 is source only and asks for C++14; torch 2.15's headers want C++2
 
 import os
 import re
-import shutil
 import tarfile
-import tempfile
 from pathlib import Path
 
 from jobs.setup.commands import SetupError, run_logged, step
 from jobs.setup.installer import PYPI_ADVICE, find_uv, uv_environment
-from jobs.setup.places import HERE, LOGS, PYTHON
+from jobs.setup.places import HERE, LOGS, PYTHON, new_folder
 
 REQUIREMENT = HERE / "horovod.txt"
 BUILD_FLAGS = {
@@ -50,11 +48,8 @@ def replacements(options: dict[str, str]) -> tuple[Replacement, ...]:
 
 def build(folder: Path, options: dict[str, str]) -> None:
     """Builds the wheel beside `folder`, which appears in one step when the wheel is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_by_a_kill in folder.parent.glob("new-*"):
-        shutil.rmtree(left_by_a_kill, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as temporary:
-        source = fetch_source(Path(temporary))
+    with new_folder(folder.parent) as temporary:
+        source = fetch_source(temporary)
         change_source(source, replacements(options))
         said = " ".join(f"{name}={value}" for name, value in options.items()) or "for the CPU; a few minutes, once"
         with step(f"building Horovod's wheel ({said})"):
@@ -67,15 +62,15 @@ def build(folder: Path, options: dict[str, str]) -> None:
                     "-p",
                     PYTHON,
                     "-o",
-                    f"{temporary}/wheel",
+                    temporary / "wheel",
                     source,
                 ],
                 LOGS / "horovod-build.log",
-                "the first `error` in the whole log says what is missing (docs/environment.md)",
+                "mend what the first error names, then run set-up again (docs/environment.md, Horovod's wheel)",
                 status_of=progress_of,
                 env=build_environment(options),
             )
-            Path(temporary, "wheel").replace(folder)
+            (temporary / "wheel").replace(folder)
 
 
 def fetch_source(folder: Path) -> Path:

@@ -4,11 +4,10 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from jobs.setup.commands import run_logged, step
-from jobs.setup.places import CACHE, HERE, LOGS
+from jobs.setup.places import CACHE, HERE, LOGS, new_folder
 from jobs.setup.preflight import base_python
 
 REQUIREMENT = HERE / "uv.txt"
@@ -55,15 +54,15 @@ def uv_version(command: str) -> tuple[int, ...]:
 def fetch_uv(folder: Path) -> None:
     """Installs the pinned uv into `folder`, which appears only when it is whole."""
     python = base_python()
-    with step("uv, the installer"), tempfile.TemporaryDirectory(dir=CACHE, prefix="new-uv-") as temporary:
+    with step("uv, the installer"), new_folder(CACHE) as temporary:
         run_logged(
-            [python, *PIP_INSTALL, "--target", f"{temporary}/uv", "-r", REQUIREMENT],
+            [python, *PIP_INSTALL, "--target", temporary / "uv", "-r", REQUIREMENT],
             LOGS / "uv.log",
             PYPI_ADVICE,
             env={**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"},
         )
         shutil.rmtree(folder, ignore_errors=True)
-        Path(temporary, "uv").replace(folder)
+        (temporary / "uv").replace(folder)
 
 
 def uv_environment() -> dict[str, str]:

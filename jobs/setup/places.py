@@ -2,6 +2,10 @@
 
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -29,3 +33,16 @@ def write_state(state: dict) -> None:
     temporary = STATE.with_suffix(".new")
     temporary.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     temporary.replace(STATE)
+
+
+@contextmanager
+def new_folder(parent: Path) -> Iterator[Path]:
+    """Yields an empty folder on the disk of `parent`, from which what is whole moves to its place in one step.
+
+    Folders that a killed set-up left there are removed first: only one set-up runs at a time.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left_by_a_kill in parent.glob("new-*"):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix="new-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

@@ -37,7 +37,7 @@ def test_the_table_holds_every_image_once_with_its_pixels(spark, nih_folder, wor
     card = run(spark, nih_folder, workspace)
     seen, mean = [], []
     for split in ("train", "val", "test"):
-        rows = ds.dataset([f.removeprefix("file://") for f in snapshot_files(workspace.shards, 0, split)]).to_table()
+        rows = ds.dataset(snapshot_files(workspace.shards, 0, split)).to_table()
         assert len(rows) == card.images[split]
         for row in rows.to_pylist():
             original = cv2.imread(str(nih_folder.root / "images" / row["image_id"]), cv2.IMREAD_GRAYSCALE)
@@ -58,8 +58,8 @@ def test_the_table_holds_every_image_once_with_its_pixels(spark, nih_folder, wor
 def test_row_groups_have_the_set_number_of_rows_and_rows_are_shuffled(spark, nih_folder, workspace):
     run(spark, nih_folder, workspace, rows_per_row_group=4, rows_per_file=20)
     order = []
-    for uri in snapshot_files(workspace.shards, 0, "train"):
-        file = pq.ParquetFile(uri.removeprefix("file://"))
+    for path in snapshot_files(workspace.shards, 0, "train"):
+        file = pq.ParquetFile(path)
         groups = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
         assert set(groups[:-1]) <= {4}
         assert 1 <= groups[-1] <= 4
@@ -103,7 +103,9 @@ def test_a_second_run_makes_the_next_version_and_the_first_stays_readable(spark,
     assert (first.delta_version, second.delta_version) == (0, 1)
     assert second.sizes_px == [48]
     old = snapshot_files(workspace.shards, 0, "test")
-    assert pq.ParquetFile(old[0].removeprefix("file://")).schema_arrow.names[-2:] == ["image_32", "image_64"]
+    columns = set(pq.ParquetFile(old[0]).schema_arrow.names)
+    assert {"image_32", "image_64"} < columns
+    assert "image_48" not in columns
 
 
 def test_an_empty_split_is_refused(spark, nih_folder, workspace):

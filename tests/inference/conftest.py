@@ -1,9 +1,13 @@
 """A small finished training: a Delta table with planted findings, a trained network, its MLflow run."""
 
 import copy
+import io
 import os
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -174,19 +178,37 @@ def damaged_int8(checkpoint, splits, tmp_path_factory) -> Path:
     return folder / "int8"
 
 
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture(scope="session")
 def run_register():
-    """Runs the command as a user does, from another folder; returns its CompletedProcess."""
+    """Runs the command: in this process, which has its imports already, or as a user does, from another folder."""
 
-    def run(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(REPOSITORY / "inference" / "register.py"), f"--workspace={workspace.root}"]
-        environment = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run(
-            [*command, "--inference.num_calibration_images=48", *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=workspace.root.parent,
-        )
+    def run(workspace: Workspace, *options: str, own_process: bool = False) -> Ended:
+        script = str(REPOSITORY / "inference" / "register.py")
+        arguments = [script, f"--workspace={workspace.root}", "--inference.num_calibration_images=48", *options]
+        if own_process:
+            environment = {**os.environ, "COLUMNS": "200"}
+            folder = workspace.root.parent
+            ended = subprocess.run(
+                [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=folder
+            )
+            return Ended(ended.returncode, ended.stdout, ended.stderr)
+        code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+            patch.setattr(sys, "argv", arguments)
+            patch.setenv("COLUMNS", "200")
+            try:
+                runpy.run_path(script, run_name="__main__")
+            except SystemExit as exit_:
+                code = exit_.code
+        return Ended(code, stdout.getvalue(), stderr.getvalue())
 
     return run

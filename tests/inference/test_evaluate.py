@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from inference import evaluate
 from inference.baseline import ThumbnailBaseline
 from inference.evaluate import aurocs_of_finite, graph_scores, measure_speed, score_split, torch_scores
 from inference.gate import decide
@@ -62,11 +63,18 @@ def test_scores_that_are_not_finite_have_no_auroc():
 def test_speed_counts_single_images_and_batches():
     calls = []
 
-    def one_ms_per_image(pixels: np.ndarray) -> np.ndarray:
+    def scores(pixels: np.ndarray) -> np.ndarray:
         calls.append(len(pixels))
         return np.zeros((len(pixels), 1))
 
-    speed = measure_speed(one_ms_per_image, 32, batch_size=4)
+    speed = measure_speed(scores, 32, batch_size=4)
     assert set(calls) == {1, 4}
     assert 0 < speed.latency_ms <= speed.latency_p95_ms
     assert speed.images_per_s > 0
+
+
+def test_slow_variant_is_timed_fewer_times(monkeypatch):
+    monkeypatch.setattr(evaluate, "TIME_LIMIT_S", 0.0)
+    calls = []
+    measure_speed(lambda pixels: calls.append(len(pixels)), 32, batch_size=4)
+    assert calls.count(1) == evaluate.WARM_UP + evaluate.MIN_REPETITIONS

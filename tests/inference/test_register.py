@@ -16,9 +16,13 @@ from conf.workspace import Workspace
 from training.checkpoint import BEST, Checkpoint
 from training.tracking import use_store
 
-# In a fresh process that has never seen this project's dependencies: only what the registered model asks for.
+# In a fresh process, for which nothing is installed that the registered model does not ask for.
+ABSENT = ("torch", "torchvision", "pyspark", "nncf", "petastorm", "conf", "etl", "training", "inference")
 LOAD_AND_PREDICT = """
-import json, sys, mlflow, numpy as np
+import json, sys
+for name in sys.argv[3:]:
+    sys.modules[name] = None
+import mlflow, numpy as np
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/chexscale@champion")
 pixels = np.load(sys.argv[2])
@@ -27,7 +31,6 @@ both = model.predict(pixels, params={"maps": True})
 print(json.dumps({
     "columns": list(table.columns), "probabilities": table.to_numpy().tolist(), "maps": both["maps"].shape,
     "same": bool((both["probabilities"] == table.to_numpy()).all()),
-    "modules": [name for name in ("torch", "pyspark", "nncf", "training", "inference") if name in sys.modules],
 }))
 """
 
@@ -35,8 +38,9 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def first(workspace, run_register):
     """Bounds as wide as this test split is small: 128 images."""
-    result = run_register(workspace, "--inference.max_mean_drop=0.02", "--inference.max_finding_drop=0.04")
-    assert result.returncode == 0, result.stderr
+    bounds = ("--inference.max_mean_drop=0.02", "--inference.max_finding_drop=0.04")
+    result = run_register(workspace, *bounds, own_process=True)
+    assert result.code == 0, result.stderr
     return result
 
 
@@ -44,7 +48,7 @@ def first(workspace, run_register):
 def second(first, workspace, run_register):
     """The same again with a gate that nothing passes."""
     result = run_register(workspace, "--inference.max_mean_drop=-1")
-    assert result.returncode == 0, result.stderr
+    assert result.code == 0, result.stderr
     return result
 
 
@@ -67,8 +71,8 @@ def test_first_run_says_what_it_did_and_what_is_next(first):
     ):
         assert words in first.stdout
     assert first.stdout.strip().splitlines()[-1].startswith("Next: ")
-    assert "Warning" not in first.stderr
-    assert "Traceback" not in first.stderr
+    # Nothing but the progress bar of the test split.
+    assert all("test split" in line for line in first.stderr.splitlines() if line)
 
 
 def test_report_and_summary_are_strict_json_with_null_for_undefined(first, workspace):
@@ -133,12 +137,12 @@ def test_signature_example_and_requirements(first, client):
 
 def test_champion_predicts_in_a_process_without_torch(first, workspace, checkpoint, test_images, tmp_path):
     np.save(tmp_path / "pixels.npy", test_images)
-    command = [sys.executable, "-c", LOAD_AND_PREDICT, f"sqlite:///{workspace.tracking_db}", tmp_path / "pixels.npy"]
+    store = f"sqlite:///{workspace.tracking_db}"
+    command = [sys.executable, "-c", LOAD_AND_PREDICT, store, tmp_path / "pixels.npy", *ABSENT]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
     answer = json.loads(result.stdout)
-    assert answer["modules"] == []
     assert answer["columns"] == checkpoint.findings
     assert answer["maps"] == [5, 3, 4, 4]
     assert answer["same"]
@@ -205,7 +209,7 @@ def test_bad_input_ends_with_code_2_and_leaves_nothing(damage, message, workspac
     damage(root)
     before = sorted(root.rglob("*"))
     result = run_register(Workspace.at(str(root)))
-    assert result.returncode == 2
+    assert result.code == 2
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert "Traceback" not in result.stderr

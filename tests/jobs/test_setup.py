@@ -192,6 +192,12 @@ def test_packages_are_done_only_with_this_lock_in_this_folder_and_every_package_
     assert not environment.are_packages_installed()
 
 
+def test_an_environment_that_was_moved_is_not_done(venv, monkeypatch):
+    places.write_state({"packages": environment.lock_key()})
+    monkeypatch.setattr(environment, "ROOT", venv / "elsewhere")
+    assert not environment.are_packages_installed()
+
+
 def test_a_changed_lock_a_lost_python_and_a_torn_state_are_noticed(venv):
     places.write_state({"packages": environment.lock_key()})
     environment.LOCK.write_text(environment.LOCK.read_text().replace("sha256:00", "sha256:01"))
@@ -393,6 +399,13 @@ def test_a_failing_command_shows_its_end_its_log_and_the_next_step(tmp_path):
     assert str(tmp_path / "step.log") in message
     assert "buy a new disk" in message
     assert (tmp_path / "step.log").read_text().startswith("line 1\n")
+
+
+def test_the_first_error_is_shown_where_it_lies_above_the_last_lines():
+    shown = commands.telling_lines("fine\nCMake Error at FindNCCL.cmake:30\n" + "  in a traceback\n" * 100)
+    assert "CMake Error at FindNCCL.cmake:30" in shown
+    assert "fine" not in shown
+    assert shown.count("traceback") < 50
 
 
 def test_a_killed_setup_takes_its_command_with_it(tmp_path):

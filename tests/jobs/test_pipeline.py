@@ -1,0 +1,71 @@
+"""The whole way on a handful of small phantoms, as the demo runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from conf.workspace import Workspace
+from training.tracking import use_store
+
+PROJECT = Path(__file__).parents[2]
+SMALL = """
+phantoms: {num_images: 240, size_px: 256}
+etl: {sizes_px: [64, 96], rows_per_row_group: 16, rows_per_file: 64, val_fraction: 0.25}
+training: {model: simple_cnn, size_px: 64, epochs: 1}
+inference: {num_calibration_images: 32, max_mean_drop: 1, max_finding_drop: 1}
+"""
+
+
+def pipeline(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "jobs/pipeline.py", *arguments]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_champion_that_predicts(tmp_path):
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text(SMALL)
+    workspace = Workspace.at(str(tmp_path / "workspace"))
+    finished = pipeline("--config", str(scenario), "--workspace", str(workspace.root))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    summary = json.loads(workspace.summary.read_text())
+    assert summary["data"]["images"] == 240
+    assert summary["data"]["quarantined"] == 0
+    assert summary["training"]["launcher"] == "horovodrun"
+    assert summary["training"]["world_size"] == 2
+    assert set(summary["seconds"]) == {"etl", "training", "register", "all"}
+    assert {"torch", "fp32", "int8"} <= set(summary["test_auroc"])
+    assert summary["registry"] == {"model": "chexscale", "version": 1, "aliases": ["challenger", "champion"]}
+    assert set(summary["peak_memory_mb"]) == {"etl_worker", "training_rank", "register"}
+    for made in ("shards", "quarantine", "card.json", "figures", "checkpoints", "model", "mlflow.db", "summary.json"):
+        assert (workspace.root / made).exists(), made
+
+    use_store(workspace)
+    champion = mlflow.pyfunc.load_model("models:/chexscale@champion")
+    probabilities = np.asarray(champion.predict(np.zeros((2, 64, 64), np.uint8)))
+    assert probabilities.shape == (2, 14)
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+
+
+@pytest.mark.slow
+def test_the_first_failing_stage_stops_it_with_its_own_message(tmp_path):
+    workspace = tmp_path / "workspace"
+    finished = pipeline("--workspace", str(workspace), "--etl.source", str(tmp_path / "nowhere"))
+    assert finished.returncode == 2
+    assert f"error: no source folder at {tmp_path / 'nowhere'}" in finished.stderr
+    assert "stage etl failed" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not workspace.exists()
+
+
+@pytest.mark.slow
+def test_a_wrong_setting_ends_before_any_stage(tmp_path):
+    finished = pipeline("--workspace", str(tmp_path / "workspace"), "--etl.sise", "3")
+    assert finished.returncode == 2
+    assert "etl.sise" in finished.stderr
+    assert not (tmp_path / "workspace").exists()

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf.errors import InputError
+from tests.conftest import SIZE_PX
+from training.readers import Split, check_world_size, open_split, read_batches
+
+ROW_GROUPS = st.lists(st.integers(1, 40), min_size=1, max_size=20)
+
+
+@given(ROW_GROUPS, st.integers(1, 8), st.integers(1, 16))
+def test_every_rank_takes_the_same_steps_and_the_ranks_together_all_rows(row_groups, num_ranks, batch_size):
+    split = Split("train", [], row_groups, SIZE_PX)
+    plans = [split.batch_sizes(rank, num_ranks, batch_size) for rank in range(num_ranks)]
+    assert len({len(plan) for plan in plans}) == 1
+    assert sum(map(sum, plans)) == sum(row_groups)
+    assert max(map(max, plans)) <= batch_size
+    for plan in plans:
+        assert max(plan) - min(plan) <= 1
+
+
+@settings(max_examples=12, deadline=None)
+@given(num_ranks=st.integers(1, 9), batch_size=st.integers(1, 30), seed=st.none() | st.integers(0, 3))
+def test_every_row_is_read_once_by_one_rank(small_table, num_ranks, batch_size, seed):
+    workspace, card, rows = small_table
+    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    seen = []
+    for rank in range(num_ranks):
+        for batch in read_batches(split, batch_size, rank, num_ranks, seed):
+            assert len(batch.pixels) == len(batch.labels) == len(batch.image_ids) <= batch_size
+            for image_id, pixels, labels in zip(batch.image_ids, batch.pixels, batch.labels, strict=True):
+                assert pixels.numpy().tobytes() == rows[str(image_id)]["pixels"]
+                np.testing.assert_array_equal(labels.numpy(), rows[str(image_id)]["findings"])
+                seen.append(str(image_id))
+    assert sorted(seen) == sorted(name for name, row in rows.items() if row["split"] == "train")
+
+
+def test_a_seed_repeats_its_order_and_another_changes_it(small_table):
+    workspace, card, _ = small_table
+    split = open_split(workspace.shards, card, "train", SIZE_PX)
+
+    def order(seed):
+        return [str(name) for batch in read_batches(split, 7, shuffle_seed=seed) for name in batch.image_ids]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert order(None) == order(None)
+
+
+def test_lost_rows_are_noticed(small_table):
+    workspace, card, _ = small_table
+    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    promised = replace(split, row_groups=[*split.row_groups[:-1], split.row_groups[-1] + 1])
+    with pytest.raises(RuntimeError, match=r"read \d+ rows of the train split, the footers say"):
+        list(read_batches(promised, 7))
+
+
+def test_an_unknown_label_arrives_as_nan(small_table):
+    workspace, card, _ = small_table
+    split = open_split(workspace.shards, card, "val", SIZE_PX)
+    labels = torch.cat([batch.labels for batch in read_batches(split, 100)])
+    assert labels.isnan().any()
+
+
+def test_a_size_that_is_not_stored(small_table):
+    workspace, card, _ = small_table
+    with pytest.raises(InputError, match=r"training.size_px is 999, .* holds \[32\]"):
+        open_split(workspace.shards, card, "train", 999)
+
+
+def test_more_ranks_than_row_groups():
+    with pytest.raises(InputError, match="3 ranks and 2 row groups"):
+        check_world_size(Split("train", [], [8, 8], SIZE_PX), 3, 4)
+
+
+def test_a_rank_without_rows_for_every_step():
+    with pytest.raises(InputError, match="rank 1 of 2 has 1 rows for 4 steps"):
+        check_world_size(Split("train", [], [16, 1], SIZE_PX), 2, 4)

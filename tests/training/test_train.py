@@ -1,0 +1,113 @@
+"""The stage as people type it, under each launcher, on a small table."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+
+from conf.workspace import Workspace
+from tests.conftest import SIZE_PX
+from training.checkpoint import BEST, Checkpoint
+from training.tracking import use_store
+
+PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+LAUNCHERS = {
+    "none": [BIN / "python"],
+    "horovodrun": [BIN / "horovodrun", "-np", "2", BIN / "python"],
+    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2"],
+}
+
+
+def train(workspace: Workspace, launcher: str = "none", **changes) -> subprocess.CompletedProcess:
+    settings = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": 2, "batch_size": 8, **changes}
+    arguments = [word for key, value in settings.items() for word in (f"--training.{key}", str(value))]
+    command = [*LAUNCHERS[launcher], "training/train.py", "--workspace", workspace.root, *arguments]
+    return subprocess.run([str(word) for word in command], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def workspace(small_table, tmp_path) -> Workspace:
+    """A copy of the small table, so that each training has its own."""
+    shutil.copytree(small_table[0].root, tmp_path / "workspace")
+    return Workspace.at(str(tmp_path / "workspace"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "ranks"), [("none", 1), ("horovodrun", 2), ("torchrun", 2)])
+def test_it_trains_under_each_launcher(workspace, launcher, ranks):
+    finished = train(workspace, launcher)
+    assert finished.returncode == 0, finished.stderr
+    assert "Warning" not in finished.stderr
+    assert finished.stdout.count("Best mean validation AUROC") == 1, "only rank 0 prints"
+    summary = json.loads(workspace.summary.read_text())["training"]
+    assert (summary["launcher"], summary["world_size"], summary["epochs"]) == (launcher, ranks, 2)
+
+    use_store(workspace)
+    run = mlflow.get_run(summary["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["world_size"] == str(ranks)
+    assert run.data.tags["delta_version"] == "0"
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "step_loss")
+    # 53 rows in row groups of 5: one rank needs 7 steps of 8 images, of two ranks the larger needs 4.
+    assert len(history) == 2 * {1: 7, 2: 4}[ranks]
+    artifacts = {
+        path.relative_to(workspace.artifacts / run.info.run_id / "artifacts").as_posix()
+        for path in workspace.artifacts.rglob("*")
+        if path.is_file()
+    }
+    assert {
+        "settings.yaml",
+        "card.json",
+        "figures/training.png",
+        "figures/val_roc.png",
+        "checkpoints/best.pt",
+    } <= artifacts
+
+    checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
+    best = max(metric.value for metric in mlflow.MlflowClient().get_metric_history(run.info.run_id, "val_auroc_mean"))
+    assert checkpoint.val_auroc == pytest.approx(best)
+    assert checkpoint.run_id == run.info.run_id
+    assert torch.isfinite(torch.cat([weight.flatten().float() for weight in checkpoint.weights.values()])).all()
+
+
+@pytest.mark.slow
+def test_the_bright_finding_is_learned(workspace):
+    finished = train(workspace, epochs=8, learning_rate=0.01)
+    assert finished.returncode == 0, finished.stderr
+    use_store(workspace)
+    run_id = json.loads(workspace.summary.read_text())["training"]["run_id"]
+    history = mlflow.MlflowClient().get_metric_history(run_id, "step_loss")
+    assert history[-1].value < 0.8 * history[0].value
+
+
+@pytest.mark.slow
+def test_training_before_the_etl_says_what_to_run(tmp_path):
+    finished = train(Workspace.at(str(tmp_path / "empty")))
+    assert finished.returncode == 2
+    assert "run `spark-submit etl/preprocess.py`" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.slow
+def test_more_ranks_than_row_groups_end_with_one_message(workspace):
+    card = json.loads(workspace.card.read_text())
+    rewrite_with_one_row_group(workspace, card)
+    finished = train(workspace, "horovodrun")
+    assert finished.returncode != 0
+    assert (finished.stdout + finished.stderr).count("2 ranks and 1 row groups in the train split") == 1
+    assert not workspace.tracking_db.exists()
+
+
+def rewrite_with_one_row_group(workspace: Workspace, card: dict) -> None:
+    from deltalake import DeltaTable, write_deltalake
+
+    rows = DeltaTable(workspace.shards).to_pyarrow_table()
+    write_deltalake(workspace.shards, rows, mode="overwrite", partition_by=["split"])
+    workspace.card.write_text(json.dumps({**card, "delta_version": 1}))
