@@ -134,7 +134,7 @@ class Collectives:
             return model, self._hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
         if self.topology.backend != "none":
             # The loop averages the buffers before each validation; sending them every step would only cost time.
-            wrapped = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+            wrapped = nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
             return wrapped, optimizer
         return model, optimizer
 
