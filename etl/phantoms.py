@@ -29,7 +29,7 @@ from etl.cohort import Study, draw_cohort
 from etl.drawing.film import Box, render
 from etl.schema import NO_FINDING
 
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 """raised with every change of the pictures, so that older folders are made anew"""
 MADE_BY = "phantoms.json"
 LABEL_HEADER = (

@@ -86,7 +86,7 @@ def measure_speed(variant: Scores, size_px: int, batch_size: int) -> Speed:
 
 
 def _repeat(variant: Scores, pixels: np.ndarray, warm_up: int, repetitions: int) -> np.ndarray:
-    """Seconds of each repetition after the warm-up; fewer repetitions of a variant that takes more than TIME_LIMIT_S."""
+    """Seconds of each repetition after the warm-up; fewer than asked for once TIME_LIMIT_S is used up."""
     for _ in range(warm_up):
         variant(pixels)
     seconds: list[float] = []

@@ -129,12 +129,16 @@ def make_checkpoint():
 @pytest.fixture(scope="session")
 def small_table(tmp_path_factory):
     """A Delta table with 53, 9 and 11 rows in row groups of 5: (workspace, card, image_id -> what was written)."""
+    return write_small_table(tmp_path_factory.mktemp("small table"), rows_per_row_group=5)
+
+
+def write_small_table(folder: Path, rows_per_row_group: int):
     import pyarrow as pa
     from deltalake import WriterProperties, write_deltalake
 
     from conf.workspace import Workspace
 
-    workspace = Workspace.at(str(tmp_path_factory.mktemp("small table")))
+    workspace = Workspace.at(str(folder))
     rng, rows = np.random.default_rng(0), {}
     images = {"train": 53, "val": 9, "test": 11}
     for split, number in images.items():
@@ -152,7 +156,7 @@ def small_table(tmp_path_factory):
         "split": [row["split"] for row in rows.values()],
         f"image_{SIZE_PX}": pa.array([row["pixels"] for row in rows.values()], pa.binary()),
     }
-    properties = WriterProperties(max_row_group_size=5)
+    properties = WriterProperties(max_row_group_size=rows_per_row_group)
     write_deltalake(workspace.shards, pa.table(columns), partition_by=["split"], writer_properties=properties)
     known = [sum(not np.isnan(row["findings"][f]) for row in rows.values()) for f in range(2)]
     positives = [sum(row["findings"][f] == 1 for row in rows.values()) for f in range(2)]

@@ -4,6 +4,7 @@ A film is drawn at CANVAS_PX whatever its size, as float32 masks of 0..1 that ad
 a chest is smooth at that scale, and grain is added to the enlarged film.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -32,16 +33,21 @@ def blank() -> np.ndarray:
     return np.zeros((CANVAS_PX, CANVAS_PX), np.uint8)
 
 
-def fill(mask: np.ndarray, polygons: list[np.ndarray], value: int) -> None:
+def fixed_point(shapes: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Positions as OpenCV takes them; all shapes have the same number of points."""
+    return list(np.int32(np.asarray(shapes) * 2**SUBPIXEL_BITS))
+
+
+def fill(mask: np.ndarray, polygons: Sequence[np.ndarray], value: int) -> None:
     """Draws filled polygons, each (n, 2) canvas pixels, into a uint8 mask."""
-    for polygon in polygons:
-        cv2.fillPoly(mask, [np.int32(polygon * 2**SUBPIXEL_BITS)], value, cv2.LINE_AA, SUBPIXEL_BITS)
+    # One by one: OpenCV leaves out what an even number of polygons of one call cover.
+    for polygon in fixed_point(polygons):
+        cv2.fillPoly(mask, [polygon], value, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def stroke(mask: np.ndarray, lines: list[np.ndarray], thickness_px: int, value: int, closed: bool = False) -> None:
+def stroke(mask: np.ndarray, lines: Sequence[np.ndarray], thickness_px: int, value: int, closed: bool = False) -> None:
     """Draws polylines, each (n, 2) canvas pixels, into a uint8 mask."""
-    scaled = [np.int32(line * 2**SUBPIXEL_BITS) for line in lines]
-    cv2.polylines(mask, scaled, closed, value, thickness_px, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.polylines(mask, fixed_point(lines), closed, value, thickness_px, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def soften(mask: np.ndarray, blur_px: float) -> np.ndarray:
@@ -58,7 +64,7 @@ def soften(mask: np.ndarray, blur_px: float) -> np.ndarray:
     return soft if coarse == 1 else cv2.resize(soft, (CANVAS_PX, CANVAS_PX), interpolation=cv2.INTER_LINEAR)
 
 
-def paint(polygons: list[np.ndarray], blur_px: float) -> np.ndarray:
+def paint(polygons: Sequence[np.ndarray], blur_px: float) -> np.ndarray:
     """Filled polygons, each (n, 2) canvas pixels, with soft edges -> float32 of 0..1."""
     mask = blank()
     fill(mask, polygons, 255)
@@ -75,8 +81,6 @@ def noise_tile(wavelength_px: int, side_px: int) -> np.ndarray:
 
 
 def crop_noise(rng: Generator, wavelength_px: int, side_px: int = CANVAS_PX) -> np.ndarray:
-    """A random (side_px, side_px) piece of the noise of this wavelength, mirrored at random."""
-    tile = noise_tile(wavelength_px, side_px * 3 // 2)
+    """A random (side_px, side_px) piece of the noise of this wavelength, a view."""
     top, left = rng.integers(side_px // 2, size=2)
-    down, right = rng.choice((-1, 1), size=2)
-    return tile[top : top + side_px, left : left + side_px][::down, ::right]
+    return noise_tile(wavelength_px, side_px * 3 // 2)[top : top + side_px, left : left + side_px]

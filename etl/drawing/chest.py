@@ -72,7 +72,7 @@ def draw_ribs(anatomy: Anatomy, pose: Pose) -> np.ndarray:
         for mask, middle, density, margin in ((posterior, back, 110, 200), (anterior, front, 60, 100)):
             margins = np.stack([middle - half, middle + half])
             upper, lower = pose.pixels(np.stack([margins, margins * (-1, 1)], axis=1))
-            fill(mask, list(np.concatenate([upper, lower[:, ::-1]], axis=1)), density)
+            fill(mask, np.concatenate([upper, lower[:, ::-1]], axis=1), density)
             stroke(mask, [*upper, *lower], 1, margin)
     return soften(posterior, 1.2) + soften(anterior, 1.2)
 
@@ -89,10 +89,10 @@ def draw_vessels(anatomy: Anatomy, pose: Pose) -> np.ndarray:
         stem, fork = rng.integers(num_stems, size=num_twigs), rng.integers(2, 11, size=num_twigs)
         turns = rng.choice((-1, 1), num_twigs) * rng.uniform(0.4, 0.9, num_twigs)
         twigs = wander(rng, stems[stem, fork], headings[stem] + turns, 9, side)
-        stroke(mask, list(pose.pixels(twigs)), 1, 130)
-        stroke(mask, list(pose.pixels(stems)), 1, 170)
-        stroke(mask, list(pose.pixels(stems[:, :9])), 3, 190)
-        stroke(mask, list(pose.pixels(stems[:, :4])), 6, 220)
+        stroke(mask, pose.pixels(twigs), 1, 130)
+        stroke(mask, pose.pixels(stems), 1, 170)
+        stroke(mask, pose.pixels(stems[:, :9]), 3, 190)
+        stroke(mask, pose.pixels(stems[:, :4]), 6, 220)
     return soften(mask, 0.9)
 
 

@@ -82,8 +82,7 @@ def expose(attenuation: np.ndarray, ap: bool, rng: Generator, size_px: int) -> n
     mark(grey, ap, rng)
     interpolation = cv2.INTER_AREA if size_px < CANVAS_PX else cv2.INTER_LINEAR
     film = cv2.resize(grey, (size_px, size_px), interpolation=interpolation)
-    film += np.float32(rng.uniform(1.5, 5.0)) * crop_noise(rng, 3, size_px)
-    return cv2.convertScaleAbs(np.maximum(film, 0))
+    return cv2.addWeighted(film, 1.0, crop_noise(rng, 3, size_px), rng.uniform(1.5, 5.0), 0.0, dtype=cv2.CV_8U)
 
 
 def mark(grey: np.ndarray, ap: bool, rng: Generator) -> None:

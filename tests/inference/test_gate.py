@@ -11,7 +11,7 @@ from inference.gate import decide
 FINDINGS = ["Mass", "Nodule", "Hernia"]
 auroc = st.floats(0, 1) | st.just(nan)
 three = st.lists(auroc, min_size=3, max_size=3).map(np.array)
-bound = st.floats(0, 0.2)
+bound = st.floats(0, 1)
 
 
 @given(three, three, bound, bound)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conf.workspace import Workspace
-from tests.conftest import SIZE_PX
+from tests.conftest import SIZE_PX, write_small_table
 from training.checkpoint import BEST, Checkpoint
 from training.tracking import use_store
 
@@ -96,18 +96,9 @@ def test_training_before_the_etl_says_what_to_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_more_ranks_than_row_groups_end_with_one_message(workspace):
-    card = json.loads(workspace.card.read_text())
-    rewrite_with_one_row_group(workspace, card)
+def test_more_ranks_than_row_groups_end_with_one_message(tmp_path):
+    workspace, *_ = write_small_table(tmp_path, rows_per_row_group=1000)
     finished = train(workspace, "horovodrun")
     assert finished.returncode != 0
     assert (finished.stdout + finished.stderr).count("2 ranks and 1 row groups in the train split") == 1
     assert not workspace.tracking_db.exists()
-
-
-def rewrite_with_one_row_group(workspace: Workspace, card: dict) -> None:
-    from deltalake import DeltaTable, write_deltalake
-
-    rows = DeltaTable(workspace.shards).to_pyarrow_table()
-    write_deltalake(workspace.shards, rows, mode="overwrite", partition_by=["split"])
-    workspace.card.write_text(json.dumps({**card, "delta_version": 1}))
