@@ -101,7 +101,7 @@ def draw_report(report: dict, path: Path) -> None:
     left.axhline(len(findings) - 1.5, color="0.8", linewidth=1)
     left.set_yticks(range(len(findings)), findings)
     left.set(xlabel="AUROC (0.5 is chance; no bar: undefined)", ylim=(len(findings) - 0.4, -0.6), xlim=(None, 1.0))
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=len(TITLES), frameon=False)
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(TITLES), frameon=False)
     _draw_latencies(right, report)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
@@ -116,6 +116,7 @@ def _draw_latencies(axes: plt.Axes, report: dict) -> None:
         [speeds[name]["latency_ms"] for name in names],
         color=[COLOURS[name] for name in names],
     )
-    axes.bar_label(bars, fmt="%.3g ms")
+    axes.bar_label(bars, fmt="%.1f")
+    axes.margins(y=0.1)
     axes.set(ylabel="milliseconds for one image, median")
     axes.set_title(f"Latency\n{machine['cpu']},\n{machine['cores']} cores", fontsize=10)

@@ -115,6 +115,9 @@ class Collectives:
         if topology.backend == "horovod":
             import horovod.torch as hvd
 
+            if topology.device == "cpu":
+                # Horovod asks its peers every millisecond whether gradients are ready, on the cores that compute them.
+                os.environ.setdefault("HOROVOD_CYCLE_TIME", "20")
             hvd.init()
             self._hvd = hvd
         elif topology.backend != "none":
