@@ -85,7 +85,7 @@ class Training:
     """Table to checkpoint and MLflow run: training/train.py."""
 
     model: str = "densenet121"
-    """`simple_cnn` or the name of a torchvision classifier with a convolutional feature map"""
+    """`simple_cnn`, `resnet10_half`, or the name of a torchvision classifier with a convolutional feature map"""
     size_px: int = 256
     """which stored resolution is read: the side of the network's input, pixels"""
     epochs: int = 10
