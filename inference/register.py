@@ -128,7 +128,7 @@ def add_to_summary(workspace: Workspace, report: dict, registered: Registered) -
         | {"gate_passed": report["gate"]["passed"], "gate_reasons": report["gate"]["reasons"]},
         latency_ms={name: speed["latency_ms"] for name, speed in speeds.items()},
         throughput={name: speed["images_per_s"] for name, speed in speeds.items()},
-        peak_memory_mb={"register": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024},
+        peak_memory_mb={"register": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)},
     )
 
 

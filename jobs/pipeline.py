@@ -25,6 +25,10 @@ from conf.workspace import Workspace, update_summary
 # As one types them: relative to where one stands.
 PROJECT = Path(os.path.relpath(Path(__file__).parent.parent))
 
+# Key in the summary's peak_memory_mb -> what it is the memory of, in the order of the stages.
+MEASURED_PROCESSES = {"etl_worker": "one Spark worker", "training_rank": "one rank", "register": "the process"}
+VARIANTS = ("baseline", "torch", "fp32", "int8")
+
 
 def stages(num_ranks: int) -> dict[str, list[str]]:
     """Stage -> the command that a person would type for it."""
@@ -69,11 +73,16 @@ def show(console: Console, settings: Settings, workspace: Workspace) -> None:
     """The closing tables and the three things to look at next."""
     summary = json.loads(workspace.summary.read_text(encoding="utf-8"))
     console.print(Rule("[bold]done[/bold]", align="left"))
-    table = Table("stage", "seconds", "peak memory", title="What it took", title_justify="left")
-    peaks = summary["peak_memory_mb"]
-    for stage, peak in zip(stages(0), ("etl_worker", "training_rank", "register"), strict=True):
-        table.add_row(stage, f"{summary['seconds'][stage]:.0f}", f"{peaks[peak]:,} MB ({peak.replace('_', ', one ')})")
+    table = Table("stage", "seconds", "images/s", "peak memory", title="What it took", title_justify="left")
+    rates = (summary["data"]["images_per_s"], summary["training"]["images_per_s"], summary["throughput"]["int8"])
+    for stage, rate, process in zip(stages(0), rates, MEASURED_PROCESSES, strict=True):
+        peak = f"{summary['peak_memory_mb'][process]:,} MB, {MEASURED_PROCESSES[process]}"
+        table.add_row(stage, f"{summary['seconds'][stage]:.0f}", f"{rate:,.0f}", peak)
     console.print(table)
+    aurocs = summary["test_auroc"]
+    means = Table("thumbnail LR", "torch", "FP32", "INT8", title="Mean AUROC, test split", title_justify="left")
+    means.add_row(*("-" if aurocs[name] is None else f"{aurocs[name]:.3f}" for name in VARIANTS))
+    console.print(means)
     registry = summary["registry"]
     print(f"{registry['model']} version {registry['version']} is @{', @'.join(registry['aliases'])}. Look at:")
     print(f"  1. {workspace.summary}")

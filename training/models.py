@@ -94,7 +94,9 @@ def _torchvision_body(name: str) -> nn.Module:
     """The layers of a torchvision classifier up to its last convolutional feature map, randomly initialised."""
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
-        raise InputError(f"training.model is {name!r}, expected one of {list(OWN_BODIES)} or of torchvision's {classifiers}")
+        raise InputError(
+            f"training.model is {name!r}, expected one of {list(OWN_BODIES)} or of torchvision's {classifiers}"
+        )
     # These end in tokens, not in a convolutional map.
     if name.startswith(("vit", "swin", "maxvit")):
         raise InputError(

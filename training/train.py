@@ -11,6 +11,7 @@ figures/, and one MLflow run in mlflow.db.
 
 import resource
 import sys
+import time
 from contextlib import ExitStack
 
 import torch
@@ -22,11 +23,11 @@ from conf.workspace import Workspace, update_summary
 from etl.schema import Card, image_column
 from training.checkpoint import BEST, Checkpoint
 from training.figures import draw_history, draw_roc
-from training.loop import EpochResult, Predictions, Trainer
+from training.loop import EVALUATION_BATCH_SIZE, EpochResult, Predictions, Trainer
 from training.loss import masked_bce, positive_weights
 from training.metrics import auroc_per_finding, mean_auroc
 from training.models import build_model
-from training.readers import check_world_size, open_split
+from training.readers import Split, check_world_size, open_split, read_batches
 from training.topology import Collectives, Topology
 from training.tracking import TrackedRun
 
@@ -102,7 +103,7 @@ def train(settings: Settings, ranks: Collectives, card: Card, train_split, val_s
             run.log_figure(workspace.figures / "val_roc.png")
             run.log_checkpoint(workspace.checkpoints / BEST)
     if topology.is_main:
-        finish(workspace, topology, run, epochs, peaks_mb)
+        finish(workspace, topology, run, epochs, peaks_mb, reading_speed(val_split))
 
 
 def epoch_metrics(result: EpochResult, predictions: Predictions, card: Card, pos_weight: torch.Tensor) -> dict:
@@ -146,8 +147,20 @@ def checkpoint_of(settings: Settings, card: Card, model, run: TrackedRun, epoch:
     )
 
 
+def reading_speed(split: Split) -> float:
+    """Images/s of the reader alone, one process, over a whole split."""
+    started = time.perf_counter()
+    images = sum(len(batch.labels) for batch in read_batches(split, EVALUATION_BATCH_SIZE))
+    return images / (time.perf_counter() - started)
+
+
 def finish(
-    workspace: Workspace, topology: Topology, run: TrackedRun, epochs: list[dict], peaks_mb: list[float]
+    workspace: Workspace,
+    topology: Topology,
+    run: TrackedRun,
+    epochs: list[dict],
+    peaks_mb: list[float],
+    reader_images_per_s: float,
 ) -> None:
     """Writes the summary's training part and says what comes next."""
     best = max(epoch["val_auroc_mean"] for epoch in epochs)
@@ -162,6 +175,7 @@ def finish(
             "world_size": topology.world_size,
             "epochs": len(epochs),
             "images_per_s": round(mean("images_per_s"), 1),
+            "reader_images_per_s": round(reader_images_per_s, 1),
             "waiting_fraction": round(mean("waiting_fraction"), 4),
             "val_auroc": round(best, 4),
             "run_id": run.run_id,
