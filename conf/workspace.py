@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`; what was written there replaces `path` at the end.
+
+    An error inside leaves the old folder and removes the new one; after a kill the next call removes it.
+    """
+    building, replaced = (path.with_name(f".{path.name}-{state}") for state in ("building", "replaced"))
+    for leftover in (building, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        # A folder with content cannot be replaced in one step.
+        if path.exists():
+            path.rename(replaced)
+        building.rename(path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_json(path: Path, content: dict) -> None:

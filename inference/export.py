@@ -1,8 +1,5 @@
 """The best checkpoint becomes one graph, and the graph is held against the network it came from."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -75,24 +72,3 @@ def compare_with_torch(classifier: XrayClassifier, folder: Path, size_px: int) -
             "this network is not converted faithfully, choose another training.model"
         )
     return difference
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `path`; what was written there replaces `path` at the end.
-
-    An error inside leaves the old folder and removes the new one; after a kill the next call removes it.
-    """
-    building, replaced = (path.with_name(f".{path.name}-{state}") for state in ("building", "replaced"))
-    for leftover in (building, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-        # A folder with content cannot be replaced in one step.
-        if path.exists():
-            path.rename(replaced)
-        building.rename(path)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from conf.errors import InputError, run_command
 from conf.settings import Settings, load_settings
-from conf.workspace import Workspace, update_summary, write_json
+from conf.workspace import Workspace, atomic_folder, update_summary, write_json
 from etl.schema import Card
 from inference.baseline import ThumbnailBaseline
 from inference.evaluate import (
@@ -29,7 +29,7 @@ from inference.evaluate import (
     score_split,
     torch_scores,
 )
-from inference.export import atomic_folder, export_graph, lineage
+from inference.export import export_graph, lineage
 from inference.gate import Decision, decide
 from inference.graphs import num_int8_layers, open_graph
 from inference.quantize import calibration_images, quantize_folder

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from conf.errors import InputError
-from inference.export import atomic_folder, compare_with_torch, export_graph
+from conf.workspace import atomic_folder
+from inference.export import compare_with_torch, export_graph
 from inference.graphs import FILE, compile_graph, open_graph, properties_of
 from training.checkpoint import Checkpoint
 
