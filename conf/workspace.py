@@ -1,5 +1,6 @@
 """The workspace, in which each stage finds what the stage before it left, and how files get into it whole."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from conf.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `path`; what was written there replaces `path` at the end.
+    """Yields an empty folder beside `path`; what was written there takes the place of `path` in one step at the end.
 
-    An error inside leaves the old folder and removes the new one; after a kill the next call removes it.
+    A kill or an error inside leaves the old folder. The next call removes what a kill left beside it.
     """
-    building, replaced = (path.with_name(f".{path.name}-{state}") for state in ("building", "replaced"))
-    for leftover in (building, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+    building = path.with_name(f".{path.name}-building")
+    shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
         yield building
-        # A folder with content cannot be replaced in one step.
         if path.exists():
-            path.rename(replaced)
-        building.rename(path)
+            _exchange(building, path)
+        else:
+            building.rename(path)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchanges two names in one step: rename() cannot replace a folder that has content, and Python lacks this call.
+
+    Raises InputError where the file system cannot do it, as some network file systems.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_cwd, rename_exchange = -100, 2  # fcntl.h, linux/fs.h; both paths are absolute
+    if libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange):
+        raise InputError(
+            f"cannot replace {other} in one step: {os.strerror(ctypes.get_errno())}; put the workspace on a local disk"
+        )
 
 
 def write_json(path: Path, content: dict) -> None:

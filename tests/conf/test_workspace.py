@@ -1,8 +1,10 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
-from conf.workspace import Workspace, atomic_path, update_summary
+from conf.workspace import Workspace, atomic_folder, atomic_path, update_summary
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -13,6 +15,38 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError("disk full")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_leaves_the_old_folder_and_success_the_new(tmp_path):
+    target = tmp_path / "model"
+    with atomic_folder(target) as building:
+        (building / "old").touch()
+    with pytest.raises(ZeroDivisionError), atomic_folder(target) as building:
+        (building / "half").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
+    with atomic_folder(target) as building:
+        (building / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "new"]
+
+
+# Just before the one step that exchanges the folders, and just after it.
+@pytest.mark.parametrize(("killed_in", "left"), [("ctypes.CDLL", "old"), ("shutil.rmtree", "new")])
+def test_a_kill_leaves_the_old_folder_or_the_new(tmp_path, killed_in, left):
+    with atomic_folder(tmp_path / "model") as building:
+        (building / "old").touch()
+    killed = f"""
+import os, shutil, ctypes, pathlib
+from conf.workspace import atomic_folder
+with atomic_folder(pathlib.Path({str(tmp_path)!r}, "model")) as building:
+    (building / "new").touch()
+    {killed_in} = lambda *_, **__: os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", killed], check=False)
+    assert [path.name for path in (tmp_path / "model").iterdir()] == [left]
+    with atomic_folder(tmp_path / "model") as building:
+        (building / "newer").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "newer"]
 
 
 def test_sections_of_the_summary_are_merged(tmp_path):

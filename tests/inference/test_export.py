@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from conf.errors import InputError
-from conf.workspace import atomic_folder
 from inference.export import compare_with_torch, export_graph
 from inference.graphs import FILE, compile_graph, open_graph, properties_of
 from training.checkpoint import Checkpoint
@@ -61,16 +60,3 @@ def test_damaged_graph_is_an_input_error(fp32, tmp_path):
     (tmp_path / FILE).write_bytes((fp32 / FILE).read_bytes()[:500])
     with pytest.raises(InputError, match="not a readable graph"):
         open_graph(tmp_path)
-
-
-def test_atomic_folder_replaces_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "model"
-    with atomic_folder(target) as building:
-        (building / "old").touch()
-    with pytest.raises(ZeroDivisionError), atomic_folder(target) as building:
-        (building / "half").touch()
-        raise ZeroDivisionError
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
-    with atomic_folder(target) as building:
-        (building / "new").touch()
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "new"]

@@ -38,6 +38,12 @@ def workspace(small_table, tmp_path) -> Workspace:
     return Workspace.at(str(tmp_path / "workspace"))
 
 
+def test_ranks_other_than_0_import_nothing_that_only_rank_0_needs():
+    loaded = "import sys, training.train; print({'mlflow', 'sklearn', 'matplotlib', 'pyspark'} & set(sys.modules))"
+    finished = subprocess.run([sys.executable, "-c", loaded], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "set()"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "ranks"), [("none", 1), ("horovodrun", 2), ("torchrun", 2)])
 def test_it_trains_under_each_launcher(workspace, launcher, ranks):
