@@ -129,6 +129,14 @@ class Inference:
     max_finding_drop: float = 0.02
     """largest fall of a single finding's AUROC from FP32 to INT8 that the gate accepts"""
 
+    def __post_init__(self):
+        calibration = self.num_calibration_images
+        _require(calibration >= 1, "inference.num_calibration_images", calibration, "at least 1 image")
+        _require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1 image")
+        for key in ("max_mean_drop", "max_finding_drop"):
+            drop = getattr(self, key)
+            _require(-1 <= drop <= 1, f"inference.{key}", drop, "a fall of AUROC, -1 to 1 (negative: a gain)")
+
 
 @dataclass(frozen=True)
 class Jobs:

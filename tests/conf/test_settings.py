@@ -1,7 +1,7 @@
 import pytest
 
 from conf.errors import InputError
-from conf.settings import Etl, Settings, load_settings
+from conf.settings import Etl, Inference, Jobs, Phantoms, Settings, Training, load_settings
 
 
 def test_no_arguments_choose_the_demo():
@@ -47,8 +47,21 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sizes_px": []}, {"sizes_px": [64, 64]}, {"val_fraction": 1.0}, {"rows_per_file": 1}, {"sizes_px": [9]}]
+    ("section", "wrong"),
+    [
+        (Phantoms, {"num_images": 3}),
+        (Etl, {"sizes_px": []}),
+        (Etl, {"sizes_px": [64, 64]}),
+        (Etl, {"sizes_px": [9]}),
+        (Etl, {"val_fraction": 1.0}),
+        (Etl, {"rows_per_file": 1}),
+        (Training, {"epochs": 0}),
+        (Training, {"device": "tpu"}),
+        (Inference, {"num_calibration_images": 0}),
+        (Inference, {"max_finding_drop": 1.5}),
+        (Jobs, {"num_ranks": 0}),
+    ],
 )
-def test_values_out_of_range_are_input_errors(wrong):
-    with pytest.raises(InputError, match=f"etl.{next(iter(wrong))}"):
-        Etl(**wrong)
+def test_values_out_of_range_are_input_errors(section, wrong):
+    with pytest.raises(InputError, match=f"{section.__name__.lower()}.{next(iter(wrong))}"):
+        section(**wrong)
