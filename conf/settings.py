@@ -4,6 +4,8 @@
 conf/demo.yaml), `--section.key value` changes one knob, `--print_config` shows the resolved tree, `--help` all of it.
 """
 
+import math
+import shlex
 import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,7 +18,7 @@ DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 DEVICES = ("auto", "cpu", "cuda", "hpu")
 
 
-def _require(valid: bool, key: str, got: object, expected: str) -> None:
+def _require(valid: object, key: str, got: object, expected: str) -> None:
     if not valid:
         raise InputError(f"{key} is {got!r}, expected {expected}")
 
@@ -37,6 +39,7 @@ class Phantoms:
             self.num_images >= 100, "phantoms.num_images", self.num_images, "at least 100, so that each split gets some"
         )
         _require(self.size_px >= 256, "phantoms.size_px", self.size_px, "at least 256 pixels")
+        _require(self.seed >= 0, "phantoms.seed", self.seed, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Etl:
         sizes = self.sizes_px
         _require(sizes and len(set(sizes)) == len(sizes), "etl.sizes_px", sizes, "one or more different sides")
         _require(all(32 <= size <= 4096 for size in sizes), "etl.sizes_px", sizes, "sides of 32 to 4096 pixels")
+        _require(self.seed >= 0, "etl.seed", self.seed, "at least 0")
         _require(0 < self.val_fraction < 1, "etl.val_fraction", self.val_fraction, "a share between 0 and 1")
         _require(self.rows_per_row_group >= 1, "etl.rows_per_row_group", self.rows_per_row_group, "at least 1 row")
         _require(
@@ -101,7 +105,7 @@ class Training:
     seed: int = 0
     """of the weights, the order of the row groups and the augmentation"""
     device: str = "auto"
-    """`auto` (cuda where there is one, otherwise cpu), `cpu`, `cuda` or `hpu`"""
+    """`auto` (cuda where every rank of the host has a GPU of its own, otherwise cpu), `cpu`, `cuda` or `hpu`"""
     threads: int = 0
     """CPU threads of a rank; 0 shares the cores among the ranks of the host"""
     experiment: str = "chexscale"
@@ -110,7 +114,12 @@ class Training:
     def __post_init__(self):
         _require(self.epochs >= 1, "training.epochs", self.epochs, "at least 1")
         _require(self.batch_size >= 1, "training.batch_size", self.batch_size, "at least 1 image")
-        _require(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "a positive number")
+        _require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "a positive number")
+        _require(0 <= self.weight_decay < math.inf, "training.weight_decay", self.weight_decay, "0 or more")
+        _require(1 <= self.pos_weight_max < math.inf, "training.pos_weight_max", self.pos_weight_max, "1 or more")
+        _require(self.seed >= 0, "training.seed", self.seed, "at least 0")
+        _require(self.threads >= 0, "training.threads", self.threads, "at least 0")
+        _require(self.experiment.strip() != "", "training.experiment", self.experiment, "a name")
         _require(self.device in DEVICES, "training.device", self.device, f"one of {', '.join(DEVICES)}")
 
 
@@ -130,6 +139,10 @@ class Inference:
     """largest fall of a single finding's AUROC from FP32 to INT8 that the gate accepts"""
 
     def __post_init__(self):
+        name = self.registered_model
+        _require(
+            name.strip() != "" and not set("/:") & set(name), "inference.registered_model", name, "a name, no / or :"
+        )
         calibration = self.num_calibration_images
         _require(calibration >= 1, "inference.num_calibration_images", calibration, "at least 1 image")
         _require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1 image")
@@ -178,9 +191,16 @@ def load_settings(description: str, argv: list[str] | None = None) -> Settings:
     parser = jsonargparse.ArgumentParser(
         description=description,
         usage="%(prog)s [--config FILE] [--section.key VALUE ...]",
+        # An abbreviated --config would be read on top of the demo's settings instead of replacing them.
+        allow_abbrev=False,
         default_config_files=[] if chosen else [str(DEMO_CONFIG)],
     )
     parser.add_argument("--config", action="config", help="one scenario, YAML (default: conf/demo.yaml)")
     parser.add_class_arguments(Settings, fail_untyped=True)
     parsed = parser.instantiate(parser.parse_args(argv))
     return Settings(**{stage.name: parsed[stage.name] for stage in fields(Settings)})
+
+
+def with_same_arguments(command: str) -> str:
+    """`command` with the arguments of this process, for messages: the next stage wants the same settings."""
+    return " ".join([command, *map(shlex.quote, sys.argv[1:])])

@@ -1,6 +1,7 @@
 """The workspace, in which each stage finds what the stage before it left, and how files get into it whole."""
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -21,7 +22,35 @@ class Workspace:
 
     @classmethod
     def at(cls, path: str) -> "Workspace":
-        return cls(Path(path).expanduser().absolute())
+        """Raises InputError for a path that is a file, or that the readers' file addresses cannot hold."""
+        root = Path(path).expanduser().absolute()
+        if root.exists() and not root.is_dir():
+            raise InputError(f"workspace {root} is a file, expected a folder: choose another with --workspace")
+        if set("#?%") & set(str(root)):
+            raise InputError(f"workspace {root} has one of # ? % in its path, which Petastorm takes for parts of a URL")
+        return cls(root)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keeps other commands out of this workspace while it is open; raises InputError where one is at work.
+
+        The folder is made where missing, and removed again where it stays empty. A kill frees the workspace.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            raise InputError(
+                f"another command works in {self.root}: wait for its end, or choose another workspace"
+            ) from None
+        try:
+            yield
+        finally:
+            if not any(self.root.iterdir()):
+                self.root.rmdir()
+            os.close(folder)
 
     phantoms = property(lambda self: self.root / "phantoms")
     shards = property(lambda self: self.root / "shards")
@@ -60,11 +89,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder beside `path`; what was written there takes the place of `path` in one step at the end.
 
     A kill or an error inside leaves the old folder. The next call removes what a kill left beside it.
+    Raises InputError, before anything is written, where the file system cannot exchange folders in one step.
     """
-    building = path.with_name(f".{path.name}-building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    building, empty = (path.with_name(f".{path.name}-{role}") for role in ("building", "empty"))
+    for left_by_a_kill in (building, empty):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
     try:
+        building.mkdir(parents=True)
+        empty.mkdir()
+        _exchange(building, empty)
         yield building
         if path.exists():
             _exchange(building, path)
@@ -72,18 +105,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             building.rename(path)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(empty, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchanges two names in one step: rename() cannot replace a folder that has content, and Python lacks this call.
-
-    Raises InputError where the file system cannot do it, as some network file systems.
-    """
+    """Exchanges two names in one step: rename() cannot replace a folder that has content, and Python lacks this."""
     libc = ctypes.CDLL(None, use_errno=True)
     at_cwd, rename_exchange = -100, 2  # fcntl.h, linux/fs.h; both paths are absolute
     if libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange):
         raise InputError(
-            f"cannot replace {other} in one step: {os.strerror(ctypes.get_errno())}; put the workspace on a local disk"
+            f"{other.parent} cannot exchange two folders in one step ({os.strerror(ctypes.get_errno())}): "
+            "put the workspace on a local disk"
         )
 
 

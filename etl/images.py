@@ -8,9 +8,15 @@ import kornia_rs
 import numpy as np
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# A radiograph has at most some 20 million pixels; far larger headers are damaged files or decompression bombs.
-MAX_PIXELS = 100_000_000
+# A radiograph's sides have at most some 5,000 pixels; far longer ones are damaged files or decompression bombs. Of the
+# longer side, because that is the side of the padded square.
+MAX_SIDE_PX = 10_000
 PNG_GREY = 0
+# Colour type -> channels (PNG 1.2, section 4.1.1): grey, RGB, palette, grey and alpha, RGBA.
+CHANNELS = {PNG_GREY: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+BIT_DEPTHS = (1, 2, 4, 8, 16)
+# First column, first row, and steps of the seven passes of an interlaced PNG (section 2.6).
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 # The chunks that say what the pixels are; others (colour profiles, texts) only make libpng print warnings.
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -31,20 +37,21 @@ def decode_grey(content: bytes) -> np.ndarray:
     is dropped, 16 bits are scaled to 8 over their full range (PNG 1.2, section 2.1).
     Raises BadImage for anything that is not a whole PNG.
     """
-    width, height, bit_depth, colour_type = _read_header(content)
+    width, height, bit_depth, colour_type, interlaced = _read_header(content)
     if bit_depth == 8 and colour_type == PNG_GREY:
         try:
             return kornia_rs.io.decode_image_png_u8(content, (height, width), "mono").reshape(height, width)
         except Exception:  # kornia-rs raises plain exceptions; cv2 below decides whether the file is good
             pass
-    image = cv2.imdecode(np.frombuffer(_checked(content), np.uint8), cv2.IMREAD_UNCHANGED)
+    num_bytes = _count_bytes(width, height, bit_depth * CHANNELS[colour_type], interlaced)
+    image = cv2.imdecode(np.frombuffer(_checked(content, num_bytes), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise BadImage("cannot be decoded")
-    if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if image.ndim == 3:
         code = cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY
         image = cv2.cvtColor(image, code)
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return image
 
 
@@ -66,25 +73,41 @@ def to_square(image: np.ndarray, size_px: int) -> np.ndarray:
     return cv2.resize(image, (size_px, size_px), interpolation=interpolation)
 
 
-def _read_header(content: bytes) -> tuple[int, int, int, int]:
-    """Width, height, bit depth and colour type of a PNG (PNG 1.2, section 4.1.1)."""
+def _read_header(content: bytes) -> tuple[int, int, int, int, bool]:
+    """Width, height, bit depth, colour type and whether interlaced, of a PNG (PNG 1.2, section 4.1.1)."""
     if not content:
         raise BadImage("empty file")
     if not content.startswith(PNG_SIGNATURE):
         raise BadImage(f"not a PNG: starts with {content[:8]!r}")
     if len(content) < 33 or content[12:16] != b"IHDR":
         raise BadImage("truncated PNG: no header")
-    width, height, bit_depth, colour_type = struct.unpack(">IIBB", content[16:26])
+    width, height, bit_depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])
     if width * height == 0:
         raise BadImage(f"no pixels: {width}x{height}")
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"too large: {width}x{height} pixels, limit {MAX_PIXELS}")
-    return width, height, bit_depth, colour_type
+    if max(width, height) > MAX_SIDE_PX:
+        raise BadImage(f"too large: {width}x{height} pixels, limit {MAX_SIDE_PX} a side")
+    if bit_depth not in BIT_DEPTHS or colour_type not in CHANNELS:
+        raise BadImage(f"damaged PNG: no PNG has bit depth {bit_depth} and colour type {colour_type}")
+    return width, height, bit_depth, colour_type, interlace != 0
 
 
-def _checked(content: bytes) -> bytes:
-    """The PNG reduced to its PIXEL_CHUNKS; raises BadImage for a wrong checksum or missing pixels."""
+def _count_bytes(width: int, height: int, pixel_bits: int, interlaced: bool) -> int:
+    """Bytes of the inflated pixel stream: each row of each pass starts with the byte of its filter (PNG 1.2, 2.3)."""
+    total = 0
+    for column, row, step_x, step_y in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = len(range(column, width, step_x)), len(range(row, height, step_y))
+        # A pass without columns has no rows either.
+        total += rows * (1 + (columns * pixel_bits + 7) // 8) if columns else 0
+    return total
+
+
+def _checked(content: bytes, num_bytes: int) -> bytes:
+    """The PNG reduced to its PIXEL_CHUNKS.
+
+    Raises BadImage for a wrong checksum or a pixel stream that does not inflate to `num_bytes`; inflates no more of it.
+    """
     kept, position, pixels = [PNG_SIGNATURE], len(PNG_SIGNATURE), zlib.decompressobj()
+    missing = num_bytes
     kind = b""
     while kind != b"IEND":
         if position + 12 > len(content):
@@ -100,10 +123,14 @@ def _checked(content: bytes) -> bytes:
             kept.append(content[position:end])
         if kind == b"IDAT":
             try:
-                pixels.decompress(content[position + 8 : end - 4])
+                missing -= len(pixels.decompress(content[position + 8 : end - 4], missing + 1))
             except zlib.error as error:
                 raise BadImage(f"damaged PNG: {error}") from error
+            if missing < 0:
+                raise BadImage(f"damaged PNG: surplus pixels, its header accounts for {num_bytes} bytes")
         position = end
     if not pixels.eof:
         raise BadImage("truncated PNG: the pixel stream is incomplete")
+    if missing:
+        raise BadImage(f"damaged PNG: too few pixels, {missing} of {num_bytes} bytes are missing")
     return b"".join(kept)

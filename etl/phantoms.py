@@ -11,8 +11,6 @@ import csv
 import json
 import multiprocessing
 import os
-import shutil
-import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -24,7 +22,7 @@ from tqdm import tqdm
 
 from conf.errors import InputError
 from conf.settings import Phantoms
-from conf.workspace import write_json
+from conf.workspace import atomic_folder, write_json
 from etl.cohort import Study, draw_cohort
 from etl.drawing.film import Box, render
 from etl.schema import NO_FINDING
@@ -54,21 +52,9 @@ def generate_phantoms(folder: Path, settings: Phantoms) -> None:
     made_by = {"generator_version": GENERATOR_VERSION, **asdict(settings)}
     if _made_by(folder) == made_by:
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}-making-"
-    for leftover in folder.parent.glob(f"{prefix}*"):
-        shutil.rmtree(leftover)
-    making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
-    try:
-        write_films(making, settings)
-        write_json(making / MADE_BY, made_by)
-        making.chmod(0o755)
-        if folder.exists():
-            folder.rename(making.with_name(f"{making.name}-old"))
-        making.rename(folder)
-    finally:
-        for leftover in folder.parent.glob(f"{making.name}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    with atomic_folder(folder) as building:
+        write_films(building, settings)
+        write_json(building / MADE_BY, made_by)
 
 
 def _made_by(folder: Path) -> dict | None:

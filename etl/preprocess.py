@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conf.errors import run_command
-from conf.settings import load_settings
+from conf.settings import Settings, load_settings, with_same_arguments
 from conf.workspace import Workspace, update_summary
 from etl.nih import read_manifest
 from etl.phantoms import generate_phantoms
@@ -26,6 +26,13 @@ from etl.shards import start_spark
 def main() -> None:
     settings = load_settings("Images and label file to a Delta table of patient-split shards.")
     workspace = Workspace.at(settings.workspace)
+    with workspace.exclusive():
+        run(settings, workspace)
+    print("Next: " + with_same_arguments("horovodrun -np 2 python training/train.py"))
+
+
+def run(settings: Settings, workspace: Workspace) -> None:
+    """Source to table and card."""
     source = Path(settings.etl.source).expanduser().absolute()
     if settings.etl.source == "phantoms":
         source = workspace.phantoms
@@ -50,7 +57,6 @@ def main() -> None:
         peak_memory_mb={"etl_worker": round(observed["worker_peak_mb"])},
     )
     show(card, images / seconds)
-    print(f"Next: horovodrun -np 2 python training/train.py --workspace {settings.workspace}")
 
 
 def show(card: Card, images_per_s: float) -> None:

@@ -1,5 +1,6 @@
 """One run of the ETL as one new version: both tables written, what was written checked, and only then the card."""
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +12,15 @@ from conf.workspace import Workspace
 from etl.card import describe_pixels, describe_splits
 from etl.nih import Manifest
 from etl.schema import NIH_FINDINGS, Card
-from etl.shards import SparkSession, describe_rows, latest_version, restore, write_quarantine, write_shards
+from etl.shards import (
+    SparkSession,
+    describe_rows,
+    latest_version,
+    restored_on_error,
+    write_quarantine,
+    write_shards,
+)
+from etl.table import table_id
 
 
 def publish(
@@ -19,55 +28,57 @@ def publish(
 ) -> tuple[Card, dict]:
     """Writes both tables, checks what was written, and only then the card.
 
-    Returns the card and what write_shards observed. Raises InputError, and leaves the old version, where too many
-    images are bad, a split is empty or a patient is in two.
+    Returns the card and what write_shards observed. Raises InputError where too many images are bad, a split is empty
+    or a patient is in two. Whatever it raises, the old version and its card stay.
     """
     etl = settings.etl
-    before = latest_version(spark, workspace.shards)
-    placed = manifest.images.split.notna()
-    observed = write_shards(spark, manifest.images[placed], workspace.shards, etl)
-    bad = pd.concat(
-        [
-            pd.DataFrame(observed["bad"], columns=["image_id", "path", "reason"]),
-            manifest.images[~placed].assign(reason="in neither split list")[["image_id", "path", "reason"]],
-        ]
-    )
-    version = latest_version(spark, workspace.shards)
-    try:
-        check_counts(manifest, observed["rows"], bad, etl.max_quarantined_fraction)
+    with restored_on_error(spark, workspace.shards):
+        placed = manifest.images.split.notna()
+        observed = write_shards(spark, manifest.images[placed], workspace.shards, etl)
+        bad = pd.concat(
+            [
+                pd.DataFrame(observed["bad"], columns=["image_id", "path", "reason"]),
+                manifest.images[~placed].assign(reason="in neither split list")[["image_id", "path", "reason"]],
+            ]
+        )
+        version = latest_version(spark, workspace.shards)
         rows = describe_rows(spark, workspace.shards, version)
+        check_images(manifest.images.image_id, rows.image_id, bad, etl.max_quarantined_fraction)
+        # The sums of the pixels were observed on the way; a row that was observed twice would be in them twice.
+        assert observed["rows"] == len(rows), f"{observed['rows']} rows observed, {len(rows)} in the table"
         described = describe_splits(rows, list(NIH_FINDINGS))
-    except InputError:
-        if before is not None:
-            restore(spark, workspace.shards, before)
-        raise
-    write_quarantine(spark, bad, workspace.quarantine)
-    card = Card(
-        delta_version=version,
-        quarantine_version=latest_version(spark, workspace.quarantine),
-        findings=list(NIH_FINDINGS),
-        sizes_px=etl.sizes_px,
-        **described,
-        **describe_pixels(observed, etl.sizes_px, described["images"]["train"]),
-        images_listed=manifest.listed,
-        images_absent=manifest.absent,
-        images_unlisted=manifest.unlisted,
-        images_quarantined=len(bad),
-        source=str(source),
-        source_sha256=manifest.sha256,
-        settings=asdict(etl),
-    )
-    card.write(workspace.card)
-    return card, observed
+        write_quarantine(spark, bad, workspace.quarantine)
+        card = Card(
+            delta_table_id=table_id(workspace.shards),
+            delta_version=version,
+            quarantine_version=latest_version(spark, workspace.quarantine),
+            findings=list(NIH_FINDINGS),
+            sizes_px=etl.sizes_px,
+            **described,
+            **describe_pixels(observed, etl.sizes_px, described["images"]["train"]),
+            images_listed=manifest.listed,
+            images_absent=manifest.absent,
+            images_unlisted=manifest.unlisted,
+            images_quarantined=len(bad),
+            source=str(source),
+            source_sha256=manifest.sha256,
+            settings=asdict(etl),
+        )
+        card.write(workspace.card)
+        return card, observed
 
 
-def check_counts(manifest: Manifest, rows: int, bad: pd.DataFrame, max_fraction: float) -> None:
-    """Every image is a row or quarantined, and not too many are quarantined."""
-    images = len(manifest.images)
-    assert rows + len(bad) == images, f"{images} images, {rows} rows and {len(bad)} quarantined: some were lost"
-    if len(bad) > max_fraction * images:
+def check_images(images: pd.Series, written: pd.Series, bad: pd.DataFrame, max_fraction: float) -> None:
+    """Every image is once in the table or once in quarantine, and not too many are in quarantine.
+
+    images, written: image ids of the manifest and of the table as read back. bad: columns image_id and reason.
+    """
+    listed, found = Counter(images), Counter([*written, *bad.image_id])
+    lost, surplus = sorted(listed - found), sorted(found - listed)
+    assert listed == found, f"of {len(images)} images, lost: {lost[:3]}, twice or of no manifest: {surplus[:3]}"
+    if len(bad) > max_fraction * len(images):
         reasons = bad.reason.value_counts().head(3).to_dict()
         raise InputError(
-            f"{len(bad)} of {images} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) allows; "
-            f"most frequent reasons: {reasons}. The table keeps its old version"
+            f"{len(bad)} of {len(images)} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
+            f"allows; most frequent reasons: {reasons}. The table keeps its old version"
         )

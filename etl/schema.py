@@ -54,6 +54,8 @@ class Card:
     The card is the commit point of the ETL: it is written last, and training reads the Delta version that it names.
     """
 
+    delta_table_id: str
+    """given by Delta when the table was made: version 0 of another table is other data"""
     delta_version: int
     quarantine_version: int
     findings: list[str]

@@ -6,6 +6,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -113,15 +114,22 @@ def latest_version(spark: SparkSession, table: Path) -> int | None:
     return int(DeltaTable.forPath(spark, str(table)).history(1).first()["version"])
 
 
-def restore(spark: SparkSession, table: Path, version: int) -> None:
-    """Makes an old version the newest again."""
-    DeltaTable.forPath(spark, str(table)).restoreToVersion(version)
+@contextmanager
+def restored_on_error(spark: SparkSession, table: Path) -> Iterator[None]:
+    """An error inside makes the version of before the newest again; a table that is new stays, and no card names it."""
+    before = latest_version(spark, table)
+    try:
+        yield
+    except Exception:
+        if before is not None and latest_version(spark, table) != before:
+            DeltaTable.forPath(spark, str(table)).restoreToVersion(before)
+        raise
 
 
 def describe_rows(spark: SparkSession, table: Path, version: int) -> pd.DataFrame:
-    """patient_id, split and findings of every row of one version, without pixels."""
+    """image_id, patient_id, split and findings of every row of one version, without pixels."""
     rows = spark.read.format("delta").option("versionAsOf", version).load(str(table))
-    return rows.select("patient_id", "split", "findings").toPandas()
+    return rows.select("image_id", "patient_id", "split", "findings").toPandas()
 
 
 def _overwrite(rows: DataFrame, table: Path, partition: str | None = None) -> None:
@@ -142,7 +150,10 @@ def _to_arrow(rows: pd.DataFrame) -> pa.Table:
         "findings": pa.list_(pa.float32()),
         "split": pa.string(),
     }
-    return pa.table({name: pa.array(rows[name], type=kind, from_pandas=True) for name, kind in columns.items()})
+    # from_pandas: NaN means null, which is right for unknown scalars; an unknown finding stays NaN in its list.
+    return pa.table(
+        {name: pa.array(rows[name], type=kind, from_pandas=name != "findings") for name, kind in columns.items()}
+    )
 
 
 def _decoded_schema(sizes_px: list[int]) -> str:

@@ -9,10 +9,16 @@ from conf.errors import InputError
 
 
 def read_list(path: Path) -> set[str]:
-    """Image names of an official list: the first word of each line. Raises InputError where the file is absent."""
+    """Image names of an official list: the first word of each line. Raises InputError where that is no file of text."""
     if not path.is_file():
         raise InputError(f"no split list at {path}: expected NIH's {path.name} in the source folder")
-    return {line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is no UTF-8 text ({error}), expected one image name a line: download it again"
+        ) from error
+    return {line.split()[0] for line in lines if line.strip()}
 
 
 def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str], val_fraction: float, seed: int):

@@ -9,6 +9,11 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from conf.errors import InputError
 
 
+def table_id(table: Path) -> str:
+    """The identity that Delta gave the table when it was made; a table made anew in the same place has another."""
+    return DeltaTable(table).metadata().id
+
+
 def snapshot_files(table: Path, version: int, split: str) -> list[str]:
     """Parquet files of one split in one version of the table, sorted absolute paths.
 

@@ -46,16 +46,19 @@ def main() -> None:
     workspace = Workspace.at(settings.workspace)
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
     card = card_of(checkpoint, workspace)
-    check_run(workspace, checkpoint.run_id)
+    status = check_run(workspace, checkpoint.run_id)
+    if status != "FINISHED":
+        console.print(f"Training run {checkpoint.run_id} is {status}: this registers its best epoch up to then")
     train, test = (open_split(workspace.shards, card, name, checkpoint.size_px) for name in ("train", "test"))
-    with atomic_folder(workspace.model) as folder:
-        report, decision = build(settings, checkpoint, train, test, folder)
-    draw_report(report, workspace.figures / "test_auroc.png")
-    console.print("[bold]6/6[/] register")
-    registered = register(
-        workspace, settings.inference.registered_model, checkpoint, workspace.model / "int8", report, decision
-    )
-    add_to_summary(workspace, report, registered)
+    with workspace.exclusive():
+        with atomic_folder(workspace.model) as folder:
+            report, decision = build(settings, checkpoint, train, test, folder)
+        draw_report(report, workspace.figures / "test_auroc.png")
+        console.print("[bold]6/6[/] register")
+        registered = register(
+            workspace, settings.inference.registered_model, checkpoint, workspace.model / "int8", report, decision
+        )
+        add_to_summary(workspace, report, registered)
     print_outcome(settings, workspace, report, decision, registered)
 
 
@@ -70,7 +73,12 @@ def card_of(checkpoint: Checkpoint, workspace: Workspace) -> Card:
             f"the checkpoint knows the findings {checkpoint.findings}, the card at {workspace.card} {card.findings}: "
             "run `python training/train.py` on this table first"
         )
-    return replace(card, delta_version=checkpoint.delta_version)
+    if card.delta_table_id != checkpoint.delta_table_id:
+        raise InputError(
+            f"{workspace.shards} was made anew since this checkpoint was trained, and what it was trained on is gone: "
+            "run `python training/train.py` on the new table"
+        )
+    return replace(card, delta_version=checkpoint.delta_version, sizes_px=[checkpoint.size_px])
 
 
 def build(settings: Settings, checkpoint: Checkpoint, train: Split, test: Split, folder: Path) -> tuple[dict, Decision]:

@@ -1,8 +1,9 @@
 """The INT8 model in the MLflow registry, with its lineage: the one owner of mlflow in this package."""
 
-import contextlib
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -43,14 +44,17 @@ class Registered:
     aliases: list[str]
 
 
-def check_run(workspace: Workspace, run_id: str) -> None:
-    """Raises InputError when the run that trained the checkpoint is not in the workspace's store; creates nothing."""
+def check_run(workspace: Workspace, run_id: str) -> str:
+    """Status of the run that trained the checkpoint, `FINISHED` where all went well; creates nothing.
+
+    Raises InputError when the run is not in the workspace's store.
+    """
     advice = "give the workspace of the training, or run `python training/train.py` again"
     if not workspace.tracking_db.exists():
         raise InputError(f"no MLflow store at {workspace.tracking_db}, the checkpoint names run {run_id}: {advice}")
     use_store(workspace)
     try:
-        mlflow.get_run(run_id)
+        return mlflow.get_run(run_id).info.status
     except MlflowException as error:
         raise InputError(f"run {run_id} of the checkpoint is not in {workspace.tracking_db}: {advice}") from error
 
@@ -64,7 +68,7 @@ def register(
     `champion` when the gate passed; the aliases move last, so that they never point at an unfinished version.
     """
     use_store(workspace)
-    with mlflow.start_run(run_id=checkpoint.run_id):
+    with reopened(checkpoint.run_id):
         mlflow.log_metrics(_metrics(report))
         for path, folder in (
             (workspace.model / "report.json", "inference"),
@@ -84,7 +88,7 @@ def register(
         )
     client = mlflow.MlflowClient()
     # mlflow announces its steps on stderr; the entry prints the outcome.
-    with contextlib.redirect_stderr(io.StringIO()):
+    with redirect_stderr(io.StringIO()):
         created = mlflow.register_model(logged.model_uri, name, tags=_tags(checkpoint, report, decision))
     client.update_registered_model(name, DESCRIPTION)
     verdict = "Passed the gate: " if decision.passed else "Refused by the gate: "
@@ -95,13 +99,26 @@ def register(
     return Registered(name, int(created.version), aliases)
 
 
+@contextmanager
+def reopened(run_id: str) -> Iterator[None]:
+    """Makes the training's run the active one; afterwards its status and duration are the training's again."""
+    training = mlflow.get_run(run_id).info
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        mlflow.MlflowClient().set_terminated(run_id, training.status, training.end_time)
+
+
 def champion_version(workspace: Workspace, name: str) -> int | None:
     """The version that `champion` points at; None where there is none."""
     use_store(workspace)
     try:
         return int(mlflow.MlflowClient().get_model_version_by_alias(name, CHAMPION).version)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def _metrics(report: dict) -> dict[str, float]:

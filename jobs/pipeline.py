@@ -3,12 +3,13 @@
     python jobs/pipeline.py                                            phantoms, conf/demo.yaml
     python jobs/pipeline.py --config conf/nih.yaml --etl.source DIR    an NIH ChestX-ray14 folder
 
-All arguments go to every stage. Ends with the AUROC table and writes <workspace>/summary.json. The first failing stage
-stops the pipeline with its own message and exit code.
+All arguments go to every stage. Ends with the AUROC table and writes <workspace>/summary.json. The first stage that
+fails stops the pipeline with its own message and exit code.
 """
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -56,17 +57,20 @@ def main() -> None:
 
 
 def run_stage(stage: str, command: list[str]) -> None:
-    """Runs a command with this Python's environment first on the PATH; raises InputError when it fails."""
+    """Runs a command with this Python's environment first on the PATH; ends with its exit code when it fails."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
         finished = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
     except FileNotFoundError as error:
         raise InputError(f"stage {stage}: no command {command[0]}: run `make setup` first") from error
     if finished.returncode:
-        raise InputError(
-            f"stage {stage} failed with exit code {finished.returncode}, its message stands above; "
-            f"the stage alone: {' '.join(command)}"
+        print(
+            f"error: stage {stage} failed with exit code {finished.returncode}, its message stands above. "
+            f"The stage alone: {shlex.join(command)}; what the machine lacks: make setup",
+            file=sys.stderr,
         )
+        # A stage that a signal ended has a negative code: as shells do, 128 and the signal.
+        sys.exit(finished.returncode if finished.returncode > 0 else 128 - finished.returncode)
 
 
 def show(console: Console, settings: Settings, workspace: Workspace) -> None:

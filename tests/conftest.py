@@ -83,6 +83,7 @@ def make_card(findings: list[str], positives: list[int], known: list[int], image
     column = image_column(SIZE_PX)
     images = images or dict.fromkeys(SPLITS, 8)
     fields = {
+        "delta_table_id": "table",
         "delta_version": 0,
         "quarantine_version": 0,
         "findings": findings,
@@ -119,6 +120,7 @@ def make_checkpoint():
         pixel_std=70.0,
         epoch=1,
         val_auroc=0.5,
+        delta_table_id="table",
         delta_version=0,
         run_id="none",
         commit="unknown",

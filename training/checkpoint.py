@@ -26,6 +26,7 @@ class Checkpoint:
     epoch: int
     val_auroc: float
     """mean over the findings with a defined AUROC"""
+    delta_table_id: str
     delta_version: int
     run_id: str
     commit: str

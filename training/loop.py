@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from conf.settings import Training
-from training.augment import random_views
+from training.augment import augment
 from training.loss import masked_bce
 from training.readers import Split, read_batches
 from training.topology import Collectives
@@ -23,8 +23,6 @@ EVALUATION_BATCH_SIZE = 64
 class Predictions:
     """What a model says about a split; rows in the order of the ranks."""
 
-    image_ids: np.ndarray
-    """(images,) str"""
     labels: np.ndarray
     """(images, findings) float32: 1, 0, NaN unknown"""
     logits: np.ndarray
@@ -62,7 +60,7 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, max_lr=settings.learning_rate, total_steps=self.steps_per_epoch * settings.epochs
         )
-        self.views = torch.Generator().manual_seed(settings.seed * 1_000_003 + topology.rank)
+        self.augmentation = torch.Generator().manual_seed(settings.seed * 1_000_003 + topology.rank)
 
     def train_epoch(self, epoch: int, bar: tqdm) -> EpochResult:
         """One pass over the training split. epoch: from 0; seeds the order of the row groups."""
@@ -76,7 +74,7 @@ class Trainer:
             batch = next(batches)
             waited += time.perf_counter() - asked
             pixels, labels = batch.pixels.to(self.device), batch.labels.to(self.device)
-            loss = masked_bce(self.stepped_model(random_views(pixels, self.views)), labels, self.pos_weight)
+            loss = masked_bce(self.stepped_model(augment(pixels, self.augmentation)), labels, self.pos_weight)
             # Gradients are averaged over the ranks: a rank with fewer images must count less.
             share = len(labels) * topology.world_size / sum(sizes[step] for sizes in self.sizes)
             self.optimizer.zero_grad()
@@ -104,13 +102,12 @@ class Trainer:
         self.ranks.average_buffers(self.model)
         self.model.eval()
         topology = self.ranks.topology
-        image_ids, labels, logits = [], [], []
+        labels, logits = [], []
         with torch.inference_mode():
             for batch in read_batches(split, EVALUATION_BATCH_SIZE, topology.rank, topology.world_size):
-                image_ids.append(batch.image_ids)
                 labels.append(batch.labels.numpy())
                 logits.append(self.model(batch.pixels.to(self.device)).cpu().numpy())
-        parts = [part for part in self.ranks.gather((image_ids, labels, logits)) if part[0]]
-        joined = [np.concatenate([array for part in parts for array in part[field]]) for field in range(3)]
+        parts = [part for part in self.ranks.gather((labels, logits)) if part[0]]
+        joined = [np.concatenate([array for part in parts for array in part[field]]) for field in range(2)]
         assert len(joined[0]) == split.rows, f"{len(joined[0])} predictions for {split.rows} images"
         return Predictions(*joined)

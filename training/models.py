@@ -4,6 +4,8 @@ The model takes the contract's pixels as they are stored. Normalisation is part 
 checkpoint and exported graph: training and serving cannot preprocess differently.
 """
 
+import copy
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torchvision.models.resnet import BasicBlock
 
 from conf.errors import InputError
 
+# Large enough for every body; how many channels come out does not depend on it.
 PROBE_PX = 96
 
 
@@ -62,6 +65,23 @@ def build_model(name: str, num_findings: int, pixel_mean: float, pixel_std: floa
         probe = body.eval()(torch.zeros(1, 3, PROBE_PX, PROBE_PX))
     model = XrayClassifier(body, probe.shape[1], num_findings, pixel_mean, pixel_std)
     return model.train()
+
+
+def check_step(model: XrayClassifier, name: str, size_px: int, num_images: int) -> None:
+    """Raises InputError where a training step of `num_images` images with side `size_px` would fail.
+
+    Small images shrink to nothing in some networks, and BatchNorm needs more than one value per channel: more than one
+    image where the feature map has one place.
+    """
+    # The meta device computes shapes and nothing else; a copy, for no weights come back from there.
+    shapes = copy.deepcopy(model).train().to("meta")
+    try:
+        shapes(torch.empty(num_images, size_px, size_px, device="meta"))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"training.model {name} fails in the smallest step of this training, {num_images} images of {size_px} x "
+            f"{size_px} pixels ({error}): choose a larger training.size_px or training.batch_size, or another model"
+        ) from error
 
 
 def _simple_cnn() -> nn.Module:

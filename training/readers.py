@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -56,6 +57,10 @@ class Split:
         """Rows that `rank` of `num_ranks` reads in an epoch."""
         return sum(self.row_groups[rank::num_ranks])
 
+    def smallest_step(self, num_ranks: int, batch_size: int) -> int:
+        """Images of the smallest step of any rank."""
+        return min(min(self.batch_sizes(rank, num_ranks, batch_size)) for rank in range(num_ranks))
+
     def batch_sizes(self, rank: int, num_ranks: int, batch_size: int) -> list[int]:
         """Images of each step of an epoch on `rank`: as many steps as on all ranks, at most batch_size images each."""
         steps = math.ceil(max(self.rows_of(r, num_ranks) for r in range(num_ranks)) / batch_size)
@@ -66,7 +71,7 @@ class Split:
 def open_split(shards: Path, card: Card, name: str, size_px: int) -> Split:
     """Lists the row groups of a split in the version that the card names; reads footers only.
 
-    Raises InputError for a size that is not stored or a split without images.
+    Raises InputError for a size that is not stored, a file that is gone or cut off, or a split without images.
     """
     if size_px not in card.sizes_px:
         raise InputError(
@@ -76,7 +81,12 @@ def open_split(shards: Path, card: Card, name: str, size_px: int) -> Split:
     files = snapshot_files(shards, card.delta_version, name)
     row_groups = []
     for file in files:
-        footer = pq.read_metadata(file)
+        try:
+            footer = pq.read_metadata(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise InputError(
+                f"{file}, part of version {card.delta_version} of {shards}, cannot be read ({error}): run the ETL again"
+            ) from error
         row_groups += [footer.row_group(index).num_rows for index in range(footer.num_row_groups)]
     if not row_groups:
         raise InputError(f"the {name} split of {shards} (version {card.delta_version}) has no images: check the lists")

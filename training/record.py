@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conf.settings import Settings
+from conf.settings import Settings, with_same_arguments
 from conf.workspace import Workspace, update_summary
 from etl.schema import Card
 from training.checkpoint import BEST, Checkpoint
@@ -38,8 +38,8 @@ class Record:
     def __enter__(self) -> "Record":
         return self
 
-    def __exit__(self, *error) -> None:
-        self.run.__exit__(*error)
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        self.run.end(error)
 
     def add_epoch(self, result: EpochResult, predictions: Predictions) -> str:
         """Tracks an epoch, keeps its checkpoint where it is the best so far, and describes it in one line."""
@@ -90,7 +90,7 @@ class Record:
             peak_memory_mb={"training_rank": round(max(peaks_mb))},
         )
         print(f"Best mean validation AUROC {self.best_auroc:.3f}: {best}")
-        print("Next: python inference/register.py (with the same --config or --workspace)")
+        print("Next: " + with_same_arguments("python inference/register.py"))
 
     def _mean(self, metric: str) -> float:
         return float(np.mean([epoch[metric] for epoch in self.epochs]))
@@ -119,6 +119,7 @@ class Record:
             pixel_std=float(self.model.pixel_std),
             epoch=len(self.epochs),
             val_auroc=self.epochs[-1]["val_auroc_mean"],
+            delta_table_id=self.card.delta_table_id,
             delta_version=self.card.delta_version,
             run_id=self.run.run_id,
             commit=self.run.commit,

@@ -18,6 +18,9 @@ from conf.workspace import Workspace
 from etl.schema import Card
 from training.topology import Topology
 
+# Without it MLflow 3's pages take the experiment for one with language models, and put training runs elsewhere.
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
@@ -44,22 +47,26 @@ def git_commit() -> str:
 
 
 class TrackedRun:
-    """One MLflow run; a context manager that ends the run as FAILED when an error leaves it."""
+    """One MLflow run, from its start to `end`."""
 
     def __init__(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology):
         """Starts the run and logs what is known before the first step."""
         use_store(workspace)
         experiment = settings.training.experiment
         if mlflow.get_experiment_by_name(experiment) is None:
-            mlflow.create_experiment(experiment, artifact_location=workspace.artifacts.as_uri())
+            mlflow.create_experiment(experiment, workspace.artifacts.as_uri(), tags=MODEL_TRAINING)
         mlflow.set_experiment(experiment)
         mlflow.set_system_metrics_sampling_interval(2)
-        run = mlflow.start_run(log_system_metrics=True)
+        training = settings.training
+        run = mlflow.start_run(
+            run_name=f"{training.model} {training.size_px} px, Delta version {card.delta_version}",
+            description="Research use only, not for clinical use.",
+            log_system_metrics=True,
+        )
         self.run_id = run.info.run_id
         self.commit = git_commit()
-        training = {f"training.{key}": value for key, value in settings.to_dict()["training"].items()}
         mlflow.log_params(
-            training
+            {f"training.{key}": value for key, value in settings.to_dict()["training"].items()}
             | {
                 "launcher": topology.launcher,
                 "backend": topology.backend,
@@ -73,14 +80,13 @@ class TrackedRun:
         mlflow.log_dict(settings.to_dict(), "settings.yaml")
         mlflow.log_artifact(str(workspace.card))
 
-    def __enter__(self) -> "TrackedRun":
-        return self
-
-    def __exit__(self, error_type, *_) -> None:
-        mlflow.end_run("FAILED" if error_type else "FINISHED")
+    def end(self, error: type[BaseException] | None) -> None:
+        """Ends the run: FINISHED without an error, KILLED when a person or a launcher stopped it, else FAILED."""
+        stopped = error is not None and not issubclass(error, Exception)
+        mlflow.end_run("KILLED" if stopped else "FAILED" if error else "FINISHED")
 
     def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
-        """Logs one value per step in a single write."""
+        """Logs one value per step, many in a write."""
         now_ms = int(time.time() * 1000)
         metrics = [Metric(name, value, now_ms, first_step + index) for index, value in enumerate(values)]
         mlflow.MlflowClient().log_batch(self.run_id, metrics=metrics)

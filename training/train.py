@@ -10,37 +10,52 @@ figures/, and one MLflow run in mlflow.db.
 """
 
 import resource
-import sys
-from contextlib import ExitStack
+import socket
+import time
+from contextlib import ExitStack, nullcontext
 
 import torch
 from tqdm import tqdm
 
-from conf.errors import EXIT_INPUT_ERROR, InputError, run_command
+from conf.errors import InputError, run_command
 from conf.settings import Settings, load_settings
 from conf.workspace import Workspace
 from etl.schema import Card, image_column
 from training.loop import Trainer
 from training.loss import positive_weights
-from training.models import build_model
-from training.readers import check_world_size, open_split
-from training.topology import Collectives, Topology
+from training.models import build_model, check_step
+from training.readers import Split, check_world_size, open_split
+from training.topology import Collectives, Topology, launched_rank
+
+# A launcher under load takes seconds to notice that rank 0 has ended.
+RANK_0_SPEAKS_FIRST_S = 10
 
 
 def main() -> None:
+    try:
+        run_rank()
+    except InputError as error:
+        rank = launched_rank()
+        if rank == 0:
+            raise
+        # Mostly all ranks find the same fault: rank 0 says it, and the launcher ends the others while they wait here.
+        # Where rank 0 is slower or finds nothing, this message is all that is seen.
+        time.sleep(RANK_0_SPEAKS_FIRST_S)
+        raise InputError(f"rank {rank} on {socket.gethostname()}: {error}") from error
+
+
+def run_rank() -> None:
+    """The whole training, as one of the ranks."""
     settings = load_settings("Trains on the shards of the last ETL.")
     topology = Topology.detect(settings.training.device)
     torch.set_num_threads(topology.cpu_threads(settings.training.threads))
-    try:
-        prepared = prepare(settings, topology)
-    except InputError:
-        # Every rank finds the same fault before any has contacted another; one message is enough.
-        if topology.is_main:
-            raise
-        sys.exit(EXIT_INPUT_ERROR)
-    ranks = Collectives(topology)
-    train(settings, ranks, *prepared)
-    ranks.close()
+    card, train_split, val_split, model = prepare(settings, topology)
+    # Rank 0 is the one that writes.
+    with Workspace.at(settings.workspace).exclusive() if topology.is_main else nullcontext():
+        ranks = Collectives(topology)
+        check_same_table(ranks, card, train_split, val_split)
+        train(settings, ranks, card, train_split, val_split, model)
+        ranks.close()
 
 
 def prepare(settings: Settings, topology: Topology):
@@ -53,6 +68,8 @@ def prepare(settings: Settings, topology: Topology):
     torch.manual_seed(training.seed)
     column = image_column(training.size_px)
     model = build_model(training.model, len(card.findings), card.pixel_mean[column], card.pixel_std[column])
+    smallest_step = train_split.smallest_step(topology.world_size, training.batch_size)
+    check_step(model, training.model, training.size_px, smallest_step)
     return card, train_split, val_split, model
 
 
@@ -64,6 +81,25 @@ def check_measurable(card: Card) -> None:
             f"no finding has both positives and negatives among the {card.images['val']} validation images, so no "
             "epoch can be chosen by AUROC: raise etl.val_fraction and run the ETL again"
         )
+
+
+def check_same_table(ranks: Collectives, card: Card, train_split: Split, val_split: Split) -> None:
+    """Raises InputError, on every rank, where two ranks read different tables.
+
+    Their plans would have different numbers of steps, and the longer one would wait for its peers for ever.
+    """
+    tables = ranks.gather((card.delta_version, train_split.row_groups, val_split.row_groups))
+
+    def described(rank: int) -> str:
+        version, train, val = tables[rank]
+        return (
+            f"rank {rank} reads version {version} (train: {sum(train)} images in {len(train)} row groups, "
+            f"val: {sum(val)} in {len(val)})"
+        )
+
+    for rank, table in enumerate(tables):
+        if table != tables[0]:
+            raise InputError(f"{described(rank)}, {described(0)}: give the ranks of all hosts the same workspace")
 
 
 def train(settings: Settings, ranks: Collectives, card: Card, train_split, val_split, model) -> None:

@@ -25,6 +25,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     ("arguments", "named"),
     [
         (["--etl.sede", "3"], "etl.sede"),
+        (["--conf", "conf/nih.yaml"], "--conf"),
         (["--etl.seed", "x"], "etl.seed"),
         (["--training.learning_rate", "fast"], "training.learning_rate"),
         (["--config", "/nowhere/at.yaml"], "/nowhere/at.yaml"),
@@ -57,6 +58,10 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys):
         (Etl, {"rows_per_file": 1}),
         (Training, {"epochs": 0}),
         (Training, {"device": "tpu"}),
+        (Training, {"learning_rate": float("inf")}),
+        (Training, {"pos_weight_max": -3.0}),
+        (Training, {"experiment": " "}),
+        (Inference, {"registered_model": "a/b"}),
         (Inference, {"num_calibration_images": 0}),
         (Inference, {"max_finding_drop": 1.5}),
         (Jobs, {"num_ranks": 0}),

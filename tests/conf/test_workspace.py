@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from conf.errors import InputError
 from conf.workspace import Workspace, atomic_folder, atomic_path, update_summary
 
 
@@ -57,3 +58,24 @@ def test_sections_of_the_summary_are_merged(tmp_path):
         "data": {"images": 3},
         "peak_memory_mb": {"etl_worker": 1, "register": 2},
     }
+
+
+def test_a_second_command_in_the_same_workspace_is_refused(tmp_path):
+    workspace = Workspace.at(str(tmp_path / "new"))
+    second = f"""
+from conf.workspace import Workspace
+with Workspace.at({str(workspace.root)!r}).exclusive():
+    pass
+"""
+    with workspace.exclusive():
+        refused = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True, check=False)
+    assert "InputError: another command works in" in refused.stderr
+    assert not workspace.root.exists(), "an empty workspace is not left behind"
+    subprocess.run([sys.executable, "-c", second], check=True)
+
+
+def test_paths_that_cannot_be_a_workspace_are_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "a#b", tmp_path / "a%20b"):
+        with pytest.raises(InputError, match=path.name):
+            Workspace.at(str(path))

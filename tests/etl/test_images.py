@@ -1,4 +1,5 @@
 import struct
+import tracemalloc
 import zlib
 
 import cv2
@@ -8,10 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-from etl.images import BadImage, decode_grey, to_square
+from etl.images import MAX_SIDE_PX, BadImage, decode_grey, to_square
 from tests.conftest import png
 
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY = st_np.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def raw_png(width, height, depth, colour, stream: bytes, *, interlaced=0, before=b"", cut=None) -> bytes:
+    """A PNG of these filtered rows; `before` are chunks ahead of the pixels, `cut` bytes each go into an IDAT."""
+    packed = zlib.compress(stream)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+    cut = cut or len(packed)
+    pixels = b"".join(chunk(b"IDAT", packed[start : start + cut]) for start in range(0, len(packed), cut))
+    return SIGNATURE + header + before + pixels + chunk(b"IEND", b"")
 
 
 @given(GREY)
@@ -27,15 +42,55 @@ def test_rgba_with_equal_channels_is_the_same_grey(image):
 
 def test_sixteen_bits_are_scaled_over_their_full_range():
     image = np.array([[0, 257, 65535, 32768, 128, 129]], dtype=np.uint16)
-    assert decode_grey(png(image)).tolist() == [[0, 1, 255, 128, 0, 1]]
+    for kind in (image, np.dstack([image] * 3)):
+        assert decode_grey(png(kind)).tolist() == [[0, 1, 255, 128, 0, 1]]
 
 
 def test_a_palette_becomes_luminance():
-    header = struct.pack(">IIBBBBB", 2, 1, 8, 3, 0, 0, 0)
-    pixels = zlib.compress(b"\x00\x00\x01")
-    chunks = [(b"IHDR", header), (b"PLTE", b"\xff\x00\x00\x07\x07\x07"), (b"IDAT", pixels), (b"IEND", b"")]
-    body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
-    assert decode_grey(b"\x89PNG\r\n\x1a\n" + body).tolist() == [[76, 7]]
+    palette = chunk(b"PLTE", b"\xff\x00\x00\x07\x07\x07")
+    assert decode_grey(raw_png(2, 1, 8, 3, b"\x00\x00\x01", before=palette)).tolist() == [[76, 7]]
+
+
+# Bits of a pixel for every combination of colour type and bit depth (PNG 1.2, section 4.1.1).
+LEGAL = {(0, 1): 1, (0, 2): 2, (0, 4): 4, (0, 8): 8, (0, 16): 16, (2, 8): 24, (2, 16): 48, (3, 1): 1, (3, 2): 2}
+LEGAL |= {(3, 4): 4, (3, 8): 8, (4, 8): 16, (4, 16): 32, (6, 8): 32, (6, 16): 64}
+
+
+@pytest.mark.parametrize(("kind", "bits"), LEGAL.items())
+@given(width=st.integers(1, 20), height=st.integers(1, 20), interlaced=st.integers(0, 1), cut=st.integers(1, 50))
+def test_every_legal_png_is_accepted_and_no_surplus_or_lack_of_pixels(kind, bits, width, height, interlaced, cut):
+    colour, depth = kind
+    # Adam7 as nested slices of the image, independently of the arithmetic under test.
+    pixel = np.empty((height, width))
+    passes = [pixel]
+    if interlaced:
+        passes = [pixel[::8, ::8], pixel[::8, 4::8], pixel[4::8, ::4], pixel[::4, 2::4], pixel[2::4, ::2]]
+        passes += [pixel[::2, 1::2], pixel[1::2]]
+    stream = b"".join(bytes(1 + -(-part.shape[1] * bits // 8)) * len(part) for part in passes if part.size)
+    palette = chunk(b"PLTE", b"\x05\x05\x05") if colour == 3 else b""
+    made = {"interlaced": interlaced, "before": palette, "cut": cut}
+    image = decode_grey(raw_png(width, height, depth, colour, stream, **made))
+    assert np.array_equal(image, np.full((height, width), 5 if colour == 3 else 0))
+    with pytest.raises(BadImage, match="too few"):
+        decode_grey(raw_png(width, height, depth, colour, stream[:-1], **made))
+    if kind != (0, 8):  # kornia-rs stops reading after the last row
+        with pytest.raises(BadImage, match="surplus"):
+            decode_grey(raw_png(width, height, depth, colour, stream + b"\x00", **made))
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_a_bomb_is_not_inflated(interlaced):
+    bomb = raw_png(1, 1, 8, 2, bytes(100_000_000), interlaced=interlaced)
+    tracemalloc.start()
+    with pytest.raises(BadImage, match="surplus"):
+        decode_grey(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_the_longest_side_that_is_read_gives_a_square():
+    image = decode_grey(png(np.full((1, MAX_SIDE_PX), 9, np.uint8)))
+    assert to_square(image, 32).shape == (32, 32)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -64,12 +119,15 @@ def test_no_flipped_bit_changes_pixels_unnoticed(position, bit):
     [
         (b"", "empty"),
         (b"this is text", "not a PNG"),
-        (b"\x89PNG\r\n\x1a\n", "truncated"),
-        (
-            b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", 60_000, 60_000) + b"\x08\x00\x00\x00\x00abcd",
-            "large",
-        ),
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", 0, 5) + b"\x08\x00\x00\x00\x00abcd", "no pixels"),
+        (SIGNATURE, "truncated"),
+        (raw_png(60_000, 60_000, 8, 0, b""), "too large: 60000x60000"),
+        # Few pixels, but 4 TB as a square.
+        (raw_png(2_000_000, 1, 8, 0, bytes(2_000_001)), "too large: 2000000x1"),
+        (raw_png(1, 2_000_000, 8, 0, bytes(4_000_000)), "too large: 1x2000000"),
+        (raw_png(0, 5, 8, 0, b""), "no pixels"),
+        (raw_png(1, 1, 200, 0, bytes(26)), "no PNG has bit depth 200"),
+        (raw_png(1, 1, 8, 5, bytes(4)), "no PNG has .*colour type 5"),
+        (raw_png(2, 2, 8, 2, bytes(15), interlaced=2), "cannot be decoded"),
     ],
 )
 def test_what_is_no_image_says_why(content, reason):
@@ -80,8 +138,7 @@ def test_what_is_no_image_says_why(content, reason):
 def test_a_colour_profile_prints_nothing(capfd):
     rgba = png(np.zeros((4, 4, 4), np.uint8))
     profile = b"ICC Profile\x00\x00" + zlib.compress(b"x" * 200)
-    chunk = struct.pack(">I", len(profile)) + b"iCCP" + profile + struct.pack(">I", zlib.crc32(b"iCCP" + profile))
-    decode_grey(rgba[:33] + chunk + rgba[33:])
+    decode_grey(rgba[:33] + chunk(b"iCCP", profile) + rgba[33:])
     assert capfd.readouterr().err == ""
 
 

@@ -64,13 +64,99 @@ def test_byte_order_mark_and_windows_lines_are_read(nih_folder):
 
 def test_odd_values_are_unknown(nih_folder):
     nih_folder.rows[0][2:7] = ["", "1", "413", "x", "LL"]
-    nih_folder.rows[1][4] = "060Y"
     nih_folder.write_lists()
-    first, second = read_manifest(nih_folder.root, SETTINGS).images.iloc[:2].itertuples()
+    first = read_manifest(nih_folder.root, SETTINGS).images.iloc[0]
     assert first.age_years is pd.NA
     assert first.sex is None
-    assert first.view is None
-    assert second.age_years == 60
+    assert first["view"] is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "age_years"),
+    [
+        ("060Y", 60),
+        ("060", 60),
+        ("58.0", 58),
+        ("018M", 1.5),
+        ("003D", 3 / 365.25),
+        ("026W", 182 / 365.25),
+        ("413Y", None),
+    ]
+    + [("413D", 413 / 365.25), ("", None), ("Y", None), ("12X", None), ("-3", None)],
+)
+def test_ages_have_units_in_the_first_release(nih_folder, cell, age_years):
+    nih_folder.rows[0][4] = cell
+    nih_folder.write_lists()
+    read = read_manifest(nih_folder.root, SETTINGS).images.age_years[0]
+    if age_years is None:
+        assert read is pd.NA
+    else:
+        assert read == pytest.approx(age_years)
+
+
+@pytest.mark.parametrize("comma_in_header", ["", ","])
+@pytest.mark.filterwarnings("error")
+def test_the_first_release_is_read(nih_folder, comma_in_header):
+    # Its rows end with a comma more than v2020's, and in some copies so does its header.
+    expected = read_manifest(nih_folder.root, SETTINGS).images
+    path = nih_folder.root / "Data_Entry_2017_v2020.csv"
+    header, *rows = path.read_text().splitlines()
+    lines = [header + comma_in_header, *(row.replace(",58,", ",058Y,") + "," for row in rows)]
+    path.unlink()
+    (nih_folder.root / "Data_Entry_2017.csv").write_text("\n".join(lines))
+    pd.testing.assert_frame_equal(read_manifest(nih_folder.root, SETTINGS).images, expected)
+
+
+def test_one_patient_is_one_patient_however_his_number_is_written(nih_folder):
+    for row, patient in zip(nih_folder.rows, ["1", " 00000001", "2 ", "02", "P03", "P3", "000", "0"], strict=False):
+        row[3] = patient
+    nih_folder.write_lists()
+    patients = read_manifest(nih_folder.root, SETTINGS).images.patient_id
+    assert patients[:8].tolist() == ["1", "1", "2", "2", "P03", "P3", "0", "0"]
+
+
+def test_blanks_around_an_image_name_are_no_part_of_it(nih_folder):
+    nih_folder.rows[0][0] = " 00000001_000.png "
+    nih_folder.write_lists()
+    manifest = read_manifest(nih_folder.root, SETTINGS)
+    assert (manifest.absent, manifest.images.split.isna().sum()) == (0, 0)
+    nih_folder.rows.append(["00000001_000.png", *nih_folder.rows[0][1:]])
+    nih_folder.write_lists()
+    with pytest.raises(InputError, match=r"names 1 images twice, such as 00000001_000.png"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "No columns"),
+        (b"\xff\xfeI\x00m\x00", "utf-8"),
+        (b'Image Index,Finding Labels,Patient ID\n"a.png,Mass,1\n', "EOF inside string"),
+    ],
+)
+def test_a_label_file_that_is_no_table(nih_folder, content, fault):
+    (nih_folder.root / "Data_Entry_2017_v2020.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"Data_Entry_2017_v2020.csv is no .*{fault}.*: download it again"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_a_row_without_a_patient_is_named_with_its_line(nih_folder):
+    nih_folder.rows[6][3] = " "
+    nih_folder.write_lists()
+    with pytest.raises(InputError, match=r"Data_Entry_2017_v2020.csv line 8: no patient"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+@pytest.mark.parametrize("pattern", ["/abs", "", ".", "images**"])
+def test_a_folder_pattern_that_is_none(nih_folder, pattern):
+    with pytest.raises(InputError, match=r"etl.image_folders holds '.*expected .*below the source"):
+        read_manifest(nih_folder.root, Etl(image_folders=[pattern]))
+
+
+def test_a_folder_that_two_patterns_reach_counts_once_and_files_count_not(nih_folder):
+    (nih_folder.root / "images_001.tar.gz").touch()
+    manifest = read_manifest(nih_folder.root, Etl(image_folders=["images*", "*", "images"]))
+    assert len(manifest.images) == 48
 
 
 def test_no_folder(tmp_path):

@@ -1,8 +1,10 @@
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.split import assign_official, find_leaks
+from conf.errors import InputError
+from etl.split import assign_official, find_leaks, read_list
 
 PATIENTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), unique=True, min_size=1, max_size=80)
 
@@ -38,3 +40,15 @@ def test_the_fraction_of_the_patients_validates():
 def test_a_leak_is_found():
     rows = pd.DataFrame({"patient_id": ["1", "1", "2", "2"], "split": ["train", "train", "val", "test"]})
     assert find_leaks(rows) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [(None, "no split list at .*test_list.txt"), (b"a.png\n\xff\xfe", "test_list.txt is no UTF-8 text")],
+)
+def test_a_list_that_cannot_be_read_is_named(tmp_path, content, fault):
+    path = tmp_path / "test_list.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=fault):
+        read_list(path)

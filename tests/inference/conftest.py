@@ -68,6 +68,7 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
     write_deltalake(workspace.shards, pa.concat_tables(tables), partition_by=["split"])
     column = f"image_{SIZE_PX}"
     card = Card(
+        delta_table_id="table",
         delta_version=0,
         quarantine_version=0,
         findings=FINDINGS,
@@ -127,6 +128,7 @@ def workspace(tmp_path_factory) -> Workspace:
         pixel_std=card.pixel_std[f"image_{SIZE_PX}"],
         epoch=6,
         val_auroc=0.9,
+        delta_table_id="table",
         delta_version=0,
         run_id=start_and_end_run(workspace),
         commit="0123abc",

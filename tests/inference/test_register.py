@@ -13,6 +13,7 @@ import pytest
 
 import inference
 from conf.workspace import Workspace
+from inference.registry import reopened
 from training.checkpoint import BEST, Checkpoint
 from training.tracking import use_store
 
@@ -114,6 +115,16 @@ def test_run_of_the_training_got_metrics_report_and_figure(first, client, checkp
     assert paths == {"inference/report.json", "figures/test_auroc.png"}
 
 
+def test_a_training_that_failed_stays_failed(first, client):
+    run_id = client.create_run(client.get_experiment_by_name("test").experiment_id).info.run_id
+    client.set_terminated(run_id, "FAILED", end_time=1000)
+    with pytest.raises(ZeroDivisionError), reopened(run_id):
+        mlflow.log_metric("late", 1)
+        raise ZeroDivisionError
+    run = client.get_run(run_id)
+    assert (run.info.status, run.info.end_time, run.data.metrics) == ("FAILED", 1000, {"late": 1})
+
+
 def test_version_carries_lineage_gate_and_intended_use(first, client, checkpoint):
     version = client.get_model_version("chexscale", "1")
     assert version.run_id == version.tags["run_id"] == checkpoint.run_id
@@ -185,6 +196,11 @@ def _other_vocabulary(root: Path) -> None:
     (root / "card.json").write_text(json.dumps(card | {"findings": ["Mass", "Nodule", "Hernia"]}))
 
 
+def _table_made_anew(root: Path) -> None:
+    card = json.loads((root / "card.json").read_text())
+    (root / "card.json").write_text(json.dumps(card | {"delta_table_id": "another"}))
+
+
 def _other_run(root: Path) -> None:
     path = root / "checkpoints" / BEST
     Checkpoint(**{**vars(Checkpoint.load(path)), "run_id": "0" * 32}).save(path)
@@ -198,6 +214,7 @@ def _other_run(root: Path) -> None:
         (_without("card.json"), "no dataset card"),
         (_without("mlflow.db"), "no MLflow store"),
         (_other_vocabulary, "Hernia"),
+        (_table_made_anew, "made anew since this checkpoint"),
         (_other_run, "run " + "0" * 32),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conf.workspace import Workspace
+from jobs.pipeline import run_stage
 from training.tracking import use_store
 
 PROJECT = Path(__file__).parents[2]
@@ -71,3 +72,11 @@ def test_a_wrong_setting_ends_before_any_stage(tmp_path):
     assert finished.returncode == 2
     assert "etl.sise" in finished.stderr
     assert not (tmp_path / "workspace").exists()
+
+
+@pytest.mark.parametrize(("stage", "code"), [("exit 3", 3), ("kill -9 $$", 137)])
+def test_it_ends_with_the_code_of_the_stage(stage, code, capfd):
+    with pytest.raises(SystemExit) as ended:
+        run_stage("training", ["sh", "-c", stage])
+    assert ended.value.code == code
+    assert "stage training failed" in capfd.readouterr().err

@@ -4,7 +4,7 @@ import torchvision
 from torch import nn
 
 from conf.errors import InputError
-from training.models import XrayClassifier, build_model
+from training.models import XrayClassifier, build_model, check_step
 
 SIDE = 64
 PIXELS = torch.randint(0, 256, (2, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -59,3 +59,20 @@ def test_normalisation_makes_the_training_pixels_standard():
 def test_a_name_without_a_convolutional_map_is_refused(name):
     with pytest.raises(InputError, match=r"training\.model"):
         build_model(name, 3, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "size_px", "num_images"), [("alexnet", 32, 8), ("inception_v3", 64, 8), ("resnet18", 32, 1)]
+)
+def test_a_step_that_would_fail_is_refused(name, size_px, num_images):
+    model = build_model(name, 3, 0, 1)
+    with pytest.raises(InputError, match=rf"{name} .* {num_images} images of {size_px} x {size_px} pixels .*: choose"):
+        check_step(model, name, size_px, num_images)
+
+
+@pytest.mark.parametrize(("size_px", "num_images"), [(32, 2), (64, 1)])
+def test_checking_a_step_leaves_the_model_as_it_was(size_px, num_images):
+    model = build_model("resnet18", 3, 0, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_step(model, "resnet18", size_px, num_images)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -1,8 +1,13 @@
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from deltalake import WriterProperties, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +45,50 @@ def test_every_row_is_read_once_by_one_rank(small_table, num_ranks, batch_size, 
     assert sorted(seen) == sorted(name for name, row in rows.items() if row["split"] == "train")
 
 
+@pytest.fixture(scope="module")
+def table_of_several_files(small_table, tmp_path_factory):
+    """The training rows of the small table in four files, most with a last row group of less than 5 rows."""
+    workspace, card, _ = small_table
+    (file,) = open_split(workspace.shards, card, "train", SIZE_PX).files
+    stored = pq.ParquetFile(file).read()
+    stored = stored.append_column("split", pa.array(["train"] * len(stored)))
+    shards, start = tmp_path_factory.mktemp("several files") / "shards", 0
+    for rows in (7, 12, 21, 13):
+        properties = WriterProperties(max_row_group_size=5)
+        part = stored.slice(start, rows)
+        write_deltalake(shards, part, mode="append", partition_by=["split"], writer_properties=properties)
+        start += rows
+    return shards, replace(card, delta_version=3), stored["image_id"].to_pylist()
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_the_plan_holds_over_several_files(table_of_several_files, num_ranks, seed):
+    shards, card, image_ids = table_of_several_files
+    split = open_split(shards, card, "train", SIZE_PX)
+    assert len(split.files) == 4
+    assert sorted(split.row_groups) == [1, 2, 2, 3] + [5] * 9
+    seen = []
+    for rank in range(num_ranks):
+        batches = [batch.image_ids for batch in read_batches(split, 4, rank, num_ranks, seed)]
+        assert [len(batch) for batch in batches] == split.batch_sizes(rank, num_ranks, 4)
+        seen += [str(image_id) for batch in batches for image_id in batch]
+    assert sorted(seen) == sorted(image_ids)
+
+
+def test_a_file_that_is_gone_or_cut_off_is_named(table_of_several_files, tmp_path):
+    shards, card, _ = table_of_several_files
+    shutil.copytree(shards, tmp_path / "shards")
+    file = Path(open_split(tmp_path / "shards", card, "train", SIZE_PX).files[1])
+    message = rf"{file.name}, part of version 3 of .*shards, cannot be read .*: run the ETL again"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match=message):
+        open_split(tmp_path / "shards", card, "train", SIZE_PX)
+    file.unlink()
+    with pytest.raises(InputError, match=message):
+        open_split(tmp_path / "shards", card, "train", SIZE_PX)
+
+
 def test_a_seed_repeats_its_order_and_another_changes_it(small_table):
     workspace, card, _ = small_table
     split = open_split(workspace.shards, card, "train", SIZE_PX)
@@ -71,6 +120,11 @@ def test_a_size_that_is_not_stored(small_table):
     workspace, card, _ = small_table
     with pytest.raises(InputError, match=r"training.size_px is 999, .* holds \[32\]"):
         open_split(workspace.shards, card, "train", 999)
+
+
+def test_the_smallest_step_is_that_of_the_rank_with_the_fewest_rows():
+    assert Split("train", [], [16, 3], SIZE_PX).smallest_step(2, 8) == 1
+    assert Split("train", [], [16, 3], SIZE_PX).smallest_step(1, 8) == 6
 
 
 def test_more_ranks_than_row_groups():

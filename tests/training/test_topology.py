@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from conf.errors import InputError
-from training.topology import Collectives, Topology
+from training.topology import Collectives, Topology, launched_rank
 
 HOROVOD = {"HOROVOD_RANK": "5", "HOROVOD_SIZE": "8", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "4"}
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
@@ -24,9 +24,14 @@ def test_torchrun_is_recognised():
     assert (topology.launcher, topology.backend, topology.rank, topology.world_size) == ("torchrun", "gloo", 2, 4)
 
 
-@pytest.mark.parametrize("environ", [HOROVOD, TORCHRUN])
-def test_hpu_talks_hccl_under_either_launcher(environ):
-    assert Topology.detect("hpu", environ).backend == "hccl"
+@pytest.mark.parametrize("launcher", ["horovodrun", "torchrun"])
+def test_hpu_talks_hccl_under_either_launcher(launcher):
+    assert Topology(launcher, 2, 4, 0, 2, "hpu").backend == "hccl"
+
+
+def test_hpu_without_gaudis_software_is_refused():
+    with pytest.raises(InputError, match=r"training.device is hpu and habana_frameworks is not installed: choose"):
+        Topology.detect("hpu", {})
 
 
 def test_cuda_talks_nccl_under_torchrun():
@@ -37,6 +42,80 @@ def test_cuda_talks_nccl_under_torchrun():
 def test_cuda_without_a_gpu_is_refused():
     with pytest.raises(InputError, match="sees no GPU"):
         Topology.detect("cuda", {})
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Lets torch see that many GPUs, and Horovod be built for them or not."""
+
+    def pretend(number: int, horovod_built: bool = True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: number > 0)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: number)
+        monkeypatch.setattr("horovod.torch.cuda_built", lambda: horovod_built)
+
+    return pretend
+
+
+RANK_0 = {"HOROVOD_RANK": "0", "HOROVOD_LOCAL_RANK": "0"}
+
+
+def test_auto_takes_a_gpu_per_rank(gpus, capsys):
+    gpus(4)
+    assert Topology.detect("auto", {}).device == "cuda"
+    assert Topology.detect("auto", {**HOROVOD, **RANK_0}).device == "cuda"
+    assert Topology.detect("auto", TORCHRUN).device == "cuda"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "horovod_built", "reason"),
+    [
+        (3, True, "4 ranks, GPUs: 3; start one rank per GPU"),
+        (4, False, "rebuild it with `HOROVOD_GPU_OPERATIONS=NCCL make setup`, or start with torchrun"),
+    ],
+)
+def test_auto_leaves_gpus_that_the_ranks_cannot_use_and_rank_0_says_so(gpus, capsys, number, horovod_built, reason):
+    gpus(number, horovod_built)
+    assert Topology.detect("auto", HOROVOD).device == "cpu"
+    assert capsys.readouterr().out == ""
+    assert Topology.detect("auto", {**HOROVOD, **RANK_0}).device == "cpu"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert reason in said
+    with pytest.raises(InputError, match=f"training.device is cuda and .*{reason}"):
+        Topology.detect("cuda", HOROVOD)
+
+
+def test_auto_without_a_gpu_says_nothing(gpus, capsys):
+    gpus(0)
+    assert Topology.detect("auto", {}).device == "cpu"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "environ", [{"SLURM_STEP_NUM_TASKS": "8"}, {"OMPI_COMM_WORLD_SIZE": "8"}, {"PMI_SIZE": "8", "PMI_RANK": "0"}]
+)
+def test_processes_of_an_unknown_launcher_are_refused(environ):
+    with pytest.raises(InputError, match=r"started 8 processes that cannot find each other: use `horovodrun -np 8 "):
+        Topology.detect("cpu", environ)
+    assert Topology.detect("cpu", {**environ, **TORCHRUN}).launcher == "torchrun"
+
+
+def test_one_process_of_a_cluster_job_is_alone():
+    assert Topology.detect("cpu", {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "PMI_SIZE": "1"}).launcher == "none"
+
+
+@pytest.mark.parametrize(("complete", "missing"), [(HOROVOD, "HOROVOD_LOCAL_SIZE"), (TORCHRUN, "LOCAL_RANK")])
+def test_an_incomplete_set_of_variables_is_refused(complete, missing):
+    environ = {name: value for name, value in complete.items() if name != missing}
+    with pytest.raises(InputError, match=rf"lacks {missing}, of which (horovodrun|torchrun) sets all: start with"):
+        Topology.detect("cpu", environ)
+
+
+def test_the_rank_is_known_where_the_rest_is_not():
+    assert launched_rank({}) == 0
+    assert launched_rank(TORCHRUN) == 2
+    assert launched_rank({"HOROVOD_RANK": "3"}) == 3
 
 
 @pytest.mark.parametrize(

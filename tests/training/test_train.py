@@ -1,7 +1,9 @@
 """The stage as people type it, under each launcher, on a small table."""
 
 import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,14 @@ import mlflow
 import pytest
 import torch
 
+from conf.errors import InputError, run_command
+from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX, write_small_table
 from training.checkpoint import BEST, Checkpoint
+from training.topology import Topology
 from training.tracking import use_store
+from training.train import RANK_0_SPEAKS_FIRST_S, main, prepare
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -101,10 +107,47 @@ def test_training_before_the_etl_says_what_to_run(tmp_path):
     assert not (tmp_path / "empty").exists()
 
 
+def test_a_rank_that_no_other_speaks_for_says_its_fault_itself(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py", "--workspace", str(tmp_path / "empty")])
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    for name, value in {"RANK": 1, "SIZE": 2, "LOCAL_RANK": 1, "LOCAL_SIZE": 2}.items():
+        monkeypatch.setenv(f"HOROVOD_{name}", str(value))
+    with pytest.raises(SystemExit, match="2"):
+        run_command(main)
+    assert capsys.readouterr().err.startswith(f"error: rank 1 on {socket.gethostname()}: no dataset card at {tmp_path}")
+    assert waited == [RANK_0_SPEAKS_FIRST_S]
+
+
+@pytest.mark.parametrize("changes", [{"model": "alexnet"}, {"model": "resnet18", "batch_size": 1}])
+def test_a_model_that_fails_on_these_images_is_refused_before_a_run_is_started(small_table, changes):
+    workspace, *_ = small_table
+    settings = Settings(str(workspace.root), training=Training(**{"size_px": SIZE_PX, **changes}))
+    with pytest.raises(InputError, match=f"{changes['model']} fails in the smallest step"):
+        prepare(settings, Topology.detect("cpu", {}))
+
+
 @pytest.mark.slow
-def test_more_ranks_than_row_groups_end_with_one_message(tmp_path):
+def test_a_rank_with_another_table_stops_all(tmp_path):
+    workspace, *_ = write_small_table(tmp_path / "0", rows_per_row_group=5)
+    write_small_table(tmp_path / "1", rows_per_row_group=9)
+    own = f'exec "$@" --workspace {tmp_path}/$HOROVOD_RANK --training.model simple_cnn --training.size_px {SIZE_PX}'
+    command = [*LAUNCHERS["horovodrun"][:-1], "sh", "-c", own, "sh", BIN / "python", "training/train.py"]
+    finished = subprocess.run([str(w) for w in command], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    said = finished.stdout + finished.stderr
+    assert finished.returncode != 0
+    differ = (
+        r"error: rank 1 reads version 0 \(train: 53 images in 6 row groups, .* rank 0 .* in 11 row groups, .*workspace"
+    )
+    assert re.search(differ, said), said
+    assert "InputError" not in said, "a message, not a traceback; horovodrun adds its own"
+    assert not workspace.tracking_db.exists()
+
+
+@pytest.mark.slow
+def test_more_ranks_than_row_groups_end_with_rank_0s_message(tmp_path):
     workspace, *_ = write_small_table(tmp_path, rows_per_row_group=1000)
     finished = train(workspace, "horovodrun")
     assert finished.returncode != 0
-    assert (finished.stdout + finished.stderr).count("2 ranks and 1 row groups in the train split") == 1
+    assert "error: 2 ranks and 1 row groups in the train split" in finished.stdout + finished.stderr
     assert not workspace.tracking_db.exists()
