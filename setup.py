@@ -8,7 +8,15 @@ from setuptools import find_packages, setup
 
 CORE = ["jsonargparse[signatures]", "numpy<2", "pandas<3", "pyarrow==14.0.2", "pyyaml", "rich", "tqdm", "psutil"]
 EXTRAS = {
-    "etl": ["pyspark==4.0.5", "delta-spark==4.4.0", "deltalake", "kornia-rs", "opencv-python-headless", "matplotlib"],
+    "etl": [
+        "pyspark==4.0.5",
+        "delta-spark==4.4.0",
+        "deltalake",
+        "kornia-rs",
+        "opencv-python-headless",
+        "pillow",
+        "matplotlib",
+    ],
     "training": [
         "torch==2.15.0",
         "torchvision==0.29.2",

@@ -15,6 +15,8 @@ import jsonargparse
 from conf.errors import InputError
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
+FORMATS = ("nih", "chexpert", "csv")
+UNCERTAIN = ("unknown", "zero", "one")
 DEVICES = ("auto", "cpu", "cuda", "hpu")
 
 
@@ -43,17 +45,52 @@ class Phantoms:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Which column of a table holds what, for etl.format csv; an empty name: the table has none."""
+
+    label_file: str = "labels.csv"
+    """the table, below the source"""
+    image: str = "image"
+    """paths of the images below the source"""
+    patient: str = "patient"
+    """empty: every image is of another patient"""
+    findings: list[str] = field(default_factory=list)
+    """cells 1, 0, -1 uncertain or empty; none named: all columns without another role"""
+    split: str = ""
+    """train, val or test; empty: by a hash of the patient"""
+    follow_up: str = ""
+    """number of the study of this patient, from 0"""
+    age: str = ""
+    """years, or with a unit as in 018M"""
+    sex: str = ""
+    """F or M, or words that begin so"""
+    view: str = ""
+    """PA, AP or LATERAL"""
+
+    def __post_init__(self):
+        _require(self.image, "etl.columns.image", self.image, "the name of a column")
+
+
+@dataclass(frozen=True)
 class Etl:
     """Images and label file to Delta tables: etl/preprocess.py."""
 
     source: str = "phantoms"
-    """folder in the NIH ChestX-ray14 layout, or `phantoms`: generated into the workspace where missing"""
+    """folder in the layout of etl.format, or `phantoms`: generated into the workspace where missing"""
+    format: str = "nih"
+    """`nih` (ChestX-ray14), `chexpert`, or `csv`: any table, described by etl.columns"""
+    columns: Columns = field(default_factory=Columns)
+    """of the table, for etl.format csv"""
+    uncertain: str = "unknown"
+    """what a label of -1 becomes: `unknown`, `zero` or `one`"""
     image_folders: list[str] = field(default_factory=lambda: ["images", "images_*/images"])
-    """folders below the source that hold the images, glob patterns"""
+    """folders below the source that hold the images, glob patterns; for etl.format nih"""
     sizes_px: list[int] = field(default_factory=lambda: [256, 512])
     """sides of the stored squares, pixels; one binary column each"""
     val_fraction: float = 0.125
     """share of the train_val patients that validate, 0..1 (0.125 of NIH's 28,008 gives the 70:10 of CheXNet)"""
+    test_fraction: float = 0.2
+    """share of all patients that test, 0..1, where the source has no official test set"""
     seed: int = 0
     """of the validation patients and the order of the rows"""
     rows_per_row_group: int = 128
@@ -64,6 +101,9 @@ class Etl:
     """share of bad images above which the job fails and the table keeps its old version, 0..1"""
 
     def __post_init__(self):
+        _require(self.format in FORMATS, "etl.format", self.format, f"one of {', '.join(FORMATS)}")
+        _require(self.uncertain in UNCERTAIN, "etl.uncertain", self.uncertain, f"one of {', '.join(UNCERTAIN)}")
+        _require(0 < self.test_fraction < 1, "etl.test_fraction", self.test_fraction, "a share between 0 and 1")
         sizes = self.sizes_px
         _require(sizes and len(set(sizes)) == len(sizes), "etl.sizes_px", sizes, "one or more different sides")
         _require(all(32 <= size <= 4096 for size in sizes), "etl.sizes_px", sizes, "sides of 32 to 4096 pixels")

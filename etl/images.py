@@ -1,12 +1,17 @@
 """File bytes to grey squares: pure functions, the same for the table and for every served image."""
 
+import io
 import struct
+import warnings
 import zlib
 
 import cv2
 import kornia_rs
 import numpy as np
+from PIL import Image
 
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # A radiograph's sides have at most some 5,000 pixels; far longer ones are damaged files or decompression bombs. Of the
 # longer side, because that is the side of the padded square.
@@ -30,13 +35,15 @@ class BadImage(ValueError):
 
 
 def decode_grey(content: bytes) -> np.ndarray:
-    """PNG bytes to (height, width) uint8 grey.
+    """Bytes of a PNG, JPEG or TIFF to (height, width) uint8 grey.
 
     8-bit grey is decoded by kornia-rs (twice as fast as cv2 and bit-equal); all else, and what kornia-rs refuses, by
     cv2 after a strict check, because cv2 fills damaged files with black. Colour becomes luminance (ITU-R BT.601), alpha
     is dropped, 16 bits are scaled to 8 over their full range (PNG 1.2, section 2.1).
-    Raises BadImage for anything that is not a whole PNG.
+    Raises BadImage for anything that is not a whole image of these formats.
     """
+    if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)):
+        return _decode_other(content)
     width, height, bit_depth, colour_type, interlaced = _read_header(content)
     if bit_depth == 8 and colour_type == PNG_GREY:
         try:
@@ -51,7 +58,7 @@ def decode_grey(content: bytes) -> np.ndarray:
         code = cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY
         image = cv2.cvtColor(image, code)
     if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        image = _to_8_bits(image)
     return image
 
 
@@ -73,12 +80,37 @@ def to_square(image: np.ndarray, size_px: int) -> np.ndarray:
     return cv2.resize(image, (size_px, size_px), interpolation=interpolation)
 
 
+def _decode_other(content: bytes) -> np.ndarray:
+    """JPEG or TIFF by Pillow, which refuses truncated files where cv2 fills them with grey."""
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(content), formats=("JPEG", "TIFF")) as film,
+        ):
+            if max(film.size) > MAX_SIDE_PX:
+                raise BadImage(f"too large: {film.width}x{film.height} pixels, limit {MAX_SIDE_PX} a side")
+            if film.mode.startswith("I;16"):
+                return _to_8_bits(np.asarray(film, np.uint16))
+            if film.mode in ("I", "F"):
+                raise BadImage(f"pixels of 32 bits (mode {film.mode}), expected 8 or 16")
+            return np.array(film.convert("L"))
+    except BadImage:
+        raise
+    # Pillow's decoders raise many kinds of errors on damaged files.
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error) as error:
+        raise BadImage(f"damaged JPEG or TIFF: {error}") from error
+
+
+def _to_8_bits(image: np.ndarray) -> np.ndarray:
+    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def _read_header(content: bytes) -> tuple[int, int, int, int, bool]:
     """Width, height, bit depth, colour type and whether interlaced, of a PNG (PNG 1.2, section 4.1.1)."""
     if not content:
         raise BadImage("empty file")
     if not content.startswith(PNG_SIGNATURE):
-        raise BadImage(f"not a PNG: starts with {content[:8]!r}")
+        raise BadImage(f"no PNG, JPEG or TIFF: starts with {content[:8]!r}")
     if len(content) < 33 or content[12:16] != b"IHDR":
         raise BadImage("truncated PNG: no header")
     width, height, bit_depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])

@@ -16,11 +16,11 @@ from rich.table import Table
 from conf.errors import run_command
 from conf.settings import Settings, load_settings, with_same_arguments
 from conf.workspace import Workspace, update_summary
-from etl.nih import read_manifest
 from etl.phantoms import generate_phantoms
 from etl.publish import publish
 from etl.schema import SPLITS, Card
 from etl.shards import start_spark
+from etl.sources import read_manifest
 
 
 def main() -> None:

@@ -10,17 +10,10 @@ from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.card import describe_pixels, describe_splits
-from etl.nih import Manifest
-from etl.schema import NIH_FINDINGS, Card
-from etl.shards import (
-    SparkSession,
-    describe_rows,
-    latest_version,
-    restored_on_error,
-    write_quarantine,
-    write_shards,
-)
-from etl.table import table_id
+from etl.manifest import Manifest
+from etl.schema import Card
+from etl.shards import SparkSession, restored_on_error, write_shards
+from etl.table import latest_version, read_rows, table_id, write_quarantine
 
 
 def publish(
@@ -38,21 +31,21 @@ def publish(
         bad = pd.concat(
             [
                 pd.DataFrame(observed["bad"], columns=["image_id", "path", "reason"]),
-                manifest.images[~placed].assign(reason="in neither split list")[["image_id", "path", "reason"]],
+                manifest.images[~placed].assign(reason="in no split")[["image_id", "path", "reason"]],
             ]
         )
-        version = latest_version(spark, workspace.shards)
-        rows = describe_rows(spark, workspace.shards, version)
+        version = latest_version(workspace.shards)
+        rows = read_rows(workspace.shards, version, ["image_id", "patient_id", "findings"])
         check_images(manifest.images.image_id, rows.image_id, bad, etl.max_quarantined_fraction)
         # The sums of the pixels were observed on the way; a row that was observed twice would be in them twice.
         assert observed["rows"] == len(rows), f"{observed['rows']} rows observed, {len(rows)} in the table"
-        described = describe_splits(rows, list(NIH_FINDINGS))
-        write_quarantine(spark, bad, workspace.quarantine)
+        described = describe_splits(rows, manifest.findings)
+        quarantine_version = write_quarantine(workspace.quarantine, bad)
         card = Card(
             delta_table_id=table_id(workspace.shards),
             delta_version=version,
-            quarantine_version=latest_version(spark, workspace.quarantine),
-            findings=list(NIH_FINDINGS),
+            quarantine_version=quarantine_version,
+            findings=manifest.findings,
             sizes_px=etl.sizes_px,
             **described,
             **describe_pixels(observed, etl.sizes_px, described["images"]["train"]),

@@ -7,7 +7,7 @@ A row is one image:
     follow_up   int32    number of the study of this patient, from 0; null unknown
     age_years   float32  null unknown
     sex         string   F or M; null unknown
-    view        string   view position, PA or AP; null unknown
+    view        string   view position, PA, AP or LATERAL; null unknown
     findings    list of float32, one per finding of the card's vocabulary: 1 present, 0 absent, NaN unknown
     split       string   train, val or test; the partition column
     image_S     binary   raw uint8 grey pixels, S*S bytes, row by row; one column per stored side S

@@ -13,19 +13,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import Observation, SparkSession
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from conf.settings import Etl
 from etl.images import BadImage, decode_grey, to_square
 from etl.schema import image_column
+from etl.table import latest_version
 
 MANIFEST_SCHEMA = """
     position int, path string, image_id string, patient_id string, follow_up int, age_years float, sex string,
     view string, findings array<float>, split string
 """
-QUARANTINE_SCHEMA = "image_id string, path string, reason string"
 CONTRACT_COLUMNS = ["image_id", "patient_id", "follow_up", "age_years", "sex", "view", "findings", "split"]
 # Rows of an Arrow batch between Spark and Python: 64 images of 512 and 256 pixels are 21 MB.
 ARROW_ROWS = 64
@@ -96,45 +96,23 @@ def write_shards(spark: SparkSession, manifest: pd.DataFrame, table: Path, setti
     images = [image_column(size) for size in settings.sizes_px]
     _fix_row_groups(spark, settings.rows_per_row_group)
     with _Progress(spark, num_files, len(rows)):
-        _overwrite(observed.where(~is_bad).select(*CONTRACT_COLUMNS, *images), table, partition="split")
+        good = observed.where(~is_bad).select(*CONTRACT_COLUMNS, *images)
+        writer = good.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
+        writer.partitionBy("split").save(str(table))
     seen = observation.get
     return {**seen, "bad": json.loads(seen["bad"])}
-
-
-def write_quarantine(spark: SparkSession, bad: pd.DataFrame, table: Path) -> None:
-    """Writes one row per bad image (image_id, path, reason) as one new version of the quarantine table."""
-    rows = [tuple(row) for row in bad[["image_id", "path", "reason"]].itertuples(index=False)]
-    _overwrite(spark.createDataFrame(rows, QUARANTINE_SCHEMA).coalesce(1), table)
-
-
-def latest_version(spark: SparkSession, table: Path) -> int | None:
-    """The table's newest version; None where there is no table."""
-    if not DeltaTable.isDeltaTable(spark, str(table)):
-        return None
-    return int(DeltaTable.forPath(spark, str(table)).history(1).first()["version"])
 
 
 @contextmanager
 def restored_on_error(spark: SparkSession, table: Path) -> Iterator[None]:
     """An error inside makes the version of before the newest again; a table that is new stays, and no card names it."""
-    before = latest_version(spark, table)
+    before = latest_version(table)
     try:
         yield
     except Exception:
-        if before is not None and latest_version(spark, table) != before:
+        if before is not None and latest_version(table) != before:
             DeltaTable.forPath(spark, str(table)).restoreToVersion(before)
         raise
-
-
-def describe_rows(spark: SparkSession, table: Path, version: int) -> pd.DataFrame:
-    """image_id, patient_id, split and findings of every row of one version, without pixels."""
-    rows = spark.read.format("delta").option("versionAsOf", version).load(str(table))
-    return rows.select("image_id", "patient_id", "split", "findings").toPandas()
-
-
-def _overwrite(rows: DataFrame, table: Path, partition: str | None = None) -> None:
-    writer = rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
-    (writer.partitionBy(partition) if partition else writer).save(str(table))
 
 
 def _to_arrow(rows: pd.DataFrame) -> pa.Table:

@@ -34,7 +34,7 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str],
     both = set(manifest.patient_id[in_test]) & set(manifest.patient_id[in_train_val])
     if both:
         raise InputError(
-            f"{len(both)} patients have images in both train_val_list.txt and test_list.txt, such as "
+            f"{len(both)} patients have images in both the train_val and the test list, such as "
             f"{', '.join(sorted(both)[:3])}: a patient may be in one split only, mend the lists"
         )
     validates = manifest.patient_id.map(lambda patient: _hash_fraction(patient, seed) < val_fraction)
@@ -43,6 +43,21 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str],
     split[in_train_val & validates] = "val"
     split[in_test] = "test"
     return split
+
+
+def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
+    """train, val or test by a hash of seed and patient: who is in a split stays there when others come.
+
+    test_fraction: share of all patients; val_fraction: share of the others; both 0..1.
+    """
+
+    def choose(patient: str) -> str:
+        place = _hash_fraction(patient, seed)
+        if place < test_fraction:
+            return "test"
+        return "val" if place < test_fraction + (1 - test_fraction) * val_fraction else "train"
+
+    return patients.map({patient: choose(patient) for patient in patients.unique()})
 
 
 def find_leaks(patients: pd.DataFrame) -> list[str]:

@@ -1,12 +1,44 @@
-"""Versions of the Delta table without Spark: the one owner of deltalake."""
+"""Delta tables without Spark: versions, files, and the few rows that need none. The one owner of deltalake."""
 
 from pathlib import Path
 from urllib.parse import unquote
 
-from deltalake import DeltaTable
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from conf.errors import InputError
+from etl.schema import SPLITS
+
+
+def latest_version(table: Path) -> int | None:
+    """The table's newest version; None where there is no table."""
+    try:
+        return DeltaTable(table).version()
+    except TableNotFoundError:
+        return None
+
+
+def read_rows(table: Path, version: int, columns: list[str]) -> pd.DataFrame:
+    """These columns, and `split`, of every row of one version; the pixels stay unread."""
+    parts = [pd.DataFrame(columns=[*columns, "split"])]
+    for split in SPLITS:
+        for file in snapshot_files(table, version, split):
+            parts.append(pq.read_table(file, columns=columns).to_pandas().assign(split=split))
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_quarantine(table: Path, bad: pd.DataFrame) -> int:
+    """Writes one row per bad image (image_id, path, reason) as one new version; returns its number.
+
+    Not by Spark: the rows are few and already here.
+    """
+    schema = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason")])
+    rows = pa.Table.from_pandas(bad[schema.names], schema, preserve_index=False)
+    write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite")
+    return DeltaTable(table).version()
 
 
 def table_id(table: Path) -> str:

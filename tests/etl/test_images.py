@@ -1,3 +1,4 @@
+import io
 import struct
 import tracemalloc
 import zlib
@@ -5,9 +6,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
+from PIL import Image
 
 from etl.images import MAX_SIDE_PX, BadImage, decode_grey, to_square
 from tests.conftest import png
@@ -32,6 +34,51 @@ def raw_png(width, height, depth, colour, stream: bytes, *, interlaced=0, before
 @given(GREY)
 def test_grey_is_decoded_exactly(image):
     assert np.array_equal(decode_grey(png(image)), image)
+
+
+def encoded(image: np.ndarray | Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    film = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    film.save(file, kind, **options)
+    return file.getvalue()
+
+
+@settings(deadline=None)  # Pillow imports its decoders with the first image.
+@given(GREY)
+def test_tiff_is_decoded_exactly(image):
+    assert np.array_equal(decode_grey(encoded(image, "TIFF", compression="tiff_lzw")), image)
+
+
+@given(st_np.arrays(np.uint16, (4, 5)))
+def test_tiff_of_16_bits_is_scaled_over_the_full_range(image):
+    assert np.array_equal(decode_grey(encoded(image, "TIFF")), np.round(image / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_becomes_grey(mode):
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    grey = decode_grey(encoded(Image.fromarray(ramp).convert(mode), "JPEG", quality=95))
+    assert grey.shape == ramp.shape
+    assert np.abs(grey.astype(int) - ramp).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_every_cut_of_a_jpeg_or_tiff_is_refused_or_whole(kind):
+    image = np.random.default_rng(0).integers(0, 256, (24, 24), dtype=np.uint8)
+    content = encoded(image, kind)
+    whole = decode_grey(content)
+    for end in range(1, len(content), 7):
+        try:
+            decoded = decode_grey(content[:end])
+        except BadImage:
+            continue
+        assert np.array_equal(decoded, whole), f"{end} of {len(content)} bytes"
+
+
+def test_a_huge_tiff_is_refused_before_it_is_decoded():
+    content = encoded(np.zeros((1, MAX_SIDE_PX + 1), np.uint8), "TIFF")
+    with pytest.raises(BadImage, match="too large"):
+        decode_grey(content)
 
 
 @given(GREY)
@@ -118,7 +165,7 @@ def test_no_flipped_bit_changes_pixels_unnoticed(position, bit):
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"this is text", "not a PNG"),
+        (b"this is text", "no PNG, JPEG or TIFF"),
         (SIGNATURE, "truncated"),
         (raw_png(60_000, 60_000, 8, 0, b""), "too large: 60000x60000"),
         # Few pixels, but 4 TB as a square.

@@ -4,8 +4,8 @@ import pytest
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.nih import read_manifest
 from etl.schema import NIH_FINDINGS
+from etl.sources import read_manifest
 
 SETTINGS = Etl(sizes_px=[64], val_fraction=0.3)
 
@@ -136,7 +136,7 @@ def test_blanks_around_an_image_name_are_no_part_of_it(nih_folder):
 )
 def test_a_label_file_that_is_no_table(nih_folder, content, fault):
     (nih_folder.root / "Data_Entry_2017_v2020.csv").write_bytes(content)
-    with pytest.raises(InputError, match=rf"Data_Entry_2017_v2020.csv is no .*{fault}.*: download it again"):
+    with pytest.raises(InputError, match=rf"Data_Entry_2017_v2020.csv is no .*{fault}.*: get it again"):
         read_manifest(nih_folder.root, SETTINGS)
 
 

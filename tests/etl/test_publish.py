@@ -8,15 +8,16 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from delta.tables import DeltaTable as SparkTable
 from deltalake import DeltaTable
 
 from conf.errors import InputError
 from conf.settings import Etl, Settings
 from conf.workspace import Workspace
 from etl import publish as stage
-from etl.nih import read_manifest
 from etl.publish import check_images, publish
 from etl.schema import SPLITS, Card
+from etl.sources import read_manifest
 from etl.table import snapshot_files
 from tests.conftest import png
 
@@ -84,8 +85,8 @@ def test_bad_images_are_quarantined_with_their_reasons_and_the_rest_goes_on(spar
     assert set(reasons.index) == {f"0000000{name}.png" for name in ("1_000", "1_001", "2_000", "3_000", "5_000")}
     assert "truncated" in reasons["00000001_000.png"]
     assert reasons["00000001_001.png"] == "empty file"
-    assert "not a PNG" in reasons["00000002_000.png"]
-    assert reasons["00000003_000.png"] == "in neither split list"
+    assert "no PNG, JPEG or TIFF" in reasons["00000002_000.png"]
+    assert reasons["00000003_000.png"] == "in no split"
     assert "too large" in reasons["00000005_000.png"]
     assert sum(card.images.values()) + card.images_quarantined == 48
 
@@ -123,7 +124,8 @@ def test_every_failure_after_the_write_leaves_the_old_version(spark, nih_folder,
 
     def write_one_row_for_another(spark, manifest, table, etl):
         observed = write_shards(spark, manifest, table, etl)
-        DeltaTable(table).update({"image_id": "'00000001_000.png'"}, predicate="image_id = '00000001_001.png'")
+        written = SparkTable.forPath(spark, str(table))
+        written.update("image_id = '00000001_001.png'", {"image_id": "'00000001_000.png'"})
         return observed
 
     def fail(*_):

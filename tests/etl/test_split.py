@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import InputError
-from etl.split import assign_official, find_leaks, read_list
+from etl.split import assign_hashed, assign_official, find_leaks, read_list
 
 PATIENTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), unique=True, min_size=1, max_size=80)
 
@@ -52,3 +52,16 @@ def test_a_list_that_cannot_be_read_is_named(tmp_path, content, fault):
         path.write_bytes(content)
     with pytest.raises(InputError, match=fault):
         read_list(path)
+
+
+@given(st.lists(st.integers(0, 10_000), unique=True, min_size=1), st.integers(0, 3))
+def test_hashed_patients_stay_where_they_are_when_others_come(numbers, seed):
+    patients = pd.Series([str(number) for number in numbers])
+    few, all_of_them = (assign_hashed(part, 0.1, 0.2, seed) for part in (patients[: len(patients) // 2], patients))
+    assert few.tolist() == all_of_them[: len(few)].tolist()
+
+
+def test_hashed_shares_are_those_of_the_settings():
+    split = assign_hashed(pd.Series([str(number) for number in range(20_000)]), 0.125, 0.2, 0)
+    shares = split.value_counts(normalize=True)
+    assert shares.to_dict() == pytest.approx({"train": 0.7, "val": 0.1, "test": 0.2}, abs=0.01)

@@ -1,0 +1,72 @@
+"""The manifest of any folder of images with a table: the settings say which column holds what."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.manifest import (
+    Manifest,
+    check_ids,
+    known_words,
+    normalise_patients,
+    optional_column,
+    parse_ages,
+    parse_cells,
+    read_table,
+    sha256_of,
+    with_files,
+)
+from etl.schema import SPLITS
+from etl.split import assign_hashed, find_leaks
+
+IMAGE_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def read_label_table(source: Path, settings: Etl) -> Manifest:
+    """Reads the table that settings.columns describes and looks for the images; opens no image.
+
+    The image column holds paths below the source. Cells of findings are 1, 0, -1 (uncertain: settings.uncertain) or
+    empty (unknown). Raises InputError for a missing table or column, a cell that is no label, a patient in two splits,
+    or a source without any of the listed images.
+    """
+    columns = settings.columns
+    path = source / columns.label_file
+    named = {role: name for role, name in vars(columns).items() if role not in ("label_file", "findings") and name}
+    table = read_table(path, [*named.values(), *columns.findings])
+    findings = columns.findings or [name for name in table.columns if name not in named.values()]
+    if not findings:
+        raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
+    patients = table[columns.patient] if columns.patient else table[columns.image]
+    check_ids(path, table[columns.image], patients)
+    rows = pd.DataFrame(
+        {
+            "image_id": table[columns.image],
+            "patient_id": normalise_patients(patients),
+            "follow_up": pd.to_numeric(optional_column(table, columns.follow_up), errors="coerce").astype("Int32"),
+            "age_years": parse_ages(optional_column(table, columns.age)),
+            "sex": known_words(optional_column(table, columns.sex).str.upper().str[:1], ("F", "M")),
+            "view": known_words(optional_column(table, columns.view).str.upper(), ("PA", "AP", "LATERAL")),
+            "findings": parse_cells(table, findings, path, settings.uncertain, blank=float("nan")),
+        }
+    )
+    if columns.split:
+        rows["split"] = known_words(table[columns.split].str.lower(), SPLITS)
+        leaks = find_leaks(rows[["patient_id", "split"]].dropna())
+        if leaks:
+            raise InputError(
+                f"{path}: {len(leaks)} patients are in more than one split, such as {', '.join(leaks[:3])}: mend the "
+                f"column {columns.split!r}, or leave etl.columns.split empty for a split by patient"
+            )
+    else:
+        rows["split"] = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
+    images, unlisted = with_files(source, rows, IMAGE_FILES)
+    return Manifest(
+        images=images,
+        findings=findings,
+        listed=len(rows),
+        absent=len(rows) - len(images),
+        unlisted=unlisted,
+        sha256=sha256_of([path]),
+    )
