@@ -2,21 +2,17 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.manifest import (
     Manifest,
-    check_ids,
+    assemble,
+    build_rows,
+    find_files,
     known_words,
-    normalise_patients,
     optional_column,
-    parse_ages,
     parse_cells,
     read_table,
-    sha256_of,
-    with_files,
 )
 from etl.schema import SPLITS
 from etl.split import assign_hashed, find_leaks
@@ -38,18 +34,15 @@ def read_label_table(source: Path, settings: Etl) -> Manifest:
     findings = columns.findings or [name for name in table.columns if name not in named.values()]
     if not findings:
         raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
-    patients = table[columns.patient] if columns.patient else table[columns.image]
-    check_ids(path, table[columns.image], patients)
-    rows = pd.DataFrame(
-        {
-            "image_id": table[columns.image],
-            "patient_id": normalise_patients(patients),
-            "follow_up": pd.to_numeric(optional_column(table, columns.follow_up), errors="coerce").astype("Int32"),
-            "age_years": parse_ages(optional_column(table, columns.age)),
-            "sex": known_words(optional_column(table, columns.sex).str.upper().str[:1], ("F", "M")),
-            "view": known_words(optional_column(table, columns.view).str.upper(), ("PA", "AP", "LATERAL")),
-            "findings": parse_cells(table, findings, path, settings.uncertain, blank=float("nan")),
-        }
+    rows = build_rows(
+        path,
+        images=table[columns.image],
+        patients=table[columns.patient or columns.image],
+        follow_up=optional_column(table, columns.follow_up),
+        age=optional_column(table, columns.age),
+        sex=known_words(optional_column(table, columns.sex).str.upper().str[:1], ("F", "M")),
+        view=known_words(optional_column(table, columns.view).str.upper(), ("PA", "AP", "LATERAL")),
+        findings=parse_cells(table, findings, path, settings.uncertain, blank=float("nan")),
     )
     if columns.split:
         rows["split"] = known_words(table[columns.split].str.lower(), SPLITS)
@@ -61,12 +54,5 @@ def read_label_table(source: Path, settings: Etl) -> Manifest:
             )
     else:
         rows["split"] = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
-    images, unlisted = with_files(source, rows, IMAGE_FILES)
-    return Manifest(
-        images=images,
-        findings=findings,
-        listed=len(rows),
-        absent=len(rows) - len(images),
-        unlisted=unlisted,
-        sha256=sha256_of([path]),
-    )
+    searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
+    return assemble(rows, find_files(source, IMAGE_FILES), findings, [path], searched)

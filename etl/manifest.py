@@ -63,7 +63,58 @@ def optional_column(table: pd.DataFrame, name: str) -> pd.Series:
     return table[name] if name in table.columns else pd.Series("", index=table.index)
 
 
-def check_ids(path: Path, images: pd.Series, patients: pd.Series) -> None:
+def build_rows(
+    path: Path,
+    images: pd.Series,
+    patients: pd.Series,
+    follow_up: pd.Series,
+    age: pd.Series,
+    sex: pd.Series,
+    view: pd.Series,
+    findings: list[np.ndarray],
+) -> pd.DataFrame:
+    """The columns of Manifest.images that a label file gives, from its cells.
+
+    sex, view: the contract's words or None, see known_words. path: for messages.
+    Raises InputError for an image that is named twice or has no patient.
+    """
+    _check_ids(path, images, patients)
+    return pd.DataFrame(
+        {
+            "image_id": images,
+            "patient_id": _normalise_patients(patients),
+            "follow_up": pd.to_numeric(follow_up, errors="coerce").astype("Int32"),
+            "age_years": _parse_ages(age),
+            "sex": sex,
+            "view": view,
+            "findings": findings,
+        }
+    )
+
+
+def assemble(
+    rows: pd.DataFrame, files: dict[str, str], findings: list[str], tables: Iterable[Path], searched: str
+) -> Manifest:
+    """The manifest of the rows that have a file.
+
+    rows: build_rows with `split`. files: image_id -> absolute path. tables: label and list files.
+    searched: which images were looked for where, and what to check, for the InputError where none has a file.
+    """
+    present = rows[rows.image_id.isin(files)].reset_index(drop=True)
+    if present.empty:
+        raise InputError(f"none of the {len(rows)} {searched} ({len(files)} image files found)")
+    present["path"] = present.image_id.map(files)
+    return Manifest(
+        images=present,
+        findings=findings,
+        listed=len(rows),
+        absent=len(rows) - len(present),
+        unlisted=len(files) - len(present),
+        sha256={table.name: hashlib.sha256(table.read_bytes()).hexdigest() for table in tables},
+    )
+
+
+def _check_ids(path: Path, images: pd.Series, patients: pd.Series) -> None:
     """Raises InputError for an image that is named twice or has no patient, with its line."""
     duplicates = images[images.duplicated()]
     if len(duplicates):
@@ -76,12 +127,12 @@ def check_ids(path: Path, images: pd.Series, patients: pd.Series) -> None:
         raise InputError(f"{path} line {without_patient[0] + 2}: no patient, expected one in each row; mend the row")
 
 
-def normalise_patients(cells: pd.Series) -> pd.Series:
+def _normalise_patients(cells: pd.Series) -> pd.Series:
     """Numbers without leading zeros: one release writes 1, another 00000001, for the same patient."""
     return cells.str.replace(r"^0+(?=\d+$)", "", regex=True)
 
 
-def parse_ages(cells: pd.Series) -> pd.Series:
+def _parse_ages(cells: pd.Series) -> pd.Series:
     """Cells such as `58`, `060Y` or `018M` to years, Float32; NA for all else and above MAX_AGE_YEARS."""
     parts = cells.str.extract(r"^(\d+\.?\d*)([YMWD]?)$")
     years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
@@ -91,11 +142,6 @@ def parse_ages(cells: pd.Series) -> pd.Series:
 def known_words(cells: pd.Series, words: Iterable[str]) -> pd.Series:
     """The cells that are one of `words`, None elsewhere."""
     return cells.where(cells.isin(list(words)), None)
-
-
-def sha256_of(files: Iterable[Path]) -> dict[str, str]:
-    """File name -> hash of the bytes."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def parse_cells(
@@ -120,22 +166,11 @@ def parse_cells(
     return list(np.stack(values, axis=1))
 
 
-def with_files(source: Path, rows: pd.DataFrame, suffixes: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
-    """The rows whose image_id is a file below `source`, with its `path`; and the number of image files without a row.
-
-    Raises InputError where none is.
-    """
-    files = {
+def find_files(source: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """Path below `source` -> absolute path, of every file in it or its folders that ends in one of `suffixes`."""
+    return {
         file.relative_to(source).as_posix(): str(file)
         for folder, _, names in os.walk(source)
         for file in (Path(folder, name) for name in names)
         if file.suffix.lower() in suffixes
     }
-    present = rows[rows.image_id.isin(files)].reset_index(drop=True)
-    if present.empty:
-        raise InputError(
-            f"none of the {len(rows)} listed images is below {source} ({len(files)} image files found), such as "
-            f"{rows.image_id.iloc[0] if len(rows) else 'none listed'}: check --etl.source and --etl.format"
-        )
-    present["path"] = present.image_id.map(files)
-    return present, len(files) - len(present)

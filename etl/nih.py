@@ -14,16 +14,7 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.manifest import (
-    Manifest,
-    check_ids,
-    known_words,
-    normalise_patients,
-    optional_column,
-    parse_ages,
-    read_table,
-    sha256_of,
-)
+from etl.manifest import Manifest, assemble, build_rows, known_words, optional_column, read_table
 from etl.schema import NIH_FINDINGS, NO_FINDING
 from etl.split import assign_official, read_list
 
@@ -48,36 +39,25 @@ def read_nih(source: Path, settings: Etl) -> Manifest:
     train_val, test = (read_list(source / name) for name in LISTS)
     labels["split"] = assign_official(labels, train_val, test, settings.val_fraction, settings.seed)
     paths = _find_images(source, settings.image_folders)
-    present = labels[labels.image_id.isin(paths)].reset_index(drop=True)
-    if present.empty:
-        raise InputError(
-            f"none of the {len(labels)} images in {label_files[0].name} is in {source} below {settings.image_folders} "
-            f"({len(paths)} other files found): check --etl.source and --etl.image_folders"
-        )
-    present["path"] = present.image_id.map(paths)
-    return Manifest(
-        images=present,
-        findings=list(NIH_FINDINGS),
-        listed=len(labels),
-        absent=len(labels) - len(present),
-        unlisted=len(paths) - len(present),
-        sha256=sha256_of([label_files[0], *(source / name for name in LISTS)]),
+    searched = (
+        f"images in {label_files[0].name} is in {source} below {settings.image_folders}: check --etl.source and "
+        "--etl.image_folders"
     )
+    tables = [label_files[0], *(source / name for name in LISTS)]
+    return assemble(labels, paths, list(NIH_FINDINGS), tables, searched)
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
     table = read_table(path, NEEDED_COLUMNS)
-    check_ids(path, table["Image Index"], table["Patient ID"])
-    return pd.DataFrame(
-        {
-            "image_id": table["Image Index"],
-            "patient_id": normalise_patients(table["Patient ID"]),
-            "follow_up": pd.to_numeric(optional_column(table, "Follow-up #"), errors="coerce").astype("Int32"),
-            "age_years": parse_ages(optional_column(table, "Patient Age")),
-            "sex": known_words(optional_column(table, "Patient Gender"), ("F", "M")),
-            "view": known_words(optional_column(table, "View Position"), ("PA", "AP")),
-            "findings": _parse_findings(table["Finding Labels"], path),
-        }
+    return build_rows(
+        path,
+        images=table["Image Index"],
+        patients=table["Patient ID"],
+        follow_up=optional_column(table, "Follow-up #"),
+        age=optional_column(table, "Patient Age"),
+        sex=known_words(optional_column(table, "Patient Gender"), ("F", "M")),
+        view=known_words(optional_column(table, "View Position"), ("PA", "AP")),
+        findings=_parse_findings(table["Finding Labels"], path),
     )
 
 

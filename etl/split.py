@@ -37,7 +37,7 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str],
             f"{len(both)} patients have images in both the train_val and the test list, such as "
             f"{', '.join(sorted(both)[:3])}: a patient may be in one split only, mend the lists"
         )
-    validates = manifest.patient_id.map(lambda patient: _hash_fraction(patient, seed) < val_fraction)
+    validates = _hash_places(manifest.patient_id, seed) < val_fraction
     split = pd.Series(None, index=manifest.index, dtype=object)
     split[in_train_val] = "train"
     split[in_train_val & validates] = "val"
@@ -50,14 +50,11 @@ def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float
 
     test_fraction: share of all patients; val_fraction: share of the others; both 0..1.
     """
-
-    def choose(patient: str) -> str:
-        place = _hash_fraction(patient, seed)
-        if place < test_fraction:
-            return "test"
-        return "val" if place < test_fraction + (1 - test_fraction) * val_fraction else "train"
-
-    return patients.map({patient: choose(patient) for patient in patients.unique()})
+    places = _hash_places(patients, seed)
+    split = pd.Series("train", index=patients.index)
+    split[places < test_fraction + (1 - test_fraction) * val_fraction] = "val"
+    split[places < test_fraction] = "test"
+    return split
 
 
 def find_leaks(patients: pd.DataFrame) -> list[str]:
@@ -66,6 +63,11 @@ def find_leaks(patients: pd.DataFrame) -> list[str]:
     return sorted(splits[splits > 1].index)
 
 
-def _hash_fraction(patient: str, seed: int) -> float:
-    digest = hashlib.blake2b(f"{seed}:{patient}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def _hash_places(patients: pd.Series, seed: int) -> pd.Series:
+    """0..1, spread evenly over the patients; the same for a patient whoever else is there."""
+
+    def place(patient: str) -> float:
+        digest = hashlib.blake2b(f"{seed}:{patient}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64
+
+    return patients.map({patient: place(patient) for patient in patients.unique()})

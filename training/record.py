@@ -1,7 +1,7 @@
 """What rank 0 keeps of a training: MLflow run, best checkpoint, figures, summary.
 
-Only rank 0 imports this module: mlflow, scikit-learn and matplotlib take ten seconds of a core, which eight ranks on
-one host would spend eight times.
+Only rank 0 imports this module: mlflow, scikit-learn and matplotlib take seconds of a core to import, which eight
+ranks on one host would spend eight times.
 """
 
 import time

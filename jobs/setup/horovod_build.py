@@ -36,8 +36,7 @@ CXX_STANDARD: tuple[Replacement, ...] = (
     ("CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
     ("horovod/torch/CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
 )
-# A tenth of a millisecond is nothing beside a step, and yield() alone gives no core away on today's Linux: 8 ranks on 2
-# cores spent two thirds of their time in it.
+# A tenth of a millisecond is nothing beside a step, and yield() alone gives no core away on today's Linux.
 SLEEP_WHILE_WAITING: tuple[Replacement, ...] = (
     (
         "horovod/torch/mpi_ops_v2.cc",
