@@ -15,6 +15,14 @@ EXTRAS = {
         "kornia-rs",
         "opencv-python-headless",
         "pillow",
+        "pydicom",
+        "python-gdcm",
+        "pylibjpeg",
+        "pylibjpeg-openjpeg",
+        "universal-pathlib",
+        "s3fs",
+        "jinja2",
+        "markupsafe",
         "matplotlib",
     ],
     "training": [
@@ -44,7 +52,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["conf*", "etl*", "training*", "inference*", "jobs*"]),
-    package_data={"conf": ["*.yaml"], "jobs.setup": ["*.txt"]},
+    package_data={"conf": ["*.yaml"], "etl": ["*.j2"], "jobs.setup": ["*.txt"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -15,8 +15,12 @@ import jsonargparse
 from conf.errors import InputError
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
-FORMATS = ("nih", "chexpert", "csv")
+FORMATS = ("nih", "chexpert", "csv", "dicom", "classes")
 UNCERTAIN = ("unknown", "zero", "one")
+SPLIT_RULES = ("source", "lists", "hashed")
+VIEWS = ("PA", "AP", "LATERAL")
+SQUARES = ("pad", "stretch")
+INTENSITIES = ("none", "percentile", "clahe")
 DEVICES = ("auto", "cpu", "cuda", "hpu")
 
 
@@ -72,25 +76,65 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """Which images are put into quarantine for what they show; each check is on or off by itself."""
+
+    min_side_px: int = 128
+    """images whose shorter side is below this are out; 0: any size"""
+    constant: bool = True
+    """out: one grey value, or almost"""
+    clipped: bool = True
+    """out: so many pixels at the ends of the range that the film is lost"""
+    inverted: bool = True
+    """out: bones dark, air bright"""
+    lateral: bool = False
+    """out: looks like a lateral view, whatever the label file says"""
+    duplicates: bool = True
+    """out: same stored pixels as another image of the same patient; the first stays"""
+    duplicates_across_patients: bool = True
+    """out: same stored pixels as an image of another patient, who may be in another split; the first stays"""
+
+    def __post_init__(self):
+        _require(self.min_side_px >= 0, "etl.quality.min_side_px", self.min_side_px, "0 or more pixels")
+
+
+@dataclass(frozen=True)
 class Etl:
     """Images and label file to Delta tables: etl/preprocess.py."""
 
     source: str = "phantoms"
     """folder in the layout of etl.format, or `phantoms`: generated into the workspace where missing"""
     format: str = "nih"
-    """`nih` (ChestX-ray14), `chexpert`, or `csv`: any table, described by etl.columns"""
+    """`nih` (ChestX-ray14), `chexpert`, `csv`: any table, `dicom`: files, with a table or without, or `classes`:
+    a folder per class, in colour"""
     columns: Columns = field(default_factory=Columns)
-    """of the table, for etl.format csv"""
+    """of the table, for etl.format csv and dicom"""
     uncertain: str = "unknown"
     """what a label of -1 becomes: `unknown`, `zero` or `one`"""
     image_folders: list[str] = field(default_factory=lambda: ["images", "images_*/images"])
     """folders below the source that hold the images, glob patterns; for etl.format nih"""
+    views: list[str] = field(default_factory=list)
+    """PA, AP, LATERAL: views to keep; none named: all, also unknown ones"""
+    exclude: list[str] = field(default_factory=list)
+    """files with names of images to leave out, the first word or cell of each line"""
+    quality: Quality = field(default_factory=Quality)
+    """checks of the pixels"""
     sizes_px: list[int] = field(default_factory=lambda: [256, 512])
     """sides of the stored squares, pixels; one binary column each"""
+    square: str = "pad"
+    """how an image becomes a square: `pad` with black keeps its proportions, `stretch` fills the square"""
+    intensity: str = "none"
+    """of the grey values: `none`, `percentile` (0.5 to 99.5 over the full range) or `clahe` (contrast by region)"""
+    split: str = "source"
+    """who is in which split: `source` (official lists, valid.csv, split column, split folders; hashed where it has
+    none), `lists` (train_list.txt, val_list.txt and test_list.txt in etl.split_lists), or `hashed`"""
+    split_lists: str = ""
+    """folder with the lists of etl.split lists; labels in them (CheXNet's lists) replace those of the label file"""
     val_fraction: float = 0.125
-    """share of the train_val patients that validate, 0..1 (0.125 of NIH's 28,008 gives the 70:10 of CheXNet)"""
+    """share of the train_val patients that validate, 0..1 (0.125 of NIH's 28,008 gives the 70:10 of CheXNet, 0.3 the
+    70:30 of Godonou et al.)"""
     test_fraction: float = 0.2
-    """share of all patients that test, 0..1, where the source has no official test set"""
+    """share of all patients that test, 0..1, where the split is hashed"""
     seed: int = 0
     """of the validation patients and the order of the rows"""
     rows_per_row_group: int = 128
@@ -99,10 +143,27 @@ class Etl:
     """rows, about; the unit of work of a Spark task"""
     max_quarantined_fraction: float = 0.1
     """share of bad images above which the job fails and the table keeps its old version, 0..1"""
+    table: str = ""
+    """folder or address (s3://bucket/name, abfss://, ...) of the Delta tables; empty: in the workspace"""
+    rebuild: bool = False
+    """decode every image again and replace the table, whatever it holds"""
 
     def __post_init__(self):
         _require(self.format in FORMATS, "etl.format", self.format, f"one of {', '.join(FORMATS)}")
-        _require(self.uncertain in UNCERTAIN, "etl.uncertain", self.uncertain, f"one of {', '.join(UNCERTAIN)}")
+        for key, allowed in (
+            ("uncertain", UNCERTAIN),
+            ("split", SPLIT_RULES),
+            ("square", SQUARES),
+            ("intensity", INTENSITIES),
+        ):
+            _require(getattr(self, key) in allowed, f"etl.{key}", getattr(self, key), f"one of {', '.join(allowed)}")
+        _require(set(self.views) <= set(VIEWS), "etl.views", self.views, f"some of {', '.join(VIEWS)}")
+        _require(
+            (self.split == "lists") == bool(self.split_lists),
+            "etl.split_lists",
+            self.split_lists,
+            "a folder with --etl.split lists, and nothing without",
+        )
         _require(0 < self.test_fraction < 1, "etl.test_fraction", self.test_fraction, "a share between 0 and 1")
         sizes = self.sizes_px
         _require(sizes and len(set(sizes)) == len(sizes), "etl.sizes_px", sizes, "one or more different sides")
@@ -197,9 +258,14 @@ class Jobs:
 
     num_ranks: int = 2
     """training processes that the pipeline starts with horovodrun"""
+    retention_hours: int = 168
+    """jobs/maintain.py keeps every version that was the newest within so many hours, whoever may be reading it"""
+    keep_versions: list[int] = field(default_factory=list)
+    """jobs/maintain.py keeps these too, beside those that a registered model or the last checkpoint was trained on"""
 
     def __post_init__(self):
         _require(self.num_ranks >= 1, "jobs.num_ranks", self.num_ranks, "at least 1 rank")
+        _require(self.retention_hours >= 0, "jobs.retention_hours", self.retention_hours, "0 or more hours")
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,67 @@ class BadImage(ValueError):
 
 
 def decode_grey(content: bytes) -> np.ndarray:
-    """Bytes of a PNG, JPEG or TIFF to (height, width) uint8 grey.
+    """Bytes of a PNG, JPEG, TIFF or DICOM file to (height, width) uint8 grey.
 
     8-bit grey is decoded by kornia-rs (twice as fast as cv2 and bit-equal); all else, and what kornia-rs refuses, by
     cv2 after a strict check, because cv2 fills damaged files with black. Colour becomes luminance (ITU-R BT.601), alpha
     is dropped, 16 bits are scaled to 8 over their full range (PNG 1.2, section 2.1).
     Raises BadImage for anything that is not a whole image of these formats.
     """
+    # A DICOM file may begin as a TIFF does, for programs that read only these.
+    is_dicom = content[128:132] == b"DICM"
+    if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)) and not is_dicom:
+        return _decode_other(content, "L")
+    if content and not content.startswith(PNG_SIGNATURE):
+        # Here, because pydicom takes half a second to import, which few processes need.
+        from etl.dicom import decode_dicom, looks_like_dicom
+
+        if looks_like_dicom(content):
+            return decode_dicom(content)
+    image = _decode_png(content)
+    if image.ndim == 3:
+        code = cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY
+        image = cv2.cvtColor(image, code)
+    return _to_8_bits(image)
+
+
+def decode_colour(content: bytes) -> np.ndarray:
+    """Bytes of a PNG, JPEG or TIFF to (height, width, 3) uint8 RGB; otherwise as decode_grey."""
     if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)):
-        return _decode_other(content)
+        return _decode_other(content, "RGB")
+    image = _decode_png(content)
+    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    return _to_8_bits(cv2.cvtColor(image, codes[image.shape[2] if image.ndim == 3 else 1]))
+
+
+def to_square(image: np.ndarray, size_px: int, square: str = "pad") -> np.ndarray:
+    """(height, width) or (height, width, 3) uint8 to (size_px, size_px) or (size_px, size_px, 3) uint8.
+
+    square: `pad` with black, which keeps the heart-to-thorax ratio, or `stretch`, which changes it but uses all pixels.
+    A side that is too long is area-averaged, one that is too short enlarged linearly.
+    Raises ValueError for another `square`.
+    """
+    height, width = image.shape[:2]
+    if square == "pad":
+        side = max(height, width)
+        if height != width:
+            top, left = (side - height) // 2, (side - width) // 2
+            image = cv2.copyMakeBorder(
+                image, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=0
+            )
+        height, width = side, side
+    elif square != "stretch":
+        raise ValueError(f"square is {square!r}, expected pad or stretch")
+    if max(height, width) > size_px:
+        # On its own: OpenCV averages areas only where neither side is enlarged.
+        image = cv2.resize(image, (min(width, size_px), min(height, size_px)), interpolation=cv2.INTER_AREA)
+    if min(height, width) < size_px:
+        image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _decode_png(content: bytes) -> np.ndarray:
+    """Grey, BGR or BGRA, uint8 or uint16, as the file has it."""
     width, height, bit_depth, colour_type, interlaced = _read_header(content)
     if bit_depth == 8 and colour_type == PNG_GREY:
         try:
@@ -54,34 +106,11 @@ def decode_grey(content: bytes) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(_checked(content, num_bytes), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise BadImage("cannot be decoded")
-    if image.ndim == 3:
-        code = cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY
-        image = cv2.cvtColor(image, code)
-    if image.dtype == np.uint16:
-        image = _to_8_bits(image)
     return image
 
 
-def to_square(image: np.ndarray, size_px: int) -> np.ndarray:
-    """(height, width) uint8 to (size_px, size_px) uint8: padded with black to a square, then area-averaged.
-
-    Padding keeps the heart-to-thorax ratio that stretching would change. Smaller images are enlarged linearly.
-    """
-    height, width = image.shape
-    side = max(height, width)
-    if height != width:
-        top, left = (side - height) // 2, (side - width) // 2
-        image = cv2.copyMakeBorder(
-            image, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=0
-        )
-    if side == size_px:
-        return image
-    interpolation = cv2.INTER_AREA if side > size_px else cv2.INTER_LINEAR
-    return cv2.resize(image, (size_px, size_px), interpolation=interpolation)
-
-
-def _decode_other(content: bytes) -> np.ndarray:
-    """JPEG or TIFF by Pillow, which refuses truncated files where cv2 fills them with grey."""
+def _decode_other(content: bytes, mode: str) -> np.ndarray:
+    """JPEG or TIFF in the mode L or RGB by Pillow, which refuses truncated files where cv2 fills them with grey."""
     try:
         with (
             warnings.catch_warnings(action="ignore"),
@@ -90,10 +119,11 @@ def _decode_other(content: bytes) -> np.ndarray:
             if max(film.size) > MAX_SIDE_PX:
                 raise BadImage(f"too large: {film.width}x{film.height} pixels, limit {MAX_SIDE_PX} a side")
             if film.mode.startswith("I;16"):
-                return _to_8_bits(np.asarray(film, np.uint16))
+                grey = _to_8_bits(np.asarray(film, np.uint16))
+                return grey if mode == "L" else cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
             if film.mode in ("I", "F"):
                 raise BadImage(f"pixels of 32 bits (mode {film.mode}), expected 8 or 16")
-            return np.array(film.convert("L"))
+            return np.array(film.convert(mode))
     except BadImage:
         raise
     # Pillow's decoders raise many kinds of errors on damaged files.
@@ -102,6 +132,8 @@ def _decode_other(content: bytes) -> np.ndarray:
 
 
 def _to_8_bits(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
     return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
@@ -110,7 +142,7 @@ def _read_header(content: bytes) -> tuple[int, int, int, int, bool]:
     if not content:
         raise BadImage("empty file")
     if not content.startswith(PNG_SIGNATURE):
-        raise BadImage(f"no PNG, JPEG or TIFF: starts with {content[:8]!r}")
+        raise BadImage(f"no PNG, JPEG, TIFF or DICOM: starts with {content[:8]!r}")
     if len(content) < 33 or content[12:16] != b"IHDR":
         raise BadImage("truncated PNG: no header")
     width, height, bit_depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])

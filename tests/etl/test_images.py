@@ -165,7 +165,7 @@ def test_no_flipped_bit_changes_pixels_unnoticed(position, bit):
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"this is text", "no PNG, JPEG or TIFF"),
+        (b"this is text", "no PNG, JPEG, TIFF or DICOM"),
         (SIGNATURE, "truncated"),
         (raw_png(60_000, 60_000, 8, 0, b""), "too large: 60000x60000"),
         # Few pixels, but 4 TB as a square.
@@ -189,12 +189,56 @@ def test_a_colour_profile_prints_nothing(capfd):
     assert capfd.readouterr().err == ""
 
 
-@given(GREY, st.integers(1, 50))
-def test_squares_have_their_size_and_stay_in_range(image, size_px):
-    square = to_square(image, size_px)
-    assert square.shape == (size_px, size_px)
-    assert square.dtype == np.uint8
-    assert square.max() <= image.max()
+PIXELS = st.one_of(GREY, st_np.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))))
+
+
+@pytest.mark.parametrize("square", ["pad", "stretch"])
+@given(image=PIXELS, size_px=st.integers(1, 50))
+def test_squares_have_their_size_and_stay_in_range(square, image, size_px):
+    made = to_square(image, size_px, square)
+    assert made.shape == (size_px, size_px, *image.shape[2:])
+    assert made.dtype == np.uint8
+    assert made.max() <= image.max()
+    assert square == "pad" or made.min() >= image.min()
+
+
+@pytest.mark.parametrize("square", ["pad", "stretch"])
+@given(image=PIXELS, size_px=st.integers(1, 50))
+def test_the_channels_of_colour_become_the_squares_of_their_grey(square, image, size_px):
+    alone = [to_square(channel, size_px, square) for channel in cv2.split(image)]
+    assert np.array_equal(cv2.merge(alone), cv2.merge(cv2.split(to_square(image, size_px, square))))
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(0, 255))
+def test_a_constant_image_is_stretched_to_a_constant_square(height, width, size_px, grey):
+    assert np.unique(to_square(np.full((height, width), grey, np.uint8), size_px, "stretch")).tolist() == [grey]
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_padding_is_black_and_equal_on_both_sides_or_one_pixel_more_below_and_right(height, width):
+    white = to_square(np.full((height, width), 255, np.uint8), max(height, width))
+    for axis, length in ((1, height), (0, width)):
+        inside = np.flatnonzero(white.any(axis=axis))
+        before, after = inside[0], len(white) - 1 - inside[-1]
+        assert len(inside) == length
+        assert after - before in (0, 1)
+    assert np.count_nonzero(white) == height * width
+
+
+@given(st_np.arrays(np.uint8, st.integers(1, 40).map(lambda side: (side, side))), st.integers(1, 50))
+def test_a_square_image_is_the_same_padded_or_stretched(image, size_px):
+    assert np.array_equal(to_square(image, size_px, "pad"), to_square(image, size_px, "stretch"))
+
+
+def test_a_side_that_is_too_long_is_averaged_though_the_other_is_enlarged():
+    stripes = np.tile(np.array([0, 200], np.uint8), (4, 16))
+    assert to_square(stripes, 8, "stretch").tolist() == [[100] * 8] * 8
+    assert to_square(stripes.T, 8, "stretch").tolist() == [[100] * 8] * 8
+
+
+def test_another_kind_of_square_is_named():
+    with pytest.raises(ValueError, match="square is 'crop', expected pad or stretch"):
+        to_square(np.zeros((4, 4), np.uint8), 4, "crop")
 
 
 def test_a_tall_image_is_padded_not_stretched():
