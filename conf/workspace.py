@@ -52,10 +52,17 @@ class Workspace:
                 self.root.rmdir()
             os.close(folder)
 
+    def tables(self, elsewhere: str) -> tuple[str, str]:
+        """Folders or addresses of the shards' and the quarantine's tables, in the workspace unless told otherwise."""
+        root = elsewhere.replace("s3a://", "s3://", 1).rstrip("/") if elsewhere else str(self.root)
+        return f"{root}/shards", f"{root}/quarantine"
+
     phantoms = property(lambda self: self.root / "phantoms")
     shards = property(lambda self: self.root / "shards")
     quarantine = property(lambda self: self.root / "quarantine")
+    dicom_paths = property(lambda self: self.root / "dicom_paths.csv")
     card = property(lambda self: self.root / "card.json")
+    card_page = property(lambda self: self.root / "card.html")
     figures = property(lambda self: self.root / "figures")
     checkpoints = property(lambda self: self.root / "checkpoints")
     model = property(lambda self: self.root / "model")
@@ -65,7 +72,7 @@ class Workspace:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yields a temporary path beside `path`; what was written there replaces `path` in one step at the end.
 
     A kill or an error inside leaves the old file. The parent folder is made where missing.
@@ -78,7 +85,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The dataset card: counted from the written table, not from the plan."""
+"""The dataset card: counted from the written files, not from the plan."""
 
 import numpy as np
 import pandas as pd
@@ -32,16 +32,18 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
         described["patients"][split] = int(part.patient_id.nunique())
         described["known"][split] = dict(zip(findings, known.tolist(), strict=True))
         described["positives"][split] = dict(zip(findings, positives.tolist(), strict=True))
-        described["percentages"][split] = dict(zip(findings, percentages.round(2).tolist(), strict=True))
+        described["percentages"][split] = dict(zip(findings, percentages.round(4).tolist(), strict=True))
     return described
 
 
-def describe_pixels(observed: dict, sizes_px: list[int], num_train: int) -> dict:
-    """Mean and standard deviation of the training split's pixels per image column, 0..255, for the card."""
+def describe_pixels(rows: pd.DataFrame, sizes_px: list[int]) -> dict:
+    """Mean and standard deviation of all pixels of these rows per image column, 0..255, for the card.
+
+    rows: the training split's, with the mean_S and std_S of each image.
+    """
     mean, std = {}, {}
     for size in sizes_px:
-        pixels = num_train * size * size
-        average = observed[f"sum_{size}"] / pixels
-        mean[image_column(size)] = average
-        std[image_column(size)] = float(np.sqrt(observed[f"sum_of_squares_{size}"] / pixels - average**2))
+        means, deviations = rows[f"mean_{size}"], rows[f"std_{size}"]
+        mean[image_column(size)] = average = float(means.mean())
+        std[image_column(size)] = float(np.sqrt((deviations**2 + means**2).mean() - average**2))
     return {"pixel_mean": mean, "pixel_std": std}

@@ -4,22 +4,14 @@ train.csv, valid.csv     labels, one row per image; the radiologists' 234 in val
 train/, valid/           patient00001/study1/view1_frontal.jpg; the tables' paths start one folder above the source
 """
 
-from pathlib import Path
-
 import pandas as pd
+from upath import UPath
 
 from conf.settings import Etl
-from etl.manifest import (
-    Manifest,
-    assemble,
-    build_rows,
-    find_files,
-    known_words,
-    optional_column,
-    parse_cells,
-    read_table,
-)
-from etl.split import assign_official
+from etl.label_file import known_words, optional_column, parse_cells, read_table
+from etl.manifest import Manifest, assemble, build_rows
+from etl.split import assign_official, assign_split
+from etl.storage import list_files
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png")
 # All but "No Finding", which says that the others are absent.
@@ -40,7 +32,7 @@ CHEXPERT_FINDINGS = (
 )
 
 
-def read_chexpert(source: Path, settings: Etl) -> Manifest:
+def read_chexpert(source: UPath, settings: Etl) -> Manifest:
     """Reads both tables and looks for the images; opens no image.
 
     A blank cell, a finding that the report does not mention, is absent, as in Irvin et al.; -1, uncertain, becomes what
@@ -50,13 +42,16 @@ def read_chexpert(source: Path, settings: Etl) -> Manifest:
     tables = [source / "train.csv", source / "valid.csv"]
     train_val, test = (_read_labels(path, settings.uncertain) for path in tables)
     rows = pd.concat([train_val, test], ignore_index=True)
-    fraction, seed = settings.val_fraction, settings.seed
-    rows["split"] = assign_official(rows, set(train_val.image_id), set(test.image_id), fraction, seed)
+    own = None
+    if settings.split == "source":
+        fraction, seed = settings.val_fraction, settings.seed
+        own = assign_official(rows, set(train_val.image_id), set(test.image_id), fraction, seed)
+    rows = assign_split(rows, settings, own)
     searched = f"listed images is below {source}: check --etl.source and --etl.format"
-    return assemble(rows, find_files(source, IMAGE_FILES), list(CHEXPERT_FINDINGS), tables, searched)
+    return assemble(rows, list_files(source, IMAGE_FILES), list(CHEXPERT_FINDINGS), tables, searched)
 
 
-def _read_labels(path: Path, uncertain: str) -> pd.DataFrame:
+def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
     table = read_table(path, ["Path", *CHEXPERT_FINDINGS])
     # CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg: the first folder is the source itself.
     images = table["Path"].str.split("/", n=1).str[-1]

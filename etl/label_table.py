@@ -1,26 +1,19 @@
 """The manifest of any folder of images with a table: the settings say which column holds what."""
 
-from pathlib import Path
+from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.manifest import (
-    Manifest,
-    assemble,
-    build_rows,
-    find_files,
-    known_words,
-    optional_column,
-    parse_cells,
-    read_table,
-)
+from etl.label_file import known_words, optional_column, parse_cells, read_table
+from etl.manifest import Manifest, assemble, build_rows
 from etl.schema import SPLITS
-from etl.split import assign_hashed, find_leaks
+from etl.split import assign_split, find_leaks
+from etl.storage import list_files
 
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
-def read_label_table(source: Path, settings: Etl) -> Manifest:
+def read_label_table(source: UPath, settings: Etl) -> Manifest:
     """Reads the table that settings.columns describes and looks for the images; opens no image.
 
     The image column holds paths below the source. Cells of findings are 1, 0, -1 (uncertain: settings.uncertain) or
@@ -44,15 +37,15 @@ def read_label_table(source: Path, settings: Etl) -> Manifest:
         view=known_words(optional_column(table, columns.view).str.upper(), ("PA", "AP", "LATERAL")),
         findings=parse_cells(table, findings, path, settings.uncertain, blank=float("nan")),
     )
-    if columns.split:
-        rows["split"] = known_words(table[columns.split].str.lower(), SPLITS)
-        leaks = find_leaks(rows[["patient_id", "split"]].dropna())
+    own = None
+    if columns.split and settings.split == "source":
+        own = known_words(table[columns.split].str.lower(), SPLITS)
+        leaks = find_leaks(rows.assign(split=own)[["patient_id", "split"]].dropna())
         if leaks:
             raise InputError(
                 f"{path}: {len(leaks)} patients are in more than one split, such as {', '.join(leaks[:3])}: mend the "
                 f"column {columns.split!r}, or leave etl.columns.split empty for a split by patient"
             )
-    else:
-        rows["split"] = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
+    rows = assign_split(rows, settings, own)
     searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
-    return assemble(rows, find_files(source, IMAGE_FILES), findings, [path], searched)
+    return assemble(rows, list_files(source, IMAGE_FILES), findings, [path], searched)

@@ -3,24 +3,28 @@
     spark-submit etl/preprocess.py                                             the phantoms of conf/demo.yaml
     spark-submit etl/preprocess.py --config conf/nih.yaml --etl.source DIR     an NIH ChestX-ray14 folder
 
-Writes <workspace>/shards, quarantine, card.json. The card is written last: a run that is killed, or finds too many bad
-images, leaves the old card, and with it the old version for training.
+Writes <workspace>/shards, quarantine, card.json and card.html. The shards change in one commit, which carries the card:
+a run that is killed, or finds too many bad images, leaves the old version. A second run takes in what has changed, and
+commits nothing where nothing has.
 """
 
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from conf.errors import run_command
 from conf.settings import Settings, load_settings, with_same_arguments
-from conf.workspace import Workspace, update_summary
+from conf.workspace import Workspace, atomic_path, update_summary
+from etl.card_page import write_card_page
+from etl.contact_sheet import choose_films
+from etl.manifest import Manifest
 from etl.phantoms import generate_phantoms
-from etl.publish import publish
-from etl.schema import SPLITS, Card
-from etl.shards import start_spark
+from etl.publish import Outcome, publish
+from etl.schema import SPLITS
+from etl.shards import SparkWorkers
 from etl.sources import read_manifest
+from etl.storage import locate
 
 
 def main() -> None:
@@ -32,45 +36,63 @@ def main() -> None:
 
 
 def run(settings: Settings, workspace: Workspace) -> None:
-    """Source to table and card."""
-    source = Path(settings.etl.source).expanduser().absolute()
+    """Source to tables and card."""
+    source = locate(settings.etl.source)
     if settings.etl.source == "phantoms":
-        source = workspace.phantoms
-        generate_phantoms(source, settings.phantoms)
-    manifest = read_manifest(source, settings.etl)
-    started = time.monotonic()
-    spark = start_spark()
-    card, observed = publish(spark, settings, workspace, source, manifest)
-    seconds = time.monotonic() - started
-    spark.stop()
-    images = sum(card.images.values())
+        source = locate(str(workspace.phantoms))
+        generate_phantoms(workspace.phantoms, settings.phantoms)
+    with SparkWorkers() as workers:
+        manifest = read_manifest(source, settings.etl, workers)
+        if manifest.paths_are_identities:
+            write_key(manifest, workspace)
+        started = time.monotonic()
+        outcome = publish(workspace.tables(settings.etl.table), settings.etl, str(source), manifest, workers)
+        seconds = time.monotonic() - started
+    card = outcome.card
+    write_card_page(workspace.card_page, card, outcome.rows, outcome.quarantine, choose_films(card, outcome.rows))
+    card.write(workspace.card)
+    rate = (outcome.counts["new"] + outcome.counts["changed"]) / seconds
     update_summary(
         workspace,
         data={
-            "images": images,
+            "images": sum(card.images.values()),
             "quarantined": card.images_quarantined,
             "patients": sum(card.patients.values()),
             "images_per_split": card.images,
             "delta_version": card.delta_version,
-            "images_per_s": round(images / seconds, 1),
+            "images_per_s": round(rate, 1),
         },
-        peak_memory_mb={"etl_worker": round(observed["worker_peak_mb"])},
+        peak_memory_mb={"etl_worker": round(outcome.worker_peak_mb)},
     )
-    show(card, images / seconds)
+    show(outcome, rate)
 
 
-def show(card: Card, images_per_s: float) -> None:
+def write_key(manifest: Manifest, workspace: Workspace) -> None:
+    """Writes which file each image is, for the one who may know: nobody else can read it, and no table holds it."""
+    with atomic_path(workspace.dicom_paths, mode=0o600) as temporary:
+        manifest.images[["image_id", "path", "reason"]].to_csv(temporary, index=False)
+
+
+def show(outcome: Outcome, images_per_s: float) -> None:
     """Prints what became of the images."""
+    card = outcome.card
     table = Table(title=f"Delta version {card.delta_version}, images and patients per split", title_justify="left")
     for column in ("", *SPLITS, "sum"):
         table.add_column(column, justify="right" if column else "left")
     for name, counts in (("images", card.images), ("patients", card.patients)):
         table.add_row(name, *(f"{counts[split]:,}" for split in SPLITS), f"{sum(counts.values()):,}")
     Console().print(table)
+    for reason, number in outcome.quarantine.reason.str.split(":").str[0].value_counts().items():
+        print(f"  quarantined: {number:,} {reason}")
     print(
         f"{card.images_listed:,} listed = {sum(card.images.values()):,} rows + {card.images_quarantined:,} quarantined "
-        f"+ {card.images_absent:,} absent; {card.images_unlisted:,} files not listed; {images_per_s:.0f} images/s"
+        f"+ {card.images_absent:,} absent; {card.images_unlisted:,} files not listed"
     )
+    if any(outcome.counts.values()):
+        changes = ", ".join(f"{number:,} {kind}" for kind, number in outcome.counts.items() if number)
+        print(f"since the version before: {changes}; {images_per_s:.0f} images/s")
+    else:
+        print("nothing has changed: no new version")
 
 
 if __name__ == "__main__":

@@ -1,77 +1,154 @@
-"""One run of the ETL as one new version: both tables written, what was written checked, and only then the card."""
+"""One run of the ETL as at most one new version: files written, what was written checked, and only then committed."""
 
+import uuid
 from collections import Counter
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from conf.errors import InputError
-from conf.settings import Settings
-from conf.workspace import Workspace
+from conf.settings import Etl
 from etl.card import describe_pixels, describe_splits
 from etl.manifest import Manifest
-from etl.schema import Card
-from etl.shards import SparkSession, restored_on_error, write_shards
-from etl.table import latest_version, read_rows, table_id, write_quarantine
+from etl.schema import CONTRACT, Card, table_schema
+from etl.shard_file import Shard, ShardFile, write_shard
+from etl.shards import SparkWorkers
+from etl.storage import locate
+from etl.table import commit, latest_version, read_card, read_committed, read_labels, write_quarantine
+from etl.update import Update, needs_rebuild, plan_update, sort_quarantine
+
+NO_ROWS = pd.DataFrame(columns=["image_id", "patient_id", "pixel_hash"], dtype=str)
 
 
-def publish(
-    spark: SparkSession, settings: Settings, workspace: Workspace, source: Path, manifest: Manifest
-) -> tuple[Card, dict]:
-    """Writes both tables, checks what was written, and only then the card.
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
 
-    Returns the card and what write_shards observed. Raises InputError where too many images are bad, a split is empty
-    or a patient is in two. Whatever it raises, the old version and its card stay.
+    card: Card
+    rows: pd.DataFrame
+    """of the table, as in Committed"""
+    quarantine: pd.DataFrame
+    counts: dict[str, int]
+    """images new, changed, relabelled, removed; all 0: nothing was committed"""
+    worker_peak_mb: float
+
+
+def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manifest, workers: SparkWorkers) -> Outcome:
+    """Brings the tables to what the manifest says; commits nothing where they are there already.
+
+    tables: folders or addresses of the shards and of the quarantine.
+    Raises InputError where too many images are bad, a split is empty or a patient is in two; whatever it raises, and
+    when it is killed, the old version stays the newest.
     """
-    etl = settings.etl
-    with restored_on_error(spark, workspace.shards):
-        placed = manifest.images.split.notna()
-        observed = write_shards(spark, manifest.images[placed], workspace.shards, etl)
-        bad = pd.concat(
-            [
-                pd.DataFrame(observed["bad"], columns=["image_id", "path", "reason"]),
-                manifest.images[~placed].assign(reason="in no split")[["image_id", "path", "reason"]],
-            ]
-        )
-        version = latest_version(workspace.shards)
-        rows = read_rows(workspace.shards, version, ["image_id", "patient_id", "findings"])
-        check_images(manifest.images.image_id, rows.image_id, bad, etl.max_quarantined_fraction)
-        # The sums of the pixels were observed on the way; a row that was observed twice would be in them twice.
-        assert observed["rows"] == len(rows), f"{observed['rows']} rows observed, {len(rows)} in the table"
-        described = describe_splits(rows, manifest.findings)
-        quarantine_version = write_quarantine(workspace.quarantine, bad)
-        card = Card(
-            delta_table_id=table_id(workspace.shards),
-            delta_version=version,
-            quarantine_version=quarantine_version,
-            findings=manifest.findings,
-            sizes_px=etl.sizes_px,
-            **described,
-            **describe_pixels(observed, etl.sizes_px, described["images"]["train"]),
-            images_listed=manifest.listed,
-            images_absent=manifest.absent,
-            images_unlisted=manifest.unlisted,
-            images_quarantined=len(bad),
-            source=str(source),
-            source_sha256=manifest.sha256,
-            settings=asdict(etl),
-        )
-        card.write(workspace.card)
-        return card, observed
+    shards, quarantine_table = tables
+    card = None if settings.rebuild else read_card(shards)
+    before = None
+    if not needs_rebuild(card, manifest.findings, settings):
+        before = read_committed(shards, quarantine_table, card)
+    update = plan_update(manifest, before, settings)
+    if before and not update.shards and not update.replaced and update.quarantine.equals(before.quarantine):
+        return Outcome(card, before.rows, before.quarantine, update.counts, 0.0)
+
+    written, duplicates = _write(update, shards, settings, manifest.channels, workers)
+    files = [file for file in written if file.path]
+    rows = pd.concat([update.kept, *(read_new_file(shards, file) for file in files)], ignore_index=True)
+    sources = manifest.images.set_index("image_id")[["path", "file_version"]]
+    bad = pd.DataFrame([fault for file in written for fault in file.bad], columns=["image_id", "reason"])
+    bad = pd.concat([bad, duplicates]).join(sources, on="image_id")
+    quarantine = sort_quarantine(pd.concat([update.quarantine, bad]))
+    if manifest.paths_are_identities:
+        quarantine["path"] = None
+    check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
+    described = describe_splits(rows, manifest.findings)
+    version = latest_version(shards)
+    card = Card(
+        contract=CONTRACT,
+        table=settings.table,
+        delta_table_id=card.delta_table_id if card else uuid.uuid4().hex,
+        delta_version=0 if version is None else version + 1,
+        quarantine_version=write_quarantine(quarantine_table, quarantine),
+        findings=manifest.findings,
+        channels=manifest.channels,
+        sizes_px=settings.sizes_px,
+        **described,
+        **describe_pixels(rows[rows.split == "train"], settings.sizes_px),
+        images_listed=manifest.listed,
+        images_absent=manifest.absent,
+        images_unlisted=manifest.unlisted,
+        images_quarantined=len(quarantine),
+        source=source,
+        source_sha256=manifest.sha256,
+        settings=asdict(settings),
+    )
+    added = [(file.path, file.size_bytes, file.num_rows) for file in files]
+    commit(shards, card, table_schema(settings.sizes_px), added, update.replaced)
+    peak_mb = max((file.peak_mb for file in written), default=0.0)
+    return Outcome(card, rows, quarantine, update.counts, peak_mb)
 
 
-def check_images(images: pd.Series, written: pd.Series, bad: pd.DataFrame, max_fraction: float) -> None:
-    """Every image is once in the table or once in quarantine, and not too many are in quarantine.
+def _write(
+    update: Update, table: str, settings: Etl, channels: int, workers: SparkWorkers
+) -> tuple[list[ShardFile], pd.DataFrame]:
+    """The update's files as written, without copies of images; and these copies: image_id, reason, same_as."""
+    write = partial(write_shard, table=table, settings=settings, channels=channels)
 
-    images, written: image ids of the manifest and of the table as read back. bad: columns image_id and reason.
+    def run(shards: list[Shard], title: str) -> list[ShardFile]:
+        return workers.map(write, shards, [len(shard.rows) for shard in shards], title)
+
+    written = run(update.shards, "images to shards")
+    pending = [read_new_file(table, file) if file.path else NO_ROWS for file in written]
+    duplicates = find_duplicates(pd.concat([update.kept, *pending], ignore_index=True), len(update.kept), settings)
+    again = [i for i, rows in enumerate(pending) if rows.image_id.isin(duplicates.image_id).any()]
+    shards = []
+    for index in again:
+        rows, good = update.shards[index].rows, set(pending[index].image_id) - set(duplicates.image_id)
+        rows = rows[rows.image_id.isin(good)].assign(kept_in=pending[index].file.iloc[0])
+        shards.append(replace(update.shards[index], rows=rows))
+    for index, file in zip(again, run(shards, "without copies"), strict=True):
+        (locate(table) / written[index].path).unlink()
+        written[index] = replace(file, bad=written[index].bad)
+    return written, duplicates
+
+
+def find_duplicates(rows: pd.DataFrame, num_kept: int, settings: Etl) -> pd.DataFrame:
+    """Images with the stored pixels of another one, as settings.quality wants them out: image_id, reason, same_as.
+
+    rows: image_id, patient_id and pixel_hash. The first `num_kept` are in the table already and stay the originals of
+    those that come; otherwise the smallest image_id is the original.
     """
-    listed, found = Counter(images), Counter([*written, *bad.image_id])
+    order = rows.assign(comes=np.arange(len(rows)) >= num_kept).sort_values(["comes", "image_id"])
+    first = order.drop_duplicates("pixel_hash").set_index("pixel_hash")
+    copies = order[order.pixel_hash.duplicated()]
+    origin = first.loc[copies.pixel_hash]
+    within = copies.patient_id.to_numpy() == origin.patient_id.to_numpy()
+    quality = settings.quality
+    out = np.where(within, quality.duplicates, quality.duplicates_across_patients).astype(bool)
+    kinds = np.where(within, "the same patient", "another patient")
+    reasons = [f"duplicate: same pixels as {o} of {k}" for o, k in zip(origin.image_id, kinds, strict=True)]
+    found = {"image_id": copies.image_id.to_numpy(), "reason": reasons, "same_as": origin.image_id.to_numpy()}
+    return pd.DataFrame(found, dtype=object)[out]
+
+
+def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame, max_fraction: float) -> None:
+    """Every image is once in the table or once in quarantine, and not too many turned out bad.
+
+    images, written: image ids of the manifest and of the files as read back. quarantine: columns of QUARANTINE.
+    """
+    listed, found = Counter(images), Counter([*written, *quarantine.image_id])
     lost, surplus = sorted(listed - found), sorted(found - listed)
     assert listed == found, f"of {len(images)} images, lost: {lost[:3]}, twice or of no manifest: {surplus[:3]}"
+    bad = quarantine[quarantine.file_version.notna()]
     if len(bad) > max_fraction * len(images):
-        reasons = bad.reason.value_counts().head(3).to_dict()
+        reasons = bad.reason.str.partition(":")[0].value_counts().head(3).to_dict()
         raise InputError(
             f"{len(bad)} of {len(images)} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
             f"allows; most frequent reasons: {reasons}. The table keeps its old version"
         )
+
+
+def read_new_file(table: str, file: ShardFile) -> pd.DataFrame:
+    """The rows of a new file as it stands there, without pixels, and `split` and `file`."""
+    path = str(locate(table) / file.path)
+    return read_labels(path).assign(split=file.path.split("/")[0].removeprefix("split="), file=path)

@@ -9,17 +9,27 @@ A row is one image:
     sex         string   F or M; null unknown
     view        string   view position, PA, AP or LATERAL; null unknown
     findings    list of float32, one per finding of the card's vocabulary: 1 present, 0 absent, NaN unknown
+    boxes       list of float32, five per box: index of the finding, left, top, width and height as shares of the
+                image's side, 0..1; empty where no box is known
     split       string   train, val or test; the partition column
-    image_S     binary   raw uint8 grey pixels, S*S bytes, row by row; one column per stored side S
+    image_S     binary   raw uint8 pixels row by row, S*S bytes of grey or S*S*3 of RGB; one column per stored side S
+    mean_S, std_S        float64  mean and standard deviation of these pixels, 0..255
+    pixel_hash  string   SHA-256 of the pixels with the longest stored side, 32 hex digits: the same for the same image
+    file_version string  size and time (or ETag) of the file when it was read: another one is read again
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from conf.errors import InputError
-from conf.workspace import write_json
+import pyarrow as pa
 
+from conf.errors import InputError
+from conf.workspace import atomic_path
+
+CONTRACT = 2
+"""raised with every change of the columns or of what the same file becomes, so that older tables are made anew"""
 SPLITS = ("train", "val", "test")
 
 # The 14 findings in the order of Wang et al., "ChestX-ray8", CVPR 2017, and of every reproduction of CheXNet.
@@ -42,24 +52,61 @@ NIH_FINDINGS = (
 NO_FINDING = "No Finding"
 
 
+LABELS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("follow_up", pa.int32()),
+        ("age_years", pa.float32()),
+        ("sex", pa.string()),
+        ("view", pa.string()),
+        ("findings", pa.list_(pa.float32())),
+        ("boxes", pa.list_(pa.float32())),
+        ("split", pa.string()),
+    ]
+)
+"""what the source says about an image"""
+
+
 def image_column(size_px: int) -> str:
     """Name of the binary column that holds the squares with side `size_px`."""
     return f"image_{size_px}"
+
+
+def table_schema(sizes_px: list[int]) -> pa.Schema:
+    """Columns and types of the table, split included."""
+    pixels = [
+        pa.field(name, kind)
+        for size in sizes_px
+        for name, kind in (
+            (image_column(size), pa.binary()),
+            (f"mean_{size}", pa.float64()),
+            (f"std_{size}", pa.float64()),
+        )
+    ]
+    return pa.schema([*LABELS, *pixels, ("pixel_hash", pa.string()), ("file_version", pa.string())])
 
 
 @dataclass(frozen=True)
 class Card:
     """Dataset card: what one version of the table holds and how it was made.
 
-    The card is the commit point of the ETL: it is written last, and training reads the Delta version that it names.
+    The Delta commit carries it, so that data and card appear in one step; <workspace>/card.json is its copy, and
+    training reads the version that the copy names.
     """
 
+    contract: int
+    """CONTRACT of the code that wrote it"""
+    table: str
+    """folder or address of the Delta tables; empty: in the workspace of this card"""
     delta_table_id: str
-    """given by Delta when the table was made: version 0 of another table is other data"""
+    """given when the table was made: version 0 of another table is other data"""
     delta_version: int
     quarantine_version: int
     findings: list[str]
     """vocabulary, in the order of the `findings` column"""
+    channels: int
+    """1 grey, 3 colour"""
     sizes_px: list[int]
     images: dict[str, int]
     """rows per split"""
@@ -88,9 +135,19 @@ class Card:
     settings: dict
     """the `etl` section of the settings"""
 
+    def to_json(self) -> str:
+        """The text of card.json."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """Of card.json, hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
     def write(self, path: Path) -> None:
         """Writes the card as JSON, atomically."""
-        write_json(path, asdict(self))
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "Card":
@@ -99,9 +156,14 @@ class Card:
             raise InputError(
                 f"no dataset card at {path}: run `spark-submit etl/preprocess.py` with this workspace first"
             )
+        return cls.parse(path.read_text(encoding="utf-8"), str(path))
+
+    @classmethod
+    def parse(cls, text: str, origin: str) -> "Card":
+        """to_json's reverse; raises InputError, which names `origin`, for any other text."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            return cls(**json.loads(text))
         except (TypeError, json.JSONDecodeError) as error:
             raise InputError(
-                f"{path} is not a dataset card of this version ({error}): run `spark-submit etl/preprocess.py` again"
+                f"{origin} is not a dataset card of this version ({error}): run `spark-submit etl/preprocess.py` again"
             ) from error

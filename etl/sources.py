@@ -1,22 +1,46 @@
-"""Which reader makes the manifest of which source."""
+"""Which reader makes the manifest of which source, and which images the settings leave out of it."""
 
-from pathlib import Path
+import pandas as pd
+from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.chexpert import read_chexpert
+from etl.class_folder import read_class_folder
+from etl.dicom_folder import read_dicom_folder
+from etl.label_file import read_lines
 from etl.label_table import read_label_table
 from etl.manifest import Manifest
 from etl.nih import read_nih
+from etl.shards import SparkWorkers
+from etl.storage import locate
 
-READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table}
+READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, "classes": read_class_folder}
 
 
-def read_manifest(source: Path, settings: Etl) -> Manifest:
-    """The manifest of `source` in the format settings.format; opens no image.
+def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = None) -> Manifest:
+    """The manifest of `source` in the format settings.format; decodes no image.
 
-    Raises InputError for a missing folder, and whatever the format's reader finds wrong.
+    workers: read the tags of DICOM files, other formats need none. Raises InputError for a missing folder, and whatever
+    the format's reader finds wrong.
     """
     if not source.is_dir():
         raise InputError(f"no source folder at {source}: give it with --etl.source (see README, real radiographs)")
-    return READERS[settings.format](source, settings)
+    if settings.format == "dicom":
+        manifest = read_dicom_folder(source, settings, workers)
+    else:
+        manifest = READERS[settings.format](source, settings)
+    images = manifest.images
+    for file in map(locate, settings.exclude):
+        names = {line.split(",")[0].split()[0] for line in read_lines(file, "list of images to leave out")}
+        _leave_out(images, images.image_id.isin(names), f"on {file.name}")
+    if settings.views:
+        unwanted = ~images["view"].isin(settings.views)
+        _leave_out(images, unwanted, "view " + images["view"].fillna("unknown") + ", not in etl.views")
+    return manifest
+
+
+def _leave_out(images: pd.DataFrame, which: pd.Series, reason: str | pd.Series) -> None:
+    """Sets the reason of these images where they have none yet."""
+    which = which & images.reason.isna()
+    images.loc[which, "reason"] = reason if isinstance(reason, str) else reason[which]

@@ -1,24 +1,31 @@
 """Which patient is in which split, and the proof that no patient is in two."""
 
 import hashlib
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from upath import UPath
 
 from conf.errors import InputError
+from conf.settings import Etl
+from etl.label_file import read_lines
+from etl.schema import SPLITS
+from etl.storage import locate
+
+LISTS = {split: f"{split}_list.txt" for split in SPLITS}
 
 
-def read_list(path: Path) -> set[str]:
-    """Image names of an official list: the first word of each line. Raises InputError where that is no file of text."""
-    if not path.is_file():
-        raise InputError(f"no split list at {path}: expected NIH's {path.name} in the source folder")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is no UTF-8 text ({error}), expected one image name a line: download it again"
-        ) from error
-    return {line.split()[0] for line in lines if line.strip()}
+def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd.DataFrame:
+    """The rows with their `split` by settings.split, None for an image in no split.
+
+    rows: build_rows. own: the split that the source brings; None: it has none, and `source` means hashed.
+    Raises InputError for a patient in two splits of the lists, or lists that cannot be read.
+    """
+    if settings.split == "lists":
+        return assign_listed(rows, locate(settings.split_lists))
+    if settings.split == "hashed" or own is None:
+        own = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
+    return rows.assign(split=own)
 
 
 def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str], val_fraction: float, seed: int):
@@ -55,6 +62,42 @@ def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float
     split[places < test_fraction + (1 - test_fraction) * val_fraction] = "val"
     split[places < test_fraction] = "test"
     return split
+
+
+def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
+    """The rows with the split of the lists, and their findings where the lists have labels.
+
+    A line is an image, and after it nothing or one 0 or 1 per finding, as in the lists that the reproductions of
+    CheXNet share (Rajpurkar et al. 2017; labels of NIH's first release).
+    Raises InputError for an image on two lists, a patient in two splits, or labels of another number or kind.
+    """
+    width = len(rows.findings.iloc[0]) if len(rows) else 0
+    splits: dict[str, str] = {}
+    labels: dict[str, np.ndarray] = {}
+    for split, name in LISTS.items():
+        for number, line in enumerate(read_lines(folder / name, "split list"), start=1):
+            image, *cells = line.split()
+            if splits.setdefault(image, split) != split:
+                raise InputError(f"{image} is on the {splits[image]} list and on the {split} list of {folder}")
+            if not cells:
+                continue
+            if len(cells) != width or not set(cells) <= {"0", "1"}:
+                raise InputError(
+                    f"{folder / name} line {number}: {len(cells)} labels {' '.join(cells[:4])}..., expected none, or "
+                    f"{width} of 0 and 1, one per finding of the label file"
+                )
+            labels[image] = np.array(cells, np.float32)
+    listed = rows.assign(split=rows.image_id.map(splits).astype(object).where(rows.image_id.isin(splits), None))
+    leaks = find_leaks(listed.loc[listed.split.notna(), ["patient_id", "split"]])
+    if leaks:
+        raise InputError(
+            f"{len(leaks)} patients are on two of the lists in {folder}, such as {', '.join(leaks[:3])}: a patient may "
+            "be in one split only, mend the lists"
+        )
+    if labels:
+        found = [labels.get(image, old) for image, old in zip(rows.image_id, rows.findings, strict=True)]
+        listed["findings"] = pd.Series(found, index=rows.index)
+    return listed
 
 
 def find_leaks(patients: pd.DataFrame) -> list[str]:

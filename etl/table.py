@@ -1,59 +1,175 @@
-"""Delta tables without Spark: versions, files, and the few rows that need none. The one owner of deltalake."""
+"""The Delta tables: versions, files, commits. The one owner of deltalake."""
 
-from pathlib import Path
+import json
+import os
+import time
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from conf.errors import InputError
-from etl.schema import SPLITS
+from etl.schema import SPLITS, Card
+from etl.storage import locate
+
+QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
+"""file_version: null where nobody looked at the file; same_as: the image that it is a copy of, null for others"""
+# An old version is what a model was trained on: its log must stay until vacuum is asked to drop it.
+KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days", "delta.enableExpiredLogCleanup": "false"}
+KEEP_LOG_NOW = PostCommitHookProperties(cleanup_expired_logs=False)
+# What Delta's own VACUUM writes: versions without any change of the rows.
+HOUSEKEEPING = ("VACUUM START", "VACUUM END")
 
 
-def latest_version(table: Path) -> int | None:
+@dataclass(frozen=True)
+class Committed:
+    """The newest version of a table, as the ETL wrote it."""
+
+    card: Card
+    rows: pd.DataFrame
+    """the columns of LABELS, mean_S, std_S, pixel_hash, file_version, and `file`: the Parquet file's path or address"""
+    quarantine: pd.DataFrame
+
+
+def latest_version(table: str) -> int | None:
     """The table's newest version; None where there is no table."""
     try:
-        return DeltaTable(table).version()
+        return DeltaTable(table, storage_options=_store_options(table)).version()
     except TableNotFoundError:
         return None
 
 
-def read_rows(table: Path, version: int, columns: list[str]) -> pd.DataFrame:
-    """These columns, and `split`, of every row of one version; the pixels stay unread."""
-    parts = [pd.DataFrame(columns=[*columns, "split"])]
-    for split in SPLITS:
-        for file in snapshot_files(table, version, split):
-            parts.append(pq.read_table(file, columns=columns).to_pandas().assign(split=split))
-    return pd.concat(parts, ignore_index=True)
+def read_card(table: str) -> Card | None:
+    """The card that the newest version was committed with; None where there is no table.
 
-
-def write_quarantine(table: Path, bad: pd.DataFrame) -> int:
-    """Writes one row per bad image (image_id, path, reason) as one new version; returns its number.
-
-    Not by Spark: the rows are few and already here.
+    Raises InputError where another program has changed the table, or it was made by another version of this one.
     """
-    schema = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason")])
-    rows = pa.Table.from_pandas(bad[schema.names], schema, preserve_index=False)
-    write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite")
-    return DeltaTable(table).version()
+    version = latest_version(table)
+    if version is None:
+        return None
+    for commit in DeltaTable(table, storage_options=_store_options(table)).history():
+        if commit["operation"] not in HOUSEKEEPING:
+            break
+    origin = f"version {commit['version']} of {table}, written by {commit.get('engineInfo', 'an unknown program')},"
+    return Card.parse(commit.get("userMetadata") or "null", origin)
 
 
-def table_id(table: Path) -> str:
-    """The identity that Delta gave the table when it was made; a table made anew in the same place has another."""
-    return DeltaTable(table).metadata().id
+def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
+    """The rows, without pixels, and the quarantined images of the version of this card."""
+    parts = []
+    for split in SPLITS:
+        for file in snapshot_files(shards, card.delta_version, split):
+            parts.append(read_labels(file).assign(split=split, file=file))
+    bad = DeltaTable(quarantine, version=card.quarantine_version, storage_options=_store_options(quarantine))
+    return Committed(card, pd.concat(parts, ignore_index=True), bad.to_pyarrow_table().to_pandas())
 
 
-def snapshot_files(table: Path, version: int, split: str) -> list[str]:
-    """Parquet files of one split in one version of the table, sorted absolute paths.
+def read_labels(file: str) -> pd.DataFrame:
+    """All columns of one Parquet file of the table but its pixels. Raises InputError for a file that is gone or cut."""
+    try:
+        with locate(file).open("rb") as source:
+            parquet = pq.ParquetFile(source)
+            columns = [field.name for field in parquet.schema_arrow if not pa.types.is_binary(field.type)]
+            return parquet.read(columns).to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{file} of the table cannot be read ({error}): add --etl.rebuild true to make the table anew"
+        ) from error
+
+
+def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]:
+    """Image -> its bytes in this column, of some images of one file; one row group at a time."""
+    with locate(file).open("rb") as source:
+        parquet = pq.ParquetFile(source)
+        found: dict[str, bytes] = {}
+        for group in range(parquet.num_row_groups):
+            names = parquet.read_row_group(group, ["image_id"]).column(0).to_pylist()
+            if image_ids & set(names):
+                pixels = parquet.read_row_group(group, [column]).column(0)
+                found |= {name: pixels[row].as_py() for row, name in enumerate(names) if name in image_ids}
+        return found
+
+
+def write_quarantine(table: str, bad: pd.DataFrame) -> int:
+    """Writes one row per bad image (columns of QUARANTINE) as one new version; returns its number."""
+    rows = pa.Table.from_pandas(bad[QUARANTINE.names], QUARANTINE, preserve_index=False)
+    options = _store_options(table)
+    write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", storage_options=options)
+    return DeltaTable(table, storage_options=options).version()
+
+
+def commit(
+    table: str, card: Card, schema: pa.Schema, added: list[tuple[str, int, int]], removed: list[str] | None
+) -> None:
+    """Makes version card.delta_version of the table in one step; it carries the card, its settings and its hash.
+
+    added: path below the table's folder (split=S/NAME), bytes and rows of each new file. removed: files (paths or
+    addresses) of the version before that leave it; None: all of them, and the schema may change.
+    Raises InputError where another program has made that version meanwhile.
+    """
+    now_ms, options = int(time.time() * 1000), _store_options(table)
+    adds = [
+        AddAction(p, size, _partition(p), now_ms, True, json.dumps({"numRecords": rows})) for p, size, rows in added
+    ]
+    properties = CommitProperties(
+        {"userMetadata": card.to_json(), "card_sha256": card.sha256, "settings": json.dumps(card.settings)},
+        max_commit_retries=0,
+    )
+    hooks = {"commit_properties": properties, "post_commithook_properties": KEEP_LOG_NOW}
+    schema = Schema.from_arrow(schema)
+    try:
+        if card.delta_version == 0:
+            create_table_with_add_actions(
+                table, schema, adds, partition_by=["split"], configuration=KEEP_LOG, storage_options=options, **hooks
+            )
+            return
+        before = DeltaTable(table, storage_options=options)
+        if before.version() != card.delta_version - 1:
+            raise InputError(
+                f"{table} is at version {before.version()} already: another program writes to it, try again"
+            )
+        names = [path.rpartition("/split=")[2] for path in removed or []]
+        removes = [RemoveAction(f"split={n}", True, now_ms, partition_values=_partition(f"split={n}")) for n in names]
+        mode = "overwrite" if removed is None else "append"
+        before.create_write_transaction([*adds, *removes], mode, schema, ["split"], **hooks)
+    except DeltaError as error:
+        raise InputError(f"{table} took no version {card.delta_version} ({error}): try again") from error
+
+
+def vacuum(table: str, keep_versions: set[int], retention_hours: int) -> list[str]:
+    """Removes data files that are in none of these versions nor were in the newest one within the last hours.
+
+    Also what killed runs have left, once it is that old. Returns the files. The log stays whole.
+    Raises InputError for a version that the table does not have.
+    """
+    deltatable = DeltaTable(table, storage_options=_store_options(table))
+    unknown = sorted(version for version in keep_versions if not 0 <= version <= deltatable.version())
+    if unknown:
+        raise InputError(f"{table} has no version {unknown[0]} to keep, its newest is {deltatable.version()}")
+    return deltatable.vacuum(
+        retention_hours,
+        dry_run=False,
+        # The versions to keep are named: Delta's own minimum of a week is for tables whose readers nobody knows.
+        enforce_retention_duration=False,
+        full=True,
+        keep_versions=sorted(keep_versions),
+        post_commithook_properties=KEEP_LOG_NOW,
+    )
+
+
+def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[str]:
+    """Parquet files of one split in one version of the table, sorted absolute paths or addresses.
 
     The folder also holds files of other versions, so it must never be listed. Raises InputError where there is no table
     or the version is gone.
     """
     try:
-        snapshot = DeltaTable(table, version=version)
+        snapshot = DeltaTable(table, version=version, storage_options=_store_options(str(table)))
     except TableNotFoundError as error:
         raise InputError(f"no Delta table at {table}: run `spark-submit etl/preprocess.py` first") from error
     except DeltaError as error:
@@ -61,3 +177,15 @@ def snapshot_files(table: Path, version: int, split: str) -> list[str]:
     uris = snapshot.file_uris(file_pruning_predicate=[("split", "=", split)])
     # Absolute paths, but with a blank as %20.
     return sorted(unquote(uri) for uri in uris)
+
+
+def _partition(path: str) -> dict[str, str]:
+    return {"split": path.removeprefix("split=").partition("/")[0]}
+
+
+def _store_options(table: str) -> dict[str, str] | None:
+    """What deltalake cannot know of a store by itself; keys and addresses come from the environment."""
+    if not str(table).startswith("s3"):
+        return None
+    insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {"aws_conditional_put": "etag", **({"AWS_ALLOW_HTTP": "true"} if insecure else {})}

@@ -49,7 +49,9 @@ def main() -> None:
     status = check_run(workspace, checkpoint.run_id)
     if status != "FINISHED":
         console.print(f"Training run {checkpoint.run_id} is {status}: this registers its best epoch up to then")
-    train, test = (open_split(workspace.shards, card, name, checkpoint.size_px) for name in ("train", "test"))
+    train, test = (
+        open_split(workspace.tables(card.table)[0], card, name, checkpoint.size_px) for name in ("train", "test")
+    )
     with workspace.exclusive():
         with atomic_folder(workspace.model) as folder:
             report, decision = build(settings, checkpoint, train, test, folder)

@@ -121,6 +121,13 @@ def champion_version(workspace: Workspace, name: str) -> int | None:
         raise
 
 
+def trained_versions(workspace: Workspace, delta_table_id: str) -> set[int]:
+    """Versions of this Delta table that any registered model was trained on."""
+    use_store(workspace)
+    found = mlflow.search_model_versions(filter_string=f"tags.delta_table_id = '{delta_table_id}'")
+    return {int(version.tags["delta_version"]) for version in found}
+
+
 def _metrics(report: dict) -> dict[str, float]:
     """The report's numbers under the names of the run; undefined ones are left out."""
     metrics = {}
@@ -138,6 +145,7 @@ def _tags(checkpoint: Checkpoint, report: dict, decision: Decision) -> dict[str,
     means = {f"test_auroc_{variant}": aurocs["mean"] for variant, aurocs in report["test_auroc"].items()}
     return {
         "run_id": checkpoint.run_id,
+        "delta_table_id": checkpoint.delta_table_id,
         "delta_version": str(checkpoint.delta_version),
         "git_commit": checkpoint.commit,
         "gate": "passed" if decision.passed else "failed",

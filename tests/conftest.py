@@ -20,8 +20,18 @@ def spark():
     from etl.shards import start_spark
 
     session = start_spark()
+    # The default of 50 takes longer than the log of any small table.
+    session.conf.set("spark.databricks.delta.snapshotPartitions", 2)
     yield session
     session.stop()
+
+
+class InlineWorkers:
+    """What SparkWorkers do, one after the other in this process: for tests of what the workers do."""
+
+    def map(self, function, items, images, title) -> list:
+        assert len(items) == len(images)
+        return [function(item) for item in items]
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +93,9 @@ def make_card(findings: list[str], positives: list[int], known: list[int], image
     column = image_column(SIZE_PX)
     images = images or dict.fromkeys(SPLITS, 8)
     fields = {
+        "contract": 2,
+        "table": "",
+        "channels": 1,
         "delta_table_id": "table",
         "delta_version": 0,
         "quarantine_version": 0,

@@ -9,7 +9,6 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from conf.errors import InputError
 from etl.schema import Card, image_column
+from etl.storage import locate
 from etl.table import snapshot_files
 
 # petastorm calls pyarrow's legacy API, which announces its removal on every call; the lock keeps the one that has it.
@@ -68,11 +68,14 @@ class Split:
         return [rows * (step + 1) // steps - rows * step // steps for step in range(steps)]
 
 
-def open_split(shards: Path, card: Card, name: str, size_px: int) -> Split:
+def open_split(shards: str, card: Card, name: str, size_px: int) -> Split:
     """Lists the row groups of a split in the version that the card names; reads footers only.
 
-    Raises InputError for a size that is not stored, a file that is gone or cut off, or a split without images.
+    shards: folder or address of the table. Raises InputError for a table in colour, a size that is not stored, a file
+    that is gone or cut off, or a split without images.
     """
+    if card.channels != 1:
+        raise InputError(f"the table at {shards} is in colour, training reads grey ones: run the ETL on radiographs")
     if size_px not in card.sizes_px:
         raise InputError(
             f"training.size_px is {size_px}, the table at {shards} holds {card.sizes_px}: choose one of these, "
@@ -82,7 +85,8 @@ def open_split(shards: Path, card: Card, name: str, size_px: int) -> Split:
     row_groups = []
     for file in files:
         try:
-            footer = pq.read_metadata(file)
+            with locate(file).open("rb") as source:
+                footer = pq.read_metadata(source)
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(
                 f"{file}, part of version {card.delta_version} of {shards}, cannot be read ({error}): run the ETL again"
@@ -143,7 +147,7 @@ def _read_row_groups(split: Split, rank: int, num_ranks: int, seed: int | None) 
     column = image_column(split.size_px)
     # One worker: its order is reproducible, and it is several times faster than a training step.
     reader = make_batch_reader(
-        [f"file://{file}" for file in split.files],
+        [file if "://" in file else f"file://{file}" for file in split.files],
         schema_fields=["^image_id$", "^findings$", f"^{column}$"],
         workers_count=1,
         # In row groups: what waits in memory for the training step.

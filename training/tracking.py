@@ -11,6 +11,8 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
 
 from conf.settings import Settings
@@ -75,10 +77,20 @@ class TrackedRun:
                 "delta_version": card.delta_version,
             }
         )
-        mlflow.set_tags({"delta_version": str(card.delta_version), "delta_table": str(workspace.shards)})
+        mlflow.set_tags({"delta_version": str(card.delta_version), "delta_table": workspace.tables(card.table)[0]})
         mlflow.set_tag("git_commit", self.commit)
         mlflow.log_dict(settings.to_dict(), "settings.yaml")
         mlflow.log_artifact(str(workspace.card))
+        if workspace.card_page.exists():
+            mlflow.log_artifact(str(workspace.card_page))
+        source = DeltaDatasetSource(path=workspace.tables(card.table)[0], delta_table_version=card.delta_version)
+        lineage = {
+            "delta_version": str(card.delta_version),
+            "delta_table_id": card.delta_table_id,
+            "card_sha256": card.sha256,
+        }
+        dataset = MetaDataset(source, name=f"Delta version {card.delta_version}", digest=card.sha256[:8])
+        mlflow.log_input(dataset, context="training", tags=lineage)
 
     def end(self, error: type[BaseException] | None) -> None:
         """Ends the run: FINISHED without an error, KILLED when a person or a launcher stopped it, else FAILED."""

@@ -62,7 +62,8 @@ def prepare(settings: Settings, topology: Topology):
     """Checks all inputs and gives back card, training split, validation split and the fresh model."""
     workspace, training = Workspace.at(settings.workspace), settings.training
     card = Card.read(workspace.card)
-    train_split, val_split = (open_split(workspace.shards, card, name, training.size_px) for name in ("train", "val"))
+    shards, _ = workspace.tables(card.table)
+    train_split, val_split = (open_split(shards, card, name, training.size_px) for name in ("train", "val"))
     check_world_size(train_split, topology.world_size, training.batch_size)
     check_measurable(card)
     torch.manual_seed(training.seed)

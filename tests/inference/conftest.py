@@ -68,6 +68,9 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
     write_deltalake(workspace.shards, pa.concat_tables(tables), partition_by=["split"])
     column = f"image_{SIZE_PX}"
     card = Card(
+        contract=2,
+        table="",
+        channels=1,
         delta_table_id="table",
         delta_version=0,
         quarantine_version=0,

@@ -1,0 +1,88 @@
+"""Tables of labels as people keep them: which words and numbers stand for what."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from conf.errors import InputError
+
+# Ages above this are typing errors, such as the 413 years of ChestX-ray14's first release.
+MAX_AGE_YEARS = 120
+# Units of an age such as 018M (DICOM PS3.5, section 6.2, AS); most tables have bare years.
+YEARS_PER_UNIT = {"": 1, "Y": 1, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+
+UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
+
+
+def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
+    """A comma-separated table, header and cells as text without blanks around it, empty where missing.
+
+    Raises InputError where the file is absent, no such table, or lacks one of the `needed` columns.
+    """
+    if not path.is_file():
+        raise InputError(f"no label file at {path}: check --etl.source and --etl.format")
+    try:
+        with path.open("rb") as file:
+            # index_col=False: some tables end their rows with one comma more than their header.
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise InputError(
+            f"{path} is no comma-separated table in UTF-8 ({error}), expected a label file: get it again"
+        ) from error
+    table = table.rename(columns=str.strip)
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        raise InputError(f"{path} lacks the columns {missing}: found {list(table.columns)}")
+    return table.apply(lambda cells: cells.str.strip())
+
+
+def read_lines(path: UPath, what: str) -> list[str]:
+    """The lines of a text file that are not blank. what: what it should be, for the InputError where it is not."""
+    if not path.is_file():
+        raise InputError(f"no {what} at {path}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no UTF-8 text ({error}), expected a {what}: get it again") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def optional_column(table: pd.DataFrame, name: str) -> pd.Series:
+    """A column of read_table's, empty cells where the table lacks it."""
+    return table[name] if name in table.columns else pd.Series("", index=table.index)
+
+
+def known_words(cells: pd.Series, words: Iterable[str]) -> pd.Series:
+    """The cells that are one of `words`, None elsewhere."""
+    return cells.where(cells.isin(list(words)), None)
+
+
+def parse_ages(cells: pd.Series) -> pd.Series:
+    """Cells such as `58`, `060Y` or `018M` to years, Float32; NA for all else and above MAX_AGE_YEARS."""
+    parts = cells.str.extract(r"^(\d+\.?\d*)([YMWD]?)$")
+    years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
+    return years.where(years <= MAX_AGE_YEARS).astype("Float32")
+
+
+def parse_cells(
+    table: pd.DataFrame, findings: Iterable[str], path: UPath, uncertain: str, blank: float
+) -> list[np.ndarray]:
+    """Columns of 1, 0, -1 (uncertain) and empty cells to one float32 array per row, in the order of `findings`.
+
+    uncertain: `unknown`, `zero` or `one`. blank: what an empty cell means: 0 absent, NaN unknown.
+    Raises InputError for any other cell, with its line.
+    """
+    meaning = {"1": 1.0, "0": 0.0, "-1": UNCERTAIN[uncertain], "": blank, "nan": float("nan")}
+    values = []
+    for finding in findings:
+        cells = table[finding].str.lower().str.replace(r"\.0+$", "", regex=True)
+        wrong = cells.index[~cells.isin(meaning.keys())]
+        if len(wrong):
+            raise InputError(
+                f"{path} line {wrong[0] + 2}: {finding} is {table[finding][wrong[0]]!r}, expected 1 present, 0 absent, "
+                "-1 uncertain, or nothing"
+            )
+        values.append(cells.map(meaning).to_numpy(np.float32))
+    return list(np.stack(values, axis=1))

@@ -1,0 +1,82 @@
+"""Files wherever they are: in a local folder, or in a store that fsspec speaks to (s3://, abfss://, hdfs://, ...)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+from upath import UPath
+
+from conf.errors import InputError
+
+
+def locate(address: str) -> UPath:
+    """A folder, a file or an address such as s3://bucket/folder; local ones become absolute.
+
+    Stores are reached with what their clients find in the environment (for s3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID).
+    Raises InputError for an address whose client is not installed or not known.
+    """
+    if "://" not in address:
+        return UPath(os.path.abspath(os.path.expanduser(address)))
+    try:
+        # s3a is Hadoop's name for the same store.
+        return UPath(address.replace("s3a://", "s3://", 1))
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{address} cannot be reached: {error}") from error
+
+
+def is_local(place: UPath) -> bool:
+    """Whether ordinary programs find it by its path."""
+    return isinstance(place, Path)
+
+
+def read_bytes(address: str, limit: int = -1) -> bytes:
+    """A whole file, or its first `limit` bytes. Raises OSError, as open() does."""
+    if "://" not in address:
+        with open(address, "rb") as file:
+            return file.read(limit)
+    with fsspec.open(address, "rb") as file:
+        return file.read(limit)
+
+
+def list_files(folder: UPath, suffixes: tuple[str, ...], recursive: bool = True) -> pd.DataFrame:
+    """Every file below `folder` whose name ends in one of `suffixes`, in whatever case.
+
+    Index: path below the folder. Columns: path (absolute, or an address) and file_version, which changes when the file
+    does: its size and its time or ETag. Links to folders are followed, each folder is visited once.
+    """
+    listed = _walk(str(folder), recursive) if is_local(folder) else _find(folder, recursive)
+    rows = [row for row in listed if row[0].lower().endswith(suffixes)]
+    return pd.DataFrame(rows, columns=["name", "path", "file_version"]).set_index("name").sort_index()
+
+
+def _walk(folder: str, recursive: bool) -> Iterator[tuple[str, str, str]]:
+    """Relative path, path and version of each file of a local folder."""
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen or not recursive:
+            # A link that leads back up, or to a folder that another path led to already.
+            folders.clear()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            try:
+                status = os.stat(path)
+                version = f"{status.st_size}:{status.st_mtime_ns}"
+            except OSError:
+                # A link to nowhere: listed, so that it ends in quarantine with the reason of the failed reading.
+                version = "absent"
+            yield os.path.relpath(path, folder), path, version
+
+
+def _find(folder: UPath, recursive: bool) -> Iterator[tuple[str, str, str]]:
+    """The same of a folder in a store, by one listing."""
+    found = folder.fs.find(folder.path, maxdepth=None if recursive else 1, detail=True)
+    for key, info in found.items():
+        time = info.get("ETag") or info.get("mtime") or info.get("LastModified") or info.get("last_modified")
+        yield key[len(folder.path) :].lstrip("/"), folder.fs.unstrip_protocol(key), f"{info['size']}:{time}"

@@ -1,0 +1,162 @@
+"""How fast the ETL is, as ratios of one run: against a plain loop without Spark, and against the way of the past.
+
+    python -m jobs.benchmarks.etl --images DIR                      2,000 images, at 512 and 256 pixels
+    python -m jobs.benchmarks.etl --images DIR --num_images 20000   whether speed and memory stay the same
+
+DIR holds 8-bit grey PNGs of 1024x1024 pixels, such as NIH's; their copies under new names make up the number. Prints
+images/s, ratios, bytes on disk and the memory of the workers. Needs some 0.4 MB of disk per image.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from conf.errors import InputError, run_command
+from conf.settings import Etl, Quality
+from etl.images import decode_grey, to_square
+from etl.manifest import Manifest
+from etl.publish import publish
+from etl.shards import SparkWorkers
+
+SIZES_PX = [512, 256]
+# The way of the past is slow: some hundred images tell its speed.
+NUM_PAST = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of PNGs")
+    parser.add_argument("--num_images", type=int, default=2000, help="images to process (default 2000)")
+    parser.add_argument(
+        "--tasks", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)"
+    )
+    parser.add_argument("--only_spark", action="store_true", help="leave out what it is compared with")
+    arguments = parser.parse_args()
+    paths = sorted(str(path) for path in arguments.images.glob("*.png"))
+    if not paths:
+        raise InputError(f"no PNG in {arguments.images}: give a folder with --images")
+    paths = [paths[index % len(paths)] for index in range(arguments.num_images)]
+    with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
+        results = {"images": len(paths), "tasks": arguments.tasks}
+        results |= measure_spark(paths, arguments.tasks, f"{folder}/spark")
+        if not arguments.only_spark:
+            results |= measure_plain(paths, arguments.tasks, f"{folder}/plain")
+            results |= measure_past(paths[:NUM_PAST], arguments.tasks, f"{folder}/past")
+            results["spark_to_plain"] = results["spark_images_per_s"] / results["plain_images_per_s"]
+            results["spark_to_past"] = results["spark_images_per_s"] / results["past_images_per_s"]
+            results["bytes_past_to_spark"] = results["past_bytes_per_image"] / results["spark_bytes_per_image"]
+    print(json.dumps({key: round(value, 2) for key, value in results.items()}, indent=2))
+
+
+def measure_spark(paths: list[str], tasks: int, folder: str) -> dict:
+    """From the manifest to the committed Delta table, in a session that is already up."""
+    # The images are copies of each other.
+    quality = Quality(duplicates=False, duplicates_across_patients=False)
+    settings = Etl(sizes_px=SIZES_PX, quality=quality)
+    with SparkWorkers(master=f"local[{tasks}]") as workers:
+        # The first tasks of a session start its Python processes and import what they need.
+        publish((f"{folder}-warm", f"{folder}-warm-bad"), settings, "benchmark", manifest_of(paths[:100]), workers)
+        started = time.perf_counter()
+        outcome = publish((f"{folder}/shards", f"{folder}/bad"), settings, "benchmark", manifest_of(paths), workers)
+        seconds = time.perf_counter() - started
+    return {
+        "spark_images_per_s": len(paths) / seconds,
+        "spark_bytes_per_image": bytes_in(folder) / len(paths),
+        "spark_worker_peak_mb": outcome.worker_peak_mb,
+    }
+
+
+def manifest_of(paths: list[str]) -> Manifest:
+    """One patient per image, no finding known."""
+    number = len(paths)
+    images = pd.DataFrame(
+        {
+            "image_id": [f"{index:08}.png" for index in range(number)],
+            "path": paths,
+            "file_version": "1",
+            "patient_id": [str(index) for index in range(number)],
+            "follow_up": pd.array([0] * number, "Int32"),
+            "age_years": pd.array([None] * number, "Float32"),
+            "sex": None,
+            "view": None,
+            "findings": [np.zeros(14, np.float32)] * number,
+            "boxes": [[]] * number,
+            "split": [("train", "train", "train", "val", "test")[index % 5] for index in range(number)],
+            "reason": None,
+        }
+    )
+    return Manifest(images, [f"finding {index}" for index in range(14)], number, 0, 0, {})
+
+
+def measure_plain(paths: list[str], tasks: int, folder: str) -> dict:
+    """The same decoding, resizing and Parquet in a plain loop per process: nothing checked, nothing committed."""
+    seconds = time_processes(write_plain, paths, tasks, folder)
+    return {"plain_images_per_s": len(paths) / seconds, "plain_bytes_per_image": bytes_in(folder) / len(paths)}
+
+
+def write_plain(folder: str, paths: list[str]) -> None:
+    schema = pa.schema([("path", pa.string()), *((f"image_{size}", pa.binary()) for size in SIZES_PX)])
+    with pq.ParquetWriter(f"{folder}/{os.getpid()}-{time.time_ns()}.parquet", schema, compression="none") as writer:
+        for start in range(0, len(paths), 128):
+            columns = {name: [] for name in schema.names}
+            for path in paths[start : start + 128]:
+                image = decode_grey(Path(path).read_bytes())
+                columns["path"].append(path)
+                for size in SIZES_PX:
+                    columns[f"image_{size}"].append(to_square(image, size).tobytes())
+            writer.write_table(pa.table(columns, schema))
+
+
+def measure_past(paths: list[str], tasks: int, folder: str) -> dict:
+    """As Godonou et al.'s project did: torchvision resizes and normalises, the floats go to Parquet as flat lists."""
+    seconds = time_processes(write_past, paths, tasks, folder)
+    return {"past_images_per_s": len(paths) / seconds, "past_bytes_per_image": bytes_in(folder) / len(paths)}
+
+
+def write_past(folder: str, paths: list[str]) -> None:
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    torch.set_num_threads(1)
+    normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    ways = {s: transforms.Compose([transforms.Resize((s, s)), transforms.ToTensor(), normalise]) for s in SIZES_PX}
+    rows = []
+    for path in paths:
+        image = Image.open(path).convert("RGB")
+        rows.append({f"image_{size}": way(image).flatten().tolist() for size, way in ways.items()})
+        if len(rows) == 16 or path is paths[-1]:
+            pq.write_table(pa.Table.from_pylist(rows), f"{folder}/{os.getpid()}-{time.time_ns()}.parquet")
+            rows = []
+
+
+def time_processes(write, paths: list[str], tasks: int, folder: str) -> float:
+    """Seconds that `tasks` processes take for their shares, after they have started."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    with ProcessPoolExecutor(tasks) as pool:
+        list(pool.map(partial(write, folder), [paths[:8]] * tasks))
+        shutil.rmtree(folder)
+        os.makedirs(folder)
+        started = time.perf_counter()
+        list(pool.map(partial(write, folder), [paths[index::tasks] for index in range(tasks)]))
+        return time.perf_counter() - started
+
+
+def bytes_in(folder: str) -> int:
+    return sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,40 @@
+"""Keeps the Delta table small: joins small files, removes files of versions that nobody needs.
+
+    python jobs/maintain.py                                 keeps a week of versions
+    python jobs/maintain.py --jobs.retention_hours 0        nobody reads the table at the moment
+
+Every version stays that a model in this workspace's registry or its last checkpoint was trained on, and those in
+jobs.keep_versions. What a kill leaves half-done is repaired by running it again.
+"""
+
+from conf.errors import run_command
+from conf.settings import load_settings, with_same_arguments
+from conf.workspace import Workspace
+from etl.maintain import maintain
+from etl.shards import SparkWorkers
+from etl.table import read_card
+from inference.registry import trained_versions
+from training.checkpoint import BEST, Checkpoint
+
+
+def main() -> None:
+    settings = load_settings("Joins small files of the Delta table and removes what no version needs.")
+    workspace = Workspace.at(settings.workspace)
+    tables = workspace.tables(settings.etl.table)
+    with workspace.exclusive(), SparkWorkers() as workers:
+        keep = set(settings.jobs.keep_versions)
+        card = read_card(tables[0])
+        if card and workspace.tracking_db.exists():
+            keep |= trained_versions(workspace, card.delta_table_id)
+        if card and (workspace.checkpoints / BEST).exists():
+            checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
+            keep |= {checkpoint.delta_version} if checkpoint.delta_table_id == card.delta_table_id else set()
+        done = maintain(tables, settings.etl, keep, settings.jobs.retention_hours, workers)
+        done.card.write(workspace.card)
+    kept = ", ".join(str(version) for version in sorted(keep | {done.card.delta_version}))
+    print(f"{done.joined} small files joined into {done.into}, {done.removed} files removed; versions kept: {kept}")
+    print("Next: " + with_same_arguments("spark-submit etl/preprocess.py"))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,238 @@
+"""What a second run does: nothing, or just enough."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf.errors import InputError
+from conf.settings import Quality
+from conf.workspace import Workspace
+from etl.table import read_card, snapshot_files
+from etl.update import _same_labels
+from tests.conftest import NihFolder, png
+from tests.etl.test_publish import ANY, rows_of, run
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace.at(str(tmp_path / "workspace"))
+
+
+def film(value: int, size_px: int = 64) -> bytes:
+    return png(np.random.default_rng(value).integers(0, 256, (size_px, size_px), dtype=np.uint8))
+
+
+def add(folder: NihFolder, patient: int, follow_up: int, content: bytes, finding: str = "Hernia") -> str:
+    name = f"{patient:08d}_{follow_up:03d}.png"
+    folder.rows.append([name, finding, str(follow_up), str(patient), "58", "F", "PA", "64", "64", "1", "1"])
+    folder.put(name, content)
+    (folder.train_val if patient % 4 else folder.test).append(name)
+    folder.write_lists()
+    return name
+
+
+def files_of(workspace: Workspace, version: int) -> set[str]:
+    return {file for split in ("train", "val", "test") for file in snapshot_files(workspace.shards, version, split)}
+
+
+def test_a_second_run_commits_nothing(nih_folder, workspace):
+    nih_folder.put("00000001_000.png", b"")
+    first = run(nih_folder, workspace)
+
+    class NoWorkers:
+        def map(self, *_):
+            raise AssertionError("there is nothing to do")
+
+    again = run(nih_folder, workspace, NoWorkers(), max_quarantined_fraction=0.5)
+    assert again.card == first.card
+    assert set(again.counts.values()) == {0}
+    pd.testing.assert_frame_equal(again.quarantine, first.quarantine)
+    assert read_card(str(workspace.shards)) == first.card
+
+
+def test_new_images_are_added_and_the_old_files_stay(nih_folder, workspace):
+    first = run(nih_folder, workspace)
+    before = rows_of(workspace, first.card)
+    names = {add(nih_folder, patient, 7, film(patient)) for patient in (1, 4, 30, 31, 32)}
+    second = run(nih_folder, workspace)
+    assert second.counts == {"new": 5, "changed": 0, "relabelled": 0, "removed": 0}
+    assert files_of(workspace, 0) < files_of(workspace, 1)
+    after = rows_of(workspace, second.card)
+    assert set(after.index) - set(before.index) == names
+    pd.testing.assert_frame_equal(after.loc[before.index], before)
+    assert second.card.delta_table_id == first.card.delta_table_id
+    pd.testing.assert_frame_equal(rows_of(workspace, first.card), before)
+
+
+def test_removed_changed_and_relabelled_images(nih_folder, workspace):
+    first = run(nih_folder, workspace)
+    before = rows_of(workspace, first.card)
+    (nih_folder.root / "images" / "00000001_000.png").unlink()
+    nih_folder.put("00000002_000.png", film(99))
+    nih_folder.rows[4][1], nih_folder.rows[5][4] = "Edema", "61"
+    nih_folder.write_lists()
+    second = run(nih_folder, workspace)
+    assert second.counts == {"new": 0, "changed": 1, "relabelled": 2, "removed": 1}
+    after = rows_of(workspace, second.card)
+    assert set(before.index) - set(after.index) == {"00000001_000.png"}
+    assert after.loc["00000003_000.png", "findings"].sum() == 1
+    assert after.loc["00000003_001.png", "age_years"] == 61
+    assert after.loc["00000002_000.png", "image_64"] != before.loc["00000002_000.png", "image_64"]
+    untouched = after.index.difference(["00000002_000.png", "00000003_000.png", "00000003_001.png"])
+    pd.testing.assert_frame_equal(after.loc[untouched], before.loc[untouched])
+    assert files_of(workspace, 0) & files_of(workspace, 1)
+    assert rows_of(workspace, first.card).index.equals(before.index)
+
+
+def test_a_quarantined_image_is_looked_at_again_when_its_file_changes(nih_folder, workspace):
+    good = (nih_folder.root / "images" / "00000001_000.png").read_bytes()
+    nih_folder.put("00000001_000.png", good[:100])
+    assert run(nih_folder, workspace).card.images_quarantined == 1
+    nih_folder.put("00000001_000.png", good)
+    second = run(nih_folder, workspace)
+    assert (second.card.images_quarantined, second.counts["new"]) == (0, 1)
+
+
+def test_a_copy_comes_in_when_its_original_leaves(nih_folder, workspace):
+    nih_folder.put("00000001_001.png", (nih_folder.root / "images" / "00000001_000.png").read_bytes())
+    assert run(nih_folder, workspace).quarantine.image_id.tolist() == ["00000001_001.png"]
+    (nih_folder.root / "images" / "00000001_000.png").unlink()
+    second = run(nih_folder, workspace)
+    assert len(second.quarantine) == 0
+    assert "00000001_001.png" in set(second.rows.image_id)
+
+
+def test_a_new_copy_does_not_displace_what_is_there(nih_folder, workspace):
+    run(nih_folder, workspace)
+    original = (nih_folder.root / "images" / "00000005_000.png").read_bytes()
+    name = add(nih_folder, 0, 0, original)
+    assert run(nih_folder, workspace).quarantine.image_id.tolist() == [name]
+    assert set(run(nih_folder, workspace).counts.values()) == {0}
+
+
+def test_other_settings_make_the_table_anew_and_the_old_version_stays(nih_folder, workspace):
+    first = run(nih_folder, workspace)
+    before = rows_of(workspace, first.card)
+    second = run(nih_folder, workspace, sizes_px=[48])
+    assert (second.card.delta_version, second.card.sizes_px, second.counts["new"]) == (1, [48], 48)
+    assert not files_of(workspace, 0) & files_of(workspace, 1)
+    assert "image_64" not in rows_of(workspace, second.card).columns
+    pd.testing.assert_frame_equal(rows_of(workspace, first.card), before)
+
+
+def test_a_check_that_is_switched_on_applies_to_old_images_too(nih_folder, workspace):
+    nih_folder.put("00000001_000.png", film(1, 65))
+    run(nih_folder, workspace)
+    with pytest.raises(InputError, match="47 of 48 images are bad.*too small"):
+        run(nih_folder, workspace, quality=Quality(**{**vars(ANY), "min_side_px": 65}))
+
+
+def test_another_vocabulary_is_refused_unless_told(nih_folder, workspace, tmp_path):
+    run(nih_folder, workspace)
+    other = tmp_path / "flowers"
+    for index in range(24):
+        (other / f"class{index % 2}").mkdir(parents=True, exist_ok=True)
+        (other / f"class{index % 2}" / f"{index}.png").write_bytes(film(index))
+
+    class Flowers:
+        root = other
+
+    options = {"format": "classes", "val_fraction": 0.4, "test_fraction": 0.3}
+    with pytest.raises(InputError, match=r"the table has the findings Atelectasis.*the source class0, class1.*rebuild"):
+        run(Flowers, workspace, **options)
+    assert run(Flowers, workspace, rebuild=True, **options).card.findings == ["class0", "class1"]
+
+
+def test_a_table_of_another_program_is_left_alone(nih_folder, workspace):
+    from deltalake import DeltaTable, write_deltalake
+
+    write_deltalake(str(workspace.shards), pa.table({"a": [1]}))
+    with pytest.raises(InputError, match=r"version 0 of .*shards, written by delta-rs.*is not a dataset card"):
+        run(nih_folder, workspace)
+    assert DeltaTable(workspace.shards).version() == 0
+    assert run(nih_folder, workspace, rebuild=True).card.delta_version == 1
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["add", "remove", "change", "relabel", "copy", "spoil", "nothing"]), st.integers(0, 11)),
+    min_size=1,
+    max_size=6,
+)
+
+
+NO_DUPLICATES = {**vars(ANY), "duplicates": False, "duplicates_across_patients": False}
+
+
+@settings(max_examples=8, deadline=None)
+@given(rounds=st.lists(CHANGES, min_size=1, max_size=3))
+def test_any_chain_of_updates_ends_where_a_fresh_run_does(tmp_path_factory, rounds):
+    root = tmp_path_factory.mktemp("chain")
+    folder = NihFolder(root / "nih", num_patients=12, size_px=16)
+    workspace, fresh = Workspace.at(str(root / "workspace")), Workspace.at(str(root / "fresh"))
+    # Which of two equal images stays depends on which came first.
+    options = {"sizes_px": [32], "max_quarantined_fraction": 1, "quality": Quality(**NO_DUPLICATES)}
+    outcome = run(folder, workspace, **options)
+    splits = outcome.rows.set_index("patient_id").split.to_dict()
+    for number, changes in enumerate(rounds):
+        for kind, index in changes:
+            apply(folder, kind, index, 100 * number)
+        outcome = run(folder, workspace, **options)
+        assert set(run(folder, workspace, **options).counts.values()) == {0}
+        now = outcome.rows.set_index("patient_id").split.to_dict()
+        assert all(splits.get(patient, split) == split for patient, split in now.items())
+        splits |= now
+    expected = run(folder, fresh, **options)
+    pd.testing.assert_frame_equal(rows_of(workspace, outcome.card), rows_of(fresh, expected.card))
+    pd.testing.assert_frame_equal(outcome.quarantine, expected.quarantine)
+    assert outcome.card.images == expected.card.images
+    assert outcome.card.pixel_std == pytest.approx(expected.card.pixel_std)
+    shutil.rmtree(root)
+
+
+def apply(folder: NihFolder, kind: str, index: int, offset: int) -> None:
+    """One change of a folder; the patients 1 to 4 keep the three splits alive."""
+    row = folder.rows[10 + index % (len(folder.rows) - 10)]
+    path = folder.root / "images" / row[0]
+    if kind == "add":
+        patient = 20 + index + offset
+        if not any(r[3] == str(patient) for r in folder.rows):
+            add(folder, patient, 0, film(patient, 16))
+    elif kind == "remove":
+        path.unlink(missing_ok=True)
+    elif kind == "change":
+        path.write_bytes(film(1000 + index + offset, 17))
+    elif kind == "relabel":
+        row[1] = "Fibrosis" if row[1] != "Fibrosis" else "No Finding"
+        folder.write_lists()
+    elif kind == "copy":
+        path.write_bytes((folder.root / "images" / folder.rows[0][0]).read_bytes())
+    elif kind == "spoil":
+        path.write_bytes(b"spoilt" + bytes(index))
+
+
+def test_labels_are_compared_with_their_unknown_values():
+    columns = {
+        "image_id": ["a"] * 4,
+        "patient_id": ["1"] * 4,
+        "follow_up": pd.array([1, None, None, 2], "Int32"),
+        "age_years": pd.array([1.5, None, 3, 2], "Float32"),
+        "sex": ["F", None, "M", "F"],
+        "view": ["PA"] * 4,
+        "findings": [np.float32([np.nan, 1])] * 3 + [np.float32([0, 1])],
+        "boxes": [[], [1.0, 0.1, 0.1, 0.2, 0.2], [], []],
+        "split": ["train"] * 4,
+    }
+    one = pd.DataFrame(columns)
+    stored = pa.Table.from_pandas(one.assign(boxes=one.boxes.map(np.float32))).to_pandas()
+    assert _same_labels(one, stored).tolist() == [True] * 4
+    changes = {"follow_up": 2, "sex": "M", "findings": np.float32([np.nan, 0]), "boxes": [0.5] * 5, "split": "val"}
+    for name, value in changes.items():
+        other = one.copy()
+        other.at[0, name] = value
+        assert _same_labels(one, other).tolist() == [False, True, True, True], name
+    assert not _same_labels(one, one.assign(age_years=pd.array([None, 1, 3, 2], "Float32")))[:2].any()
