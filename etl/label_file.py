@@ -1,5 +1,6 @@
 """Tables of labels as people keep them: which words and numbers stand for what."""
 
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -24,10 +25,12 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"no label file at {path}: check --etl.source and --etl.format")
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # More cells in a row than in the header, and not empty ones: pandas would drop them.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
             # index_col=False: some tables end their rows with one comma more than their header.
             table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(
             f"{path} is no comma-separated table in UTF-8 ({error}), expected a label file: get it again"
         ) from error

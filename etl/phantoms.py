@@ -25,9 +25,10 @@ from conf.settings import Phantoms
 from conf.workspace import atomic_folder, write_json
 from etl.cohort import Study, draw_cohort
 from etl.drawing.film import Box, render
+from etl.nih import BOX_FRAME_PX
 from etl.schema import NO_FINDING
 
-GENERATOR_VERSION = 5
+GENERATOR_VERSION = 6
 """raised with every change of the pictures, so that older folders are made anew"""
 MADE_BY = "phantoms.json"
 LABEL_HEADER = (
@@ -86,7 +87,7 @@ def write_films(folder: Path, settings: Phantoms) -> None:
     with ProcessPoolExecutor(num_workers, mp_context=context, initializer=start_worker) as pool:
         films = pool.map(write, cohort, chunksize=8)
         boxes = list(tqdm(films, desc="phantoms", total=len(cohort), unit="image"))
-    write_tables(folder, cohort, boxes)
+    write_tables(folder, cohort, boxes, settings.size_px)
 
 
 def start_worker() -> None:
@@ -110,8 +111,9 @@ def write_film(images: Path, seed: int, size_px: int, study: Study) -> list[Box]
     return boxes
 
 
-def write_tables(folder: Path, cohort: list[Study], boxes: list[list[Box]]) -> None:
+def write_tables(folder: Path, cohort: list[Study], boxes: list[list[Box]], size_px: int) -> None:
     """Writes the label file, the box file and the two lists."""
+    scale = BOX_FRAME_PX / size_px
     with open(folder / "Data_Entry_2017_v2020.csv", "w", encoding="utf-8", newline="") as file:
         file.write(LABEL_HEADER + "\n")
         csv.writer(file, lineterminator="\n").writerows(
@@ -130,7 +132,7 @@ def write_tables(folder: Path, cohort: list[Study], boxes: list[list[Box]]) -> N
     with open(folder / "BBox_List_2017.csv", "w", encoding="utf-8", newline="") as file:
         file.write(BOX_HEADER + "\n")
         csv.writer(file, lineterminator="\n").writerows(
-            (study.image_id, BOX_NAMES.get(box.finding, box.finding), box.x, box.y, box.width, box.height, "", "", "")
+            (study.image_id, BOX_NAMES.get(box.finding, box.finding), *(scale * edge for edge in box.edges), "", "", "")
             for study, found in zip(cohort, boxes, strict=True)
             if study.test
             for box in found

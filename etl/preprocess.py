@@ -76,7 +76,8 @@ def write_key(manifest: Manifest, workspace: Workspace) -> None:
 def show(outcome: Outcome, images_per_s: float) -> None:
     """Prints what became of the images."""
     card = outcome.card
-    table = Table(title=f"Delta version {card.delta_version}, images and patients per split", title_justify="left")
+    print(f"Delta version {card.delta_version}, images and patients per split:")
+    table = Table()
     for column in ("", *SPLITS, "sum"):
         table.add_column(column, justify="right" if column else "left")
     for name, counts in (("images", card.images), ("patients", card.patients)):

@@ -45,6 +45,7 @@ def list_files(folder: UPath, suffixes: tuple[str, ...], recursive: bool = True)
 
     Index: path below the folder. Columns: path (absolute, or an address) and file_version, which changes when the file
     does: its size and its time or ETag. Links to folders are followed, each folder is visited once.
+    Raises InputError for a folder that may not be read.
     """
     listed = _walk(str(folder), recursive) if is_local(folder) else _find(folder, recursive)
     rows = [row for row in listed if row[0].lower().endswith(suffixes)]
@@ -53,8 +54,13 @@ def list_files(folder: UPath, suffixes: tuple[str, ...], recursive: bool = True)
 
 def _walk(folder: str, recursive: bool) -> Iterator[tuple[str, str, str]]:
     """Relative path, path and version of each file of a local folder."""
+
+    def refuse(error: OSError) -> None:
+        # Its images would otherwise be counted as absent, and leave the table.
+        raise InputError(f"{error.filename} cannot be listed ({error.strerror}): grant the right to read it")
+
     seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen or not recursive:
             # A link that leads back up, or to a folder that another path led to already.

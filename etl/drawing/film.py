@@ -25,6 +25,8 @@ class Box:
     width: float
     height: float
 
+    edges = property(lambda self: (self.x, self.y, self.width, self.height))
+
 
 def render(
     key: tuple[int, int, int], female: bool, ap: bool, findings: tuple[str, ...], size_px: int

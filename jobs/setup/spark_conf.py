@@ -14,9 +14,9 @@ appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex
 """,
-    # In local mode the driver does the executors' work too, with batches of pixels in flight: 1g is short.
+    # As on a cluster, a task is tried four times: a worker may be killed for want of memory.
     "spark-defaults.conf": """\
-spark.driver.memory             2g
+spark.master                    local[*,4]
 spark.ui.showConsoleProgress    false
 """,
 }

@@ -75,3 +75,9 @@ def test_a_patient_in_two_splits_of_the_user_is_named(folder):
 def test_a_wrong_map_is_named(folder, columns, message):
     with pytest.raises(InputError, match=message):
         read(folder, columns)
+
+
+def test_cells_beyond_the_header_are_no_table(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,0,left over\n")
+    with pytest.raises(InputError, match=r"labels.csv is no comma-separated table"):
+        read_manifest(tmp_path, Etl(format="csv"))

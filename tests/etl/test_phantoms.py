@@ -99,6 +99,9 @@ def test_boxes_are_of_the_test_lists_findings(generated):
     boxed = {(row[0], row[1].replace("Infiltrate", "Infiltration")) for row in boxes}
     assert boxed == {(name, finding) for name in test for finding in labels[name] if finding != "No Finding"}
     assert "Infiltration" not in {row[1] for row in boxes}
+    # In pixels of NIH's films of 1024, however small these are.
+    edges = np.array([row[2:6] for row in boxes], float)
+    assert 512 < (edges[:, :2] + edges[:, 2:]).max() <= 1024
 
 
 def test_a_large_cohort_is_distributed_as_stated():
