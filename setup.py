@@ -30,6 +30,8 @@ EXTRAS = {
         "torchvision==0.29.2",
         "petastorm==0.12.1",
         "deltalake",
+        "universal-pathlib",
+        "s3fs",
         "mlflow==3.17.2",
         "scikit-learn",
         "matplotlib",

@@ -203,6 +203,8 @@ class Training:
     """of AdamW, per step and unit of learning rate"""
     pos_weight_max: float = 20.0
     """ceiling of the weight of a positive label (negatives per positive in the training split)"""
+    delta_version: int = -1
+    """version of the table; -1: the one that card.json names, the newest"""
     seed: int = 0
     """of the weights, the order of the row groups and the augmentation"""
     device: str = "auto"
@@ -219,6 +221,7 @@ class Training:
         _require(0 <= self.weight_decay < math.inf, "training.weight_decay", self.weight_decay, "0 or more")
         _require(1 <= self.pos_weight_max < math.inf, "training.pos_weight_max", self.pos_weight_max, "1 or more")
         _require(self.seed >= 0, "training.seed", self.seed, "at least 0")
+        _require(self.delta_version >= -1, "training.delta_version", self.delta_version, "a version, or -1")
         _require(self.threads >= 0, "training.threads", self.threads, "at least 0")
         _require(self.experiment.strip() != "", "training.experiment", self.experiment, "a name")
         _require(self.device in DEVICES, "training.device", self.device, f"one of {', '.join(DEVICES)}")

@@ -54,7 +54,10 @@ class Workspace:
 
     def tables(self, elsewhere: str) -> tuple[str, str]:
         """Folders or addresses of the shards' and the quarantine's tables, in the workspace unless told otherwise."""
-        root = elsewhere.replace("s3a://", "s3://", 1).rstrip("/") if elsewhere else str(self.root)
+        root = elsewhere.replace("s3a://", "s3://", 1).rstrip("/") or str(self.root)
+        if "://" not in root:
+            # A Spark worker on another machine works in another folder.
+            root = str(Path(root).expanduser().absolute())
         return f"{root}/shards", f"{root}/quarantine"
 
     phantoms = property(lambda self: self.root / "phantoms")

@@ -1,5 +1,6 @@
 """Housekeeping of the table: small files joined, files that no version needs any more removed."""
 
+import uuid
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -7,7 +8,7 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.publish import read_new_file
+from etl.publish import discard, read_new_file
 from etl.schema import Card, table_schema
 from etl.shard_file import write_shard
 from etl.shards import SparkWorkers
@@ -47,9 +48,14 @@ def maintain(
     settings = replace(settings, **{name: card.settings[name] for name in own})
     plan, replaced = plan_compaction(before.rows, settings)
     if plan:
-        write = partial(write_shard, table=shards, settings=settings, channels=card.channels)
-        written = workers.map(write, plan, [len(shard.rows) for shard in plan], "small files to large ones")
-        _check_same(before.rows, replaced, pd.concat([read_new_file(shards, file) for file in written]))
+        attempt = uuid.uuid4().hex[:8]
+        write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=card.channels)
+        try:
+            written = workers.map(write, plan, [len(shard.rows) for shard in plan], "small files to large ones")
+            _check_same(before.rows, replaced, pd.concat([read_new_file(shards, file) for file in written]))
+        except BaseException:
+            discard(shards, attempt)
+            raise
         card = replace(card, delta_version=latest_version(shards) + 1)
         added = [(file.path, file.size_bytes, file.num_rows) for file in written]
         commit(shards, card, table_schema(card.sizes_px), added, replaced)

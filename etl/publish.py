@@ -2,6 +2,7 @@
 
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -51,7 +52,32 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     if before and not update.shards and not update.replaced and update.quarantine.equals(before.quarantine):
         return Outcome(card, before.rows, before.quarantine, update.counts, 0.0)
 
-    written, duplicates = _write(update, shards, settings, manifest.channels, workers)
+    attempt = uuid.uuid4().hex[:8]
+    try:
+        card, rows, quarantine, written = _prepare(update, card, tables, settings, source, manifest, workers, attempt)
+    except BaseException:
+        discard(shards, attempt)
+        raise
+    added = [(file.path, file.size_bytes, file.num_rows) for file in written if file.path]
+    commit(shards, card, table_schema(settings.sizes_px), added, update.replaced)
+    peak_mb = max((file.peak_mb for file in written), default=0.0)
+    return Outcome(card, rows, quarantine, update.counts, peak_mb)
+
+
+def _prepare(
+    update: Update,
+    before: Card | None,
+    tables: tuple[str, str],
+    settings: Etl,
+    source: str,
+    manifest: Manifest,
+    workers: SparkWorkers,
+    attempt: str,
+) -> tuple[Card, pd.DataFrame, pd.DataFrame, list[ShardFile]]:
+    """All that a version needs, written and checked: its card, rows, quarantine and new files."""
+    shards, quarantine_table = tables
+    write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=manifest.channels)
+    written, duplicates = _write(update, shards, settings, write, workers)
     files = [file for file in written if file.path]
     rows = pd.concat([update.kept, *(read_new_file(shards, file) for file in files)], ignore_index=True)
     sources = manifest.images.set_index("image_id")[["path", "file_version"]]
@@ -65,8 +91,8 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     version = latest_version(shards)
     card = Card(
         contract=CONTRACT,
-        table=settings.table,
-        delta_table_id=card.delta_table_id if card else uuid.uuid4().hex,
+        table=shards.removesuffix("/shards") if settings.table else "",
+        delta_table_id=before.delta_table_id if before else uuid.uuid4().hex,
         delta_version=0 if version is None else version + 1,
         quarantine_version=write_quarantine(quarantine_table, quarantine),
         findings=manifest.findings,
@@ -82,17 +108,23 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
         source_sha256=manifest.sha256,
         settings=asdict(settings),
     )
-    added = [(file.path, file.size_bytes, file.num_rows) for file in files]
-    commit(shards, card, table_schema(settings.sizes_px), added, update.replaced)
-    peak_mb = max((file.peak_mb for file in written), default=0.0)
-    return Outcome(card, rows, quarantine, update.counts, peak_mb)
+    return card, rows, quarantine, written
+
+
+def discard(shards: str, attempt: str) -> None:
+    """Removes what a run has written that will not be committed, such as what has filled the disk."""
+    for file in locate(shards).glob(f"split=*/{attempt}-*.parquet"):
+        file.unlink(missing_ok=True)
 
 
 def _write(
-    update: Update, table: str, settings: Etl, channels: int, workers: SparkWorkers
+    update: Update,
+    table: str,
+    settings: Etl,
+    write: Callable[[Shard], ShardFile],
+    workers: SparkWorkers,
 ) -> tuple[list[ShardFile], pd.DataFrame]:
     """The update's files as written, without copies of images; and these copies: image_id, reason, same_as."""
-    write = partial(write_shard, table=table, settings=settings, channels=channels)
 
     def run(shards: list[Shard], title: str) -> list[ShardFile]:
         return workers.map(write, shards, [len(shard.rows) for shard in shards], title)

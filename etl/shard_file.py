@@ -16,7 +16,7 @@ from conf.settings import Etl
 from etl.images import BadImage, decode_colour, decode_grey, to_square
 from etl.quality import adjust_intensity, find_fault
 from etl.schema import LABELS, image_column, table_schema
-from etl.storage import locate, read_bytes
+from etl.storage import is_local, locate, read_bytes
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,17 @@ class ShardFile:
     """most memory that the writing process has had resident so far"""
 
 
-def write_shard(shard: Shard, table: str, settings: Etl, channels: int) -> ShardFile:
+def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels: int) -> ShardFile:
     """Decodes or copies the pixels of the shard's images and writes them, in its order, in row groups of the set size.
 
-    The file's name is new each time: it counts for nothing until it is committed. Holds one row group in memory.
+    attempt: starts the file's name, which is new each time: a file counts for nothing until it is committed.
+    Holds one row group in memory.
     """
     folder = locate(table) / f"split={shard.split}"
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"split={shard.split}/{uuid.uuid4().hex}.parquet"
+    if is_local(folder):
+        # A store needs no folders, and its client would make a missing bucket too.
+        folder.mkdir(parents=True, exist_ok=True)
+    name = f"split={shard.split}/{attempt}-{uuid.uuid4().hex}.parquet"
     schema = table_schema(settings.sizes_px)
     schema = schema.remove(schema.get_field_index("split"))
     pixels = {image_column(size) for size in settings.sizes_px}

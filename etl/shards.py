@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from tqdm import tqdm
 
 from conf.errors import InputError
+from etl.storage import is_of_a_store
 
 
 class SparkWorkers:
@@ -20,13 +21,14 @@ class SparkWorkers:
     def __init__(self, master: str | None = None):
         """master: such as local[2]; None: what spark-submit or Spark's own settings say."""
         self.master = master
+        self.spark: SparkSession | None = None
 
     def __enter__(self) -> "SparkWorkers":
         return self
 
     def __exit__(self, *_) -> None:
-        if session := SparkSession.getActiveSession():
-            session.stop()
+        if self.spark:
+            self.spark.stop()
 
     def map(self, function: Callable[[Any], Any], items: Sequence, images: Sequence[int], title: str) -> list:
         """function(item) of each item, in the items' order, each as one task on any worker.
@@ -36,7 +38,8 @@ class SparkWorkers:
         """
         if not items:
             return []
-        context = start_spark(self.master).sparkContext
+        self.spark = self.spark or start_spark(self.master)
+        context = self.spark.sparkContext
         tasks = context.parallelize(items, len(items))
         with _progress(context.statusTracker(), images, title):
             results = tasks.map(partial(_try, function)).collect()
@@ -51,6 +54,10 @@ def _try(function: Callable[[Any], Any], item: Any) -> Any:
         return function(item)
     except OSError as error:
         return error
+    except Exception as error:
+        if not is_of_a_store(error):
+            raise
+        return OSError(str(error))
 
 
 def start_spark(master: str | None = None) -> SparkSession:

@@ -13,7 +13,7 @@ from etl.label_table import read_label_table
 from etl.manifest import Manifest
 from etl.nih import read_nih
 from etl.shards import SparkWorkers
-from etl.storage import locate
+from etl.storage import is_folder, locate
 
 READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, "classes": read_class_folder}
 
@@ -21,10 +21,10 @@ READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, 
 def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = None) -> Manifest:
     """The manifest of `source` in the format settings.format; decodes no image.
 
-    workers: read the tags of DICOM files, other formats need none. Raises InputError for a missing folder, and whatever
-    the format's reader finds wrong.
+    workers: read the tags of DICOM files, other formats need none. Raises InputError for a missing folder, a store that
+    does not answer, and whatever the format's reader finds wrong.
     """
-    if not source.is_dir():
+    if not is_folder(source):
         raise InputError(f"no source folder at {source}: give it with --etl.source (see README, real radiographs)")
     if settings.format == "dicom":
         manifest = read_dicom_folder(source, settings, workers)

@@ -1,6 +1,7 @@
 """Files wherever they are: in a local folder, or in a store that fsspec speaks to (s3://, abfss://, hdfs://, ...)."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,34 @@ def locate(address: str) -> UPath:
 def is_local(place: UPath) -> bool:
     """Whether ordinary programs find it by its path."""
     return isinstance(place, Path)
+
+
+def is_folder(place: UPath) -> bool:
+    """Whether there is such a folder. Raises InputError where the store does not answer, or not to these keys."""
+    try:
+        if not is_local(place):
+            # What this process has listed before may have changed since.
+            place.fs.invalidate_cache()
+        return place.is_dir()
+    except Exception as error:
+        # Each store's client has errors of its own, not all of them OSError.
+        raise InputError(unreachable(str(place), error)) from error
+
+
+def unreachable(address: str, error: Exception) -> str:
+    """What to tell of a store that gave this error."""
+    # Of deltalake's tree of causes the innermost one, of an answer in XML its sentence.
+    sentence = re.search("<Message>(.*?)</Message>", str(error))
+    reason = sentence[1] if sentence else str(error).split("\x1b[31m↳\x1b[0m")[-1].strip()
+    return (
+        f"{address} cannot be reached ({reason}): check the address, and what the environment says of its store "
+        "(for s3: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+    )
+
+
+def is_of_a_store(error: Exception) -> bool:
+    """Whether a store's client raised it; their errors have nothing else in common."""
+    return type(error).__module__.partition(".")[0] in ("aiobotocore", "aiohttp", "azure", "botocore", "google")
 
 
 def read_bytes(address: str, limit: int = -1) -> bytes:

@@ -14,8 +14,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from conf.errors import InputError
-from etl.schema import SPLITS, Card
-from etl.storage import locate
+from etl.schema import CONTRACT, SPLITS, Card
+from etl.storage import locate, unreachable
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
 """file_version: null where nobody looked at the file; same_as: the image that it is a copy of, null for others"""
@@ -37,26 +37,36 @@ class Committed:
 
 
 def latest_version(table: str) -> int | None:
-    """The table's newest version; None where there is no table."""
+    """The table's newest version; None where there is no table. Raises InputError for a store that does not answer."""
     try:
         return DeltaTable(table, storage_options=_store_options(table)).version()
     except TableNotFoundError:
         return None
+    except OSError as error:
+        raise InputError(unreachable(table, error)) from error
 
 
-def read_card(table: str) -> Card | None:
-    """The card that the newest version was committed with; None where there is no table.
+def read_card(table: str, version: int | None = None) -> Card | None:
+    """The card that a version, or the newest one, was committed with; None without a table or with an older contract.
 
-    Raises InputError where another program has changed the table, or it was made by another version of this one.
+    Raises InputError for a version that is not there or was not written by this program.
     """
-    version = latest_version(table)
-    if version is None:
+    newest = latest_version(table)
+    if newest is None:
         return None
-    for commit in DeltaTable(table, storage_options=_store_options(table)).history():
-        if commit["operation"] not in HOUSEKEEPING:
-            break
-    origin = f"version {commit['version']} of {table}, written by {commit.get('engineInfo', 'an unknown program')},"
-    return Card.parse(commit.get("userMetadata") or "null", origin)
+    if version is not None and not 0 <= version <= newest:
+        raise InputError(f"{table} has no version {version}, its newest is {newest}")
+    history = DeltaTable(table, storage_options=_store_options(table)).history()
+    commits = [commit for commit in history if version is None or commit["version"] <= version]
+    commit = next((commit for commit in commits if commit["operation"] not in HOUSEKEEPING), {})
+    try:
+        written = json.loads(commit["userMetadata"])["contract"]
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise InputError(
+            f"version {commit.get('version')} of {table} was written by another program ({commit.get('engineInfo')}): "
+            "choose another --workspace or --etl.table, or replace it with --etl.rebuild true"
+        ) from None
+    return Card.parse(commit["userMetadata"], f"the commit of {table}") if written == CONTRACT else None
 
 
 def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
@@ -165,8 +175,8 @@ def vacuum(table: str, keep_versions: set[int], retention_hours: int) -> list[st
 def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[str]:
     """Parquet files of one split in one version of the table, sorted absolute paths or addresses.
 
-    The folder also holds files of other versions, so it must never be listed. Raises InputError where there is no table
-    or the version is gone.
+    The folder also holds files of other versions, so it must never be listed. Raises InputError where there is no
+    table, the version is gone or the store does not answer.
     """
     try:
         snapshot = DeltaTable(table, version=version, storage_options=_store_options(str(table)))
@@ -174,6 +184,8 @@ def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[s
         raise InputError(f"no Delta table at {table}: run `spark-submit etl/preprocess.py` first") from error
     except DeltaError as error:
         raise InputError(f"version {version} of {table} cannot be read ({error}): run the ETL again") from error
+    except OSError as error:
+        raise InputError(unreachable(str(table), error)) from error
     uris = snapshot.file_uris(file_pruning_predicate=[("split", "=", split)])
     # Absolute paths, but with a blank as %20.
     return sorted(unquote(uri) for uri in uris)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.manifest import Manifest
-from etl.schema import CONTRACT, LABELS, SPLITS, Card
+from etl.schema import LABELS, SPLITS, Card
 from etl.shard_file import Shard
 from etl.table import QUARANTINE, Committed
 
@@ -43,7 +43,7 @@ def needs_rebuild(card: Card | None, findings: list[str], settings: Etl) -> bool
             "--workspace, or replace the table with --etl.rebuild true"
         )
     was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (card.settings, asdict(settings)))
-    return card.contract != CONTRACT or was != wanted
+    return was != wanted
 
 
 def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> Update:

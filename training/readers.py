@@ -18,13 +18,15 @@ from torch import Tensor
 
 from conf.errors import InputError
 from etl.schema import Card, image_column
-from etl.storage import locate
+from etl.storage import is_local, locate
 from etl.table import snapshot_files
 
 # petastorm calls pyarrow's legacy API, which announces its removal on every call; the lock keeps the one that has it.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
+warnings.filterwarnings("ignore", category=FutureWarning, message="The pyarrow.filesystem")
 
 from petastorm import make_batch_reader  # noqa: E402, the filter must come first
+from pyarrow.filesystem import S3FSWrapper  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def read_batches(
 
 def _read_row_groups(split: Split, rank: int, num_ranks: int, seed: int | None) -> Iterator[Batch]:
     column = image_column(split.size_px)
+    place = locate(split.files[0])
     # One worker: its order is reproducible, and it is several times faster than a training step.
     reader = make_batch_reader(
         [file if "://" in file else f"file://{file}" for file in split.files],
@@ -157,6 +160,8 @@ def _read_row_groups(split: Split, rank: int, num_ranks: int, seed: int | None) 
         shuffle_row_groups=seed is not None,
         shuffle_rows=seed is not None,
         seed=seed,
+        # Of a store petastorm would make a file system that pyarrow's legacy API does not take.
+        filesystem=None if is_local(place) else S3FSWrapper(place.fs),
     )
     with reader:
         for rows in reader:

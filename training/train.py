@@ -21,6 +21,7 @@ from conf.errors import InputError, run_command
 from conf.settings import Settings, load_settings
 from conf.workspace import Workspace
 from etl.schema import Card, image_column
+from etl.table import read_card
 from training.loop import Trainer
 from training.loss import positive_weights
 from training.models import build_model, check_step
@@ -63,6 +64,8 @@ def prepare(settings: Settings, topology: Topology):
     workspace, training = Workspace.at(settings.workspace), settings.training
     card = Card.read(workspace.card)
     shards, _ = workspace.tables(card.table)
+    if training.delta_version >= 0:
+        card = card_of_version(shards, training.delta_version)
     train_split, val_split = (open_split(shards, card, name, training.size_px) for name in ("train", "val"))
     check_world_size(train_split, topology.world_size, training.batch_size)
     check_measurable(card)
@@ -72,6 +75,14 @@ def prepare(settings: Settings, topology: Topology):
     smallest_step = train_split.smallest_step(topology.world_size, training.batch_size)
     check_step(model, training.model, training.size_px, smallest_step)
     return card, train_split, val_split, model
+
+
+def card_of_version(shards: str, version: int) -> Card:
+    """The card of an older version. Raises InputError where it is not there or too old for this program."""
+    card = read_card(shards, version)
+    if card is None:
+        raise InputError(f"version {version} of {shards} was written by an older program: run the ETL again")
+    return card
 
 
 def check_measurable(card: Card) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conf.errors import InputError
 from conf.settings import Quality
 from conf.workspace import Workspace
-from etl.table import read_card, snapshot_files
+from etl.table import read_card, snapshot_files, vacuum
 from etl.update import _same_labels
 from tests.conftest import NihFolder, png
 from tests.etl.test_publish import ANY, rows_of, run
@@ -152,7 +152,7 @@ def test_a_table_of_another_program_is_left_alone(nih_folder, workspace):
     from deltalake import DeltaTable, write_deltalake
 
     write_deltalake(str(workspace.shards), pa.table({"a": [1]}))
-    with pytest.raises(InputError, match=r"version 0 of .*shards, written by delta-rs.*is not a dataset card"):
+    with pytest.raises(InputError, match=r"version 0 of .*shards was written by another program \(delta-rs"):
         run(nih_folder, workspace)
     assert DeltaTable(workspace.shards).version() == 0
     assert run(nih_folder, workspace, rebuild=True).card.delta_version == 1
@@ -236,3 +236,20 @@ def test_labels_are_compared_with_their_unknown_values():
         other.at[0, name] = value
         assert _same_labels(one, other).tolist() == [False, True, True, True], name
     assert not _same_labels(one, one.assign(age_years=pd.array([None, 1, 3, 2], "Float32")))[:2].any()
+
+
+def test_the_card_of_an_older_version_is_read_across_housekeeping(nih_folder, workspace):
+    cards = [run(nih_folder, workspace, seed=seed).card for seed in range(3)]
+    assert vacuum(str(workspace.shards), {0, 2}, 0)
+    assert [read_card(str(workspace.shards), version) for version in (0, 1, 2, 4, None)] == [*cards, cards[2], cards[2]]
+    with pytest.raises(InputError, match="has no version 9"):
+        read_card(str(workspace.shards), 9)
+
+
+def test_a_table_of_an_older_contract_is_made_anew(nih_folder, workspace, monkeypatch):
+    monkeypatch.setattr("etl.publish.CONTRACT", 1)
+    first = run(nih_folder, workspace).card
+    monkeypatch.undo()
+    second = run(nih_folder, workspace)
+    assert (second.card.delta_version, second.counts["new"]) == (1, 48)
+    assert second.card.delta_table_id != first.delta_table_id

@@ -1,5 +1,6 @@
 """The stage as people type it, under each launcher, on a small table."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -65,6 +66,12 @@ def test_it_trains_under_each_launcher(workspace, launcher, ranks):
     assert run.info.status == "FINISHED"
     assert run.data.params["world_size"] == str(ranks)
     assert run.data.tags["delta_version"] == "0"
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.source_type == "delta_table"
+    assert json.loads(dataset.dataset.source)["path"] == str(workspace.shards)
+    tags = {tag.key: tag.value for tag in dataset.tags}
+    assert tags["card_sha256"] == hashlib.sha256(workspace.card.read_bytes()).hexdigest()
+    assert tags["delta_version"] == "0"
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "step_loss")
     # 53 rows in row groups of 5: one rank needs 7 steps of 8 images, of two ranks the larger needs 4.
     assert len(history) == 2 * {1: 7, 2: 4}[ranks]

@@ -1,0 +1,240 @@
+"""Sources and tables in an object store: versitygw, an S3 server, on this machine; skipped where it is missing."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import s3fs
+
+from conf.errors import InputError
+from conf.settings import Etl
+from conf.workspace import Workspace
+from etl.maintain import maintain
+from etl.publish import Outcome, publish
+from etl.schema import SPLITS, Card
+from etl.sources import read_manifest
+from etl.storage import locate
+from etl.table import read_card, snapshot_files
+from tests.conftest import InlineWorkers, NihFolder
+from tests.etl.test_cluster import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
+from tests.etl.test_publish import SMALL, rows_of, run
+from tests.etl.test_update import add, film
+
+PROGRAM = "versitygw"
+VARIABLE = "CHEXSCALE_VERSITYGW"
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_REGION": "us-east-1"}
+# An address that refuses every connection.
+NOBODY = "http://127.0.0.1:9"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[str]:
+    """The server's address; its keys and its address are in the environment."""
+    program = os.environ.get(VARIABLE) or shutil.which(PROGRAM) or shutil.which(Path.home() / "go" / "bin" / PROGRAM)
+    if not program:
+        pytest.skip(f"no {PROGRAM} on PATH, and {VARIABLE} names none")
+    port, root = free_port(), tmp_path_factory.mktemp("buckets")
+    owner = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(root)]
+    process = subprocess.Popen(command, env={**os.environ, **owner}, stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 30
+        while not answers(port):
+            assert time.monotonic() < end, f"{command} does not listen"
+            assert process.poll() is None, f"{command} ended with {process.returncode}"
+            time.sleep(0.05)
+        with pytest.MonkeyPatch.context() as environment:
+            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
+                environment.delenv(name, raising=False)
+            address = f"http://127.0.0.1:{port}"
+            for name, value in {**KEYS, "AWS_ENDPOINT_URL": address, "NO_PROXY": "127.0.0.1"}.items():
+                environment.setenv(name, value)
+            s3fs.S3FileSystem.clear_instance_cache()
+            yield address
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+        process.kill()
+        process.wait()
+
+
+class Bucket:
+    """An empty bucket, and an NIH folder that is copied into it as another program would do it."""
+
+    def __init__(self, name: str, folder: NihFolder):
+        self.name, self.folder = name, folder
+        self.client = s3fs.S3FileSystem(skip_instance_cache=True)
+        self.client.mkdir(name)
+
+    def upload(self) -> None:
+        self.client.put(f"{self.folder.root}/", f"{self.name}/nih/", recursive=True)
+
+    def data_files(self) -> set[str]:
+        self.client.invalidate_cache()
+        found = self.client.find(f"{self.name}/table/shards")
+        return {f"s3://{key}" for key in found if key.endswith(".parquet") and "_delta_log" not in key}
+
+
+@pytest.fixture
+def bucket(server, nih_folder, request) -> Bucket:
+    bucket = Bucket(re.sub("[^a-z0-9]+", "-", request.node.name.lower())[-60:].strip("-"), nih_folder)
+    bucket.upload()
+    return bucket
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace.at(str(tmp_path / "workspace"))
+
+
+def run_there(bucket: Bucket, workspace: Workspace, scheme: str = "s3") -> Outcome:
+    settings = Etl(**SMALL, table=f"{scheme}://{bucket.name}/table/")
+    source = locate(f"{scheme}://{bucket.name}/nih")
+    manifest = read_manifest(source, settings)
+    return publish(workspace.tables(settings.table), settings, str(source), manifest, InlineWorkers())
+
+
+def rows_there(workspace: Workspace, card: Card) -> pd.DataFrame:
+    """rows_of without file_version, which is of another kind here."""
+    parts = []
+    for split in SPLITS:
+        for file in snapshot_files(workspace.tables(card.table)[0], card.delta_version, split):
+            with locate(file).open("rb") as source:
+                parts.append(pq.ParquetFile(source).read().to_pandas().assign(split=split))
+    return pd.concat(parts).set_index("image_id").sort_index().drop(columns="file_version")
+
+
+def rows_here(folder: NihFolder, place: Path) -> pd.DataFrame:
+    local = Workspace.at(str(place))
+    return rows_of(local, run(folder, local).card).drop(columns="file_version")
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a"])
+@pytest.mark.filterwarnings("error")
+def test_a_store_gives_what_a_folder_gives_and_takes_changes(bucket, workspace, tmp_path, scheme):
+    first = run_there(bucket, workspace, scheme)
+    assert first.counts["new"] == 48
+    pd.testing.assert_frame_equal(rows_there(workspace, first.card), rows_here(bucket.folder, tmp_path / "first"))
+
+    again = run_there(bucket, workspace, scheme)
+    assert set(again.counts.values()) == {0}
+    assert again.card == first.card
+
+    add(bucket.folder, 30, 0, film(30))
+    bucket.folder.put("00000001_000.png", film(31))
+    bucket.upload()
+    merged = run_there(bucket, workspace, scheme)
+    assert merged.counts == {"new": 1, "changed": 1, "relabelled": 0, "removed": 0}
+    assert merged.card.delta_version == 1
+    pd.testing.assert_frame_equal(rows_there(workspace, merged.card), rows_here(bucket.folder, tmp_path / "second"))
+    assert not workspace.shards.exists()
+
+
+def test_housekeeping(bucket, workspace):
+    run_there(bucket, workspace)
+    for patient in (30, 31, 33):
+        add(bucket.folder, patient, 0, film(patient))
+        bucket.upload()
+        card = run_there(bucket, workspace).card
+    before, tables = rows_there(workspace, card), workspace.tables(card.table)
+    done = maintain(tables, Etl(), set(), 0, InlineWorkers())
+    assert done.joined > done.into > 0
+    pd.testing.assert_frame_equal(rows_there(workspace, done.card), before)
+    newest = {file for split in SPLITS for file in snapshot_files(tables[0], done.card.delta_version, split)}
+    assert bucket.data_files() == newest
+    assert set(run_there(bucket, workspace).counts.values()) == {0}
+
+
+@pytest.mark.filterwarnings("error")
+def test_training_reads_every_row_once(bucket, workspace):
+    from training.readers import open_split, read_batches
+
+    card = run_there(bucket, workspace).card
+    expected = rows_there(workspace, card)
+    expected = expected[expected.split == "train"]
+    split = open_split(workspace.tables(card.table)[0], card, "train", 64)
+    seen = []
+    for rank in range(2):
+        for batch in read_batches(split, 4, rank, 2, shuffle_seed=1):
+            for image_id, pixels, labels in zip(batch.image_ids, batch.pixels, batch.labels, strict=True):
+                row = expected.loc[str(image_id)]
+                assert pixels.numpy().tobytes() == row["image_64"]
+                np.testing.assert_array_equal(labels.numpy(), row["findings"])
+                seen.append(str(image_id))
+    assert sorted(seen) == sorted(expected.index)
+
+
+FAULTS = {
+    "no bucket": ({}, "missing-bucket", "no source folder at s3://missing-bucket", "does not exist"),
+    "wrong key": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "any", "signature", "signature"),
+    "server down": ({"AWS_ENDPOINT_URL": NOBODY}, "any", "Could not connect", "refused"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_store_out_of_reach_is_told_in_time(server, monkeypatch, fault):
+    changes, bucket, of_source, of_table = FAULTS[fault]
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    shards = f"s3://{bucket}/table/shards"
+    calls = [
+        (lambda: read_manifest(locate(f"s3://{bucket}/nih"), Etl()), of_source),
+        (lambda: read_card(shards), of_table),
+        (lambda: snapshot_files(shards, 0, "train"), of_table),
+    ]
+    for call, expected in calls:
+        started = time.monotonic()
+        with pytest.raises(InputError) as error:
+            call()
+        assert expected in str(error.value)
+        assert re.search("AWS_ENDPOINT_URL|--etl.source", str(error.value))
+        assert "\x1b" not in str(error.value)
+        assert time.monotonic() - started < 20
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_command_from_store_to_store(bucket, workspace, tmp_path):
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text(SCENARIO)
+    address = f"s3a://{bucket.name}"
+    command = ["spark-submit", "--master", "local[2]", "--driver-java-options", QUICK_START, "etl/preprocess.py"]
+    command += ["--config", str(scenario), "--workspace", str(workspace.root)]
+    command += ["--etl.source", f"{address}/nih", "--etl.table", f"{address}/table"]
+    finished = subprocess.run(
+        command,
+        cwd=PROJECT,
+        # With the keys and the address of now.
+        env={**ENVIRONMENT, **{name: value for name, value in os.environ.items() if name.startswith("AWS_")}},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "48 listed = 48 rows" in finished.stdout
+    # Java's line on its own modules is no warning of ours.
+    lines = (finished.stdout + finished.stderr).replace("WARNING: Using incubator modules", "")
+    assert not re.search("warning|traceback", lines, re.IGNORECASE), lines
+    card = Card.read(workspace.card)
+    pd.testing.assert_frame_equal(rows_there(workspace, card), rows_here(bucket.folder, tmp_path / "local"))
