@@ -14,17 +14,13 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
     rows: patient_id, split and findings (arrays in the order of `findings`) of every row of the table.
     Raises InputError for a patient in two splits or a split without images.
     """
+    check_splits(rows.split)
     leaks = find_leaks(rows[["patient_id", "split"]])
     if leaks:
         raise InputError(f"{len(leaks)} patients are in more than one split of the written table, such as {leaks[:3]}")
     described = {"images": {}, "patients": {}, "known": {}, "positives": {}, "percentages": {}}
     for split in SPLITS:
         part = rows[rows.split == split]
-        if part.empty:
-            raise InputError(
-                f"the {split} split has no images: check the lists of the source and etl.val_fraction "
-                f"(images per split: {rows.split.value_counts().to_dict()})"
-            )
         labels = np.stack(part.findings.to_list()).astype(np.float64)
         known, positives = (~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0)
         percentages = np.divide(100 * positives, known, out=np.zeros(len(findings)), where=known > 0)
@@ -34,6 +30,17 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
         described["positives"][split] = dict(zip(findings, positives.tolist(), strict=True))
         described["percentages"][split] = dict(zip(findings, percentages.round(4).tolist(), strict=True))
     return described
+
+
+def check_splits(split: pd.Series) -> None:
+    """Raises InputError where one of the splits has no image. split: of each image."""
+    numbers = split.value_counts().to_dict()
+    empty = [name for name in SPLITS if name not in numbers]
+    if empty:
+        raise InputError(
+            f"the {empty[0]} split has no images: check the lists of the source, etl.val_fraction and "
+            f"etl.test_fraction (images per split: {numbers})"
+        )
 
 
 def describe_pixels(rows: pd.DataFrame, sizes_px: list[int]) -> dict:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.card import describe_pixels, describe_splits
+from etl.card import check_splits, describe_pixels, describe_splits
 from etl.manifest import Manifest
 from etl.schema import CONTRACT, Card, table_schema
 from etl.shard_file import Shard, ShardFile, write_shard
@@ -43,6 +43,8 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     Raises InputError where too many images are bad, a split is empty or a patient is in two; whatever it raises, and
     when it is killed, the old version stays the newest.
     """
+    # Before hours of decoding; what is written is checked again.
+    check_splits(manifest.images.split[manifest.images.reason.isna()])
     shards, quarantine_table = tables
     card = None if settings.rebuild else read_card(shards)
     before = None
