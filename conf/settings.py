@@ -73,6 +73,8 @@ class Columns:
 
     def __post_init__(self):
         _require(self.image, "etl.columns.image", self.image, "the name of a column")
+        findings = self.findings
+        _require(len(set(findings)) == len(findings), "etl.columns.findings", findings, "different columns")
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Etl:
         sizes = self.sizes_px
         _require(sizes and len(set(sizes)) == len(sizes), "etl.sizes_px", sizes, "one or more different sides")
         _require(all(32 <= size <= 4096 for size in sizes), "etl.sizes_px", sizes, "sides of 32 to 4096 pixels")
-        _require(self.seed >= 0, "etl.seed", self.seed, "at least 0")
+        _require(0 <= self.seed < 2**32, "etl.seed", self.seed, "0 to 2**32 - 1")
         _require(0 < self.val_fraction < 1, "etl.val_fraction", self.val_fraction, "a share between 0 and 1")
         _require(self.rows_per_row_group >= 1, "etl.rows_per_row_group", self.rows_per_row_group, "at least 1 row")
         _require(

@@ -36,7 +36,12 @@ class Workspace:
 
         The folder is made where missing, and removed again where it stays empty. A kill frees the workspace.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"workspace {self.root} cannot be made ({error.strerror}): choose another with --workspace"
+            ) from error
         folder = os.open(self.root, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,6 +60,10 @@ class Workspace:
     def tables(self, elsewhere: str) -> tuple[str, str]:
         """Folders or addresses of the shards' and the quarantine's tables, in the workspace unless told otherwise."""
         root = elsewhere.replace("s3a://", "s3://", 1).rstrip("/") or str(self.root)
+        if set("#?%\n") & set(root) or root.startswith("file:") or Path(root).is_file():
+            raise InputError(
+                f"etl.table is {elsewhere!r}, expected a folder or an address such as s3://bucket/name, without # ? %"
+            )
         if "://" not in root:
             # A Spark worker on another machine works in another folder.
             root = str(Path(root).expanduser().absolute())

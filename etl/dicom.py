@@ -66,7 +66,7 @@ class Tags:
     """What a DICOM file says of its image; an empty text: unknown."""
 
     patient: str
-    """Patient ID, as it stands"""
+    """Patient ID, as it stands; may be empty"""
     instance: str
     """SOP Instance UID"""
     study_time: str
@@ -121,15 +121,14 @@ def decode_dicom(content: bytes) -> np.ndarray:
 
 
 def read_tags(content: bytes) -> Tags:
-    """The tags of a DICOM file, without its pixels. Raises BadImage where it is none or lacks patient or instance."""
+    """The tags of a DICOM file, without its pixels. Raises BadImage where it is none or has no SOP Instance UID."""
     dataset = _read(content, stop_before_pixels=True, specific_tags=list(TAGS))
     # The values of these tags tell who it is: they must not get into a reason.
     with _damage_is_bad_image("damaged tags", show=False):
         cells = {tag: str(dataset.get(tag) or "").strip() for tag in TAGS}
         view = _find_view(dataset, cells["ViewPosition"])
-    for tag in ("PatientID", "SOPInstanceUID"):
-        if not cells[tag]:
-            raise BadImage(f"no {tag}")
+    if not cells["SOPInstanceUID"]:
+        raise BadImage("no SOPInstanceUID")
     time = re.sub(r"\D", "", cells["StudyTime"].partition(".")[0])[:6].ljust(6, "0")
     study = _parse_date(cells["StudyDate"])
     return Tags(

@@ -5,7 +5,7 @@ a patient's studies, and paths stay out of the tables.
 """
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import numpy as np
@@ -32,53 +32,68 @@ FILES_PER_TASK = 256
 def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Manifest:
     """Reads every file's tags on the workers, and the table settings.columns.label_file where it exists.
 
-    The table's image column holds paths below the source or SOP Instance UIDs; without a table no finding is known.
-    A file whose tags cannot be used is in the manifest with the reason. Raises InputError without a salt, for what is
-    wrong with the table, or where no file is DICOM.
+    The table's image column holds paths below the source or SOP Instance UIDs; its columns of patient, follow-up, age,
+    sex and view, where it has them, replace the tags. Without a table no finding is known. A file whose tags cannot be
+    used is in the manifest with the reason. Raises InputError without a salt, for what is wrong with the table, or
+    where no file is DICOM.
     """
     salt, path = read_salt(), source / settings.columns.label_file
+    name_of = partial(hide, salt=salt)
     files = list_files(source, ("",)).drop(index=settings.columns.label_file, errors="ignore")
     chunks = [list(files.path.iloc[start : start + FILES_PER_TASK]) for start in range(0, len(files), FILES_PER_TASK)]
     results = [tags for part in workers.map(_read_all, chunks, [len(c) for c in chunks], "DICOM tags") for tags in part]
-    found = pd.DataFrame({"name": files.index, "result": results}, index=files.index)
-    found = found[found.result.notna()]
+    found = pd.Series(results, files.index, dtype=object).dropna()
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")
-    good = found.result.map(lambda result: isinstance(result, Tags))
-    tags = pd.DataFrame([vars(result) for result in found.result[good]], index=found.index[good])
-    tags["image_id"] = tags.instance.map(partial(hide, salt=salt))
-    reasons = found.result[~good].to_dict()
-    again = tags[tags.image_id.duplicated()]
-    reasons |= dict.fromkeys(again.index, "duplicate: same SOP Instance UID as another file")
-    tags = tags.drop(index=again.index)
-
+    usable = found.map(lambda result: isinstance(result, Tags))
+    reasons = found[~usable].to_dict()
+    tags = pd.DataFrame([vars(tags) for tags in found[usable]], found.index[usable], [f.name for f in fields(Tags)])
+    again = tags.index[tags.instance.duplicated()]
+    reasons |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
+    tags = tags.drop(index=again)
+    findings = settings.columns.findings or list(NIH_FINDINGS)
+    unknown = np.full(len(findings), np.nan, np.float32)
+    tags["findings"], own, tables, absent = [unknown] * len(tags), None, [], 0
+    if path.is_file():
+        tags, findings, own, absent = _with_table(tags, path, settings)
+        tables = [path]
+    reasons |= dict.fromkeys(tags.index[tags.patient == ""], "no PatientID")
+    tags = tags[tags.patient != ""]
+    if tags.empty:
+        raise InputError(
+            f"none of the {len(found)} DICOM files below {source} can be used, such as {found.index[0]}: "
+            f"{reasons.get(found.index[0], 'not in the table')}"
+        )
     rows = build_rows(
         source,
-        images=tags.image_id,
-        patients=tags.patient.map(partial(hide, salt=salt)),
-        # The day of a study says who it is; its place among the patient's studies does not.
-        follow_up=tags.groupby("patient").study_time.rank("dense").where(tags.study_time != "") - 1,
+        images=tags.instance.map(name_of),
+        patients=tags.patient.map(name_of),
+        follow_up=_count_studies(tags),
         age=tags.age,
-        sex=known_words(tags.sex, ("F", "M")),
-        view=known_words(tags["view"], ("PA", "AP", "LATERAL")),
-        findings=[np.empty(0, np.float32)] * len(tags),
+        sex=known_words(tags.sex.str.upper().str[:1], ("F", "M")),
+        view=known_words(tags["view"].str.upper(), ("PA", "AP", "LATERAL")),
+        findings=tags.findings,
     )
-    findings, own, tables = settings.columns.findings or list(NIH_FINDINGS), None, []
-    if path.is_file():
-        rows, findings, own = _with_table(rows, tags, path, settings)
-        tables = [path]
-    else:
-        rows["findings"] = [np.full(len(findings), np.nan, np.float32)] * len(rows)
     listed = files.loc[rows.index].set_axis(rows.image_id)
-    manifest = assemble(assign_split(rows, settings, own), listed, findings, tables, f"images below {source}")
-    unlisted = len(files) - len(manifest.images) - len(reasons)
-    bad = files.loc[list(reasons)].assign(
-        image_id=[hide(name, salt) for name in reasons], reason=list(reasons.values()), patient_id="", split=None
-    )
-    images = pd.concat([manifest.images, bad], ignore_index=True)
+    rows = assign_split(rows, settings, None if own is None else own[rows.index])
+    manifest = assemble(rows, listed, findings, tables, f"images below {source}")
+    # Of another kind than the names of instances, which a file may bear as its own.
+    bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
+    bad = bad.assign(reason=list(reasons.values()), looked_at=True, patient_id="", split=None)
     return replace(
-        manifest, images=images, listed=manifest.listed + len(bad), unlisted=unlisted, paths_are_identities=True
+        manifest,
+        images=pd.concat([manifest.images, bad], ignore_index=True),
+        listed=len(rows) + len(bad) + absent,
+        absent=absent,
+        unlisted=len(files) - len(rows) - len(bad),
+        identities=name_of("fingerprint of the salt"),
     )
+
+
+def _count_studies(tags: pd.DataFrame) -> pd.Series:
+    """The place of each study among its patient's, from 0: the day of a study says who it is, its place does not."""
+    counted = tags.study_time.where(tags.study_time != "").astype(float).groupby(tags.patient).rank("dense") - 1
+    return tags["follow_up"].where(tags["follow_up"] != "", counted) if "follow_up" in tags else counted
 
 
 def _read_all(paths: list[str]) -> list[Tags | str | None]:
@@ -102,21 +117,34 @@ def _read_one(path: str) -> Tags | str | None:
 
 
 def _with_table(
-    rows: pd.DataFrame, tags: pd.DataFrame, path: UPath, settings: Etl
-) -> tuple[pd.DataFrame, list[str], pd.Series | None]:
-    """The rows that the table names with its findings; the vocabulary; the table's split where it has one."""
+    tags: pd.DataFrame, path: UPath, settings: Etl
+) -> tuple[pd.DataFrame, list[str], pd.Series | None, int]:
+    """The tags of files that the table names, with its columns; the vocabulary; its split; how many files it lacks."""
     columns = settings.columns
-    named = {columns.image, *((columns.split,) if columns.split else ())}
-    table = read_table(path, [*named, *columns.findings])
-    findings = columns.findings or [name for name in table.columns if name not in named]
-    table["findings of image"] = parse_cells(table, findings, path, settings.uncertain, blank=float("nan"))
-    names = {**dict(zip(tags.instance, tags.index, strict=True)), **dict(zip(tags.index, tags.index, strict=True))}
-    table.index = pd.Index(table[columns.image].map(names))
-    table = table[table.index.notna()]
-    if table.index.duplicated().any():
-        twice = table.index[table.index.duplicated()][0]
-        raise InputError(f"{path} names {twice} twice, by its path or by its SOP Instance UID: keep one row each")
-    rows = rows.loc[rows.index.intersection(table.index)]
-    table = table.loc[rows.index]
-    own = known_words(table[columns.split].str.lower(), SPLITS) if columns.split else None
-    return rows.assign(findings=table["findings of image"]), findings, own
+    header = read_table(path, [columns.image])
+    # `patient` is what the setting says unless told otherwise, and the tags have it too.
+    roles = {role: getattr(columns, role) for role in ("patient", "follow_up", "age", "sex", "view", "split")}
+    roles = {role: name for role, name in roles.items() if name and (role != "patient" or name in header)}
+    table = read_table(path, [*roles.values(), *columns.findings])
+    findings = columns.findings or [name for name in table.columns if name not in (columns.image, *roles.values())]
+    if not findings:
+        raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
+    labels = parse_cells(table, findings, path, settings.uncertain, blank=float("nan"))
+    paths = {**dict(zip(tags.instance, tags.index, strict=True)), **{name: name for name in tags.index}}
+    table.index = pd.Index(table[columns.image].map(paths))
+    twice = table.index[table.index.notna() & table.index.duplicated()]
+    if len(twice):
+        raise InputError(f"{path} names {twice[0]} twice, by its path or by its SOP Instance UID: keep one row each")
+    labels = pd.Series(labels, table.index)
+    named = tags.index.intersection(table.index)
+    if named.empty:
+        raise InputError(
+            f"none of the {len(table)} images of {path} is among the {len(tags)} DICOM files: expected paths below the "
+            f"source or SOP Instance UIDs in its column {columns.image}"
+        )
+    tags = tags.loc[named].assign(findings=labels[named])
+    for role, name in roles.items():
+        if role != "split":
+            tags[role] = table.loc[named, name]
+    own = known_words(table.loc[named, roles["split"]].str.lower(), SPLITS) if "split" in roles else None
+    return tags, findings, own, int(table.index.isna().sum())

@@ -34,7 +34,14 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
         raise InputError(
             f"{path} is no comma-separated table in UTF-8 ({error}), expected a label file: get it again"
         ) from error
-    table = table.rename(columns=str.strip)
+    # Commas at the ends of all rows make columns without a name.
+    nameless = [
+        name for name in table.columns if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()
+    ]
+    table = table.drop(columns=nameless).rename(columns=str.strip)
+    twice = table.columns[table.columns.duplicated() | (table.columns == "")]
+    if len(twice):
+        raise InputError(f"{path} has the column {twice[0]!r} twice or without a name: found {list(table.columns)}")
     missing = [column for column in needed if column not in table.columns]
     if missing:
         raise InputError(f"{path} lacks the columns {missing}: found {list(table.columns)}")
@@ -64,7 +71,7 @@ def known_words(cells: pd.Series, words: Iterable[str]) -> pd.Series:
 
 def parse_ages(cells: pd.Series) -> pd.Series:
     """Cells such as `58`, `060Y` or `018M` to years, Float32; NA for all else and above MAX_AGE_YEARS."""
-    parts = cells.str.extract(r"^(\d+\.?\d*)([YMWD]?)$")
+    parts = cells.str.extract(r"^([0-9]{1,3}(?:\.[0-9]{0,3})?)([YMWD]?)$")
     years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
     return years.where(years <= MAX_AGE_YEARS).astype("Float32")
 

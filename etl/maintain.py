@@ -22,6 +22,9 @@ class Housekeeping:
 
     card: Card
     """of the newest version"""
+    rows: pd.DataFrame
+    """of it, as in Committed"""
+    quarantine: pd.DataFrame
     joined: int
     """small files"""
     into: int
@@ -41,7 +44,7 @@ def maintain(
     shards, quarantine = tables
     card = read_card(shards)
     if card is None:
-        raise InputError(f"no Delta table at {shards}: run `spark-submit etl/preprocess.py` first")
+        raise InputError(f"no Delta table of this release at {shards}: run `spark-submit etl/preprocess.py` first")
     before = read_committed(shards, quarantine, card)
     # The table's own: those at hand may be another scenario's.
     own = ("sizes_px", "rows_per_row_group", "rows_per_file", "seed")
@@ -60,7 +63,8 @@ def maintain(
         added = [(file.path, file.size_bytes, file.num_rows) for file in written]
         commit(shards, card, table_schema(card.sizes_px), added, replaced)
     removed = vacuum(shards, keep_versions | {card.delta_version}, retention_hours)
-    return Housekeeping(card, len(replaced), len(plan), len(removed))
+    now = read_committed(shards, quarantine, card) if plan else before
+    return Housekeeping(card, now.rows, now.quarantine, len(replaced), len(plan), len(removed))
 
 
 def _check_same(rows: pd.DataFrame, replaced: list[str], written: pd.DataFrame) -> None:

@@ -17,8 +17,8 @@ class Manifest:
     """Every listed image that has a file, and what the source names beside that."""
 
     images: pd.DataFrame
-    """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split, and reason:
-    why the image is left out before anyone looked at it, None for the others"""
+    """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split, reason:
+    why the image is left out before anyone decodes it, None for the others; looked_at: whether its file is at fault"""
     findings: list[str]
     """vocabulary, in the order of the `findings` column"""
     listed: int
@@ -31,8 +31,8 @@ class Manifest:
     """label and list files -> hash of their bytes"""
     channels: int = 1
     """1 grey, 3 colour (RGB)"""
-    paths_are_identities: bool = False
-    """whether the files' names may say who the patients are, and stay out of the tables"""
+    identities: str = ""
+    """fingerprint of the salt that names patients and images; then the files' names stay out of the tables"""
 
 
 def build_rows(
@@ -55,7 +55,7 @@ def build_rows(
         {
             "image_id": images,
             "patient_id": _normalise_patients(patients),
-            "follow_up": pd.to_numeric(follow_up, errors="coerce").astype("Int32"),
+            "follow_up": _parse_follow_ups(follow_up),
             "age_years": parse_ages(age),
             "sex": sex,
             "view": view,
@@ -63,6 +63,17 @@ def build_rows(
             "boxes": [[]] * len(images),
         }
     )
+
+
+def sha256_of(file: UPath) -> str:
+    """Of the bytes, hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _parse_follow_ups(cells: pd.Series) -> pd.Series:
+    """Whole numbers from 0, Int32; NA for all else."""
+    numbers = pd.to_numeric(cells, errors="coerce")
+    return numbers.where((numbers % 1 == 0) & (numbers >= 0) & (numbers < 10_000)).astype("Int32")
 
 
 def assemble(
@@ -83,6 +94,7 @@ def assemble(
     if present.empty:
         raise InputError(f"none of the {len(rows)} {searched} ({len(files)} image files found)")
     present[["path", "file_version"]] = files.loc[present.image_id].to_numpy()
+    present["looked_at"] = False
     present["reason"] = pd.Series(None, present.index, object).where(present.split.notna(), "in no split")
     return Manifest(
         images=present,
@@ -90,7 +102,7 @@ def assemble(
         listed=len(rows),
         absent=len(rows) - len(present),
         unlisted=len(files) - len(present),
-        sha256={table.name: hashlib.sha256(table.read_bytes()).hexdigest() for table in tables},
+        sha256={table.name: sha256_of(table) for table in tables},
         channels=channels,
     )
 

@@ -32,6 +32,7 @@ def main() -> None:
     workspace = Workspace.at(settings.workspace)
     with workspace.exclusive():
         run(settings, workspace)
+    print(f"Dataset card, for people: {workspace.card_page}")
     print("Next: " + with_same_arguments("horovodrun -np 2 python training/train.py"))
 
 
@@ -43,27 +44,27 @@ def run(settings: Settings, workspace: Workspace) -> None:
         generate_phantoms(workspace.phantoms, settings.phantoms)
     with SparkWorkers() as workers:
         manifest = read_manifest(source, settings.etl, workers)
-        if manifest.paths_are_identities:
+        if manifest.identities:
             write_key(manifest, workspace)
         started = time.monotonic()
         outcome = publish(workspace.tables(settings.etl.table), settings.etl, str(source), manifest, workers)
         seconds = time.monotonic() - started
     card = outcome.card
-    write_card_page(workspace.card_page, card, outcome.rows, outcome.quarantine, choose_films(card, outcome.rows))
     card.write(workspace.card)
+    write_card_page(workspace.card_page, card, outcome.rows, outcome.quarantine, choose_films(card, outcome.rows))
+    data = {
+        "images": sum(card.images.values()),
+        "quarantined": card.images_quarantined,
+        "patients": sum(card.patients.values()),
+        "images_per_split": card.images,
+        "delta_version": card.delta_version,
+    }
     rate = (outcome.counts["new"] + outcome.counts["changed"]) / seconds
-    update_summary(
-        workspace,
-        data={
-            "images": sum(card.images.values()),
-            "quarantined": card.images_quarantined,
-            "patients": sum(card.patients.values()),
-            "images_per_split": card.images,
-            "delta_version": card.delta_version,
-            "images_per_s": round(rate, 1),
-        },
-        peak_memory_mb={"etl_worker": round(outcome.worker_peak_mb)},
+    # A run without work says nothing about speed and memory.
+    speed, memory = (
+        ({"images_per_s": round(rate, 1)}, {"etl_worker": round(outcome.worker_peak_mb)}) if rate else ({}, {})
     )
+    update_summary(workspace, data={**data, **speed}, peak_memory_mb=memory)
     show(outcome, rate)
 
 
@@ -89,11 +90,12 @@ def show(outcome: Outcome, images_per_s: float) -> None:
         f"{card.images_listed:,} listed = {sum(card.images.values()):,} rows + {card.images_quarantined:,} quarantined "
         f"+ {card.images_absent:,} absent; {card.images_unlisted:,} files not listed"
     )
-    if any(outcome.counts.values()):
-        changes = ", ".join(f"{number:,} {kind}" for kind, number in outcome.counts.items() if number)
-        print(f"since the version before: {changes}; {images_per_s:.0f} images/s")
-    else:
+    if not outcome.committed:
         print("nothing has changed: no new version")
+    else:
+        changes = ", ".join(f"{number:,} {kind}" for kind, number in outcome.counts.items() if number)
+        speed = f"; {images_per_s:.0f} images/s" if images_per_s else ""
+        print(f"images since the version before: {changes or 'the same, but for what is said of them'}{speed}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-import numpy as np
 import pandas as pd
 
 from conf.errors import InputError
@@ -17,10 +16,8 @@ from etl.schema import CONTRACT, Card, table_schema
 from etl.shard_file import Shard, ShardFile, write_shard
 from etl.shards import SparkWorkers
 from etl.storage import locate
-from etl.table import commit, latest_version, read_card, read_committed, read_labels, write_quarantine
-from etl.update import Update, needs_rebuild, plan_update, sort_quarantine
-
-NO_ROWS = pd.DataFrame(columns=["image_id", "patient_id", "pixel_hash"], dtype=str)
+from etl.table import commit, latest_version, read_card, read_committed, read_identity, read_labels, write_quarantine
+from etl.update import ANOTHER_PATIENT, NO_ROWS, SAME_PATIENT, Update, needs_rebuild, plan_update, sort_quarantine
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,9 @@ class Outcome:
     """of the table, as in Committed"""
     quarantine: pd.DataFrame
     counts: dict[str, int]
-    """images new, changed, relabelled, removed; all 0: nothing was committed"""
+    """images new, changed, relabelled, removed"""
+    committed: bool
+    """whether there is a new version"""
     worker_peak_mb: float
 
 
@@ -46,29 +45,35 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     # Before hours of decoding; what is written is checked again.
     check_splits(manifest.images.split[manifest.images.reason.isna()])
     shards, quarantine_table = tables
+    identity = read_identity(shards)
     card = None if settings.rebuild else read_card(shards)
     before = None
-    if not needs_rebuild(card, manifest.findings, settings):
+    if not needs_rebuild(card, manifest, settings):
         before = read_committed(shards, quarantine_table, card)
     update = plan_update(manifest, before, settings)
+    table = shards.removesuffix("/shards") if settings.table else ""
     if before and not update.shards and not update.replaced and update.quarantine.equals(before.quarantine):
-        return Outcome(card, before.rows, before.quarantine, update.counts, 0.0)
+        stated = (manifest.listed, manifest.absent, manifest.unlisted, manifest.sha256, source)
+        if stated == (card.images_listed, card.images_absent, card.images_unlisted, card.source_sha256, card.source):
+            return Outcome(replace(card, table=table), before.rows, before.quarantine, update.counts, False, 0.0)
 
     attempt = uuid.uuid4().hex[:8]
     try:
-        card, rows, quarantine, written = _prepare(update, card, tables, settings, source, manifest, workers, attempt)
+        card, rows, quarantine, written = _prepare(
+            update, identity, tables, settings, source, manifest, workers, attempt
+        )
     except BaseException:
         discard(shards, attempt)
         raise
     added = [(file.path, file.size_bytes, file.num_rows) for file in written if file.path]
     commit(shards, card, table_schema(settings.sizes_px), added, update.replaced)
     peak_mb = max((file.peak_mb for file in written), default=0.0)
-    return Outcome(card, rows, quarantine, update.counts, peak_mb)
+    return Outcome(card, rows, quarantine, update.counts, True, peak_mb)
 
 
 def _prepare(
     update: Update,
-    before: Card | None,
+    identity: str | None,
     tables: tuple[str, str],
     settings: Etl,
     source: str,
@@ -86,7 +91,7 @@ def _prepare(
     bad = pd.DataFrame([fault for file in written for fault in file.bad], columns=["image_id", "reason"])
     bad = pd.concat([bad, duplicates]).join(sources, on="image_id")
     quarantine = sort_quarantine(pd.concat([update.quarantine, bad]))
-    if manifest.paths_are_identities:
+    if manifest.identities:
         quarantine["path"] = None
     check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
     described = describe_splits(rows, manifest.findings)
@@ -94,7 +99,7 @@ def _prepare(
     card = Card(
         contract=CONTRACT,
         table=shards.removesuffix("/shards") if settings.table else "",
-        delta_table_id=before.delta_table_id if before else uuid.uuid4().hex,
+        delta_table_id=identity or uuid.uuid4().hex,
         delta_version=0 if version is None else version + 1,
         quarantine_version=write_quarantine(quarantine_table, quarantine),
         findings=manifest.findings,
@@ -106,6 +111,7 @@ def _prepare(
         images_absent=manifest.absent,
         images_unlisted=manifest.unlisted,
         images_quarantined=len(quarantine),
+        identities=manifest.identities,
         source=source,
         source_sha256=manifest.sha256,
         settings=asdict(settings),
@@ -133,7 +139,9 @@ def _write(
 
     written = run(update.shards, "images to shards")
     pending = [read_new_file(table, file) if file.path else NO_ROWS for file in written]
-    duplicates = find_duplicates(pd.concat([update.kept, *pending], ignore_index=True), len(update.kept), settings)
+    copied = {image for shard in update.shards for image in shard.rows.image_id[shard.rows.kept_in.notna()]}
+    there = copied | set(update.kept.image_id)
+    duplicates = find_duplicates(pd.concat([update.kept, *pending], ignore_index=True), there, settings)
     again = [i for i, rows in enumerate(pending) if rows.image_id.isin(duplicates.image_id).any()]
     shards = []
     for index in again:
@@ -146,23 +154,30 @@ def _write(
     return written, duplicates
 
 
-def find_duplicates(rows: pd.DataFrame, num_kept: int, settings: Etl) -> pd.DataFrame:
+def find_duplicates(rows: pd.DataFrame, there: set[str], settings: Etl) -> pd.DataFrame:
     """Images with the stored pixels of another one, as settings.quality wants them out: image_id, reason, same_as.
 
-    rows: image_id, patient_id and pixel_hash. The first `num_kept` are in the table already and stay the originals of
+    rows: image_id, patient_id and pixel_hash. there: images that the table has already: they stay the originals of
     those that come; otherwise the smallest image_id is the original.
     """
-    order = rows.assign(comes=np.arange(len(rows)) >= num_kept).sort_values(["comes", "image_id"])
-    first = order.drop_duplicates("pixel_hash").set_index("pixel_hash")
-    copies = order[order.pixel_hash.duplicated()]
-    origin = first.loc[copies.pixel_hash]
-    within = copies.patient_id.to_numpy() == origin.patient_id.to_numpy()
+    order = rows.assign(comes=~rows.image_id.isin(there)).sort_values(["comes", "image_id"])
     quality = settings.quality
-    out = np.where(within, quality.duplicates, quality.duplicates_across_patients).astype(bool)
-    kinds = np.where(within, "the same patient", "another patient")
-    reasons = [f"duplicate: same pixels as {o} of {k}" for o, k in zip(origin.image_id, kinds, strict=True)]
-    found = {"image_id": copies.image_id.to_numpy(), "reason": reasons, "same_as": origin.image_id.to_numpy()}
-    return pd.DataFrame(found, dtype=object)[out]
+    out = []
+    if quality.duplicates:
+        first = order.groupby(["pixel_hash", "patient_id"]).image_id.transform("first")
+        out.append(_copies(order, first, SAME_PATIENT))
+        order = order[order.image_id == first]
+    if quality.duplicates_across_patients:
+        groups = order.groupby("pixel_hash")
+        others = groups.patient_id.transform("first") != order.patient_id
+        out.append(_copies(order[others], groups.image_id.transform("first")[others], ANOTHER_PATIENT))
+    return pd.concat([pd.DataFrame(columns=["image_id", "reason", "same_as"], dtype=object), *out], ignore_index=True)
+
+
+def _copies(rows: pd.DataFrame, origins: pd.Series, whose: str) -> pd.DataFrame:
+    copies, origins = rows.image_id[rows.image_id != origins], origins[rows.image_id != origins]
+    reasons = "duplicate: same pixels as " + origins + whose
+    return pd.DataFrame({"image_id": copies, "reason": reasons, "same_as": origins}, dtype=object)
 
 
 def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame, max_fraction: float) -> None:
@@ -174,10 +189,11 @@ def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame
     lost, surplus = sorted(listed - found), sorted(found - listed)
     assert listed == found, f"of {len(images)} images, lost: {lost[:3]}, twice or of no manifest: {surplus[:3]}"
     bad = quarantine[quarantine.file_version.notna()]
-    if len(bad) > max_fraction * len(images):
+    looked_at = len(written) + len(bad)
+    if len(bad) > max_fraction * looked_at:
         reasons = bad.reason.str.partition(":")[0].value_counts().head(3).to_dict()
         raise InputError(
-            f"{len(bad)} of {len(images)} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
+            f"{len(bad)} of {looked_at} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
             f"allows; most frequent reasons: {reasons}. The table keeps its old version"
         )
 

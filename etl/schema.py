@@ -20,7 +20,7 @@ A row is one image:
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -129,6 +129,8 @@ class Card:
     images_unlisted: int
     """files in the source that the label file does not name: left out"""
     images_quarantined: int
+    identities: str
+    """fingerprint of the salt with which patients are named; empty where they have the source's names"""
     source: str
     source_sha256: dict[str, str]
     """label and list files of the source -> hash of their bytes"""
@@ -140,9 +142,14 @@ class Card:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @property
+    def committed(self) -> "Card":
+        """As the commit carries it: without its address, because a table may be moved."""
+        return replace(self, table="")
+
+    @property
     def sha256(self) -> str:
-        """Of card.json, hexadecimal."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """Of the card as it was committed, hexadecimal; of card.json where the table is in the workspace."""
+        return hashlib.sha256(self.committed.to_json().encode()).hexdigest()
 
     def write(self, path: Path) -> None:
         """Writes the card as JSON, atomically."""

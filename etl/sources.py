@@ -1,5 +1,7 @@
 """Which reader makes the manifest of which source, and which images the settings leave out of it."""
 
+import csv
+
 import pandas as pd
 from upath import UPath
 
@@ -10,9 +12,10 @@ from etl.class_folder import read_class_folder
 from etl.dicom_folder import read_dicom_folder
 from etl.label_file import read_lines
 from etl.label_table import read_label_table
-from etl.manifest import Manifest
+from etl.manifest import Manifest, sha256_of
 from etl.nih import read_nih
 from etl.shards import SparkWorkers
+from etl.split import LISTS
 from etl.storage import is_folder, locate
 
 READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, "classes": read_class_folder}
@@ -32,8 +35,21 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
         manifest = READERS[settings.format](source, settings)
     images = manifest.images
     for file in map(locate, settings.exclude):
-        names = {line.split(",")[0].split()[0] for line in read_lines(file, "list of images to leave out")}
-        _leave_out(images, images.image_id.isin(names), f"on {file.name}")
+        lines = read_lines(file, "list of images to leave out")
+        # A name alone, which may hold blanks and commas, or the first cell or word of more.
+        names = {name.strip() for line, row in zip(lines, csv.reader(lines), strict=False) for name in (line, row[0])}
+        names |= {name.split()[0] for name in names if name}
+        listed = images.image_id.isin(names)
+        if lines and not listed.any():
+            raise InputError(
+                f"none of the {len(lines)} lines of {file}, such as {lines[0]!r}, names an image of the source, such "
+                f"as {images.image_id.iloc[0]!r}: mend the list, or leave it out of etl.exclude"
+            )
+        _leave_out(images, listed, f"on {file.name}")
+        manifest.sha256[file.name] = sha256_of(file)
+    if settings.split == "lists":
+        folder = locate(settings.split_lists)
+        manifest.sha256.update({name: sha256_of(folder / name) for name in LISTS.values()})
     if settings.views:
         unwanted = ~images["view"].isin(settings.views)
         _leave_out(images, unwanted, "view " + images["view"].fillna("unknown") + ", not in etl.views")

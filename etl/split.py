@@ -18,13 +18,17 @@ LISTS = {split: f"{split}_list.txt" for split in SPLITS}
 def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd.DataFrame:
     """The rows with their `split` by settings.split, None for an image in no split.
 
-    rows: build_rows. own: the split that the source brings; None: it has none, and `source` means hashed.
+    rows: build_rows. own: the split that the source brings; None: it has none, and `source` means hashed. Where it
+    has no validation, that is taken from its training patients by settings.val_fraction.
     Raises InputError for a patient in two splits of the lists, or lists that cannot be read.
     """
     if settings.split == "lists":
         return assign_listed(rows, locate(settings.split_lists))
     if settings.split == "hashed" or own is None:
         own = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
+    elif not own.eq("val").any():
+        validates = _hash_places(rows.patient_id, settings.seed) < settings.val_fraction
+        own = own.mask(own.eq("train") & validates, "val")
     return rows.assign(split=own)
 
 

@@ -78,6 +78,11 @@ def list_files(folder: UPath, suffixes: tuple[str, ...], recursive: bool = True)
     """
     listed = _walk(str(folder), recursive) if is_local(folder) else _find(folder, recursive)
     rows = [row for row in listed if row[0].lower().endswith(suffixes)]
+    for name, *_ in rows:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"a file below {folder} is named {name!r}, which is no UTF-8: rename it") from None
     return pd.DataFrame(rows, columns=["name", "path", "file_version"]).set_index("name").sort_index()
 
 

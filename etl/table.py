@@ -59,14 +59,39 @@ def read_card(table: str, version: int | None = None) -> Card | None:
     history = DeltaTable(table, storage_options=_store_options(table)).history()
     commits = [commit for commit in history if version is None or commit["version"] <= version]
     commit = next((commit for commit in commits if commit["operation"] not in HOUSEKEEPING), {})
-    try:
-        written = json.loads(commit["userMetadata"])["contract"]
-    except (KeyError, TypeError, json.JSONDecodeError):
+    card = _own_card(commit)
+    if card is None:
         raise InputError(
             f"version {commit.get('version')} of {table} was written by another program ({commit.get('engineInfo')}): "
-            "choose another --workspace or --etl.table, or replace it with --etl.rebuild true"
-        ) from None
-    return Card.parse(commit["userMetadata"], f"the commit of {table}") if written == CONTRACT else None
+            "choose another --workspace or --etl.table, or, where the table was made here, make it anew with "
+            "--etl.rebuild true"
+        )
+    return Card.parse(commit["userMetadata"], f"the commit of {table}") if card["contract"] == CONTRACT else None
+
+
+def read_identity(table: str) -> str | None:
+    """The delta_table_id of the table's cards, the same as long as its log lives; None where there is no table.
+
+    Raises InputError for a table that this program has not made: nothing would be where it is looked for.
+    """
+    if latest_version(table) is None:
+        return None
+    deltatable = DeltaTable(table, storage_options=_store_options(table))
+    for card in map(_own_card, deltatable.history()):
+        if card and deltatable.metadata().partition_columns == ["split"]:
+            return card["delta_table_id"]
+    raise InputError(
+        f"the Delta table at {table} was made by another program: choose another --workspace or --etl.table"
+    )
+
+
+def _own_card(commit: dict) -> dict | None:
+    """The fields of the card that a commit carries; None for a commit of another program."""
+    try:
+        card = json.loads(commit["userMetadata"])
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return None
+    return card if isinstance(card, dict) and {"contract", "delta_table_id"} <= set(card) else None
 
 
 def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
@@ -75,8 +100,14 @@ def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
     for split in SPLITS:
         for file in snapshot_files(shards, card.delta_version, split):
             parts.append(read_labels(file).assign(split=split, file=file))
-    bad = DeltaTable(quarantine, version=card.quarantine_version, storage_options=_store_options(quarantine))
-    return Committed(card, pd.concat(parts, ignore_index=True), bad.to_pyarrow_table().to_pandas())
+    try:
+        bad = DeltaTable(quarantine, version=card.quarantine_version, storage_options=_store_options(quarantine))
+        return Committed(card, pd.concat(parts, ignore_index=True), bad.to_pyarrow_table().to_pandas())
+    except (DeltaError, OSError) as error:
+        raise InputError(
+            f"version {card.quarantine_version} of {quarantine} cannot be read ({error}): add --etl.rebuild true to "
+            "make the table anew"
+        ) from error
 
 
 def read_labels(file: str) -> pd.DataFrame:
@@ -127,7 +158,7 @@ def commit(
         AddAction(p, size, _partition(p), now_ms, True, json.dumps({"numRecords": rows})) for p, size, rows in added
     ]
     properties = CommitProperties(
-        {"userMetadata": card.to_json(), "card_sha256": card.sha256, "settings": json.dumps(card.settings)},
+        {"userMetadata": card.committed.to_json(), "card_sha256": card.sha256, "settings": json.dumps(card.settings)},
         max_commit_retries=0,
     )
     hooks = {"commit_properties": properties, "post_commithook_properties": KEEP_LOG_NOW}

@@ -13,6 +13,9 @@ from etl.schema import LABELS, SPLITS, Card
 from etl.shard_file import Shard
 from etl.table import QUARANTINE, Committed
 
+NO_ROWS = pd.DataFrame(columns=["image_id", "patient_id", "pixel_hash"], dtype=str)
+# How the reasons of copies end.
+SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
 # Settings that change neither which images are in the table nor what they look like there.
 FREE_SETTINGS = ("source", "table", "max_quarantined_fraction", "rebuild")
 
@@ -33,14 +36,19 @@ class Update:
     """images that are new, changed, relabelled and removed"""
 
 
-def needs_rebuild(card: Card | None, findings: list[str], settings: Etl) -> bool:
-    """Whether the table has to be made anew. Raises InputError where the table has another vocabulary."""
+def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
+    """Whether the table has to be made anew. Raises InputError where it has another vocabulary or another salt."""
     if card is None or settings.rebuild:
         return True
-    if card.findings != findings:
+    if card.identities != manifest.identities:
         raise InputError(
-            f"the table has the findings {', '.join(card.findings)}, the source {', '.join(findings)}: choose another "
-            "--workspace, or replace the table with --etl.rebuild true"
+            "the patients of the table were named with another CHEXSCALE_SALT, so each would be in any split: set that "
+            "one, choose another --workspace, or replace the table with --etl.rebuild true"
+        )
+    if card.findings != manifest.findings:
+        raise InputError(
+            f"the table has the findings {', '.join(card.findings)}, the source {', '.join(manifest.findings)}: "
+            "choose another --workspace, or replace the table with --etl.rebuild true"
         )
     was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (card.settings, asdict(settings)))
     return was != wanted
@@ -53,13 +61,14 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
     loses or changes one are copied to a new file, and only files of new or changed images are decoded.
     """
     images = manifest.images.assign(kept_in=None)
-    left_out = images[images.reason.notna()].assign(file_version=None, same_as=None)
-    if manifest.paths_are_identities:
+    left_out = images[images.reason.notna()].assign(same_as=None)
+    left_out["file_version"] = left_out.file_version.where(left_out.looked_at, None)
+    if manifest.identities:
         left_out["path"] = None
     wanted = images[images.reason.isna()].set_index("image_id", drop=False)
     if before is None:
         counts = {"new": len(wanted), "changed": 0, "relabelled": 0, "removed": 0}
-        return Update(_cut(wanted, settings), None, pd.DataFrame(), sort_quarantine(left_out), counts)
+        return Update(_cut(wanted, settings), None, NO_ROWS, sort_quarantine(left_out), counts)
 
     rows = before.rows.set_index("image_id", drop=False)
     known_bad = _still_bad(before.quarantine, wanted, rows)
@@ -107,7 +116,11 @@ def _still_bad(quarantine: pd.DataFrame, wanted: pd.DataFrame, rows: pd.DataFram
     bad = bad[wanted.loc[bad.image_id, "file_version"].to_numpy() == bad.file_version.to_numpy()]
     origins = wanted.index.intersection(rows.index)
     origins = origins[wanted.loc[origins, "file_version"] == rows.loc[origins, "file_version"]]
-    return bad[bad.same_as.isna() | bad.same_as.isin(origins)]
+    # What could not be read may be readable now: rights and networks leave no trace in the file.
+    bad = bad[~bad.reason.str.startswith("cannot be read")]
+    whose = wanted.patient_id.reindex(bad.same_as).to_numpy() == wanted.patient_id[bad.image_id].to_numpy()
+    same_kind = bad.reason.str.endswith(SAME_PATIENT).to_numpy() == whose
+    return bad[bad.same_as.isna() | (bad.same_as.isin(origins) & same_kind)]
 
 
 def _same_labels(new: pd.DataFrame, old: pd.DataFrame) -> np.ndarray:

@@ -7,9 +7,13 @@ Every version stays that a model in this workspace's registry or its last checkp
 jobs.keep_versions. What a kill leaves half-done is repaired by running it again.
 """
 
+from dataclasses import replace
+
 from conf.errors import run_command
 from conf.settings import load_settings, with_same_arguments
 from conf.workspace import Workspace
+from etl.card_page import write_card_page
+from etl.contact_sheet import choose_films
 from etl.maintain import maintain
 from etl.shards import SparkWorkers
 from etl.table import read_card
@@ -30,7 +34,9 @@ def main() -> None:
             checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
             keep |= {checkpoint.delta_version} if checkpoint.delta_table_id == card.delta_table_id else set()
         done = maintain(tables, settings.etl, keep, settings.jobs.retention_hours, workers)
-        done.card.write(workspace.card)
+        replace(done.card, table=tables[0].removesuffix("/shards") if settings.etl.table else "").write(workspace.card)
+        sheet = choose_films(done.card, done.rows)
+        write_card_page(workspace.card_page, done.card, done.rows, done.quarantine, sheet)
     kept = ", ".join(str(version) for version in sorted(keep | {done.card.delta_version}))
     print(f"{done.joined} small files joined into {done.into}, {done.removed} files removed; versions kept: {kept}")
     print("Next: " + with_same_arguments("spark-submit etl/preprocess.py"))

@@ -74,7 +74,7 @@ def run_stage(stage: str, command: list[str]) -> None:
 
 
 def show(console: Console, settings: Settings, workspace: Workspace) -> None:
-    """The closing tables and the three things to look at next."""
+    """The closing tables and the things to look at next."""
     summary = json.loads(workspace.summary.read_text(encoding="utf-8"))
     console.print(Rule("[bold]done[/bold]", align="left"))
     table = Table("stage", "seconds", "images/s", "peak memory", title="What it took", title_justify="left")
@@ -89,9 +89,10 @@ def show(console: Console, settings: Settings, workspace: Workspace) -> None:
     console.print(means)
     registry = summary["registry"]
     print(f"{registry['model']} version {registry['version']} is @{', @'.join(registry['aliases'])}. Look at:")
-    print(f"  1. {workspace.summary}")
-    print(f"  2. {workspace.figures}")
-    print(f"  3. make ui WORKSPACE={settings.workspace}    the run, its figures, and the registered model")
+    print(f"  1. {workspace.card_page}")
+    print(f"  2. {workspace.summary}")
+    print(f"  3. {workspace.figures}")
+    print(f"  4. make ui WORKSPACE={settings.workspace}    the run, its figures, and the registered model")
 
 
 if __name__ == "__main__":

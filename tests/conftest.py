@@ -112,6 +112,7 @@ def make_card(findings: list[str], positives: list[int], known: list[int], image
         "images_absent": 0,
         "images_unlisted": 0,
         "images_quarantined": 0,
+        "identities": "",
         "source": "made in memory",
         "source_sha256": {},
         "settings": {},

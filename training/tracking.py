@@ -80,8 +80,9 @@ class TrackedRun:
         mlflow.set_tags({"delta_version": str(card.delta_version), "delta_table": workspace.tables(card.table)[0]})
         mlflow.set_tag("git_commit", self.commit)
         mlflow.log_dict(settings.to_dict(), "settings.yaml")
-        mlflow.log_artifact(str(workspace.card))
-        if workspace.card_page.exists():
+        mlflow.log_text(card.to_json(), workspace.card.name)
+        # The page is of the newest version, and this training may be of an older one.
+        if workspace.card_page.exists() and Card.read(workspace.card).sha256 == card.sha256:
             mlflow.log_artifact(str(workspace.card_page))
         source = DeltaDatasetSource(path=workspace.tables(card.table)[0], delta_table_version=card.delta_version)
         lineage = {

@@ -13,6 +13,7 @@ import resource
 import socket
 import time
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 
 import torch
 from tqdm import tqdm
@@ -65,7 +66,7 @@ def prepare(settings: Settings, topology: Topology):
     card = Card.read(workspace.card)
     shards, _ = workspace.tables(card.table)
     if training.delta_version >= 0:
-        card = card_of_version(shards, training.delta_version)
+        card = replace(card_of_version(shards, training.delta_version), table=card.table)
     train_split, val_split = (open_split(shards, card, name, training.size_px) for name in ("train", "val"))
     check_world_size(train_split, topology.world_size, training.batch_size)
     check_measurable(card)

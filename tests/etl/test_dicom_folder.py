@@ -140,6 +140,44 @@ def test_a_second_run_commits_nothing_and_another_salt_is_another_table(folder, 
     monkeypatch.setenv("CHEXSCALE_SALT", "another salt of some length")
     manifest = read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
     assert not set(manifest.images.patient_id) & set(first.rows.patient_id)
+    with pytest.raises(InputError, match="named with another CHEXSCALE_SALT"):
+        run(folder, workspace)
+
+
+def test_a_table_may_say_whose_a_film_is_and_name_films_that_are_absent(folder, workspace):
+    for path in sorted(folder.rglob("IM*")):
+        film = pydicom.dcmread(path)
+        film.PatientID = ""
+        film.save_as(path)
+    with pytest.raises(InputError, match="none of the 30 DICOM files .* no PatientID"):
+        run(folder, workspace)
+    films = sorted(folder.rglob("IM*"))
+    lines = [f"{path.relative_to(folder)},{path.parent.name},{40 + n},1" for n, path in enumerate(films)]
+    (folder / "labels.csv").write_text("\n".join(["image,patient,age,Mass", *lines, "gone.dcm,Nobody,50,0"]))
+    manifest, outcome = run(folder, workspace, columns=Columns(age="age"))
+    assert (manifest.listed, manifest.absent, len(outcome.rows)) == (31, 1, 30)
+    assert outcome.card.findings == ["Mass"]
+    assert set(outcome.rows.patient_id) == {hide(f"Patient {number}", SALT) for number in range(20)}
+    assert sorted(outcome.rows.age_years) == list(range(40, 70))
+
+
+def test_an_unknown_day_leaves_the_other_studies_counted_from_0(folder):
+    path = folder / "Patient 1" / "IM1"
+    film = pydicom.dcmread(path)
+    film.StudyDate = ""
+    film.save_as(path)
+    images = read_manifest(folder, Etl(**SETTINGS), InlineWorkers()).images.set_index("image_id")
+    follow_ups = images.follow_up[images.patient_id == hide("HOSP-1", SALT)]
+    assert sorted(follow_ups.dropna()) == [0]
+    assert follow_ups.isna().sum() == 1
+
+
+def test_a_cut_file_named_like_an_instance_is_another_image(folder, workspace):
+    film = pydicom.dcmread(folder / "Patient 2" / "IM0")
+    (folder / film.SOPInstanceUID).write_bytes((folder / "Patient 2" / "IM0").read_bytes())
+    manifest, outcome = run(folder, workspace)
+    assert manifest.images.image_id.is_unique
+    assert len(outcome.rows) + len(outcome.quarantine) == 31
 
 
 @pytest.mark.parametrize("salt", [None, "", "too short"])

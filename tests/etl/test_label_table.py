@@ -6,6 +6,7 @@ import pytest
 from conf.errors import InputError
 from conf.settings import Columns, Etl
 from etl.sources import read_manifest
+from etl.split import find_leaks
 
 TABLE = """file,person,who's old,gender,Mass,Odd, finding
 a/1.png,007,018M,male,1,0,
@@ -80,4 +81,24 @@ def test_a_wrong_map_is_named(folder, columns, message):
 def test_cells_beyond_the_header_are_no_table(tmp_path):
     (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,0,left over\n")
     with pytest.raises(InputError, match=r"labels.csv is no comma-separated table"):
+        read_manifest(tmp_path, Etl(format="csv"))
+
+
+def test_a_split_column_without_validation_gets_it_from_the_training_patients(tmp_path):
+    lines = [f"{n}.png,{n // 2},{'test' if n < 20 else 'train'},1" for n in range(100)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,patient,split,Mass,,", *(line + ",," for line in lines)]))
+    for n in range(100):
+        (tmp_path / f"{n}.png").write_bytes(b"")
+    manifest = read_manifest(tmp_path, Etl(format="csv", val_fraction=0.5, columns=Columns(split="split")))
+    assert manifest.findings == ["Mass"]
+    split = manifest.images.split
+    assert (split[:20] == "test").all()
+    assert set(split[20:]) == {"train", "val"}
+    assert find_leaks(manifest.images[["patient_id", "split"]]) == []
+
+
+@pytest.mark.parametrize("header", ["image,patient, patient,Mass", "image,patient,,Mass"])
+def test_two_columns_of_one_name_or_none_are_refused(tmp_path, header):
+    (tmp_path / "labels.csv").write_text(f"{header}\na.png,1,2,0\n")
+    with pytest.raises(InputError, match="labels.csv has the column|left for findings|expected 1 present"):
         read_manifest(tmp_path, Etl(format="csv"))

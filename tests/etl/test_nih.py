@@ -82,7 +82,8 @@ def test_odd_values_are_unknown(nih_folder):
         ("026W", 182 / 365.25),
         ("413Y", None),
     ]
-    + [("413D", 413 / 365.25), ("", None), ("Y", None), ("12X", None), ("-3", None)],
+    + [("413D", 413 / 365.25), ("", None), ("Y", None), ("12X", None), ("-3", None)]
+    + [("9" * 400, None), ("\u0663", None)],
 )
 def test_ages_have_units_in_the_first_release(nih_folder, cell, age_years):
     nih_folder.rows[0][4] = cell
@@ -217,3 +218,10 @@ def test_the_real_label_file(nih_sample):
     assert (manifest.listed, len(manifest.images), manifest.absent) == (112_120, 241, 111_879)
     assert manifest.images.split.value_counts()["test"] == 71
     assert manifest.images.patient_id.nunique() == 177
+
+
+@pytest.mark.parametrize("cell", ["-1", "1.5", "inf", "99999999999", "1e400", "x"])
+def test_a_follow_up_that_is_no_count_is_unknown(nih_folder, cell):
+    nih_folder.rows[0][2] = cell
+    nih_folder.write_lists()
+    assert read_manifest(nih_folder.root, SETTINGS).images.follow_up[0] is pd.NA

@@ -159,6 +159,17 @@ def test_images_left_out_on_purpose_are_not_too_many(nih_folder, workspace, tmp_
     assert len(outcome.rows) == 38
 
 
+def test_lists_of_images_to_leave_out_may_be_tables_and_must_name_one(nih_folder, workspace, tmp_path):
+    path = tmp_path / "poor.csv"
+    path.write_text('\n"00000001_000.png",x\n\n,foo\n00000002_000.png rotated\n00000003_000.png\n')
+    outcome = run(nih_folder, workspace, exclude=[str(path)])
+    assert outcome.quarantine.image_id.tolist() == [f"0000000{n}_000.png" for n in (1, 2, 3)]
+    assert outcome.card.source_sha256["poor.csv"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text("images/00000001_000.png\n")
+    with pytest.raises(InputError, match=r"none of the 1 lines of .*poor.csv, such as 'images/00000001_000.png'"):
+        run(nih_folder, workspace, exclude=[str(path)])
+
+
 @pytest.mark.parametrize(
     ("written", "bad", "fault"),
     [
@@ -244,25 +255,26 @@ def test_an_empty_split_is_refused(nih_folder, workspace):
 
 PIXELS = pd.DataFrame(
     {
-        "image_id": ["b", "a", "c", "d", "e"],
-        "patient_id": ["1", "1", "2", "2", "3"],
-        "pixel_hash": ["x", "x", "x", "y", "z"],
+        "image_id": ["b", "a", "c", "d", "e", "f"],
+        "patient_id": ["1", "1", "2", "2", "3", "2"],
+        "pixel_hash": ["x", "x", "x", "y", "z", "x"],
     }
 )
 
 
 @pytest.mark.parametrize(
-    ("quality", "num_kept", "copies"),
+    ("quality", "there", "copies"),
     [
-        (Quality(), 0, {"b": "a", "c": "a"}),
-        (Quality(), 1, {"a": "b", "c": "b"}),
-        (Quality(duplicates=False), 0, {"c": "a"}),
-        (Quality(duplicates_across_patients=False), 0, {"b": "a"}),
-        (Quality(duplicates=False, duplicates_across_patients=False), 0, {}),
+        (Quality(), set(), {"b": "a", "c": "a", "f": "c"}),
+        (Quality(), {"b"}, {"a": "b", "c": "b", "f": "c"}),
+        (Quality(duplicates=False), set(), {"c": "a", "f": "a"}),
+        (Quality(duplicates_across_patients=False), set(), {"b": "a", "f": "c"}),
+        (Quality(duplicates_across_patients=False), {"f"}, {"b": "a", "c": "f"}),
+        (Quality(duplicates=False, duplicates_across_patients=False), set(), {}),
     ],
 )
-def test_the_first_of_equal_images_stays(quality, num_kept, copies):
-    found = find_duplicates(PIXELS, num_kept, Etl(quality=quality))
+def test_the_first_of_equal_images_stays(quality, there, copies):
+    found = find_duplicates(PIXELS, there, Etl(quality=quality))
     assert dict(zip(found.image_id, found.same_as, strict=True)) == copies
 
 

@@ -1,6 +1,7 @@
 """What a second run does: nothing, or just enough."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
-from conf.settings import Quality
+from conf.settings import Etl, Quality
 from conf.workspace import Workspace
+from etl.publish import publish
+from etl.sources import read_manifest
 from etl.table import read_card, snapshot_files, vacuum
 from etl.update import _same_labels
-from tests.conftest import NihFolder, png
-from tests.etl.test_publish import ANY, rows_of, run
+from tests.conftest import InlineWorkers, NihFolder, png
+from tests.etl.test_publish import ANY, SMALL, rows_of, run
 
 
 @pytest.fixture
@@ -152,10 +155,22 @@ def test_a_table_of_another_program_is_left_alone(nih_folder, workspace):
     from deltalake import DeltaTable, write_deltalake
 
     write_deltalake(str(workspace.shards), pa.table({"a": [1]}))
-    with pytest.raises(InputError, match=r"version 0 of .*shards was written by another program \(delta-rs"):
-        run(nih_folder, workspace)
+    for rebuild in (False, True):
+        with pytest.raises(InputError, match="the Delta table at .*shards was made by another program"):
+            run(nih_folder, workspace, rebuild=rebuild)
     assert DeltaTable(workspace.shards).version() == 0
-    assert run(nih_folder, workspace, rebuild=True).card.delta_version == 1
+
+
+def test_a_table_that_another_program_has_changed_can_be_made_anew(nih_folder, workspace):
+    from deltalake import DeltaTable
+
+    run(nih_folder, workspace)
+    DeltaTable(workspace.shards).delete("split = 'val'")
+    with pytest.raises(InputError, match=r"version 1 of .*shards was written by another program \(delta-rs"):
+        run(nih_folder, workspace)
+    again = run(nih_folder, workspace, rebuild=True)
+    assert again.card.delta_version == 2
+    assert sorted(rows_of(workspace, again.card).index) == sorted(row[0] for row in nih_folder.rows)
 
 
 CHANGES = st.lists(
@@ -252,4 +267,85 @@ def test_a_table_of_an_older_contract_is_made_anew(nih_folder, workspace, monkey
     monkeypatch.undo()
     second = run(nih_folder, workspace)
     assert (second.card.delta_version, second.counts["new"]) == (1, 48)
-    assert second.card.delta_table_id != first.delta_table_id
+    assert second.card.delta_table_id == first.delta_table_id
+
+
+def test_what_could_not_be_read_is_tried_again(nih_folder, workspace, monkeypatch):
+    def refuse(path, *_):
+        if path.endswith("00000001_000.png"):
+            raise PermissionError(13, "Permission denied")
+        return Path(path).read_bytes()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("etl.shard_file.read_bytes", refuse)
+        assert run(nih_folder, workspace).quarantine.reason.tolist() == ["cannot be read: Permission denied"]
+    second = run(nih_folder, workspace)
+    assert (len(second.quarantine), second.counts["new"]) == (0, 1)
+
+
+def test_a_copy_does_not_displace_an_image_whose_file_is_rewritten(nih_folder, workspace):
+    nih_folder.put("00000006_000.png", (nih_folder.root / "images" / "00000005_000.png").read_bytes())
+    run(nih_folder, workspace)
+    name = add(nih_folder, 0, 0, (nih_folder.root / "images" / "00000005_000.png").read_bytes())
+    for row in nih_folder.rows:
+        row[4] = "59"
+    nih_folder.write_lists()
+    second = run(nih_folder, workspace)
+    assert second.quarantine.image_id.tolist() == [name, "00000006_000.png"]
+    assert not run(nih_folder, workspace).committed
+
+
+def test_a_copy_is_judged_again_when_its_patient_is_corrected(nih_folder, workspace):
+    only_within = Quality(**{**vars(ANY), "duplicates_across_patients": False})
+    nih_folder.put("00000001_001.png", (nih_folder.root / "images" / "00000001_000.png").read_bytes())
+    assert len(run(nih_folder, workspace, quality=only_within).quarantine) == 1
+    nih_folder.rows[1][3] = "2"
+    nih_folder.write_lists()
+    assert len(run(nih_folder, workspace, quality=only_within).quarantine) == 0
+
+
+def test_counts_that_change_alone_make_a_version_of_the_same_files(nih_folder, workspace):
+    first = run(nih_folder, workspace)
+    nih_folder.rows.append(["00000099_000.png", *nih_folder.rows[0][1:3], "99", *nih_folder.rows[0][4:]])
+    nih_folder.train_val.append("00000099_000.png")
+    nih_folder.write_lists()
+    second = run(nih_folder, workspace)
+    assert second.committed
+    assert (first.card.images_listed, second.card.images_listed, second.card.images_absent) == (48, 49, 1)
+    assert files_of(workspace, 0) == files_of(workspace, 1)
+    assert not run(nih_folder, workspace).committed
+
+
+def test_a_table_keeps_its_identity_when_it_is_made_anew(nih_folder, workspace):
+    first = run(nih_folder, workspace).card
+    assert run(nih_folder, workspace, rebuild=True).card.delta_table_id == first.delta_table_id
+
+
+def test_a_moved_table_is_where_it_is(nih_folder, workspace, tmp_path):
+    settings = {"table": str(tmp_path / "one")}
+    first = publish_at(nih_folder, workspace, **settings)
+    assert first.card.table == str(tmp_path / "one")
+    shutil.move(tmp_path / "one", tmp_path / "two")
+    second = publish_at(nih_folder, workspace, table=str(tmp_path / "two"))
+    assert (second.committed, second.card.table) == (False, str(tmp_path / "two"))
+
+
+def publish_at(folder: NihFolder, workspace: Workspace, table: str):
+    etl = Etl(**{**SMALL, "table": table})
+    manifest = read_manifest(folder.root, etl)
+    return publish(workspace.tables(table), etl, str(folder.root), manifest, InlineWorkers())
+
+
+def test_when_all_images_are_bad_the_reasons_are_told(nih_folder, workspace):
+    with pytest.raises(InputError, match=r"48 of 48 images are bad.*too small"):
+        run(nih_folder, workspace, quality=Quality(min_side_px=4000))
+
+
+def test_the_share_of_bad_images_is_of_those_looked_at(nih_folder, workspace):
+    for row in nih_folder.rows[20:]:
+        row[6] = "AP"
+    nih_folder.write_lists()
+    for row in nih_folder.rows[:4]:
+        nih_folder.put(row[0], b"")
+    with pytest.raises(InputError, match="4 of 20 images are bad"):
+        run(nih_folder, workspace, views=["PA"])

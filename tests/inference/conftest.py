@@ -87,6 +87,7 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
         images_absent=0,
         images_unlisted=0,
         images_quarantined=0,
+        identities="",
         source="planted",
         source_sha256={},
         settings={},
