@@ -1,6 +1,5 @@
 """Housekeeping of the table: small files joined, files that no version needs any more removed."""
 
-import uuid
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -8,7 +7,7 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.publish import discard, read_new_file
+from etl.publish import discard, new_attempt, read_new_file
 from etl.schema import Card, table_schema
 from etl.shard_file import write_shard
 from etl.shards import SparkWorkers
@@ -51,7 +50,7 @@ def maintain(
     settings = replace(settings, **{name: card.settings[name] for name in own})
     plan, replaced = plan_compaction(before.rows, settings)
     if plan:
-        attempt = uuid.uuid4().hex[:8]
+        attempt = new_attempt(shards)
         write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=card.channels)
         try:
             written = workers.map(write, plan, [len(shard.rows) for shard in plan], "small files to large ones")

@@ -57,7 +57,7 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
         if stated == (card.images_listed, card.images_absent, card.images_unlisted, card.source_sha256, card.source):
             return Outcome(replace(card, table=table), before.rows, before.quarantine, update.counts, False, 0.0)
 
-    attempt = uuid.uuid4().hex[:8]
+    attempt = new_attempt(shards)
     try:
         card, rows, quarantine, written = _prepare(
             update, identity, tables, settings, source, manifest, workers, attempt
@@ -117,6 +117,12 @@ def _prepare(
         settings=asdict(settings),
     )
     return card, rows, quarantine, written
+
+
+def new_attempt(shards: str) -> str:
+    """How the names of a run's files start: by version first, because readers sort them."""
+    version = latest_version(shards)
+    return f"{0 if version is None else version + 1:08}-{uuid.uuid4().hex[:8]}"
 
 
 def discard(shards: str, attempt: str) -> None:

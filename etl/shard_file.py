@@ -24,6 +24,8 @@ class Shard:
     """What one file shall hold."""
 
     split: str
+    index: int
+    """place among the files of a run, so that readers find them in the same order in every run"""
     rows: pd.DataFrame
     """LABELS, path, file_version, and kept_in: the Parquet file that has the pixels already, None: decode the image"""
 
@@ -52,7 +54,7 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
     if is_local(folder):
         # A store needs no folders, and its client would make a missing bucket too.
         folder.mkdir(parents=True, exist_ok=True)
-    name = f"split={shard.split}/{attempt}-{uuid.uuid4().hex}.parquet"
+    name = f"split={shard.split}/{attempt}-{shard.index:06}-{uuid.uuid4().hex[:8]}.parquet"
     schema = table_schema(settings.sizes_px)
     schema = schema.remove(schema.get_field_index("split"))
     pixels = {image_column(size) for size in settings.sizes_px}

@@ -146,5 +146,6 @@ def _cut(rows: pd.DataFrame, settings: Etl) -> list[Shard]:
         part = shuffled[shuffled.split == split]
         num_files = -(-len(part) // settings.rows_per_file)
         # Of about the same length, so that no task is left over at the end.
-        shards += [Shard(split, part.iloc[chunk]) for chunk in np.array_split(np.arange(len(part)), num_files or 1)]
+        chunks = np.array_split(np.arange(len(part)), num_files or 1)
+        shards += [Shard(split, index, part.iloc[chunk]) for index, chunk in enumerate(chunks)]
     return [shard for shard in shards if len(shard.rows)]

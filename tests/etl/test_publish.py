@@ -104,6 +104,17 @@ def test_row_groups_have_the_set_number_of_rows_and_rows_are_shuffled(nih_folder
     assert order != sorted(order)
 
 
+def test_another_run_gives_readers_the_same_order(nih_folder, workspace, tmp_path):
+    orders = []
+    for place in (workspace, Workspace.at(str(tmp_path / "other"))):
+        run(nih_folder, place)
+        for split in SPLITS:
+            files = snapshot_files(place.shards, 0, split)
+            orders.append([name for file in files for name in pq.read_table(file, columns=["image_id"])[0].to_pylist()])
+    assert len(snapshot_files(workspace.shards, 0, "train")) > 1
+    assert orders[:3] == orders[3:]
+
+
 def test_a_fitting_size_is_not_resampled_and_squares_are_as_set(nih_folder, workspace):
     nih_folder.put("00000001_000.png", png(np.full((64, 32), 200, np.uint8)))
     padded = rows_of(workspace, run(nih_folder, workspace, sizes_px=[64]).card).loc["00000001_000.png"]
