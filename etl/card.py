@@ -32,6 +32,11 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
     return described
 
 
+def kinds_of(reasons: pd.Series) -> pd.Series:
+    """What stands before the first colon of each reason of the quarantine: what is wrong, without the particulars."""
+    return reasons.astype(str).str.split(":").str[0].str.strip()
+
+
 def check_splits(split: pd.Series) -> None:
     """Raises InputError where one of the splits has no image. split: of each image."""
     numbers = split.value_counts().to_dict()

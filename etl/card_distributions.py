@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from conf.settings import VIEWS
 from etl.card_figures import draw_groups
 from etl.schema import SPLITS
 
-SEXES, VIEWS, UNKNOWN = ("F", "M"), ("PA", "AP", "LATERAL"), "unknown"
+SEXES, UNKNOWN = ("F", "M"), "unknown"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from conf.workspace import atomic_path
+from etl.card import kinds_of
 from etl.card_distributions import describe_patients
 from etl.card_figures import draw_counts, draw_heat_map, draw_shares
 from etl.schema import SPLITS, Card
@@ -157,7 +158,7 @@ def _co_occurrence(rows: pd.DataFrame, columns: list[int]) -> np.ndarray:
 
 def _group_reasons(quarantine: pd.DataFrame) -> dict:
     """Kinds of reasons, most frequent first, with their counts and the first image of each, and a figure of them."""
-    kinds = quarantine.reason.astype(str).str.split(":").str[0].str.strip()
+    kinds = kinds_of(quarantine.reason)
     counts = kinds.value_counts(sort=False).sort_values(ascending=False, kind="stable")
     examples = quarantine[~kinds.duplicated()].set_index(kinds[~kinds.duplicated()])
     reasons = [(kind, count, examples.loc[kind]) for kind, count in counts.head(MAX_SHOWN).items()]

@@ -44,8 +44,7 @@ def read_chexpert(source: UPath, settings: Etl) -> Manifest:
     rows = pd.concat([train_val, test], ignore_index=True)
     own = None
     if settings.split == "source":
-        fraction, seed = settings.val_fraction, settings.seed
-        own = assign_official(rows, set(train_val.image_id), set(test.image_id), fraction, seed)
+        own = assign_official(rows, set(train_val.image_id), set(test.image_id))
     rows = assign_split(rows, settings, own)
     searched = f"listed images is below {source}: check --etl.source and --etl.format"
     return assemble(rows, list_files(source, IMAGE_FILES), list(CHEXPERT_FINDINGS), tables, searched)

@@ -12,9 +12,8 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.manifest import Manifest, assemble, build_rows
 from etl.split import assign_split
-from etl.storage import list_files
+from etl.storage import IMAGE_FILES, list_files
 
-IMAGE_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 

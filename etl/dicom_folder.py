@@ -16,7 +16,7 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.dicom import Tags, looks_like_dicom, read_tags
 from etl.images import BadImage
-from etl.label_file import known_words, parse_cells, read_table
+from etl.label_file import known_words, parse_cells, parse_sexes, parse_views, read_table
 from etl.manifest import Manifest, assemble, build_rows
 from etl.pseudonyms import hide, read_salt
 from etl.schema import NIH_FINDINGS, SPLITS
@@ -70,8 +70,8 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         patients=tags.patient.map(name_of),
         follow_up=_count_studies(tags),
         age=tags.age,
-        sex=known_words(tags.sex.str.upper().str[:1], ("F", "M")),
-        view=known_words(tags["view"].str.upper(), ("PA", "AP", "LATERAL")),
+        sex=parse_sexes(tags.sex),
+        view=parse_views(tags["view"]),
         findings=tags.findings,
     )
     listed = files.loc[rows.index].set_axis(rows.image_id)

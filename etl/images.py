@@ -47,7 +47,7 @@ def decode_grey(content: bytes) -> np.ndarray:
     if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)) and not is_dicom:
         return _decode_other(content, "L")
     if content and not content.startswith(PNG_SIGNATURE):
-        # Here, because pydicom takes half a second to import, which few processes need.
+        # Here, because pydicom takes long to import, and few processes need it.
         from etl.dicom import decode_dicom, looks_like_dicom
 
         if looks_like_dicom(content):

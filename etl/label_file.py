@@ -8,6 +8,7 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from conf.settings import VIEWS
 
 # Ages above this are typing errors, such as the 413 years of ChestX-ray14's first release.
 MAX_AGE_YEARS = 120
@@ -67,6 +68,16 @@ def optional_column(table: pd.DataFrame, name: str) -> pd.Series:
 def known_words(cells: pd.Series, words: Iterable[str]) -> pd.Series:
     """The cells that are one of `words`, None elsewhere."""
     return cells.where(cells.isin(list(words)), None)
+
+
+def parse_sexes(cells: pd.Series) -> pd.Series:
+    """F, M, and words that begin so in whatever case; None for all else."""
+    return known_words(cells.str.upper().str[:1], ("F", "M"))
+
+
+def parse_views(cells: pd.Series) -> pd.Series:
+    """PA, AP and LATERAL in whatever case; None for all else."""
+    return known_words(cells.str.upper(), VIEWS)
 
 
 def parse_ages(cells: pd.Series) -> pd.Series:

@@ -4,13 +4,11 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.label_file import known_words, optional_column, parse_cells, read_table
+from etl.label_file import known_words, optional_column, parse_cells, parse_sexes, parse_views, read_table
 from etl.manifest import Manifest, assemble, build_rows
 from etl.schema import SPLITS
 from etl.split import assign_split, find_leaks
-from etl.storage import list_files
-
-IMAGE_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+from etl.storage import IMAGE_FILES, list_files
 
 
 def read_label_table(source: UPath, settings: Etl) -> Manifest:
@@ -33,8 +31,8 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
         patients=table[columns.patient or columns.image],
         follow_up=optional_column(table, columns.follow_up),
         age=optional_column(table, columns.age),
-        sex=known_words(optional_column(table, columns.sex).str.upper().str[:1], ("F", "M")),
-        view=known_words(optional_column(table, columns.view).str.upper(), ("PA", "AP", "LATERAL")),
+        sex=parse_sexes(optional_column(table, columns.sex)),
+        view=parse_views(optional_column(table, columns.view)),
         findings=parse_cells(table, findings, path, settings.uncertain, blank=float("nan")),
     )
     own = None

@@ -53,7 +53,7 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
     if settings.split == "source":
         tables += [source / name for name in LISTS]
         train_val, test = ({line.split()[0] for line in read_lines(source / name, "split list")} for name in LISTS)
-        official = assign_official(rows, train_val, test, settings.val_fraction, settings.seed)
+        official = assign_official(rows, train_val, test)
     rows = assign_split(rows, settings, official)
     searched = (
         f"images in {label_files[0].name} is in {source} below {settings.image_folders}: check --etl.source and "

@@ -16,6 +16,7 @@ from rich.table import Table
 from conf.errors import run_command
 from conf.settings import Settings, load_settings, with_same_arguments
 from conf.workspace import Workspace, atomic_path, update_summary
+from etl.card import kinds_of
 from etl.card_page import write_card_page
 from etl.contact_sheet import choose_films
 from etl.manifest import Manifest
@@ -61,10 +62,10 @@ def run(settings: Settings, workspace: Workspace) -> None:
     }
     rate = (outcome.counts["new"] + outcome.counts["changed"]) / seconds
     # A run without work says nothing about speed and memory.
-    speed, memory = (
-        ({"images_per_s": round(rate, 1)}, {"etl_worker": round(outcome.worker_peak_mb)}) if rate else ({}, {})
-    )
-    update_summary(workspace, data={**data, **speed}, peak_memory_mb=memory)
+    if rate:
+        data["images_per_s"] = round(rate, 1)
+        update_summary(workspace, peak_memory_mb={"etl_worker": round(outcome.worker_peak_mb)})
+    update_summary(workspace, data=data)
     show(outcome, rate)
 
 
@@ -84,7 +85,7 @@ def show(outcome: Outcome, images_per_s: float) -> None:
     for name, counts in (("images", card.images), ("patients", card.patients)):
         table.add_row(name, *(f"{counts[split]:,}" for split in SPLITS), f"{sum(counts.values()):,}")
     Console().print(table)
-    for reason, number in outcome.quarantine.reason.str.split(":").str[0].value_counts().items():
+    for reason, number in kinds_of(outcome.quarantine.reason).value_counts().items():
         print(f"  quarantined: {number:,} {reason}")
     print(
         f"{card.images_listed:,} listed = {sum(card.images.values()):,} rows + {card.images_quarantined:,} quarantined "

@@ -10,7 +10,7 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.card import check_splits, describe_pixels, describe_splits
+from etl.card import check_splits, describe_pixels, describe_splits, kinds_of
 from etl.manifest import Manifest
 from etl.schema import CONTRACT, Card, table_schema
 from etl.shard_file import Shard, ShardFile, write_shard
@@ -197,7 +197,7 @@ def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame
     bad = quarantine[quarantine.file_version.notna()]
     looked_at = len(written) + len(bad)
     if len(bad) > max_fraction * looked_at:
-        reasons = bad.reason.str.partition(":")[0].value_counts().head(3).to_dict()
+        reasons = kinds_of(bad.reason).value_counts().head(3).to_dict()
         raise InputError(
             f"{len(bad)} of {looked_at} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
             f"allows; most frequent reasons: {reasons}. The table keeps its old version"

@@ -27,17 +27,16 @@ def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd
     if settings.split == "hashed" or own is None:
         own = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
     elif not own.eq("val").any():
+        # By a hash, so that a patient stays where he is when others come.
         validates = _hash_places(rows.patient_id, settings.seed) < settings.val_fraction
         own = own.mask(own.eq("train") & validates, "val")
     return rows.assign(split=own)
 
 
-def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str], val_fraction: float, seed: int):
-    """The official lists, with validation taken from train_val by patient.
+def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str]) -> pd.Series:
+    """The official lists, before assign_split takes validation from train.
 
-    manifest: columns image_id and patient_id. val_fraction: share of the train_val patients, 0..1; chosen by a hash of
-    seed and patient, so that a patient stays where he is when others come.
-    Returns a Series of train, val, test, and None for an image in neither list, in the manifest's order.
+    manifest: columns image_id and patient_id. Returns train, test, and None for an image in neither list.
     Raises InputError for a patient (or an image) on both lists.
     """
     in_test = manifest.image_id.isin(test)
@@ -48,10 +47,8 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str],
             f"{len(both)} patients have images in both the train_val and the test list, such as "
             f"{', '.join(sorted(both)[:3])}: a patient may be in one split only, mend the lists"
         )
-    validates = _hash_places(manifest.patient_id, seed) < val_fraction
     split = pd.Series(None, index=manifest.index, dtype=object)
     split[in_train_val] = "train"
-    split[in_train_val & validates] = "val"
     split[in_test] = "test"
     return split
 

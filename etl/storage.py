@@ -11,6 +11,8 @@ from upath import UPath
 
 from conf.errors import InputError
 
+IMAGE_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
 
 def locate(address: str) -> UPath:
     """A folder, a file or an address such as s3://bucket/folder; local ones become absolute.

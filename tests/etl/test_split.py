@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import InputError
+from conf.settings import Etl
 from etl.card import describe_splits
 from etl.nih import _read_labels
 from etl.schema import NIH_FINDINGS
-from etl.split import assign_hashed, assign_listed, assign_official, find_leaks
+from etl.split import assign_hashed, assign_listed, assign_official, assign_split, find_leaks
 
 PATIENTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), unique=True, min_size=1, max_size=80)
 
@@ -20,7 +21,8 @@ def manifest_of(images: list[tuple[int, int]]) -> pd.DataFrame:
 def split_of(images, fraction=0.4, seed=0) -> pd.Series:
     test = {f"{p}_{f}.png" for p, f in images if p % 5 == 0}
     train_val = {f"{p}_{f}.png" for p, f in images if p % 5}
-    return assign_official(manifest_of(images), train_val, test, fraction, seed)
+    rows = manifest_of(images)
+    return assign_split(rows, Etl(val_fraction=fraction, seed=seed), assign_official(rows, train_val, test)).split
 
 
 @given(PATIENTS, st.floats(0.01, 0.99), st.integers(0, 5))
