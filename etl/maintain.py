@@ -7,11 +7,11 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.publish import discard, new_attempt, read_new_file
+from etl.publish import discard, new_attempt, read_new_file, with_address
 from etl.schema import Card, table_schema
 from etl.shard_file import write_shard
 from etl.shards import SparkWorkers
-from etl.table import commit, latest_version, read_card, read_committed, vacuum
+from etl.table import commit, next_version, read_card, read_committed, vacuum
 from etl.update import plan_compaction
 
 
@@ -58,11 +58,12 @@ def maintain(
         except BaseException:
             discard(shards, attempt)
             raise
-        card = replace(card, delta_version=latest_version(shards) + 1)
+        card = replace(card, delta_version=next_version(shards))
         added = [(file.path, file.size_bytes, file.num_rows) for file in written]
         commit(shards, card, table_schema(card.sizes_px), added, replaced)
     removed = vacuum(shards, keep_versions | {card.delta_version}, retention_hours)
     now = read_committed(shards, quarantine, card) if plan else before
+    card = with_address(card, shards, settings)
     return Housekeeping(card, now.rows, now.quarantine, len(replaced), len(plan), len(removed))
 
 

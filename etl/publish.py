@@ -16,7 +16,7 @@ from etl.schema import CONTRACT, Card, table_schema
 from etl.shard_file import Shard, ShardFile, write_shard
 from etl.shards import SparkWorkers
 from etl.storage import locate
-from etl.table import commit, latest_version, read_card, read_committed, read_identity, read_labels, write_quarantine
+from etl.table import commit, next_version, read_card, read_committed, read_identity, read_labels, write_quarantine
 from etl.update import ANOTHER_PATIENT, NO_ROWS, SAME_PATIENT, Update, needs_rebuild, plan_update, sort_quarantine
 
 
@@ -51,11 +51,12 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     if not needs_rebuild(card, manifest, settings):
         before = read_committed(shards, quarantine_table, card)
     update = plan_update(manifest, before, settings)
-    table = shards.removesuffix("/shards") if settings.table else ""
     if before and not update.shards and not update.replaced and update.quarantine.equals(before.quarantine):
         stated = (manifest.listed, manifest.absent, manifest.unlisted, manifest.sha256, source)
         if stated == (card.images_listed, card.images_absent, card.images_unlisted, card.source_sha256, card.source):
-            return Outcome(replace(card, table=table), before.rows, before.quarantine, update.counts, False, 0.0)
+            return Outcome(
+                with_address(card, shards, settings), before.rows, before.quarantine, update.counts, False, 0.0
+            )
 
     attempt = new_attempt(shards)
     try:
@@ -68,7 +69,7 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     added = [(file.path, file.size_bytes, file.num_rows) for file in written if file.path]
     commit(shards, card, table_schema(settings.sizes_px), added, update.replaced)
     peak_mb = max((file.peak_mb for file in written), default=0.0)
-    return Outcome(card, rows, quarantine, update.counts, True, peak_mb)
+    return Outcome(with_address(card, shards, settings), rows, quarantine, update.counts, True, peak_mb)
 
 
 def _prepare(
@@ -95,12 +96,11 @@ def _prepare(
         quarantine["path"] = None
     check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
     described = describe_splits(rows, manifest.findings)
-    version = latest_version(shards)
     card = Card(
         contract=CONTRACT,
-        table=shards.removesuffix("/shards") if settings.table else "",
+        table="",
         delta_table_id=identity or uuid.uuid4().hex,
-        delta_version=0 if version is None else version + 1,
+        delta_version=next_version(shards),
         quarantine_version=write_quarantine(quarantine_table, quarantine),
         findings=manifest.findings,
         channels=manifest.channels,
@@ -119,10 +119,14 @@ def _prepare(
     return card, rows, quarantine, written
 
 
+def with_address(card: Card, shards: str, settings: Etl) -> Card:
+    """The card with the table's address, where that is not the workspace: only card.json has it, see Card.committed."""
+    return replace(card, table=shards.removesuffix("/shards") if settings.table else "")
+
+
 def new_attempt(shards: str) -> str:
     """How the names of a run's files start: by version first, because readers sort them."""
-    version = latest_version(shards)
-    return f"{0 if version is None else version + 1:08}-{uuid.uuid4().hex[:8]}"
+    return f"{next_version(shards):08}-{uuid.uuid4().hex[:8]}"
 
 
 def discard(shards: str, attempt: str) -> None:

@@ -36,14 +36,10 @@ class Committed:
     quarantine: pd.DataFrame
 
 
-def latest_version(table: str) -> int | None:
-    """The table's newest version; None where there is no table. Raises InputError for a store that does not answer."""
-    try:
-        return DeltaTable(table, storage_options=_store_options(table)).version()
-    except TableNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(unreachable(table, error)) from error
+def next_version(table: str) -> int:
+    """The version that the next commit makes. Raises InputError for a store that does not answer."""
+    deltatable = _open(table)
+    return 0 if deltatable is None else deltatable.version() + 1
 
 
 def read_card(table: str, version: int | None = None) -> Card | None:
@@ -51,13 +47,12 @@ def read_card(table: str, version: int | None = None) -> Card | None:
 
     Raises InputError for a version that is not there or was not written by this program.
     """
-    newest = latest_version(table)
-    if newest is None:
+    deltatable = _open(table)
+    if deltatable is None:
         return None
-    if version is not None and not 0 <= version <= newest:
-        raise InputError(f"{table} has no version {version}, its newest is {newest}")
-    history = DeltaTable(table, storage_options=_store_options(table)).history()
-    commits = [commit for commit in history if version is None or commit["version"] <= version]
+    if version is not None and not 0 <= version <= deltatable.version():
+        raise InputError(f"{table} has no version {version}, its newest is {deltatable.version()}")
+    commits = [commit for commit in deltatable.history() if version is None or commit["version"] <= version]
     commit = next((commit for commit in commits if commit["operation"] not in HOUSEKEEPING), {})
     card = _own_card(commit)
     if card is None:
@@ -74,15 +69,25 @@ def read_identity(table: str) -> str | None:
 
     Raises InputError for a table that this program has not made: nothing would be where it is looked for.
     """
-    if latest_version(table) is None:
+    deltatable = _open(table)
+    if deltatable is None:
         return None
-    deltatable = DeltaTable(table, storage_options=_store_options(table))
     for card in map(_own_card, deltatable.history()):
         if card and deltatable.metadata().partition_columns == ["split"]:
             return card["delta_table_id"]
     raise InputError(
         f"the Delta table at {table} was made by another program: choose another --workspace or --etl.table"
     )
+
+
+def _open(table: str) -> DeltaTable | None:
+    """The newest version; None where there is no table. Raises InputError for a store that does not answer."""
+    try:
+        return DeltaTable(table, storage_options=_store_options(table))
+    except TableNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(unreachable(table, error)) from error
 
 
 def _own_card(commit: dict) -> dict | None:

@@ -7,8 +7,6 @@ Every version stays that a model in this workspace's registry or its last checkp
 jobs.keep_versions. What a kill leaves half-done is repaired by running it again.
 """
 
-from dataclasses import replace
-
 from conf.errors import run_command
 from conf.settings import load_settings, with_same_arguments
 from conf.workspace import Workspace
@@ -34,7 +32,7 @@ def main() -> None:
             checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
             keep |= {checkpoint.delta_version} if checkpoint.delta_table_id == card.delta_table_id else set()
         done = maintain(tables, settings.etl, keep, settings.jobs.retention_hours, workers)
-        replace(done.card, table=tables[0].removesuffix("/shards") if settings.etl.table else "").write(workspace.card)
+        done.card.write(workspace.card)
         sheet = choose_films(done.card, done.rows)
         write_card_page(workspace.card_page, done.card, done.rows, done.quarantine, sheet)
     kept = ", ".join(str(version) for version in sorted(keep | {done.card.delta_version}))
