@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from conf.errors import InputError, run_command
 from conf.settings import Etl, Quality
 from etl.images import decode_grey, to_square
-from etl.manifest import Manifest
+from etl.manifest import Manifest, assemble, build_rows
 from etl.publish import publish
 from etl.shards import SparkWorkers
 
@@ -80,25 +80,22 @@ def measure_spark(paths: list[str], tasks: int, folder: str) -> dict:
 
 
 def manifest_of(paths: list[str]) -> Manifest:
-    """One patient per image, no finding known."""
-    number = len(paths)
-    images = pd.DataFrame(
-        {
-            "image_id": [f"{index:08}.png" for index in range(number)],
-            "path": paths,
-            "file_version": "1",
-            "patient_id": [str(index) for index in range(number)],
-            "follow_up": pd.array([0] * number, "Int32"),
-            "age_years": pd.array([None] * number, "Float32"),
-            "sex": None,
-            "view": None,
-            "findings": [np.zeros(14, np.float32)] * number,
-            "boxes": [[]] * number,
-            "split": [("train", "train", "train", "val", "test")[index % 5] for index in range(number)],
-            "reason": None,
-        }
+    """One patient per image, no finding present."""
+    names = pd.Series([f"{index:08}.png" for index in range(len(paths))])
+    nothing = pd.Series("", names.index)
+    rows = build_rows(
+        Path("benchmark"),
+        images=names,
+        patients=names,
+        follow_up=nothing,
+        age=nothing,
+        sex=None,
+        view=None,
+        findings=[np.zeros(14, np.float32)] * len(names),
     )
-    return Manifest(images, [f"finding {index}" for index in range(14)], number, 0, 0, {})
+    rows["split"] = [("train", "train", "train", "val", "test")[index % 5] for index in names.index]
+    files = pd.DataFrame({"path": paths, "file_version": "1"}, index=names)
+    return assemble(rows, files, [f"finding {index}" for index in range(14)], [], "images")
 
 
 def measure_plain(paths: list[str], tasks: int, folder: str) -> dict:
