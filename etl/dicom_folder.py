@@ -14,7 +14,8 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.dicom import Tags, looks_like_dicom, read_tags
+from etl.dicom_file import looks_like_dicom
+from etl.dicom_tags import Tags, read_tags
 from etl.images import BadImage
 from etl.label_file import known_words, parse_cells, parse_sexes, parse_views, read_table
 from etl.manifest import Manifest, assemble, build_rows

@@ -48,7 +48,8 @@ def decode_grey(content: bytes) -> np.ndarray:
         return _decode_other(content, "L")
     if content and not content.startswith(PNG_SIGNATURE):
         # Here, because pydicom takes long to import, and few processes need it.
-        from etl.dicom import decode_dicom, looks_like_dicom
+        from etl.dicom import decode_dicom
+        from etl.dicom_file import looks_like_dicom
 
         if looks_like_dicom(content):
             return decode_dicom(content)
