@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -117,7 +118,8 @@ def test_training_before_the_etl_says_what_to_run(tmp_path):
 def test_a_rank_that_no_other_speaks_for_says_its_fault_itself(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("sys.argv", ["train.py", "--workspace", str(tmp_path / "empty")])
     waited = []
-    monkeypatch.setattr("time.sleep", waited.append)
+    # Not time.sleep itself, by which other threads of this process wait too.
+    monkeypatch.setattr("training.train.time", SimpleNamespace(sleep=waited.append))
     for name, value in {"RANK": 1, "SIZE": 2, "LOCAL_RANK": 1, "LOCAL_SIZE": 2}.items():
         monkeypatch.setenv(f"HOROVOD_{name}", str(value))
     with pytest.raises(SystemExit, match="2"):
