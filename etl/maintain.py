@@ -38,12 +38,13 @@ def maintain(
     """Joins small files as one new version with the same rows, and removes files of versions that nobody needs.
 
     keep_versions: stay readable, as the newest does and every one that was the newest within `retention_hours`.
-    Raises InputError where there is no table.
+    Raises InputError where there is no table or no such version.
     """
     shards, quarantine = tables
     card = read_card(shards)
     if card is None:
         raise InputError(f"no Delta table of this release at {shards}: run `spark-submit etl/preprocess.py` first")
+    kept = [read_card(shards, version) for version in keep_versions]
     before = read_committed(shards, quarantine, card)
     # The table's own: those at hand may be another scenario's.
     own = ("sizes_px", "rows_per_row_group", "rows_per_file", "seed")
@@ -62,6 +63,7 @@ def maintain(
         added = [(file.path, file.size_bytes, file.num_rows) for file in written]
         commit(shards, card, table_schema(card.sizes_px), added, replaced)
     removed = vacuum(shards, keep_versions | {card.delta_version}, retention_hours)
+    vacuum(quarantine, {version.quarantine_version for version in (*kept, card) if version}, retention_hours)
     now = read_committed(shards, quarantine, card) if plan else before
     card = with_address(card, shards, settings)
     return Housekeeping(card, now.rows, now.quarantine, len(replaced), len(plan), len(removed))

@@ -59,10 +59,24 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
             )
 
     attempt = new_attempt(shards)
+    write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=manifest.channels)
     try:
-        card, rows, quarantine, written = _prepare(
-            update, identity, tables, settings, source, manifest, workers, attempt
+        written, duplicates = _write(update, shards, settings, write, workers)
+        new = [read_new_file(shards, file) for file in written if file.path]
+        rows = pd.concat([update.kept, *new], ignore_index=True)
+        quarantine = _join_quarantine(update.quarantine, written, duplicates, manifest)
+        check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
+        card = _make_card(
+            rows,
+            manifest,
+            settings,
+            delta_table_id=identity or uuid.uuid4().hex,
+            delta_version=next_version(shards),
+            quarantine_version=next_version(quarantine_table),
+            images_quarantined=len(quarantine),
+            source=source,
         )
+        card = replace(card, quarantine_version=write_quarantine(quarantine_table, quarantine))
     except BaseException:
         discard(shards, attempt)
         raise
@@ -72,51 +86,37 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     return Outcome(with_address(card, shards, settings), rows, quarantine, update.counts, True, peak_mb)
 
 
-def _prepare(
-    update: Update,
-    identity: str | None,
-    tables: tuple[str, str],
-    settings: Etl,
-    source: str,
-    manifest: Manifest,
-    workers: SparkWorkers,
-    attempt: str,
-) -> tuple[Card, pd.DataFrame, pd.DataFrame, list[ShardFile]]:
-    """All that a version needs, written and checked: its card, rows, quarantine and new files."""
-    shards, quarantine_table = tables
-    write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=manifest.channels)
-    written, duplicates = _write(update, shards, settings, write, workers)
-    files = [file for file in written if file.path]
-    rows = pd.concat([update.kept, *(read_new_file(shards, file) for file in files)], ignore_index=True)
-    sources = manifest.images.set_index("image_id")[["path", "file_version"]]
+def _join_quarantine(
+    known: pd.DataFrame, written: list[ShardFile], duplicates: pd.DataFrame, manifest: Manifest
+) -> pd.DataFrame:
+    """Columns of QUARANTINE: what was known to be bad, what the workers found so, and copies."""
     bad = pd.DataFrame([fault for file in written for fault in file.bad], columns=["image_id", "reason"])
+    sources = manifest.images.set_index("image_id")[["path", "file_version"]]
     bad = pd.concat([bad, duplicates]).join(sources, on="image_id")
-    quarantine = sort_quarantine(pd.concat([update.quarantine, bad]))
+    quarantine = sort_quarantine(pd.concat([known, bad]))
     if manifest.identities:
         quarantine["path"] = None
-    check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
-    described = describe_splits(rows, manifest.findings)
-    card = Card(
+    return quarantine
+
+
+def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) -> Card:
+    """The card of these rows; raises InputError where a split is empty or a patient is in two."""
+    return Card(
         contract=CONTRACT,
         table="",
-        delta_table_id=identity or uuid.uuid4().hex,
-        delta_version=next_version(shards),
-        quarantine_version=write_quarantine(quarantine_table, quarantine),
         findings=manifest.findings,
         channels=manifest.channels,
         sizes_px=settings.sizes_px,
-        **described,
+        **describe_splits(rows, manifest.findings),
         **describe_pixels(rows[rows.split == "train"], settings.sizes_px),
         images_listed=manifest.listed,
         images_absent=manifest.absent,
         images_unlisted=manifest.unlisted,
-        images_quarantined=len(quarantine),
         identities=manifest.identities,
-        source=source,
         source_sha256=manifest.sha256,
         settings=asdict(settings),
+        **fields,
     )
-    return card, rows, quarantine, written
 
 
 def with_address(card: Card, shards: str, settings: Etl) -> Card:

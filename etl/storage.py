@@ -1,7 +1,9 @@
 """Files wherever they are: in a local folder, or in a store that fsspec speaks to (s3://, abfss://, hdfs://, ...)."""
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +49,9 @@ def is_folder(place: UPath) -> bool:
 
 
 def unreachable(address: str, error: Exception) -> str:
-    """What to tell of a store that gave this error."""
+    """What to tell of a folder or a store that gave this error."""
+    if "://" not in address:
+        return f"{address} cannot be read or written ({error}): check its rights and the space left on its disk"
     # Of deltalake's tree of causes the innermost one, of an answer in XML its sentence.
     sentence = re.search("<Message>(.*?)</Message>", str(error))
     reason = sentence[1] if sentence else str(error).split("\x1b[31m↳\x1b[0m")[-1].strip()
@@ -63,8 +67,11 @@ def is_of_a_store(error: Exception) -> bool:
 
 
 def read_bytes(address: str, limit: int = -1) -> bytes:
-    """A whole file, or its first `limit` bytes. Raises OSError, as open() does."""
+    """A whole file, or its first `limit` bytes. Raises OSError, as open() does, and for what is no ordinary file."""
     if "://" not in address:
+        if not stat.S_ISREG(os.stat(address).st_mode):
+            # A named pipe would let the reader wait for ever.
+            raise OSError(errno.EINVAL, "no ordinary file")
         with open(address, "rb") as file:
             return file.read(limit)
     with fsspec.open(address, "rb") as file:

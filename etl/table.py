@@ -145,8 +145,11 @@ def write_quarantine(table: str, bad: pd.DataFrame) -> int:
     """Writes one row per bad image (columns of QUARANTINE) as one new version; returns its number."""
     rows = pa.Table.from_pandas(bad[QUARANTINE.names], QUARANTINE, preserve_index=False)
     options = _store_options(table)
-    write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", storage_options=options)
-    return DeltaTable(table, storage_options=options).version()
+    try:
+        write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", storage_options=options)
+        return DeltaTable(table, storage_options=options).version()
+    except (DeltaError, OSError) as error:
+        raise InputError(unreachable(table, error)) from error
 
 
 def commit(
@@ -185,19 +188,16 @@ def commit(
         before.create_write_transaction([*adds, *removes], mode, schema, ["split"], **hooks)
     except DeltaError as error:
         raise InputError(f"{table} took no version {card.delta_version} ({error}): try again") from error
+    except OSError as error:
+        raise InputError(unreachable(table, error)) from error
 
 
 def vacuum(table: str, keep_versions: set[int], retention_hours: int) -> list[str]:
     """Removes data files that are in none of these versions nor were in the newest one within the last hours.
 
     Also what killed runs have left, once it is that old. Returns the files. The log stays whole.
-    Raises InputError for a version that the table does not have.
     """
-    deltatable = DeltaTable(table, storage_options=_store_options(table))
-    unknown = sorted(version for version in keep_versions if not 0 <= version <= deltatable.version())
-    if unknown:
-        raise InputError(f"{table} has no version {unknown[0]} to keep, its newest is {deltatable.version()}")
-    return deltatable.vacuum(
+    return DeltaTable(table, storage_options=_store_options(table)).vacuum(
         retention_hours,
         dry_run=False,
         # The versions to keep are named: Delta's own minimum of a week is for tables whose readers nobody knows.

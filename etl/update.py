@@ -72,6 +72,8 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
 
     rows = before.rows.set_index("image_id", drop=False)
     known_bad = _still_bad(before.quarantine, wanted, rows)
+    # A folder that was moved keeps the times of its files.
+    known_bad = known_bad.assign(path=None if manifest.identities else wanted.path[known_bad.image_id].to_numpy())
     wanted = wanted.drop(index=known_bad.image_id)
     common = wanted.index.intersection(rows.index)
     same_file = wanted.loc[common, "file_version"].eq(rows.loc[common, "file_version"])

@@ -6,7 +6,7 @@ from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.maintain import maintain
 from etl.schema import SPLITS
-from etl.table import read_card, snapshot_files
+from etl.table import read_card, read_committed, snapshot_files
 from tests.conftest import InlineWorkers
 from tests.etl.test_publish import rows_of, run
 from tests.etl.test_update import add, film
@@ -26,6 +26,8 @@ def grown(nih_folder, tmp_path):
     workspace = Workspace.at(str(tmp_path / "workspace"))
     run(nih_folder, workspace)
     for patient in (30, 31, 33, 34):
+        if patient == 33:
+            nih_folder.put("00000007_000.png", b"")
         add(nih_folder, patient, 0, film(patient))
         if patient == 31:
             (nih_folder.root / "images" / "00000005_000.png").unlink()
@@ -60,6 +62,18 @@ def test_only_versions_that_are_kept_stay_readable(grown):
     pd.testing.assert_frame_equal(rows_of(workspace, done.card), first)
 
 
+def test_the_quarantine_of_kept_versions_stays(grown):
+    _, workspace = grown
+    tables = workspace.tables("")
+    keep_house(workspace, keep=[3])
+    for version in (3, None):
+        assert len(read_committed(*tables, read_card(tables[0], version)).quarantine) == 1
+    fourth = read_card(tables[0], 3)
+    keep_house(workspace)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_committed(*tables, fourth)
+
+
 def test_the_last_hours_stay_whole(grown):
     _, workspace = grown
     before = on_disk(workspace)
@@ -70,5 +84,5 @@ def test_the_last_hours_stay_whole(grown):
 def test_no_table_and_no_such_version(grown, tmp_path):
     with pytest.raises(InputError, match="no Delta table"):
         keep_house(Workspace.at(str(tmp_path / "empty")))
-    with pytest.raises(InputError, match="has no version 99 to keep"):
+    with pytest.raises(InputError, match="has no version 99, its newest is 4"):
         keep_house(grown[1], keep=[99])

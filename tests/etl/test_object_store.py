@@ -21,11 +21,11 @@ from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.maintain import maintain
 from etl.publish import Outcome, publish
-from etl.schema import SPLITS, Card
+from etl.schema import SPLITS, Card, table_schema
 from etl.sources import read_manifest
 from etl.storage import locate
-from etl.table import read_card, snapshot_files
-from tests.conftest import InlineWorkers, NihFolder
+from etl.table import QUARANTINE, commit, read_card, snapshot_files, write_quarantine
+from tests.conftest import InlineWorkers, NihFolder, make_card
 from tests.etl.test_cluster import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
 from tests.etl.test_publish import SMALL, rows_of, run
 from tests.etl.test_update import add, film
@@ -201,6 +201,8 @@ def test_a_store_out_of_reach_is_told_in_time(server, monkeypatch, fault):
         (lambda: read_manifest(locate(f"s3://{bucket}/nih"), Etl()), of_source),
         (lambda: read_card(shards), of_table),
         (lambda: snapshot_files(shards, 0, "train"), of_table),
+        (lambda: write_quarantine(shards, pd.DataFrame(columns=QUARANTINE.names)), of_table),
+        (lambda: commit(shards, make_card(["A"], [1], [1]), table_schema([32]), [], None), of_table),
     ]
     for call, expected in calls:
         started = time.monotonic()

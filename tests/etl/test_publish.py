@@ -133,11 +133,13 @@ def test_bad_images_are_quarantined_with_their_reasons_and_the_rest_goes_on(nih_
     nih_folder.put("00000005_000.png", png(np.zeros((1, 20_000), np.uint8)))
     (nih_folder.root / "images" / "00000006_000.png").unlink()
     (nih_folder.root / "images" / "00000006_000.png").symlink_to("nowhere.png")
+    (nih_folder.root / "images" / "00000007_000.png").unlink()
+    os.mkfifo(nih_folder.root / "images" / "00000007_000.png")
     nih_folder.write_lists()
     outcome = run(nih_folder, workspace, max_quarantined_fraction=0.2)
     rows = DeltaTable(workspace.quarantine, version=outcome.card.quarantine_version).to_pandas()
     reasons = rows.set_index("image_id").reason
-    names = ("1_000", "1_001", "2_000", "3_000", "5_000", "6_000")
+    names = ("1_000", "1_001", "2_000", "3_000", "5_000", "6_000", "7_000")
     assert set(reasons.index) == {f"0000000{name}.png" for name in names}
     assert "truncated" in reasons["00000001_000.png"]
     assert reasons["00000001_001.png"] == "empty file"
@@ -145,6 +147,7 @@ def test_bad_images_are_quarantined_with_their_reasons_and_the_rest_goes_on(nih_
     assert reasons["00000003_000.png"] == "in no split"
     assert "too large" in reasons["00000005_000.png"]
     assert "No such file" in reasons["00000006_000.png"]
+    assert reasons["00000007_000.png"] == "cannot be read: no ordinary file"
     assert sum(outcome.card.images.values()) + outcome.card.images_quarantined == 48
 
 

@@ -44,6 +44,12 @@ def test_the_first_bytes_alone_are_read_when_asked(folder):
     assert read_bytes(str(folder / "notes.txt"), 3) == b"not"
 
 
+def test_what_is_no_ordinary_file_is_not_opened(folder):
+    os.mkfifo(folder / "pipe.png")
+    with pytest.raises(OSError, match="no ordinary file"):
+        read_bytes(str(folder / "pipe.png"))
+
+
 def test_an_unknown_kind_of_address_is_refused():
     with pytest.raises(InputError, match=r"nonsense://bucket cannot be reached"):
         locate("nonsense://bucket")
