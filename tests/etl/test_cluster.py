@@ -101,6 +101,8 @@ def catch_writer(job: subprocess.Popen, machines: list[psutil.Process], table: P
             for process in machine.children(recursive=True):
                 if is_writing(process, table):
                     process.suspend()
+                    # It goes on until the signal reaches it.
+                    wait_for(lambda p=process: p.status() == psutil.STATUS_STOPPED)
                     if is_writing(process, table):
                         return machine, process
                     process.resume()
@@ -156,6 +158,7 @@ def test_a_cluster_that_loses_a_process_and_a_machine_gives_the_same_table(tmp_p
         try:
             _, writer = catch_writer(job, cluster.workers, tmp_path / "tables")
             writer.kill()
+            writer.wait(10)
             machine, _ = catch_writer(job, cluster.workers, tmp_path / "tables")
             kill(machine)
             output, _ = job.communicate(timeout=240)
