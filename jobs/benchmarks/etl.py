@@ -1,7 +1,6 @@
 """How fast the ETL is, as ratios of one run: against a plain loop without Spark, and against the way of the past.
 
-    python -m jobs.benchmarks.etl --images DIR                      2,000 images, at 512 and 256 pixels
-    python -m jobs.benchmarks.etl --images DIR --num_images 20000   whether speed and memory stay the same
+    python -m jobs.benchmarks.etl --images DIR      2,000 images, at 512 and 256 pixels
 
 DIR holds 8-bit grey PNGs of 1024x1024 pixels, such as NIH's; their copies under new names make up the number. Prints
 images/s, ratios, bytes on disk and the memory of the workers. Needs some 0.4 MB of disk per image.
@@ -41,24 +40,27 @@ def main() -> None:
     parser.add_argument(
         "--tasks", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)"
     )
-    parser.add_argument("--only_spark", action="store_true", help="leave out what it is compared with")
     arguments = parser.parse_args()
-    paths = sorted(str(path) for path in arguments.images.glob("*.png"))
-    if not paths:
-        raise InputError(f"no PNG in {arguments.images}: give a folder with --images")
-    paths = [paths[index % len(paths)] for index in range(arguments.num_images)]
+    paths = repeated(arguments.images, arguments.num_images)
     with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
         results = {"images": len(paths), "tasks": arguments.tasks}
         results |= measure_spark(paths, arguments.tasks, f"{folder}/spark")
-        if not arguments.only_spark:
-            results |= measure_plain(paths, arguments.tasks, f"{folder}/plain")
-            results |= measure_past(paths[:NUM_PAST], arguments.tasks, f"{folder}/past")
-            results["spark_to_plain"] = results["spark_images_per_s"] / results["plain_images_per_s"]
-            results["spark_to_past"] = results["spark_images_per_s"] / results["past_images_per_s"]
-            for kind in ("", "_plain"):
-                past = results[f"past_bytes_per_image{kind}"]
-                results[f"bytes_past{kind}_to_spark"] = past / results["spark_bytes_per_image"]
+        results |= measure_plain(paths, arguments.tasks, f"{folder}/plain")
+        results |= measure_past(paths[:NUM_PAST], arguments.tasks, f"{folder}/past")
+    results["spark_to_plain"] = results["spark_images_per_s"] / results["plain_images_per_s"]
+    results["spark_to_past"] = results["spark_images_per_s"] / results["past_images_per_s"]
+    for kind in ("", "_plain"):
+        past = results[f"past_bytes_per_image{kind}"]
+        results[f"bytes_past{kind}_to_spark"] = past / results["spark_bytes_per_image"]
     print(json.dumps({key: round(value, 2) for key, value in results.items()}, indent=2))
+
+
+def repeated(folder: Path, num_images: int) -> list[str]:
+    """Paths of the folder's PNGs, again and again. Raises InputError where it has none."""
+    paths = sorted(str(path) for path in folder.glob("*.png"))
+    if not paths:
+        raise InputError(f"no PNG in {folder}: give a folder with --images")
+    return [paths[index % len(paths)] for index in range(num_images)]
 
 
 def measure_spark(paths: list[str], tasks: int, folder: str) -> dict:
