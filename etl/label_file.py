@@ -1,5 +1,7 @@
 """Tables of labels as people keep them: which words and numbers stand for what."""
 
+import csv
+import io
 import warnings
 from collections.abc import Iterable
 
@@ -21,16 +23,19 @@ UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     """A comma-separated table, header and cells as text without blanks around it, empty where missing.
 
-    Raises InputError where the file is absent, no such table, or lacks one of the `needed` columns.
+    Raises InputError where the file is absent, no such table, cut off, or lacks one of the `needed` columns.
     """
     if not path.is_file():
         raise InputError(f"no label file at {path}: check --etl.source and --etl.format")
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
+        text = path.read_bytes().decode("utf-8-sig")
+        if "\0" in text:
+            raise pd.errors.ParserError("it holds bytes of value 0")
+        with warnings.catch_warnings():
             # More cells in a row than in the header, and not empty ones: pandas would drop them.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             # index_col=False: some tables end their rows with one comma more than their header.
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
     except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(
             f"{path} is no comma-separated table in UTF-8 ({error}), expected a label file: get it again"
@@ -45,14 +50,35 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
         raise InputError(f"{path} has the column {twice[0]!r} twice or without a name: found {list(table.columns)}")
     missing = [column for column in needed if column not in table.columns]
     if missing:
-        raise InputError(f"{path} lacks the columns {missing}: found {list(table.columns)}")
+        hint = "; its cells are to be separated by commas" if len(table.columns) == 1 else ""
+        raise InputError(f"{path} lacks the columns {missing}: found {list(table.columns)}{hint}")
+    if table.empty:
+        raise InputError(f"{path} has a header and no row below it: get it again")
+    _check_whole_rows(path, text)
     return table.apply(lambda cells: cells.str.strip())
 
 
-def read_lines(path: UPath, what: str) -> list[str]:
-    """The lines of a text file that are not blank. what: what it should be, for the InputError where it is not."""
+def _check_whole_rows(path: UPath, text: str) -> None:
+    """Raises InputError for a row with fewer cells than the header: one that was cut off may end in half a number."""
+    rows = csv.reader(io.StringIO(text, newline=None))
+    names = next(rows)
+    # Commas at the end of the header name no columns.
+    width = max(index for index, name in enumerate(names, start=1) if name.strip())
+    for row in rows:
+        if 0 < len(row) < width:
+            raise InputError(
+                f"{path} line {rows.line_num}: {len(row)} cells, expected {width} as in the header: the file is cut "
+                "off or the row broken; get it again or mend the row"
+            )
+
+
+def read_lines(path: UPath, what: str, advice: str) -> list[str]:
+    """The lines of a text file that are not blank.
+
+    what: what it should be, and advice: the next step, for the InputError where it is not there.
+    """
     if not path.is_file():
-        raise InputError(f"no {what} at {path}")
+        raise InputError(f"no {what} at {path}: {advice}")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -16,6 +16,8 @@ from etl.label_file import parse_ages
 class Manifest:
     """Every listed image that has a file, and what the source names beside that."""
 
+    names: pd.Series
+    """image_id of every image that the label files name"""
     images: pd.DataFrame
     """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split, reason:
     why the image is left out before anyone decodes it, None for the others; looked_at: whether its file is at fault"""
@@ -97,6 +99,7 @@ def assemble(
     present["looked_at"] = False
     present["reason"] = pd.Series(None, present.index, object).where(present.split.notna(), "in no split")
     return Manifest(
+        names=rows.image_id,
         images=present,
         findings=findings,
         listed=len(rows),

@@ -42,7 +42,9 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
     label_files = sorted(source.glob(LABEL_FILES))
     if len(label_files) != 1:
         found = ", ".join(file.name for file in label_files) or "none"
-        raise InputError(f"{source} should hold one label file {LABEL_FILES}, found: {found}")
+        raise InputError(
+            f"{source} should hold one label file {LABEL_FILES}, found: {found}; check --etl.source and --etl.format"
+        )
     rows, tables = _read_labels(label_files[0]), [label_files[0]]
     if (source / BOX_FILE).is_file():
         tables.append(source / BOX_FILE)
@@ -52,7 +54,10 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
     official = None
     if settings.split == "source":
         tables += [source / name for name in LISTS]
-        train_val, test = ({line.split()[0] for line in read_lines(source / name, "split list")} for name in LISTS)
+        advice = f"get both {' and '.join(LISTS)}, or split by --etl.split hashed or lists"
+        train_val, test = (
+            {line.split()[0] for line in read_lines(source / name, "split list", advice)} for name in LISTS
+        )
         official = assign_official(rows, train_val, test)
     rows = assign_split(rows, settings, official)
     searched = (
@@ -101,7 +106,7 @@ def _read_boxes(path: UPath) -> dict[str, list[float]]:
     The header names three columns, the rows have six, some nine; some name several findings, joined by |.
     """
     boxes: dict[str, list[float]] = {}
-    for number, line in enumerate(read_lines(path, "box file")[1:], start=2):
+    for number, line in enumerate(read_lines(path, "box file", "check --etl.source")[1:], start=2):
         image, names, *cells = line.rstrip(", ").split(",") + [""]
         findings = [BOX_NAMES.get(name, name).replace(" ", "_") for name in names.split("|")]
         box = [float(cell) / BOX_FRAME_PX for cell in cells if re.fullmatch(r"\d+(\.\d*)?", cell)]

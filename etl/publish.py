@@ -201,10 +201,12 @@ def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame
     bad = quarantine[quarantine.file_version.notna()]
     looked_at = len(written) + len(bad)
     if len(bad) > max_fraction * looked_at:
-        reasons = kinds_of(bad.reason).value_counts().head(3).to_dict()
+        kinds = bad.image_id.groupby(kinds_of(bad.reason)).agg(["size", "first"]).sort_values("size", ascending=False)
+        reasons = ", ".join(f"{kind} {row['size']} (such as {row['first']})" for kind, row in kinds.iterrows())
         raise InputError(
             f"{len(bad)} of {looked_at} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
-            f"allows; most frequent reasons: {reasons}. The table keeps its old version"
+            f"allows: {reasons}. Nothing was committed: look at these, leave them out by etl.exclude, or raise the "
+            "fraction to find all of them in the quarantine table"
         )
 
 

@@ -16,7 +16,7 @@ from etl.storage import is_of_a_store
 
 
 class SparkWorkers:
-    """A quiet session with Delta that starts with the first piece of work and stops at the end of the `with`."""
+    """A quiet session that starts with the first piece of work and stops at the end of the `with`."""
 
     def __init__(self, master: str | None = None):
         """master: such as local[2]; None: what spark-submit or Spark's own settings say."""
@@ -44,7 +44,10 @@ class SparkWorkers:
         with _progress(context.statusTracker(), images, title):
             results = tasks.map(partial(_try, function)).collect()
         if failed := next((result for result in results if isinstance(result, OSError)), None):
-            raise InputError(f"a worker cannot go on ({failed}): the table keeps its old version")
+            raise InputError(
+                f"a worker cannot go on ({failed}): nothing was committed; check the rights and the space where the "
+                "table lies, and run it again"
+            )
         return results
 
 
@@ -63,16 +66,9 @@ def _try(function: Callable[[Any], Any], item: Any) -> Any:
 def start_spark(master: str | None = None) -> SparkSession:
     """The session, started where there is none."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    options = {
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.ui.showConsoleProgress": "false",
-    }
-    builder = SparkSession.builder.appName("chexscale-etl")
+    builder = SparkSession.builder.appName("chexscale-etl").config("spark.ui.showConsoleProgress", "false")
     if master:
         builder = builder.master(master)
-    for key, value in options.items():
-        builder = builder.config(key, value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark

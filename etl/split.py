@@ -43,9 +43,12 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str])
     in_train_val = manifest.image_id.isin(train_val)
     both = set(manifest.patient_id[in_test]) & set(manifest.patient_id[in_train_val])
     if both:
+        patient = min(both)
+        of_patient = manifest.patient_id == patient
+        one, other = (manifest.image_id[of_patient & where].iloc[0] for where in (in_train_val, in_test))
         raise InputError(
-            f"{len(both)} patients have images in both the train_val and the test list, such as "
-            f"{', '.join(sorted(both)[:3])}: a patient may be in one split only, mend the lists"
+            f"{len(both)} patients have images in both the train_val and the test list, such as {patient} with {one} "
+            f"in the first and {other} in the second: a patient may be in one split only, mend the lists"
         )
     split = pd.Series(None, index=manifest.index, dtype=object)
     split[in_train_val] = "train"
@@ -76,7 +79,7 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
     splits: dict[str, str] = {}
     labels: dict[str, np.ndarray] = {}
     for split, name in LISTS.items():
-        for number, line in enumerate(read_lines(folder / name, "split list"), start=1):
+        for number, line in enumerate(read_lines(folder / name, "split list", "check --etl.split_lists"), start=1):
             image, *cells = line.split()
             if splits.setdefault(image, split) != split:
                 raise InputError(f"{image} is on the {splits[image]} list and on the {split} list of {folder}")

@@ -14,10 +14,13 @@ appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex
 """,
+    # Delta, so that any Spark program of this environment reads the tables.
     # As on a cluster, a task is tried four times: a worker may be killed for want of memory.
     "spark-defaults.conf": """\
 spark.master                    local[*,4]
 spark.ui.showConsoleProgress    false
+spark.sql.extensions            io.delta.sql.DeltaSparkSessionExtension
+spark.sql.catalog.spark_catalog org.apache.spark.sql.delta.catalog.DeltaCatalog
 """,
 }
 

@@ -133,11 +133,24 @@ def test_blanks_around_an_image_name_are_no_part_of_it(nih_folder):
         (b"", "No columns"),
         (b"\xff\xfeI\x00m\x00", "utf-8"),
         (b'Image Index,Finding Labels,Patient ID\n"a.png,Mass,1\n', "EOF inside string"),
+        (b"Image Index,Finding Labels,Patient ID\na.png,Mass,1\x00\n", "bytes of value 0"),
     ],
 )
 def test_a_label_file_that_is_no_table(nih_folder, content, fault):
     (nih_folder.root / "Data_Entry_2017_v2020.csv").write_bytes(content)
     with pytest.raises(InputError, match=rf"Data_Entry_2017_v2020.csv is no .*{fault}.*: get it again"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+@pytest.mark.parametrize("keep", ["Effusion,1,12", "Effusion,1,1234,58,F"])
+def test_a_row_that_was_cut_off_is_no_row(nih_folder, keep):
+    # Half a patient's number would be another patient, who may be in another split.
+    path = nih_folder.root / "Data_Entry_2017_v2020.csv"
+    path.write_text(path.read_text() + f"00001234_001.png,{keep}")
+    cells = 1 + len(keep.split(","))
+    with pytest.raises(
+        InputError, match=rf"v2020.csv line 50: {cells} cells, expected 11 as in the header: the file is"
+    ):
         read_manifest(nih_folder.root, SETTINGS)
 
 
@@ -209,7 +222,9 @@ def test_a_patient_in_both_lists(nih_folder):
     nih_folder.test.append("00000001_001.png")
     nih_folder.train_val.remove("00000001_001.png")
     nih_folder.write_lists()
-    with pytest.raises(InputError, match=r"1 patients have images in both .* such as 1:"):
+    with pytest.raises(
+        InputError, match=r"1 patients .* both .* such as 1 with 00000001_000.png in the first and 00000001_001"
+    ):
         read_manifest(nih_folder.root, SETTINGS)
 
 

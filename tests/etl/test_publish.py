@@ -155,7 +155,10 @@ def test_too_many_bad_images_leave_the_old_version(nih_folder, workspace):
     before = run(nih_folder, workspace).card
     for row in nih_folder.rows[:10]:
         nih_folder.put(row[0], b"")
-    with pytest.raises(InputError, match=r"10 of 48 images are bad.*empty file"):
+    with pytest.raises(
+        InputError,
+        match=r"10 of 48 images are bad.*: empty file 10 \(such as 00000001_000.png\)\. Nothing was committed",
+    ):
         run(nih_folder, workspace)
     assert read_card(workspace.tables("")[0]) == before
 
@@ -182,6 +185,14 @@ def test_lists_of_images_to_leave_out_may_be_tables_and_must_name_one(nih_folder
     path.write_text("images/00000001_000.png\n")
     with pytest.raises(InputError, match=r"none of the 1 lines of .*poor.csv, such as 'images/00000001_000.png'"):
         run(nih_folder, workspace, exclude=[str(path)])
+
+
+def test_a_list_may_name_absent_images_only(nih_folder, workspace, tmp_path):
+    for name in ("00000005_000.png", "00000006_000.png"):
+        (nih_folder.root / "images" / name).unlink()
+    (tmp_path / "rotated.csv").write_text("00000005_000.png\n00000006_000.png\n")
+    card = run(nih_folder, workspace, exclude=[str(tmp_path / "rotated.csv")]).card
+    assert (card.images_absent, card.images_quarantined) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +360,9 @@ def test_spark_writes_the_same_table_and_reads_it(spark, nih_folder, workspace, 
 def test_a_worker_that_cannot_write_ends_with_a_message(spark, nih_folder, workspace):
     workspace.root.mkdir()
     workspace.shards.write_text("in the way")
-    with pytest.raises(InputError, match=r"a worker cannot go on .*the table keeps its old version"):
+    with pytest.raises(
+        InputError, match=r"a worker cannot go on .*nothing was committed; check the rights and the space"
+    ):
         SparkWorkers().map(os.stat, [str(workspace.shards / "file")], [1], "test")
 
 

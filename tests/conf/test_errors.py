@@ -1,0 +1,35 @@
+import errno
+import os
+
+import pytest
+
+from conf.errors import EXIT_INPUT_ERROR, InputError, run_command
+
+
+def fail_with(error: BaseException):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (InputError("no table at x: make one"), "error: no table at x: make one\n"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/card.html"),
+            "error: no space left for /full/card.html",
+        ),
+    ],
+)
+def test_what_people_can_mend_ends_with_a_message(error, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_command(fail_with(error))
+    assert end.value.code == EXIT_INPUT_ERROR
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_anything_else_keeps_its_traceback():
+    with pytest.raises(PermissionError):
+        run_command(fail_with(PermissionError(errno.EACCES, "Permission denied")))

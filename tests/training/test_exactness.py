@@ -1,0 +1,77 @@
+"""What distribution and resuming may not change: the weights that a training ends with."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.ranks import ROW_GROUPS, STOPS, run, write_table
+from training.topology import Collectives, Topology
+
+PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+MODULE = ["-m", "tests.training.ranks"]
+LAUNCHES = {
+    "horovodrun 2": [BIN / "horovodrun", "-np", "2", BIN / "python", *MODULE],
+    "torchrun 2": [BIN / "torchrun", "--nproc_per_node", "2", *MODULE],
+    "horovodrun 4": [BIN / "horovodrun", "-np", "4", BIN / "python", *MODULE],
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("ranks") / "table.parquet"
+    write_table(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(table) -> dict[str, dict]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield run(table, Collectives(Topology.detect("cpu", {})))
+    torch.set_num_threads(threads)
+
+
+def check_resumed(ends: dict[str, dict]) -> None:
+    """Bit for bit."""
+    for epoch, step in STOPS:
+        for name, tensor in ends[f"resumed {epoch} {step}"]["weights"].items():
+            assert torch.equal(tensor, ends["whole"]["weights"][name]), (epoch, step, name)
+
+
+def check_close(one: dict, other: dict) -> None:
+    for name, tensor in one["weights"].items():
+        torch.testing.assert_close(tensor, other["weights"][name], rtol=0, atol=1e-5, msg=name)
+    assert one["losses"] == pytest.approx(other["losses"], abs=1e-5)
+    # The ranks read the split in another order than one process.
+    logits = [end["logits"][end["logits"][:, 0].argsort()] for end in (one, other)]
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-4)
+
+
+def test_one_process_resumes_bit_for_bit_and_accumulates(alone):
+    check_resumed(alone)
+    check_close(alone["accumulated"], alone["frozen"])
+    assert len(alone["frozen"]["losses"]) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_ranks_learn_what_one_process_learns(table, alone, tmp_path, launch):
+    (tmp_path / "table.parquet").symlink_to(table)
+    command = [str(word) for word in [*LAUNCHES[launch], tmp_path]]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stderr
+    ranks = [torch.load(path) for path in sorted(tmp_path.glob("rank_*.pt"))]
+    assert len(ranks) == int(launch[-1])
+    for ends in ranks:
+        check_close(ends["frozen"], alone["frozen"])
+        check_close(ends["accumulated"], alone["frozen"])
+        assert len(ends["frozen"]["logits"]) == sum(ROW_GROUPS)
+        for name, end in ranks[0].items():
+            assert all(torch.equal(end["weights"][key], ends[name]["weights"][key]) for key in end["weights"]), name
+        if len(ranks) == 2:
+            # Of more ranks Horovod adds up in an order that depends on which gradients were ready together.
+            check_resumed(ends)
