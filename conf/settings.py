@@ -21,7 +21,15 @@ SPLIT_RULES = ("source", "lists", "hashed")
 VIEWS = ("PA", "AP", "LATERAL")
 SQUARES = ("pad", "stretch")
 INTENSITIES = ("none", "percentile", "clahe")
-DEVICES = ("auto", "cpu", "cuda", "hpu")
+# Settings that say what one run shall do.
+ONCE = ("--etl.rebuild", "--training.resume", "--jobs.retention_hours", "--jobs.keep_versions")
+TRAINING_CHOICES = {
+    "device": ("auto", "cpu", "cuda", "hpu"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "optimizer": ("adamw", "adam", "sgd"),
+    "schedule": ("one_cycle", "cosine", "plateau", "constant"),
+    "choose_by": ("auroc", "loss"),
+}
 
 
 def _require(valid: object, key: str, got: object, expected: str) -> None:
@@ -192,19 +200,57 @@ class Training:
     """Table to checkpoint and MLflow run: training/train.py."""
 
     model: str = "densenet121"
-    """`simple_cnn`, `resnet10_half`, or the name of a torchvision classifier with a convolutional feature map"""
+    """`simple_cnn`, `resnet10_half`, or the name of any torchvision classifier"""
+    weights: str = ""
+    """to start from: `imagenet`, a name of torchvision's such as DenseNet121_Weights.IMAGENET1K_V1, a file, or a
+    registered model as models:/NAME@ALIAS; empty: random"""
+    tabular: bool = False
+    """whether age, sex and view join the image before the last layer"""
     size_px: int = 256
     """which stored resolution is read: the side of the network's input, pixels"""
     epochs: int = 10
     """passes over the training split"""
     batch_size: int = 16
     """images per rank and step"""
+    streams: int = 0
+    """parts of the split that are read side by side, a multiple of the ranks: with the same number, and images per step
+    of all ranks, a step has the same images on any number of ranks; 0: one per rank"""
+    accumulation: int = 1
+    """parts in which a rank computes a step, one after the other, to save memory"""
+    precision: str = "fp32"
+    """`fp32`, or `bf16` or `fp16` where torch's autocast allows it; weights and validation stay fp32"""
+    compile: bool = False
+    """torch.compile, which takes minutes at the first step"""
+    optimizer: str = "adamw"
+    """`adamw`, `adam` or `sgd` (Nesterov momentum 0.9)"""
     learning_rate: float = 1e-3
-    """peak of the one-cycle schedule, per step of the whole world"""
+    """largest of the schedule, per step of the whole world"""
+    reference_batch: int = 0
+    """images per step that learning_rate is meant for: it is scaled by those of all ranks over these; 0: not scaled"""
+    schedule: str = "one_cycle"
+    """`one_cycle`, `cosine` to 0, `plateau` (a tenth when the validation loss stops falling) or `constant`"""
+    warmup_epochs: float = 0.0
+    """epochs in which the rate rises from a hundredth; one_cycle has a rise of its own"""
+    plateau_patience: int = 1
+    """validations without a smaller loss that the plateau waits for"""
+    patience: int = 0
+    """epochs without a better validation after which training stops; 0: never"""
+    choose_by: str = "auroc"
+    """which validation is the best: `auroc`, the mean over the findings, or `loss`"""
     weight_decay: float = 1e-4
-    """of AdamW, per step and unit of learning rate"""
+    """of the optimizer, per step and unit of learning rate"""
+    clip_norm: float = 0.0
+    """largest norm of the gradients of a step; 0: any"""
+    freeze_batchnorm: bool = False
+    """whether BatchNorm keeps the statistics that the weights came with"""
+    sync_batchnorm: bool = False
+    """whether BatchNorm's statistics of a step are those of all ranks; GPUs only"""
     pos_weight_max: float = 20.0
     """ceiling of the weight of a positive label (negatives per positive in the training split)"""
+    resume: bool = False
+    """go on where an interrupted training of this workspace has saved its state last"""
+    checkpoint_steps: int = 0
+    """steps between saved states; 0: every five minutes, and after each epoch"""
     delta_version: int = -1
     """version of the table; -1: the one that card.json names, the newest"""
     seed: int = 0
@@ -222,11 +268,20 @@ class Training:
         _require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "a positive number")
         _require(0 <= self.weight_decay < math.inf, "training.weight_decay", self.weight_decay, "0 or more")
         _require(1 <= self.pos_weight_max < math.inf, "training.pos_weight_max", self.pos_weight_max, "1 or more")
+        for key in ("streams", "reference_batch", "plateau_patience", "patience", "checkpoint_steps"):
+            _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
+        _require(self.accumulation >= 1, "training.accumulation", self.accumulation, "at least 1")
+        for key in ("warmup_epochs", "clip_norm"):
+            _require(0 <= getattr(self, key) < math.inf, f"training.{key}", getattr(self, key), "0 or more")
+        _require(self.warmup_epochs < self.epochs, "training.warmup_epochs", self.warmup_epochs, "fewer than epochs")
+        for key, allowed in TRAINING_CHOICES.items():
+            _require(
+                getattr(self, key) in allowed, f"training.{key}", getattr(self, key), f"one of {', '.join(allowed)}"
+            )
         _require(self.seed >= 0, "training.seed", self.seed, "at least 0")
         _require(self.delta_version >= -1, "training.delta_version", self.delta_version, "a version, or -1")
         _require(self.threads >= 0, "training.threads", self.threads, "at least 0")
         _require(self.experiment.strip() != "", "training.experiment", self.experiment, "a name")
-        _require(self.device in DEVICES, "training.device", self.device, f"one of {', '.join(DEVICES)}")
 
 
 @dataclass(frozen=True)
@@ -313,5 +368,14 @@ def load_settings(description: str, argv: list[str] | None = None) -> Settings:
 
 
 def with_same_arguments(command: str) -> str:
-    """`command` with the arguments of this process, for messages: the next stage wants the same settings."""
-    return " ".join([command, *map(shlex.quote, sys.argv[1:])])
+    """`command` with the arguments of this process, for messages: the next stage wants the same settings.
+
+    Without those that are meant for once.
+    """
+    arguments, once = [], False
+    for argument in sys.argv[1:]:
+        starts = argument.startswith("--")
+        once = argument.partition("=")[0] in ONCE if starts else once
+        if not once:
+            arguments.append(argument)
+    return " ".join([command, *map(shlex.quote, arguments)])

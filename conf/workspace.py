@@ -80,6 +80,8 @@ class Workspace:
     model = property(lambda self: self.root / "model")
     tracking_db = property(lambda self: self.root / "mlflow.db")
     artifacts = property(lambda self: self.root / "mlartifacts")
+    evaluation = property(lambda self: self.root / "evaluation.json")
+    predictions = property(lambda self: self.root / "predictions.parquet")
     summary = property(lambda self: self.root / "summary.json")
 
 

@@ -7,7 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from training.readers import Split, read_batches
+from training.plan import Split
+from training.readers import read_batches
 
 THUMBNAIL_PX = 16
 # Enough for 256 weights, and seconds instead of minutes on the real data.

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from inference.graphs import compile_graph, open_graph
 from training.metrics import auroc_per_finding
 from training.models import XrayClassifier
-from training.readers import Split, read_batches
+from training.plan import Split
+from training.readers import read_batches
 
 Scores = Callable[[np.ndarray], np.ndarray]
 """(batch, S, S) uint8 to (batch, findings), higher means more likely present"""

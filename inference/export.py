@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from conf.errors import InputError
 from inference.graphs import compile_graph, convert, open_graph, save_graph
 from training.checkpoint import Checkpoint
 from training.models import XrayClassifier
@@ -34,6 +35,11 @@ def export_graph(checkpoint: Checkpoint, folder: Path) -> float:
     Returns the largest difference of a probability between the written graph and torch. Raises InputError when the
     checkpoint's weights do not fit its network, RuntimeError when graph and torch differ by more than float rounding.
     """
+    if checkpoint.channels != 1 or checkpoint.tabular:
+        raise InputError(
+            "the checkpoint's model takes colour or age, sex and view, and a graph takes grey images alone: train one "
+            "on a table of radiographs without training.tabular"
+        )
     classifier = checkpoint.build()
     save_graph(convert(ProbabilitiesAndMaps(classifier).eval(), checkpoint.size_px, lineage(checkpoint)), folder)
     return compare_with_torch(classifier, folder, checkpoint.size_px)

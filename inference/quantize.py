@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from inference.graphs import open_graph, quantize_graph, save_graph
-from training.readers import Split, read_batches
+from training.plan import Split
+from training.readers import read_batches
 
 READ_BATCH = 64
 

@@ -36,7 +36,8 @@ from inference.quantize import calibration_images, quantize_folder
 from inference.registry import CHAMPION, Registered, champion_version, check_run, register
 from inference.report import auroc_table, describe, draw_report, speed_lines
 from training.checkpoint import BEST, Checkpoint
-from training.readers import Split, open_split
+from training.plan import Split
+from training.readers import open_split
 
 console = Console(highlight=False)
 

@@ -132,6 +132,8 @@ def make_checkpoint():
         size_px=SIZE_PX,
         pixel_mean=127.0,
         pixel_std=70.0,
+        channels=1,
+        tabular=False,
         epoch=1,
         val_auroc=0.5,
         delta_table_id="table",
@@ -168,6 +170,9 @@ def write_small_table(folder: Path, rows_per_row_group: int):
     columns = {
         "image_id": list(rows),
         "patient_id": [row["patient_id"] for row in rows.values()],
+        "age_years": pa.array([float(20 + index) for index in range(len(rows))], pa.float32()),
+        "sex": ["F" if index % 2 else None for index in range(len(rows))],
+        "view": ["PA"] * len(rows),
         "findings": pa.array([row["findings"] for row in rows.values()], pa.list_(pa.float32())),
         "split": [row["split"] for row in rows.values()],
         f"image_{SIZE_PX}": pa.array([row["pixels"] for row in rows.values()], pa.binary()),

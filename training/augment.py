@@ -12,23 +12,29 @@ MAX_ZOOM = 0.12
 MAX_CONTRAST = 0.15
 
 
-def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def draw_changes(num_images: int, seed: int) -> Tensor:
+    """(num_images, 5) float32, -1..1: for `augment`. On the CPU: a seed draws the same changes for every device."""
+    return torch.rand(num_images, 5, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def augment(pixels: Tensor, draws: Tensor) -> Tensor:
     """Each image rotated, shifted, zoomed and changed in contrast by its own random amount.
 
-    pixels: (batch, S, S) uint8. Returns (batch, S, S) float32, 0..255, on the same device. No mirroring: the heart is
-    on the left. generator: on the CPU, so that the same seed draws the same changes on every device.
+    pixels: (batch, S, S) or (batch, S, S, 3) uint8; draws: of draw_changes, on the same device. Returns float32 of the
+    same shape, 0..255, on that device. No mirroring: the heart is on the left.
     """
     batch = len(pixels)
-    draws = (torch.rand(batch, 5, generator=generator) * 2 - 1).to(pixels.device)
     angle = draws[:, 0] * math.radians(MAX_ROTATION_DEGREES)
     zoom = 1 + draws[:, 1] * MAX_ZOOM
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     # Shares of the image's side; grid coordinates run from -1 to 1.
     shift_x, shift_y = draws[:, 2] * MAX_SHIFT * 2, draws[:, 3] * MAX_SHIFT * 2
     affine = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).view(batch, 2, 3)
-    images = pixels.float().unsqueeze(1)
+    # (batch, channels, S, S)
+    images = pixels.float().unsqueeze(1) if pixels.ndim == 3 else pixels.float().permute(0, 3, 1, 2)
     grid = nn.functional.affine_grid(affine, list(images.shape), align_corners=False)
-    moved = nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False).squeeze(1)
-    contrast = 1 + draws[:, 4, None, None] * MAX_CONTRAST
-    mean = moved.mean(dim=(1, 2), keepdim=True)
-    return ((moved - mean) * contrast + mean).clamp(0, 255)
+    moved = nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    contrast = 1 + draws[:, 4, None, None, None] * MAX_CONTRAST
+    mean = moved.mean(dim=(1, 2, 3), keepdim=True)
+    changed = ((moved - mean) * contrast + mean).clamp(0, 255)
+    return changed.squeeze(1) if pixels.ndim == 3 else changed.permute(0, 2, 3, 1)

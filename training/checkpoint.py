@@ -1,4 +1,7 @@
-"""Checkpoints: written whole or not at all, read without running code from the file."""
+"""Checkpoints: written whole or not at all, read without running code from the file.
+
+best.pt is the model of the best epoch; last.pt is all that an interrupted training needs to go on.
+"""
 
 import pickle
 from dataclasses import asdict, dataclass
@@ -10,7 +13,7 @@ from conf.errors import InputError
 from conf.workspace import atomic_path
 from training.models import XrayClassifier, build_model
 
-BEST = "best.pt"
+BEST, LAST = "best.pt", "last.pt"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class Checkpoint:
     size_px: int
     pixel_mean: float
     pixel_std: float
+    channels: int
+    """of the images: 1 grey, 3 RGB"""
+    tabular: bool
+    """whether the model takes age, sex and view too"""
     epoch: int
     val_auroc: float
     """mean over the findings with a defined AUROC"""
@@ -42,19 +49,71 @@ class Checkpoint:
         """Reads a checkpoint onto the CPU; raises InputError for an absent, truncated or foreign file."""
         if not path.exists():
             raise InputError(f"no checkpoint at {path}: run `python training/train.py` with this workspace first")
-        try:
-            return cls(**torch.load(path, map_location="cpu", weights_only=True))
-        except (RuntimeError, EOFError, TypeError, KeyError, OSError, pickle.UnpicklingError) as error:
-            raise InputError(
-                f"{path} is not a readable checkpoint ({error!r:.200}): "
-                "train again, or give the workspace of a finished training"
-            ) from error
+        return _load(cls, path, "train again, or give the workspace of a finished training")
 
     def build(self) -> XrayClassifier:
         """The trained model on the CPU, in evaluation mode. Raises InputError when the weights do not fit it."""
-        model = build_model(self.model, len(self.findings), self.pixel_mean, self.pixel_std)
+        model = build_model(
+            self.model,
+            len(self.findings),
+            self.pixel_mean,
+            self.pixel_std,
+            size_px=self.size_px,
+            channels=self.channels,
+            tabular=self.tabular,
+        )
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
             raise InputError(f"the checkpoint's weights do not fit {self.model}: {error}") from error
         return model.eval()
+
+
+@dataclass(frozen=True)
+class State:
+    """A training between two steps."""
+
+    epoch: int
+    """from 0, the one that the next step is of"""
+    step: int
+    """of this epoch, from 0, the next one"""
+    losses: list[float]
+    """of this epoch's steps so far"""
+    weights: dict[str, torch.Tensor]
+    buffers: list[dict[str, torch.Tensor]]
+    """of each rank: BatchNorm's statistics are a rank's own between two validations"""
+    optimizer: dict
+    schedule: dict
+    scaler: dict
+    all_losses: list[float]
+    """of the finished epochs' steps"""
+    epochs: list[dict[str, float]]
+    """metrics of the finished epochs"""
+    run_id: str
+    delta_table_id: str
+    delta_version: int
+    settings: dict
+    """of the training alone"""
+    plan: dict
+    """images per step of all ranks, and streams: with these the steps have the same images"""
+
+    def save(self, path: Path) -> None:
+        """Writes the state; a kill leaves the old file."""
+        with atomic_path(path) as temporary:
+            torch.save(vars(self), temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> "State":
+        """Reads a state onto the CPU; raises InputError for an absent, truncated or foreign file."""
+        if not path.exists():
+            raise InputError(
+                f"no interrupted training at {path}: leave out --training.resume, or give the workspace of one"
+            )
+        return _load(cls, path, "train from the start, without --training.resume")
+
+
+def _load(kind: type, path: Path, advice: str):
+    try:
+        return kind(**torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, EOFError, TypeError, KeyError, OSError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} is not a readable checkpoint ({error!r:.200}): {advice}") from error

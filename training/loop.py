@@ -1,28 +1,38 @@
-"""The loop, read from top to bottom: an epoch of steps, a validation, the best checkpoint kept."""
+"""The loop, read from top to bottom: the steps of an epoch, and a validation."""
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
-from tqdm import tqdm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from conf.errors import InputError
 from conf.settings import Training
-from training.augment import augment
+from training.augment import augment, draw_changes
+from training.checkpoint import State
 from training.loss import masked_bce
-from training.readers import Split, read_batches
+from training.plan import Plan, Split
+from training.prefetch import prefetch
+from training.readers import Batch, join, read_batches, read_steps
+from training.schedule import Schedule, build_optimizer, peak_learning_rate
 from training.topology import Collectives
 
 # Images per step of a validation, where nothing is kept for gradients.
 EVALUATION_BATCH_SIZE = 64
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Predictions:
     """What a model says about a split; rows in the order of the ranks."""
 
+    image_ids: np.ndarray
+    """(images,) str"""
     labels: np.ndarray
     """(images, findings) float32: 1, 0, NaN unknown"""
     logits: np.ndarray
@@ -32,7 +42,7 @@ class Predictions:
 @dataclass(frozen=True)
 class EpochResult:
     losses: list[float]
-    """per step, mean over the ranks"""
+    """per step, over the images of all ranks"""
     images_per_s: float
     """of the whole world, reading included"""
     waiting_fraction: float
@@ -40,59 +50,63 @@ class EpochResult:
 
 
 class Trainer:
-    """Everything that lives as long as the training: model, optimizer, schedule, random numbers."""
+    """Everything that lives as long as the training: model, optimizer, schedule.
 
-    def __init__(
-        self, model: nn.Module, settings: Training, split: Split, pos_weight: torch.Tensor, ranks: Collectives
-    ):
-        """model: on the CPU, the same on every rank or not: rank 0's weights count. split: the training split."""
-        topology = ranks.topology
-        self.settings, self.split, self.ranks = settings, split, ranks
-        self.device = topology.torch_device
+    Random numbers do not: each step draws its own from the seed, the epoch, the step and the stream, so that they are
+    the same after a resume and on any number of ranks.
+    """
+
+    def __init__(self, model: nn.Module, settings: Training, plan: Plan, pos_weight: Tensor, ranks: Collectives):
+        """model: on the CPU, the same on every rank or not: rank 0's weights count. plan: of the training split."""
+        self.settings, self.plan, self.ranks = settings, plan, ranks
+        self.rank, self.device = ranks.topology.rank, ranks.topology.torch_device
         self.pos_weight = pos_weight.to(self.device)
-        self.model = model.to(self.device)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        self.stepped_model, self.optimizer = ranks.distribute(self.model, optimizer)
-        self.sizes = [
-            split.batch_sizes(rank, topology.world_size, settings.batch_size) for rank in range(topology.world_size)
-        ]
-        self.steps_per_epoch = len(self.sizes[0])
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, max_lr=settings.learning_rate, total_steps=self.steps_per_epoch * settings.epochs
-        )
-        self.augmentation = torch.Generator().manual_seed(settings.seed * 1_000_003 + topology.rank)
+        self.model = (ranks.share_batchnorm(model) if settings.sync_batchnorm else model).to(self.device)
+        learned = [weight for weight in self.model.parameters() if weight.requires_grad]
+        rate = peak_learning_rate(settings, plan.batch_size * plan.num_ranks)
+        optimizer = build_optimizer(learned, settings, rate)
+        self.stepped_model, self.optimizer = ranks.distribute(self.model, optimizer, settings.accumulation)
+        self.schedule = Schedule(self.optimizer, settings, plan.steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        if settings.compile:
+            self.stepped_model = torch.compile(self.stepped_model)
+        self.losses: list[float] = []
+        # The loss of a step is fetched while the next one is computed.
+        self._pending: tuple[Tensor, list[Batch], str] | None = None
 
-    def train_epoch(self, epoch: int, bar: tqdm) -> EpochResult:
-        """One pass over the training split. epoch: from 0; seeds the order of the row groups."""
-        topology = self.ranks.topology
+    def train_epoch(self, epoch: int, start: int = 0) -> Iterator[int]:
+        """The steps of one pass over the training split from step `start` on; gives the images of each when it is done.
+
+        epoch: from 0. The result is in `result` afterwards. Raises InputError where the loss is no number.
+        """
         self.model.train()
-        losses, waited, started = [], 0.0, time.perf_counter()
-        seed = self.settings.seed + epoch
-        batches = read_batches(self.split, self.settings.batch_size, topology.rank, topology.world_size, seed)
-        for step in range(self.steps_per_epoch):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
-            pixels, labels = batch.pixels.to(self.device), batch.labels.to(self.device)
-            loss = masked_bce(self.stepped_model(augment(pixels, self.augmentation)), labels, self.pos_weight)
-            # Gradients are averaged over the ranks: a rank with fewer images must count less.
-            share = len(labels) * topology.world_size / sum(sizes[step] for sizes in self.sizes)
-            self.optimizer.zero_grad()
-            (loss * share).backward()
-            self.optimizer.step()
-            self.schedule.step()
-            losses.append(loss.item() * share)
-            if not math.isfinite(losses[-1]):
-                raise RuntimeError(
-                    f"the loss is {losses[-1]} in epoch {epoch + 1}, step {step + 1}: images {list(batch.image_ids)}"
-                )
-            bar.update(sum(sizes[step] for sizes in self.sizes))
-            bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-        # Runs the reader to its end, where it proves that no row was lost.
-        assert next(batches, None) is None, "the reader has more batches than the plan"
+        if self.settings.freeze_batchnorm:
+            for layer in self.model.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        waited, started = 0.0, time.perf_counter()
+        sizes = self.plan.global_sizes
+        with closing(prefetch(self._read(epoch, start))) as steps:
+            for step in range(start, self.plan.steps):
+                asked = time.perf_counter()
+                batches = next(steps)
+                waited += time.perf_counter() - asked
+                loss = self._step(batches, epoch, step, sizes[step])
+                self._fetch_loss()
+                self._pending = (loss, batches, f"epoch {epoch + 1}, step {step + 1}")
+                yield sizes[step]
+            # Runs the reader to its end, where it proves that no row was lost.
+            assert next(steps, None) is None, "the reader has more batches than the plan"
+        losses = self.mean_losses()
         seconds = time.perf_counter() - started
-        mean_losses = np.mean(self.ranks.gather(losses), axis=0).tolist()
-        return EpochResult(mean_losses, self.split.rows / seconds, waited / seconds)
+        self.losses = []
+        self.result = EpochResult(losses, sum(sizes[start:]) / seconds, waited / seconds)
+
+    def after_validation(self, predictions: Predictions) -> None:
+        """Lets the schedule see the validation loss, which is the same on every rank."""
+        logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
+        self.val_loss = masked_bce(logits, labels, self.pos_weight.cpu()).item()
+        self.schedule.after_epoch(self.val_loss)
 
     def predict(self, split: Split) -> Predictions:
         """Logits of every image of a split, each once, on every rank.
@@ -102,12 +116,103 @@ class Trainer:
         self.ranks.average_buffers(self.model)
         self.model.eval()
         topology = self.ranks.topology
-        labels, logits = [], []
+        parts: list[tuple[np.ndarray, ...]] = []
         with torch.inference_mode():
             for batch in read_batches(split, EVALUATION_BATCH_SIZE, topology.rank, topology.world_size):
-                labels.append(batch.labels.numpy())
-                logits.append(self.model(batch.pixels.to(self.device)).cpu().numpy())
-        parts = [part for part in self.ranks.gather((labels, logits)) if part[0]]
-        joined = [np.concatenate([array for part in parts for array in part[field]]) for field in range(2)]
-        assert len(joined[0]) == split.rows, f"{len(joined[0])} predictions for {split.rows} images"
-        return Predictions(*joined)
+                pixels, attributes = batch.pixels.to(self.device), batch.attributes.to(self.device)
+                logits = self.model(*inputs(pixels, attributes)).cpu().numpy()
+                parts.append((batch.image_ids, batch.labels.numpy(), logits))
+        everything = [part for parts_of_rank in self.ranks.gather(parts) for part in parts_of_rank]
+        joined = Predictions(*map(np.concatenate, zip(*everything, strict=True)))
+        assert len(joined.labels) == split.rows, f"{len(joined.labels)} predictions for {split.rows} images"
+        return joined
+
+    def state(self) -> dict:
+        """What a State keeps of the trainer. Every rank has to ask, between two steps or after a validation."""
+        return {
+            "losses": self.mean_losses(),
+            "weights": self.model.state_dict(),
+            "buffers": self.ranks.gather({name: buffer.cpu() for name, buffer in self.model.named_buffers()}),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load(self, state: State) -> None:
+        """Goes on from a state: with as many ranks as then bit for bit."""
+        self.model.load_state_dict(state.weights)
+        if len(state.buffers) == self.plan.num_ranks:
+            self.model.load_state_dict({**self.model.state_dict(), **state.buffers[self.rank]})
+        self.optimizer.load_state_dict(state.optimizer)
+        self.schedule.load_state_dict(state.schedule)
+        self.scaler.load_state_dict(state.scaler)
+        self.losses = list(state.losses)
+
+    def mean_losses(self) -> list[float]:
+        """Of each step of this epoch so far, over the images of all ranks."""
+        self._fetch_loss()
+        return np.mean(self.ranks.gather(self.losses), axis=0).tolist()
+
+    def _read(self, epoch: int, start: int) -> Iterator[list[Batch]]:
+        seed = random_state(self.settings.seed, epoch)
+        for batches in read_steps(self.plan, self.rank, seed % 2**32, start):
+            yield [batch.pin() for batch in batches] if self.device.type == "cuda" else batches
+
+    def _step(self, batches: list[Batch], epoch: int, step: int, global_size: int) -> Tensor:
+        """One change of the weights. Returns the rank's part of the loss times the ranks, on the device."""
+        draws = []
+        for stream, batch in zip(self.plan.streams_of(self.rank), batches, strict=True):
+            draws.append(draw_changes(len(batch.labels), random_state(self.settings.seed, epoch, step, stream)))
+        # For dropout.
+        torch.manual_seed(random_state(self.settings.seed, epoch, step, self.plan.streams_of(self.rank)[0]))
+        images = join(batches)
+        pixels = augment(images.pixels.to(self.device, non_blocking=True), torch.cat(draws).to(self.device))
+        labels, attributes = (part.to(self.device, non_blocking=True) for part in (images.labels, images.attributes))
+        # A share of all the labels of the step: gradients are averaged over ranks, of which one may have fewer images.
+        count = global_size * labels.shape[1] / self.plan.num_ranks
+        pieces = min(self.settings.accumulation, len(labels))
+        total = torch.zeros((), device=self.device)
+        parts = zip(*(whole.tensor_split(pieces) for whole in (pixels, labels, attributes)), strict=True)
+        for index, (part, truth, known) in enumerate(parts):
+            with self.ranks.silent(self.stepped_model) if index < pieces - 1 else nullcontext():
+                with torch.autocast(self.device.type, PRECISIONS[self.settings.precision], enabled=self._reduced):
+                    logits = self.stepped_model(*inputs(part, known))
+                loss = masked_bce(logits.float(), truth, self.pos_weight, count)
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.ranks.finish_gradients(self.optimizer)
+        self.scaler.unscale_(self.optimizer)
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.ranks.step(self.optimizer, self.scaler)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.schedule.after_step()
+        return total
+
+    @property
+    def _reduced(self) -> bool:
+        return self.settings.precision != "fp32"
+
+    def _fetch_loss(self) -> None:
+        if self._pending is None:
+            return
+        loss, batches, place = self._pending
+        self._pending = None
+        self.losses.append(loss.item())
+        if not math.isfinite(self.losses[-1]):
+            names = [str(name) for batch in batches for name in batch.image_ids]
+            raise InputError(
+                f"the loss is {self.losses[-1]} in {place}, images {', '.join(names)}: look at them, lower "
+                "training.learning_rate, or set training.clip_norm"
+            )
+
+
+def inputs(pixels: Tensor, attributes: Tensor) -> tuple[Tensor, ...]:
+    """What the model takes."""
+    return (pixels, attributes) if attributes.shape[1] else (pixels,)
+
+
+def random_state(*numbers: int) -> int:
+    """A seed that depends on all of the numbers (numpy.random.SeedSequence), 0 to 2**63 - 1."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

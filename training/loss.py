@@ -6,18 +6,19 @@ from torch import Tensor, nn
 from etl.schema import Card
 
 
-def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the known labels.
+def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor, count: float | None = None) -> Tensor:
+    """Binary cross-entropy over the known labels: their sum over `count`, or their mean.
 
     logits, labels: (batch, findings) float32; a NaN label is unknown and adds no loss.
     pos_weight: (findings,) weight of a positive label.
-    A batch with no known label gives 0, so that every rank still joins the gradient average.
+    count: labels of the whole step, known or not, so that each known label weighs the same in every step and on every
+    rank. A batch with no known label gives 0, so that every rank still joins the gradient average.
     """
     known = ~labels.isnan()
     losses = nn.functional.binary_cross_entropy_with_logits(
         logits, labels.nan_to_num(), pos_weight=pos_weight, reduction="none"
     )
-    return (losses * known).sum() / known.sum().clamp(min=1)
+    return (losses * known).sum() / (count or known.sum().clamp(min=1))
 
 
 def positive_weights(card: Card, ceiling: float) -> Tensor:

@@ -1,11 +1,5 @@
-"""Row groups to batches, the same number of steps on every rank: the one owner of petastorm.
+"""Row groups to batches, each row once: the one owner of petastorm."""
 
-A rank reads the row groups with `index % world_size == rank`. Their rows are known from the Parquet footers before
-anything is read, so every rank computes every rank's batches: each row is read once per epoch, and ranks with fewer
-rows take slightly smaller batches instead of fewer steps.
-"""
-
-import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +14,8 @@ from conf.errors import InputError
 from etl.schema import Card, image_column
 from etl.storage import is_local, locate
 from etl.table import snapshot_files
+from training.models import encode_attributes
+from training.plan import Plan, Split
 
 # petastorm calls pyarrow's legacy API, which announces its removal on every call; the lock keeps the one that has it.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
@@ -36,48 +32,23 @@ class Batch:
     image_ids: np.ndarray
     """(batch,) str"""
     pixels: Tensor
-    """(batch, S, S) uint8"""
+    """(batch, S, S) grey or (batch, S, S, 3) RGB, uint8"""
     labels: Tensor
     """(batch, findings) float32: 1 present, 0 absent, NaN unknown"""
+    attributes: Tensor
+    """(batch, NUM_ATTRIBUTES) float32, see models.encode_attributes; (batch, 0) where they are not read"""
+
+    def pin(self) -> "Batch":
+        """The same in page-locked memory, from which a GPU copies while the CPU goes on."""
+        return Batch(self.image_ids, *(part.pin_memory() for part in (self.pixels, self.labels, self.attributes)))
 
 
-@dataclass(frozen=True)
-class Split:
-    """The row groups of one split of one table version at one resolution."""
-
-    name: str
-    files: list[str]
-    row_groups: list[int]
-    """rows of each row group, in the reader's order"""
-    size_px: int
-
-    @property
-    def rows(self) -> int:
-        return sum(self.row_groups)
-
-    def rows_of(self, rank: int, num_ranks: int) -> int:
-        """Rows that `rank` of `num_ranks` reads in an epoch."""
-        return sum(self.row_groups[rank::num_ranks])
-
-    def smallest_step(self, num_ranks: int, batch_size: int) -> int:
-        """Images of the smallest step of any rank."""
-        return min(min(self.batch_sizes(rank, num_ranks, batch_size)) for rank in range(num_ranks))
-
-    def batch_sizes(self, rank: int, num_ranks: int, batch_size: int) -> list[int]:
-        """Images of each step of an epoch on `rank`: as many steps as on all ranks, at most batch_size images each."""
-        steps = math.ceil(max(self.rows_of(r, num_ranks) for r in range(num_ranks)) / batch_size)
-        rows = self.rows_of(rank, num_ranks)
-        return [rows * (step + 1) // steps - rows * step // steps for step in range(steps)]
-
-
-def open_split(shards: str, card: Card, name: str, size_px: int) -> Split:
+def open_split(shards: str, card: Card, name: str, size_px: int, has_attributes: bool = False) -> Split:
     """Lists the row groups of a split in the version that the card names; reads footers only.
 
-    shards: folder or address of the table. Raises InputError for a table in colour, a size that is not stored, a file
-    that is gone or cut off, or a split without images.
+    shards: folder or address of the table. has_attributes: whether age, sex and view will be read too.
+    Raises InputError for a size that is not stored, a file that is gone or cut off, or a split without images.
     """
-    if card.channels != 1:
-        raise InputError(f"the table at {shards} is in colour, training reads grey ones: run the ETL on radiographs")
     if size_px not in card.sizes_px:
         raise InputError(
             f"training.size_px is {size_px}, the table at {shards} holds {card.sizes_px}: choose one of these, "
@@ -96,67 +67,79 @@ def open_split(shards: str, card: Card, name: str, size_px: int) -> Split:
         row_groups += [footer.row_group(index).num_rows for index in range(footer.num_row_groups)]
     if not row_groups:
         raise InputError(f"the {name} split of {shards} (version {card.delta_version}) has no images: check the lists")
-    return Split(name, files, row_groups, size_px)
-
-
-def check_world_size(split: Split, num_ranks: int, batch_size: int) -> None:
-    """Raises InputError when a rank would have nothing to do in some step."""
-    if num_ranks > len(split.row_groups):
-        raise InputError(
-            f"{num_ranks} ranks and {len(split.row_groups)} row groups in the {split.name} split: start at most "
-            f"{len(split.row_groups)} ranks, or run the ETL with fewer etl.rows_per_row_group"
-        )
-    for rank in range(num_ranks):
-        sizes = split.batch_sizes(rank, num_ranks, batch_size)
-        if min(sizes) == 0:
-            raise InputError(
-                f"rank {rank} of {num_ranks} has {sum(sizes)} rows for {len(sizes)} steps: raise training.batch_size "
-                f"({batch_size}), start fewer ranks, or run the ETL with fewer etl.rows_per_row_group"
-            )
+    return Split(name, files, row_groups, size_px, card.channels, has_attributes)
 
 
 def read_batches(
     split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1, shuffle_seed: int | None = None
 ) -> Iterator[Batch]:
-    """One pass over the rank's rows, each once.
+    """One pass over the rank's rows, each once, in batches of at most batch_size images.
 
     shuffle_seed: order of the row groups and of the rows inside them; None keeps the table's order.
     More ranks than row groups is allowed here: the last ranks get no batch (validation and test splits are small).
     Raises RuntimeError when the rows read differ from the footers' count.
     """
     num_ranks = min(num_ranks, len(split.row_groups))
-    if rank >= num_ranks:
-        return
+    if rank < num_ranks:
+        yield from _read_stream(Plan(split, batch_size, num_ranks, num_ranks), rank, shuffle_seed)
+
+
+def read_steps(plan: Plan, rank: int, shuffle_seed: int, start: int = 0) -> Iterator[list[Batch]]:
+    """The rank's images of each step of an epoch from step `start` on, a batch for each of its streams.
+
+    The steps before are read and dropped: reading is many times faster than training.
+    """
+    streams = [_read_stream(plan, stream, shuffle_seed) for stream in plan.streams_of(rank)]
+    for step, batches in enumerate(zip(*streams, strict=True)):
+        if step >= start:
+            yield list(batches)
+
+
+def join(parts: list[Batch]) -> Batch:
+    """One batch of all their images."""
+    if len(parts) == 1:
+        return parts[0]
+    return Batch(
+        np.concatenate([part.image_ids for part in parts]),
+        torch.cat([part.pixels for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        torch.cat([part.attributes for part in parts]),
+    )
+
+
+def _read_stream(plan: Plan, stream: int, shuffle_seed: int | None) -> Iterator[Batch]:
     pending: list[Batch] = []
-    sizes = split.batch_sizes(rank, num_ranks, batch_size)
+    split, sizes = plan.split, plan.sizes(stream)
     step = rows_read = 0
-    for row_group in _read_row_groups(split, rank, num_ranks, shuffle_seed):
+    for row_group in _read_row_groups(split, stream, plan.num_streams, shuffle_seed):
         rows_read += len(row_group.labels)
         pending.append(row_group)
         while step < len(sizes) and sum(len(part.labels) for part in pending) >= sizes[step]:
-            joined = _join(pending)
+            joined = join(pending)
             yield _cut(joined, 0, sizes[step])
             pending = [_cut(joined, sizes[step], len(joined.labels))]
             step += 1
-    if rows_read != split.rows_of(rank, num_ranks):
+    expected = split.rows_of(stream, plan.num_streams)
+    if rows_read != expected:
         raise RuntimeError(
-            f"rank {rank} read {rows_read} rows of the {split.name} split, the footers say "
-            f"{split.rows_of(rank, num_ranks)}: the reader lost data"
+            f"stream {stream} brought {rows_read} rows of the {split.name} split, the footers say {expected}: the "
+            "reader lost data"
         )
 
 
-def _read_row_groups(split: Split, rank: int, num_ranks: int, seed: int | None) -> Iterator[Batch]:
-    column = image_column(split.size_px)
+def _read_row_groups(split: Split, stream: int, num_streams: int, seed: int | None) -> Iterator[Batch]:
+    column, side = image_column(split.size_px), (split.size_px, split.size_px)
+    attributes = ("age_years", "sex", "view") if split.has_attributes else ()
     place = locate(split.files[0])
     # One worker: its order is reproducible, and it is several times faster than a training step.
     reader = make_batch_reader(
         [file if "://" in file else f"file://{file}" for file in split.files],
-        schema_fields=["^image_id$", "^findings$", f"^{column}$"],
+        schema_fields=[f"^{name}$" for name in ("image_id", "findings", column, *attributes)],
         workers_count=1,
         # In row groups: what waits in memory for the training step.
         results_queue_size=4,
-        cur_shard=rank,
-        shard_count=num_ranks,
+        cur_shard=stream,
+        shard_count=num_streams,
         shuffle_row_groups=seed is not None,
         shuffle_rows=seed is not None,
         seed=seed,
@@ -166,19 +149,17 @@ def _read_row_groups(split: Split, rank: int, num_ranks: int, seed: int | None) 
     with reader:
         for rows in reader:
             joined = bytearray(b"".join(getattr(rows, column)))
-            pixels = torch.frombuffer(joined, dtype=torch.uint8).view(-1, split.size_px, split.size_px)
-            yield Batch(rows.image_id, pixels, torch.from_numpy(np.asarray(rows.findings, dtype=np.float32)))
-
-
-def _join(parts: list[Batch]) -> Batch:
-    if len(parts) == 1:
-        return parts[0]
-    return Batch(
-        np.concatenate([part.image_ids for part in parts]),
-        torch.cat([part.pixels for part in parts]),
-        torch.cat([part.labels for part in parts]),
-    )
+            shape = (-1, *side) if split.channels == 1 else (-1, *side, 3)
+            pixels = torch.frombuffer(joined, dtype=torch.uint8).view(shape)
+            labels = torch.from_numpy(np.asarray(rows.findings, dtype=np.float32))
+            known = torch.empty(len(labels), 0)
+            if attributes:
+                # petastorm makes words of a column, of null too.
+                words = [[None if word == "None" else word for word in getattr(rows, n)] for n in attributes[1:]]
+                known = torch.from_numpy(encode_attributes(rows.age_years, *words))
+            yield Batch(rows.image_id, pixels, labels, known)
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
-    return Batch(batch.image_ids[start:stop], batch.pixels[start:stop], batch.labels[start:stop])
+    parts = (batch.image_ids, batch.pixels, batch.labels, batch.attributes)
+    return Batch(*(part[start:stop] for part in parts))

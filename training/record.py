@@ -5,41 +5,47 @@ ranks on one host would spend eight times.
 """
 
 import time
+from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import torch
-from torch import Tensor
 
 from conf.settings import Settings, with_same_arguments
-from conf.workspace import Workspace, update_summary
+from conf.workspace import Workspace, atomic_path, update_summary
 from etl.schema import Card
-from training.checkpoint import BEST, Checkpoint
+from etl.table import read_labels, snapshot_files
+from training.checkpoint import BEST, LAST, Checkpoint, State
+from training.evaluation import evaluate, measure
 from training.figures import draw_history, draw_roc
-from training.loop import EVALUATION_BATCH_SIZE, EpochResult, Predictions
-from training.loss import masked_bce
+from training.loop import EVALUATION_BATCH_SIZE, EpochResult, Predictions, Trainer
 from training.metrics import auroc_per_finding, mean_auroc
-from training.models import XrayClassifier
-from training.readers import Split, read_batches
-from training.topology import Topology
+from training.plan import Split
+from training.readers import read_batches
 from training.tracking import TrackedRun
 
 
 class Record:
     """The story of one training; a context manager around all its epochs."""
 
-    def __init__(self, settings: Settings, card: Card, model: XrayClassifier, pos_weight: Tensor, topology: Topology):
+    def __init__(self, settings: Settings, card: Card, trainer: Trainer, interrupted: State | None):
+        """interrupted: the training that goes on."""
         self.workspace = Workspace.at(settings.workspace)
-        self.settings, self.card, self.model, self.topology = settings, card, model, topology
-        self.pos_weight = pos_weight
-        self.losses: list[float] = []
-        self.epochs: list[dict[str, float]] = []
-        self.run = TrackedRun(self.workspace, settings, card, topology)
+        self.settings, self.card, self.trainer = settings, card, trainer
+        self.model, self.topology = trainer.model, trainer.ranks.topology
+        self.losses: list[float] = list(interrupted.all_losses) if interrupted else []
+        self.epochs: list[dict[str, float]] = list(interrupted.epochs) if interrupted else []
+        self.pos_weight = trainer.pos_weight.cpu().numpy()
+        self.stopped = False
+        self.run = TrackedRun(
+            self.workspace, settings, card, self.topology, interrupted.run_id if interrupted else None
+        )
 
     def __enter__(self) -> "Record":
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
-        self.run.end(error)
+        self.run.end(error or (KeyboardInterrupt if self.stopped else None))
 
     def add_epoch(self, result: EpochResult, predictions: Predictions) -> str:
         """Tracks an epoch, keeps its checkpoint where it is the best so far, and describes it in one line."""
@@ -48,7 +54,7 @@ class Record:
         self.losses += result.losses
         self.epochs.append(metrics)
         self.run.log_epoch(len(self.epochs), metrics)
-        if metrics["val_auroc_mean"] == self.best_auroc:
+        if self.best is metrics:
             self._checkpoint().save(self.workspace.checkpoints / BEST)
             title = f"Validation split, Delta version {self.card.delta_version}, epoch {len(self.epochs)}"
             roc = self.workspace.figures / "val_roc.png"
@@ -60,19 +66,59 @@ class Record:
         )
 
     @property
-    def best_auroc(self) -> float:
-        """Highest mean AUROC on the validation split so far."""
-        return max(epoch["val_auroc_mean"] for epoch in self.epochs)
+    def best(self) -> dict[str, float]:
+        """Metrics of the best epoch so far, of equal ones the first."""
+        return max(self.epochs, key=self._quality)
 
-    def finish(self, peaks_mb: list[float], val_split: Split) -> None:
-        """Logs figures and checkpoint, writes the summary's training part and says what comes next.
+    @property
+    def is_enough(self) -> bool:
+        """Whether training.patience epochs have passed without a better one."""
+        patience = self.settings.training.patience
+        return 0 < patience < len(self.epochs) - self.epochs.index(self.best)
 
-        peaks_mb: most resident memory of each rank. val_split: read once more, to time the reader alone.
+    def save(self, epoch: int, step: int, trainer_state: dict) -> None:
+        """Keeps what a resumed training needs; the next step is `step` of `epoch`."""
+        training = self.settings.training
+        State(
+            epoch=epoch,
+            step=step,
+            all_losses=self.losses,
+            epochs=self.epochs,
+            run_id=self.run.run_id,
+            delta_table_id=self.card.delta_table_id,
+            delta_version=self.card.delta_version,
+            settings=asdict(training),
+            plan=self.trainer.plan.describe(),
+            **trainer_state,
+        ).save(self.workspace.checkpoints / LAST)
+
+    def say_stopped(self, epoch: int, step: int) -> None:
+        """Says where SIGTERM has stopped the training, and how to go on."""
+        self.stopped = True
+        print(f"Stopped by SIGTERM in epoch {epoch + 1} after step {step}: {self.workspace.checkpoints / LAST}")
+        print("Next: the same command with --training.resume true")
+
+    def _quality(self, metrics: dict[str, float]) -> float:
+        return metrics["val_auroc_mean"] if self.settings.training.choose_by == "auroc" else -metrics["val_loss"]
+
+    def best_weights(self) -> dict[str, torch.Tensor]:
+        """The model of the best epoch."""
+        return Checkpoint.load(self.workspace.checkpoints / BEST).weights
+
+    def finish(self, peaks_mb: list[float], val_split: Split, val: Predictions, test: Predictions) -> None:
+        """Measures the best epoch, logs figures and checkpoint, writes the summary's part, and says what comes next.
+
+        peaks_mb: most resident memory of each rank. val_split: read once more, to time the reader alone. val, test:
+        what the best epoch's model says.
         """
+        report = self._evaluate(val, test)
+        for figure in sorted(self.workspace.figures.glob("*_*.png")):
+            if figure.name.startswith(("val_", "test_")):
+                self.run.log_figure(figure)
+        of_test = report["splits"]["test"]["auroc"]["mean"]
         history = self.workspace.figures / "training.png"
         draw_history(history, self.losses, self.epochs, f"Delta version {self.card.delta_version}")
         self.run.log_figure(history)
-        self.run.log_figure(self.workspace.figures / "val_roc.png")
         best = self.workspace.checkpoints / BEST
         self.run.log_checkpoint(best)
         update_summary(
@@ -84,24 +130,41 @@ class Record:
                 "images_per_s": round(self._mean("images_per_s"), 1),
                 "reader_images_per_s": round(reading_speed(val_split), 1),
                 "waiting_fraction": round(self._mean("waiting_fraction"), 4),
-                "val_auroc": round(self.best_auroc, 4),
+                "val_auroc": round(self.best["val_auroc_mean"], 4),
+                "test_auroc": of_test,
                 "run_id": self.run.run_id,
             },
             peak_memory_mb={"training_rank": round(max(peaks_mb))},
         )
-        print(f"Best mean validation AUROC {self.best_auroc:.3f}: {best}")
+        (self.workspace.checkpoints / LAST).unlink(missing_ok=True)
+        print(f"Best mean validation AUROC {self.best['val_auroc_mean']:.3f}: {best}")
+        value, low, high = ("undefined" if end is None else f"{end:.3f}" for end in of_test.values())
+        print(f"Test split: mean AUROC {value}, 95% interval over patients {low} to {high}")
         print("Next: " + with_same_arguments("python inference/register.py"))
+
+    def _evaluate(self, val: Predictions, test: Predictions) -> dict:
+        """The report of evaluation.json, which the run keeps too, as it keeps the predictions."""
+        shards, _ = self.workspace.tables(self.card.table)
+        measured, tables = [], []
+        for name, predictions in (("val", val), ("test", test)):
+            rows = pd.concat(map(read_labels, snapshot_files(shards, self.card.delta_version, name)))
+            measured.append(measure(predictions, rows, self.settings.training.seed))
+            tables.append(measured[-1].to_table().assign(split=name))
+        with atomic_path(self.workspace.predictions) as temporary:
+            pd.concat(tables).to_parquet(temporary, index=False)
+        report = evaluate(self.workspace, self.card, *measured, self.pos_weight, self.settings.training.seed)
+        self.run.log_evaluation(self.workspace, report)
+        return report
 
     def _mean(self, metric: str) -> float:
         return float(np.mean([epoch[metric] for epoch in self.epochs]))
 
     def _measure(self, result: EpochResult, predictions: Predictions) -> dict[str, float]:
         """Loss and AUROC per finding on the validation split, loss and speed of training."""
-        logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
         aurocs = auroc_per_finding(predictions.labels, predictions.logits)
         return {
             "train_loss": float(np.mean(result.losses)),
-            "val_loss": masked_bce(logits, labels, self.pos_weight).item(),
+            "val_loss": self.trainer.val_loss,
             "val_auroc_mean": mean_auroc(aurocs),
             "images_per_s": result.images_per_s,
             "waiting_fraction": result.waiting_fraction,
@@ -117,6 +180,8 @@ class Record:
             size_px=self.settings.training.size_px,
             pixel_mean=float(self.model.pixel_mean),
             pixel_std=float(self.model.pixel_std),
+            channels=self.model.channels,
+            tabular=self.model.tabular is not None,
             epoch=len(self.epochs),
             val_auroc=self.epochs[-1]["val_auroc_mean"],
             delta_table_id=self.card.delta_table_id,

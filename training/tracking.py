@@ -15,6 +15,7 @@ from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
 
+from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.schema import Card
@@ -22,6 +23,9 @@ from training.topology import Topology
 
 # Without it MLflow 3's pages take the experiment for one with language models, and put training runs elsewhere.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+
+# Of a metric's name -> what it is of an interval.
+ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -48,25 +52,68 @@ def git_commit() -> str:
         return "unknown"
 
 
+def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
+    """The checkpoint of a registered model; address: models:/NAME@ALIAS or models:/NAME/VERSION.
+
+    Raises InputError where the workspace's registry has no such model, or its run no checkpoint.
+    """
+    use_store(workspace)
+    name, _, alias = address.removeprefix("models:/").partition("@")
+    client = mlflow.MlflowClient()
+    try:
+        if alias:
+            version = client.get_model_version_by_alias(name, alias)
+        else:
+            version = client.get_model_version(*name.rsplit("/", 1))
+        uri = f"runs:/{version.tags['run_id']}/checkpoints/best.pt"
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    except (mlflow.MlflowException, KeyError, TypeError, OSError) as error:
+        raise InputError(
+            f"no checkpoint of {address} in {workspace.tracking_db} ({error}): look at the registry with `make ui`, "
+            "and give models:/NAME@ALIAS or models:/NAME/VERSION"
+        ) from error
+
+
+def end_dead_runs() -> None:
+    """Marks runs that say RUNNING as KILLED: this process has the workspace's lock, so theirs are gone."""
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
 class TrackedRun:
     """One MLflow run, from its start to `end`."""
 
-    def __init__(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology):
-        """Starts the run and logs what is known before the first step."""
+    def __init__(
+        self, workspace: Workspace, settings: Settings, card: Card, topology: Topology, run_id: str | None = None
+    ):
+        """Starts the run, or goes on with one, and logs what is known before the first step."""
         use_store(workspace)
-        experiment = settings.training.experiment
+        experiment, training = settings.training.experiment, settings.training
         if mlflow.get_experiment_by_name(experiment) is None:
             mlflow.create_experiment(experiment, workspace.artifacts.as_uri(), tags=MODEL_TRAINING)
         mlflow.set_experiment(experiment)
         mlflow.set_system_metrics_sampling_interval(2)
-        training = settings.training
-        run = mlflow.start_run(
-            run_name=f"{training.model} {training.size_px} px, Delta version {card.delta_version}",
-            description="Research use only, not for clinical use.",
-            log_system_metrics=True,
-        )
+        end_dead_runs()
+        try:
+            run = mlflow.start_run(
+                run_id=run_id,
+                run_name=f"{training.model} {training.size_px} px, Delta version {card.delta_version}",
+                description="Research use only, not for clinical use.",
+                log_system_metrics=True,
+            )
+        except mlflow.MlflowException as error:
+            raise InputError(
+                f"the interrupted training's run {run_id} is not in {workspace.tracking_db} ({error}): train from the "
+                "start, without --training.resume"
+            ) from error
         self.run_id = run.info.run_id
         self.commit = git_commit()
+        if run_id is None:
+            self._log_beginning(workspace, settings, card, topology)
+
+    def _log_beginning(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology) -> None:
         mlflow.log_params(
             {f"training.{key}": value for key, value in settings.to_dict()["training"].items()}
             | {
@@ -111,6 +158,15 @@ class TrackedRun:
     def log_figure(self, path: Path) -> None:
         """Adds a picture to the run's artifacts, below figures/."""
         mlflow.log_artifact(str(path), "figures")
+
+    def log_evaluation(self, workspace: Workspace, report: dict) -> None:
+        """Adds the report and the predictions to the artifacts, and the test split's means to the metrics."""
+        for path in (workspace.evaluation, workspace.predictions):
+            mlflow.log_artifact(str(path))
+        test = report["splits"]["test"]
+        for measure in ("auroc", "average_precision"):
+            mean = {f"test_{measure}_mean{end}": test[measure]["mean"][key] for end, key in ENDS.items()}
+            mlflow.log_metrics({name: value for name, value in mean.items() if value is not None})
 
     def log_checkpoint(self, path: Path) -> None:
         """Adds the checkpoint to the run's artifacts, below checkpoints/."""

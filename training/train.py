@@ -4,16 +4,22 @@
     horovodrun -np 8 python training/train.py                    8 ranks, gradients by Horovod
     torchrun --nproc_per_node 8 training/train.py                8 ranks, gradients by torch.distributed
     python training/train.py --training.epochs 1 --training.model simple_cnn        a quick try
+    python training/train.py --training.resume true              goes on where one was killed or stopped
 
-Reads <workspace>/shards at the version that card.json names; writes checkpoints/best.pt (best mean validation AUROC),
-figures/, and one MLflow run in mlflow.db.
+Reads <workspace>/shards at the version that card.json names; writes checkpoints/best.pt (best validation),
+checkpoints/last.pt (while it runs), figures/, and one MLflow run in mlflow.db. SIGTERM saves the state and ends with
+exit code 143.
 """
 
+import os
 import resource
 import socket
+import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -21,14 +27,20 @@ from tqdm import tqdm
 from conf.errors import InputError, run_command
 from conf.settings import Settings, load_settings
 from conf.workspace import Workspace
-from etl.schema import Card, image_column
+from etl.schema import SPLITS, Card, image_column
 from etl.table import read_card
+from training.checkpoint import LAST, State
+from training.interruption import EXIT_SIGTERM, Interruption
 from training.loop import Trainer
 from training.loss import positive_weights
-from training.models import build_model, check_step
-from training.readers import Split, check_world_size, open_split
-from training.topology import Collectives, Topology, launched_rank
+from training.models import XrayClassifier, build_model, check_step
+from training.plan import Plan, Split
+from training.readers import open_split
+from training.topology import Collectives, Topology, is_lost_rank, launched_rank
+from training.weights import load_weights
 
+# Settings that a resumed training may change; images per step and streams stand in for the last three.
+FREE = ("resume", "checkpoint_steps", "device", "threads", "experiment", "batch_size", "streams", "delta_version")
 # A launcher under load takes seconds to notice that rank 0 has ended.
 RANK_0_SPEAKS_FIRST_S = 10
 
@@ -36,6 +48,14 @@ RANK_0_SPEAKS_FIRST_S = 10
 def main() -> None:
     try:
         run_rank()
+    except RuntimeError as error:
+        if not is_lost_rank(error):
+            raise
+        # Its own launcher says which one, and ends this one.
+        raise InputError(
+            f"rank {launched_rank()} on {socket.gethostname()} has lost another rank: see the messages of the one that "
+            "ended first; --training.resume true goes on from the last saved state"
+        ) from error
     except InputError as error:
         rank = launched_rank()
         if rank == 0:
@@ -51,31 +71,63 @@ def run_rank() -> None:
     settings = load_settings("Trains on the shards of the last ETL.")
     topology = Topology.detect(settings.training.device)
     torch.set_num_threads(topology.cpu_threads(settings.training.threads))
-    card, train_split, val_split, model = prepare(settings, topology)
+    card, plan, val_split, test_split, model = prepare(settings, topology)
     # Rank 0 is the one that writes.
     with Workspace.at(settings.workspace).exclusive() if topology.is_main else nullcontext():
         ranks = Collectives(topology)
-        check_same_table(ranks, card, train_split, val_split)
-        train(settings, ranks, card, train_split, val_split, model)
+        check_same_table(ranks, card, plan.split, val_split)
+        finished = train(settings, ranks, card, plan, val_split, test_split, model)
         ranks.close()
+    if not finished:
+        # At once: horovodrun kills what is left 5 s after its SIGTERM, and an interpreter takes its time to end.
+        sys.stdout.flush()
+        os._exit(EXIT_SIGTERM)
 
 
 def prepare(settings: Settings, topology: Topology):
-    """Checks all inputs and gives back card, training split, validation split and the fresh model."""
+    """Checks all inputs; card, plan of the training split, validation and test split, and the model to start from."""
     workspace, training = Workspace.at(settings.workspace), settings.training
     card = Card.read(workspace.card)
     shards, _ = workspace.tables(card.table)
     if training.delta_version >= 0:
         card = replace(card_of_version(shards, training.delta_version), table=card.table)
-    train_split, val_split = (open_split(shards, card, name, training.size_px) for name in ("train", "val"))
-    check_world_size(train_split, topology.world_size, training.batch_size)
+    train_split, val_split, test_split = (
+        open_split(shards, card, name, training.size_px, training.tabular) for name in SPLITS
+    )
+    plan = Plan.of(train_split, training.batch_size, topology.world_size, training.streams)
     check_measurable(card)
     torch.manual_seed(training.seed)
     column = image_column(training.size_px)
-    model = build_model(training.model, len(card.findings), card.pixel_mean[column], card.pixel_std[column])
-    smallest_step = train_split.smallest_step(topology.world_size, training.batch_size)
-    check_step(model, training.model, training.size_px, smallest_step)
-    return card, train_split, val_split, model
+    model = build_model(
+        training.model,
+        len(card.findings),
+        card.pixel_mean[column],
+        card.pixel_std[column],
+        size_px=training.size_px,
+        channels=card.channels,
+        tabular=training.tabular,
+    )
+    # The other ranks get rank 0's weights.
+    if training.weights and topology.is_main:
+        started = load_weights(
+            model, training.weights, training.model, findings=card.findings, resolve=find_registered(workspace)
+        )
+        print(f"Starting weights: {started.describe()}", flush=True)
+    smallest_pass = max(1, plan.smallest_step // training.accumulation)
+    check_step(model, training.model, training.size_px, smallest_pass)
+    return card, plan, val_split, test_split, model
+
+
+def find_registered(workspace: Workspace) -> Callable[[str], Path]:
+    """models:/NAME@ALIAS -> the checkpoint that the registered model was made from."""
+
+    def find(address: str) -> Path:
+        # Here, because mlflow takes seconds to import.
+        from training.tracking import fetch_checkpoint
+
+        return fetch_checkpoint(workspace, address)
+
+    return find
 
 
 def card_of_version(shards: str, version: int) -> Card:
@@ -115,28 +167,96 @@ def check_same_table(ranks: Collectives, card: Card, train_split: Split, val_spl
             raise InputError(f"{described(rank)}, {described(0)}: give the ranks of all hosts the same workspace")
 
 
-def train(settings: Settings, ranks: Collectives, card: Card, train_split, val_split, model) -> None:
-    """All epochs; rank 0 also keeps the record."""
+def train(
+    settings: Settings,
+    ranks: Collectives,
+    card: Card,
+    plan: Plan,
+    val_split: Split,
+    test_split: Split,
+    model: XrayClassifier,
+) -> bool:
+    """All epochs; rank 0 also keeps the record. Returns False where SIGTERM stopped it, with its state saved."""
     training, topology = settings.training, ranks.topology
-    trainer = Trainer(model, training, train_split, positive_weights(card, training.pos_weight_max), ranks)
-    images = train_split.rows * training.epochs
+    trainer = Trainer(model, training, plan, positive_weights(card, training.pos_weight_max), ranks)
+    interrupted = load_state(settings, ranks, card, plan) if training.resume else None
+    epoch, step = 0, 0
+    if interrupted:
+        trainer.load(interrupted)
+        epoch, step = interrupted.epoch, interrupted.step
     with ExitStack() as stack:
         record = None
         if topology.is_main:
             # Here, so that no other rank pays for its imports.
             from training.record import Record
 
-            record = stack.enter_context(Record(settings, card, model, trainer.pos_weight.cpu(), topology))
-        bar = stack.enter_context(tqdm(total=images, unit="image", desc="training", disable=not topology.is_main))
-        for epoch in range(training.epochs):
-            result = trainer.train_epoch(epoch, bar)
+            record = stack.enter_context(Record(settings, card, trainer, interrupted))
+        interruption = Interruption(ranks, training.checkpoint_steps)
+        bar = stack.enter_context(progress_bar(plan, training.epochs, epoch, step, topology.is_main))
+        while epoch < training.epochs:
+            for images in trainer.train_epoch(epoch, step):
+                step += 1
+                bar.update(images)
+                wish = interruption.after_step()
+                if wish:
+                    state = trainer.state()
+                    if record:
+                        record.save(epoch, step, state)
+                if wish == "stop":
+                    bar.close()
+                    if record:
+                        record.say_stopped(epoch, step)
+                    return False
             predictions = trainer.predict(val_split)
+            trainer.after_validation(predictions)
+            line = record.add_epoch(trainer.result, predictions) if record else ""
+            epoch, step = epoch + 1, 0
+            state = trainer.state()
             if record:
-                bar.write(record.add_epoch(result, predictions))
-        peaks_mb = ranks.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+                bar.write(line)
+                record.save(epoch, step, state)
+            if ranks.broadcast(record is not None and record.is_enough):
+                break
         bar.close()
+        trainer.model.load_state_dict(ranks.broadcast(record.best_weights() if record else None))
+        val, test = trainer.predict(val_split), trainer.predict(test_split)
+        peaks_mb = ranks.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         if record:
-            record.finish(peaks_mb, val_split)
+            record.finish(peaks_mb, val_split, val, test)
+    return True
+
+
+def load_state(settings: Settings, ranks: Collectives, card: Card, plan: Plan) -> State:
+    """The interrupted training's state, from rank 0's disk. Raises InputError where this training is another one."""
+    state = ranks.broadcast(read_state(settings, card, plan) if ranks.topology.is_main else None)
+    if isinstance(state, InputError):
+        raise state
+    return state
+
+
+def read_state(settings: Settings, card: Card, plan: Plan) -> State | InputError:
+    """The state, or what is wrong with it: for all ranks to hear."""
+    try:
+        state = State.load(Workspace.at(settings.workspace).checkpoints / LAST)
+        was = {**state.settings, **state.plan, "table": (state.delta_table_id, state.delta_version)}
+        now = {**asdict(settings.training), **plan.describe(), "table": (card.delta_table_id, card.delta_version)}
+        changed = [key for key in now if key not in FREE and was.get(key) != now[key]]
+        if changed:
+            other = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in changed)
+            raise InputError(
+                f"the interrupted training was another one ({other}): give the same settings, or train from the start, "
+                "without --training.resume"
+            )
+        return state
+    except InputError as error:
+        return error
+
+
+def progress_bar(plan: Plan, epochs: int, epoch: int, step: int, shown: bool) -> tqdm:
+    """Over the images of all epochs, from where the training is."""
+    done = plan.split.rows * epoch + sum(plan.global_sizes[:step])
+    total = plan.split.rows * epochs
+    return tqdm(total=total, initial=done, unit="image", desc="training", disable=not shown)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
 import pytest
 
 from conf.errors import InputError
-from conf.settings import Etl, Inference, Jobs, Phantoms, Settings, Training, load_settings
+from conf.settings import Etl, Inference, Jobs, Phantoms, Settings, Training, load_settings, with_same_arguments
+
+
+def test_the_next_command_has_the_same_arguments_but_those_for_once(monkeypatch):
+    once = ["--etl.rebuild", "true", "--jobs.keep_versions=[0, 1]", "--training.resume=true"]
+    monkeypatch.setattr("sys.argv", ["x.py", *once, "--workspace", "a b", "--etl.seed=1"])
+    assert with_same_arguments("y") == "y --workspace 'a b' --etl.seed=1"
 
 
 def test_no_arguments_choose_the_demo():

@@ -130,6 +130,8 @@ def workspace(tmp_path_factory) -> Workspace:
         size_px=SIZE_PX,
         pixel_mean=card.pixel_mean[f"image_{SIZE_PX}"],
         pixel_std=card.pixel_std[f"image_{SIZE_PX}"],
+        channels=1,
+        tabular=False,
         epoch=6,
         val_auroc=0.9,
         delta_table_id="table",

@@ -31,6 +31,12 @@ def test_a_batch_without_known_labels_gives_zero_and_finite_gradients():
     assert torch.equal(logits.grad, torch.zeros(2, 2))
 
 
+def test_with_a_count_the_parts_of_a_step_add_up_to_the_whole():
+    logits, labels = torch.randn(5, 2), torch.tensor([[1.0, 0], [0, 1], [float("nan"), 1], [1, 1], [0, 0]])
+    parts = [masked_bce(logits[rows], labels[rows], torch.ones(2), count=10) for rows in (slice(0, 2), slice(2, 5))]
+    assert sum(parts).item() == pytest.approx(masked_bce(logits, labels, torch.ones(2)).item() * 9 / 10, rel=1e-6)
+
+
 def test_weights_are_negatives_per_positive_up_to_the_ceiling():
     card = make_card(["A", "B", "C"], positives=[20, 1, 0], known=[100, 101, 100])
     assert positive_weights(card, 50).tolist() == [4, 50, 1]

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from conf.errors import InputError
 from tests.conftest import SIZE_PX
-from training.readers import Split, check_world_size, open_split, read_batches
+from training.plan import Plan, Split
+from training.readers import open_split, read_batches, read_steps
 
 ROW_GROUPS = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 
 
 @given(ROW_GROUPS, st.integers(1, 8), st.integers(1, 16))
 def test_every_rank_takes_the_same_steps_and_the_ranks_together_all_rows(row_groups, num_ranks, batch_size):
-    split = Split("train", [], row_groups, SIZE_PX)
-    plans = [split.batch_sizes(rank, num_ranks, batch_size) for rank in range(num_ranks)]
+    plan = Plan(Split("train", [], row_groups, SIZE_PX), batch_size, num_ranks, num_ranks)
+    plans = [plan.sizes(stream) for stream in range(num_ranks)]
     assert len({len(plan) for plan in plans}) == 1
     assert sum(map(sum, plans)) == sum(row_groups)
     assert max(map(max, plans)) <= batch_size
@@ -71,7 +72,7 @@ def test_the_plan_holds_over_several_files(table_of_several_files, num_ranks, se
     seen = []
     for rank in range(num_ranks):
         batches = [batch.image_ids for batch in read_batches(split, 4, rank, num_ranks, seed)]
-        assert [len(batch) for batch in batches] == split.batch_sizes(rank, num_ranks, 4)
+        assert [len(batch) for batch in batches] == Plan(split, 4, num_ranks, num_ranks).sizes(rank)
         seen += [str(image_id) for batch in batches for image_id in batch]
     assert sorted(seen) == sorted(image_ids)
 
@@ -105,7 +106,7 @@ def test_lost_rows_are_noticed(small_table):
     workspace, card, _ = small_table
     split = open_split(workspace.shards, card, "train", SIZE_PX)
     promised = replace(split, row_groups=[*split.row_groups[:-1], split.row_groups[-1] + 1])
-    with pytest.raises(RuntimeError, match=r"read \d+ rows of the train split, the footers say"):
+    with pytest.raises(RuntimeError, match="brought 53 rows of the train split, the footers say 54"):
         list(read_batches(promised, 7))
 
 
@@ -123,15 +124,44 @@ def test_a_size_that_is_not_stored(small_table):
 
 
 def test_the_smallest_step_is_that_of_the_rank_with_the_fewest_rows():
-    assert Split("train", [], [16, 3], SIZE_PX).smallest_step(2, 8) == 1
-    assert Split("train", [], [16, 3], SIZE_PX).smallest_step(1, 8) == 6
+    assert Plan(Split("train", [], [16, 3], SIZE_PX), 8, 2, 2).smallest_step == 1
+    assert Plan(Split("train", [], [16, 3], SIZE_PX), 8, 1, 1).smallest_step == 6
 
 
-def test_more_ranks_than_row_groups():
-    with pytest.raises(InputError, match="3 ranks and 2 row groups"):
-        check_world_size(Split("train", [], [8, 8], SIZE_PX), 3, 4)
+@pytest.mark.parametrize(
+    ("row_groups", "batch_size", "ranks", "streams", "message"),
+    [
+        ([8, 8], 4, 3, 0, "3 ranks and 2 row groups"),
+        ([8, 8], 4, 1, 3, r"4\) \* ranks \(1\) is no multiple of training.streams \(3\)"),
+        ([8, 8], 3, 1, 3, "3 streams and 2 row groups"),
+        ([8, 8, 8], 3, 2, 3, r"streams \(3\) = a whole number \* ranks \(2\)"),
+        ([16, 1], 4, 2, 0, "rank 1 of 2 has 1 rows for 4 steps"),
+    ],
+)
+def test_a_plan_that_cannot_be(row_groups, batch_size, ranks, streams, message):
+    with pytest.raises(InputError, match=message):
+        Plan.of(Split("train", [], row_groups, SIZE_PX), batch_size, ranks, streams)
 
 
-def test_a_rank_without_rows_for_every_step():
-    with pytest.raises(InputError, match="rank 1 of 2 has 1 rows for 4 steps"):
-        check_world_size(Split("train", [], [16, 1], SIZE_PX), 2, 4)
+def steps_of(split: Split, num_ranks: int, images_per_step: int, streams: int, start: int = 0) -> list[list[str]]:
+    """Names of the images of each step, in the order of the ranks."""
+    plan = Plan.of(split, images_per_step // num_ranks, num_ranks, streams)
+    readers = [read_steps(plan, rank, 1, start) for rank in range(num_ranks)]
+    steps = zip(*readers, strict=True)
+    return [[str(n) for batches in step for batch in batches for n in batch.image_ids] for step in steps]
+
+
+def test_with_the_same_streams_a_step_has_the_same_images_on_any_number_of_ranks(small_table):
+    workspace, card, rows = small_table
+    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    alone = steps_of(split, 1, 8, streams=4)
+    assert alone == steps_of(split, 2, 8, streams=4) == steps_of(split, 4, 8, streams=4)
+    assert sorted(name for step in alone for name in step) == sorted(n for n in rows if n.startswith("train"))
+    assert alone != steps_of(split, 1, 8, streams=2)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4])
+def test_an_epoch_goes_on_in_its_middle(small_table, start):
+    workspace, card, _ = small_table
+    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    assert steps_of(split, 2, 8, 4, start) == steps_of(split, 2, 8, 4)[start:]

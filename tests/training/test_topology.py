@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from conf.errors import InputError
-from training.topology import Collectives, Topology, launched_rank
+from training.topology import Collectives, Topology, is_lost_rank, launched_rank
 
 HOROVOD = {"HOROVOD_RANK": "5", "HOROVOD_SIZE": "8", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "4"}
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
@@ -138,3 +138,14 @@ def test_one_process_gathers_itself():
     ranks = Collectives(Topology.detect("cpu", {}))
     assert ranks.gather({"loss": 1.0}) == [{"loss": 1.0}]
     ranks.close()
+
+
+def test_batchnorm_over_the_ranks_needs_accelerators():
+    with pytest.raises(InputError, match=r"sync_batchnorm needs accelerators and torchrun, these ranks speak by none"):
+        Collectives(Topology.detect("cpu", {})).share_batchnorm(torch.nn.BatchNorm2d(1))
+
+
+def test_a_lost_rank_is_told_from_other_faults():
+    lost = "[../third_party/gloo/gloo/transport/tcp/pair.cc:589] Connection closed by peer [127.0.0.1]:80"
+    assert is_lost_rank(RuntimeError(lost))
+    assert not is_lost_rank(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

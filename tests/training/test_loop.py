@@ -1,0 +1,94 @@
+"""The loop's choices, in one process on a small table."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conf.errors import InputError
+from conf.settings import Training
+from tests.conftest import SIZE_PX
+from training.loop import Trainer
+from training.models import build_model
+from training.plan import Plan
+from training.readers import open_split
+from training.topology import Collectives, Topology
+
+
+def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, **changes) -> Trainer:
+    workspace, card, _ = small_table
+    settings = Training(**{"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **changes})
+    split = open_split(workspace.shards, card, "train", SIZE_PX, tabular)
+    torch.manual_seed(0)
+    model = model or build_model("simple_cnn", 2, 127, 70, tabular=tabular)
+    ranks = Collectives(Topology.detect("cpu", {}))
+    return Trainer(model, settings, Plan.of(split, settings.batch_size, 1), torch.ones(2), ranks)
+
+
+def losses(trainer: Trainer) -> list[float]:
+    list(trainer.train_epoch(0))
+    return trainer.result.losses
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_learns_about_the_same(small_table, precision):
+    full, reduced = (losses(make_trainer(small_table, precision=p)) for p in ("fp32", precision))
+    assert full == pytest.approx(reduced, rel=0.05)
+    assert full != reduced
+
+
+def test_age_sex_and_view_reach_the_model(small_table):
+    trainer = make_trainer(small_table, tabular=True)
+    before = [weight.clone() for weight in trainer.model.tabular.parameters()]
+    losses(trainer)
+    assert all(not torch.equal(a, b) for a, b in zip(before, trainer.model.tabular.parameters(), strict=True))
+    workspace, card, _ = small_table
+    predictions = trainer.predict(open_split(workspace.shards, card, "val", SIZE_PX, has_attributes=True))
+    assert np.isfinite(predictions.logits).all()
+
+
+def test_the_norm_of_the_gradients_is_clipped(small_table):
+    trainer = make_trainer(small_table, optimizer="sgd", schedule="constant", weight_decay=0, clip_norm=1e-3)
+    before = nn.utils.parameters_to_vector(trainer.model.parameters()).detach().clone()
+    next(trainer.train_epoch(0))
+    step = nn.utils.parameters_to_vector(trainer.model.parameters()).detach() - before
+    # Nesterov's first step is 1.9 gradients long.
+    assert step.norm() == pytest.approx(0.01 * 1.9 * 1e-3, rel=0.01)
+
+
+def test_batchnorm_can_keep_its_statistics(small_table):
+    for frozen in (False, True):
+        trainer = make_trainer(small_table, freeze_batchnorm=frozen)
+        before = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
+        losses(trainer)
+        same = [
+            torch.equal(before[name], buffer) for name, buffer in trainer.model.named_buffers() if "running" in name
+        ]
+        assert same == [frozen] * len(same) and same
+
+
+def test_a_loss_that_is_no_number_stops_with_the_images(small_table):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+            self.calls = 0
+
+        def forward(self, pixels):
+            self.calls += 1
+            return self.weight.expand(len(pixels), 2) * (float("nan") if self.calls == 2 else 1)
+
+    with pytest.raises(
+        InputError, match=r"the loss is nan in epoch 1, step 2, images train_0\d\d.png, .*learning_rate"
+    ):
+        losses(make_trainer(small_table, Broken()))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(small_table):
+    def weights(seed: int) -> torch.Tensor:
+        trainer = make_trainer(small_table, seed=seed)
+        losses(trainer)
+        return nn.utils.parameters_to_vector(trainer.model.parameters())
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))

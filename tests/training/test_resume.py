@@ -1,0 +1,159 @@
+"""Trainings that are stopped or killed in the middle, by the command, and go on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+import torch
+
+from conf.errors import InputError
+from conf.settings import Settings, Training
+from conf.workspace import Workspace
+from tests.conftest import SIZE_PX, write_small_table
+from tests.training.test_train import LAUNCHERS, PROJECT
+from training.checkpoint import BEST, LAST, Checkpoint, State
+from training.interruption import EXIT_SIGTERM
+from training.plan import Plan, Split
+from training.tracking import use_store
+from training.train import read_state
+
+EPOCHS = 6
+SETTINGS = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": EPOCHS, "batch_size": 8, "checkpoint_steps": 1}
+
+
+def start(workspace: Workspace, launcher: str, **changes) -> subprocess.Popen:
+    settings = {**SETTINGS, **changes}
+    arguments = [word for key, value in settings.items() for word in (f"--training.{key}", str(value))]
+    command = [*LAUNCHERS[launcher], "training/train.py", "--workspace", workspace.root, *arguments]
+    return subprocess.Popen(
+        [str(word) for word in command],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(run: subprocess.Popen, code: int = 0) -> str:
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == code, output
+    return output
+
+
+def wait_for_epoch(run: subprocess.Popen, workspace: Workspace, epoch: int) -> None:
+    """Until a state of this epoch has been saved."""
+    end = time.monotonic() + 120
+    while True:
+        assert time.monotonic() < end
+        assert run.poll() is None, run.stdout.read()
+        if (workspace.checkpoints / LAST).exists() and State.load(workspace.checkpoints / LAST).epoch >= epoch:
+            return
+        time.sleep(0.02)
+
+
+def ranks_of(run: subprocess.Popen) -> dict[str, psutil.Process]:
+    """Rank -> its process."""
+    found = {}
+    for process in psutil.Process(run.pid).children(recursive=True):
+        if process.cmdline()[1:2] == ["training/train.py"] or process.cmdline()[1:3] == ["-u", "training/train.py"]:
+            environment = process.environ()
+            found[environment.get("HOROVOD_RANK") or environment["RANK"]] = process
+    return found
+
+
+@pytest.fixture
+def workspaces(small_table, tmp_path) -> list[Workspace]:
+    """Two copies of the small table."""
+    for name in ("whole", "broken"):
+        shutil.copytree(small_table[0].root, tmp_path / name)
+    return [Workspace.at(str(tmp_path / name)) for name in ("whole", "broken")]
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspaces):
+    whole, broken = workspaces
+    finish(start(whole, "horovodrun"))
+
+    killed = start(broken, "horovodrun")
+    wait_for_epoch(killed, broken, 1)
+    for process in psutil.Process(killed.pid).children(recursive=True):
+        process.kill()
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+
+    output = finish(start(broken, "horovodrun", resume=True))
+    assert "Traceback" not in output
+    assert not (broken.checkpoints / LAST).exists()
+    expected, got = (Checkpoint.load(workspace.checkpoints / BEST) for workspace in (whole, broken))
+    assert (got.epoch, got.val_auroc) == (expected.epoch, expected.val_auroc)
+    for name, tensor in expected.weights.items():
+        assert torch.equal(got.weights[name], tensor), name
+    use_store(broken)
+    run = mlflow.get_run(got.run_id)
+    assert run.info.status == "FINISHED"
+    # Of two ranks the larger needs 4 steps of 8 images.
+    steps = {metric.step for metric in mlflow.MlflowClient().get_metric_history(got.run_id, "step_loss")}
+    assert steps == set(range(4 * EPOCHS))
+
+
+@pytest.mark.slow
+def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces):
+    workspace, _ = workspaces
+    run = start(workspace, "horovodrun", epochs=200)
+    wait_for_epoch(run, workspace, 0)
+    ranks_of(run)["1"].terminate()
+    output = run.communicate(timeout=120)[0]
+    assert f"exit with status code {EXIT_SIGTERM}" in output
+    assert "Stopped by SIGTERM in epoch" in output
+    assert "Next: the same command with --training.resume true" in output
+    use_store(workspace)
+    run_id = State.load(workspace.checkpoints / LAST).run_id
+    assert mlflow.get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["horovodrun", "torchrun"])
+def test_a_killed_rank_ends_all_with_a_message(workspaces, launcher):
+    workspace, _ = workspaces
+    run = start(workspace, launcher, epochs=500)
+    wait_for_epoch(run, workspace, 0)
+    ranks = ranks_of(run)
+    ranks["1"].kill()
+    output = run.communicate(timeout=60)[0]
+    assert run.returncode != 0
+    assert "error: rank 0 on" in output
+    assert "has lost another rank" in output
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in ranks.values())
+
+
+def read(workspace: Workspace, card, plan: Plan, **changes) -> State | InputError:
+    return read_state(Settings(str(workspace.root), training=Training(**{**SETTINGS, **changes})), card, plan)
+
+
+def test_only_the_same_training_goes_on(tmp_path):
+    workspace, card, _ = write_small_table(tmp_path, rows_per_row_group=5)
+    plan = Plan(Split("train", [], [8, 8], SIZE_PX), 8, 2, 2)
+    assert "no interrupted training at" in str(read(workspace, card, plan))
+    parts = {"losses": [], "weights": {}, "buffers": [], "optimizer": {}, "schedule": {}, "scaler": {}}
+    story = {"all_losses": [], "epochs": [], "run_id": "", "plan": plan.describe()}
+    table = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
+    state = State(epoch=1, step=2, settings=asdict(Training(**SETTINGS)), **parts, **story, **table)
+    state.save(workspace.checkpoints / LAST)
+    assert read(workspace, card, plan, resume=True, threads=1).step == 2
+    # The same images per step, shared out among fewer ranks.
+    alone = Plan(plan.split, 16, 1, 2)
+    assert read(workspace, card, alone, batch_size=16, streams=2).epoch == 1
+    assert "learning_rate was 0.001, is 0.1" in str(read(workspace, card, plan, learning_rate=0.1))
+    assert "parallel_streams was 2, is 1" in str(read(workspace, card, Plan(plan.split, 16, 1, 1), batch_size=16))
+    assert "table was ('table', 0), is ('table', 1)" in str(read(workspace, replace(card, delta_version=1), plan))
+    path: Path = workspace.checkpoints / LAST
+    path.write_bytes(path.read_bytes()[:-50])
+    assert "is not a readable checkpoint" in str(read(workspace, card, plan))

@@ -1,0 +1,144 @@
+"""What a finished training is worth: validation and test split measured, with intervals, once the best epoch is known.
+
+Temperatures and thresholds are chosen on the validation split; every figure of the test split is of images that chose
+nothing. Only rank 0 imports this module.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from conf.workspace import Workspace, write_json
+from etl.schema import Card
+from training.calibration import (
+    bin_reliability,
+    fit_temperatures,
+    measure_thresholds,
+    scaled_probabilities,
+    sensitivity_thresholds,
+    youden_thresholds,
+)
+from training.figures import draw_curves, draw_reliability, draw_subgroups
+from training.intervals import Areas, Intervals, bootstrap_areas
+from training.loop import Predictions
+from training.subgroups import subgroup_gaps, subgroup_table
+
+NUM_RESAMPLES = 1000
+NUM_BINS = 10
+SENSITIVITY = 0.9
+"""of the second operating point"""
+MIN_POSITIVES = 10
+"""of a group that is compared with others"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One split."""
+
+    predictions: Predictions
+    images: pd.DataFrame
+    """patient_id, age_years, sex and view of each image, in the order of the predictions"""
+    areas: Areas
+
+    def to_table(self) -> pd.DataFrame:
+        """image_id, patient_id, labels and logits, the last two as lists: for other programs, and for ensembles."""
+        table = pd.DataFrame({"image_id": self.predictions.image_ids, "patient_id": self.images["patient_id"]})
+        return table.assign(labels=list(self.predictions.labels), logits=list(self.predictions.logits))
+
+
+def measure(predictions: Predictions, rows: pd.DataFrame, seed: int) -> Measured:
+    """rows: of the split, as read_labels gives them, in any order."""
+    images = rows.set_index("image_id").loc[predictions.image_ids].reset_index()
+    patients = images["patient_id"].to_numpy()
+    areas = bootstrap_areas(predictions.labels, predictions.logits, patients, num_resamples=NUM_RESAMPLES, seed=seed)
+    return Measured(predictions, images, areas)
+
+
+def evaluate(
+    workspace: Workspace, card: Card, val: Measured, test: Measured, pos_weight: np.ndarray, seed: int
+) -> dict:
+    """Writes evaluation.json and its figures; returns the report.
+
+    pos_weight: (findings,), of the loss. It has moved the logits by its logarithm, which no temperature takes back: a
+    probability here is sigmoid((logit - log(pos_weight)) / temperature).
+    """
+    findings, data = card.findings, f"Delta version {card.delta_version}"
+    val, test = (replace(split, predictions=_shifted(split.predictions, pos_weight)) for split in (val, test))
+    temperatures = fit_temperatures(val.predictions.labels, val.predictions.logits)
+    thresholds = {
+        "youden": youden_thresholds(val.predictions.labels, val.predictions.logits),
+        f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(
+            val.predictions.labels, val.predictions.logits, SENSITIVITY
+        ),
+    }
+    report = {
+        "note": "Research use only, not for clinical use.",
+        "data": data,
+        "delta_table_id": card.delta_table_id,
+        "delta_version": card.delta_version,
+        "logit_shifts": _named(findings, -np.log(pos_weight, dtype=np.float64)),
+        "temperatures": _named(findings, temperatures),
+        "threshold_probabilities": {
+            name: _named(findings, scaled_probabilities(logits[None], temperatures)[0])
+            for name, logits in thresholds.items()
+        },
+        "splits": {},
+    }
+    for name, split in (("val", val), ("test", test)):
+        labels, logits = split.predictions.labels, split.predictions.logits
+        plain, scaled = (
+            bin_reliability(labels, scaled_probabilities(logits, t), NUM_BINS)
+            for t in (np.ones(len(findings)), temperatures)
+        )
+        report["splits"][name] = {
+            "images": len(labels),
+            "patients": int(split.images["patient_id"].nunique()),
+            "auroc": _described(findings, split.areas.auroc),
+            "average_precision": _described(findings, split.areas.average_precision),
+            "calibration_error": _named(findings, plain.expected_calibration_error),
+            "calibration_error_with_temperature": _named(findings, scaled.expected_calibration_error),
+            "operating_points": {
+                kind: {key: _named(findings, values) for key, values in vars(points).items()}
+                for kind, points in ((k, measure_thresholds(labels, logits, t)) for k, t in thresholds.items())
+            },
+        }
+        title = f"{name.capitalize()} split, {data}"
+        draw_curves(workspace.figures / f"{name}_curves.png", labels, logits, findings, split.areas, title)
+        draw_reliability(workspace.figures / f"{name}_reliability.png", plain, scaled, findings, title)
+    table = subgroup_table(
+        test.predictions.labels, test.predictions.logits, test.images, findings, num_resamples=NUM_RESAMPLES, seed=seed
+    )
+    draw_subgroups(workspace.figures / "test_subgroups.png", table, f"Test split, {data}")
+    report["subgroups"] = _records(table)
+    report["gaps"] = _records(subgroup_gaps(table, MIN_POSITIVES))
+    write_json(workspace.evaluation, report)
+    return report
+
+
+def _shifted(predictions: Predictions, pos_weight: np.ndarray) -> Predictions:
+    return replace(predictions, logits=predictions.logits - np.log(pos_weight, dtype=np.float64))
+
+
+def _described(findings: list[str], intervals: Intervals) -> dict[str, dict[str, float | None]]:
+    columns = {"value": intervals.values, "low": intervals.low, "high": intervals.high}
+    return {
+        name: {key: _number(values[index]) for key, values in columns.items()}
+        for index, name in enumerate([*findings, "mean"])
+    }
+
+
+def _named(findings: list[str], values: np.ndarray) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in zip(findings, values, strict=True)}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: undefined is null."""
+    return round(float(value), 6) if np.isfinite(value) else None
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    return [
+        {key: _number(value) if isinstance(value, float) else value for key, value in row.items()}
+        for row in table.astype(object).to_dict("records")
+    ]

@@ -1,0 +1,119 @@
+"""Which images each rank reads in each step: arithmetic over row groups, nothing is read.
+
+A stream has the row groups with `index % num_streams == stream`. Their rows are known from the Parquet footers, so
+every rank computes every stream's batches: each row is read once per epoch, and streams with fewer rows take slightly
+smaller batches instead of fewer steps. A rank reads one stream or several side by side: as long as their number stays,
+a step has the same images on any number of ranks.
+"""
+
+import math
+from dataclasses import dataclass
+
+from conf.errors import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """The row groups of one split of one table version at one resolution."""
+
+    name: str
+    files: list[str]
+    row_groups: list[int]
+    """rows of each row group, in the reader's order"""
+    size_px: int
+    channels: int = 1
+    """1 grey, 3 RGB"""
+    has_attributes: bool = False
+    """whether age, sex and view are read too"""
+
+    @property
+    def rows(self) -> int:
+        return sum(self.row_groups)
+
+    def rows_of(self, stream: int, num_streams: int) -> int:
+        """Rows that `stream` of `num_streams` reads in an epoch."""
+        return sum(self.row_groups[stream::num_streams])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which stream brings how many images in each step of an epoch, and which rank reads it."""
+
+    split: Split
+    batch_size: int
+    """images per rank and step, at most"""
+    num_ranks: int
+    num_streams: int
+
+    @classmethod
+    def of(cls, split: Split, batch_size: int, num_ranks: int, num_streams: int = 0) -> "Plan":
+        """A plan in which every rank has at least one image in every step.
+
+        num_streams: a multiple of num_ranks; 0: one per rank. Raises InputError where there is no such plan.
+        """
+        plan = cls(split, batch_size, num_ranks, num_streams or num_ranks)
+        plan._check()
+        return plan
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch, on every rank."""
+        longest = max(self.split.rows_of(stream, self.num_streams) for stream in range(self.num_streams))
+        return math.ceil(longest / self._images_per_stream)
+
+    def sizes(self, stream: int) -> list[int]:
+        """Images of each step of an epoch that `stream` brings."""
+        rows, steps = self.split.rows_of(stream, self.num_streams), self.steps
+        return [rows * (step + 1) // steps - rows * step // steps for step in range(steps)]
+
+    def streams_of(self, rank: int) -> range:
+        """The streams that `rank` reads. Neighbours, so that a step's images have one order on any number of ranks."""
+        each = self.num_streams // self.num_ranks
+        return range(rank * each, (rank + 1) * each)
+
+    @property
+    def global_sizes(self) -> list[int]:
+        """Images of each step of an epoch, of all ranks together."""
+        return [sum(sizes) for sizes in zip(*map(self.sizes, range(self.num_streams)), strict=True)]
+
+    def describe(self) -> dict[str, int]:
+        """What makes the steps the same: images per step of all ranks, and streams."""
+        return {"images_per_step": self.batch_size * self.num_ranks, "parallel_streams": self.num_streams}
+
+    def sizes_of(self, rank: int) -> list[int]:
+        """Images of each step of an epoch on `rank`."""
+        return [sum(sizes) for sizes in zip(*map(self.sizes, self.streams_of(rank)), strict=True)]
+
+    @property
+    def smallest_step(self) -> int:
+        """Images of the smallest step of any rank."""
+        return min(min(self.sizes_of(rank)) for rank in range(self.num_ranks))
+
+    @property
+    def _images_per_stream(self) -> int:
+        return self.batch_size * self.num_ranks // self.num_streams
+
+    def _check(self) -> None:
+        equation = f"training.streams ({self.num_streams}) = a whole number * ranks ({self.num_ranks})"
+        if self.num_streams % self.num_ranks:
+            raise InputError(f"expected {equation}: change training.streams or the number of ranks")
+        if self.batch_size * self.num_ranks % self.num_streams:
+            raise InputError(
+                f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) is no multiple of "
+                f"training.streams ({self.num_streams}): change one of them"
+            )
+        row_groups = len(self.split.row_groups)
+        if self.num_streams > row_groups:
+            wanted = "ranks" if self.num_streams == self.num_ranks else "streams"
+            raise InputError(
+                f"{self.num_streams} {wanted} and {row_groups} row groups in the {self.split.name} split: start at "
+                f"most {row_groups}, or run the ETL with fewer etl.rows_per_row_group"
+            )
+        for rank in range(self.num_ranks):
+            sizes = self.sizes_of(rank)
+            if min(sizes) == 0:
+                raise InputError(
+                    f"rank {rank} of {self.num_ranks} has {sum(sizes)} rows for {len(sizes)} steps: raise "
+                    f"training.batch_size ({self.batch_size}), start fewer ranks, or run the ETL with fewer "
+                    "etl.rows_per_row_group"
+                )

@@ -1,0 +1,73 @@
+"""Optimizer and learning rate: which, how large, and how it changes."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+
+from conf.settings import Training
+
+MOMENTUM = 0.9
+WARM_UP_START = 0.01
+"""of the learning rate"""
+# CheXNet (Rajpurkar et al., 2017): a tenth whenever the validation loss stops falling.
+PLATEAU_FACTOR = 0.1
+
+
+def peak_learning_rate(settings: Training, global_batch_size: int) -> float:
+    """The set one, times the images of a step over training.reference_batch where that is set (the linear scaling rule:
+    Goyal et al., "Accurate, large minibatch SGD", 2017)."""
+    scale = global_batch_size / settings.reference_batch if settings.reference_batch else 1.0
+    return settings.learning_rate * scale
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], settings: Training, learning_rate: float) -> Optimizer:
+    options = {"lr": learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=MOMENTUM, nesterov=True, **options)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.optimizer](parameters, **options)
+
+
+class Schedule:
+    """The learning rate of each step; the plateau's drops are decided after each validation."""
+
+    def __init__(self, optimizer: Optimizer, settings: Training, steps_per_epoch: int):
+        self.per_step = _per_step(optimizer, settings, steps_per_epoch)
+        self.plateau = None
+        if settings.schedule == "plateau":
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=PLATEAU_FACTOR, patience=settings.plateau_patience
+            )
+
+    def after_step(self) -> None:
+        self.per_step.step()
+
+    def after_epoch(self, val_loss: float) -> None:
+        """val_loss: the same on every rank."""
+        if self.plateau:
+            self.plateau.step(val_loss)
+
+    def state_dict(self) -> dict:
+        return {"per_step": self.per_step.state_dict(), "plateau": self.plateau and self.plateau.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.per_step.load_state_dict(state["per_step"])
+        if self.plateau:
+            self.plateau.load_state_dict(state["plateau"])
+
+
+def _per_step(optimizer: Optimizer, settings: Training, steps_per_epoch: int) -> LRScheduler:
+    steps = steps_per_epoch * settings.epochs
+    if settings.schedule == "one_cycle":
+        return OneCycleLR(optimizer, max_lr=[group["lr"] for group in optimizer.param_groups], total_steps=steps)
+    warm_up = round(settings.warmup_epochs * steps_per_epoch)
+    if settings.schedule == "cosine":
+        main = CosineAnnealingLR(optimizer, T_max=max(1, steps - warm_up))
+    else:
+        main = ConstantLR(optimizer, factor=1.0, total_iters=0)
+    if not warm_up:
+        return main
+    rise = LinearLR(optimizer, start_factor=WARM_UP_START, total_iters=warm_up)
+    return SequentialLR(optimizer, [rise, main], milestones=[warm_up])
