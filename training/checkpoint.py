@@ -4,7 +4,7 @@ best.pt is the model of the best epoch; last.pt is all that an interrupted train
 """
 
 import pickle
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -40,9 +40,8 @@ class Checkpoint:
     settings: dict
 
     def save(self, path: Path) -> None:
-        """Writes the checkpoint; a kill leaves the old file."""
-        with atomic_path(path) as temporary:
-            torch.save(asdict(self), temporary)
+        """Writes the checkpoint; a kill leaves the old file. Raises InputError where it cannot be written."""
+        _save(vars(self), path)
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
@@ -98,9 +97,8 @@ class State:
     """images per step of all ranks, and streams: with these the steps have the same images"""
 
     def save(self, path: Path) -> None:
-        """Writes the state; a kill leaves the old file."""
-        with atomic_path(path) as temporary:
-            torch.save(vars(self), temporary)
+        """Writes the state; a kill leaves the old file. Raises InputError where it cannot be written."""
+        _save(vars(self), path)
 
     @classmethod
     def load(cls, path: Path) -> "State":
@@ -110,6 +108,19 @@ class State:
                 f"no interrupted training at {path}: leave out --training.resume, or give the workspace of one"
             )
         return _load(cls, path, "train from the start, without --training.resume")
+
+
+def _save(content: dict, path: Path) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except (RuntimeError, OSError) as error:
+        # torch tells of a full disk by a RuntimeError of its own.
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise InputError(
+            f"{path} cannot be written ({reason}): check the space left and the rights there; the file of before is "
+            "whole"
+        ) from error
 
 
 def _load(kind: type, path: Path, advice: str):

@@ -1,7 +1,17 @@
 import pytest
 
 from conf.errors import InputError
-from conf.settings import Etl, Inference, Jobs, Phantoms, Settings, Training, load_settings, with_same_arguments
+from conf.settings import (
+    DEMO_CONFIG,
+    Etl,
+    Inference,
+    Jobs,
+    Phantoms,
+    Settings,
+    Training,
+    load_settings,
+    with_same_arguments,
+)
 
 
 def test_the_next_command_has_the_same_arguments_but_those_for_once(monkeypatch):
@@ -12,6 +22,11 @@ def test_the_next_command_has_the_same_arguments_but_those_for_once(monkeypatch)
 
 def test_no_arguments_choose_the_demo():
     assert load_settings("t", []).etl.rows_per_row_group == 32
+
+
+@pytest.mark.parametrize("scenario", sorted(DEMO_CONFIG.parent.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_scenario_is_valid(scenario):
+    assert load_settings("test", ["--config", str(scenario)]).workspace == f"runs/{scenario.stem}"
 
 
 def test_a_chosen_file_replaces_the_demo_entirely(tmp_path):

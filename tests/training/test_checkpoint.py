@@ -1,3 +1,5 @@
+import resource
+
 import pytest
 import torch
 
@@ -51,3 +53,18 @@ def test_weights_of_another_network_are_refused(tmp_path):
     checkpoint.weights.pop("classifier.bias")
     with pytest.raises(InputError, match=r"do not fit simple_cnn"):
         checkpoint.build()
+
+
+def test_a_full_disk_leaves_the_checkpoint_of_before(tmp_path):
+    path = tmp_path / "best.pt"
+    checkpoint = make_checkpoint()
+    checkpoint.save(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, hard))
+    try:
+        with pytest.raises(InputError, match=r"best.pt cannot be written .*the file of before is whole"):
+            Checkpoint(**{**vars(checkpoint), "epoch": 7}).save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert Checkpoint.load(path).epoch == checkpoint.epoch
+    assert list(tmp_path.iterdir()) == [path]

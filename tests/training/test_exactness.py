@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 MODULE = ["-m", "tests.training.ranks"]
 LAUNCHES = {
     "horovodrun 2": [BIN / "horovodrun", "-np", "2", BIN / "python", *MODULE],
-    "torchrun 2": [BIN / "torchrun", "--nproc_per_node", "2", *MODULE],
+    "torchrun 2": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *MODULE],
     "horovodrun 4": [BIN / "horovodrun", "-np", "4", BIN / "python", *MODULE],
 }
 

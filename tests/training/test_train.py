@@ -28,7 +28,7 @@ BIN = Path(sys.executable).parent
 LAUNCHERS = {
     "none": [BIN / "python"],
     "horovodrun": [BIN / "horovodrun", "-np", "2", BIN / "python"],
-    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2"],
+    "torchrun": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2"],
 }
 
 
