@@ -228,9 +228,10 @@ class Training:
     reference_batch: int = 0
     """images per step that learning_rate is meant for: it is scaled by those of all ranks over these; 0: not scaled"""
     schedule: str = "one_cycle"
-    """`one_cycle`, `cosine` to 0, `plateau` (a tenth when the validation loss stops falling) or `constant`"""
+    """`one_cycle` (which moves the momentum too), `cosine` to 0, `plateau` (a tenth when the validation loss stops
+    falling) or `constant`"""
     warmup_epochs: float = 0.0
-    """epochs in which the rate rises from a hundredth; one_cycle has a rise of its own"""
+    """epochs in which the rate rises from a hundredth; 0 with one_cycle, which has a rise of its own"""
     plateau_patience: int = 1
     """validations without a smaller loss that the plateau waits for"""
     patience: int = 0
@@ -274,6 +275,13 @@ class Training:
         for key in ("warmup_epochs", "clip_norm"):
             _require(0 <= getattr(self, key) < math.inf, f"training.{key}", getattr(self, key), "0 or more")
         _require(self.warmup_epochs < self.epochs, "training.warmup_epochs", self.warmup_epochs, "fewer than epochs")
+        warm_up = self.warmup_epochs
+        _require(
+            not warm_up or self.schedule != "one_cycle",
+            "training.warmup_epochs",
+            warm_up,
+            "0 with training.schedule one_cycle",
+        )
         for key, allowed in TRAINING_CHOICES.items():
             _require(
                 getattr(self, key) in allowed, f"training.{key}", getattr(self, key), f"one of {', '.join(allowed)}"

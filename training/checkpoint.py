@@ -115,11 +115,13 @@ def _save(content: dict, path: Path) -> None:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     except (RuntimeError, OSError) as error:
-        # torch tells of a full disk by a RuntimeError of its own.
+        # torch tells of a full disk by a RuntimeError of its file writer.
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
         reason = str(error).strip().partition("\n")[0][:200]
+        before = "; the file of before is whole" if path.exists() else ""
         raise InputError(
-            f"{path} cannot be written ({reason}): check the space left and the rights there; the file of before is "
-            "whole"
+            f"{path} cannot be written ({reason}): check the space left and the rights there{before}"
         ) from error
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from conf.workspace import Workspace, write_json
 from etl.schema import Card
@@ -24,6 +25,7 @@ from training.intervals import Areas, Intervals, bootstrap_areas
 from training.loop import Predictions
 from training.subgroups import subgroup_gaps, subgroup_table
 
+FIGURES = ("val_curves", "test_curves", "val_reliability", "test_reliability", "test_subgroups")
 NUM_RESAMPLES = 1000
 NUM_BINS = 10
 SENSITIVITY = 0.9
@@ -61,7 +63,8 @@ def evaluate(
     """Writes evaluation.json and its figures; returns the report.
 
     pos_weight: (findings,), of the loss. It has moved the logits by its logarithm, which no temperature takes back: a
-    probability here is sigmoid((logit - log(pos_weight)) / temperature).
+    calibrated probability is sigmoid((logit - log(pos_weight)) / temperature). Thresholds are given in these, and in
+    the model's own probability, sigmoid(logit).
     """
     findings, data = card.findings, f"Delta version {card.delta_version}"
     val, test = (replace(split, predictions=_shifted(split.predictions, pos_weight)) for split in (val, test))
@@ -79,9 +82,12 @@ def evaluate(
         "delta_version": card.delta_version,
         "logit_shifts": _named(findings, -np.log(pos_weight, dtype=np.float64)),
         "temperatures": _named(findings, temperatures),
-        "threshold_probabilities": {
-            name: _named(findings, scaled_probabilities(logits[None], temperatures)[0])
-            for name, logits in thresholds.items()
+        "thresholds": {
+            name: {
+                "probability": _named(findings, expit(shifted + np.log(pos_weight, dtype=np.float64))),
+                "calibrated_probability": _named(findings, scaled_probabilities(shifted[None], temperatures)[0]),
+            }
+            for name, shifted in thresholds.items()
         },
         "splits": {},
     }
@@ -134,7 +140,7 @@ def _named(findings: list[str], values: np.ndarray) -> dict[str, float | None]:
 
 def _number(value: float) -> float | None:
     """JSON has no NaN: undefined is null."""
-    return round(float(value), 6) if np.isfinite(value) else None
+    return float(f"{value:.9g}") if np.isfinite(value) else None
 
 
 def _records(table: pd.DataFrame) -> list[dict]:

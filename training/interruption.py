@@ -44,5 +44,10 @@ class Interruption:
             self.saved_at, save = now, True
         return "save" if save else ""
 
+    def close(self) -> bool:
+        """From now on SIGTERM ends this process again. Returns whether some rank has got it before."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return any(self.ranks.gather(self.terminated))
+
     def _note(self, *_) -> None:
         self.terminated = True

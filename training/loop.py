@@ -24,6 +24,8 @@ from training.topology import Collectives
 
 # Images per step of a validation, where nothing is kept for gradients.
 EVALUATION_BATCH_SIZE = 64
+# What random numbers are for: each has its own.
+ORDER, AUGMENTATION, DROPOUT = range(3)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -53,7 +55,7 @@ class Trainer:
     """Everything that lives as long as the training: model, optimizer, schedule.
 
     Random numbers do not: each step draws its own from the seed, the epoch, the step and the stream, so that they are
-    the same after a resume and on any number of ranks.
+    the same after a resume, and the augmentation's on any number of ranks too.
     """
 
     def __init__(self, model: nn.Module, settings: Training, plan: Plan, pos_weight: Tensor, ranks: Collectives):
@@ -62,17 +64,15 @@ class Trainer:
         self.rank, self.device = ranks.topology.rank, ranks.topology.torch_device
         self.pos_weight = pos_weight.to(self.device)
         self.model = (ranks.share_batchnorm(model) if settings.sync_batchnorm else model).to(self.device)
-        learned = [weight for weight in self.model.parameters() if weight.requires_grad]
         rate = peak_learning_rate(settings, plan.batch_size * plan.num_ranks)
-        optimizer = build_optimizer(learned, settings, rate)
-        self.stepped_model, self.optimizer = ranks.distribute(self.model, optimizer, settings.accumulation)
+        optimizer = build_optimizer(self.model.parameters(), settings, rate)
+        self.distributed_model, self.optimizer = ranks.distribute(self.model, optimizer, settings.accumulation)
         self.schedule = Schedule(self.optimizer, settings, plan.steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
-        if settings.compile:
-            self.stepped_model = torch.compile(self.stepped_model)
+        self.stepped_model = torch.compile(self.distributed_model) if settings.compile else self.distributed_model
         self.losses: list[float] = []
         # The loss of a step is fetched while the next one is computed.
-        self._pending: tuple[Tensor, list[Batch], str] | None = None
+        self._pending: tuple[Tensor, Batch, str] | None = None
 
     def train_epoch(self, epoch: int, start: int = 0) -> Iterator[int]:
         """The steps of one pass over the training split from step `start` on; gives the images of each when it is done.
@@ -89,23 +89,33 @@ class Trainer:
         with closing(prefetch(self._read(epoch, start))) as steps:
             for step in range(start, self.plan.steps):
                 asked = time.perf_counter()
-                batches = next(steps)
+                batch, images_per_stream = next(steps)
                 waited += time.perf_counter() - asked
-                loss = self._step(batches, epoch, step, sizes[step])
+                loss = self._step(batch, images_per_stream, epoch, step, sizes[step])
                 self._fetch_loss()
-                self._pending = (loss, batches, f"epoch {epoch + 1}, step {step + 1}")
+                self._pending = (loss, batch, f"epoch {epoch + 1}, step {step + 1}")
                 yield sizes[step]
             # Runs the reader to its end, where it proves that no row was lost.
-            assert next(steps, None) is None, "the reader has more batches than the plan"
+            if next(steps, None) is not None:
+                raise RuntimeError("the reader has more batches than the plan")
         losses = self.mean_losses()
         seconds = time.perf_counter() - started
         self.losses = []
         self.result = EpochResult(losses, sum(sizes[start:]) / seconds, waited / seconds)
 
     def after_validation(self, predictions: Predictions) -> None:
-        """Lets the schedule see the validation loss, which is the same on every rank."""
+        """Lets the schedule see the validation loss, which is the same on every rank.
+
+        Raises InputError where the model says something that is no number.
+        """
         logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
-        self.val_loss = masked_bce(logits, labels, self.pos_weight.cpu()).item()
+        strange = int((~logits.isfinite()).any(dim=1).sum())
+        if strange:
+            raise InputError(
+                f"the model's logits of {strange} of {len(logits)} validation images are no finite numbers: lower "
+                "training.learning_rate, or set training.clip_norm"
+            )
+        self.val_loss = masked_bce(logits, labels, self.pos_weight.cpu(), labels.numel()).item()
         self.schedule.after_epoch(self.val_loss)
 
     def predict(self, split: Split) -> Predictions:
@@ -139,10 +149,13 @@ class Trainer:
         }
 
     def load(self, state: State) -> None:
-        """Goes on from a state: with as many ranks as then bit for bit."""
-        self.model.load_state_dict(state.weights)
+        """Goes on from a state: with as many ranks as then bit for bit, otherwise from the mean of their buffers."""
         if len(state.buffers) == self.plan.num_ranks:
-            self.model.load_state_dict({**self.model.state_dict(), **state.buffers[self.rank]})
+            buffers = state.buffers[self.rank]
+        else:
+            stacked = {name: torch.stack([rank[name] for rank in state.buffers]) for name in state.buffers[0]}
+            buffers = {n: every.mean(0) if every.is_floating_point() else every[0] for n, every in stacked.items()}
+        self.model.load_state_dict({**state.weights, **buffers})
         self.optimizer.load_state_dict(state.optimizer)
         self.schedule.load_state_dict(state.schedule)
         self.scaler.load_state_dict(state.scaler)
@@ -153,28 +166,30 @@ class Trainer:
         self._fetch_loss()
         return np.mean(self.ranks.gather(self.losses), axis=0).tolist()
 
-    def _read(self, epoch: int, start: int) -> Iterator[list[Batch]]:
-        seed = random_state(self.settings.seed, epoch)
-        for batches in read_steps(self.plan, self.rank, seed % 2**32, start):
-            yield [batch.pin() for batch in batches] if self.device.type == "cuda" else batches
+    def _read(self, epoch: int, start: int) -> Iterator[tuple[Batch, list[int]]]:
+        """Of each step the rank's images, and how many of them are of which of its streams."""
+        seed = random_state(ORDER, self.settings.seed, epoch) % 2**32
+        for batches in read_steps(self.plan, self.rank, seed, start):
+            whole = join(batches)
+            yield whole.pin() if self.device.type == "cuda" else whole, [len(batch.labels) for batch in batches]
 
-    def _step(self, batches: list[Batch], epoch: int, step: int, global_size: int) -> Tensor:
+    def _step(self, images: Batch, images_per_stream: list[int], epoch: int, step: int, global_size: int) -> Tensor:
         """One change of the weights. Returns the rank's part of the loss times the ranks, on the device."""
-        draws = []
-        for stream, batch in zip(self.plan.streams_of(self.rank), batches, strict=True):
-            draws.append(draw_changes(len(batch.labels), random_state(self.settings.seed, epoch, step, stream)))
-        # For dropout.
-        torch.manual_seed(random_state(self.settings.seed, epoch, step, self.plan.streams_of(self.rank)[0]))
-        images = join(batches)
+        place, streams = (self.settings.seed, epoch, step), self.plan.streams_of(self.rank)
+        draws = [
+            draw_changes(number, random_state(AUGMENTATION, *place, stream))
+            for stream, number in zip(streams, images_per_stream, strict=True)
+        ]
+        torch.manual_seed(random_state(DROPOUT, *place, streams[0]))
         pixels = augment(images.pixels.to(self.device, non_blocking=True), torch.cat(draws).to(self.device))
         labels, attributes = (part.to(self.device, non_blocking=True) for part in (images.labels, images.attributes))
         # A share of all the labels of the step: gradients are averaged over ranks, of which one may have fewer images.
         count = global_size * labels.shape[1] / self.plan.num_ranks
-        pieces = min(self.settings.accumulation, len(labels))
+        pieces = self.settings.accumulation
         total = torch.zeros((), device=self.device)
         parts = zip(*(whole.tensor_split(pieces) for whole in (pixels, labels, attributes)), strict=True)
         for index, (part, truth, known) in enumerate(parts):
-            with self.ranks.silent(self.stepped_model) if index < pieces - 1 else nullcontext():
+            with self.ranks.silent(self.distributed_model) if index < pieces - 1 else nullcontext():
                 with torch.autocast(self.device.type, PRECISIONS[self.settings.precision], enabled=self._reduced):
                     logits = self.stepped_model(*inputs(part, known))
                 loss = masked_bce(logits.float(), truth, self.pos_weight, count)
@@ -197,14 +212,13 @@ class Trainer:
     def _fetch_loss(self) -> None:
         if self._pending is None:
             return
-        loss, batches, place = self._pending
+        loss, batch, place = self._pending
         self._pending = None
         self.losses.append(loss.item())
         if not math.isfinite(self.losses[-1]):
-            names = [str(name) for batch in batches for name in batch.image_ids]
             raise InputError(
-                f"the loss is {self.losses[-1]} in {place}, images {', '.join(names)}: look at them, lower "
-                "training.learning_rate, or set training.clip_norm"
+                f"the loss is {self.losses[-1]} in {place}, images {', '.join(map(str, batch.image_ids))}: look at "
+                "them, lower training.learning_rate, or set training.clip_norm"
             )
 
 
@@ -215,4 +229,5 @@ def inputs(pixels: Tensor, attributes: Tensor) -> tuple[Tensor, ...]:
 
 def random_state(*numbers: int) -> int:
     """A seed that depends on all of the numbers (numpy.random.SeedSequence), 0 to 2**63 - 1."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # To a SeedSequence zeros at the end are nothing.
+    return int(np.random.SeedSequence((*numbers, 1)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -16,7 +16,7 @@ from conf.workspace import Workspace, atomic_path, update_summary
 from etl.schema import Card
 from etl.table import read_labels, snapshot_files
 from training.checkpoint import BEST, LAST, Checkpoint, State
-from training.evaluation import evaluate, measure
+from training.evaluation import FIGURES, evaluate, measure
 from training.figures import draw_history, draw_roc
 from training.loop import EVALUATION_BATCH_SIZE, EpochResult, Predictions, Trainer
 from training.metrics import auroc_per_finding, mean_auroc
@@ -74,7 +74,7 @@ class Record:
     def is_enough(self) -> bool:
         """Whether training.patience epochs have passed without a better one."""
         patience = self.settings.training.patience
-        return 0 < patience < len(self.epochs) - self.epochs.index(self.best)
+        return bool(self.epochs) and 0 < patience < len(self.epochs) - self.epochs.index(self.best)
 
     def save(self, epoch: int, step: int, trainer_state: dict) -> None:
         """Keeps what a resumed training needs; the next step is `step` of `epoch`."""
@@ -112,9 +112,8 @@ class Record:
         what the best epoch's model says.
         """
         report = self._evaluate(val, test)
-        for figure in sorted(self.workspace.figures.glob("*_*.png")):
-            if figure.name.startswith(("val_", "test_")):
-                self.run.log_figure(figure)
+        for name in ("val_roc", *FIGURES):
+            self.run.log_figure(self.workspace.figures / f"{name}.png")
         of_test = report["splits"]["test"]["auroc"]["mean"]
         history = self.workspace.figures / "training.png"
         draw_history(history, self.losses, self.epochs, f"Delta version {self.card.delta_version}")
@@ -157,7 +156,8 @@ class Record:
         return report
 
     def _mean(self, metric: str) -> float:
-        return float(np.mean([epoch[metric] for epoch in self.epochs]))
+        # An epoch that was resumed after its last step has no speed.
+        return float(np.mean([epoch[metric] for epoch in self.epochs if epoch["images_per_s"]] or [0.0]))
 
     def _measure(self, result: EpochResult, predictions: Predictions) -> dict[str, float]:
         """Loss and AUROC per finding on the validation split, loss and speed of training."""

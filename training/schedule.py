@@ -34,7 +34,8 @@ class Schedule:
     """The learning rate of each step; the plateau's drops are decided after each validation."""
 
     def __init__(self, optimizer: Optimizer, settings: Training, steps_per_epoch: int):
-        self.per_step = _per_step(optimizer, settings, steps_per_epoch)
+        self.warm_up_steps = round(settings.warmup_epochs * steps_per_epoch)
+        self.per_step = _per_step(optimizer, settings, steps_per_epoch, self.warm_up_steps)
         self.plateau = None
         if settings.schedule == "plateau":
             self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -46,7 +47,8 @@ class Schedule:
 
     def after_epoch(self, val_loss: float) -> None:
         """val_loss: the same on every rank."""
-        if self.plateau:
+        # A drop inside the warm-up would be undone at its end.
+        if self.plateau and self.per_step.last_epoch >= self.warm_up_steps:
             self.plateau.step(val_loss)
 
     def state_dict(self) -> dict:
@@ -58,11 +60,10 @@ class Schedule:
             self.plateau.load_state_dict(state["plateau"])
 
 
-def _per_step(optimizer: Optimizer, settings: Training, steps_per_epoch: int) -> LRScheduler:
+def _per_step(optimizer: Optimizer, settings: Training, steps_per_epoch: int, warm_up: int) -> LRScheduler:
     steps = steps_per_epoch * settings.epochs
     if settings.schedule == "one_cycle":
         return OneCycleLR(optimizer, max_lr=[group["lr"] for group in optimizer.param_groups], total_steps=steps)
-    warm_up = round(settings.warmup_epochs * steps_per_epoch)
     if settings.schedule == "cosine":
         main = CosineAnnealingLR(optimizer, T_max=max(1, steps - warm_up))
     else:

@@ -97,20 +97,20 @@ class TrackedRun:
         mlflow.set_system_metrics_sampling_interval(2)
         end_dead_runs()
         try:
+            run = mlflow.start_run(run_id, log_system_metrics=True) if run_id else None
+        except mlflow.MlflowException as error:
+            print(f"The interrupted training's run {run_id} is gone ({error}): it goes on in a new one", flush=True)
+            run = None
+        is_new = run is None
+        if is_new:
             run = mlflow.start_run(
-                run_id=run_id,
                 run_name=f"{training.model} {training.size_px} px, Delta version {card.delta_version}",
                 description="Research use only, not for clinical use.",
                 log_system_metrics=True,
             )
-        except mlflow.MlflowException as error:
-            raise InputError(
-                f"the interrupted training's run {run_id} is not in {workspace.tracking_db} ({error}): train from the "
-                "start, without --training.resume"
-            ) from error
         self.run_id = run.info.run_id
         self.commit = git_commit()
-        if run_id is None:
+        if is_new:
             self._log_beginning(workspace, settings, card, topology)
 
     def _log_beginning(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology) -> None:

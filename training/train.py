@@ -16,7 +16,6 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ from training.topology import Collectives, Topology, is_lost_rank, launched_rank
 from training.weights import load_weights
 
 # Settings that a resumed training may change; images per step and streams stand in for the last three.
-FREE = ("resume", "checkpoint_steps", "device", "threads", "experiment", "batch_size", "streams", "delta_version")
+FREE = ("resume", "checkpoint_steps", "device", "threads", "batch_size", "streams", "delta_version")
 # A launcher under load takes seconds to notice that rank 0 has ended.
 RANK_0_SPEAKS_FIRST_S = 10
 
@@ -76,7 +75,12 @@ def run_rank() -> None:
     with Workspace.at(settings.workspace).exclusive() if topology.is_main else nullcontext():
         ranks = Collectives(topology)
         check_same_table(ranks, card, plan.split, val_split)
+        if settings.training.weights and not settings.training.resume and topology.is_main:
+            # The other ranks get rank 0's weights.
+            load_starting_weights(settings, card, model)
         finished = train(settings, ranks, card, plan, val_split, test_split, model)
+        # Whoever ends first has the launcher end the others: rank 0 may still be writing.
+        ranks.gather(None)
         ranks.close()
     if not finished:
         # At once: horovodrun kills what is left 5 s after its SIGTERM, and an interpreter takes its time to end.
@@ -107,27 +111,28 @@ def prepare(settings: Settings, topology: Topology):
         channels=card.channels,
         tabular=training.tabular,
     )
-    # The other ranks get rank 0's weights.
-    if training.weights and topology.is_main:
-        started = load_weights(
-            model, training.weights, training.model, findings=card.findings, resolve=find_registered(workspace)
+    if training.accumulation > plan.smallest_step:
+        raise InputError(
+            f"training.accumulation is {training.accumulation}, the smallest step of a rank has {plan.smallest_step} "
+            "images: lower it, or raise training.batch_size"
         )
-        print(f"Starting weights: {started.describe()}", flush=True)
-    smallest_pass = max(1, plan.smallest_step // training.accumulation)
+    smallest_pass = plan.smallest_step // training.accumulation
     check_step(model, training.model, training.size_px, smallest_pass)
     return card, plan, val_split, test_split, model
 
 
-def find_registered(workspace: Workspace) -> Callable[[str], Path]:
-    """models:/NAME@ALIAS -> the checkpoint that the registered model was made from."""
+def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier) -> None:
+    """Puts training.weights into the model and says what stays random."""
 
     def find(address: str) -> Path:
         # Here, because mlflow takes seconds to import.
         from training.tracking import fetch_checkpoint
 
-        return fetch_checkpoint(workspace, address)
+        return fetch_checkpoint(Workspace.at(settings.workspace), address)
 
-    return find
+    training = settings.training
+    started = load_weights(model, training.weights, training.model, findings=card.findings, resolve=find)
+    print(f"Starting weights: {started.describe()}", flush=True)
 
 
 def card_of_version(shards: str, version: int) -> Card:
@@ -193,7 +198,7 @@ def train(
             record = stack.enter_context(Record(settings, card, trainer, interrupted))
         interruption = Interruption(ranks, training.checkpoint_steps)
         bar = stack.enter_context(progress_bar(plan, training.epochs, epoch, step, topology.is_main))
-        while epoch < training.epochs:
+        while epoch < training.epochs and not ranks.broadcast(record is not None and record.is_enough):
             for images in trainer.train_epoch(epoch, step):
                 step += 1
                 bar.update(images)
@@ -215,9 +220,12 @@ def train(
             if record:
                 bar.write(line)
                 record.save(epoch, step, state)
-            if ranks.broadcast(record is not None and record.is_enough):
-                break
         bar.close()
+        # What is saved is whole: SIGTERM may end the rest, and a resumed training does it again.
+        if interruption.close():
+            if record:
+                record.say_stopped(epoch, step)
+            return False
         trainer.model.load_state_dict(ranks.broadcast(record.best_weights() if record else None))
         val, test = trainer.predict(val_split), trainer.predict(test_split)
         peaks_mb = ranks.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -244,8 +252,9 @@ def read_state(settings: Settings, card: Card, plan: Plan) -> State | InputError
         if changed:
             other = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in changed)
             raise InputError(
-                f"the interrupted training was another one ({other}): give the same settings, or train from the start, "
-                "without --training.resume"
+                f"the interrupted training was another one ({other}): give the same settings (training.streams, with "
+                "training.batch_size times ranks, and training.delta_version bring back the last three), or train from "
+                "the start, without --training.resume"
             )
         return state
     except InputError as error:

@@ -8,7 +8,8 @@ from torch import nn
 from conf.errors import InputError
 from conf.settings import Training
 from tests.conftest import SIZE_PX
-from training.loop import Trainer
+from training.checkpoint import State
+from training.loop import Predictions, Trainer, random_state
 from training.models import build_model
 from training.plan import Plan
 from training.readers import open_split
@@ -82,6 +83,30 @@ def test_a_loss_that_is_no_number_stops_with_the_images(small_table):
         InputError, match=r"the loss is nan in epoch 1, step 2, images train_0\d\d.png, .*learning_rate"
     ):
         losses(make_trainer(small_table, Broken()))
+
+
+def test_a_state_of_more_ranks_gives_the_mean_of_their_statistics(small_table):
+    trainer = make_trainer(small_table)
+    losses(trainer)
+    state, other = trainer.state(), make_trainer(small_table)
+    name = next(name for name in state["buffers"][0] if name.endswith("running_mean"))
+    shifted = {**state["buffers"][0], name: state["buffers"][0][name] + 2}
+    place = {"epoch": 1, "step": 0, "run_id": "", "delta_table_id": "", "delta_version": 0}
+    story = {"all_losses": [], "epochs": [], "settings": {}, "plan": {}}
+    other.load(State(**{**state, "buffers": [state["buffers"][0], shifted]}, **place, **story))
+    torch.testing.assert_close(dict(other.model.named_buffers())[name], state["buffers"][0][name] + 1)
+
+
+def test_logits_that_are_no_numbers_are_told(small_table):
+    trainer = make_trainer(small_table)
+    nan = Predictions(np.array(["a", "b"]), np.zeros((2, 2), np.float32), np.float32([[0, np.nan], [0, 0]]))
+    with pytest.raises(InputError, match="logits of 1 of 2 validation images are no finite numbers"):
+        trainer.after_validation(nan)
+
+
+def test_random_numbers_differ_by_every_part_of_their_place():
+    places = [(), (0,), (0, 0), (5,), (5, 0), (0, 5), (5, 0, 1)]
+    assert len({random_state(*place) for place in places}) == len(places)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(small_table):

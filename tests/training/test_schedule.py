@@ -32,6 +32,12 @@ def test_warm_up_rises_to_the_full_rate(schedule):
     assert seen[4] == pytest.approx(0.1)
 
 
+def test_a_plateau_waits_for_the_end_of_the_warm_up():
+    seen = rates([1, 1, 1, 1, 1, 1], schedule="plateau", warmup_epochs=2.5, plateau_patience=0)
+    assert seen[12] == pytest.approx(0.1)
+    assert seen[-1] < 0.05
+
+
 def test_cosine_falls_to_almost_nothing():
     seen = rates([1] * 10, schedule="cosine")
     assert seen[0] == pytest.approx(0.1)
