@@ -32,7 +32,7 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/lint-imports"
-	"$(VENV)/bin/python" -m pytest -n 2 --dist loadfile
+	"$(VENV)/bin/python" -m pytest
 
 ui: setup  ## the MLflow UI on the workspace (WORKSPACE=runs/demo PORT=5000)
 	@if [ ! -f "$(WORKSPACE)/mlflow.db" ]; then \
