@@ -147,6 +147,11 @@ class Card:
         return replace(self, table="")
 
     @property
+    def title(self) -> str:
+        """What figures call the data, such as `phantoms, Delta version 3`: the source's last name, and the version."""
+        return f"{self.source.rstrip('/').rpartition('/')[2]}, Delta version {self.delta_version}"
+
+    @property
     def sha256(self) -> str:
         """Of the card as it was committed, hexadecimal; of card.json where the table is in the workspace."""
         return hashlib.sha256(self.committed.to_json().encode()).hexdigest()

@@ -66,7 +66,7 @@ def evaluate(
     calibrated probability is sigmoid((logit - log(pos_weight)) / temperature). Thresholds are given in these, and in
     the model's own probability, sigmoid(logit).
     """
-    findings, data = card.findings, f"Delta version {card.delta_version}"
+    findings, data = card.findings, card.title
     val, test = (replace(split, predictions=_shifted(split.predictions, pos_weight)) for split in (val, test))
     temperatures = fit_temperatures(val.predictions.labels, val.predictions.logits)
     thresholds = {

@@ -56,7 +56,7 @@ class Record:
         self.run.log_epoch(len(self.epochs), metrics)
         if self.best is metrics:
             self._checkpoint().save(self.workspace.checkpoints / BEST)
-            title = f"Validation split, Delta version {self.card.delta_version}, epoch {len(self.epochs)}"
+            title = f"Validation split, {self.card.title}, epoch {len(self.epochs)}"
             roc = self.workspace.figures / "val_roc.png"
             draw_roc(roc, predictions.labels, predictions.logits, self.card.findings, title)
         return (
@@ -116,7 +116,7 @@ class Record:
             self.run.log_figure(self.workspace.figures / f"{name}.png")
         of_test = report["splits"]["test"]["auroc"]["mean"]
         history = self.workspace.figures / "training.png"
-        draw_history(history, self.losses, self.epochs, f"Delta version {self.card.delta_version}")
+        draw_history(history, self.losses, self.epochs, self.card.title)
         self.run.log_figure(history)
         best = self.workspace.checkpoints / BEST
         self.run.log_checkpoint(best)
