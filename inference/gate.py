@@ -5,7 +5,7 @@ from math import isnan, nan
 
 import numpy as np
 
-from training.metrics import mean_auroc
+from training.metrics import mean_over_findings
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def decide(
     if not drops:
         return Decision(False, ["nothing measured: no finding has an AUROC in the test split"], nan, {}, undefined)
 
-    mean_drop = mean_auroc(fp32[compared]) - mean_auroc(int8[compared])
+    mean_drop = mean_over_findings(fp32[compared]) - mean_over_findings(int8[compared])
     reasons = [f"{finding}: INT8 gives no AUROC, its scores are not finite" for finding in lost]
     # `not <=` instead of `>`: a bound that is NaN refuses.
     if not mean_drop <= max_mean_drop:

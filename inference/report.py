@@ -14,7 +14,7 @@ from rich.table import Table
 from conf.workspace import atomic_path
 from inference.evaluate import Speed
 from inference.gate import Decision
-from training.metrics import mean_auroc
+from training.metrics import mean_over_findings
 
 # Order and titles of the variants wherever they are shown.
 TITLES = {"baseline": "thumbnail LR", "torch": "torch", "fp32": "FP32", "int8": "INT8"}
@@ -33,7 +33,7 @@ def describe(
     """
     test_auroc = {
         name: {
-            "mean": _or_none(mean_auroc(values)),
+            "mean": _or_none(mean_over_findings(values)),
             "per_finding": {finding: _or_none(value) for finding, value in zip(findings, values, strict=True)},
         }
         for name, values in aurocs.items()

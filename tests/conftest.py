@@ -34,6 +34,14 @@ class InlineWorkers:
         return [function(item) for item in items]
 
 
+def files_of(workspace, version: int) -> set[str]:
+    """The shards of a version of the table."""
+    from etl.schema import SPLITS
+    from etl.table import snapshot_files
+
+    return {file for split in SPLITS for file in snapshot_files(workspace.shards, version, split)}
+
+
 @pytest.fixture(scope="session")
 def nih_sample() -> Path:
     """Real ChestX-ray14 files; the test is skipped where the variable does not name them."""

@@ -67,7 +67,8 @@ def evaluate(
     the model's own probability, sigmoid(logit).
     """
     findings, data = card.findings, card.title
-    val, test = (replace(split, predictions=_shifted(split.predictions, pos_weight)) for split in (val, test))
+    moved_by = np.log(pos_weight, dtype=np.float64)
+    val, test = (replace(split, predictions=_shifted(split.predictions, -moved_by)) for split in (val, test))
     temperatures = fit_temperatures(val.predictions.labels, val.predictions.logits)
     thresholds = {
         "youden": youden_thresholds(val.predictions.labels, val.predictions.logits),
@@ -80,11 +81,11 @@ def evaluate(
         "data": data,
         "delta_table_id": card.delta_table_id,
         "delta_version": card.delta_version,
-        "logit_shifts": _named(findings, -np.log(pos_weight, dtype=np.float64)),
+        "logit_shifts": _named(findings, -moved_by),
         "temperatures": _named(findings, temperatures),
         "thresholds": {
             name: {
-                "probability": _named(findings, expit(shifted + np.log(pos_weight, dtype=np.float64))),
+                "probability": _named(findings, expit(shifted + moved_by)),
                 "calibrated_probability": _named(findings, scaled_probabilities(shifted[None], temperatures)[0]),
             }
             for name, shifted in thresholds.items()
@@ -122,8 +123,8 @@ def evaluate(
     return report
 
 
-def _shifted(predictions: Predictions, pos_weight: np.ndarray) -> Predictions:
-    return replace(predictions, logits=predictions.logits - np.log(pos_weight, dtype=np.float64))
+def _shifted(predictions: Predictions, by: np.ndarray) -> Predictions:
+    return replace(predictions, logits=predictions.logits + by)
 
 
 def _described(findings: list[str], intervals: Intervals) -> dict[str, dict[str, float | None]]:

@@ -3,7 +3,7 @@
 import signal
 import time
 
-from training.topology import Collectives
+from training.collectives import Collectives
 
 EXIT_SIGTERM = 128 + signal.SIGTERM
 # Schedulers send SIGTERM some 30 s before SIGKILL.

@@ -15,12 +15,12 @@ from conf.errors import InputError
 from conf.settings import Training
 from training.augment import augment, draw_changes
 from training.checkpoint import State
+from training.collectives import Collectives
 from training.loss import masked_bce
 from training.plan import Plan, Split
 from training.prefetch import prefetch
 from training.readers import Batch, join, read_batches, read_steps
 from training.schedule import Schedule, build_optimizer, peak_learning_rate
-from training.topology import Collectives
 
 # Images per step of a validation, where nothing is kept for gradients.
 EVALUATION_BATCH_SIZE = 64

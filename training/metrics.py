@@ -40,9 +40,6 @@ def mean_over_findings(values: np.ndarray) -> float:
     return float(defined.mean()) if len(defined) else float("nan")
 
 
-mean_auroc = mean_over_findings
-
-
 def roc_points(labels: np.ndarray, scores: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
     """False and true positive rates of one finding, from (0, 0) to (1, 1), without points inside straight lines.
 

@@ -19,7 +19,7 @@ from training.checkpoint import BEST, LAST, Checkpoint, State
 from training.evaluation import FIGURES, evaluate, measure
 from training.figures import draw_history, draw_roc
 from training.loop import EVALUATION_BATCH_SIZE, EpochResult, Predictions, Trainer
-from training.metrics import auroc_per_finding, mean_auroc
+from training.metrics import auroc_per_finding, mean_over_findings
 from training.plan import Split
 from training.readers import read_batches
 from training.tracking import TrackedRun
@@ -165,7 +165,7 @@ class Record:
         return {
             "train_loss": float(np.mean(result.losses)),
             "val_loss": self.trainer.val_loss,
-            "val_auroc_mean": mean_auroc(aurocs),
+            "val_auroc_mean": mean_over_findings(aurocs),
             "images_per_s": result.images_per_s,
             "waiting_fraction": result.waiting_fraction,
             **{f"val_auroc_{name}": float(auroc) for name, auroc in zip(self.card.findings, aurocs, strict=True)},

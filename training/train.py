@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,18 +28,17 @@ from conf.settings import Settings, load_settings
 from conf.workspace import Workspace
 from etl.schema import SPLITS, Card, image_column
 from etl.table import read_card
-from training.checkpoint import LAST, State
+from training.collectives import Collectives, is_lost_rank
 from training.interruption import EXIT_SIGTERM, Interruption
 from training.loop import Trainer
 from training.loss import positive_weights
 from training.models import XrayClassifier, build_model, check_step
 from training.plan import Plan, Split
 from training.readers import open_split
-from training.topology import Collectives, Topology, is_lost_rank, launched_rank
+from training.resume import load_state
+from training.topology import Topology, launched_rank
 from training.weights import load_weights
 
-# Settings that a resumed training may change; images per step and streams stand in for the last three.
-FREE = ("resume", "checkpoint_steps", "device", "threads", "batch_size", "streams", "delta_version")
 # A launcher under load takes seconds to notice that rank 0 has ended.
 RANK_0_SPEAKS_FIRST_S = 10
 
@@ -232,33 +231,6 @@ def train(
         if record:
             record.finish(peaks_mb, val_split, val, test)
     return True
-
-
-def load_state(settings: Settings, ranks: Collectives, card: Card, plan: Plan) -> State:
-    """The interrupted training's state, from rank 0's disk. Raises InputError where this training is another one."""
-    state = ranks.broadcast(read_state(settings, card, plan) if ranks.topology.is_main else None)
-    if isinstance(state, InputError):
-        raise state
-    return state
-
-
-def read_state(settings: Settings, card: Card, plan: Plan) -> State | InputError:
-    """The state, or what is wrong with it: for all ranks to hear."""
-    try:
-        state = State.load(Workspace.at(settings.workspace).checkpoints / LAST)
-        was = {**state.settings, **state.plan, "table": (state.delta_table_id, state.delta_version)}
-        now = {**asdict(settings.training), **plan.describe(), "table": (card.delta_table_id, card.delta_version)}
-        changed = [key for key in now if key not in FREE and was.get(key) != now[key]]
-        if changed:
-            other = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in changed)
-            raise InputError(
-                f"the interrupted training was another one ({other}): give the same settings (training.streams, with "
-                "training.batch_size times ranks, and training.delta_version bring back the last three), or train from "
-                "the start, without --training.resume"
-            )
-        return state
-    except InputError as error:
-        return error
 
 
 def progress_bar(plan: Plan, epochs: int, epoch: int, step: int, shown: bool) -> tqdm:

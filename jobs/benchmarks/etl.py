@@ -57,10 +57,16 @@ def main() -> None:
 
 def repeated(folder: Path, num_images: int) -> list[str]:
     """Paths of the folder's PNGs, again and again. Raises InputError where it has none."""
-    paths = sorted(str(path) for path in folder.glob("*.png"))
+    paths = find_pngs(folder)
+    return [str(paths[index % len(paths)]) for index in range(num_images)]
+
+
+def find_pngs(folder: Path) -> list[Path]:
+    """Absolute paths of the folder's PNGs, sorted. Raises InputError where it has none."""
+    paths = sorted(folder.absolute().glob("*.png"))
     if not paths:
         raise InputError(f"no PNG in {folder}: give a folder with --images")
-    return [paths[index % len(paths)] for index in range(num_images)]
+    return paths
 
 
 def measure_spark(paths: list[str], tasks: int, folder: str) -> dict:

@@ -24,6 +24,7 @@ import psutil
 from conf.errors import InputError, run_command
 from conf.workspace import Workspace
 from etl.table import read_card, read_committed
+from jobs.benchmarks.etl import find_pngs
 
 NUM_IMAGES, NUM_CHANGED = 800, 200
 SCENARIO = """
@@ -66,9 +67,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="how many (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the changes (default 0)")
     arguments = parser.parse_args()
-    films = sorted(arguments.images.absolute().glob("*.png"))
-    if not films:
-        raise InputError(f"no PNG in {arguments.images}: give a folder with --images")
+    films = find_pngs(arguments.images)
     dice = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
         source = Source(Path(folder, "source"), films, dice)

@@ -5,15 +5,10 @@ from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.maintain import maintain
-from etl.schema import SPLITS
-from etl.table import read_card, read_committed, snapshot_files
-from tests.conftest import InlineWorkers
+from etl.table import read_card, read_committed
+from tests.conftest import InlineWorkers, files_of
 from tests.etl.test_publish import rows_of, run
 from tests.etl.test_update import add, film
-
-
-def files_of(workspace: Workspace, version: int) -> set[str]:
-    return {file for split in SPLITS for file in snapshot_files(workspace.shards, version, split)}
 
 
 def on_disk(workspace: Workspace) -> set[str]:

@@ -15,9 +15,9 @@ from conf.settings import Etl, Quality
 from conf.workspace import Workspace
 from etl.publish import Outcome, publish
 from etl.sources import read_manifest
-from etl.table import read_card, snapshot_files, vacuum
+from etl.table import read_card, vacuum
 from etl.update import _same_labels
-from tests.conftest import InlineWorkers, NihFolder, png
+from tests.conftest import InlineWorkers, NihFolder, files_of, png
 from tests.etl.test_publish import ANY, SMALL, rows_of, run
 
 
@@ -37,10 +37,6 @@ def add(folder: NihFolder, patient: int, follow_up: int, content: bytes, finding
     (folder.train_val if patient % 4 else folder.test).append(name)
     folder.write_lists()
     return name
-
-
-def files_of(workspace: Workspace, version: int) -> set[str]:
-    return {file for split in ("train", "val", "test") for file in snapshot_files(workspace.shards, version, split)}
 
 
 class NoWorkers:

@@ -9,15 +9,12 @@ import pytest
 
 from conf.workspace import Workspace
 from etl.schema import SPLITS
-from etl.table import read_card, snapshot_files
+from etl.table import read_card
+from tests.conftest import files_of
 from tests.etl.test_publish import run
 from training.tracking import use_store
 
 PROJECT = Path(__file__).parents[2]
-
-
-def files_of(workspace: Workspace, version: int) -> set[str]:
-    return {file for split in SPLITS for file in snapshot_files(workspace.shards, version, split)}
 
 
 def maintain(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from conf.settings import Training
 from training.checkpoint import State
+from training.collectives import Collectives
 from training.loop import Trainer
 from training.plan import Plan, Split
-from training.topology import Collectives, Topology
+from training.topology import Topology
 
 SIZE_PX = 8
 ROW_GROUPS = [12, 3, 9, 2, 7, 9, 4, 10]
@@ -80,9 +81,15 @@ def copy_of(trainer_state: dict) -> State:
     file = io.BytesIO()
     torch.save(trainer_state, file)
     file.seek(0)
+    return make_state(**torch.load(file, weights_only=True))
+
+
+def make_state(**parts) -> State:
+    """A State with these parts, and all others empty."""
     place = {"epoch": 0, "step": 0, "run_id": "", "delta_table_id": "", "delta_version": 0}
-    story = {"all_losses": [], "epochs": [], "settings": {}, "plan": {}}
-    return State(**place, **story, **torch.load(file, weights_only=True))
+    story = {"losses": [], "all_losses": [], "epochs": [], "settings": {}, "plan": {}}
+    trained = {"weights": {}, "buffers": [], "optimizer": {}, "schedule": {}, "scaler": {}}
+    return State(**{**place, **story, **trained, **parts})
 
 
 def run(table: Path, ranks: Collectives) -> dict[str, dict]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.training.ranks import ROW_GROUPS, STOPS, run, write_table
-from training.topology import Collectives, Topology
+from training.collectives import Collectives
+from training.topology import Topology
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

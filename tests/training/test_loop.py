@@ -8,12 +8,13 @@ from torch import nn
 from conf.errors import InputError
 from conf.settings import Training
 from tests.conftest import SIZE_PX
-from training.checkpoint import State
+from tests.training.ranks import make_state
+from training.collectives import Collectives
 from training.loop import Predictions, Trainer, random_state
 from training.models import build_model
 from training.plan import Plan
 from training.readers import open_split
-from training.topology import Collectives, Topology
+from training.topology import Topology
 
 
 def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, **changes) -> Trainer:
@@ -91,9 +92,7 @@ def test_a_state_of_more_ranks_gives_the_mean_of_their_statistics(small_table):
     state, other = trainer.state(), make_trainer(small_table)
     name = next(name for name in state["buffers"][0] if name.endswith("running_mean"))
     shifted = {**state["buffers"][0], name: state["buffers"][0][name] + 2}
-    place = {"epoch": 1, "step": 0, "run_id": "", "delta_table_id": "", "delta_version": 0}
-    story = {"all_losses": [], "epochs": [], "settings": {}, "plan": {}}
-    other.load(State(**{**state, "buffers": [state["buffers"][0], shifted]}, **place, **story))
+    other.load(make_state(**{**state, "buffers": [state["buffers"][0], shifted]}))
     torch.testing.assert_close(dict(other.model.named_buffers())[name], state["buffers"][0][name] + 1)
 
 

@@ -8,7 +8,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from training.metrics import (
     auroc_per_finding,
     average_precision_per_finding,
-    mean_auroc,
     mean_over_findings,
     precision_recall_points,
     roc_points,
@@ -78,7 +77,7 @@ def test_a_finding_without_positives_or_negatives_is_undefined_and_left_out_of_t
     scores = np.array([[0.1, 0.3, 0.1], [0.9, 0.1, 0.2], [0.2, 0.5, 0.3]])
     values = measure(labels, scores)
     np.testing.assert_array_equal(values, [1, np.nan, np.nan])
-    assert mean_auroc(values) == 1
+    assert mean_over_findings(values) == 1
     assert np.isnan(mean_over_findings(values[1:]))
 
 

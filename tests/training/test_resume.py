@@ -17,23 +17,21 @@ from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX, write_small_table
-from tests.training.test_train import LAUNCHERS, PROJECT
+from tests.training.ranks import make_state
+from tests.training.test_train import PROJECT, command_of
 from training.checkpoint import BEST, LAST, Checkpoint, State
 from training.interruption import EXIT_SIGTERM
 from training.plan import Plan, Split
+from training.resume import read_state
 from training.tracking import use_store
-from training.train import read_state
 
 EPOCHS = 6
 SETTINGS = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": EPOCHS, "batch_size": 8, "checkpoint_steps": 1}
 
 
 def start(workspace: Workspace, launcher: str, **changes) -> subprocess.Popen:
-    settings = {**SETTINGS, **changes}
-    arguments = [word for key, value in settings.items() for word in (f"--training.{key}", str(value))]
-    command = [*LAUNCHERS[launcher], "training/train.py", "--workspace", workspace.root, *arguments]
     return subprocess.Popen(
-        [str(word) for word in command],
+        command_of(workspace, launcher, {**SETTINGS, **changes}),
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -142,10 +140,8 @@ def test_only_the_same_training_goes_on(tmp_path):
     workspace, card, _ = write_small_table(tmp_path, rows_per_row_group=5)
     plan = Plan(Split("train", [], [8, 8], SIZE_PX), 8, 2, 2)
     assert "no interrupted training at" in str(read(workspace, card, plan))
-    parts = {"losses": [], "weights": {}, "buffers": [], "optimizer": {}, "schedule": {}, "scaler": {}}
-    story = {"all_losses": [], "epochs": [], "run_id": "", "plan": plan.describe()}
     table = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
-    state = State(epoch=1, step=2, settings=asdict(Training(**SETTINGS)), **parts, **story, **table)
+    state = make_state(epoch=1, step=2, settings=asdict(Training(**SETTINGS)), plan=plan.describe(), **table)
     state.save(workspace.checkpoints / LAST)
     assert read(workspace, card, plan, resume=True, threads=1).step == 2
     # The same images per step, shared out among fewer ranks.

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from conf.errors import InputError
-from training.topology import Collectives, Topology, is_lost_rank, launched_rank
+from training.collectives import Collectives, is_lost_rank
+from training.topology import Topology, launched_rank
 
 HOROVOD = {"HOROVOD_RANK": "5", "HOROVOD_SIZE": "8", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "4"}
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}

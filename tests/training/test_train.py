@@ -32,11 +32,15 @@ LAUNCHERS = {
 }
 
 
+def command_of(workspace: Workspace, launcher: str, settings: dict) -> list[str]:
+    arguments = [word for key, value in settings.items() for word in (f"--training.{key}", value)]
+    return [str(w) for w in (*LAUNCHERS[launcher], "training/train.py", "--workspace", workspace.root, *arguments)]
+
+
 def train(workspace: Workspace, launcher: str = "none", **changes) -> subprocess.CompletedProcess:
     settings = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": 2, "batch_size": 8, **changes}
-    arguments = [word for key, value in settings.items() for word in (f"--training.{key}", str(value))]
-    command = [*LAUNCHERS[launcher], "training/train.py", "--workspace", workspace.root, *arguments]
-    return subprocess.run([str(word) for word in command], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    command = command_of(workspace, launcher, settings)
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture

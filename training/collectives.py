@@ -1,0 +1,134 @@
+"""What ranks do together: the one owner of horovod and torch.distributed."""
+
+import os
+import re
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from conf.errors import InputError
+from training.topology import Topology
+
+
+class Collectives:
+    """What ranks do together; with one process each call gives back its own input."""
+
+    def __init__(self, topology: Topology):
+        """Joins the other ranks. Blocks until all have joined."""
+        self.topology = topology
+        self._hvd = None
+        if topology.device == "cuda":
+            torch.cuda.set_device(topology.local_rank)
+        if topology.device == "hpu":
+            import habana_frameworks.torch.distributed.hccl  # noqa: F401, registers the hpu device and hccl
+
+        if topology.backend == "horovod":
+            import horovod.torch as hvd
+
+            if topology.device == "cpu":
+                # Horovod asks its peers every millisecond whether gradients are ready, on the cores that compute them.
+                os.environ.setdefault("HOROVOD_CYCLE_TIME", "20")
+            hvd.init()
+            self._hvd = hvd
+        elif topology.backend != "none":
+            if topology.launcher == "horovodrun":
+                os.environ.setdefault("MASTER_ADDR", os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "127.0.0.1"))
+                os.environ.setdefault("MASTER_PORT", "29500")
+            torch.distributed.init_process_group(topology.backend, rank=topology.rank, world_size=topology.world_size)
+
+    def distribute(
+        self, model: nn.Module, optimizer: Optimizer, backward_passes: int = 1
+    ) -> tuple[nn.Module, Optimizer]:
+        """Starts all ranks from rank 0's weights and averages gradients over the ranks from now on.
+
+        Returns what the loop is to call: the model (wrapped by DistributedDataParallel under torchrun) and the
+        optimizer (wrapped by Horovod under horovodrun). The optimizer must be fresh: its state is not sent.
+        backward_passes: most of them in a step; their gradients are summed.
+        """
+        if self._hvd:
+            self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+            names = model.named_parameters()
+            return model, self._hvd.DistributedOptimizer(
+                optimizer, named_parameters=names, backward_passes_per_step=backward_passes
+            )
+        if self.topology.backend != "none":
+            # The loop averages the buffers before each validation; sending them every step would only cost time.
+            wrapped = nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
+            return wrapped, optimizer
+        return model, optimizer
+
+    def share_batchnorm(self, model: nn.Module) -> nn.Module:
+        """The model with BatchNorm's statistics of a step over the images of all ranks.
+
+        Raises InputError where the collectives cannot do that.
+        """
+        if self.topology.backend not in ("nccl", "hccl"):
+            raise InputError(
+                "training.sync_batchnorm needs accelerators and torchrun, these ranks speak by "
+                f"{self.topology.backend}: leave it out"
+            )
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+    def silent(self, model: nn.Module) -> AbstractContextManager:
+        """For a backward pass after which another one of the same step follows: nothing is sent."""
+        # Horovod counts the passes instead.
+        return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
+
+    def finish_gradients(self, optimizer: Optimizer) -> None:
+        """Waits until the gradients are the averages over the ranks."""
+        if self._hvd:
+            optimizer.synchronize()
+
+    def step(self, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
+        """Changes the weights by gradients that are finished."""
+        with optimizer.skip_synchronize() if self._hvd else nullcontext():
+            scaler.step(optimizer)
+
+    def broadcast(self, value: object) -> object:
+        """Rank 0's value on every rank. Pickled, as in gather."""
+        if self._hvd:
+            # Named, or Horovod would name it by its type, which is another one on the other ranks, and wait for ever.
+            return self._hvd.broadcast_object(value, root_rank=0, name="broadcast")
+        if self.topology.backend != "none":
+            values = [value]
+            torch.distributed.broadcast_object_list(values, src=0)
+            return values[0]
+        return value
+
+    def gather(self, value: object) -> list:
+        """The ranks' values in the order of the ranks, on every rank. Values are pickled by trusted peers."""
+        if self._hvd:
+            return self._hvd.allgather_object(value, name="gather")
+        if self.topology.backend != "none":
+            values = [None] * self.topology.world_size
+            torch.distributed.all_gather_object(values, value)
+            return values
+        return [value]
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Replaces floating-point buffers (BatchNorm's running statistics) by their mean over the ranks."""
+        for name, buffer in model.named_buffers():
+            if not buffer.is_floating_point():
+                continue
+            if self._hvd:
+                buffer.copy_(self._hvd.allreduce(buffer, name=f"buffer.{name}"))
+            elif self.topology.backend != "none":
+                torch.distributed.all_reduce(buffer)
+                buffer.div_(self.topology.world_size)
+
+    def close(self) -> None:
+        """Leaves the group; call once, when all work is done."""
+        if self._hvd:
+            self._hvd.shutdown()
+        elif self.topology.backend != "none":
+            torch.distributed.destroy_process_group()
+
+
+def is_lost_rank(error: RuntimeError) -> bool:
+    """Whether a collective raised it because another rank has ended."""
+    if type(error).__name__ == "HorovodInternalError" or isinstance(error, torch.distributed.DistError):
+        return True
+    # gloo's have no type of their own.
+    return "gloo" in str(error) and re.search("[Cc]onnection|Read error|[Tt]imed out", str(error)) is not None
