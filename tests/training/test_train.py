@@ -56,6 +56,23 @@ def test_ranks_other_than_0_import_nothing_that_only_rank_0_needs():
     assert finished.stdout.strip() == "set()"
 
 
+def test_a_step_takes_the_memory_that_the_one_before_has_freed():
+    count = """
+import resource
+import numpy as np
+from training.train import keep_freed_memory
+keep_freed_memory()
+for _ in range(11):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(4_000_000) for _ in range(3)]
+    del arrays
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    finished = subprocess.run([sys.executable, "-c", count], cwd=PROJECT, capture_output=True, text=True, check=True)
+    # 96 MB are 23,438 pages.
+    assert int(finished.stdout) < 1000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "ranks"), [("none", 1), ("horovodrun", 2), ("torchrun", 2)])
 def test_it_trains_under_each_launcher(workspace, launcher, ranks):
