@@ -15,12 +15,14 @@ import jsonargparse
 from conf.errors import InputError
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
+LAYOUTS = ("nih", "classes")
 FORMATS = ("nih", "chexpert", "csv", "dicom", "classes")
 UNCERTAIN = ("unknown", "zero", "one")
 SPLIT_RULES = ("source", "lists", "hashed")
 VIEWS = ("PA", "AP", "LATERAL")
 SQUARES = ("pad", "stretch")
 INTENSITIES = ("none", "percentile", "clahe")
+ENSEMBLES = ("mean", "weights")
 # Settings that say what one run shall do.
 ONCE = ("--etl.rebuild", "--training.resume", "--jobs.retention_hours", "--jobs.keep_versions")
 TRAINING_CHOICES = {
@@ -28,7 +30,8 @@ TRAINING_CHOICES = {
     "precision": ("fp32", "bf16", "fp16"),
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("one_cycle", "cosine", "plateau", "constant"),
-    "choose_by": ("auroc", "loss"),
+    "loss": ("binary", "cross_entropy"),
+    "choose_by": ("auroc", "loss", "top_1"),
 }
 
 
@@ -47,8 +50,11 @@ class Phantoms:
     """side of the square PNGs, pixels"""
     seed: int = 0
     """the same seed gives the same files"""
+    layout: str = "nih"
+    """`nih`, or `classes`: a folder per class for etl.format classes, of the films with one finding or none"""
 
     def __post_init__(self):
+        _require(self.layout in LAYOUTS, "phantoms.layout", self.layout, f"one of {', '.join(LAYOUTS)}")
         _require(
             self.num_images >= 100, "phantoms.num_images", self.num_images, "at least 100, so that each split gets some"
         )
@@ -206,10 +212,18 @@ class Training:
     registered model as models:/NAME@ALIAS; empty: random"""
     tabular: bool = False
     """whether age, sex and view join the image before the last layer"""
+    loss: str = "binary"
+    """`binary`: each finding by itself, unknown labels left out, or `cross_entropy`: each image is of one class"""
+    label_smoothing: float = 0.0
+    """share of cross-entropy's target that is spread over all classes, 0..1"""
     size_px: int = 256
     """which stored resolution is read: the side of the network's input, pixels"""
+    head_epochs: int = 0
+    """passes of a stage of its own before the others, in which only the last layer learns; its best epoch goes on"""
+    head_learning_rate: float = 1e-3
+    """of that stage"""
     epochs: int = 10
-    """passes over the training split"""
+    """passes over the training split, in which all weights learn"""
     batch_size: int = 16
     """images per rank and step"""
     streams: int = 0
@@ -237,7 +251,7 @@ class Training:
     patience: int = 0
     """epochs without a better validation after which training stops; 0: never"""
     choose_by: str = "auroc"
-    """which validation is the best: `auroc`, the mean over the findings, or `loss`"""
+    """which validation is the best: `auroc`, the mean over the findings, `loss`, or, of classes, `top_1` accuracy"""
     weight_decay: float = 1e-4
     """of the optimizer, per step and unit of learning rate"""
     clip_norm: float = 0.0
@@ -266,10 +280,12 @@ class Training:
     def __post_init__(self):
         _require(self.epochs >= 1, "training.epochs", self.epochs, "at least 1")
         _require(self.batch_size >= 1, "training.batch_size", self.batch_size, "at least 1 image")
-        _require(0 < self.learning_rate < math.inf, "training.learning_rate", self.learning_rate, "a positive number")
+        for key in ("learning_rate", "head_learning_rate"):
+            _require(0 < getattr(self, key) < math.inf, f"training.{key}", getattr(self, key), "a positive number")
+        _require(0 <= self.label_smoothing < 1, "training.label_smoothing", self.label_smoothing, "0 or more, below 1")
         _require(0 <= self.weight_decay < math.inf, "training.weight_decay", self.weight_decay, "0 or more")
         _require(1 <= self.pos_weight_max < math.inf, "training.pos_weight_max", self.pos_weight_max, "1 or more")
-        for key in ("streams", "reference_batch", "plateau_patience", "patience", "checkpoint_steps"):
+        for key in ("streams", "reference_batch", "plateau_patience", "patience", "checkpoint_steps", "head_epochs"):
             _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
         _require(self.accumulation >= 1, "training.accumulation", self.accumulation, "at least 1")
         for key in ("warmup_epochs", "clip_norm"):
@@ -286,10 +302,28 @@ class Training:
             _require(
                 getattr(self, key) in allowed, f"training.{key}", getattr(self, key), f"one of {', '.join(allowed)}"
             )
+        if self.loss != "cross_entropy":
+            wrong = self.choose_by == "top_1"
+            _require(not wrong, "training.choose_by", self.choose_by, "top_1 with training.loss cross_entropy only")
+            smoothing = self.label_smoothing
+            _require(not smoothing, "training.label_smoothing", smoothing, "0 without training.loss cross_entropy")
         _require(self.seed >= 0, "training.seed", self.seed, "at least 0")
         _require(self.delta_version >= -1, "training.delta_version", self.delta_version, "a version, or -1")
         _require(self.threads >= 0, "training.threads", self.threads, "at least 0")
         _require(self.experiment.strip() != "", "training.experiment", self.experiment, "a name")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Finished trainings to one evaluation: training/ensemble.py."""
+
+    members: list[str] = field(default_factory=list)
+    """workspaces of two or more trainings on the same version of the same table"""
+    method: str = "mean"
+    """of their calibrated probabilities: `mean`, or `weights`, per finding, fitted on the validation split"""
+
+    def __post_init__(self):
+        _require(self.method in ENSEMBLES, "ensemble.method", self.method, f"one of {', '.join(ENSEMBLES)}")
 
 
 @dataclass(frozen=True)
@@ -345,6 +379,7 @@ class Settings:
     phantoms: Phantoms = field(default_factory=Phantoms)
     etl: Etl = field(default_factory=Etl)
     training: Training = field(default_factory=Training)
+    ensemble: Ensemble = field(default_factory=Ensemble)
     inference: Inference = field(default_factory=Inference)
     jobs: Jobs = field(default_factory=Jobs)
 

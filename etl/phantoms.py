@@ -1,10 +1,12 @@
-"""A folder of generated radiographs in the layout of NIH ChestX-ray14, complete or not there at all.
+"""A folder of generated radiographs in the layout of NIH ChestX-ray14 or by class, complete or not there at all.
 
 images/NNNNNNNN_FFF.png     square 8-bit grey films
 Data_Entry_2017_v2020.csv   labels, follow-up, patient, age, sex, view
 BBox_List_2017.csv          boxes of the findings on the test list's films, as NIH has them
 train_val_list.txt, test_list.txt
 phantoms.json               the settings that made it; its presence means complete
+
+With phantoms.layout classes: train|val|test/CLASS/NNNNNNNN_FFF.png, films with one finding or none, split by patient.
 """
 
 import csv
@@ -12,6 +14,7 @@ import json
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -31,6 +34,8 @@ from etl.schema import NO_FINDING
 GENERATOR_VERSION = 6
 """raised with every change of the pictures, so that older folders are made anew"""
 MADE_BY = "phantoms.json"
+VAL_PATIENTS = 8
+"""one of so many of the training's patients validates, where the folders say who does"""
 LABEL_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
@@ -78,16 +83,32 @@ def _made_by(folder: Path) -> dict | None:
 
 def write_films(folder: Path, settings: Phantoms) -> None:
     """Writes all files but phantoms.json into an existing folder, on all cores."""
-    (folder / "images").mkdir()
     cohort = draw_cohort(settings.seed, settings.num_images)
-    write = partial(write_film, folder / "images", settings.seed, settings.size_px)
+    if settings.layout == "classes":
+        cohort = [study for study in cohort if len(study.findings) <= 1]
+    place = place_by_class if settings.layout == "classes" else place_in_images
+    for parent in {place(study).parent for study in cohort}:
+        (folder / parent).mkdir(parents=True)
+    write = partial(write_film, folder, place, settings.seed, settings.size_px)
     # spawn: a fork of a process with a running JVM gateway or OpenMP threads can hang.
     context = multiprocessing.get_context("spawn")
     num_workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(num_workers, mp_context=context, initializer=start_worker) as pool:
         films = pool.map(write, cohort, chunksize=8)
         boxes = list(tqdm(films, desc="phantoms", total=len(cohort), unit="image"))
-    write_tables(folder, cohort, boxes, settings.size_px)
+    if settings.layout == "nih":
+        write_tables(folder, cohort, boxes, settings.size_px)
+
+
+def place_in_images(study: Study) -> Path:
+    """Of its film below the folder, as NIH has it."""
+    return Path("images", study.image_id)
+
+
+def place_by_class(study: Study) -> Path:
+    """Of its film below the folder: split, class, name. Patients are numbered at random."""
+    split = "test" if study.test else "train" if study.patient % VAL_PATIENTS else "val"
+    return Path(split, study.findings[0] if study.findings else NO_FINDING, study.image_id)
 
 
 def start_worker() -> None:
@@ -101,13 +122,13 @@ def start_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def write_film(images: Path, seed: int, size_px: int, study: Study) -> list[Box]:
+def write_film(folder: Path, place: Callable[[Study], Path], seed: int, size_px: int, study: Study) -> list[Box]:
     """Renders and writes one study's PNG; returns its boxes."""
     film, boxes = render((seed, study.patient, study.follow_up), study.female, study.ap, study.findings, size_px)
     # Grain does not compress by matching strings: Huffman codes alone are smaller and twice as fast. Giving a level as
     # well would make OpenCV try every filter on every row.
     _, encoded = cv2.imencode(".png", film, (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY))
-    (images / study.image_id).write_bytes(encoded)
+    (folder / place(study)).write_bytes(encoded)
     return boxes
 
 

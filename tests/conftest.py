@@ -142,6 +142,7 @@ def make_checkpoint():
         pixel_std=70.0,
         channels=1,
         tabular=False,
+        exclusive=False,
         epoch=1,
         val_auroc=0.5,
         delta_table_id="table",

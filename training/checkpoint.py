@@ -30,6 +30,8 @@ class Checkpoint:
     """of the images: 1 grey, 3 RGB"""
     tabular: bool
     """whether the model takes age, sex and view too"""
+    exclusive: bool
+    """whether each image is of exactly one of the findings, which are classes"""
     epoch: int
     val_auroc: float
     """mean over the findings with a defined AUROC"""
@@ -60,6 +62,7 @@ class Checkpoint:
             size_px=self.size_px,
             channels=self.channels,
             tabular=self.tabular,
+            exclusive=self.exclusive,
         )
         try:
             model.load_state_dict(self.weights)
@@ -72,8 +75,12 @@ class Checkpoint:
 class State:
     """A training between two steps."""
 
-    epoch: int
+    stage: int
     """from 0, the one that the next step is of"""
+    stage_epoch: int
+    """epochs of this stage that are done"""
+    epoch: int
+    """from 0, over all stages, the one that the next step is of"""
     step: int
     """of this epoch, from 0, the next one"""
     losses: list[float]
@@ -89,6 +96,8 @@ class State:
     epochs: list[dict[str, float]]
     """metrics of the finished epochs"""
     run_id: str
+    stage_run_id: str
+    """empty where the training has one stage"""
     delta_table_id: str
     delta_version: int
     settings: dict

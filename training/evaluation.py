@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from conf.workspace import Workspace, write_json
+from conf.workspace import Workspace, atomic_path, write_json
 from etl.schema import Card
+from etl.table import read_labels, snapshot_files
 from training.calibration import (
     bin_reliability,
     fit_temperatures,
@@ -21,13 +22,15 @@ from training.calibration import (
     youden_thresholds,
 )
 from training.figures import draw_curves, draw_reliability, draw_subgroups
-from training.intervals import Areas, Intervals, bootstrap_areas
+from training.intervals import Areas, Intervals, bootstrap_areas, bootstrap_means
 from training.loop import Predictions
+from training.metrics import top_k_hits
 from training.subgroups import subgroup_gaps, subgroup_table
 
 FIGURES = ("val_curves", "test_curves", "val_reliability", "test_reliability", "test_subgroups")
 NUM_RESAMPLES = 1000
 NUM_BINS = 10
+TOP = (1, 5)
 SENSITIVITY = 0.9
 """of the second operating point"""
 MIN_POSITIVES = 10
@@ -57,11 +60,46 @@ def measure(predictions: Predictions, rows: pd.DataFrame, seed: int) -> Measured
     return Measured(predictions, images, areas)
 
 
+def evaluate_predictions(
+    workspace: Workspace,
+    card: Card,
+    val: Predictions,
+    test: Predictions,
+    pos_weight: np.ndarray,
+    seed: int,
+    sections: dict | None = None,
+    exclusive: bool = False,
+) -> dict:
+    """Measures both splits and writes predictions.parquet, evaluation.json and its figures; returns the report.
+
+    card: of the version of the table that has the images, whose patients, ages, sexes and views are read from it.
+    pos_weight, sections, exclusive: as for evaluate.
+    """
+    shards, _ = workspace.tables(card.table)
+    measured, tables = [], []
+    for name, predictions in (("val", val), ("test", test)):
+        rows = pd.concat(map(read_labels, snapshot_files(shards, card.delta_version, name)))
+        measured.append(measure(predictions, rows, seed))
+        tables.append(measured[-1].to_table().assign(split=name))
+    with atomic_path(workspace.predictions) as temporary:
+        pd.concat(tables).to_parquet(temporary, index=False)
+    return evaluate(workspace, card, *measured, pos_weight, seed, sections, exclusive)
+
+
 def evaluate(
-    workspace: Workspace, card: Card, val: Measured, test: Measured, pos_weight: np.ndarray, seed: int
+    workspace: Workspace,
+    card: Card,
+    val: Measured,
+    test: Measured,
+    pos_weight: np.ndarray,
+    seed: int,
+    sections: dict | None = None,
+    exclusive: bool = False,
 ) -> dict:
     """Writes evaluation.json and its figures; returns the report.
 
+    sections: what the report has beside the measures. exclusive: each image is of exactly one of the findings; top-1
+    and, of more than five, top-5 accuracy are measured too.
     pos_weight: (findings,), of the loss. It has moved the logits by its logarithm, which no temperature takes back: a
     calibrated probability is sigmoid((logit - log(pos_weight)) / temperature). Thresholds are given in these, and in
     the model's own probability, sigmoid(logit).
@@ -81,6 +119,7 @@ def evaluate(
         "data": data,
         "delta_table_id": card.delta_table_id,
         "delta_version": card.delta_version,
+        "exclusive": exclusive,
         "logit_shifts": _named(findings, -moved_by),
         "temperatures": _named(findings, temperatures),
         "thresholds": {
@@ -101,8 +140,8 @@ def evaluate(
         report["splits"][name] = {
             "images": len(labels),
             "patients": int(split.images["patient_id"].nunique()),
-            "auroc": _described(findings, split.areas.auroc),
-            "average_precision": _described(findings, split.areas.average_precision),
+            "auroc": describe_intervals(findings, split.areas.auroc),
+            "average_precision": describe_intervals(findings, split.areas.average_precision),
             "calibration_error": _named(findings, plain.expected_calibration_error),
             "calibration_error_with_temperature": _named(findings, scaled.expected_calibration_error),
             "operating_points": {
@@ -110,6 +149,8 @@ def evaluate(
                 for kind, points in ((k, measure_thresholds(labels, logits, t)) for k, t in thresholds.items())
             },
         }
+        if exclusive:
+            report["splits"][name]["accuracy"] = _accuracy(split, seed)
         title = f"{name.capitalize()} split, {data}"
         draw_curves(workspace.figures / f"{name}_curves.png", labels, logits, findings, split.areas, title)
         draw_reliability(workspace.figures / f"{name}_reliability.png", plain, scaled, findings, title)
@@ -119,15 +160,29 @@ def evaluate(
     draw_subgroups(workspace.figures / "test_subgroups.png", table, f"Test split, {data}")
     report["subgroups"] = _records(table)
     report["gaps"] = _records(subgroup_gaps(table, MIN_POSITIVES))
+    report |= sections or {}
     write_json(workspace.evaluation, report)
     return report
+
+
+def _accuracy(split: Measured, seed: int) -> dict[str, dict[str, float | None]]:
+    """top_1, and of more than five classes top_5: share of the images whose class is among so many highest scores."""
+    labels, logits = split.predictions.labels, split.predictions.logits
+    ranks = [k for k in TOP if k < labels.shape[1]]
+    hits = np.column_stack([top_k_hits(labels, logits, k) for k in ranks])
+    ends = bootstrap_means(hits, split.images["patient_id"], num_resamples=NUM_RESAMPLES, seed=seed)
+    return {
+        f"top_{k}": dict(zip(("value", "low", "high"), map(_number, measured), strict=True))
+        for k, *measured in zip(ranks, *ends, strict=True)
+    }
 
 
 def _shifted(predictions: Predictions, by: np.ndarray) -> Predictions:
     return replace(predictions, logits=predictions.logits + by)
 
 
-def _described(findings: list[str], intervals: Intervals) -> dict[str, dict[str, float | None]]:
+def describe_intervals(findings: list[str], intervals: Intervals) -> dict[str, dict[str, float | None]]:
+    """Finding, and `mean` -> value, low and high, ready for JSON: undefined is None."""
     columns = {"value": intervals.values, "low": intervals.low, "high": intervals.high}
     return {
         name: {key: _number(values[index]) for key, values in columns.items()}

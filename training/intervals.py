@@ -73,6 +73,25 @@ def bootstrap_differences(
     return _summarise(labels, patients, measured[1:] - measured[:1], resampled[1:] - resampled[:1])
 
 
+def bootstrap_means(
+    values: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over the images of each column, and its 95% percentile interval over patients: three (columns,) float64.
+
+    values: (images, columns), finite, such as hits of top-1 and top-5. patients, num_resamples, seed: as for
+    bootstrap_areas, and the same patients are drawn. The interval is NaN with fewer than two patients.
+    """
+    names, index = np.unique(np.asarray(patients), return_inverse=True)
+    members = csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape=(len(names), len(index)))
+    sums = members @ np.column_stack([values, np.ones(len(values))])
+    blocks = _blocks(num_resamples, len(names))
+    drawn = np.hstack([sums.T @ patient_weights(len(names), block, seed) for block in blocks])
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(drawn[:-1] / drawn[-1], [tail, 100 - tail], axis=1)
+    unknown = np.full(len(low), np.nan)
+    return np.mean(values, axis=0), *((low, high) if len(names) >= MIN_PATIENTS else (unknown, unknown))
+
+
 def patient_weights(num_patients: int, resamples: range, seed: int) -> np.ndarray:
     """How often each patient is drawn in each resample, (patients, resamples) float64; columns add up to num_patients.
 
@@ -147,12 +166,17 @@ def _resample(
         return measured
 
     most = max([len(names), *(ranking.shape[0] for ranking in rankings.values())], default=1)
-    size = min(128, max(1, BLOCK_CELLS // most))
-    blocks = [range(num_resamples)[start : start + size] for start in range(0, num_resamples, size)]
+    blocks = _blocks(num_resamples, most)
     # Sparse products and sums, where the time goes, leave the interpreter to the other threads.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         parts = list(threads.map(lambda block: measure(patient_weights(len(names), block, seed)), blocks))
     return measure(np.ones((len(names), 1))), np.concatenate(parts, axis=-1)
+
+
+def _blocks(num_resamples: int, rows: int) -> list[range]:
+    """Resamples that are computed together, so that an array of `rows` for each of them stays small."""
+    size = min(128, max(1, BLOCK_CELLS // rows))
+    return [range(num_resamples)[start : start + size] for start in range(0, num_resamples, size)]
 
 
 def _summarise(labels: np.ndarray, patients: Sequence, measured: np.ndarray, resampled: np.ndarray) -> Areas:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from conf.settings import Training
 from training.augment import augment, draw_changes
 from training.checkpoint import State
 from training.collectives import Collectives
-from training.loss import masked_bce
+from training.loss import cross_entropy, log_odds, masked_bce
 from training.plan import Plan, Split
 from training.prefetch import prefetch
 from training.readers import Batch, join, read_batches, read_steps
@@ -38,7 +38,7 @@ class Predictions:
     labels: np.ndarray
     """(images, findings) float32: 1, 0, NaN unknown"""
     logits: np.ndarray
-    """(images, findings) float32"""
+    """(images, findings) float32; of classes the log-odds of their softmax"""
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,35 @@ class EpochResult:
 
 
 class Trainer:
-    """Everything that lives as long as the training: model, optimizer, schedule.
+    """Everything that lives as long as a stage of the training: model, optimizer, schedule.
 
     Random numbers do not: each step draws its own from the seed, the epoch, the step and the stream, so that they are
     the same after a resume, and the augmentation's on any number of ranks too.
     """
 
-    def __init__(self, model: nn.Module, settings: Training, plan: Plan, pos_weight: Tensor, ranks: Collectives):
-        """model: on the CPU, the same on every rank or not: rank 0's weights count. plan: of the training split."""
-        self.settings, self.plan, self.ranks = settings, plan, ranks
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Training,
+        plan: Plan,
+        pos_weight: Tensor,
+        ranks: Collectives,
+        *,
+        frozen: Sequence[nn.Module] = (),
+    ):
+        """model: on the CPU, the same on every rank or not: rank 0's weights count; one that no Trainer has had before,
+        for gradients are taken from it in ways that stay. plan: of the training split. pos_weight: (findings,), of
+        masked_bce. frozen: parts of the model that keep their weights, and their statistics."""
+        self.settings, self.plan, self.ranks, self.frozen = settings, plan, ranks, frozen
+        for part in frozen:
+            part.requires_grad_(False)
+        self.exclusive = settings.loss == "cross_entropy"
         self.rank, self.device = ranks.topology.rank, ranks.topology.torch_device
         self.pos_weight = pos_weight.to(self.device)
         self.model = (ranks.share_batchnorm(model) if settings.sync_batchnorm else model).to(self.device)
         rate = peak_learning_rate(settings, plan.batch_size * plan.num_ranks)
-        optimizer = build_optimizer(self.model.parameters(), settings, rate)
+        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        optimizer = build_optimizer(learning, settings, rate)
         self.distributed_model, self.optimizer = ranks.distribute(self.model, optimizer, settings.accumulation)
         self.schedule = Schedule(self.optimizer, settings, plan.steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
@@ -84,6 +99,8 @@ class Trainer:
             for layer in self.model.modules():
                 if isinstance(layer, _BatchNorm):
                     layer.eval()
+        for part in self.frozen:
+            part.eval()
         waited, started = 0.0, time.perf_counter()
         sizes = self.plan.global_sizes
         with closing(prefetch(self._read(epoch, start))) as steps:
@@ -115,7 +132,11 @@ class Trainer:
                 f"the model's logits of {strange} of {len(logits)} validation images are no finite numbers: lower "
                 "training.learning_rate, or set training.clip_norm"
             )
-        self.val_loss = masked_bce(logits, labels, self.pos_weight.cpu(), labels.numel()).item()
+        if self.exclusive:
+            # Of log-odds: the logarithm of the class's probability.
+            self.val_loss = -(labels * nn.functional.logsigmoid(logits)).sum().item() / len(labels)
+        else:
+            self.val_loss = masked_bce(logits, labels, self.pos_weight.cpu(), labels.numel()).item()
         self.schedule.after_epoch(self.val_loss)
 
     def predict(self, split: Split) -> Predictions:
@@ -130,8 +151,9 @@ class Trainer:
         with torch.inference_mode():
             for batch in read_batches(split, EVALUATION_BATCH_SIZE, topology.rank, topology.world_size):
                 pixels, attributes = batch.pixels.to(self.device), batch.attributes.to(self.device)
-                logits = self.model(*inputs(pixels, attributes)).cpu().numpy()
-                parts.append((batch.image_ids, batch.labels.numpy(), logits))
+                logits = self.model(*inputs(pixels, attributes)).cpu()
+                logits = log_odds(logits) if self.exclusive else logits
+                parts.append((batch.image_ids, batch.labels.numpy(), logits.numpy()))
         everything = [part for parts_of_rank in self.ranks.gather(parts) for part in parts_of_rank]
         joined = Predictions(*map(np.concatenate, zip(*everything, strict=True)))
         assert len(joined.labels) == split.rows, f"{len(joined.labels)} predictions for {split.rows} images"
@@ -171,6 +193,8 @@ class Trainer:
         seed = random_state(ORDER, self.settings.seed, epoch) % 2**32
         for batches in read_steps(self.plan, self.rank, seed, start):
             whole = join(batches)
+            if self.exclusive:
+                check_classes(whole)
             yield whole.pin() if self.device.type == "cuda" else whole, [len(batch.labels) for batch in batches]
 
     def _step(self, images: Batch, images_per_stream: list[int], epoch: int, step: int, global_size: int) -> Tensor:
@@ -183,8 +207,8 @@ class Trainer:
         torch.manual_seed(random_state(DROPOUT, *place, streams[0]))
         pixels = augment(images.pixels.to(self.device, non_blocking=True), torch.cat(draws).to(self.device))
         labels, attributes = (part.to(self.device, non_blocking=True) for part in (images.labels, images.attributes))
-        # A share of all the labels of the step: gradients are averaged over ranks, of which one may have fewer images.
-        count = global_size * labels.shape[1] / self.plan.num_ranks
+        # A share of all the images of the step: gradients are averaged over ranks, of which one may have fewer.
+        num_images = global_size / self.plan.num_ranks
         pieces = self.settings.accumulation
         total = torch.zeros((), device=self.device)
         parts = zip(*(whole.tensor_split(pieces) for whole in (pixels, labels, attributes)), strict=True)
@@ -192,7 +216,7 @@ class Trainer:
             with self.ranks.silent(self.distributed_model) if index < pieces - 1 else nullcontext():
                 with torch.autocast(self.device.type, PRECISIONS[self.settings.precision], enabled=self._reduced):
                     logits = self.stepped_model(*inputs(part, known))
-                loss = masked_bce(logits.float(), truth, self.pos_weight, count)
+                loss = self._loss(logits.float(), truth, num_images)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         self.ranks.finish_gradients(self.optimizer)
@@ -204,6 +228,11 @@ class Trainer:
         self.optimizer.zero_grad()
         self.schedule.after_step()
         return total
+
+    def _loss(self, logits: Tensor, labels: Tensor, num_images: float) -> Tensor:
+        if self.exclusive:
+            return cross_entropy(logits, labels, self.settings.label_smoothing, num_images)
+        return masked_bce(logits, labels, self.pos_weight, num_images * labels.shape[1])
 
     @property
     def _reduced(self) -> bool:
@@ -220,6 +249,17 @@ class Trainer:
                 f"the loss is {self.losses[-1]} in {place}, images {', '.join(map(str, batch.image_ids))}: look at "
                 "them, lower training.learning_rate, or set training.clip_norm"
             )
+
+
+def check_classes(batch: Batch) -> None:
+    """Raises InputError where an image is not of exactly one class."""
+    strange = ((batch.labels == 1).sum(dim=1) != 1) | ((batch.labels != 0).sum(dim=1) != 1)
+    if strange.any():
+        names = [str(name) for name, is_strange in zip(batch.image_ids, strange, strict=True) if is_strange]
+        raise InputError(
+            f"training.loss is cross_entropy and {len(names)} of {len(strange)} images, such as {names[0]}, are of no "
+            "class, of several, or have an unknown label: leave training.loss out, or label each with one class"
+        )
 
 
 def inputs(pixels: Tensor, attributes: Tensor) -> tuple[Tensor, ...]:

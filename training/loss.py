@@ -1,8 +1,9 @@
-"""Binary cross-entropy over the labels that are known."""
+"""What a step makes smaller: binary cross-entropy over the labels that are known, or cross-entropy over classes."""
 
 import torch
 from torch import Tensor, nn
 
+from conf.settings import Training
 from etl.schema import Card
 
 
@@ -21,6 +22,28 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor, count: float 
     return (losses * known).sum() / (count or known.sum().clamp(min=1))
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0, count: float | None = None) -> Tensor:
+    """Cross-entropy of images of exactly one class each: their sum over `count`, or their mean.
+
+    logits, labels: (batch, classes) float32; a row of labels has one 1, all else 0. smoothing: share of the target that
+    is spread over all classes, 0..1 (Szegedy et al., "Rethinking the Inception architecture", 2016). count: images.
+    """
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    return losses.sum() / (count or len(labels))
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Logits whose sigmoid is the softmax of these: log(p / (1 - p)) of each class, (batch, classes) float32.
+
+    With them each class is measured as a finding is.
+    """
+    top = logits.argmax(dim=1, keepdim=True)
+    others_of_top = logits.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
+    # Below the top a probability is at most one half, and 1 - p loses nothing.
+    odds = logits.log_softmax(dim=1) - torch.log1p(-logits.softmax(dim=1))
+    return odds.scatter(1, top, logits.gather(1, top) - others_of_top)
+
+
 def positive_weights(card: Card, ceiling: float) -> Tensor:
     """Negatives per positive in the training split (Rajpurkar et al., "CheXNet", 2017), (findings,) float32.
 
@@ -29,3 +52,10 @@ def positive_weights(card: Card, ceiling: float) -> Tensor:
     known, positives = card.known["train"], card.positives["train"]
     ratios = [(known[f] - positives[f]) / positives[f] if positives[f] else 1.0 for f in card.findings]
     return torch.tensor(ratios, dtype=torch.float32).clamp(max=ceiling)
+
+
+def loss_weights(card: Card, settings: Training) -> Tensor:
+    """Weight of a positive label in the training's loss, (findings,) float32: cross-entropy has none, all are 1."""
+    if settings.loss == "cross_entropy":
+        return torch.ones(len(card.findings))
+    return positive_weights(card, settings.pos_weight_max)

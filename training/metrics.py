@@ -40,6 +40,18 @@ def mean_over_findings(values: np.ndarray) -> float:
     return float(defined.mean()) if len(defined) else float("nan")
 
 
+def top_k_hits(labels: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+    """Whether the class of each image is among its k highest scores: (images,) bool; of equal scores it is the last.
+
+    labels: (images, classes), one 1 in each row, all else 0. scores: the same shape, finite. Else ValueError.
+    """
+    check_predictions(labels, scores)
+    if not ((labels == 1).sum(axis=1) == 1).all() or np.isnan(labels).any():
+        raise ValueError("an image has no class, or more than one: expected one 1 in each row, all else 0")
+    own = scores[labels == 1][:, None]
+    return (scores >= own).sum(axis=1) <= k
+
+
 def roc_points(labels: np.ndarray, scores: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
     """False and true positive rates of one finding, from (0, 0) to (1, 1), without points inside straight lines.
 

@@ -39,10 +39,12 @@ class XrayClassifier(nn.Module):
         *,
         channels: int = 1,
         tabular: bool = False,
+        exclusive: bool = False,
         has_maps: bool = True,
     ):
         """body, neck: see bodies.build_body, with `num_features` channels; pixel_mean, pixel_std: 0..255, of the
-        training split, over all channels; channels: 1 grey, 3 RGB; has_maps: the body ends in a feature map."""
+        training split, over all channels; channels: 1 grey, 3 RGB; exclusive: each image is of exactly one class;
+        has_maps: the body ends in a feature map."""
         super().__init__()
         self.body = body
         self.neck = neck
@@ -50,6 +52,7 @@ class XrayClassifier(nn.Module):
         self.tabular = _tabular_branch() if tabular else None
         self.classifier = nn.Linear(num_features + TABULAR_FEATURES * tabular, num_findings)
         self.channels = channels
+        self.exclusive = exclusive
         self.has_maps = has_maps
         self.register_buffer("pixel_mean", torch.tensor(float(pixel_mean)))
         self.register_buffer("pixel_std", torch.tensor(float(pixel_std)))
@@ -96,7 +99,8 @@ class XrayClassifier(nn.Module):
         if self.tabular is not None:
             added = nn.functional.linear(self.tabular(attributes), self.classifier.weight[:, num_features:])
             maps = maps + added[:, :, None, None]
-        return maps.mean(dim=(2, 3)).sigmoid(), maps
+        logits = maps.mean(dim=(2, 3))
+        return logits.softmax(dim=1) if self.exclusive else logits.sigmoid(), maps
 
     def _through_neck(self, feature_map: Tensor) -> Tensor:
         """The neck at each place, so that the mean over the places is the neck of the mean.
@@ -128,14 +132,15 @@ def build_model(
     size_px: int | None = None,
     channels: int = 1,
     tabular: bool = False,
+    exclusive: bool = False,
 ) -> XrayClassifier:
     """A freshly initialised model, in training mode.
 
     name: `simple_cnn`, `resnet10_half`, or any torchvision classifier. pixel_mean, pixel_std: 0..255, of the training
     split. size_px: side of the images; only vit_* and maxvit_t need it. channels: 1 grey, 3 RGB. tabular: with a branch
-    for age, sex and view. Only vit_* have no class activation maps (`has_maps`): they classify by a token that belongs
-    to no place. Raises InputError for another name or number of channels, and for a size that the network does not
-    take.
+    for age, sex and view. exclusive: probabilities are a softmax over classes. Only vit_* have no class activation maps
+    (`has_maps`): they classify by a token that belongs to no place. Raises InputError for another name or number of
+    channels, and for a size that the network does not take.
     """
     if channels not in (1, 3):
         raise InputError(f"images have {channels} channels, expected 1 (grey) or 3 (RGB)")
@@ -152,6 +157,7 @@ def build_model(
         pixel_std,
         channels=channels,
         tabular=tabular,
+        exclusive=exclusive,
         has_maps=probe.ndim == 4,
     )
     return model.train()

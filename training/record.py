@@ -8,34 +8,35 @@ import time
 from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 import torch
 
 from conf.settings import Settings, with_same_arguments
-from conf.workspace import Workspace, atomic_path, update_summary
+from conf.workspace import Workspace, update_summary
 from etl.schema import Card
-from etl.table import read_labels, snapshot_files
 from training.checkpoint import BEST, LAST, Checkpoint, State
-from training.evaluation import FIGURES, evaluate, measure
+from training.evaluation import FIGURES, evaluate_predictions
 from training.figures import draw_history, draw_roc
 from training.loop import EVALUATION_BATCH_SIZE, EpochResult, Predictions, Trainer
-from training.metrics import auroc_per_finding, mean_over_findings
+from training.metrics import auroc_per_finding, mean_over_findings, top_k_hits
 from training.plan import Split
 from training.readers import read_batches
+from training.stages import stages_of
+from training.topology import Topology
 from training.tracking import TrackedRun
 
 
 class Record:
     """The story of one training; a context manager around all its epochs."""
 
-    def __init__(self, settings: Settings, card: Card, trainer: Trainer, interrupted: State | None):
-        """interrupted: the training that goes on."""
+    def __init__(
+        self, settings: Settings, card: Card, topology: Topology, pos_weight: np.ndarray, interrupted: State | None
+    ):
+        """pos_weight: (findings,), of the loss. interrupted: the training that goes on."""
         self.workspace = Workspace.at(settings.workspace)
-        self.settings, self.card, self.trainer = settings, card, trainer
-        self.model, self.topology = trainer.model, trainer.ranks.topology
+        self.settings, self.card, self.topology, self.pos_weight = settings, card, topology, pos_weight
+        self.stages = stages_of(settings.training)
         self.losses: list[float] = list(interrupted.all_losses) if interrupted else []
         self.epochs: list[dict[str, float]] = list(interrupted.epochs) if interrupted else []
-        self.pos_weight = trainer.pos_weight.cpu().numpy()
         self.stopped = False
         self.run = TrackedRun(
             self.workspace, settings, card, self.topology, interrupted.run_id if interrupted else None
@@ -46,6 +47,12 @@ class Record:
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.run.end(error or (KeyboardInterrupt if self.stopped else None))
+
+    def begin_stage(self, index: int, trainer: Trainer, interrupted: State | None) -> None:
+        """From now on epochs are of this stage. interrupted: where the stage itself goes on."""
+        self.index, self.trainer, self.model = index, trainer, trainer.model
+        if len(self.stages) > 1:
+            self.run.begin_stage(self.stages[index], interrupted.stage_run_id if interrupted else "")
 
     def add_epoch(self, result: EpochResult, predictions: Predictions) -> str:
         """Tracks an epoch, keeps its checkpoint where it is the best so far, and describes it in one line."""
@@ -59,10 +66,10 @@ class Record:
             title = f"Validation split, {self.card.title}, epoch {len(self.epochs)}"
             roc = self.workspace.figures / "val_roc.png"
             draw_roc(roc, predictions.labels, predictions.logits, self.card.findings, title)
+        top = f", top-1 {metrics['val_top_1']:.3f}" if "val_top_1" in metrics else ""
         return (
-            f"epoch {len(self.epochs)}/{self.settings.training.epochs}: training loss {metrics['train_loss']:.3f}, "
-            f"validation loss {metrics['val_loss']:.3f}, mean AUROC {metrics['val_auroc_mean']:.3f}, "
-            f"{metrics['images_per_s']:.0f} images/s"
+            f"{self._place()}: training loss {metrics['train_loss']:.3f}, validation loss {metrics['val_loss']:.3f}, "
+            f"mean AUROC {metrics['val_auroc_mean']:.3f}{top}, {metrics['images_per_s']:.0f} images/s"
         )
 
     @property
@@ -72,16 +79,19 @@ class Record:
 
     @property
     def is_enough(self) -> bool:
-        """Whether training.patience epochs have passed without a better one."""
-        patience = self.settings.training.patience
-        return bool(self.epochs) and 0 < patience < len(self.epochs) - self.epochs.index(self.best)
+        """Whether training.patience epochs of this stage have passed without a better one of it."""
+        qualities = [self._quality(epoch) for epoch in self._epochs_of_stage()]
+        return bool(qualities) and 0 < self.settings.training.patience < len(qualities) - np.argmax(qualities)
 
     def save(self, epoch: int, step: int, trainer_state: dict) -> None:
         """Keeps what a resumed training needs; the next step is `step` of `epoch`."""
         training = self.settings.training
         State(
+            stage=self.index,
+            stage_epoch=len(self._epochs_of_stage()),
             epoch=epoch,
             step=step,
+            stage_run_id=self.run.stage_id,
             all_losses=self.losses,
             epochs=self.epochs,
             run_id=self.run.run_id,
@@ -99,7 +109,17 @@ class Record:
         print("Next: the same command with --training.resume true")
 
     def _quality(self, metrics: dict[str, float]) -> float:
-        return metrics["val_auroc_mean"] if self.settings.training.choose_by == "auroc" else -metrics["val_loss"]
+        by = self.settings.training.choose_by
+        return -metrics["val_loss"] if by == "loss" else metrics["val_top_1" if by == "top_1" else "val_auroc_mean"]
+
+    def _epochs_of_stage(self) -> list[dict[str, float]]:
+        return [epoch for epoch in self.epochs if epoch["stage"] == self.index]
+
+    def _place(self) -> str:
+        """`epoch 3/10`, with more than one stage `head, epoch 3/5`."""
+        stage = self.stages[self.index]
+        name = f"{stage.name}, " if len(self.stages) > 1 else ""
+        return f"{name}epoch {len(self._epochs_of_stage())}/{stage.settings.epochs}"
 
     def best_weights(self) -> dict[str, torch.Tensor]:
         """The model of the best epoch."""
@@ -137,21 +157,20 @@ class Record:
         )
         (self.workspace.checkpoints / LAST).unlink(missing_ok=True)
         print(f"Best mean validation AUROC {self.best['val_auroc_mean']:.3f}: {best}")
-        value, low, high = ("undefined" if end is None else f"{end:.3f}" for end in of_test.values())
-        print(f"Test split: mean AUROC {value}, 95% interval over patients {low} to {high}")
-        print("Next: " + with_same_arguments("python inference/register.py"))
+        for name, ends in {"mean AUROC": of_test, **report["splits"]["test"].get("accuracy", {})}.items():
+            value, low, high = ("undefined" if end is None else f"{end:.3f}" for end in ends.values())
+            print(f"Test split: {name.replace('_', '-')} {value}, 95% interval over patients {low} to {high}")
+        # What inference/register.py exports.
+        if self.model.channels == 1 and self.model.has_maps and self.model.tabular is None:
+            print("Next: " + with_same_arguments("python inference/register.py"))
+        else:
+            print(f"Next: a training that starts from it, --training.weights {best}; it cannot be registered yet")
 
     def _evaluate(self, val: Predictions, test: Predictions) -> dict:
         """The report of evaluation.json, which the run keeps too, as it keeps the predictions."""
-        shards, _ = self.workspace.tables(self.card.table)
-        measured, tables = [], []
-        for name, predictions in (("val", val), ("test", test)):
-            rows = pd.concat(map(read_labels, snapshot_files(shards, self.card.delta_version, name)))
-            measured.append(measure(predictions, rows, self.settings.training.seed))
-            tables.append(measured[-1].to_table().assign(split=name))
-        with atomic_path(self.workspace.predictions) as temporary:
-            pd.concat(tables).to_parquet(temporary, index=False)
-        report = evaluate(self.workspace, self.card, *measured, self.pos_weight, self.settings.training.seed)
+        seed = self.settings.training.seed
+        exclusive = self.settings.training.loss == "cross_entropy"
+        report = evaluate_predictions(self.workspace, self.card, val, test, self.pos_weight, seed, exclusive=exclusive)
         self.run.log_evaluation(self.workspace, report)
         return report
 
@@ -161,13 +180,17 @@ class Record:
 
     def _measure(self, result: EpochResult, predictions: Predictions) -> dict[str, float]:
         """Loss and AUROC per finding on the validation split, loss and speed of training."""
-        aurocs = auroc_per_finding(predictions.labels, predictions.logits)
+        labels, logits = predictions.labels, predictions.logits
+        aurocs = auroc_per_finding(labels, logits)
+        top = {"val_top_1": float(top_k_hits(labels, logits, 1).mean())} if self.model.exclusive else {}
         return {
+            "stage": float(self.index),
             "train_loss": float(np.mean(result.losses)),
             "val_loss": self.trainer.val_loss,
             "val_auroc_mean": mean_over_findings(aurocs),
             "images_per_s": result.images_per_s,
             "waiting_fraction": result.waiting_fraction,
+            **top,
             **{f"val_auroc_{name}": float(auroc) for name, auroc in zip(self.card.findings, aurocs, strict=True)},
         }
 
@@ -182,6 +205,7 @@ class Record:
             pixel_std=float(self.model.pixel_std),
             channels=self.model.channels,
             tabular=self.model.tabular is not None,
+            exclusive=self.model.exclusive,
             epoch=len(self.epochs),
             val_auroc=self.epochs[-1]["val_auroc_mean"],
             delta_table_id=self.card.delta_table_id,

@@ -14,11 +14,13 @@ import mlflow
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.schema import Card
+from training.stages import Stage
 from training.topology import Topology
 
 # Without it MLflow 3's pages take the experiment for one with language models, and put training runs elsewhere.
@@ -86,9 +88,12 @@ class TrackedRun:
     """One MLflow run, from its start to `end`."""
 
     def __init__(
-        self, workspace: Workspace, settings: Settings, card: Card, topology: Topology, run_id: str | None = None
+        self, workspace: Workspace, settings: Settings, card: Card, topology: Topology | None, run_id: str | None = None
     ):
-        """Starts the run, or goes on with one, and logs what is known before the first step."""
+        """Starts the run, or goes on with one, and logs what is known before the first step.
+
+        topology: of a training; None for an ensemble of finished ones.
+        """
         use_store(workspace)
         experiment, training = settings.training.experiment, settings.training
         if mlflow.get_experiment_by_name(experiment) is None:
@@ -103,27 +108,31 @@ class TrackedRun:
             run = None
         is_new = run is None
         if is_new:
+            name = f"{training.model} {training.size_px} px" if topology else f"ensemble, {settings.ensemble.method}"
             run = mlflow.start_run(
-                run_name=f"{training.model} {training.size_px} px, Delta version {card.delta_version}",
+                run_name=f"{name}, Delta version {card.delta_version}",
                 description="Research use only, not for clinical use.",
                 log_system_metrics=True,
             )
         self.run_id = run.info.run_id
+        self.stage_id = ""
         self.commit = git_commit()
         if is_new:
             self._log_beginning(workspace, settings, card, topology)
 
-    def _log_beginning(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology) -> None:
-        mlflow.log_params(
-            {f"training.{key}": value for key, value in settings.to_dict()["training"].items()}
-            | {
-                "launcher": topology.launcher,
-                "backend": topology.backend,
-                "world_size": topology.world_size,
-                "device": topology.device,
-                "delta_version": card.delta_version,
-            }
-        )
+    def __enter__(self) -> "TrackedRun":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        self.end(error)
+
+    def _log_beginning(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology | None) -> None:
+        section = "training" if topology else "ensemble"
+        mlflow.log_params({f"{section}.{key}": value for key, value in settings.to_dict()[section].items()})
+        if topology:
+            names = ("launcher", "backend", "world_size", "device")
+            mlflow.log_params({name: getattr(topology, name) for name in names})
+        mlflow.log_param("delta_version", card.delta_version)
         mlflow.set_tags({"delta_version": str(card.delta_version), "delta_table": workspace.tables(card.table)[0]})
         mlflow.set_tag("git_commit", self.commit)
         mlflow.log_dict(settings.to_dict(), "settings.yaml")
@@ -140,10 +149,30 @@ class TrackedRun:
         dataset = MetaDataset(source, name=f"Delta version {card.delta_version}", digest=card.sha256[:8])
         mlflow.log_input(dataset, context="training", tags=lineage)
 
+    def begin_stage(self, stage: Stage, run_id: str) -> None:
+        """Starts a run of the stage below this one, or goes on with it; the stage before, if any, has ended."""
+        client = mlflow.MlflowClient()
+        self._end_stage("FINISHED")
+        if run_id:
+            client.update_run(run_id, "RUNNING")
+        else:
+            experiment = mlflow.get_run(self.run_id).info.experiment_id
+            tags = {MLFLOW_PARENT_RUN_ID: self.run_id}
+            run_id = client.create_run(experiment, tags=tags, run_name=f"stage {stage.name}").info.run_id
+            for key in ("epochs", "learning_rate", "warmup_epochs"):
+                client.log_param(run_id, f"training.{key}", getattr(stage.settings, key))
+        self.stage_id = run_id
+
+    def _end_stage(self, status: str) -> None:
+        if self.stage_id:
+            mlflow.MlflowClient().set_terminated(self.stage_id, status)
+
     def end(self, error: type[BaseException] | None) -> None:
         """Ends the run: FINISHED without an error, KILLED when a person or a launcher stopped it, else FAILED."""
         stopped = error is not None and not issubclass(error, Exception)
-        mlflow.end_run("KILLED" if stopped else "FAILED" if error else "FINISHED")
+        status = "KILLED" if stopped else "FAILED" if error else "FINISHED"
+        self._end_stage(status)
+        mlflow.end_run(status)
 
     def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
         """Logs one value per step, many in a write."""
@@ -152,8 +181,10 @@ class TrackedRun:
         mlflow.MlflowClient().log_batch(self.run_id, metrics=metrics)
 
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Logs an epoch's metrics; undefined ones (NaN) are left out."""
-        mlflow.log_metrics({name: value for name, value in metrics.items() if value == value}, step=epoch)
+        """Logs an epoch's metrics, to the stage's run too; undefined ones (NaN) are left out."""
+        defined = {name: value for name, value in metrics.items() if value == value}
+        for run_id in filter(None, (self.run_id, self.stage_id)):
+            mlflow.log_metrics(defined, step=epoch, run_id=run_id)
 
     def log_figure(self, path: Path) -> None:
         """Adds a picture to the run's artifacts, below figures/."""
@@ -167,6 +198,8 @@ class TrackedRun:
         for measure in ("auroc", "average_precision"):
             mean = {f"test_{measure}_mean{end}": test[measure]["mean"][key] for end, key in ENDS.items()}
             mlflow.log_metrics({name: value for name, value in mean.items() if value is not None})
+        for name, ends in test.get("accuracy", {}).items():
+            mlflow.log_metrics({f"test_{name}{end}": ends[key] for end, key in ENDS.items() if ends[key] is not None})
 
     def log_checkpoint(self, path: Path) -> None:
         """Adds the checkpoint to the run's artifacts, below checkpoints/."""

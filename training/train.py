@@ -11,6 +11,7 @@ checkpoints/last.pt (while it runs), figures/, and one MLflow run in mlflow.db. 
 exit code 143.
 """
 
+import copy
 import ctypes
 import os
 import resource
@@ -18,8 +19,7 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -27,18 +27,21 @@ from tqdm import tqdm
 from conf.errors import InputError, run_command
 from conf.settings import Settings, load_settings
 from conf.workspace import Workspace
-from etl.schema import SPLITS, Card, image_column
-from etl.table import read_card
+from etl.schema import Card
+from training.checkpoint import State
 from training.collectives import Collectives, is_lost_rank
 from training.interruption import EXIT_SIGTERM, Interruption
 from training.loop import Trainer
-from training.loss import positive_weights
-from training.models import XrayClassifier, build_model, check_step
+from training.loss import loss_weights
+from training.models import XrayClassifier
 from training.plan import Plan, Split
-from training.readers import open_split
+from training.prepare import check_same_table, load_starting_weights, prepare
 from training.resume import load_state
+from training.stages import Stage, stages_of
 from training.topology import Topology, launched_rank
-from training.weights import load_weights
+
+if TYPE_CHECKING:
+    from training.record import Record
 
 # mallopt's, of malloc.h: free bytes from which memory is given back, bytes from which an array has pages of its own.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -103,90 +106,6 @@ def run_rank() -> None:
         os._exit(EXIT_SIGTERM)
 
 
-def prepare(settings: Settings, topology: Topology):
-    """Checks all inputs; card, plan of the training split, validation and test split, and the model to start from."""
-    workspace, training = Workspace.at(settings.workspace), settings.training
-    card = Card.read(workspace.card)
-    shards, _ = workspace.tables(card.table)
-    if training.delta_version >= 0:
-        card = replace(card_of_version(shards, training.delta_version), table=card.table)
-    train_split, val_split, test_split = (
-        open_split(shards, card, name, training.size_px, training.tabular) for name in SPLITS
-    )
-    plan = Plan.of(train_split, training.batch_size, topology.world_size, training.streams)
-    check_measurable(card)
-    torch.manual_seed(training.seed)
-    column = image_column(training.size_px)
-    model = build_model(
-        training.model,
-        len(card.findings),
-        card.pixel_mean[column],
-        card.pixel_std[column],
-        size_px=training.size_px,
-        channels=card.channels,
-        tabular=training.tabular,
-    )
-    if training.accumulation > plan.smallest_step:
-        raise InputError(
-            f"training.accumulation is {training.accumulation}, the smallest step of a rank has {plan.smallest_step} "
-            "images: lower it, or raise training.batch_size"
-        )
-    smallest_pass = plan.smallest_step // training.accumulation
-    check_step(model, training.model, training.size_px, smallest_pass)
-    return card, plan, val_split, test_split, model
-
-
-def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier) -> None:
-    """Puts training.weights into the model and says what stays random."""
-
-    def find(address: str) -> Path:
-        # Here, because mlflow takes seconds to import.
-        from training.tracking import fetch_checkpoint
-
-        return fetch_checkpoint(Workspace.at(settings.workspace), address)
-
-    training = settings.training
-    started = load_weights(model, training.weights, training.model, findings=card.findings, resolve=find)
-    print(f"Starting weights: {started.describe()}", flush=True)
-
-
-def card_of_version(shards: str, version: int) -> Card:
-    """The card of an older version. Raises InputError where it is not there or too old for this program."""
-    card = read_card(shards, version)
-    if card is None:
-        raise InputError(f"version {version} of {shards} was written by an older program: run the ETL again")
-    return card
-
-
-def check_measurable(card: Card) -> None:
-    """Raises InputError when no finding has an AUROC on the validation split, by which the best epoch is chosen."""
-    known, positives = card.known["val"], card.positives["val"]
-    if not any(0 < positives[finding] < known[finding] for finding in card.findings):
-        raise InputError(
-            f"no finding has both positives and negatives among the {card.images['val']} validation images, so no "
-            "epoch can be chosen by AUROC: raise etl.val_fraction and run the ETL again"
-        )
-
-
-def check_same_table(ranks: Collectives, card: Card, train_split: Split, val_split: Split) -> None:
-    """Raises InputError, on every rank, where two ranks read different tables.
-
-    Their plans would have different numbers of steps, and the longer one would wait for its peers for ever.
-    """
-    tables = ranks.gather((card.delta_version, train_split.row_groups, val_split.row_groups))
-
-    def described(rank: int) -> str:
-        version, train, val = tables[rank]
-        return (
-            f"rank {rank} reads version {version} (train: {sum(train)} images in {len(train)} row groups, "
-            f"val: {sum(val)} in {len(val)})"
-        )
-
-    for rank, table in enumerate(tables):
-        if table != tables[0]:
-            raise InputError(f"{described(rank)}, {described(0)}: give the ranks of all hosts the same workspace")
-
-
 def train(
     settings: Settings,
     ranks: Collectives,
@@ -196,52 +115,42 @@ def train(
     test_split: Split,
     model: XrayClassifier,
 ) -> bool:
-    """All epochs; rank 0 also keeps the record. Returns False where SIGTERM stopped it, with its state saved."""
+    """All stages; rank 0 also keeps the record. Returns False where SIGTERM stopped it, with its state saved."""
     training, topology = settings.training, ranks.topology
-    trainer = Trainer(model, training, plan, positive_weights(card, training.pos_weight_max), ranks)
+    pos_weight = loss_weights(card, training)
+    stages = stages_of(training)
     interrupted = load_state(settings, ranks, card, plan) if training.resume else None
-    epoch, step = 0, 0
-    if interrupted:
-        trainer.load(interrupted)
-        epoch, step = interrupted.epoch, interrupted.step
+    epoch = interrupted.epoch if interrupted else 0
     with ExitStack() as stack:
         record = None
         if topology.is_main:
             # Here, so that no other rank pays for its imports.
             from training.record import Record
 
-            record = stack.enter_context(Record(settings, card, trainer, interrupted))
+            record = stack.enter_context(Record(settings, card, topology, pos_weight.numpy(), interrupted))
         interruption = Interruption(ranks, training.checkpoint_steps)
-        bar = stack.enter_context(progress_bar(plan, training.epochs, epoch, step, topology.is_main))
-        while epoch < training.epochs and not ranks.broadcast(record is not None and record.is_enough):
-            for images in trainer.train_epoch(epoch, step):
-                step += 1
-                bar.update(images)
-                wish = interruption.after_step()
-                if wish:
-                    state = trainer.state()
-                    if record:
-                        record.save(epoch, step, state)
-                if wish == "stop":
-                    bar.close()
-                    if record:
-                        record.say_stopped(epoch, step)
-                    return False
-            predictions = trainer.predict(val_split)
-            trainer.after_validation(predictions)
-            line = record.add_epoch(trainer.result, predictions) if record else ""
-            epoch, step = epoch + 1, 0
-            state = trainer.state()
+        bar = stack.enter_context(progress_bar(plan, stages, interrupted, topology.is_main))
+        for index in range(interrupted.stage if interrupted else 0, len(stages)):
+            # Gradients are taken from a model in ways that stay: each stage has its own.
+            own = copy.deepcopy(model)
+            frozen = stages[index].frozen(own)
+            trainer = Trainer(own, stages[index].settings, plan, pos_weight, ranks, frozen=frozen)
+            begun = interrupted if interrupted and interrupted.stage == index else None
+            if begun:
+                trainer.load(begun)
             if record:
-                bar.write(line)
-                record.save(epoch, step, state)
+                record.begin_stage(index, trainer, begun)
+            epoch = train_stage(trainer, record, interruption, bar, val_split, epoch, begun)
+            if epoch < 0:
+                return False
+            model.load_state_dict(ranks.broadcast(record.best_weights() if record else None))
         bar.close()
         # What is saved is whole: SIGTERM may end the rest, and a resumed training does it again.
         if interruption.close():
             if record:
-                record.say_stopped(epoch, step)
+                record.say_stopped(epoch, 0)
             return False
-        trainer.model.load_state_dict(ranks.broadcast(record.best_weights() if record else None))
+        trainer.model.load_state_dict(model.state_dict())
         val, test = trainer.predict(val_split), trainer.predict(test_split)
         peaks_mb = ranks.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         if record:
@@ -249,10 +158,52 @@ def train(
     return True
 
 
-def progress_bar(plan: Plan, epochs: int, epoch: int, step: int, shown: bool) -> tqdm:
+def train_stage(
+    trainer: Trainer,
+    record: "Record | None",
+    interruption: Interruption,
+    bar: tqdm,
+    val_split: Split,
+    epoch: int,
+    begun: State | None,
+) -> int:
+    """All epochs of a stage; `epoch` have been trained before, over all stages. begun: where the stage goes on.
+
+    Returns the epochs trained then, or -1 where SIGTERM stopped it, with its state saved.
+    """
+    step = begun.step if begun else 0
+    end = epoch - (begun.stage_epoch if begun else 0) + trainer.settings.epochs
+    while epoch < end and not trainer.ranks.broadcast(record is not None and record.is_enough):
+        for images in trainer.train_epoch(epoch, step):
+            step += 1
+            bar.update(images)
+            wish = interruption.after_step()
+            if wish:
+                state = trainer.state()
+                if record:
+                    record.save(epoch, step, state)
+            if wish == "stop":
+                bar.close()
+                if record:
+                    record.say_stopped(epoch, step)
+                return -1
+        predictions = trainer.predict(val_split)
+        trainer.after_validation(predictions)
+        line = record.add_epoch(trainer.result, predictions) if record else ""
+        epoch, step = epoch + 1, 0
+        state = trainer.state()
+        if record:
+            bar.write(line)
+            record.save(epoch, step, state)
+    return epoch
+
+
+def progress_bar(plan: Plan, stages: list[Stage], interrupted: State | None, shown: bool) -> tqdm:
     """Over the images of all epochs, from where the training is."""
-    done = plan.split.rows * epoch + sum(plan.global_sizes[:step])
-    total = plan.split.rows * epochs
+    done = 0
+    if interrupted:
+        done = plan.split.rows * interrupted.epoch + sum(plan.global_sizes[: interrupted.step])
+    total = plan.split.rows * sum(stage.settings.epochs for stage in stages)
     return tqdm(total=total, initial=done, unit="image", desc="training", disable=not shown)
 
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -209,3 +210,16 @@ def test_a_folder_of_someone_else_is_refused_and_kept(tmp_path):
     with pytest.raises(InputError, match=r"holds files but no phantoms\.json"):
         generate_phantoms(tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_by_class_each_film_shows_its_class_alone_and_no_patient_is_in_two_splits(tmp_path):
+    settings = replace(SETTINGS, num_images=150, layout="classes")
+    generate_phantoms(tmp_path / "phantoms", settings)
+    places = [path.relative_to(tmp_path / "phantoms").parts for path in (tmp_path / "phantoms").rglob("*.png")]
+    shown = {study.image_id: study.findings or ("No Finding",) for study in draw_cohort(3, 150)}
+    assert {(name, folder) for _, folder, name in places} == {(i, f[0]) for i, f in shown.items() if len(f) == 1}
+    splits = {}
+    for split, _, name in places:
+        splits.setdefault(name[:8], set()).add(split)
+    assert all(len(seen) == 1 for seen in splits.values())
+    assert set.union(*splits.values()) == {"train", "val", "test"}

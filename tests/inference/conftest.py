@@ -132,6 +132,7 @@ def workspace(tmp_path_factory) -> Workspace:
         pixel_std=card.pixel_std[f"image_{SIZE_PX}"],
         channels=1,
         tabular=False,
+        exclusive=False,
         epoch=6,
         val_auroc=0.9,
         delta_table_id="table",

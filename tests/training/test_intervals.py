@@ -10,7 +10,14 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from training import intervals
-from training.intervals import bootstrap_areas, bootstrap_differences, patient_weights, rank_finding, weighted_areas
+from training.intervals import (
+    bootstrap_areas,
+    bootstrap_differences,
+    bootstrap_means,
+    patient_weights,
+    rank_finding,
+    weighted_areas,
+)
 from training.metrics import auroc_per_finding, average_precision_per_finding, mean_over_findings
 
 
@@ -154,3 +161,14 @@ def test_input_that_does_not_fit_is_refused():
         bootstrap_areas(labels, scores, patients, num_resamples=0, seed=0)
     with pytest.raises(ValueError, match="not finite"):
         bootstrap_differences(labels, scores, scores * np.nan, patients, num_resamples=10, seed=0)
+
+
+def test_the_interval_of_a_mean_is_the_percentiles_of_resamples_that_take_all_images_of_a_patient():
+    rng = np.random.default_rng(0)
+    values, patients = rng.random((90, 2)) < [0.3, 0.9], rng.integers(0, 20, 90)
+    means, low, high = bootstrap_means(values, patients, num_resamples=300, seed=5)
+    weights = patient_weights(20, range(300), 5)[np.unique(patients, return_inverse=True)[1]].astype(int)
+    drawn = np.stack([np.repeat(values, weights[:, column], axis=0).mean(axis=0) for column in range(300)])
+    np.testing.assert_allclose(means, values.mean(axis=0))
+    np.testing.assert_allclose([low, high], np.percentile(drawn, [2.5, 97.5], axis=0))
+    assert np.isnan(bootstrap_means(values, np.zeros(90), num_resamples=10, seed=0)[1]).all()

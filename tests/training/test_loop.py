@@ -1,5 +1,7 @@
 """The loop's choices, in one process on a small table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,22 +11,24 @@ from conf.errors import InputError
 from conf.settings import Training
 from tests.conftest import SIZE_PX
 from tests.training.ranks import make_state
+from training import loop
 from training.collectives import Collectives
 from training.loop import Predictions, Trainer, random_state
+from training.metrics import top_k_hits
 from training.models import build_model
 from training.plan import Plan
-from training.readers import open_split
+from training.readers import open_split, read_batches, read_steps
 from training.topology import Topology
 
 
-def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, **changes) -> Trainer:
+def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, frozen=(), **changes) -> Trainer:
     workspace, card, _ = small_table
     settings = Training(**{"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **changes})
     split = open_split(workspace.shards, card, "train", SIZE_PX, tabular)
     torch.manual_seed(0)
     model = model or build_model("simple_cnn", 2, 127, 70, tabular=tabular)
     ranks = Collectives(Topology.detect("cpu", {}))
-    return Trainer(model, settings, Plan.of(split, settings.batch_size, 1), torch.ones(2), ranks)
+    return Trainer(model, settings, Plan.of(split, settings.batch_size, 1), torch.ones(2), ranks, frozen=frozen)
 
 
 def losses(trainer: Trainer) -> list[float]:
@@ -67,6 +71,37 @@ def test_batchnorm_can_keep_its_statistics(small_table):
             torch.equal(before[name], buffer) for name, buffer in trainer.model.named_buffers() if "running" in name
         ]
         assert same == [frozen] * len(same) and same
+
+
+def test_frozen_parts_keep_weights_and_statistics(small_table):
+    model = build_model("simple_cnn", 2, 127, 70)
+    trainer = make_trainer(small_table, model, frozen=[model.body])
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    losses(trainer)
+    changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+def test_cross_entropy_learns_classes_and_refuses_other_labels(small_table, monkeypatch):
+    def one_hot(batches):
+        for batch in batches:
+            yield replace(batch, labels=torch.eye(2)[(batch.labels[:, 0] == 1).long()])
+
+    trainer = make_trainer(small_table, loss="cross_entropy")
+    with pytest.raises(InputError, match="loss is cross_entropy and .* of no class, of several, or have an unknown"):
+        losses(trainer)
+    monkeypatch.setattr(loop, "read_batches", lambda *a: one_hot(read_batches(*a)))
+    monkeypatch.setattr(loop, "read_steps", lambda *a: (list(one_hot(batches)) for batches in read_steps(*a)))
+    trainer = make_trainer(small_table, loss="cross_entropy", epochs=8, label_smoothing=0.1)
+    for epoch in range(8):
+        list(trainer.train_epoch(epoch))
+    predictions = trainer.predict(trainer.plan.split)
+    assert top_k_hits(predictions.labels, predictions.logits, 1).mean() > 0.9
+    # Of two classes the log-odds of one are those of the other, turned round.
+    np.testing.assert_allclose(predictions.logits[:, 0], -predictions.logits[:, 1], rtol=1e-4, atol=1e-5)
+    trainer.after_validation(predictions)
+    log_loss = np.log1p(np.exp(-predictions.logits[predictions.labels == 1])).mean()
+    assert trainer.val_loss == pytest.approx(log_loss, rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_stops_with_the_images(small_table):

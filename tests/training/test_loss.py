@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
 from sklearn.metrics import log_loss
 
+from conf.settings import Training
 from tests.conftest import make_card
-from training.loss import masked_bce, positive_weights
+from training.loss import cross_entropy, log_odds, loss_weights, masked_bce, positive_weights
 
 
 def test_without_unknown_labels_it_is_the_usual_loss():
@@ -40,3 +44,30 @@ def test_with_a_count_the_parts_of_a_step_add_up_to_the_whole():
 def test_weights_are_negatives_per_positive_up_to_the_ceiling():
     card = make_card(["A", "B", "C"], positives=[20, 1, 0], known=[100, 101, 100])
     assert positive_weights(card, 50).tolist() == [4, 50, 1]
+
+
+def test_cross_entropy_of_the_parts_adds_up_and_smoothing_spreads_the_target():
+    logits, labels = torch.randn(5, 3), torch.eye(3)[[0, 2, 1, 1, 0]]
+    whole = cross_entropy(logits, labels)
+    assert whole.item() == pytest.approx(-logits.log_softmax(1)[labels == 1].mean().item(), rel=1e-6)
+    parts = [cross_entropy(logits[rows], labels[rows], count=5) for rows in (slice(0, 2), slice(2, 5))]
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-6)
+    spread = labels * 0.7 + 0.1
+    expected = -(spread * logits.log_softmax(1)).sum(1).mean().item()
+    assert cross_entropy(logits, labels, smoothing=0.3).item() == pytest.approx(expected, rel=1e-5)
+
+
+@given(st_np.arrays(np.float32, (4, 3), elements=st.floats(-60, 60, width=32)))
+def test_the_sigmoid_of_log_odds_is_the_softmax_and_no_certainty_is_infinite(values):
+    logits = torch.from_numpy(values)
+    odds = log_odds(logits)
+    assert odds.isfinite().all()
+    torch.testing.assert_close(odds.sigmoid(), logits.softmax(1), rtol=1e-4, atol=1e-6)
+    # Of two classes they are the difference of the logits, however large.
+    torch.testing.assert_close(log_odds(logits[:, :2])[:, 0], logits[:, 0] - logits[:, 1], rtol=1e-4, atol=1e-4)
+
+
+def test_classes_have_no_weights():
+    card = make_card(["A", "B"], positives=[20, 1], known=[100, 100])
+    assert loss_weights(card, Training(loss="cross_entropy")).tolist() == [1, 1]
+    assert loss_weights(card, Training(pos_weight_max=50)).tolist() == [4, 50]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
 
 from training.metrics import (
     auroc_per_finding,
@@ -11,6 +11,7 @@ from training.metrics import (
     mean_over_findings,
     precision_recall_points,
     roc_points,
+    top_k_hits,
 )
 
 SCORES = st_np.arrays(np.float64, (12, 2), elements=st.floats(-5, 5, width=16))
@@ -99,3 +100,21 @@ def test_what_are_no_predictions_is_refused(labels, scores, message):
     for measure in (auroc_per_finding, average_precision_per_finding):
         with pytest.raises(ValueError, match=message):
             measure(labels, scores)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    scores=st_np.arrays(np.float64, (6, 4), elements=st.floats(-5, 5), unique=True),
+    classes=st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    k=st.integers(1, 3),
+)
+def test_top_k_is_scikit_learns(scores, classes, k):
+    hits = top_k_hits(np.eye(4)[classes], scores, k)
+    assert hits.mean() == top_k_accuracy_score(classes, scores, k=k, labels=range(4))
+
+
+def test_of_equal_scores_the_own_class_is_the_last_and_other_labels_are_refused():
+    assert top_k_hits(np.eye(3), np.zeros((3, 3)), 2).tolist() == [False] * 3
+    for labels in ([[1, 1]], [[0, 0]], [[1, np.nan]]):
+        with pytest.raises(ValueError, match="no class, or more than one"):
+            top_k_hits(np.array(labels, float), np.zeros((1, 2)), 1)

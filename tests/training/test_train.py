@@ -19,9 +19,10 @@ from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX, write_small_table
 from training.checkpoint import BEST, Checkpoint
+from training.prepare import prepare
 from training.topology import Topology
 from training.tracking import use_store
-from training.train import RANK_0_SPEAKS_FIRST_S, main, prepare
+from training.train import RANK_0_SPEAKS_FIRST_S, main
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

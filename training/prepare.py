@@ -1,0 +1,103 @@
+"""What a training needs before its first step, checked on every rank before any of them waits for another."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from conf.errors import InputError
+from conf.settings import Settings
+from conf.workspace import Workspace
+from etl.schema import SPLITS, Card, image_column
+from etl.table import read_card
+from training.collectives import Collectives
+from training.models import XrayClassifier, build_model, check_step
+from training.plan import Plan, Split
+from training.readers import open_split
+from training.topology import Topology
+from training.weights import load_weights
+
+
+def prepare(settings: Settings, topology: Topology):
+    """Checks all inputs; card, plan of the training split, validation and test split, and the model to start from."""
+    workspace, training = Workspace.at(settings.workspace), settings.training
+    card = Card.read(workspace.card)
+    shards, _ = workspace.tables(card.table)
+    if training.delta_version >= 0:
+        card = replace(card_of_version(shards, training.delta_version), table=card.table)
+    train_split, val_split, test_split = (
+        open_split(shards, card, name, training.size_px, training.tabular) for name in SPLITS
+    )
+    plan = Plan.of(train_split, training.batch_size, topology.world_size, training.streams)
+    check_measurable(card)
+    torch.manual_seed(training.seed)
+    column = image_column(training.size_px)
+    model = build_model(
+        training.model,
+        len(card.findings),
+        card.pixel_mean[column],
+        card.pixel_std[column],
+        size_px=training.size_px,
+        channels=card.channels,
+        tabular=training.tabular,
+        exclusive=training.loss == "cross_entropy",
+    )
+    if training.accumulation > plan.smallest_step:
+        raise InputError(
+            f"training.accumulation is {training.accumulation}, the smallest step of a rank has {plan.smallest_step} "
+            "images: lower it, or raise training.batch_size"
+        )
+    smallest_pass = plan.smallest_step // training.accumulation
+    check_step(model, training.model, training.size_px, smallest_pass)
+    return card, plan, val_split, test_split, model
+
+
+def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier) -> None:
+    """Puts training.weights into the model and says what stays random."""
+
+    def find(address: str) -> Path:
+        # Here, because mlflow takes seconds to import.
+        from training.tracking import fetch_checkpoint
+
+        return fetch_checkpoint(Workspace.at(settings.workspace), address)
+
+    training = settings.training
+    started = load_weights(model, training.weights, training.model, findings=card.findings, resolve=find)
+    print(f"Starting weights: {started.describe()}", flush=True)
+
+
+def card_of_version(shards: str, version: int) -> Card:
+    """The card of an older version. Raises InputError where it is not there or too old for this program."""
+    card = read_card(shards, version)
+    if card is None:
+        raise InputError(f"version {version} of {shards} was written by an older program: run the ETL again")
+    return card
+
+
+def check_measurable(card: Card) -> None:
+    """Raises InputError when no finding has an AUROC on the validation split, by which the best epoch is chosen."""
+    known, positives = card.known["val"], card.positives["val"]
+    if not any(0 < positives[finding] < known[finding] for finding in card.findings):
+        raise InputError(
+            f"no finding has both positives and negatives among the {card.images['val']} validation images, so no "
+            "epoch can be chosen by AUROC: raise etl.val_fraction and run the ETL again"
+        )
+
+
+def check_same_table(ranks: Collectives, card: Card, train_split: Split, val_split: Split) -> None:
+    """Raises InputError, on every rank, where two ranks read different tables.
+
+    Their plans would have different numbers of steps, and the longer one would wait for its peers for ever.
+    """
+    tables = ranks.gather((card.delta_version, train_split.row_groups, val_split.row_groups))
+
+    def described(rank: int) -> str:
+        version, train, val = tables[rank]
+        return (
+            f"rank {rank} reads version {version} (train: {sum(train)} images in {len(train)} row groups, "
+            f"val: {sum(val)} in {len(val)})"
+        )
+
+    for rank, table in enumerate(tables):
+        if table != tables[0]:
+            raise InputError(f"{described(rank)}, {described(0)}: give the ranks of all hosts the same workspace")
