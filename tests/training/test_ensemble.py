@@ -1,0 +1,289 @@
+"""Voting weights on toy arrays; the command on members made in memory, of a small table."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+
+from conf.errors import InputError
+from conf.settings import Ensemble, Settings
+from conf.workspace import Workspace, write_json
+from etl.schema import Card
+from training.ensemble import combine
+from training.evaluation import FIGURES, evaluate_predictions
+from training.loop import Predictions
+from training.members import card_of, read_member, read_members
+from training.metrics import auroc_per_finding
+from training.tracking import use_store
+from training.voting import equal_weights, fit_weights, vote
+
+PROJECT = Path(__file__).parents[2]
+
+
+def make_votes(seed: int, num_members: int = 3, num_images: int = 60, spread: float = 2.0):
+    """Labels with unknown cells, and members that know something of them."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (num_images, 2)).astype(np.float32)
+    logits = rng.normal(size=(num_members, num_images, 2)) * spread + labels - 0.5
+    labels[rng.random(labels.shape) < 0.1] = np.nan
+    labels[:2] = [[0, 0], [1, 1]]
+    return labels, logits
+
+
+def log_losses(labels, logits):
+    margins = np.where(labels == 1, -1, 1) * logits
+    return np.nanmean(np.where(np.isnan(labels), np.nan, np.logaddexp(0, margins)), axis=-2)
+
+
+votes = st.builds(
+    make_votes, st.integers(0, 10_000), st.integers(2, 5), st.integers(4, 80), st.sampled_from([0.01, 1, 30, 2000])
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(votes)
+def test_weights_are_shares_and_no_member_alone_does_better(made):
+    labels, logits = made
+    weights = fit_weights(labels, logits)
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(axis=0), 1)
+    voted = vote(logits, weights)
+    assert np.isfinite(voted).all()
+    others = [*log_losses(labels, logits), log_losses(labels, vote(logits, equal_weights(logits)))]
+    assert (log_losses(labels, voted) <= np.min(others, axis=0) + 1e-4).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(votes, st.randoms(use_true_random=False))
+def test_the_order_of_members_and_rows_is_only_an_order(made, random):
+    labels, logits = made
+    weights = fit_weights(labels, logits)
+    members, rows = (random.sample(range(length), length) for length in logits.shape[:2])
+    np.testing.assert_allclose(fit_weights(labels, logits[members]), weights[members], atol=2e-3)
+    np.testing.assert_allclose(fit_weights(labels[rows], logits[:, rows]), weights, atol=2e-3)
+
+
+def test_a_member_that_is_the_labels_gets_nearly_all_weight():
+    labels, logits = make_votes(1)
+    logits[1] = 40 * np.nan_to_num(labels) - 20
+    assert (fit_weights(labels, logits)[1] > 0.99).all()
+
+
+def test_members_that_say_the_same_and_findings_without_both_classes_have_equal_weights():
+    labels, logits = make_votes(2)
+    np.testing.assert_allclose(fit_weights(labels, logits[[0, 0, 0]]), 1 / 3)
+    labels[labels[:, 1] == 1, 1] = 0
+    weights = fit_weights(labels, logits)
+    np.testing.assert_array_equal(weights[:, 1], 1 / 3)
+    assert np.ptp(weights[:, 0]) > 0.01
+
+
+def test_a_vote_is_the_weighted_mean_of_probabilities():
+    chances, weights = np.array([[[0.2, 0.9]], [[0.6, 0.5]]]), np.array([[0.25, 1], [0.75, 0]])
+    np.testing.assert_allclose(expit(vote(logit(chances), weights)), [[0.5, 0.9]])
+    sure = np.array([[[800.0, -800]], [[900, 800]]])
+    np.testing.assert_allclose(vote(sure, np.full((2, 2), 0.5)), [[800 + np.log(2), 0]], atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Figures take seconds each."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_curves", "draw_reliability", "draw_subgroups"):
+            patch.setattr(f"training.evaluation.{name}", lambda *_: None)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def trained(small_table, tmp_path_factory, undrawn):
+    """Three workspaces as trainings on one table leave them; the third has another weight of positives."""
+    source, card, rows = small_table
+    folder = tmp_path_factory.mktemp("members")
+    for seed in range(3):
+        rng, splits = np.random.default_rng(seed), []
+        for name in ("val", "test"):
+            ids = rng.permutation([image for image, row in rows.items() if row["split"] == name])
+            labels = np.stack([rows[image]["findings"] for image in ids])
+            splits.append(Predictions(ids, labels, rng.normal(size=labels.shape).astype(np.float32) + labels))
+            splits[-1].logits[np.isnan(labels)] = 0.5
+        workspace = Workspace.at(str(folder / "abc"[seed]))
+        replace(card, table=str(source.root)).write(workspace.card)
+        evaluate_predictions(workspace, card_at(workspace), *splits, np.array([1.0, 1 + 3 * seed]), 0)
+    return folder
+
+
+def card_at(workspace: Workspace) -> Card:
+    return Card.read(workspace.card)
+
+
+@pytest.fixture
+def members(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return [Workspace.at(str(tmp_path / name)) for name in "abc"]
+
+
+def test_a_members_calibrated_logits_are_those_of_its_report(members):
+    member = read_member(members[2])
+    table = pd.read_parquet(members[2].predictions).set_index("image_id")
+    image = member.splits["test"].image_ids[3]
+    report = json.loads(members[2].evaluation.read_text())
+    shift, temperature = report["logit_shifts"]["Coin"], report["temperatures"]["Coin"]
+    assert shift == pytest.approx(-np.log(7))
+    expected = (table.loc[image, "logits"][1] + shift) / temperature
+    assert member.splits["test"].logits[3, 1] == pytest.approx(expected)
+
+
+def combined(workspace: Workspace, members, method="weights"):
+    ensemble = Ensemble([str(member.root) for member in members], method)
+    read = read_members(ensemble.members, workspace)
+    return combine(Settings(str(workspace.root), ensemble=ensemble), card_of(read[0]), read)
+
+
+def test_the_report_has_each_members_weights_auroc_and_what_the_ensemble_gains(members, tmp_path):
+    both = Workspace.at(str(tmp_path / "both"))
+    report = combined(both, members)
+    weights = np.array([list(member["weights"].values()) for member in report["members"]])
+    np.testing.assert_allclose(weights.sum(axis=0), 1)
+    own = json.loads(members[1].evaluation.read_text())["splits"]["test"]["auroc"]
+    assert report["members"][1]["test_auroc"] == own
+    of_both = report["splits"]["test"]["auroc"]["mean"]["value"]
+    gain = report["members"][1]["test_auroc_gain"]["mean"]["value"]
+    assert gain == pytest.approx(of_both - own["mean"]["value"])
+    table = pd.read_parquet(both.predictions).query("split == 'test'")
+    aurocs = auroc_per_finding(np.stack(table["labels"]), np.stack(table["logits"]))
+    assert of_both == pytest.approx(aurocs.mean())
+    assert json.loads(both.evaluation.read_text()) == report
+    assert combined(both, members[:2], "mean")["members"][0]["weights"] == {"Bright": 0.5, "Coin": 0.5}
+
+
+def test_the_order_of_the_rows_in_the_files_changes_nothing(members, tmp_path):
+    both = Workspace.at(str(tmp_path / "both"))
+    report = combined(both, members)
+    for member in members[1:]:
+        table = pd.read_parquet(member.predictions).sample(frac=1, random_state=1)
+        table.to_parquet(member.predictions, index=False)
+    assert combined(both, members) == report
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_records_the_ensemble(members, tmp_path):
+    both = Workspace.at(str(tmp_path / "both"))
+    named = json.dumps([str(member.root) for member in members])
+    command = [sys.executable, "training/ensemble.py", "--workspace", str(both.root), "--ensemble.members", named]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert "95% interval" in finished.stdout
+    report = json.loads(both.evaluation.read_text())
+    use_store(both)
+    summary = json.loads(both.summary.read_text())["ensemble"]
+    tracked = mlflow.get_run(summary["run_id"])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["ensemble.method"] == "mean"
+    assert tracked.data.metrics["test_auroc_mean"] == pytest.approx(report["splits"]["test"]["auroc"]["mean"]["value"])
+    assert {path.stem for path in both.artifacts.rglob("figures/*.png")} == set(FIGURES)
+
+
+def test_a_version_older_than_card_json_is_read_from_the_table(members, monkeypatch):
+    card = card_at(members[0])
+    replace(card, delta_version=3).write(members[0].card)
+    monkeypatch.setattr("training.members.read_card", lambda shards, version: replace(card, table=""))
+    assert card_of(read_member(members[0])) == card
+
+
+def edit_json(path, change):
+    report = json.loads(path.read_text())
+    change(report)
+    write_json(path, report)
+
+
+def edit_table(path, change):
+    table = pd.read_parquet(path)
+    (table if (changed := change(table)) is None else changed).to_parquet(path, index=False)
+
+
+def relabel(table):
+    first = table.sort_values("image_id").index[0]
+    table.at[first, "labels"] = np.float32([np.nan, np.nan])
+
+
+def renamed(report):
+    for key in ("temperatures", "logit_shifts"):
+        report[key] = {"Bright": report[key]["Bright"], "Disc": report[key]["Coin"]}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda b: b.evaluation.unlink(), "b/evaluation.json is not.*No such file"),
+        (lambda b: b.predictions.unlink(), "b/predictions.parquet is not.*No such file"),
+        (lambda b: b.predictions.write_bytes(b.predictions.read_bytes()[:-99]), "b/predictions.parquet is not"),
+        (lambda b: b.evaluation.write_text(b.evaluation.read_text()[:-99]), "b/evaluation.json is not"),
+        (lambda b: b.evaluation.write_text("[]"), "b/evaluation.json is not"),
+        (lambda b: edit_json(b.evaluation, lambda report: report.pop("temperatures")), "KeyError: 'temperatures'"),
+        (lambda b: edit_json(b.evaluation, lambda r: r.update(delta_version=4)), "b cannot.*delta_version is 0 and 4"),
+        (lambda b: edit_json(b.evaluation, lambda r: r.update(delta_table_id="x")), "delta_table_id is table and x"),
+        (lambda b: edit_json(b.evaluation, lambda r: r.update(exclusive=True)), "findings of one are classes"),
+        (lambda b: edit_json(b.evaluation, renamed), r"findings are \['Bright', 'Coin'\] and \['Bright', 'Disc'\]"),
+        (lambda b: edit_table(b.predictions, lambda table: table.drop(columns="logits")), "KeyError: 'logits'"),
+        (lambda b: edit_table(b.predictions, lambda table: table.iloc[[0, *range(len(table))]]), "AUROC|twice"),
+        (lambda b: shutil.copy(b.root.parent / "c/predictions.parquet", b.predictions), "its mean AUROC, val split"),
+    ],
+)
+def test_a_member_that_does_not_fit_is_named(members, tmp_path, spoil, message):
+    spoil(members[1])
+    with pytest.raises(InputError, match=message):
+        read_members([str(member.root) for member in members], Workspace.at(str(tmp_path / "both")))
+
+
+def test_other_images_and_labels_are_named(members, monkeypatch, tmp_path):
+    monkeypatch.setattr("training.members.auroc_per_finding", lambda labels, logits: np.array([np.nan]))
+    for member in members:
+        edit_json(member.evaluation, lambda report: [s["auroc"]["mean"].update(value=None) for s in split_of(report)])
+    edit_table(members[1].predictions, relabel)
+    edit_table(members[2].predictions, lambda table: table[table["image_id"] != "val_004.png"])
+    for others, message in (([0, 1], "image test_000.png.*labels.*for"), ([0, 2], "image val_004.png of the val")):
+        with pytest.raises(InputError, match=message):
+            read_members([str(members[other].root) for other in others], Workspace.at(str(tmp_path / "both")))
+
+
+def split_of(report):
+    return report["splits"].values()
+
+
+def test_two_different_members_and_a_workspace_of_its_own_are_needed(members, tmp_path):
+    a, b, _ = (str(member.root) for member in members)
+    both = Workspace.at(str(tmp_path / "both"))
+    for folders in ([], [a], [a, f"{a}/../a"]):
+        with pytest.raises(InputError, match="two or more different workspaces"):
+            read_members(folders, both)
+    with pytest.raises(InputError, match="has a training"):
+        read_members([a, b], members[0])
+    both.checkpoints.mkdir(parents=True)
+    with pytest.raises(InputError, match="has a training"):
+        read_members([a, b], both)
+
+
+def test_a_table_that_was_made_anew_is_refused(members):
+    replace(card_at(members[0]), delta_table_id="new").write(members[0].card)
+    with pytest.raises(InputError, match="made anew"):
+        card_of(read_member(members[0]))
+
+
+def test_an_undefined_finding_is_null_in_the_report_and_has_a_vote(members):
+    edit_json(
+        members[0].evaluation,
+        lambda report: [report[key].update(Coin=None) for key in ("logit_shifts", "temperatures")],
+    )
+    member, raw = read_member(members[0]), pd.read_parquet(members[0].predictions).set_index("image_id")
+    image = member.splits["val"].image_ids[0]
+    assert member.splits["val"].logits[0, 1] == pytest.approx(raw.loc[image, "logits"][1])

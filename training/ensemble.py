@@ -1,0 +1,93 @@
+"""Combines what several finished trainings predict, and measures the ensemble like one model.
+
+    python training/ensemble.py --workspace runs/both --ensemble.members '["runs/a", "runs/b"]'
+    python training/ensemble.py ... --ensemble.method weights      voting weights per finding, fitted on the validation
+
+Reads each member's predictions.parquet and evaluation.json, and who the patients are from the table of the first one;
+writes the same two files, figures/ and one MLflow run into --workspace. No model is run, no image read.
+"""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from conf.errors import run_command
+from conf.settings import Settings, load_settings
+from conf.workspace import Workspace, update_summary
+from etl.schema import Card
+from training.evaluation import FIGURES, NUM_RESAMPLES, describe_intervals, evaluate_predictions
+from training.intervals import bootstrap_differences
+from training.members import PREDICTED, Member, card_of, read_members
+from training.tracking import TrackedRun
+from training.voting import equal_weights, fit_weights, vote
+
+
+def main() -> None:
+    settings = load_settings("Combines what several finished trainings predict, and measures the ensemble.")
+    workspace = Workspace.at(settings.workspace)
+    members = read_members(settings.ensemble.members, workspace)
+    card = card_of(members[0])
+    with workspace.exclusive(), TrackedRun(workspace, settings, card, None) as run:
+        report = combine(settings, card, members)
+        run.log_evaluation(workspace, report)
+        for name in FIGURES:
+            run.log_figure(workspace.figures / f"{name}.png")
+        auroc = report["splits"]["test"]["auroc"]["mean"]["value"]
+        update_summary(workspace, ensemble={**asdict(settings.ensemble), "test_auroc": auroc, "run_id": run.run_id})
+    show(settings, report)
+    print(f"Report, with the weights of every finding: {workspace.evaluation}")
+
+
+def combine(settings: Settings, card: Card, members: list[Member]) -> dict:
+    """Writes the ensemble's evaluation.json, predictions.parquet and figures; returns the report.
+
+    Its `members` have the weights, each member's own AUROC with interval, and by how much the ensemble's is above it,
+    measured on the same resamples.
+    """
+    val, test = (members[0].splits[name] for name in PREDICTED)
+    of_val, of_test = (np.stack([member.splits[name].logits for member in members]) for name in PREDICTED)
+    weights = fit_weights(val.labels, of_val) if settings.ensemble.method == "weights" else equal_weights(of_val)
+    val, test = (
+        replace(split, logits=vote(logits, weights).astype(np.float32))
+        for split, logits in ((val, of_val), (test, of_test))
+    )
+    findings, patients, seed = card.findings, members[0].patients, settings.training.seed
+    sections = {"method": settings.ensemble.method, "members": []}
+    for member, voices, own in zip(members, weights, of_test, strict=True):
+        gain = bootstrap_differences(test.labels, own, test.logits, patients, num_resamples=NUM_RESAMPLES, seed=seed)
+        described = {
+            "workspace": str(member.workspace.root),
+            "weights": dict(zip(findings, voices.tolist(), strict=True)),
+            "test_auroc": member.test_auroc,
+            "test_auroc_gain": describe_intervals(findings, gain.auroc),
+        }
+        sections["members"].append(described)
+    workspace = Workspace.at(settings.workspace)
+    return evaluate_predictions(
+        workspace, card, val, test, np.ones(len(findings)), seed, sections, members[0].exclusive
+    )
+
+
+def show(settings: Settings, report: dict) -> None:
+    """Prints a line per member, with its mean weight and what the ensemble gains on it, and one of the ensemble."""
+    table = Table(title=f"Mean AUROC, test split, {report['data']}", title_justify="left")
+    for column in ("", "weight", "AUROC", "95% interval", "gain", "95% interval"):
+        table.add_column(column, justify="right" if column else "left", overflow="fold", no_wrap=bool(column))
+    for folder, member in zip(settings.ensemble.members, report["members"], strict=True):
+        weight = np.mean(list(member["weights"].values()))
+        own, gain = (_cells(member[key]["mean"]) for key in ("test_auroc", "test_auroc_gain"))
+        table.add_row(folder, f"{weight:.3f}", *own, *gain)
+    table.add_section()
+    table.add_row("ensemble", "", *_cells(report["splits"]["test"]["auroc"]["mean"]), "", "", style="bold")
+    Console(highlight=False).print(table)
+
+
+def _cells(interval: dict[str, float | None]) -> tuple[str, str]:
+    value, low, high = ("-" if end is None else f"{end:.3f}" for end in interval.values())
+    return value, "-" if low == "-" else f"{low} to {high}"
+
+
+if __name__ == "__main__":
+    run_command(main)
