@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from conf.errors import InputError
-from training.topology import Topology
+from training.topology import LAUNCHER_VARIABLES, Topology
 
 
 class Collectives:
@@ -124,6 +124,20 @@ class Collectives:
             self._hvd.shutdown()
         elif self.topology.backend != "none":
             torch.distributed.destroy_process_group()
+
+
+def rejoin() -> None:
+    """Joins the ranks that are left, and new ones, after one was lost under `horovodrun --min-np`.
+
+    Blocks until all have joined; afterwards the launcher's variables are those of the new rank.
+    """
+    import horovod.torch as hvd
+
+    hvd.shutdown()
+    hvd.init()
+    # Horovod renews them in C, of which os.environ is a copy from the start of Python.
+    place = (hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
+    os.environ.update(zip(LAUNCHER_VARIABLES["horovodrun"], map(str, place), strict=True))
 
 
 def is_lost_rank(error: RuntimeError) -> bool:

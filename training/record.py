@@ -47,6 +47,9 @@ class Record:
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.run.end(error or (KeyboardInterrupt if self.stopped else None))
+        if error is None and not self.stopped:
+            # Last, so that a rank 0 that is killed before is not the end of a training that others could go on with.
+            (self.workspace.checkpoints / LAST).unlink(missing_ok=True)
 
     def begin_stage(self, index: int, trainer: Trainer, interrupted: State | None) -> None:
         """From now on epochs are of this stage. interrupted: where the stage itself goes on."""
@@ -155,7 +158,6 @@ class Record:
             },
             peak_memory_mb={"training_rank": round(max(peaks_mb))},
         )
-        (self.workspace.checkpoints / LAST).unlink(missing_ok=True)
         print(f"Best mean validation AUROC {self.best['val_auroc_mean']:.3f}: {best}")
         for name, ends in {"mean AUROC": of_test, **report["splits"]["test"].get("accuracy", {})}.items():
             value, low, high = ("undefined" if end is None else f"{end:.3f}" for end in ends.values())

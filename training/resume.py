@@ -11,7 +11,7 @@ from training.collectives import Collectives
 from training.plan import Plan
 
 # Settings that a resumed training may change; images per step and streams stand in for the last three.
-FREE = ("resume", "checkpoint_steps", "device", "threads", "batch_size", "streams", "delta_version")
+FREE = ("resume", "checkpoint_steps", "device", "threads", "accumulation", "batch_size", "streams", "delta_version")
 
 
 def load_state(settings: Settings, ranks: Collectives, card: Card, plan: Plan) -> State:

@@ -3,6 +3,7 @@
     python training/train.py                                     one process
     horovodrun -np 8 python training/train.py                    8 ranks, gradients by Horovod
     torchrun --nproc_per_node 8 training/train.py                8 ranks, gradients by torch.distributed
+    horovodrun -np 8 --min-np 4 ... python training/train.py     goes on without lost ranks: docs/training.md
     python training/train.py --training.epochs 1 --training.model simple_cnn        a quick try
     python training/train.py --training.resume true              goes on where one was killed or stopped
 
@@ -30,6 +31,7 @@ from conf.workspace import Workspace
 from etl.schema import Card
 from training.checkpoint import State
 from training.collectives import Collectives, is_lost_rank
+from training.elastic import is_elastic, run_elastic
 from training.interruption import EXIT_SIGTERM, Interruption
 from training.loop import Trainer
 from training.loss import loss_weights
@@ -51,7 +53,11 @@ RANK_0_SPEAKS_FIRST_S = 10
 
 def main() -> None:
     try:
-        run_rank()
+        settings = load_settings("Trains on the shards of the last ETL.")
+        if is_elastic():
+            run_elastic(settings, run_rank)
+        else:
+            run_rank(settings)
     except RuntimeError as error:
         if not is_lost_rank(error):
             raise
@@ -82,10 +88,9 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
-def run_rank() -> None:
+def run_rank(settings: Settings) -> None:
     """The whole training, as one of the ranks."""
     keep_freed_memory()
-    settings = load_settings("Trains on the shards of the last ETL.")
     topology = Topology.detect(settings.training.device)
     torch.set_num_threads(topology.cpu_threads(settings.training.threads))
     card, plan, val_split, test_split, model = prepare(settings, topology)
@@ -97,8 +102,13 @@ def run_rank() -> None:
             # The other ranks get rank 0's weights.
             load_starting_weights(settings, card, model)
         finished = train(settings, ranks, card, plan, val_split, test_split, model)
-        # Whoever ends first has the launcher end the others: rank 0 may still be writing.
-        ranks.gather(None)
+        try:
+            # Whoever ends first has the launcher end the others: rank 0 may still be writing.
+            ranks.gather(None)
+        except RuntimeError as error:
+            # Rank 0, which has written all, does not need them any more.
+            if not (topology.is_main and is_lost_rank(error)):
+                raise
         ranks.close()
     if not finished:
         # At once: horovodrun kills what is left 5 s after its SIGTERM, and an interpreter takes its time to end.

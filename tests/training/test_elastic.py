@@ -1,0 +1,100 @@
+"""A training under `horovodrun --min-np` that loses a rank, and what it has to know for going on."""
+
+import shutil
+from math import ceil
+
+import mlflow
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf.errors import InputError
+from conf.settings import Settings, Training
+from conf.workspace import Workspace
+from tests.training.ranks import make_state
+from tests.training.test_resume import finish, ranks_of, start, wait_for_epoch
+from tests.training.test_train import BIN, LAUNCHERS
+from training.checkpoint import BEST, LAST, Checkpoint
+from training.elastic import begin_or_go_on, share_out
+from training.plan import Plan, Split
+from training.topology import Topology
+from training.tracking import use_store
+
+# With BatchNorm frozen the steps are the same on any number of ranks, to float rounding.
+CHANGES = {"epochs": 2, "freeze_batchnorm": True}
+HOSTS = "#!/bin/sh\necho localhost:1\necho 127.0.0.1:1\n"
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 48), st.integers(1, 4))
+def test_other_ranks_do_the_same_steps_in_no_more_memory(first_ranks, num_ranks, batch_size, accumulation):
+    began = Training(batch_size=batch_size, streams=840, accumulation=accumulation)
+    if batch_size * first_ranks % num_ranks:
+        with pytest.raises(InputError, match=f"got {batch_size * first_ranks} / {num_ranks}"):
+            share_out(began, first_ranks, num_ranks)
+        return
+    shared = share_out(began, first_ranks, num_ranks)
+    split = Split("train", [], [8] * 840, 32)
+    was, now = Plan(split, batch_size, first_ranks, 840), Plan(split, shared.batch_size, num_ranks, shared.streams)
+    assert now.describe() == was.describe()
+    assert ceil(shared.batch_size / shared.accumulation) <= ceil(batch_size / accumulation)
+
+
+def test_the_streams_are_those_of_the_first_start():
+    assert share_out(Training(batch_size=8), 2, 1) == Training(batch_size=16, streams=2, accumulation=2)
+    assert share_out(Training(batch_size=8), 2, 2) == Training(batch_size=8, streams=2)
+
+
+def test_only_a_state_of_this_very_training_is_gone_on_from(tmp_path, capsys):
+    settings = Settings(str(tmp_path))
+    last = Workspace.at(settings.workspace).checkpoints / LAST
+    two, one = (Topology("horovodrun", 0, size, 0, 1, "cpu") for size in (2, 1))
+    make_state().save(last)
+    assert begin_or_go_on(settings, 0, two) == (2, False)
+    assert not last.exists(), "another training's"
+    assert begin_or_go_on(settings, 2, one) == (2, False)
+    assert "1 of 2 go on from its start" in capsys.readouterr().out
+    make_state().save(last)
+    assert begin_or_go_on(settings, 2, one) == (2, True)
+    assert "1 of 2 go on from its last saved state" in capsys.readouterr().out
+    assert begin_or_go_on(Settings(str(tmp_path), training=Training(resume=True)), 0, two) == (2, True)
+    assert last.exists()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_table, tmp_path_factory) -> Checkpoint:
+    """Of the same steps, all of them on one rank."""
+    workspace = Workspace.at(str(tmp_path_factory.mktemp("undisturbed") / "workspace"))
+    shutil.copytree(small_table[0].root, workspace.root)
+    finish(start(workspace, "none", **CHANGES, batch_size=16, streams=2))
+    return Checkpoint.load(workspace.checkpoints / BEST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["0", "1"])
+def test_a_training_that_loses_a_rank_ends_where_an_undisturbed_one_does(
+    small_table, undisturbed, tmp_path, monkeypatch, victim
+):
+    hosts = tmp_path / "hosts.sh"
+    hosts.write_text(HOSTS)
+    hosts.chmod(0o755)
+    elastic = ["-np", "2", "--min-np", "1", "--host-discovery-script", hosts, "--network-interfaces", "lo"]
+    monkeypatch.setitem(LAUNCHERS, "elastic", [BIN / "horovodrun", *elastic, BIN / "python"])
+    workspace = Workspace.at(str(tmp_path / "workspace"))
+    shutil.copytree(small_table[0].root, workspace.root)
+
+    run = start(workspace, "elastic", **CHANGES)
+    wait_for_epoch(run, workspace, 0)
+    ranks_of(run)[victim].kill()
+    output = finish(run)
+
+    assert "Lost a rank: 1 of 2 go on from its last saved state" in output
+    assert "Traceback" not in output
+    assert not (workspace.checkpoints / LAST).exists()
+    got = Checkpoint.load(workspace.checkpoints / BEST)
+    assert got.epoch == undisturbed.epoch
+    for name, tensor in undisturbed.weights.items():
+        torch.testing.assert_close(got.weights[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    use_store(workspace)
+    (tracked,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert (tracked.info.run_id, tracked.info.status) == (got.run_id, "FINISHED")
