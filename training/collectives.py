@@ -2,6 +2,8 @@
 
 import os
 import re
+import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -22,6 +24,10 @@ class Collectives:
         if topology.device == "cuda":
             torch.cuda.set_device(topology.local_rank)
         if topology.device == "hpu":
+            # Both are read when the module is imported: eager mode instead of the lazy one that Intel is giving up, and
+            # the card of this rank, which horovodrun does not name so.
+            os.environ.setdefault("PT_HPU_LAZY_MODE", "0")
+            os.environ.setdefault("LOCAL_RANK", str(topology.local_rank))
             import habana_frameworks.torch.distributed.hccl  # noqa: F401, registers the hpu device and hccl
 
         if topology.backend == "horovod":
@@ -34,8 +40,7 @@ class Collectives:
             self._hvd = hvd
         elif topology.backend != "none":
             if topology.launcher == "horovodrun":
-                os.environ.setdefault("MASTER_ADDR", os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "127.0.0.1"))
-                os.environ.setdefault("MASTER_PORT", "29500")
+                os.environ.update(meeting_place())
             torch.distributed.init_process_group(topology.backend, rank=topology.rank, world_size=topology.world_size)
 
     def distribute(
@@ -70,6 +75,10 @@ class Collectives:
                 f"{self.topology.backend}: leave it out"
             )
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+    def compiled(self, model: nn.Module) -> Callable:
+        """The model by torch.compile, with the device's own backend where it has one."""
+        return torch.compile(model, backend="hpu_backend" if self.topology.device == "hpu" else "inductor")
 
     def silent(self, model: nn.Module) -> AbstractContextManager:
         """For a backward pass after which another one of the same step follows: nothing is sent."""
@@ -138,6 +147,19 @@ def rejoin() -> None:
     # Horovod renews them in C, of which os.environ is a copy from the start of Python.
     place = (hvd.rank(), hvd.size(), hvd.local_rank(), hvd.local_size())
     os.environ.update(zip(LAUNCHER_VARIABLES["horovodrun"], map(str, place), strict=True))
+
+
+def meeting_place() -> dict[str, str]:
+    """MASTER_ADDR and MASTER_PORT for torch.distributed under horovodrun: rank 0's host, as the launcher calls it."""
+    import horovod.torch as hvd
+
+    hvd.init()
+    with socket.socket() as free:
+        free.bind(("", 0))
+        here = {"MASTER_ADDR": os.environ["HOROVOD_HOSTNAME"], "MASTER_PORT": str(free.getsockname()[1])}
+    place = hvd.broadcast_object(here, root_rank=0, name="meeting place")
+    hvd.shutdown()
+    return place
 
 
 def is_lost_rank(error: RuntimeError) -> bool:

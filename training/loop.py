@@ -84,7 +84,7 @@ class Trainer:
         self.distributed_model, self.optimizer = ranks.distribute(self.model, optimizer, settings.accumulation)
         self.schedule = Schedule(self.optimizer, settings, plan.steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
-        self.stepped_model = torch.compile(self.distributed_model) if settings.compile else self.distributed_model
+        self.stepped_model = ranks.compiled(self.distributed_model) if settings.compile else self.distributed_model
         self.losses: list[float] = []
         # The loss of a step is fetched while the next one is computed.
         self._pending: tuple[Tensor, Batch, str] | None = None

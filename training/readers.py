@@ -148,7 +148,8 @@ def _read_row_groups(split: Split, stream: int, num_streams: int, seed: int | No
     )
     with reader:
         for rows in reader:
-            joined = bytearray(b"".join(getattr(rows, column)))
+            # One copy, into memory that may be written to: torch warns of any other.
+            joined = bytearray().join(getattr(rows, column))
             shape = (-1, *side) if split.channels == 1 else (-1, *side, 3)
             pixels = torch.frombuffer(joined, dtype=torch.uint8).view(shape)
             labels = torch.from_numpy(np.asarray(rows.findings, dtype=np.float32))

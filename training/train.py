@@ -13,7 +13,6 @@ exit code 143.
 """
 
 import copy
-import ctypes
 import os
 import resource
 import socket
@@ -35,6 +34,7 @@ from training.elastic import is_elastic, run_elastic
 from training.interruption import EXIT_SIGTERM, Interruption
 from training.loop import Trainer
 from training.loss import loss_weights
+from training.memory import keep_freed_memory
 from training.models import XrayClassifier
 from training.plan import Plan, Split
 from training.prepare import check_same_table, load_starting_weights, prepare
@@ -45,8 +45,6 @@ from training.topology import Topology, launched_rank
 if TYPE_CHECKING:
     from training.record import Record
 
-# mallopt's, of malloc.h: free bytes from which memory is given back, bytes from which an array has pages of its own.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # A launcher under load takes seconds to notice that rank 0 has ended.
 RANK_0_SPEAKS_FIRST_S = 10
 
@@ -74,18 +72,6 @@ def main() -> None:
         # Where rank 0 is slower or finds nothing, this message is all that is seen.
         time.sleep(RANK_0_SPEAKS_FIRST_S)
         raise InputError(f"rank {rank} on {socket.gethostname()}: {error}") from error
-
-
-def keep_freed_memory() -> None:
-    """Has glibc keep what is freed, for the next step needs the same again.
-
-    Otherwise it gives pages back to the system and has them filled with zeros in each step: some tenth of the time of a
-    training on CPUs. Another C library is left as it is.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
 def run_rank(settings: Settings) -> None:

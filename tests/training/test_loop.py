@@ -43,6 +43,16 @@ def test_reduced_precision_learns_about_the_same(small_table, precision):
     assert full != reduced
 
 
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(small_table):
+    def small() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(SIZE_PX**2), nn.Linear(SIZE_PX**2, 2))
+
+    eager, compiled = (losses(make_trainer(small_table, small(), compile=wanted)) for wanted in (False, True))
+    assert compiled == pytest.approx(eager, rel=1e-3)
+
+
 def test_age_sex_and_view_reach_the_model(small_table):
     trainer = make_trainer(small_table, tabular=True)
     before = [weight.clone() for weight in trainer.model.tabular.parameters()]

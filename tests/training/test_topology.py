@@ -1,7 +1,10 @@
+import subprocess
+
 import pytest
 import torch
 
 from conf.errors import InputError
+from tests.training.test_train import BIN, PROJECT
 from training.collectives import Collectives, is_lost_rank
 from training.topology import Topology, launched_rank
 
@@ -150,3 +153,20 @@ def test_a_lost_rank_is_told_from_other_faults():
     lost = "[../third_party/gloo/gloo/transport/tcp/pair.cc:589] Connection closed by peer [127.0.0.1]:80"
     assert is_lost_rank(RuntimeError(lost))
     assert not is_lost_rank(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.slow
+def test_under_horovodrun_torch_distributed_meets_on_rank_0s_host():
+    join = """
+import os
+import torch
+from training.collectives import meeting_place
+os.environ.update(meeting_place())
+torch.distributed.init_process_group("gloo", rank=int(os.environ["HOROVOD_RANK"]), world_size=2)
+value = torch.ones(1)
+torch.distributed.all_reduce(value)
+print("summed", value.item())
+"""
+    command = [BIN / "horovodrun", "-np", "2", BIN / "python", "-c", join]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert finished.stdout.count("summed 2.0") == 2, finished.stderr

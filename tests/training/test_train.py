@@ -61,7 +61,7 @@ def test_a_step_takes_the_memory_that_the_one_before_has_freed():
     count = """
 import resource
 import numpy as np
-from training.train import keep_freed_memory
+from training.memory import keep_freed_memory
 keep_freed_memory()
 for _ in range(11):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
