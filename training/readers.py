@@ -117,7 +117,8 @@ def _read_stream(plan: Plan, stream: int, shuffle_seed: int | None) -> Iterator[
         while step < len(sizes) and sum(len(part.labels) for part in pending) >= sizes[step]:
             joined = join(pending)
             yield _cut(joined, 0, sizes[step])
-            pending = [_cut(joined, sizes[step], len(joined.labels))]
+            # Joining nothing with a row group would copy the row group.
+            pending = [_cut(joined, sizes[step], len(joined.labels))] if len(joined.labels) > sizes[step] else []
             step += 1
     expected = split.rows_of(stream, plan.num_streams)
     if rows_read != expected:
@@ -141,24 +142,26 @@ def _read_row_groups(split: Split, stream: int, num_streams: int, seed: int | No
         cur_shard=stream,
         shard_count=num_streams,
         shuffle_row_groups=seed is not None,
-        shuffle_rows=seed is not None,
         seed=seed,
         # Of a store petastorm would make a file system that pyarrow's legacy API does not take.
         filesystem=None if is_local(place) else S3FSWrapper(place.fs),
     )
+    rng = np.random.default_rng((seed or 0, stream))
     with reader:
         for rows in reader:
-            # One copy, into memory that may be written to: torch warns of any other.
-            joined = bytearray().join(getattr(rows, column))
+            # petastorm would shuffle them by a copy of all pixels; this one is made anyway, into memory that may be
+            # written to, as torch wants it.
+            order = np.arange(len(rows.image_id)) if seed is None else rng.permutation(len(rows.image_id))
+            joined = bytearray().join(getattr(rows, column)[order])
             shape = (-1, *side) if split.channels == 1 else (-1, *side, 3)
             pixels = torch.frombuffer(joined, dtype=torch.uint8).view(shape)
-            labels = torch.from_numpy(np.asarray(rows.findings, dtype=np.float32))
+            labels = torch.from_numpy(np.asarray(rows.findings, dtype=np.float32)[order])
             known = torch.empty(len(labels), 0)
             if attributes:
                 # petastorm makes words of a column, of null too.
                 words = [[None if word == "None" else word for word in getattr(rows, n)] for n in attributes[1:]]
-                known = torch.from_numpy(encode_attributes(rows.age_years, *words))
-            yield Batch(rows.image_id, pixels, labels, known)
+                known = torch.from_numpy(encode_attributes(rows.age_years, *words)[order])
+            yield Batch(rows.image_id[order], pixels, labels, known)
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
