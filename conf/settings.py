@@ -376,12 +376,19 @@ class Settings:
 
     workspace: str = "runs/demo"
     """folder that holds all that the stages write"""
+    tracking_server: str = ""
+    """of MLflow, such as http://host:5000, which keeps runs and registry; empty: mlflow.db in the workspace does"""
     phantoms: Phantoms = field(default_factory=Phantoms)
     etl: Etl = field(default_factory=Etl)
     training: Training = field(default_factory=Training)
     ensemble: Ensemble = field(default_factory=Ensemble)
     inference: Inference = field(default_factory=Inference)
     jobs: Jobs = field(default_factory=Jobs)
+
+    def __post_init__(self):
+        server = self.tracking_server
+        valid = not server or (server.startswith(("http://", "https://")) and not server.endswith("/"))
+        _require(valid, "tracking_server", server, "an address such as http://host:5000, or nothing")
 
     def to_dict(self) -> dict:
         """Plain nested dict of the resolved settings, as logged with every run."""

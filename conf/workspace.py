@@ -19,16 +19,18 @@ class Workspace:
     """Paths of a workspace, all absolute; nothing is created by asking."""
 
     root: Path
+    tracking_server: str = ""
+    """address of an MLflow server that keeps runs and models; empty: mlflow.db does"""
 
     @classmethod
-    def at(cls, path: str) -> "Workspace":
+    def at(cls, path: str, tracking_server: str = "") -> "Workspace":
         """Raises InputError for a path that is a file, or that the readers' file addresses cannot hold."""
         root = Path(path).expanduser().absolute()
         if root.exists() and not root.is_dir():
             raise InputError(f"workspace {root} is a file, expected a folder: choose another with --workspace")
         if set("#?%") & set(str(root)):
             raise InputError(f"workspace {root} has one of # ? % in its path, which Petastorm takes for parts of a URL")
-        return cls(root)
+        return cls(root, tracking_server)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -81,6 +83,7 @@ class Workspace:
     tracking_db = property(lambda self: self.root / "mlflow.db")
     artifacts = property(lambda self: self.root / "mlartifacts")
     evaluation = property(lambda self: self.root / "evaluation.json")
+    unsent = property(lambda self: self.root / "mlflow_unsent.json")
     predictions = property(lambda self: self.root / "predictions.parquet")
     summary = property(lambda self: self.root / "summary.json")
 

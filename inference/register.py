@@ -44,7 +44,7 @@ console = Console(highlight=False)
 
 def main() -> None:
     settings = load_settings("Exports the best checkpoint, quantises, measures, gates and registers it.")
-    workspace = Workspace.at(settings.workspace)
+    workspace = Workspace.at(settings.workspace, settings.tracking_server)
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
     card = card_of(checkpoint, workspace)
     status = check_run(workspace, checkpoint.run_id)

@@ -21,7 +21,7 @@ from training.checkpoint import BEST, Checkpoint
 
 def main() -> None:
     settings = load_settings("Joins small files of the Delta table and removes what no version needs.")
-    workspace = Workspace.at(settings.workspace)
+    workspace = Workspace.at(settings.workspace, settings.tracking_server)
     tables = workspace.tables(settings.etl.table)
     with workspace.exclusive(), SparkWorkers() as workers:
         keep = set(settings.jobs.keep_versions)

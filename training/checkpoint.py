@@ -96,7 +96,7 @@ class State:
     epochs: list[dict[str, float]]
     """metrics of the finished epochs"""
     run_id: str
-    stage_run_id: str
+    stage_run_ids: list[str]
     """empty where the training has one stage"""
     delta_table_id: str
     delta_version: int

@@ -26,7 +26,7 @@ from training.voting import equal_weights, fit_weights, vote
 
 def main() -> None:
     settings = load_settings("Combines what several finished trainings predict, and measures the ensemble.")
-    workspace = Workspace.at(settings.workspace)
+    workspace = Workspace.at(settings.workspace, settings.tracking_server)
     members = read_members(settings.ensemble.members, workspace)
     card = card_of(members[0])
     with workspace.exclusive(), TrackedRun(workspace, settings, card, None) as run:

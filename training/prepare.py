@@ -59,7 +59,7 @@ def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier)
         # Here, because mlflow takes seconds to import.
         from training.tracking import fetch_checkpoint
 
-        return fetch_checkpoint(Workspace.at(settings.workspace), address)
+        return fetch_checkpoint(Workspace.at(settings.workspace, settings.tracking_server), address)
 
     training = settings.training
     started = load_weights(model, training.weights, training.model, findings=card.findings, resolve=find)

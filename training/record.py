@@ -32,7 +32,7 @@ class Record:
         self, settings: Settings, card: Card, topology: Topology, pos_weight: np.ndarray, interrupted: State | None
     ):
         """pos_weight: (findings,), of the loss. interrupted: the training that goes on."""
-        self.workspace = Workspace.at(settings.workspace)
+        self.workspace = Workspace.at(settings.workspace, settings.tracking_server)
         self.settings, self.card, self.topology, self.pos_weight = settings, card, topology, pos_weight
         self.stages = stages_of(settings.training)
         self.losses: list[float] = list(interrupted.all_losses) if interrupted else []
@@ -41,6 +41,8 @@ class Record:
         self.run = TrackedRun(
             self.workspace, settings, card, self.topology, interrupted.run_id if interrupted else None
         )
+
+        self.run.plan_stages(self.stages, interrupted.stage_run_ids if interrupted else [])
 
     def __enter__(self) -> "Record":
         return self
@@ -51,11 +53,10 @@ class Record:
             # Last, so that a rank 0 that is killed before is not the end of a training that others could go on with.
             (self.workspace.checkpoints / LAST).unlink(missing_ok=True)
 
-    def begin_stage(self, index: int, trainer: Trainer, interrupted: State | None) -> None:
-        """From now on epochs are of this stage. interrupted: where the stage itself goes on."""
+    def begin_stage(self, index: int, trainer: Trainer) -> None:
+        """From now on epochs are of this stage."""
         self.index, self.trainer, self.model = index, trainer, trainer.model
-        if len(self.stages) > 1:
-            self.run.begin_stage(self.stages[index], interrupted.stage_run_id if interrupted else "")
+        self.run.begin_stage(index)
 
     def add_epoch(self, result: EpochResult, predictions: Predictions) -> str:
         """Tracks an epoch, keeps its checkpoint where it is the best so far, and describes it in one line."""
@@ -94,7 +95,7 @@ class Record:
             stage_epoch=len(self._epochs_of_stage()),
             epoch=epoch,
             step=step,
-            stage_run_id=self.run.stage_id,
+            stage_run_ids=self.run.stage_ids,
             all_losses=self.losses,
             epochs=self.epochs,
             run_id=self.run.run_id,

@@ -2,30 +2,41 @@
 
 import logging
 import os
+import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 # Before mlflow is imported: its store creation logs every migration, its git module warns where git is absent.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Of a server: MLflow's own patience, minutes for each call, would stop the training while it is away.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
+import requests
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.schema import Card
+from training.outbox import Outbox
 from training.stages import Stage
 from training.topology import Topology
 
 # Without it MLflow 3's pages take the experiment for one with language models, and put training runs elsewhere.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
+PLACE = "workspace"
+"""tag of a run: on which host, in which folder"""
+CONNECT_S = 10
+MAX_METRICS = 1000
+"""that MLflow takes in one call"""
 # Of a metric's name -> what it is of an interval.
 ENDS = {"": "value", "_low": "low", "_high": "high"}
 
@@ -34,9 +45,20 @@ for _name in ("mlflow", "alembic"):
 
 
 def use_store(workspace: Workspace) -> None:
-    """Points mlflow at the workspace's own database, for runs and for the registry."""
+    """Points mlflow at the workspace's server, or else its own database, for runs and for the registry.
+
+    Raises InputError where the server does not answer.
+    """
     workspace.root.mkdir(parents=True, exist_ok=True)
-    uri = f"sqlite:///{workspace.tracking_db}"
+    uri = workspace.tracking_server or f"sqlite:///{workspace.tracking_db}"
+    if workspace.tracking_server:
+        try:
+            requests.get(f"{uri}/health", timeout=CONNECT_S).raise_for_status()
+        except requests.RequestException as error:
+            raise InputError(
+                f"no MLflow server answers at {uri} ({type(error).__name__}): start it (`mlflow server`), or leave out "
+                "--tracking_server to keep the runs in the workspace"
+            ) from error
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
 
@@ -76,11 +98,11 @@ def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
         ) from error
 
 
-def end_dead_runs() -> None:
-    """Marks runs that say RUNNING as KILLED: this process has the workspace's lock, so theirs are gone."""
+def end_dead_runs(place: str) -> None:
+    """Marks this place's runs that say RUNNING as KILLED: this process has its lock, so theirs are gone."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
+    for run in client.search_runs(experiments, f"attributes.status = 'RUNNING' AND tags.{PLACE} = '{place}'"):
         client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -97,10 +119,15 @@ class TrackedRun:
         use_store(workspace)
         experiment, training = settings.training.experiment, settings.training
         if mlflow.get_experiment_by_name(experiment) is None:
-            mlflow.create_experiment(experiment, workspace.artifacts.as_uri(), tags=MODEL_TRAINING)
+            # A server keeps the artifacts where it was told to.
+            folder = None if workspace.tracking_server else workspace.artifacts.as_uri()
+            mlflow.create_experiment(experiment, folder, tags=MODEL_TRAINING)
         mlflow.set_experiment(experiment)
         mlflow.set_system_metrics_sampling_interval(2)
-        end_dead_runs()
+        self.outbox = Outbox(workspace.unsent, workspace.tracking_server)
+        self.outbox.flush()
+        self.tags = {PLACE: f"{socket.gethostname()}:{workspace.root}".replace("'", "")}
+        end_dead_runs(self.tags[PLACE])
         try:
             run = mlflow.start_run(run_id, log_system_metrics=True) if run_id else None
         except mlflow.MlflowException as error:
@@ -112,9 +139,12 @@ class TrackedRun:
             run = mlflow.start_run(
                 run_name=f"{name}, Delta version {card.delta_version}",
                 description="Research use only, not for clinical use.",
+                tags=self.tags,
                 log_system_metrics=True,
             )
         self.run_id = run.info.run_id
+        self.experiment_id = run.info.experiment_id
+        self.stage_ids: list[str] = []
         self.stage_id = ""
         self.commit = git_commit()
         if is_new:
@@ -149,58 +179,77 @@ class TrackedRun:
         dataset = MetaDataset(source, name=f"Delta version {card.delta_version}", digest=card.sha256[:8])
         mlflow.log_input(dataset, context="training", tags=lineage)
 
-    def begin_stage(self, stage: Stage, run_id: str) -> None:
-        """Starts a run of the stage below this one, or goes on with it; the stage before, if any, has ended."""
+    def plan_stages(self, stages: list[Stage], run_ids: list[str]) -> None:
+        """A run for each stage below this one, where there are several. run_ids: of an interrupted training's."""
+        self.stage_ids = run_ids
+        if len(stages) == 1 or run_ids:
+            return
         client = mlflow.MlflowClient()
-        self._end_stage("FINISHED")
-        if run_id:
-            client.update_run(run_id, "RUNNING")
-        else:
-            experiment = mlflow.get_run(self.run_id).info.experiment_id
-            tags = {MLFLOW_PARENT_RUN_ID: self.run_id}
-            run_id = client.create_run(experiment, tags=tags, run_name=f"stage {stage.name}").info.run_id
+        for stage in stages:
+            tags = {MLFLOW_PARENT_RUN_ID: self.run_id, **self.tags}
+            run_id = client.create_run(self.experiment_id, tags=tags, run_name=f"stage {stage.name}").info.run_id
             for key in ("epochs", "learning_rate", "warmup_epochs"):
                 client.log_param(run_id, f"training.{key}", getattr(stage.settings, key))
-        self.stage_id = run_id
+            client.update_run(run_id, "SCHEDULED")
+            self.stage_ids.append(run_id)
+
+    def begin_stage(self, index: int) -> None:
+        """From now on epochs are of this stage too; the stage before, if any, has ended."""
+        self._end_stage("FINISHED")
+        if self.stage_ids:
+            self.stage_id = self.stage_ids[index]
+            self.outbox.send("update_run", self.stage_id, "RUNNING")
 
     def _end_stage(self, status: str) -> None:
         if self.stage_id:
-            mlflow.MlflowClient().set_terminated(self.stage_id, status)
+            self.outbox.send("set_terminated", self.stage_id, status)
 
     def end(self, error: type[BaseException] | None) -> None:
         """Ends the run: FINISHED without an error, KILLED when a person or a launcher stopped it, else FAILED."""
         stopped = error is not None and not issubclass(error, Exception)
         status = "KILLED" if stopped else "FAILED" if error else "FINISHED"
         self._end_stage(status)
-        mlflow.end_run(status)
+        self.outbox.send("set_terminated", self.run_id, status)
+        # mlflow's own end of the run, which stops its threads too; a server that is away is told by the outbox.
+        if self.outbox.flush():
+            mlflow.end_run(status)
+            return
+        print(f"{self.outbox.path} keeps what MLflow's server has missed: the next training here sends it", flush=True)
+        with suppress(mlflow.MlflowException):
+            mlflow.end_run(status)
 
     def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
         """Logs one value per step, many in a write."""
         now_ms = int(time.time() * 1000)
-        metrics = [Metric(name, value, now_ms, first_step + index) for index, value in enumerate(values)]
-        mlflow.MlflowClient().log_batch(self.run_id, metrics=metrics)
+        metrics = [(name, value, now_ms, first_step + index) for index, value in enumerate(values)]
+        # A server takes so many at once.
+        for start in range(0, len(metrics), MAX_METRICS):
+            self.outbox.send("log_batch", self.run_id, metrics[start : start + MAX_METRICS])
 
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Logs an epoch's metrics, to the stage's run too; undefined ones (NaN) are left out."""
-        defined = {name: value for name, value in metrics.items() if value == value}
         for run_id in filter(None, (self.run_id, self.stage_id)):
-            mlflow.log_metrics(defined, step=epoch, run_id=run_id)
+            self._log_metrics(run_id, metrics, epoch)
+
+    def _log_metrics(self, run_id: str, metrics: dict[str, float | None], step: int = 0) -> None:
+        now_ms = int(time.time() * 1000)
+        defined = [(k, value, now_ms, step) for k, value in metrics.items() if value is not None and value == value]
+        for start in range(0, len(defined), MAX_METRICS):
+            self.outbox.send("log_batch", run_id, defined[start : start + MAX_METRICS])
 
     def log_figure(self, path: Path) -> None:
         """Adds a picture to the run's artifacts, below figures/."""
-        mlflow.log_artifact(str(path), "figures")
+        self.outbox.send("log_artifact", self.run_id, str(path), "figures")
 
     def log_evaluation(self, workspace: Workspace, report: dict) -> None:
         """Adds the report and the predictions to the artifacts, and the test split's means to the metrics."""
         for path in (workspace.evaluation, workspace.predictions):
-            mlflow.log_artifact(str(path))
+            self.outbox.send("log_artifact", self.run_id, str(path))
         test = report["splits"]["test"]
-        for measure in ("auroc", "average_precision"):
-            mean = {f"test_{measure}_mean{end}": test[measure]["mean"][key] for end, key in ENDS.items()}
-            mlflow.log_metrics({name: value for name, value in mean.items() if value is not None})
-        for name, ends in test.get("accuracy", {}).items():
-            mlflow.log_metrics({f"test_{name}{end}": ends[key] for end, key in ENDS.items() if ends[key] is not None})
+        means = {f"{measure}_mean": test[measure]["mean"] for measure in ("auroc", "average_precision")}
+        for name, ends in {**means, **test.get("accuracy", {})}.items():
+            self._log_metrics(self.run_id, {f"test_{name}{end}": ends[key] for end, key in ENDS.items()})
 
     def log_checkpoint(self, path: Path) -> None:
         """Adds the checkpoint to the run's artifacts, below checkpoints/."""
-        mlflow.log_artifact(str(path), "checkpoints")
+        self.outbox.send("log_artifact", self.run_id, str(path), "checkpoints")

@@ -135,7 +135,7 @@ def train(
             if begun:
                 trainer.load(begun)
             if record:
-                record.begin_stage(index, trainer, begun)
+                record.begin_stage(index, trainer)
             epoch = train_stage(trainer, record, interruption, bar, val_split, epoch, begun)
             if epoch < 0:
                 return False

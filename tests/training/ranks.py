@@ -87,7 +87,7 @@ def copy_of(trainer_state: dict) -> State:
 def make_state(**parts) -> State:
     """A State with these parts, and all others empty."""
     place = {"stage": 0, "stage_epoch": 0, "epoch": 0, "step": 0}
-    place |= {"run_id": "", "stage_run_id": "", "delta_table_id": "", "delta_version": 0}
+    place |= {"run_id": "", "stage_run_ids": [], "delta_table_id": "", "delta_version": 0}
     story = {"losses": [], "all_losses": [], "epochs": [], "settings": {}, "plan": {}}
     trained = {"weights": {}, "buffers": [], "optimizer": {}, "schedule": {}, "scaler": {}}
     return State(**{**place, **story, **trained, **parts})

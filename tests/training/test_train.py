@@ -33,6 +33,12 @@ LAUNCHERS = {
 }
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def command_of(workspace: Workspace, launcher: str, settings: dict) -> list[str]:
     arguments = [word for key, value in settings.items() for word in (f"--training.{key}", value)]
     return [str(w) for w in (*LAUNCHERS[launcher], "training/train.py", "--workspace", workspace.root, *arguments)]
