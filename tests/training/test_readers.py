@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from conf.errors import InputError
 from tests.conftest import SIZE_PX
 from training.plan import Plan, Split
-from training.readers import open_split, read_batches, read_steps
+from training.readers import Batch, join, open_split, read_batches, read_steps
 
 ROW_GROUPS = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 
@@ -165,3 +165,12 @@ def test_an_epoch_goes_on_in_its_middle(small_table, start):
     workspace, card, _ = small_table
     split = open_split(workspace.shards, card, "train", SIZE_PX)
     assert steps_of(split, 2, 8, 4, start) == steps_of(split, 2, 8, 4)[start:]
+
+
+def test_joining_starts_no_openmp_threads(monkeypatch):
+    # Those of a second thread make OpenMP put the training's own to sleep.
+    monkeypatch.setattr(torch, "cat", None)
+    parts = [Batch(np.array(["a"]), torch.full((1, 2, 2), i), torch.zeros(1, 3), torch.zeros(1, 0)) for i in (1, 2)]
+    whole = join(parts)
+    assert whole.pixels[:, 0, 0].tolist() == [1, 2]
+    assert (whole.image_ids.tolist(), whole.labels.shape, whole.attributes.shape) == (["a", "a"], (2, 3), (2, 0))
