@@ -2,10 +2,12 @@
 
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +73,20 @@ class Workspace:
             root = str(Path(root).expanduser().absolute())
         return f"{root}/shards", f"{root}/quarantine"
 
+    @property
+    def unsent(self) -> Path:
+        """What the tracking server has missed; another file for each server."""
+        return self.root / f"mlflow_unsent_{hashlib.sha256(self.tracking_server.encode()).hexdigest()[:8]}.json"
+
+    @property
+    def identity(self) -> str:
+        """A name that stays when the folder moves, made when it is first asked for; tells runs on a server apart."""
+        file = self.root / ".identity"
+        if not file.exists():
+            with atomic_path(file) as temporary:
+                temporary.write_text(uuid.uuid4().hex, encoding="utf-8")
+        return file.read_text(encoding="utf-8")
+
     phantoms = property(lambda self: self.root / "phantoms")
     shards = property(lambda self: self.root / "shards")
     quarantine = property(lambda self: self.root / "quarantine")
@@ -83,7 +99,6 @@ class Workspace:
     tracking_db = property(lambda self: self.root / "mlflow.db")
     artifacts = property(lambda self: self.root / "mlartifacts")
     evaluation = property(lambda self: self.root / "evaluation.json")
-    unsent = property(lambda self: self.root / "mlflow_unsent.json")
     predictions = property(lambda self: self.root / "predictions.parquet")
     summary = property(lambda self: self.root / "summary.json")
 

@@ -56,6 +56,9 @@ def generate_phantoms(folder: Path, settings: Phantoms) -> None:
     """
     folder = Path(folder)
     made_by = {"generator_version": GENERATOR_VERSION, **asdict(settings)}
+    if settings.layout == "nih":
+        # As it was before there was another, so that folders made then stay.
+        del made_by["layout"]
     if _made_by(folder) == made_by:
         return
     with atomic_folder(folder) as building:

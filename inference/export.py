@@ -49,6 +49,7 @@ def lineage(checkpoint: Checkpoint) -> dict:
     """What the graph says of itself: its vocabulary, in the order of its outputs, its input, and where it came from."""
     return {
         "findings": checkpoint.findings,
+        "exclusive": checkpoint.exclusive,
         "size_px": checkpoint.size_px,
         "network": checkpoint.model,
         "run_id": checkpoint.run_id,

@@ -30,8 +30,6 @@ class Checkpoint:
     """of the images: 1 grey, 3 RGB"""
     tabular: bool
     """whether the model takes age, sex and view too"""
-    exclusive: bool
-    """whether each image is of exactly one of the findings, which are classes"""
     epoch: int
     val_auroc: float
     """mean over the findings with a defined AUROC"""
@@ -40,6 +38,8 @@ class Checkpoint:
     run_id: str
     commit: str
     settings: dict
+    exclusive: bool = False
+    """whether each image is of exactly one of the findings, which are classes"""
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint; a kill leaves the old file. Raises InputError where it cannot be written."""

@@ -29,11 +29,12 @@ def run_elastic(settings: Settings, run_rank: Callable[[Settings], None]) -> Non
 
     Raises InputError where the ranks that are left cannot share the steps, or are too few for the launcher.
     """
-    first_ranks = 0
+    first_ranks, others_state = 0, 0
     while True:
         try:
             ranks = join(settings)
-            first_ranks, resume = ranks.broadcast(begin_or_go_on(settings, first_ranks, ranks.topology))
+            known = begin_or_go_on(settings, first_ranks, others_state, ranks.topology)
+            first_ranks, others_state, resume = ranks.broadcast(known)
             training = share_out(settings.training, first_ranks, ranks.topology.world_size)
             run_rank(replace(settings, training=replace(training, resume=resume)))
             return
@@ -58,24 +59,25 @@ def join(settings: Settings) -> Collectives:
     return Collectives(topology)
 
 
-def begin_or_go_on(settings: Settings, first_ranks: int, topology: Topology) -> tuple[int, bool]:
-    """The number of ranks that the training began with, and whether there is a state of it to go on from.
+def begin_or_go_on(
+    settings: Settings, first_ranks: int, others_state: int, topology: Topology
+) -> tuple[int, int, bool]:
+    """The number of ranks that the training began with, the state of another training that lay there then, and whether
+    there is a state of this one to go on from.
 
-    first_ranks: 0 in a process that has not begun. Rank 0's answer is the one that counts.
+    first_ranks: 0 in a process that has not begun. others_state: its time in nanoseconds, 0 none. Rank 0's answer is
+    the one that counts.
     """
-    if not topology.is_main:
-        return first_ranks, False
-    workspace = Workspace.at(settings.workspace)
-    last = workspace.checkpoints / LAST
-    if first_ranks:
-        whence = "its last saved state" if last.exists() else "its start, as no state of it was saved yet"
+    last = Workspace.at(settings.workspace).checkpoints / LAST
+    saved = last.stat().st_mtime_ns if topology.is_main and last.exists() else 0
+    if not first_ranks:
+        resume = settings.training.resume
+        return topology.world_size, 0 if resume else saved, resume
+    resume = saved not in (0, others_state)
+    if topology.is_main:
+        whence = "its last saved state" if resume else "its start, as no state of it was saved yet"
         print(f"Lost a rank: {topology.world_size} of {first_ranks} go on from {whence}", flush=True)
-        return first_ranks, last.exists()
-    if not settings.training.resume:
-        # Or a rank lost before the first state is saved would go on with another training's.
-        with workspace.exclusive():
-            last.unlink(missing_ok=True)
-    return topology.world_size, settings.training.resume
+    return first_ranks, others_state, resume
 
 
 def share_out(training: Training, first_ranks: int, num_ranks: int) -> Training:

@@ -150,6 +150,8 @@ class Trainer:
         parts: list[tuple[np.ndarray, ...]] = []
         with torch.inference_mode():
             for batch in read_batches(split, EVALUATION_BATCH_SIZE, topology.rank, topology.world_size):
+                if self.exclusive:
+                    check_classes(batch)
                 pixels, attributes = batch.pixels.to(self.device), batch.attributes.to(self.device)
                 logits = self.model(*inputs(pixels, attributes)).cpu()
                 logits = log_odds(logits) if self.exclusive else logits

@@ -13,6 +13,8 @@ def keep_freed_memory() -> None:
     training on CPUs. Another C library is left as it is.
     """
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
+    if not hasattr(libc, "mallopt"):
+        return
+    # Before glibc 2.35 it takes no more than 32 MB.
+    if libc.mallopt(M_MMAP_THRESHOLD, 2**30) or libc.mallopt(M_MMAP_THRESHOLD, 2**25):
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)

@@ -11,32 +11,30 @@ from mlflow.exceptions import MlflowException, RestException
 
 from conf.workspace import write_json
 
-# A server that is away costs a training so many seconds at most for each try.
-TRY_EVERY_S = 60
+# How often a server that is away is asked again, and how long for an answer.
+TRY_EVERY_S, HEALTH_S = 60, 10
+# Refusals that may pass: not logged in any more, too slow, too much.
+PASSING = (401, 403, 408, 429)
 
 
 class Outbox:
     """Calls of mlflow.MlflowClient with plain arguments. A file holds those that a server has not taken yet.
 
-    Where there is no server, but a database in the workspace, a call that fails raises as ever.
+    Where there is no server, but a database in the workspace, nothing is kept, and a call that fails raises.
     """
 
     def __init__(self, path: Path, server: str):
         """path: of the file, which a training that ended before may have left; server: address, or empty."""
         self.path, self.server = path, server
-        self.waiting: list[list] = []
+        self.waiting: list[list] = json.loads(path.read_text(encoding="utf-8")) if server and path.exists() else []
         self.next_try = 0.0
-        if path.exists():
-            left = json.loads(path.read_text(encoding="utf-8"))
-            if left["server"] == server:
-                self.waiting = left["calls"]
-            else:
-                path.rename(path.with_stem(f"{path.stem}_{int(time.time())}"))
-                print(f"What {left['server']} has missed stays beside {path.name}: give that server to send it")
 
     def send(self, method: str, *arguments: object) -> None:
         """Calls the method of that name; what was kept goes first. arguments: as JSON has them; of log_batch the run,
         and (name, value, milliseconds, step) of each metric."""
+        if not self.server:
+            _call(method, *arguments)
+            return
         self.waiting.append([method, *arguments])
         if time.monotonic() < self.next_try:
             self._keep()
@@ -44,36 +42,52 @@ class Outbox:
             self.flush()
 
     def flush(self) -> bool:
-        """Sends what is waiting; whether nothing is left."""
-        sent = 0
+        """Sends what is waiting; whether nothing is left. What the server will never take is said and left out."""
+        done = 0
         try:
+            # MLflow itself would try for minutes.
+            if self.waiting:
+                requests.get(f"{self.server}/health", timeout=HEALTH_S).raise_for_status()
             for call in self.waiting:
-                _call(*call)
-                sent += 1
+                try:
+                    _call(*call)
+                except (MlflowException, requests.RequestException, OSError) as error:
+                    if _may_pass(error):
+                        raise
+                    print(
+                        f"MLflow does not take {call[0]} of run {call[1]}, it is left out: {error!s:.300}", flush=True
+                    )
+                done += 1
         except (MlflowException, requests.RequestException) as error:
-            if not self._is_away(error):
-                raise
             if not self.next_try:
-                print(f"MLflow's server {self.server} is away, the training goes on: {self.path} keeps what it misses")
+                away = f"MLflow's server {self.server} is away ({type(error).__name__})"
+                print(f"{away}, the training goes on: {self.path} keeps what it misses", flush=True)
             self.next_try = time.monotonic() + TRY_EVERY_S
         else:
             if self.next_try:
-                print(f"MLflow's server {self.server} is back and has all that it missed")
+                print(f"MLflow's server {self.server} is back and has what it missed", flush=True)
             self.next_try = 0.0
-        del self.waiting[:sent]
+        del self.waiting[:done]
         self._keep()
         return not self.waiting
 
     def _keep(self) -> None:
         if self.waiting:
-            write_json(self.path, {"server": self.server, "calls": self.waiting})
+            write_json(self.path, self.waiting)
         else:
             self.path.unlink(missing_ok=True)
 
-    def _is_away(self, error: Exception) -> bool:
-        """Whether it was the connection or the server that failed, not what was asked of it."""
-        answered = isinstance(error, RestException) and error.get_http_status_code() < 500
-        return bool(self.server) and not answered
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it was the connection or the server's state that failed, not what was asked of it."""
+    if isinstance(error, RestException):
+        status = error.get_http_status_code()
+    elif isinstance(error, requests.RequestException):
+        status = getattr(error.response, "status_code", 500)
+    else:
+        # A file that is gone; of MLflow's others the connection's.
+        return isinstance(error, MlflowException)
+    return status >= 500 or status in PASSING
 
 
 def _call(method: str, *arguments: object) -> None:

@@ -12,6 +12,7 @@ A launcher (horovodrun, torchrun or none) starts the processes; a backend moves 
 """
 
 import importlib.util
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -73,6 +74,11 @@ class Topology:
         if self.launcher == "horovodrun":
             return "horovod"
         return "nccl" if self.device == "cuda" else "gloo"
+
+    @property
+    def num_hosts(self) -> int:
+        """Hosts of this training, where each has as many ranks as this one."""
+        return math.ceil(self.world_size / self.local_size)
 
     @property
     def is_main(self) -> bool:

@@ -5,7 +5,8 @@ import os
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Before mlflow is imported: its store creation logs every migration, its git module warns where git is absent.
@@ -13,12 +14,12 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Of a server: MLflow's own patience, minutes for each call, would stop the training while it is away.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
 import requests
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from conf.errors import InputError
@@ -32,9 +33,13 @@ from training.topology import Topology
 # Without it MLflow 3's pages take the experiment for one with language models, and put training runs elsewhere.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
-PLACE = "workspace"
-"""tag of a run: on which host, in which folder"""
+WORKSPACE = "workspace"
+"""tag of a run: its workspace's identity"""
 CONNECT_S = 10
+# Of a run that is absent, or deleted.
+GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+SAMPLE_EVERY_S = 2
+"""of CPU, memory and GPUs"""
 MAX_METRICS = 1000
 """that MLflow takes in one call"""
 # Of a metric's name -> what it is of an interval.
@@ -98,12 +103,26 @@ def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
         ) from error
 
 
-def end_dead_runs(place: str) -> None:
-    """Marks this place's runs that say RUNNING as KILLED: this process has its lock, so theirs are gone."""
+def end_dead_runs(workspace: Workspace) -> None:
+    """Marks the workspace's runs that say RUNNING as KILLED: this process has its lock, so theirs are gone."""
+    own = f" AND tags.{WORKSPACE} = '{workspace.identity}'" if workspace.tracking_server else ""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    for run in client.search_runs(experiments, f"attributes.status = 'RUNNING' AND tags.{PLACE} = '{place}'"):
+    for run in client.search_runs(experiments, "attributes.status = 'RUNNING'" + own):
         client.set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def monitored_host(workspace: Workspace, run_id: str) -> Iterator[None]:
+    """Adds this host's CPU, memory and GPUs to rank 0's run, below the host's name, while it is open."""
+    use_store(workspace)
+    mlflow.set_system_metrics_sampling_interval(SAMPLE_EVERY_S)
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True, node_id=socket.gethostname())
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
 
 
 class TrackedRun:
@@ -123,18 +142,22 @@ class TrackedRun:
             folder = None if workspace.tracking_server else workspace.artifacts.as_uri()
             mlflow.create_experiment(experiment, folder, tags=MODEL_TRAINING)
         mlflow.set_experiment(experiment)
-        mlflow.set_system_metrics_sampling_interval(2)
+        mlflow.set_system_metrics_sampling_interval(SAMPLE_EVERY_S)
+        if topology and topology.num_hosts > 1:
+            os.environ.setdefault("MLFLOW_SYSTEM_METRICS_NODE_ID", socket.gethostname())
         self.outbox = Outbox(workspace.unsent, workspace.tracking_server)
         self.outbox.flush()
-        self.tags = {PLACE: f"{socket.gethostname()}:{workspace.root}".replace("'", "")}
-        end_dead_runs(self.tags[PLACE])
+        self.tags = {WORKSPACE: workspace.identity}
+        end_dead_runs(workspace)
         try:
             run = mlflow.start_run(run_id, log_system_metrics=True) if run_id else None
         except mlflow.MlflowException as error:
+            if error.error_code not in GONE:
+                raise
             print(f"The interrupted training's run {run_id} is gone ({error}): it goes on in a new one", flush=True)
             run = None
-        is_new = run is None
-        if is_new:
+        self.is_new = run is None
+        if self.is_new:
             name = f"{training.model} {training.size_px} px" if topology else f"ensemble, {settings.ensemble.method}"
             run = mlflow.start_run(
                 run_name=f"{name}, Delta version {card.delta_version}",
@@ -147,8 +170,12 @@ class TrackedRun:
         self.stage_ids: list[str] = []
         self.stage_id = ""
         self.commit = git_commit()
-        if is_new:
-            self._log_beginning(workspace, settings, card, topology)
+        if self.is_new:
+            try:
+                self._log_beginning(workspace, settings, card, topology)
+            except BaseException:
+                mlflow.end_run("FAILED")
+                raise
 
     def __enter__(self) -> "TrackedRun":
         return self
@@ -180,9 +207,10 @@ class TrackedRun:
         mlflow.log_input(dataset, context="training", tags=lineage)
 
     def plan_stages(self, stages: list[Stage], run_ids: list[str]) -> None:
-        """A run for each stage below this one, where there are several. run_ids: of an interrupted training's."""
-        self.stage_ids = run_ids
-        if len(stages) == 1 or run_ids:
+        """A run for each stage below this one, where there are several. run_ids: those of an interrupted training."""
+        if not self.is_new:
+            self.stage_ids = run_ids
+        if len(stages) == 1 or self.stage_ids:
             return
         client = mlflow.MlflowClient()
         for stage in stages:
@@ -195,28 +223,30 @@ class TrackedRun:
 
     def begin_stage(self, index: int) -> None:
         """From now on epochs are of this stage too; the stage before, if any, has ended."""
-        self._end_stage("FINISHED")
+        if self.stage_id:
+            self._terminate(self.stage_id, "FINISHED")
         if self.stage_ids:
             self.stage_id = self.stage_ids[index]
             self.outbox.send("update_run", self.stage_id, "RUNNING")
 
-    def _end_stage(self, status: str) -> None:
-        if self.stage_id:
-            self.outbox.send("set_terminated", self.stage_id, status)
+    def _terminate(self, run_id: str, status: str) -> None:
+        # With its time, as a server may hear of it much later.
+        self.outbox.send("set_terminated", run_id, status, int(time.time() * 1000))
 
     def end(self, error: type[BaseException] | None) -> None:
         """Ends the run: FINISHED without an error, KILLED when a person or a launcher stopped it, else FAILED."""
         stopped = error is not None and not issubclass(error, Exception)
         status = "KILLED" if stopped else "FAILED" if error else "FINISHED"
-        self._end_stage(status)
-        self.outbox.send("set_terminated", self.run_id, status)
-        # mlflow's own end of the run, which stops its threads too; a server that is away is told by the outbox.
-        if self.outbox.flush():
-            mlflow.end_run(status)
-            return
-        print(f"{self.outbox.path} keeps what MLflow's server has missed: the next training here sends it", flush=True)
-        with suppress(mlflow.MlflowException):
-            mlflow.end_run(status)
+        left = self.stage_ids[self.stage_ids.index(self.stage_id) :] if self.stage_id else self.stage_ids
+        try:
+            for run_id in (*left, self.run_id):
+                self._terminate(run_id, status)
+            if not self.outbox.flush():
+                print(f"{self.outbox.path} keeps what MLflow's server has missed: the next training here sends it")
+        finally:
+            # mlflow's own end of the run, which stops its threads; a server that is away hears of it by the outbox.
+            with suppress(mlflow.MlflowException):
+                mlflow.end_run(status)
 
     def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
         """Logs one value per step, many in a write."""

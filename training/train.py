@@ -124,6 +124,13 @@ def train(
             from training.record import Record
 
             record = stack.enter_context(Record(settings, card, topology, pos_weight.numpy(), interrupted))
+        run_id = ranks.broadcast(record.run.run_id if record else None)
+        if settings.tracking_server and topology.local_rank == 0 and not topology.is_main:
+            # One rank of each other host; a database file is for one host alone.
+            from training.tracking import monitored_host
+
+            workspace = Workspace.at(settings.workspace, settings.tracking_server)
+            stack.enter_context(monitored_host(workspace, run_id))
         interruption = Interruption(ranks, training.checkpoint_steps)
         bar = stack.enter_context(progress_bar(plan, stages, interrupted, topology.is_main))
         for index in range(interrupted.stage if interrupted else 0, len(stages)):

@@ -38,7 +38,9 @@ def fit_weights(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
             constraints={"type": "eq", "fun": lambda voices: voices.sum() - 1, "jac": np.ones_like},
             options={"ftol": 1e-10},
         )
-        weights[:, column] = fit.x
+        # A fit that went nowhere: equal weights stay.
+        if fit.fun <= loss_and_slope(weights[:, column])[0]:
+            weights[:, column] = fit.x
     return weights / weights.sum(axis=0)
 
 

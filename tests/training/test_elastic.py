@@ -50,15 +50,14 @@ def test_only_a_state_of_this_very_training_is_gone_on_from(tmp_path, capsys):
     last = Workspace.at(settings.workspace).checkpoints / LAST
     two, one = (Topology("horovodrun", 0, size, 0, 1, "cpu") for size in (2, 1))
     make_state().save(last)
-    assert begin_or_go_on(settings, 0, two) == (2, False)
-    assert not last.exists(), "another training's"
-    assert begin_or_go_on(settings, 2, one) == (2, False)
+    _, others, resume = begin_or_go_on(settings, 0, 0, two)
+    assert (others > 0, resume) == (True, False), "another training's"
+    assert begin_or_go_on(settings, 2, others, one) == (2, others, False)
     assert "1 of 2 go on from its start" in capsys.readouterr().out
     make_state().save(last)
-    assert begin_or_go_on(settings, 2, one) == (2, True)
+    assert begin_or_go_on(settings, 2, others, one) == (2, others, True)
     assert "1 of 2 go on from its last saved state" in capsys.readouterr().out
-    assert begin_or_go_on(Settings(str(tmp_path), training=Training(resume=True)), 0, two) == (2, True)
-    assert last.exists()
+    assert begin_or_go_on(Settings(str(tmp_path), training=Training(resume=True)), 0, 0, two) == (2, 0, True)
 
 
 @pytest.fixture(scope="module")

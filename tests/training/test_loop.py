@@ -43,6 +43,14 @@ def test_reduced_precision_learns_about_the_same(small_table, precision):
     assert full != reduced
 
 
+def test_the_bright_finding_is_learned(small_table):
+    trainer = make_trainer(small_table, epochs=8, batch_size=8)
+    first, *_ = losses(trainer)
+    for epoch in range(1, 8):
+        list(trainer.train_epoch(epoch))
+    assert trainer.result.losses[-1] < 0.8 * first
+
+
 @pytest.mark.slow
 def test_a_compiled_model_learns_the_same(small_table):
     def small() -> nn.Module:

@@ -78,16 +78,18 @@ def workspaces(small_table, tmp_path) -> list[Workspace]:
 @pytest.mark.slow
 def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspaces):
     whole, broken = workspaces
-    finish(start(whole, "horovodrun"))
+    stages = {"head_epochs": 1, "epochs": EPOCHS - 1}
+    finish(start(whole, "horovodrun", **stages))
 
-    killed = start(broken, "horovodrun")
-    wait_for_epoch(killed, broken, 1)
+    killed = start(broken, "horovodrun", **stages)
+    wait_for_epoch(killed, broken, 2)
+    assert State.load(broken.checkpoints / LAST).stage == 1
     for process in psutil.Process(killed.pid).children(recursive=True):
         process.kill()
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
 
-    output = finish(start(broken, "horovodrun", resume=True))
+    output = finish(start(broken, "horovodrun", **stages, resume=True))
     assert "Traceback" not in output
     assert not (broken.checkpoints / LAST).exists()
     expected, got = (Checkpoint.load(workspace.checkpoints / BEST) for workspace in (whole, broken))
@@ -95,8 +97,8 @@ def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspace
     for name, tensor in expected.weights.items():
         assert torch.equal(got.weights[name], tensor), name
     use_store(broken)
-    run = mlflow.get_run(got.run_id)
-    assert run.info.status == "FINISHED"
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3, "the training's and its stages'"
     # Of two ranks the larger needs 4 steps of 8 images.
     steps = {metric.step for metric in mlflow.MlflowClient().get_metric_history(got.run_id, "step_loss")}
     assert steps == set(range(4 * EPOCHS))

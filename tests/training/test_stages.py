@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import mlflow
+import pytest
 import torch
 
 from conf.settings import Training
@@ -29,6 +30,7 @@ def test_one_stage_unless_the_head_has_epochs_of_its_own():
 def test_each_stage_starts_from_the_best_epoch_so_far_and_has_a_run(workspace):  # noqa: F811
     # A second stage that cannot learn: the result is the first one's best epoch.
     stages = {"head_epochs": 3, "head_learning_rate": 0.02, "epochs": 1, "learning_rate": 1e-30, "weight_decay": 0}
+    stages["freeze_batchnorm"] = True
     finished = train(workspace, **stages)
     assert finished.returncode == 0, finished.stderr
     assert "head, epoch 3/3" in finished.stdout
@@ -49,6 +51,10 @@ def test_each_stage_starts_from_the_best_epoch_so_far_and_has_a_run(workspace): 
     for child in children.values():
         assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
         assert child.info.status == "FINISHED"
+
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val_auroc_mean")
+    *of_head, of_all = [point.value for point in history]
+    assert of_all == pytest.approx(max(of_head)), "the second stage starts from the best epoch"
 
     def epochs_of(run_id: str) -> list[int]:
         return [point.step for point in mlflow.MlflowClient().get_metric_history(run_id, "val_auroc_mean")]

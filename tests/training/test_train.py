@@ -125,16 +125,6 @@ def test_it_trains_under_each_launcher(workspace, launcher, ranks):
 
 
 @pytest.mark.slow
-def test_the_bright_finding_is_learned(workspace):
-    finished = train(workspace, epochs=8, learning_rate=0.01)
-    assert finished.returncode == 0, finished.stderr
-    use_store(workspace)
-    run_id = json.loads(workspace.summary.read_text())["training"]["run_id"]
-    history = mlflow.MlflowClient().get_metric_history(run_id, "step_loss")
-    assert history[-1].value < 0.8 * history[0].value
-
-
-@pytest.mark.slow
 def test_training_before_the_etl_says_what_to_run(tmp_path):
     finished = train(Workspace.at(str(tmp_path / "empty")))
     assert finished.returncode == 2
