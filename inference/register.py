@@ -165,10 +165,10 @@ def print_outcome(
 
 
 def print_next_step(settings: Settings, workspace: Workspace, decision: Decision, registered: Registered) -> None:
-    store = f"sqlite:///{workspace.tracking_db}"
+    look = workspace.tracking_server or f"`mlflow ui --backend-store-uri sqlite:///{workspace.tracking_db}`"
     if decision.passed:
         console.print(
-            f"Next: `mlflow ui --backend-store-uri {store}`, or load models:/{registered.model}@{CHAMPION}",
+            f"Next: {look}, or load models:/{registered.model}@{CHAMPION}",
             soft_wrap=True,
         )
         return
