@@ -277,6 +277,11 @@ class Training:
     experiment: str = "chexscale"
     """MLflow experiment"""
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether each image is of exactly one of the findings, which are classes."""
+        return self.loss == "cross_entropy"
+
     def __post_init__(self):
         _require(self.epochs >= 1, "training.epochs", self.epochs, "at least 1")
         _require(self.batch_size >= 1, "training.batch_size", self.batch_size, "at least 1 image")
@@ -302,7 +307,7 @@ class Training:
             _require(
                 getattr(self, key) in allowed, f"training.{key}", getattr(self, key), f"one of {', '.join(allowed)}"
             )
-        if self.loss != "cross_entropy":
+        if not self.exclusive:
             wrong = self.choose_by == "top_1"
             _require(not wrong, "training.choose_by", self.choose_by, "top_1 with training.loss cross_entropy only")
             smoothing = self.label_smoothing

@@ -74,7 +74,7 @@ class Trainer:
         self.settings, self.plan, self.ranks, self.frozen = settings, plan, ranks, frozen
         for part in frozen:
             part.requires_grad_(False)
-        self.exclusive = settings.loss == "cross_entropy"
+        self.exclusive = settings.exclusive
         self.rank, self.device = ranks.topology.rank, ranks.topology.torch_device
         self.pos_weight = pos_weight.to(self.device)
         self.model = (ranks.share_batchnorm(model) if settings.sync_batchnorm else model).to(self.device)

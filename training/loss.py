@@ -56,6 +56,6 @@ def positive_weights(card: Card, ceiling: float) -> Tensor:
 
 def loss_weights(card: Card, settings: Training) -> Tensor:
     """Weight of a positive label in the training's loss, (findings,) float32: cross-entropy has none, all are 1."""
-    if settings.loss == "cross_entropy":
+    if settings.exclusive:
         return torch.ones(len(card.findings))
     return positive_weights(card, settings.pos_weight_max)

@@ -40,7 +40,7 @@ def prepare(settings: Settings, topology: Topology):
         size_px=training.size_px,
         channels=card.channels,
         tabular=training.tabular,
-        exclusive=training.loss == "cross_entropy",
+        exclusive=training.exclusive,
     )
     if training.accumulation > plan.smallest_step:
         raise InputError(

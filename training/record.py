@@ -172,7 +172,7 @@ class Record:
     def _evaluate(self, val: Predictions, test: Predictions) -> dict:
         """The report of evaluation.json, which the run keeps too, as it keeps the predictions."""
         seed = self.settings.training.seed
-        exclusive = self.settings.training.loss == "cross_entropy"
+        exclusive = self.settings.training.exclusive
         report = evaluate_predictions(self.workspace, self.card, val, test, self.pos_weight, seed, exclusive=exclusive)
         self.run.log_evaluation(self.workspace, report)
         return report

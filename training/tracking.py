@@ -251,10 +251,7 @@ class TrackedRun:
     def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
         """Logs one value per step, many in a write."""
         now_ms = int(time.time() * 1000)
-        metrics = [(name, value, now_ms, first_step + index) for index, value in enumerate(values)]
-        # A server takes so many at once.
-        for start in range(0, len(metrics), MAX_METRICS):
-            self.outbox.send("log_batch", self.run_id, metrics[start : start + MAX_METRICS])
+        self._log_points(self.run_id, [(name, value, now_ms, first_step + index) for index, value in enumerate(values)])
 
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Logs an epoch's metrics, to the stage's run too; undefined ones (NaN) are left out."""
@@ -264,8 +261,12 @@ class TrackedRun:
     def _log_metrics(self, run_id: str, metrics: dict[str, float | None], step: int = 0) -> None:
         now_ms = int(time.time() * 1000)
         defined = [(k, value, now_ms, step) for k, value in metrics.items() if value is not None and value == value]
-        for start in range(0, len(defined), MAX_METRICS):
-            self.outbox.send("log_batch", run_id, defined[start : start + MAX_METRICS])
+        self._log_points(run_id, defined)
+
+    def _log_points(self, run_id: str, points: list[tuple[str, float, int, int]]) -> None:
+        """Metrics with their value, milliseconds and step."""
+        for start in range(0, len(points), MAX_METRICS):
+            self.outbox.send("log_batch", run_id, points[start : start + MAX_METRICS])
 
     def log_figure(self, path: Path) -> None:
         """Adds a picture to the run's artifacts, below figures/."""
