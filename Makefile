@@ -14,7 +14,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export PYSPARK_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ui clean distclean
+.PHONY: help setup demo test recipes ui clean distclean
 
 help:  ## prints this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -32,7 +32,10 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/lint-imports"
-	"$(VENV)/bin/python" -m pytest
+	"$(VENV)/bin/python" -m pytest -n 2 --dist loadgroup
+
+recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms: some ten minutes
+	"$(VENV)/bin/python" -m pytest -m recipes
 
 ui: setup  ## the MLflow UI on the workspace (WORKSPACE=runs/demo PORT=5000)
 	@if [ ! -f "$(WORKSPACE)/mlflow.db" ]; then \

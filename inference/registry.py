@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 # First: it silences what mlflow would log on import.
-from training.tracking import use_store  # isort: skip
+from training.store import use_store  # isort: skip
 
 import mlflow
 import numpy as np

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,13 @@ LABEL_HEADER = (
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
 SAMPLE_VARIABLE = "CHEXSCALE_NIH_SAMPLE"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (`-n`) run the folders of tests, each on one worker: one Spark session, one training at a time."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +159,36 @@ def make_checkpoint():
         commit="unknown",
         settings={},
     )
+
+
+@pytest.fixture(scope="session")
+def new_store(tmp_path_factory):
+    """Puts an MLflow database without a run into a workspace: making one takes seconds, which each test would spend."""
+    from conf.workspace import Workspace
+    from training.store import mlflow, use_store
+
+    made = Workspace.at(str(tmp_path_factory.mktemp("store")))
+    use_store(made)
+    mlflow.search_experiments()
+
+    def put(workspace) -> None:
+        workspace.root.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made.tracking_db, workspace.tracking_db)
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def copied_table(small_table, new_store):
+    """A function of a folder: a workspace of its own there, as the ETL of the small table leaves it."""
+    from conf.workspace import Workspace
+
+    def copy(folder: Path):
+        workspace = Workspace.at(str(shutil.copytree(small_table[0].root, folder)))
+        new_store(workspace)
+        return workspace
+
+    return copy
 
 
 @pytest.fixture(scope="session")

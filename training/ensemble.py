@@ -17,7 +17,7 @@ from conf.errors import run_command
 from conf.settings import Settings, load_settings
 from conf.workspace import Workspace, update_summary
 from etl.schema import Card
-from training.evaluation import FIGURES, NUM_RESAMPLES, describe_intervals, evaluate_predictions
+from training.evaluation import FIGURES, NUM_RESAMPLES, describe_intervals, evaluate
 from training.intervals import bootstrap_differences
 from training.members import PREDICTED, Member, card_of, read_members
 from training.tracking import TrackedRun
@@ -65,9 +65,7 @@ def combine(settings: Settings, card: Card, members: list[Member]) -> dict:
         }
         sections["members"].append(described)
     workspace = Workspace.at(settings.workspace)
-    return evaluate_predictions(
-        workspace, card, val, test, np.ones(len(findings)), seed, sections, members[0].exclusive
-    )
+    return evaluate(workspace, card, val, test, np.ones(len(findings)), seed, sections, members[0].exclusive)
 
 
 def show(settings: Settings, report: dict) -> None:

@@ -23,8 +23,8 @@ from training.calibration import (
 )
 from training.figures import draw_curves, draw_reliability, draw_subgroups
 from training.intervals import Areas, Intervals, bootstrap_areas, bootstrap_means
-from training.loop import Predictions
 from training.metrics import top_k_hits
+from training.predictions import Predictions
 from training.subgroups import subgroup_gaps, subgroup_table
 
 FIGURES = ("val_curves", "test_curves", "val_reliability", "test_reliability", "test_subgroups")
@@ -60,7 +60,7 @@ def measure(predictions: Predictions, rows: pd.DataFrame, seed: int) -> Measured
     return Measured(predictions, images, areas)
 
 
-def evaluate_predictions(
+def evaluate(
     workspace: Workspace,
     card: Card,
     val: Predictions,
@@ -73,50 +73,35 @@ def evaluate_predictions(
     """Measures both splits and writes predictions.parquet, evaluation.json and its figures; returns the report.
 
     card: of the version of the table that has the images, whose patients, ages, sexes and views are read from it.
-    pos_weight, sections, exclusive: as for evaluate.
-    """
-    shards, _ = workspace.tables(card.table)
-    measured, tables = [], []
-    for name, predictions in (("val", val), ("test", test)):
-        rows = pd.concat(map(read_labels, snapshot_files(shards, card.delta_version, name)))
-        measured.append(measure(predictions, rows, seed))
-        tables.append(measured[-1].to_table().assign(split=name))
-    with atomic_path(workspace.predictions) as temporary:
-        pd.concat(tables).to_parquet(temporary, index=False)
-    return evaluate(workspace, card, *measured, pos_weight, seed, sections, exclusive)
-
-
-def evaluate(
-    workspace: Workspace,
-    card: Card,
-    val: Measured,
-    test: Measured,
-    pos_weight: np.ndarray,
-    seed: int,
-    sections: dict | None = None,
-    exclusive: bool = False,
-) -> dict:
-    """Writes evaluation.json and its figures; returns the report.
-
     sections: what the report has beside the measures. exclusive: each image is of exactly one of the findings; top-1
     and, of more than five, top-5 accuracy are measured too.
     pos_weight: (findings,), of the loss. It has moved the logits by its logarithm, which no temperature takes back: a
     calibrated probability is sigmoid((logit - log(pos_weight)) / temperature). Thresholds are given in these, and in
     the model's own probability, sigmoid(logit).
     """
-    findings, data = card.findings, card.title
+    shards, _ = workspace.tables(card.table)
+    measured = {}
+    for name, predictions in (("val", val), ("test", test)):
+        rows = pd.concat(map(read_labels, snapshot_files(shards, card.delta_version, name)))
+        measured[name] = measure(predictions, rows, seed)
+    with atomic_path(workspace.predictions) as temporary:
+        tables = [split.to_table().assign(split=name) for name, split in measured.items()]
+        pd.concat(tables).to_parquet(temporary, index=False)
+
+    findings = card.findings
     moved_by = np.log(pos_weight, dtype=np.float64)
-    val, test = (replace(split, predictions=_shifted(split.predictions, -moved_by)) for split in (val, test))
-    temperatures = fit_temperatures(val.predictions.labels, val.predictions.logits)
+    splits = {
+        name: replace(split, predictions=_shifted(split.predictions, -moved_by)) for name, split in measured.items()
+    }
+    labels, logits = splits["val"].predictions.labels, splits["val"].predictions.logits
+    temperatures = fit_temperatures(labels, logits)
     thresholds = {
-        "youden": youden_thresholds(val.predictions.labels, val.predictions.logits),
-        f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(
-            val.predictions.labels, val.predictions.logits, SENSITIVITY
-        ),
+        "youden": youden_thresholds(labels, logits),
+        f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(labels, logits, SENSITIVITY),
     }
     report = {
         "note": "Research use only, not for clinical use.",
-        "data": data,
+        "data": card.title,
         "delta_table_id": card.delta_table_id,
         "delta_version": card.delta_version,
         "exclusive": exclusive,
@@ -131,38 +116,51 @@ def evaluate(
         },
         "splits": {},
     }
-    for name, split in (("val", val), ("test", test)):
-        labels, logits = split.predictions.labels, split.predictions.logits
-        plain, scaled = (
-            bin_reliability(labels, scaled_probabilities(logits, t), NUM_BINS)
-            for t in (np.ones(len(findings)), temperatures)
-        )
-        report["splits"][name] = {
-            "images": len(labels),
-            "patients": int(split.images["patient_id"].nunique()),
-            "auroc": describe_intervals(findings, split.areas.auroc),
-            "average_precision": describe_intervals(findings, split.areas.average_precision),
-            "calibration_error": _named(findings, plain.expected_calibration_error),
-            "calibration_error_with_temperature": _named(findings, scaled.expected_calibration_error),
-            "operating_points": {
-                kind: {key: _named(findings, values) for key, values in vars(points).items()}
-                for kind, points in ((k, measure_thresholds(labels, logits, t)) for k, t in thresholds.items())
-            },
-        }
+    for name, split in splits.items():
+        report["splits"][name] = _describe_split(workspace, card, name, split, temperatures, thresholds)
         if exclusive:
             report["splits"][name]["accuracy"] = _accuracy(split, seed)
-        title = f"{name.capitalize()} split, {data}"
-        draw_curves(workspace.figures / f"{name}_curves.png", labels, logits, findings, split.areas, title)
-        draw_reliability(workspace.figures / f"{name}_reliability.png", plain, scaled, findings, title)
+    test = splits["test"]
     table = subgroup_table(
         test.predictions.labels, test.predictions.logits, test.images, findings, num_resamples=NUM_RESAMPLES, seed=seed
     )
-    draw_subgroups(workspace.figures / "test_subgroups.png", table, f"Test split, {data}")
+    draw_subgroups(workspace.figures / "test_subgroups.png", table, f"Test split, {card.title}")
     report["subgroups"] = _records(table)
     report["gaps"] = _records(subgroup_gaps(table, MIN_POSITIVES))
     report |= sections or {}
     write_json(workspace.evaluation, report)
     return report
+
+
+def _describe_split(
+    workspace: Workspace,
+    card: Card,
+    name: str,
+    split: Measured,
+    temperatures: np.ndarray,
+    thresholds: dict[str, np.ndarray],
+) -> dict:
+    """Draws a split's curves and reliability; its part of the report. split: with shifted logits, as thresholds are."""
+    findings, labels, logits = card.findings, split.predictions.labels, split.predictions.logits
+    plain, scaled = (
+        bin_reliability(labels, scaled_probabilities(logits, t), NUM_BINS)
+        for t in (np.ones(len(findings)), temperatures)
+    )
+    title = f"{name.capitalize()} split, {card.title}"
+    draw_curves(workspace.figures / f"{name}_curves.png", labels, logits, findings, split.areas, title)
+    draw_reliability(workspace.figures / f"{name}_reliability.png", plain, scaled, findings, title)
+    return {
+        "images": len(labels),
+        "patients": int(split.images["patient_id"].nunique()),
+        "auroc": describe_intervals(findings, split.areas.auroc),
+        "average_precision": describe_intervals(findings, split.areas.average_precision),
+        "calibration_error": _named(findings, plain.expected_calibration_error),
+        "calibration_error_with_temperature": _named(findings, scaled.expected_calibration_error),
+        "operating_points": {
+            kind: {key: _named(findings, values) for key, values in vars(points).items()}
+            for kind, points in ((k, measure_thresholds(labels, logits, t)) for k, t in thresholds.items())
+        },
+    }
 
 
 def _accuracy(split: Measured, seed: int) -> dict[str, dict[str, float | None]]:

@@ -35,11 +35,11 @@ MAX_NAME_LENGTH = 24
 """characters of a finding's name in a figure"""
 
 
-def draw_history(path: Path, losses: list[float], epochs: list[dict[str, float]], data: str) -> None:
+def draw_history(path: Path, losses: list[float], epochs: list[dict[str, float]], loss: str, data: str) -> None:
     """Training loss per step and validation AUROC per epoch.
 
-    losses: one per step. epochs: per epoch `train_loss`, `val_loss`, `val_auroc_mean`. data: which table, for the
-    title.
+    losses: one per step. epochs: per epoch `train_loss`, `val_loss`, `val_auroc_mean`. loss: its name. data: which
+    table, for the title.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     steps_per_epoch = len(losses) / len(epochs)
@@ -47,7 +47,7 @@ def draw_history(path: Path, losses: list[float], epochs: list[dict[str, float]]
     left.plot(range(1, len(losses) + 1), losses, color="0.8", linewidth=0.8, label="training, each step")
     left.plot(ends, [epoch["train_loss"] for epoch in epochs], "o-", label="training, mean of the epoch")
     left.plot(ends, [epoch["val_loss"] for epoch in epochs], "s-", label="validation")
-    left.set(xlabel="step", ylabel="weighted binary cross-entropy", title=f"Loss ({data})")
+    left.set(xlabel="step", ylabel=loss, title=f"Loss ({data})")
     left.legend(frameon=False)
     numbers = range(1, len(epochs) + 1)
     right.plot(numbers, [epoch["val_auroc_mean"] for epoch in epochs], "s-", color="C1")

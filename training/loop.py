@@ -16,29 +16,17 @@ from conf.settings import Training
 from training.augment import augment, draw_changes
 from training.checkpoint import State
 from training.collectives import Collectives
-from training.loss import cross_entropy, log_odds, masked_bce
+from training.loss import check_classes, cross_entropy, log_odds, masked_bce
 from training.plan import Plan, Split
+from training.predictions import Predictions
 from training.prefetch import prefetch
 from training.readers import Batch, join, read_batches, read_steps
 from training.schedule import Schedule, build_optimizer, peak_learning_rate
+from training.seeds import AUGMENTATION, DROPOUT, ORDER, random_state
 
 # Images per step of a validation, where nothing is kept for gradients.
 EVALUATION_BATCH_SIZE = 64
-# What random numbers are for: each has its own.
-ORDER, AUGMENTATION, DROPOUT = range(3)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says about a split; rows in the order of the ranks."""
-
-    image_ids: np.ndarray
-    """(images,) str"""
-    labels: np.ndarray
-    """(images, findings) float32: 1, 0, NaN unknown"""
-    logits: np.ndarray
-    """(images, findings) float32; of classes the log-odds of their softmax"""
 
 
 @dataclass(frozen=True)
@@ -151,7 +139,7 @@ class Trainer:
         with torch.inference_mode():
             for batch in read_batches(split, EVALUATION_BATCH_SIZE, topology.rank, topology.world_size):
                 if self.exclusive:
-                    check_classes(batch)
+                    check_classes(batch.labels, batch.image_ids)
                 pixels, attributes = batch.pixels.to(self.device), batch.attributes.to(self.device)
                 logits = self.model(*inputs(pixels, attributes)).cpu()
                 logits = log_odds(logits) if self.exclusive else logits
@@ -196,7 +184,7 @@ class Trainer:
         for batches in read_steps(self.plan, self.rank, seed, start):
             whole = join(batches)
             if self.exclusive:
-                check_classes(whole)
+                check_classes(whole.labels, whole.image_ids)
             yield whole.pin() if self.device.type == "cuda" else whole, [len(batch.labels) for batch in batches]
 
     def _step(self, images: Batch, images_per_stream: list[int], epoch: int, step: int, global_size: int) -> Tensor:
@@ -253,23 +241,6 @@ class Trainer:
             )
 
 
-def check_classes(batch: Batch) -> None:
-    """Raises InputError where an image is not of exactly one class."""
-    strange = ((batch.labels == 1).sum(dim=1) != 1) | ((batch.labels != 0).sum(dim=1) != 1)
-    if strange.any():
-        names = [str(name) for name, is_strange in zip(batch.image_ids, strange, strict=True) if is_strange]
-        raise InputError(
-            f"training.loss is cross_entropy and {len(names)} of {len(strange)} images, such as {names[0]}, are of no "
-            "class, of several, or have an unknown label: leave training.loss out, or label each with one class"
-        )
-
-
 def inputs(pixels: Tensor, attributes: Tensor) -> tuple[Tensor, ...]:
     """What the model takes."""
     return (pixels, attributes) if attributes.shape[1] else (pixels,)
-
-
-def random_state(*numbers: int) -> int:
-    """A seed that depends on all of the numbers (numpy.random.SeedSequence), 0 to 2**63 - 1."""
-    # To a SeedSequence zeros at the end are nothing.
-    return int(np.random.SeedSequence((*numbers, 1)).generate_state(1, np.uint64)[0] >> np.uint64(1))

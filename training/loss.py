@@ -1,8 +1,11 @@
 """What a step makes smaller: binary cross-entropy over the labels that are known, or cross-entropy over classes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from conf.errors import InputError
 from conf.settings import Training
 from etl.schema import Card
 
@@ -30,6 +33,17 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0, count:
     """
     losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
     return losses.sum() / (count or len(labels))
+
+
+def check_classes(labels: Tensor, image_ids: Sequence[str]) -> None:
+    """Raises InputError where an image is not of exactly one class. labels: (batch, classes) float32."""
+    strange = ((labels == 1).sum(dim=1) != 1) | ((labels != 0).sum(dim=1) != 1)
+    if strange.any():
+        names = [str(name) for name, is_strange in zip(image_ids, strange, strict=True) if is_strange]
+        raise InputError(
+            f"training.loss is cross_entropy and {len(names)} of {len(strange)} images, such as {names[0]}, are of no "
+            "class, of several, or have an unknown label: leave training.loss out, or label each with one class"
+        )
 
 
 def log_odds(logits: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.schema import Card
 from etl.table import read_card
-from training.loop import Predictions
 from training.metrics import auroc_per_finding, check_predictions, mean_over_findings
+from training.predictions import Predictions
 
 PREDICTED = ("val", "test")
 """that a training predicts"""

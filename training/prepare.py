@@ -57,7 +57,7 @@ def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier)
 
     def find(address: str) -> Path:
         # Here, because mlflow takes seconds to import.
-        from training.tracking import fetch_checkpoint
+        from training.store import fetch_checkpoint
 
         return fetch_checkpoint(Workspace.at(settings.workspace, settings.tracking_server), address)
 

@@ -14,11 +14,12 @@ from conf.settings import Settings, with_same_arguments
 from conf.workspace import Workspace, update_summary
 from etl.schema import Card
 from training.checkpoint import BEST, LAST, Checkpoint, State
-from training.evaluation import FIGURES, evaluate_predictions
+from training.evaluation import FIGURES, evaluate
 from training.figures import draw_history, draw_roc
-from training.loop import EVALUATION_BATCH_SIZE, EpochResult, Predictions, Trainer
+from training.loop import EVALUATION_BATCH_SIZE, EpochResult, Trainer
 from training.metrics import auroc_per_finding, mean_over_findings, top_k_hits
 from training.plan import Split
+from training.predictions import Predictions
 from training.readers import read_batches
 from training.stages import stages_of
 from training.topology import Topology
@@ -140,7 +141,9 @@ class Record:
             self.run.log_figure(self.workspace.figures / f"{name}.png")
         of_test = report["splits"]["test"]["auroc"]["mean"]
         history = self.workspace.figures / "training.png"
-        draw_history(history, self.losses, self.epochs, self.card.title)
+        name = "cross-entropy" if self.settings.training.exclusive else "binary cross-entropy"
+        name = name if (self.pos_weight == 1).all() else f"weighted {name}"
+        draw_history(history, self.losses, self.epochs, name, self.card.title)
         self.run.log_figure(history)
         best = self.workspace.checkpoints / BEST
         self.run.log_checkpoint(best)
@@ -173,7 +176,7 @@ class Record:
         """The report of evaluation.json, which the run keeps too, as it keeps the predictions."""
         seed = self.settings.training.seed
         exclusive = self.settings.training.exclusive
-        report = evaluate_predictions(self.workspace, self.card, val, test, self.pos_weight, seed, exclusive=exclusive)
+        report = evaluate(self.workspace, self.card, val, test, self.pos_weight, seed, exclusive=exclusive)
         self.run.log_evaluation(self.workspace, report)
         return report
 

@@ -127,7 +127,7 @@ def train(
         run_id = ranks.broadcast(record.run.run_id if record else None)
         if settings.tracking_server and topology.local_rank == 0 and not topology.is_main:
             # One rank of each other host; a database file is for one host alone.
-            from training.tracking import monitored_host
+            from training.store import monitored_host
 
             workspace = Workspace.at(settings.workspace, settings.tracking_server)
             stack.enter_context(monitored_host(workspace, run_id))

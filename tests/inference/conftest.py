@@ -25,7 +25,7 @@ from training.checkpoint import BEST, Checkpoint
 from training.loss import masked_bce
 from training.models import build_model
 from training.readers import open_split
-from training.tracking import use_store
+from training.store import use_store
 
 SIZE_PX = 64
 # Planted: a bright corner, a chequered patch at any place; the third never occurs, so its AUROC is undefined.
@@ -117,10 +117,11 @@ def start_and_end_run(workspace: Workspace) -> str:
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory) -> Workspace:
+def workspace(new_store, tmp_path_factory) -> Workspace:
     """What ETL and training leave behind."""
     torch.set_num_threads(2)
     workspace = Workspace.at(str(tmp_path_factory.mktemp("workspace")))
+    new_store(workspace)
     card, pixels, labels = write_table(workspace)
     model = train_network(card, pixels, labels)
     Checkpoint(

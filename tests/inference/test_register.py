@@ -15,7 +15,7 @@ import inference
 from conf.workspace import Workspace
 from inference.registry import reopened
 from training.checkpoint import BEST, Checkpoint
-from training.tracking import use_store
+from training.store import use_store
 
 # In a fresh process, for which nothing is installed that the registered model does not ask for.
 ABSENT = ("torch", "torchvision", "pyspark", "nncf", "petastorm", "conf", "etl", "training", "inference")

@@ -12,7 +12,7 @@ from etl.schema import SPLITS
 from etl.table import read_card
 from tests.conftest import files_of
 from tests.etl.test_publish import run
-from training.tracking import use_store
+from training.store import use_store
 
 PROJECT = Path(__file__).parents[2]
 
@@ -23,12 +23,13 @@ def maintain(workspace: Workspace, *arguments: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.slow
-def test_versions_of_registered_models_stay(nih_folder, tmp_path):
+def test_versions_of_registered_models_stay(nih_folder, new_store, tmp_path):
     workspace = Workspace.at(str(tmp_path / "workspace"))
     versions = {}
     for seed in range(3):
         card = run(nih_folder, workspace, seed=seed).card
         versions[card.delta_version] = files_of(workspace, card.delta_version)
+    new_store(workspace)
     use_store(workspace)
     client = mlflow.MlflowClient()
     client.create_registered_model("chexscale")

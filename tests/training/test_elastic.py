@@ -1,6 +1,5 @@
 """A training under `horovodrun --min-np` that loses a rank, and what it has to know for going on."""
 
-import shutil
 from math import ceil
 
 import mlflow
@@ -14,12 +13,12 @@ from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from tests.training.ranks import make_state
 from tests.training.test_resume import finish, ranks_of, start, wait_for_epoch
-from tests.training.test_train import BIN, LAUNCHERS
+from tests.training.test_train import BIN, LAUNCHERS, train_here
 from training.checkpoint import BEST, LAST, Checkpoint
 from training.elastic import begin_or_go_on, share_out
 from training.plan import Plan, Split
+from training.store import use_store
 from training.topology import Topology
-from training.tracking import use_store
 
 # With BatchNorm frozen the steps are the same on any number of ranks, to float rounding.
 CHANGES = {"epochs": 2, "freeze_batchnorm": True}
@@ -61,27 +60,24 @@ def test_only_a_state_of_this_very_training_is_gone_on_from(tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(small_table, tmp_path_factory) -> Checkpoint:
+def undisturbed(copied_table, tmp_path_factory) -> Checkpoint:
     """Of the same steps, all of them on one rank."""
-    workspace = Workspace.at(str(tmp_path_factory.mktemp("undisturbed") / "workspace"))
-    shutil.copytree(small_table[0].root, workspace.root)
-    finish(start(workspace, "none", **CHANGES, batch_size=16, streams=2))
+    workspace = copied_table(tmp_path_factory.mktemp("undisturbed") / "workspace")
+    train_here(workspace, **CHANGES, batch_size=16, streams=2)
     return Checkpoint.load(workspace.checkpoints / BEST)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["0", "1"])
 def test_a_training_that_loses_a_rank_ends_where_an_undisturbed_one_does(
-    small_table, undisturbed, tmp_path, monkeypatch, victim
+    copied_table, undisturbed, tmp_path, monkeypatch, victim
 ):
     hosts = tmp_path / "hosts.sh"
     hosts.write_text(HOSTS)
     hosts.chmod(0o755)
-    elastic = ["-np", "2", "--min-np", "1", "--host-discovery-script", hosts, "--network-interfaces", "lo"]
+    elastic = ["--gloo", "-np", "2", "--min-np", "1", "--host-discovery-script", hosts, "--network-interfaces", "lo"]
     monkeypatch.setitem(LAUNCHERS, "elastic", [BIN / "horovodrun", *elastic, BIN / "python"])
-    workspace = Workspace.at(str(tmp_path / "workspace"))
-    shutil.copytree(small_table[0].root, workspace.root)
-
+    workspace = copied_table(tmp_path / "workspace")
     run = start(workspace, "elastic", **CHANGES)
     wait_for_epoch(run, workspace, 0)
     ranks_of(run)[victim].kill()

@@ -13,11 +13,13 @@ from tests.conftest import SIZE_PX
 from tests.training.ranks import make_state
 from training import loop
 from training.collectives import Collectives
-from training.loop import Predictions, Trainer, random_state
+from training.loop import Trainer
 from training.metrics import top_k_hits
 from training.models import build_model
 from training.plan import Plan
+from training.predictions import Predictions
 from training.readers import open_split, read_batches, read_steps
+from training.seeds import random_state
 from training.topology import Topology
 
 

@@ -1,7 +1,6 @@
 """Trainings that are stopped or killed in the middle, by the command, and go on."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -23,7 +22,7 @@ from training.checkpoint import BEST, LAST, Checkpoint, State
 from training.interruption import EXIT_SIGTERM
 from training.plan import Plan, Split
 from training.resume import read_state
-from training.tracking import use_store
+from training.store import use_store
 
 EPOCHS = 6
 SETTINGS = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": EPOCHS, "batch_size": 8, "checkpoint_steps": 1}
@@ -68,11 +67,9 @@ def ranks_of(run: subprocess.Popen) -> dict[str, psutil.Process]:
 
 
 @pytest.fixture
-def workspaces(small_table, tmp_path) -> list[Workspace]:
+def workspaces(copied_table, tmp_path) -> list[Workspace]:
     """Two copies of the small table."""
-    for name in ("whole", "broken"):
-        shutil.copytree(small_table[0].root, tmp_path / name)
-    return [Workspace.at(str(tmp_path / name)) for name in ("whole", "broken")]
+    return [copied_table(tmp_path / name) for name in ("whole", "broken")]
 
 
 @pytest.mark.slow

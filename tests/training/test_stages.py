@@ -9,11 +9,11 @@ import torch
 
 from conf.settings import Training
 from tests.conftest import SIZE_PX
-from tests.training.test_train import train, workspace  # noqa: F401, a fixture
+from tests.training.test_train import train_here, workspace  # noqa: F401, a fixture
 from training.checkpoint import BEST, Checkpoint
 from training.models import build_model
 from training.stages import stages_of
-from training.tracking import use_store
+from training.store import use_store
 
 
 def test_one_stage_unless_the_head_has_epochs_of_its_own():
@@ -27,14 +27,14 @@ def test_one_stage_unless_the_head_has_epochs_of_its_own():
     assert head.frozen(model) == [model.body, model.neck]
 
 
-def test_each_stage_starts_from_the_best_epoch_so_far_and_has_a_run(workspace):  # noqa: F811
+def test_each_stage_starts_from_the_best_epoch_so_far_and_has_a_run(workspace, capsys):  # noqa: F811
     # A second stage that cannot learn: the result is the first one's best epoch.
     stages = {"head_epochs": 3, "head_learning_rate": 0.02, "epochs": 1, "learning_rate": 1e-30, "weight_decay": 0}
     stages["freeze_batchnorm"] = True
-    finished = train(workspace, **stages)
-    assert finished.returncode == 0, finished.stderr
-    assert "head, epoch 3/3" in finished.stdout
-    assert "all, epoch 1/1" in finished.stdout
+    train_here(workspace, **stages)
+    said = capsys.readouterr().out
+    assert "head, epoch 3/3" in said
+    assert "all, epoch 1/1" in said
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
     assert checkpoint.epoch <= 3
     torch.manual_seed(0)

@@ -12,11 +12,12 @@ import urllib.request
 import mlflow
 import pytest
 
+from conf.errors import InputError
 from conf.workspace import Workspace
 from tests.training.test_resume import SETTINGS, finish, wait_for_epoch
-from tests.training.test_train import BIN, PROJECT, free_port, workspace  # noqa: F401, a fixture
+from tests.training.test_train import BIN, PROJECT, command_of, free_port, train_here, workspace  # noqa: F401, a fixture
 from training.outbox import Outbox
-from training.tracking import use_store
+from training.store import use_store
 
 
 class Server:
@@ -26,7 +27,6 @@ class Server:
         self.folder, self.address = folder, f"http://127.0.0.1:{free_port()}"
 
     def start(self) -> None:
-        self.folder.mkdir(exist_ok=True)
         command = [BIN / "mlflow", "server", "--port", self.address.rpartition(":")[2], "--workers", "1"]
         stores = [
             "--backend-store-uri",
@@ -50,24 +50,23 @@ class Server:
         self.process.wait()
 
 
-@pytest.fixture
-def server(tmp_path):
-    server = Server(tmp_path / "server")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A test that stops it starts it again."""
+    server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
     server.stop()
 
 
 def train(workspace: Workspace, server: Server, **changes) -> subprocess.Popen:  # noqa: F811
-    words = [str(w) for key, value in {**SETTINGS, **changes}.items() for w in (f"--training.{key}", value)]
-    command = [BIN / "python", "training/train.py", "--workspace", workspace.root, "--tracking_server", server.address]
-    return subprocess.Popen(
-        [*map(str, command), *words], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = [*command_of(workspace, "none", {**SETTINGS, **changes}), "--tracking_server", server.address]
+    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
 def test_a_server_that_goes_away_hears_all_later(workspace, server):  # noqa: F811
+    workspace.tracking_db.unlink()
     run = train(workspace, server, epochs=3)
     wait_for_epoch(run, workspace, 1)
     server.stop()
@@ -79,11 +78,11 @@ def test_a_server_that_goes_away_hears_all_later(workspace, server):  # noqa: F8
     run_id = json.loads(workspace.summary.read_text())["training"]["run_id"]
 
     # The next training is refused while the server is down, and sends what the last one could not.
-    output = finish(train(workspace, server, epochs=1), code=2)
-    assert re.search(f"error: no MLflow server answers at {server.address}", output)
+    with pytest.raises(InputError, match=f"no MLflow server answers at {server.address}"):
+        train_here(workspace, "--tracking_server", server.address, epochs=1)
     assert missed.exists()
     server.start()
-    finish(train(workspace, server, epochs=1))
+    train_here(workspace, "--tracking_server", server.address, epochs=1)
     assert not missed.exists()
     use_store(Workspace.at(str(workspace.root), server.address))
     told = mlflow.get_run(run_id)
@@ -128,12 +127,11 @@ def test_two_hosts_train_together_and_each_is_monitored(workspace, server):  # n
     agents = []
     for node in range(2):
         together = ["--nnodes", "2", "--node_rank", node, "--nproc_per_node", "1", "--rdzv_backend", "static"]
-        words = [str(w) for key, value in {**SETTINGS, "epochs": 20}.items() for w in (f"--training.{key}", value)]
-        words += ["--tracking_server", server.address]
+        script = command_of(workspace, "none", {**SETTINGS, "epochs": 20})[1:]
         command = [BIN / "torchrun", *together, "--rdzv_endpoint", meeting, "--local_addr", "127.0.0.1"]
         agents.append(
             subprocess.Popen(
-                [*map(str, command), "training/train.py", "--workspace", str(workspace.root), *words],
+                [*map(str, command), *script, "--tracking_server", server.address],
                 cwd=PROJECT,
                 env={**os.environ, "MLFLOW_SYSTEM_METRICS_NODE_ID": f"host{node}"},
                 stdout=subprocess.PIPE,

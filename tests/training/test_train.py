@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,20 +14,22 @@ import pytest
 import torch
 
 from conf.errors import InputError, run_command
-from conf.settings import Settings, Training
+from conf.settings import Settings, Training, load_settings
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX, write_small_table
 from training.checkpoint import BEST, Checkpoint
 from training.prepare import prepare
+from training.store import use_store
 from training.topology import Topology
-from training.tracking import use_store
-from training.train import RANK_0_SPEAKS_FIRST_S, main
+from training.train import RANK_0_SPEAKS_FIRST_S, main, run_rank
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+SMALL = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": 2, "batch_size": 8}
+# Without --gloo horovodrun looks for MPI first, which takes seconds.
 LAUNCHERS = {
     "none": [BIN / "python"],
-    "horovodrun": [BIN / "horovodrun", "-np", "2", BIN / "python"],
+    "horovodrun": [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python"],
     "torchrun": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2"],
 }
 
@@ -45,16 +46,19 @@ def command_of(workspace: Workspace, launcher: str, settings: dict) -> list[str]
 
 
 def train(workspace: Workspace, launcher: str = "none", **changes) -> subprocess.CompletedProcess:
-    settings = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": 2, "batch_size": 8, **changes}
-    command = command_of(workspace, launcher, settings)
+    command = command_of(workspace, launcher, {**SMALL, **changes})
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
 
 
+def train_here(workspace: Workspace, *words: str, **changes) -> None:
+    """As the command does on one process, but in this one, which has its imports already. words: more arguments."""
+    run_rank(load_settings("", [*command_of(workspace, "none", {**SMALL, **changes})[2:], *words]))
+
+
 @pytest.fixture
-def workspace(small_table, tmp_path) -> Workspace:
+def workspace(copied_table, tmp_path) -> Workspace:
     """A copy of the small table, so that each training has its own."""
-    shutil.copytree(small_table[0].root, tmp_path / "workspace")
-    return Workspace.at(str(tmp_path / "workspace"))
+    return copied_table(tmp_path / "workspace")
 
 
 def test_ranks_other_than_0_import_nothing_that_only_rank_0_needs():
@@ -122,6 +126,21 @@ def test_it_trains_under_each_launcher(workspace, launcher, ranks):
     assert checkpoint.val_auroc == pytest.approx(best)
     assert checkpoint.run_id == run.info.run_id
     assert torch.isfinite(torch.cat([weight.flatten().float() for weight in checkpoint.weights.values()])).all()
+
+
+def test_the_epoch_that_was_asked_for_is_kept_and_patience_ends_the_training(workspace):
+    train_here(workspace, epochs=25, learning_rate=0.002, schedule="constant", choose_by="loss", patience=3)
+    checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
+    use_store(workspace)
+    client = mlflow.MlflowClient()
+    losses, aurocs = (
+        [point.value for point in client.get_metric_history(checkpoint.run_id, name)]
+        for name in ("val_loss", "val_auroc_mean")
+    )
+    best = losses.index(min(losses)) + 1
+    assert aurocs.index(max(aurocs)) + 1 != best, "these would tell nothing"
+    assert checkpoint.epoch == best
+    assert len(losses) == best + 3 < 25
 
 
 @pytest.mark.slow

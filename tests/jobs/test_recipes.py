@@ -1,0 +1,82 @@
+"""Each recipe by its YAML, from images to a registered model, under each launcher: `make recipes`, some ten minutes.
+
+What a YAML says stays, but for what makes a training long: few phantoms, few epochs, no download.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from torchvision.models import densenet121
+
+from conf.workspace import Workspace
+from tests.training.test_train import BIN, LAUNCHERS, PROJECT
+from training.checkpoint import BEST
+from training.store import use_store
+
+FEW = ["--etl.source", "phantoms", "--phantoms.num_images", "112", "--etl.val_fraction", "0.25"]
+# Of this few images, so that two ranks have row groups.
+FEW += ["--etl.rows_per_row_group", "8", "--etl.rows_per_file", "32", "--training.batch_size", "8"]
+FEW += [
+    "--inference.num_calibration_images",
+    "16",
+    "--inference.max_mean_drop",
+    "1",
+    "--inference.max_finding_drop",
+    "1",
+]
+ONE, TWO, THREE = (["--training.epochs", str(epochs)] for epochs in (1, 2, 3))
+# Recipes in the order in which one needs the other -> what makes each short. Those that warm up need an epoch more.
+CHAINS = {
+    "demo": {"demo": TWO},
+    "simple_cnn": {"simple_cnn": TWO},
+    "nih": {"nih": ONE},
+    "chexnet": {"chexnet": [*ONE, "--training.weights", "IMAGENET"]},
+    "two_stages": {"two_stages": [*TWO, "--training.head_epochs", "1", "--training.weights", "IMAGENET"]},
+    "pretrain and finetune": {
+        "pretrain": THREE,
+        "finetune": [*ONE, "--training.head_epochs", "1", "--training.weights", "PRETRAIN"],
+    },
+}
+pytestmark = [pytest.mark.recipes, pytest.mark.timeout(1800)]
+
+
+def run(*words: str | Path) -> str:
+    command = [str(word) for word in words]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=900)
+    assert finished.returncode == 0, f"{' '.join(command)}\n{finished.stdout}\n{finished.stderr}"
+    return finished.stdout + finished.stderr
+
+
+def test_every_recipe_is_here():
+    assert {recipe for chain in CHAINS.values() for recipe in chain} == {
+        p.stem for p in (PROJECT / "conf").glob("*.yaml")
+    }
+
+
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+def test_a_recipe_runs_end_to_end_under_each_launcher(chain, tmp_path):
+    # As torchvision's file of ImageNet's weights, but random.
+    imagenet = tmp_path / "densenet121.pth"
+    torch.save(densenet121().state_dict(), imagenet)
+    files = {"IMAGENET": imagenet, "PRETRAIN": tmp_path / "pretrain" / "checkpoints" / BEST}
+    workspaces = {recipe: Workspace.at(str(tmp_path / recipe)) for recipe in chain}
+    arguments = {}
+    for recipe, changes in chain.items():
+        config, place = f"conf/{recipe}.yaml", workspaces[recipe].root
+        arguments[recipe] = ["--config", config, "--workspace", place, *FEW, *(files.get(c, c) for c in changes)]
+        run(BIN / "spark-submit", "etl/preprocess.py", *arguments[recipe])
+    for launcher, command in LAUNCHERS.items():
+        for recipe, workspace in workspaces.items():
+            said = run(*command, "training/train.py", *arguments[recipe])
+            assert "Warning" not in said
+            summary = json.loads(workspace.summary.read_text())["training"]
+            assert (summary["launcher"], summary["world_size"]) == (launcher, 1 if launcher == "none" else 2)
+            use_store(workspace)
+            assert mlflow.get_run(summary["run_id"]).info.status == "FINISHED"
+    *_, last = workspaces
+    run(BIN / "python", "inference/register.py", *arguments[last])
+    assert json.loads(workspaces[last].summary.read_text())["registry"]["version"] == 1
