@@ -32,7 +32,7 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/lint-imports"
-	"$(VENV)/bin/python" -m pytest -n 2 --dist loadgroup
+	"$(VENV)/bin/python" -m pytest -n 2
 
 recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms: some ten minutes
 	"$(VENV)/bin/python" -m pytest -m recipes

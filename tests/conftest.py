@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 LABEL_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -16,11 +17,15 @@ LABEL_HEADER = (
 SAMPLE_VARIABLE = "CHEXSCALE_NIH_SAMPLE"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n`) run the folders of tests, each on one worker: one Spark session, one training at a time."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+class Folders(LoadScopeScheduling):
+    """Side by side (`-n 2`) run the folders of tests, not tests of one: one Spark session, one training at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.rpartition("::")[0].rpartition("/")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Folders:
+    return Folders(config, log)
 
 
 @pytest.fixture(scope="session")

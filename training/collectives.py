@@ -18,7 +18,7 @@ class Collectives:
     """What ranks do together; with one process each call gives back its own input."""
 
     def __init__(self, topology: Topology):
-        """Joins the other ranks. Blocks until all have joined."""
+        """Joins the other ranks. Blocks until all have joined; raises InputError where they cannot meet."""
         self.topology = topology
         self._hvd = None
         if topology.device == "cuda":
@@ -41,7 +41,7 @@ class Collectives:
         elif topology.backend != "none":
             if topology.launcher == "horovodrun":
                 os.environ.update(meeting_place())
-            torch.distributed.init_process_group(topology.backend, rank=topology.rank, world_size=topology.world_size)
+            join_group(topology)
 
     def distribute(
         self, model: nn.Module, optimizer: Optimizer, backward_passes: int = 1
@@ -133,6 +133,18 @@ class Collectives:
             self._hvd.shutdown()
         elif self.topology.backend != "none":
             torch.distributed.destroy_process_group()
+
+
+def join_group(topology: Topology) -> None:
+    """torch.distributed's group of all ranks, who meet at MASTER_ADDR:MASTER_PORT."""
+    try:
+        torch.distributed.init_process_group(topology.backend, rank=topology.rank, world_size=topology.world_size)
+    except torch.distributed.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise InputError(
+            f"rank {topology.rank} cannot meet the others at {place} ({error!s:.300}): see that rank 0's host answers "
+            "there, or choose another port (torchrun --master_port)"
+        ) from error
 
 
 def rejoin() -> None:

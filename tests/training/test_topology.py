@@ -1,3 +1,4 @@
+import socket
 import subprocess
 
 import pytest
@@ -147,6 +148,17 @@ def test_one_process_gathers_itself():
 def test_batchnorm_over_the_ranks_needs_accelerators():
     with pytest.raises(InputError, match=r"sync_batchnorm needs accelerators and torchrun, these ranks speak by none"):
         Collectives(Topology.detect("cpu", {})).share_batchnorm(torch.nn.BatchNorm2d(1))
+
+
+def test_a_port_in_use_is_told(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        with pytest.raises(InputError, match=f"rank 0 cannot meet the others at 127.0.0.1:{port} .*EADDRINUSE"):
+            Collectives(Topology("torchrun", 0, 2, 0, 2, "cpu"))
 
 
 def test_a_lost_rank_is_told_from_other_faults():

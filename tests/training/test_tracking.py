@@ -35,7 +35,11 @@ class Server:
             f"{self.folder}/files",
         ]
         log = (self.folder / "log").open("a")
-        self.process = subprocess.Popen([*map(str, command), *stores], stdout=log, stderr=log, start_new_session=True)
+        # Without the jobs of its language models' pages, which are processes of their own.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(
+            [*map(str, command), *stores], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         end = time.monotonic() + 120
         while True:
             try:
