@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 # First: it silences what mlflow would log on import.
-from training.store import use_store  # isort: skip
+from training.store import metric_name, use_store  # isort: skip
 
 import mlflow
 import numpy as np
@@ -138,7 +138,7 @@ def _metrics(report: dict) -> dict[str, float]:
     for variant, speed in report["speed"].items():
         metrics[f"latency_ms_{variant}"] = speed["latency_ms"]
         metrics[f"images_per_s_{variant}"] = speed["images_per_s"]
-    return {name: value for name, value in metrics.items() if value is not None}
+    return {metric_name(name): value for name, value in metrics.items() if value is not None}
 
 
 def _tags(checkpoint: Checkpoint, report: dict, decision: Decision) -> dict[str, str]:

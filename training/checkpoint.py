@@ -14,6 +14,8 @@ from conf.workspace import atomic_path
 from training.models import XrayClassifier, build_model
 
 BEST, LAST = "best.pt", "last.pt"
+# torch.load's, for damaged or foreign files; URLError, HTTPError and timeouts are OSErrors.
+UNREADABLE = (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, AttributeError, pickle.PickleError)
 
 
 @dataclass(frozen=True)
@@ -137,5 +139,5 @@ def _save(content: dict, path: Path) -> None:
 def _load(kind: type, path: Path, advice: str):
     try:
         return kind(**torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, EOFError, TypeError, KeyError, OSError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is not a readable checkpoint ({error!r:.200}): {advice}") from error

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from conf.errors import InputError
@@ -58,8 +59,10 @@ class Collectives:
             return model, self._hvd.DistributedOptimizer(
                 optimizer, named_parameters=names, backward_passes_per_step=backward_passes
             )
+        # As the images are laid out, so that convolutions need not copy; Horovod takes no tensors like that.
+        model.to(memory_format=torch.channels_last)
         if self.topology.backend != "none":
-            # The loop averages the buffers before each validation; sending them every step would only cost time.
+            # The loop averages the statistics before each validation; sending them every step would only cost time.
             wrapped = nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
             return wrapped, optimizer
         return model, optimizer
@@ -116,16 +119,20 @@ class Collectives:
             return values
         return [value]
 
-    def average_buffers(self, model: nn.Module) -> None:
-        """Replaces floating-point buffers (BatchNorm's running statistics) by their mean over the ranks."""
-        for name, buffer in model.named_buffers():
-            if not buffer.is_floating_point():
-                continue
-            if self._hvd:
-                buffer.copy_(self._hvd.allreduce(buffer, name=f"buffer.{name}"))
-            elif self.topology.backend != "none":
-                torch.distributed.all_reduce(buffer)
-                buffer.div_(self.topology.world_size)
+    def average_statistics(self, model: nn.Module) -> None:
+        """Replaces BatchNorm's running statistics by their mean over the ranks; frozen ones are the same on all."""
+        layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
+        statistics = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var)]
+        if not statistics or self.topology.backend == "none":
+            return
+        together = torch.cat(statistics)
+        if self._hvd:
+            together = self._hvd.allreduce(together, name="statistics")
+        else:
+            torch.distributed.all_reduce(together)
+            together.div_(self.topology.world_size)
+        for buffer, mean in zip(statistics, together.split([len(buffer) for buffer in statistics]), strict=True):
+            buffer.copy_(mean)
 
     def close(self) -> None:
         """Leaves the group; call once, when all work is done."""
@@ -139,11 +146,11 @@ def join_group(topology: Topology) -> None:
     """torch.distributed's group of all ranks, who meet at MASTER_ADDR:MASTER_PORT."""
     try:
         torch.distributed.init_process_group(topology.backend, rank=topology.rank, world_size=topology.world_size)
-    except torch.distributed.DistError as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    except (torch.distributed.DistError, ValueError) as error:
+        place = ":".join(os.environ.get(name, f"(no {name})") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise InputError(
             f"rank {topology.rank} cannot meet the others at {place} ({error!s:.300}): see that rank 0's host answers "
-            "there, or choose another port (torchrun --master_port)"
+            "there, or choose another MASTER_PORT"
         ) from error
 
 

@@ -29,7 +29,8 @@ def run_elastic(settings: Settings, run_rank: Callable[[Settings], None]) -> Non
 
     Raises InputError where the ranks that are left cannot share the steps, or are too few for the launcher.
     """
-    first_ranks, others_state = 0, 0
+    first_ranks, others_state, before = 0, 0, None
+    last = Workspace.at(settings.workspace).checkpoints / LAST
     while True:
         try:
             ranks = join(settings)
@@ -39,8 +40,11 @@ def run_elastic(settings: Settings, run_rank: Callable[[Settings], None]) -> Non
             run_rank(replace(settings, training=replace(training, resume=resume)))
             return
         except RuntimeError as error:
-            if not is_lost_rank(error):
+            here = os.environ["HOROVOD_SIZE"], last.stat().st_mtime_ns if last.exists() else 0
+            # As many ranks again, and not a state further: that is no lost rank.
+            if not is_lost_rank(error) or here == before:
                 raise
+            before = here
         # The readers' threads and the model of before, which the error held.
         gc.collect()
         # What was to be saved is on the disk: SIGTERM may end a rank that waits for the others.

@@ -132,7 +132,7 @@ class Trainer:
 
         BatchNorm's statistics are first averaged over the ranks, so that all evaluate the same model.
         """
-        self.ranks.average_buffers(self.model)
+        self.ranks.average_statistics(self.model)
         self.model.eval()
         topology = self.ranks.topology
         parts: list[tuple[np.ndarray, ...]] = []

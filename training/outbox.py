@@ -10,6 +10,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 
 from conf.workspace import write_json
+from training.store import full_disk_told
 
 # How often a server that is away is asked again, and how long for an answer.
 TRY_EVERY_S, HEALTH_S = 60, 10
@@ -35,7 +36,8 @@ class Outbox:
         if not self.server:
             _call(method, *arguments)
             return
-        self.waiting.append([method, *arguments])
+        stamp = _stamp(arguments[1]) if method == "log_artifact" else None
+        self.waiting.append([stamp, method, *arguments])
         if time.monotonic() < self.next_try:
             self._keep()
         else:
@@ -48,8 +50,10 @@ class Outbox:
             # MLflow itself would try for minutes.
             if self.waiting:
                 requests.get(f"{self.server}/health", timeout=HEALTH_S).raise_for_status()
-            for call in self.waiting:
+            for stamp, *call in self.waiting:
                 try:
+                    if stamp and _stamp(call[2]) != stamp:
+                        raise FileNotFoundError(f"{call[2]} is of a later training by now")
                     _call(*call)
                 except (MlflowException, requests.RequestException, OSError) as error:
                     if _may_pass(error):
@@ -78,6 +82,15 @@ class Outbox:
             self.path.unlink(missing_ok=True)
 
 
+def _stamp(path: str) -> list[int]:
+    """Size and time of a file, by which it is known again; none where it is gone."""
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
 def _may_pass(error: Exception) -> bool:
     """Whether it was the connection or the server's state that failed, not what was asked of it."""
     if isinstance(error, RestException):
@@ -92,8 +105,9 @@ def _may_pass(error: Exception) -> bool:
 
 def _call(method: str, *arguments: object) -> None:
     client = mlflow.MlflowClient()
-    if method == "log_batch":
-        run_id, metrics = arguments
-        client.log_batch(run_id, [Metric(*metric) for metric in metrics])
-    else:
-        getattr(client, method)(*arguments)
+    with full_disk_told():
+        if method == "log_batch":
+            run_id, metrics = arguments
+            client.log_batch(run_id, [Metric(*metric) for metric in metrics])
+        else:
+            getattr(client, method)(*arguments)

@@ -102,6 +102,12 @@ class Plan:
                 f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) is no multiple of "
                 f"training.streams ({self.num_streams}): change one of them"
             )
+        images_per_step = self.batch_size * self.num_ranks
+        if images_per_step > self.split.rows:
+            raise InputError(
+                f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) = {images_per_step} images per "
+                f"step, and the {self.split.name} split has {self.split.rows}: lower training.batch_size"
+            )
         row_groups = len(self.split.row_groups)
         if self.num_streams > row_groups:
             wanted = "ranks" if self.num_streams == self.num_ranks else "streams"

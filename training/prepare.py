@@ -1,6 +1,7 @@
 """What a training needs before its first step, checked on every rank before any of them waits for another."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +31,12 @@ def prepare(settings: Settings, topology: Topology):
     )
     plan = Plan.of(train_split, training.batch_size, topology.world_size, training.streams)
     check_measurable(card)
+    known, positives = card.known["train"], card.positives["train"]
+    alike = [finding for finding in card.findings if positives[finding] in (0, known[finding])]
+    if alike and topology.is_main:
+        print(
+            f"Nothing can be learned of {', '.join(alike)}: the training split has no two kinds of labels", flush=True
+        )
     torch.manual_seed(training.seed)
     column = image_column(training.size_px)
     model = build_model(
@@ -75,29 +82,38 @@ def card_of_version(shards: str, version: int) -> Card:
 
 
 def check_measurable(card: Card) -> None:
-    """Raises InputError when no finding has an AUROC on the validation split, by which the best epoch is chosen."""
+    """Raises InputError when no finding has an AUROC on the validation split."""
     known, positives = card.known["val"], card.positives["val"]
     if not any(0 < positives[finding] < known[finding] for finding in card.findings):
         raise InputError(
             f"no finding has both positives and negatives among the {card.images['val']} validation images, so no "
-            "epoch can be chosen by AUROC: raise etl.val_fraction and run the ETL again"
+            "epoch has an AUROC: raise etl.val_fraction and run the ETL again"
         )
 
 
-def check_same_table(ranks: Collectives, card: Card, train_split: Split, val_split: Split) -> None:
-    """Raises InputError, on every rank, where two ranks read different tables.
+def check_same_training(ranks: Collectives, settings: Settings, card: Card, splits: Sequence[Split]) -> None:
+    """Raises InputError, on every rank, where two ranks read different tables or have different settings.
 
-    Their plans would have different numbers of steps, and the longer one would wait for its peers for ever.
+    They would take different numbers of steps, and the longer one would wait for its peers for ever.
     """
-    tables = ranks.gather((card.delta_version, train_split.row_groups, val_split.row_groups))
+    own = {key: value for key, value in asdict(settings.training).items() if key != "threads"}
+    table = (card.delta_table_id, card.delta_version, [split.row_groups for split in splits])
+    tables, chosen = zip(*ranks.gather((table, own)), strict=True)
 
     def described(rank: int) -> str:
-        version, train, val = tables[rank]
-        return (
-            f"rank {rank} reads version {version} (train: {sum(train)} images in {len(train)} row groups, "
-            f"val: {sum(val)} in {len(val)})"
+        table_id, version, row_groups = tables[rank]
+        counts = (
+            f"{split.name}: {sum(rows)} images in {len(rows)} row groups"
+            for split, rows in zip(splits, row_groups, strict=True)
         )
+        return f"rank {rank} reads version {version} of table {table_id} ({', '.join(counts)})"
 
-    for rank, table in enumerate(tables):
-        if table != tables[0]:
+    for rank in range(len(tables)):
+        if tables[rank] != tables[0]:
             raise InputError(f"{described(rank)}, {described(0)}: give the ranks of all hosts the same workspace")
+        for key, value in chosen[rank].items():
+            if value != chosen[0][key]:
+                raise InputError(
+                    f"rank {rank} has training.{key} {value!r}, rank 0 {chosen[0][key]!r}: start all with the same "
+                    "settings"
+                )

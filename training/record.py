@@ -22,6 +22,7 @@ from training.plan import Split
 from training.predictions import Predictions
 from training.readers import read_batches
 from training.stages import stages_of
+from training.store import full_disk_told
 from training.topology import Topology
 from training.tracking import TrackedRun
 
@@ -39,11 +40,14 @@ class Record:
         self.losses: list[float] = list(interrupted.all_losses) if interrupted else []
         self.epochs: list[dict[str, float]] = list(interrupted.epochs) if interrupted else []
         self.stopped = False
-        self.run = TrackedRun(
-            self.workspace, settings, card, self.topology, interrupted.run_id if interrupted else None
-        )
-
-        self.run.plan_stages(self.stages, interrupted.stage_run_ids if interrupted else [])
+        run_id, stage_ids = (interrupted.run_id, interrupted.stage_run_ids) if interrupted else (None, [])
+        with full_disk_told():
+            self.run = TrackedRun(self.workspace, settings, card, self.topology, run_id)
+            try:
+                self.run.plan_stages(self.stages, stage_ids)
+            except BaseException as error:
+                self.run.end(type(error))
+                raise
 
     def __enter__(self) -> "Record":
         return self
@@ -162,7 +166,8 @@ class Record:
             },
             peak_memory_mb={"training_rank": round(max(peaks_mb))},
         )
-        print(f"Best mean validation AUROC {self.best['val_auroc_mean']:.3f}: {best}")
+        epoch, by = self.epochs.index(self.best) + 1, self.settings.training.choose_by.replace("_", "-")
+        print(f"Best epoch {epoch}, by {by}; its mean validation AUROC {self.best['val_auroc_mean']:.3f}: {best}")
         for name, ends in {"mean AUROC": of_test, **report["splits"]["test"].get("accuracy", {})}.items():
             value, low, high = ("undefined" if end is None else f"{end:.3f}" for end in ends.values())
             print(f"Test split: {name.replace('_', '-')} {value}, 95% interval over patients {low} to {high}")

@@ -3,8 +3,10 @@
 Imported before mlflow: its store creation logs every migration, its git module warns where git is absent.
 """
 
+import errno
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,11 @@ SAMPLE_EVERY_S = 2
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+def metric_name(name: str) -> str:
+    """The name with what MLflow takes for a metric; a finding may be called `COVID+`, or `Opacity (left)`."""
+    return re.sub(r"[^\w\-. :]", "_", name)
 
 
 def use_store(workspace: Workspace) -> None:
@@ -68,8 +75,8 @@ def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except (mlflow.MlflowException, KeyError, TypeError, OSError) as error:
         raise InputError(
-            f"no checkpoint of {address} in {workspace.tracking_db} ({error}): look at the registry with `make ui`, "
-            "and give models:/NAME@ALIAS or models:/NAME/VERSION"
+            f"no checkpoint of {address} in {workspace.tracking_server or workspace.tracking_db} ({error}): look at "
+            "the registry in MLflow's pages, and give models:/NAME@ALIAS or models:/NAME/VERSION"
         ) from error
 
 
@@ -80,6 +87,17 @@ def end_dead_runs(workspace: Workspace) -> None:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'" + own):
         client.set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Makes a database's failure to write what it is, an OSError, which a command ends on with a message."""
+    try:
+        yield
+    except mlflow.MlflowException as error:
+        if not re.search("disk is full|disk I/O error", str(error)):
+            raise
+        raise OSError(errno.ENOSPC, "MLflow cannot write", mlflow.get_tracking_uri()) from error
 
 
 @contextmanager

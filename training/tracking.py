@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # First: it silences what mlflow would log on import.
-from training.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, use_store  # isort: skip
+from training.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, metric_name, use_store  # isort: skip
 
 import mlflow
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
@@ -164,6 +164,11 @@ class TrackedRun:
                 self._terminate(run_id, status)
             if not self.outbox.flush():
                 print(f"{self.outbox.path} keeps what MLflow's server has missed: the next training here sends it")
+        except (mlflow.MlflowException, OSError) as failure:
+            # What ended the training is what a person has to read.
+            if error is None:
+                raise
+            print(f"MLflow does not hear of the end of run {self.run_id}: {failure!s:.300}", flush=True)
         finally:
             # mlflow's own end of the run, which stops its threads; a server that is away hears of it by the outbox.
             with suppress(mlflow.MlflowException):
@@ -181,7 +186,8 @@ class TrackedRun:
 
     def _log_metrics(self, run_id: str, metrics: dict[str, float | None], step: int = 0) -> None:
         now_ms = int(time.time() * 1000)
-        defined = [(k, value, now_ms, step) for k, value in metrics.items() if value is not None and value == value]
+        named = ((metric_name(name), value) for name, value in metrics.items())
+        defined = [(name, value, now_ms, step) for name, value in named if value is not None and value == value]
         self._log_points(run_id, defined)
 
     def _log_points(self, run_id: str, points: list[tuple[str, float, int, int]]) -> None:

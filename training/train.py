@@ -37,7 +37,7 @@ from training.loss import loss_weights
 from training.memory import keep_freed_memory
 from training.models import XrayClassifier
 from training.plan import Plan, Split
-from training.prepare import check_same_table, load_starting_weights, prepare
+from training.prepare import check_same_training, load_starting_weights, prepare
 from training.resume import load_state
 from training.stages import Stage, stages_of
 from training.topology import Topology, launched_rank
@@ -62,7 +62,7 @@ def main() -> None:
         # Its own launcher says which one, and ends this one.
         raise InputError(
             f"rank {launched_rank()} on {socket.gethostname()} has lost another rank: see the messages of the one that "
-            "ended first; --training.resume true goes on from the last saved state"
+            f"ended first; --training.resume true goes on from the last saved state ({error!s:.300})"
         ) from error
     except InputError as error:
         rank = launched_rank()
@@ -83,7 +83,7 @@ def run_rank(settings: Settings) -> None:
     # Rank 0 is the one that writes.
     with Workspace.at(settings.workspace).exclusive() if topology.is_main else nullcontext():
         ranks = Collectives(topology)
-        check_same_table(ranks, card, plan.split, val_split)
+        check_same_training(ranks, settings, card, (plan.split, val_split, test_split))
         if settings.training.weights and not settings.training.resume and topology.is_main:
             # The other ranks get rank 0's weights.
             load_starting_weights(settings, card, model)

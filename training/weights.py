@@ -1,7 +1,6 @@
 """Starting weights of a training: torchvision's, a file's, or a registered model's."""
 
 import math
-import pickle
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from conf.errors import InputError
 from training.bodies import HEADS, OWN_BODIES
+from training.checkpoint import UNREADABLE
 from training.models import XrayClassifier
 
 SECOND_HEADS = ("aux1", "aux2", "AuxLogits")
@@ -21,8 +21,6 @@ SECOND_HEADS = ("aux1", "aux2", "AuxLogits")
 BODY = ("body.", "neck.")
 PIXELS = ("pixel_mean", "pixel_std")
 POSITIONS = "body.encoder.pos_embedding"
-# torch.load's, for damaged or foreign files; URLError, HTTPError and timeouts are OSErrors.
-UNREADABLE = (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, AttributeError, pickle.PickleError)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,13 @@ def test_no_arguments_choose_the_demo():
     assert load_settings("t", []).etl.rows_per_row_group == 32
 
 
+def test_every_scenario_is_run_by_make_recipes():
+    from tests.jobs.test_recipes import CHAINS
+
+    scenarios = {path.stem for path in DEMO_CONFIG.parent.glob("*.yaml")}
+    assert {recipe for chain in CHAINS.values() for recipe in chain} == scenarios
+
+
 @pytest.mark.parametrize("scenario", sorted(DEMO_CONFIG.parent.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_scenario_is_valid(scenario):
     assert load_settings("test", ["--config", str(scenario)]).workspace == f"runs/{scenario.stem}"

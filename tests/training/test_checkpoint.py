@@ -42,10 +42,14 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         Checkpoint.load(tmp_path / "best.pt")
 
 
-def test_a_foreign_checkpoint_is_refused(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "best.pt")
-    with pytest.raises(InputError, match="not a readable checkpoint"):
-        Checkpoint.load(tmp_path / "best.pt")
+@pytest.mark.parametrize("content", [b"append to list", b"tabular;data", b"s", b"", b"PK\x03\x04"])
+def test_a_foreign_file_is_refused(tmp_path, content):
+    for path in (tmp_path / "best.pt", tmp_path / "other.pt"):
+        torch.save({"state_dict": {}}, path)
+    (tmp_path / "best.pt").write_bytes(content)
+    for path in tmp_path.iterdir():
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            Checkpoint.load(path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

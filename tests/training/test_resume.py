@@ -1,6 +1,7 @@
 """Trainings that are stopped or killed in the middle, by the command, and go on."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -102,18 +103,25 @@ def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspace
 
 
 @pytest.mark.slow
-def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces):
+@pytest.mark.parametrize(
+    ("launcher", "code_of_rank"),
+    [("none", ""), ("horovodrun", "exit with status code {}"), ("torchrun", r"exitcode\s*: {}")],
+)
+def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces, launcher, code_of_rank):
     workspace, _ = workspaces
-    run = start(workspace, "horovodrun", epochs=200)
+    run = start(workspace, launcher, epochs=40)
     wait_for_epoch(run, workspace, 0)
-    ranks_of(run)["1"].terminate()
+    (run if launcher == "none" else ranks_of(run)["1"]).terminate()
     output = run.communicate(timeout=120)[0]
-    assert f"exit with status code {EXIT_SIGTERM}" in output
+    assert run.returncode == (EXIT_SIGTERM if launcher == "none" else 1)
+    assert re.search(code_of_rank.format(EXIT_SIGTERM), output), output
     assert "Stopped by SIGTERM in epoch" in output
     assert "Next: the same command with --training.resume true" in output
     use_store(workspace)
     run_id = State.load(workspace.checkpoints / LAST).run_id
     assert mlflow.get_run(run_id).info.status == "KILLED"
+    finish(start(workspace, launcher, epochs=40, resume=True))
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """Tracking by a real MLflow server that is down, goes away and comes back, and of two hosts."""
 
+import errno
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -17,7 +19,7 @@ from conf.workspace import Workspace
 from tests.training.test_resume import SETTINGS, finish, wait_for_epoch
 from tests.training.test_train import BIN, PROJECT, command_of, free_port, train_here, workspace  # noqa: F401, a fixture
 from training.outbox import Outbox
-from training.store import use_store
+from training.store import metric_name, use_store
 
 
 class Server:
@@ -120,8 +122,43 @@ def test_the_order_stays_and_what_a_server_refuses_blocks_nothing(tmp_path, serv
     said = capsys.readouterr().out
     assert "MLflow does not take set_tag of run nobody, it is left out" in said
     assert f"MLflow does not take log_artifact of run {run_id}" in said
-    outbox.send("set_terminated", run_id, "FAILED")
+    server.stop()
+    (tmp_path / "figure.png").write_text("of this training")
+    outbox.send("log_artifact", run_id, str(tmp_path / "figure.png"))
+    (tmp_path / "figure.png").write_text("of another training")
+    server.start()
+    assert Outbox(outbox.path, server.address).flush()
+    assert "figure.png is of a later training by now" in capsys.readouterr().out
+    assert not client.list_artifacts(run_id)
+    Outbox(outbox.path, server.address).send("set_terminated", run_id, "FAILED")
     assert client.get_run(run_id).info.status == "FAILED"
+
+
+@pytest.fixture
+def run_id(new_store, tmp_path):
+    """Of a run in a database."""
+    new_store(Workspace.at(str(tmp_path)))
+    use_store(Workspace.at(str(tmp_path)))
+    return mlflow.MlflowClient().create_run("0").info.run_id
+
+
+def test_a_finding_may_have_any_name(run_id):
+    names = ["COVID+", "Opacity (left)", "a&b", "Pleural, left", "x//y", "../z", "Ödem", "50%"]
+    for name in names:
+        mlflow.MlflowClient().log_metric(run_id, metric_name(f"val_auroc_{name}"), 0.5)
+    assert len(mlflow.get_run(run_id).data.metrics) == len(names)
+
+
+def test_a_full_disk_under_the_database_is_told(run_id, tmp_path):
+    outbox = Outbox(tmp_path / "unsent.json", "")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="MLflow cannot write") as raised:
+            outbox.send("log_batch", run_id, [("loss", 0.5, 1, step) for step in range(900)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.errno == errno.ENOSPC
 
 
 @pytest.mark.slow
@@ -144,7 +181,7 @@ def test_two_hosts_train_together_and_each_is_monitored(workspace, server):  # n
             )
         )
     outputs = [finish(agent) for agent in agents]
-    assert "Best mean validation AUROC" in "".join(outputs)
+    assert "Best epoch" in "".join(outputs)
     summary = json.loads(workspace.summary.read_text())["training"]
     assert (summary["launcher"], summary["world_size"]) == ("torchrun", 2)
     use_store(Workspace.at(str(workspace.root), server.address))

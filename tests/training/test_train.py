@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,15 +17,16 @@ import torch
 from conf.errors import InputError, run_command
 from conf.settings import Settings, Training, load_settings
 from conf.workspace import Workspace
-from tests.conftest import SIZE_PX, write_small_table
+from tests.conftest import SIZE_PX, make_card, write_small_table
 from training.checkpoint import BEST, Checkpoint
-from training.prepare import prepare
+from training.prepare import check_same_training, prepare
 from training.store import use_store
 from training.topology import Topology
 from training.train import RANK_0_SPEAKS_FIRST_S, main, run_rank
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+ALONE = Topology.detect("cpu", {})
 SMALL = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": 2, "batch_size": 8}
 # Without --gloo horovodrun looks for MPI first, which takes seconds.
 LAUNCHERS = {
@@ -90,7 +92,7 @@ def test_it_trains_under_each_launcher(workspace, launcher, ranks):
     finished = train(workspace, launcher)
     assert finished.returncode == 0, finished.stderr
     assert "Warning" not in finished.stderr
-    assert finished.stdout.count("Best mean validation AUROC") == 1, "only rank 0 prints"
+    assert finished.stdout.count("Best epoch") == 1, "only rank 0 prints"
     summary = json.loads(workspace.summary.read_text())["training"]
     assert (summary["launcher"], summary["world_size"], summary["epochs"]) == (launcher, ranks, 2)
 
@@ -170,7 +172,44 @@ def test_a_model_that_fails_on_these_images_is_refused_before_a_run_is_started(s
     workspace, *_ = small_table
     settings = Settings(str(workspace.root), training=Training(**{"size_px": SIZE_PX, **changes}))
     with pytest.raises(InputError, match=f"{changes['model']} fails in the smallest step"):
-        prepare(settings, Topology.detect("cpu", {}))
+        prepare(settings, ALONE)
+
+
+class Pair:
+    """Two ranks of one table, of which the other one has these settings changed."""
+
+    def __init__(self, **changes):
+        self.changes = changes
+
+    def gather(self, own):
+        table, settings = own
+        return [own, (table, settings | self.changes)]
+
+
+def test_ranks_with_other_settings_are_told():
+    settings, card = Settings(training=Training(epochs=3)), make_card(["A"], [1], [2])
+    check_same_training(Pair(epochs=3), settings, card, [])
+    with pytest.raises(InputError, match="rank 1 has training.epochs 4, rank 0 3: start all with the same"):
+        check_same_training(Pair(epochs=4), settings, card, [])
+
+
+def test_a_step_of_more_images_than_there_are_is_refused(small_table):
+    settings = Settings(str(small_table[0].root), training=Training(model="simple_cnn", size_px=SIZE_PX, batch_size=54))
+    with pytest.raises(
+        InputError, match=r"batch_size \(54\) \* ranks \(1\) = 54 images per step, and the train split has 53"
+    ):
+        prepare(settings, ALONE)
+
+
+def test_a_finding_of_which_nothing_can_be_learned_is_named(copied_table, small_table, tmp_path, capsys):
+    workspace, card = copied_table(tmp_path / "workspace"), small_table[1]
+    card = replace(card, positives={**card.positives, "train": {"Bright": 9, "Coin": 0}})
+    card.write(workspace.card)
+    prepare(Settings(str(workspace.root), training=Training(model="simple_cnn", size_px=SIZE_PX)), ALONE)
+    assert "Nothing can be learned of Coin: " in capsys.readouterr().out
+    replace(card, positives={**card.positives, "val": {"Bright": 0, "Coin": 0}}).write(workspace.card)
+    with pytest.raises(InputError, match="no finding has both positives and negatives among the 9 validation images"):
+        prepare(Settings(str(workspace.root), training=Training(model="simple_cnn", size_px=SIZE_PX)), ALONE)
 
 
 @pytest.mark.slow
@@ -183,7 +222,7 @@ def test_a_rank_with_another_table_stops_all(tmp_path):
     said = finished.stdout + finished.stderr
     assert finished.returncode != 0
     differ = (
-        r"error: rank 1 reads version 0 \(train: 53 images in 6 row groups, .* rank 0 .* in 11 row groups, .*workspace"
+        r"error: rank 1 reads version 0 .*\(train: 53 images in 6 row groups.* rank 0 .* in 11 row groups.*workspace"
     )
     assert re.search(differ, said), said
     assert "InputError" not in said, "a message, not a traceback; horovodrun adds its own"
