@@ -18,7 +18,7 @@ from tests.training.test_train import BIN, LAUNCHERS, PROJECT
 from training.checkpoint import BEST
 from training.store import use_store
 
-FEW = ["--etl.source", "phantoms", "--phantoms.num_images", "80", "--etl.val_fraction", "0.25"]
+FEW = ["--etl.source", "phantoms", "--phantoms.num_images", "100", "--etl.val_fraction", "0.25"]
 # Of this few images, so that two ranks have row groups.
 FEW += ["--etl.rows_per_row_group", "8", "--etl.rows_per_file", "32", "--training.batch_size", "8"]
 FEW += [
