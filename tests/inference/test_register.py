@@ -10,12 +10,14 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import torch
 
 import inference
+from conf.errors import InputError
 from conf.workspace import Workspace
 from inference.registry import reopened
 from training.checkpoint import BEST, Checkpoint
-from training.store import use_store
+from training.store import fetch_checkpoint, use_store
 
 # In a fresh process, for which nothing is installed that the registered model does not ask for.
 ABSENT = ("torch", "torchvision", "pyspark", "nncf", "petastorm", "conf", "etl", "training", "inference")
@@ -123,6 +125,17 @@ def test_a_training_that_failed_stays_failed(first, client):
         raise ZeroDivisionError
     run = client.get_run(run_id)
     assert (run.info.status, run.info.end_time, run.data.metrics) == ("FAILED", 1000, {"late": 1})
+
+
+def test_its_checkpoint_starts_another_training(first, client, workspace, checkpoint):
+    client.log_artifact(checkpoint.run_id, str(workspace.checkpoints / BEST), "checkpoints")
+    for address in ("models:/chexscale@challenger", "models:/chexscale/1"):
+        fetched = Checkpoint.load(fetch_checkpoint(workspace, address))
+        assert fetched.weights.keys() == checkpoint.weights.keys()
+        assert all(torch.equal(fetched.weights[name], tensor) for name, tensor in checkpoint.weights.items())
+    for absent in ("models:/chexscale@best", "models:/chexscale/99", "models:/nobody/1", "models:/chexscale"):
+        with pytest.raises(InputError, match=f"no checkpoint of {absent} in .*mlflow.db .*look at the registry"):
+            fetch_checkpoint(workspace, absent)
 
 
 def test_version_carries_lineage_gate_and_intended_use(first, client, checkpoint):
