@@ -14,7 +14,7 @@ import torch
 from torchvision.models import densenet121
 
 from conf.workspace import Workspace
-from tests.training.test_train import BIN, LAUNCHERS, PROJECT
+from tests.training.commands import BIN, LAUNCHERS, PROJECT
 from training.checkpoint import BEST
 from training.store import use_store
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
+from tests.training.commands import BIN, LAUNCHERS, finish, ranks_of, start, train_here, wait_for_epoch
 from tests.training.ranks import make_state
-from tests.training.test_resume import finish, ranks_of, start, wait_for_epoch
-from tests.training.test_train import BIN, LAUNCHERS, train_here
 from training.checkpoint import BEST, LAST, Checkpoint
 from training.elastic import begin_or_go_on, share_out
 from training.plan import Plan, Split

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -16,14 +15,13 @@ from conf.errors import InputError
 from conf.settings import Ensemble, Settings
 from conf.workspace import Workspace, write_json
 from etl.schema import Card
+from tests.training.commands import PROJECT
 from training.ensemble import combine
 from training.evaluation import FIGURES, evaluate
 from training.members import card_of, read_member, read_members
 from training.metrics import auroc_per_finding
 from training.predictions import Predictions
 from training.store import use_store
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

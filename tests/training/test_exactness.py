@@ -1,18 +1,16 @@
 """What distribution and resuming may not change: the weights that a training ends with."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.training.commands import BIN, PROJECT
 from tests.training.ranks import ROW_GROUPS, STOPS, run, write_table
 from training.collectives import Collectives
 from training.topology import Topology
 
-PROJECT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 MODULE = ["-m", "tests.training.ranks"]
 LAUNCHES = {
     "horovodrun 2": [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python", *MODULE],

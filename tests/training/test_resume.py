@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,54 +15,13 @@ from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX, write_small_table
+from tests.training.commands import EPOCHS, SETTINGS, finish, ranks_of, start, wait_for_epoch
 from tests.training.ranks import make_state
-from tests.training.test_train import PROJECT, command_of
 from training.checkpoint import BEST, LAST, Checkpoint, State
 from training.interruption import EXIT_SIGTERM
 from training.plan import Plan, Split
 from training.resume import read_state
 from training.store import use_store
-
-EPOCHS = 6
-SETTINGS = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": EPOCHS, "batch_size": 8, "checkpoint_steps": 1}
-
-
-def start(workspace: Workspace, launcher: str, **changes) -> subprocess.Popen:
-    return subprocess.Popen(
-        command_of(workspace, launcher, {**SETTINGS, **changes}),
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(run: subprocess.Popen, code: int = 0) -> str:
-    output, _ = run.communicate(timeout=120)
-    assert run.returncode == code, output
-    return output
-
-
-def wait_for_epoch(run: subprocess.Popen, workspace: Workspace, epoch: int) -> None:
-    """Until a state of this epoch has been saved."""
-    end = time.monotonic() + 120
-    while True:
-        assert time.monotonic() < end
-        assert run.poll() is None, run.stdout.read()
-        if (workspace.checkpoints / LAST).exists() and State.load(workspace.checkpoints / LAST).epoch >= epoch:
-            return
-        time.sleep(0.02)
-
-
-def ranks_of(run: subprocess.Popen) -> dict[str, psutil.Process]:
-    """Rank -> its process."""
-    found = {}
-    for process in psutil.Process(run.pid).children(recursive=True):
-        if process.cmdline()[1:2] == ["training/train.py"] or process.cmdline()[1:3] == ["-u", "training/train.py"]:
-            environment = process.environ()
-            found[environment.get("HOROVOD_RANK") or environment["RANK"]] = process
-    return found
 
 
 @pytest.fixture

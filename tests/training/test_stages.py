@@ -9,7 +9,7 @@ import torch
 
 from conf.settings import Training
 from tests.conftest import SIZE_PX
-from tests.training.test_train import train_here, workspace  # noqa: F401, a fixture
+from tests.training.commands import train_here
 from training.checkpoint import BEST, Checkpoint
 from training.models import build_model
 from training.stages import stages_of
@@ -27,7 +27,7 @@ def test_one_stage_unless_the_head_has_epochs_of_its_own():
     assert head.frozen(model) == [model.body, model.neck]
 
 
-def test_each_stage_starts_from_the_best_epoch_so_far_and_has_a_run(workspace, capsys):  # noqa: F811
+def test_each_stage_starts_from_the_best_epoch_so_far_and_has_a_run(workspace, capsys):
     # A second stage that cannot learn: the result is the first one's best epoch.
     stages = {"head_epochs": 3, "head_learning_rate": 0.02, "epochs": 1, "learning_rate": 1e-30, "weight_decay": 0}
     stages["freeze_batchnorm"] = True

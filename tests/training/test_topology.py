@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from conf.errors import InputError
-from tests.training.test_train import BIN, PROJECT
+from tests.training.commands import BIN, PROJECT
 from training.collectives import Collectives, is_lost_rank
 from training.topology import Topology, launched_rank
 

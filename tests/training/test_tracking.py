@@ -16,8 +16,16 @@ import pytest
 
 from conf.errors import InputError
 from conf.workspace import Workspace
-from tests.training.test_resume import SETTINGS, finish, wait_for_epoch
-from tests.training.test_train import BIN, PROJECT, command_of, free_port, train_here, workspace  # noqa: F401, a fixture
+from tests.training.commands import (
+    BIN,
+    PROJECT,
+    SETTINGS,
+    command_of,
+    finish,
+    free_port,
+    train_here,
+    wait_for_epoch,
+)
 from training.outbox import Outbox
 from training.store import metric_name, use_store
 
@@ -65,13 +73,13 @@ def server(tmp_path_factory):
     server.stop()
 
 
-def train(workspace: Workspace, server: Server, **changes) -> subprocess.Popen:  # noqa: F811
+def train(workspace: Workspace, server: Server, **changes) -> subprocess.Popen:
     command = [*command_of(workspace, "none", {**SETTINGS, **changes}), "--tracking_server", server.address]
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_hears_all_later(workspace, server):  # noqa: F811
+def test_a_server_that_goes_away_hears_all_later(workspace, server):
     workspace.tracking_db.unlink()
     run = train(workspace, server, epochs=3)
     wait_for_epoch(run, workspace, 1)
@@ -162,7 +170,7 @@ def test_a_full_disk_under_the_database_is_told(run_id, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_hosts_train_together_and_each_is_monitored(workspace, server):  # noqa: F811
+def test_two_hosts_train_together_and_each_is_monitored(workspace, server):
     # To torchrun each agent is a host, here with a name of its own.
     meeting = f"127.0.0.1:{free_port()}"
     agents = []

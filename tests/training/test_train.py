@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
@@ -15,52 +14,17 @@ import pytest
 import torch
 
 from conf.errors import InputError, run_command
-from conf.settings import Settings, Training, load_settings
+from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX, make_card, write_small_table
+from tests.training.commands import BIN, LAUNCHERS, PROJECT, train, train_here
 from training.checkpoint import BEST, Checkpoint
 from training.prepare import check_same_training, prepare
 from training.store import use_store
 from training.topology import Topology
-from training.train import RANK_0_SPEAKS_FIRST_S, main, run_rank
+from training.train import RANK_0_SPEAKS_FIRST_S, main
 
-PROJECT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 ALONE = Topology.detect("cpu", {})
-SMALL = {"model": "simple_cnn", "size_px": SIZE_PX, "epochs": 2, "batch_size": 8}
-# Without --gloo horovodrun looks for MPI first, which takes seconds.
-LAUNCHERS = {
-    "none": [BIN / "python"],
-    "horovodrun": [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python"],
-    "torchrun": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2"],
-}
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def command_of(workspace: Workspace, launcher: str, settings: dict) -> list[str]:
-    arguments = [word for key, value in settings.items() for word in (f"--training.{key}", value)]
-    return [str(w) for w in (*LAUNCHERS[launcher], "training/train.py", "--workspace", workspace.root, *arguments)]
-
-
-def train(workspace: Workspace, launcher: str = "none", **changes) -> subprocess.CompletedProcess:
-    command = command_of(workspace, launcher, {**SMALL, **changes})
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
-
-
-def train_here(workspace: Workspace, *words: str, **changes) -> None:
-    """As the command does on one process, but in this one, which has its imports already. words: more arguments."""
-    run_rank(load_settings("", [*command_of(workspace, "none", {**SMALL, **changes})[2:], *words]))
-
-
-@pytest.fixture
-def workspace(copied_table, tmp_path) -> Workspace:
-    """A copy of the small table, so that each training has its own."""
-    return copied_table(tmp_path / "workspace")
 
 
 def test_ranks_other_than_0_import_nothing_that_only_rank_0_needs():
