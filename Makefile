@@ -34,7 +34,7 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 	"$(VENV)/bin/lint-imports"
 	"$(VENV)/bin/python" -m pytest -n 2
 
-recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms: some 15 minutes
+recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms: some 25 minutes
 	"$(VENV)/bin/python" -m pytest -m recipes
 
 ui: setup  ## the MLflow UI on the workspace (WORKSPACE=runs/demo PORT=5000)

@@ -1,6 +1,6 @@
 """Each recipe by its YAML: the ETL, the training under each launcher, and registering what the last one has trained.
 
-`make recipes` runs it, some 15 minutes. What a YAML says stays, but for what makes a training long: few phantoms, few
+`make recipes` runs it, some 25 minutes. What a YAML says stays, but for what makes a training long: few phantoms, few
 epochs, no download.
 """
 
