@@ -17,15 +17,16 @@ LABEL_HEADER = (
 SAMPLE_VARIABLE = "CHEXSCALE_NIH_SAMPLE"
 
 
-class Folders(LoadScopeScheduling):
-    """Side by side (`-n 2`) run the folders of tests, not tests of one: one Spark session, one training at a time."""
+class Files(LoadScopeScheduling):
+    """Side by side (`-n 2`) run files of tests; those of the ETL one after the other, as they share a Spark session."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid.rpartition("::")[0].rpartition("/")[0]
+        file = nodeid.partition("::")[0]
+        return "tests/etl" if file.startswith("tests/etl/") else file
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Folders:
-    return Folders(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Files:
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")

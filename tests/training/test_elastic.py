@@ -1,5 +1,6 @@
 """A training under `horovodrun --min-np` that loses a rank, and what it has to know for going on."""
 
+import subprocess
 from math import ceil
 
 import mlflow
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
-from tests.training.commands import BIN, LAUNCHERS, finish, ranks_of, start, train_here, wait_for_epoch
+from tests.training.commands import BIN, LAUNCHERS, PROJECT, finish, ranks_of, start, train_here, wait_for_epoch
 from tests.training.ranks import make_state
 from training.checkpoint import BEST, LAST, Checkpoint
 from training.elastic import begin_or_go_on, share_out
@@ -66,16 +67,42 @@ def undisturbed(copied_table, tmp_path_factory) -> Checkpoint:
     return Checkpoint.load(workspace.checkpoints / BEST)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", ["0", "1"])
-def test_a_training_that_loses_a_rank_ends_where_an_undisturbed_one_does(
-    copied_table, undisturbed, tmp_path, monkeypatch, victim
-):
+@pytest.fixture
+def elastic(tmp_path) -> list:
+    """The launcher with its words, for two ranks on two names of this host."""
     hosts = tmp_path / "hosts.sh"
     hosts.write_text(HOSTS)
     hosts.chmod(0o755)
-    elastic = ["--gloo", "-np", "2", "--min-np", "1", "--host-discovery-script", hosts, "--network-interfaces", "lo"]
-    monkeypatch.setitem(LAUNCHERS, "elastic", [BIN / "horovodrun", *elastic, BIN / "python"])
+    words = ["--gloo", "-np", "2", "--min-np", "1", "--host-discovery-script", hosts, "--network-interfaces", "lo"]
+    return [BIN / "horovodrun", *words, BIN / "python"]
+
+
+@pytest.mark.slow
+def test_a_fault_that_comes_again_is_no_lost_rank(elastic, tmp_path):
+    faulty = f"""
+from horovod.common.exceptions import HorovodInternalError
+from conf.settings import Settings
+from training.elastic import run_elastic
+
+def run_rank(settings):
+    print("begins", flush=True)
+    raise HorovodInternalError("a tensor that fits nowhere")
+
+run_elastic(Settings({str(tmp_path / "workspace")!r}), run_rank)
+"""
+    command = [str(word) for word in (*elastic, "-c", faulty)]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert finished.returncode != 0
+    assert finished.stdout.count("begins") == 4, "twice on each rank"
+    assert "HorovodInternalError: a tensor that fits nowhere" in finished.stdout + finished.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["0", "1"])
+def test_a_training_that_loses_a_rank_ends_where_an_undisturbed_one_does(
+    copied_table, undisturbed, elastic, tmp_path, monkeypatch, victim
+):
+    monkeypatch.setitem(LAUNCHERS, "elastic", elastic)
     workspace = copied_table(tmp_path / "workspace")
     run = start(workspace, "elastic", **CHANGES)
     wait_for_epoch(run, workspace, 0)

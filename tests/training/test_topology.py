@@ -3,6 +3,7 @@ import subprocess
 
 import pytest
 import torch
+from horovod.common.exceptions import HorovodInternalError
 
 from conf.errors import InputError
 from tests.training.commands import BIN, PROJECT
@@ -163,7 +164,8 @@ def test_a_port_in_use_is_told(monkeypatch):
 
 def test_a_lost_rank_is_told_from_other_faults():
     lost = "[../third_party/gloo/gloo/transport/tcp/pair.cc:589] Connection closed by peer [127.0.0.1]:80"
-    assert is_lost_rank(RuntimeError(lost))
+    for error in (RuntimeError(lost), HorovodInternalError("lost"), torch.distributed.DistBackendError("lost")):
+        assert is_lost_rank(error)
     assert not is_lost_rank(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
