@@ -66,7 +66,7 @@ def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspace
 )
 def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces, launcher, code_of_rank):
     workspace, _ = workspaces
-    run = start(workspace, launcher, epochs=40)
+    run = start(workspace, launcher, epochs=15)
     wait_for_epoch(run, workspace, 0)
     (run if launcher == "none" else ranks_of(run)["1"]).terminate()
     output = run.communicate(timeout=120)[0]
@@ -77,7 +77,7 @@ def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces, la
     use_store(workspace)
     run_id = State.load(workspace.checkpoints / LAST).run_id
     assert mlflow.get_run(run_id).info.status == "KILLED"
-    finish(start(workspace, launcher, epochs=40, resume=True))
+    finish(start(workspace, launcher, epochs=15, resume=True))
     assert mlflow.get_run(run_id).info.status == "FINISHED"
 
 
