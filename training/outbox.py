@@ -34,7 +34,8 @@ class Outbox:
         """Calls the method of that name; what was kept goes first. arguments: as JSON has them; of log_batch the run,
         and (name, value, milliseconds, step) of each metric."""
         if not self.server:
-            _call(method, *arguments)
+            with full_disk_told():
+                _call(method, *arguments)
             return
         stamp = _stamp(arguments[1]) if method == "log_artifact" else None
         self.waiting.append([stamp, method, *arguments])
@@ -105,9 +106,8 @@ def _may_pass(error: Exception) -> bool:
 
 def _call(method: str, *arguments: object) -> None:
     client = mlflow.MlflowClient()
-    with full_disk_told():
-        if method == "log_batch":
-            run_id, metrics = arguments
-            client.log_batch(run_id, [Metric(*metric) for metric in metrics])
-        else:
-            getattr(client, method)(*arguments)
+    if method == "log_batch":
+        run_id, metrics = arguments
+        client.log_batch(run_id, [Metric(*metric) for metric in metrics])
+    else:
+        getattr(client, method)(*arguments)

@@ -56,6 +56,11 @@ class Plan:
         return plan
 
     @property
+    def images_per_step(self) -> int:
+        """Of all ranks together, at most."""
+        return self.batch_size * self.num_ranks
+
+    @property
     def steps(self) -> int:
         """Of an epoch, on every rank."""
         longest = max(self.split.rows_of(stream, self.num_streams) for stream in range(self.num_streams))
@@ -78,7 +83,7 @@ class Plan:
 
     def describe(self) -> dict[str, int]:
         """What makes the steps the same: images per step of all ranks, and streams."""
-        return {"images_per_step": self.batch_size * self.num_ranks, "parallel_streams": self.num_streams}
+        return {"images_per_step": self.images_per_step, "parallel_streams": self.num_streams}
 
     def sizes_of(self, rank: int) -> list[int]:
         """Images of each step of an epoch on `rank`."""
@@ -91,22 +96,21 @@ class Plan:
 
     @property
     def _images_per_stream(self) -> int:
-        return self.batch_size * self.num_ranks // self.num_streams
+        return self.images_per_step // self.num_streams
 
     def _check(self) -> None:
         equation = f"training.streams ({self.num_streams}) = a whole number * ranks ({self.num_ranks})"
         if self.num_streams % self.num_ranks:
             raise InputError(f"expected {equation}: change training.streams or the number of ranks")
-        if self.batch_size * self.num_ranks % self.num_streams:
+        if self.images_per_step % self.num_streams:
             raise InputError(
                 f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) is no multiple of "
                 f"training.streams ({self.num_streams}): change one of them"
             )
-        images_per_step = self.batch_size * self.num_ranks
-        if images_per_step > self.split.rows:
+        if self.images_per_step > self.split.rows:
             raise InputError(
-                f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) = {images_per_step} images per "
-                f"step, and the {self.split.name} split has {self.split.rows}: lower training.batch_size"
+                f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) = {self.images_per_step} images "
+                f"per step, and the {self.split.name} split has {self.split.rows}: lower training.batch_size"
             )
         row_groups = len(self.split.row_groups)
         if self.num_streams > row_groups:
