@@ -22,7 +22,12 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 warnings.filterwarnings("ignore", category=FutureWarning, message="The pyarrow.filesystem")
 
 from petastorm import make_batch_reader  # noqa: E402, the filter must come first
+from petastorm.workers_pool import thread_pool  # noqa: E402
 from pyarrow.filesystem import S3FSWrapper  # noqa: E402
+
+# Its worker has read ahead and waits for room nearly all of the time. It would look whether it is to stop a thousand
+# times a second, and each look takes Python's lock from the training: a tenth of a small network's step.
+thread_pool.IO_TIMEOUT_INTERVAL_S = 0.02
 
 
 @dataclass(frozen=True)
