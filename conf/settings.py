@@ -25,6 +25,7 @@ INTENSITIES = ("none", "percentile", "clahe")
 ENSEMBLES = ("mean", "weights")
 # Settings that say what one run shall do.
 ONCE = ("--etl.rebuild", "--training.resume", "--jobs.retention_hours", "--jobs.keep_versions")
+ONCE += ("--inference.version", "--inference.why")
 TRAINING_CHOICES = {
     "device": ("auto", "cpu", "cuda", "hpu"),
     "precision": ("fp32", "bf16", "fp16"),
@@ -339,12 +340,22 @@ class Inference:
     """name in the MLflow registry"""
     num_calibration_images: int = 128
     """images of the training split that calibrate INT8"""
+    num_attempts: int = 3
+    """ways of quantising that are tried until the gate passes: as it is, with more images, with the most sensitive
+    layers in FP32 (minutes for a small network, hours for a large one)"""
     batch_size: int = 16
     """images per request when AUROC and throughput are measured"""
+    ten_crop: bool = False
+    """whether the AUROC of ten-crop averages is measured too, which takes ten times as long"""
     max_mean_drop: float = 0.005
-    """largest fall of the mean AUROC from FP32 to INT8 that the gate accepts"""
+    """largest fall of the mean AUROC, from FP32 to INT8 and from the champion, that the gate accepts; of quantisation's
+    fall counts the upper end of its 95% interval by patient"""
     max_finding_drop: float = 0.02
-    """largest fall of a single finding's AUROC from FP32 to INT8 that the gate accepts"""
+    """largest fall of a single finding's AUROC from FP32 to INT8 that the gate accepts, upper end too"""
+    version: int = 0
+    """registered version that inference/promote.py and lineage.py are about; 0: the challenger"""
+    why: str = ""
+    """reason for inference/promote.py and rollback.py to write down"""
 
     def __post_init__(self):
         name = self.registered_model
@@ -354,6 +365,8 @@ class Inference:
         calibration = self.num_calibration_images
         _require(calibration >= 1, "inference.num_calibration_images", calibration, "at least 1 image")
         _require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1 image")
+        _require(self.num_attempts in (1, 2, 3), "inference.num_attempts", self.num_attempts, "1, 2 or 3")
+        _require(self.version >= 0, "inference.version", self.version, "a version, or 0")
         for key in ("max_mean_drop", "max_finding_drop"):
             drop = getattr(self, key)
             _require(-1 <= drop <= 1, f"inference.{key}", drop, "a fall of AUROC, -1 to 1 (negative: a gain)")

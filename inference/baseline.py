@@ -7,6 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from inference.graphs import Answer
 from training.plan import Split
 from training.readers import read_batches
 
@@ -28,11 +29,13 @@ class ThumbnailBaseline:
         features = self.scaler.transform(features)
         self.models = [_fit(features, labels[:, column]) for column in range(labels.shape[1])]
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """pixels: (batch, S, S) uint8. Returns (batch, findings) log-odds; NaN where a finding could not be fitted."""
+    def predict(self, pixels: np.ndarray) -> Answer:
+        """pixels: (batch, S, S) uint8. Answers with probabilities; NaN where a finding could not be fitted."""
         features = self.scaler.transform(_thumbnails(torch.from_numpy(pixels)))
         nothing = np.full(len(pixels), np.nan)
-        return np.stack([model.decision_function(features) if model else nothing for model in self.models], axis=1)
+        return Answer(
+            np.stack([model.predict_proba(features)[:, 1] if model else nothing for model in self.models], axis=1)
+        )
 
 
 def _read_features(split: Split, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,111 +1,98 @@
-"""How good and how fast is each variant of the model: scores on one split, AUROC, latency, throughput."""
+"""What each variant of the model says of a split, and what that is worth: AUROC by patient, heat maps against boxes."""
 
-import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
+import pandas as pd
 from tqdm import tqdm
 
-from inference.graphs import compile_graph, open_graph
-from training.metrics import auroc_per_finding
-from training.models import XrayClassifier
+from etl.table import read_labels
+from inference.graphs import Predict
+from inference.localisation import Overlap, overlaps_of
+from training.intervals import Intervals, bootstrap_areas, bootstrap_differences
 from training.plan import Split
 from training.readers import read_batches
 
-Scores = Callable[[np.ndarray], np.ndarray]
-"""(batch, S, S) uint8 to (batch, findings), higher means more likely present"""
-
-WARM_UP = 3
-LATENCY_REPETITIONS = 50
-THROUGHPUT_REPETITIONS = 5
-# A large network in torch on a busy machine takes a second per image: its median is known long before 50 of them.
-TIME_LIMIT_S = 10
-MIN_REPETITIONS = 3
+NUM_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Wall time of one process that uses all cores, one request at a time."""
+class Scored:
+    """One split; images are in the same order everywhere."""
 
-    latency_ms: float
-    """of a single image, median"""
-    latency_p95_ms: float
-    """of a single image, 95th percentile"""
-    images_per_s: float
-    """at inference.batch_size, from the median batch"""
+    labels: np.ndarray
+    """(images, findings) float32: 1, 0, NaN unknown"""
+    images: pd.DataFrame
+    """patient_id, age_years, sex and view"""
+    probabilities: dict[str, np.ndarray]
+    """variant -> (images, findings) float32"""
+    distances: dict[str, np.ndarray]
+    """variant that has them -> (images,) float32"""
+    overlaps: dict[str, list[Overlap]]
+    """variant -> each finding of each image that has boxes"""
+
+    @property
+    def patients(self) -> np.ndarray:
+        """(images,) str"""
+        return self.images["patient_id"].to_numpy()
+
+    def joined(self, other: "Scored") -> "Scored":
+        """With the variants of another pass over the same split; of a variant that both have, the other's."""
+        assert (self.patients == other.patients).all(), "two passes over a split differ in their order"
+        return Scored(
+            self.labels,
+            self.images,
+            self.probabilities | other.probabilities,
+            self.distances | other.distances,
+            self.overlaps | other.overlaps,
+        )
 
 
-def torch_scores(classifier: XrayClassifier) -> Scores:
-    """The network as it was trained, on the CPU."""
-
-    def scores(pixels: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return classifier.probabilities_and_maps(torch.from_numpy(pixels))[0].numpy()
-
-    return scores
-
-
-def graph_scores(folder: Path) -> Scores:
-    """The graph in `folder`, probabilities only; it computes the maps as well, as it does when it is served."""
-    predict = compile_graph(open_graph(folder))
-    return lambda pixels: predict(pixels)[0]
-
-
-def score_split(variants: dict[str, Scores], split: Split, batch_size: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Labels of the split and the scores of each variant on the same batches, all (images, findings)."""
-    labels: list[np.ndarray] = []
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in variants}
+def score_split(variants: dict[str, Predict], split: Split, batch_size: int) -> Scored:
+    """Answers of each variant on the same batches of a split, each image once."""
+    rows = pd.concat(map(read_labels, split.files)).set_index("image_id")
+    ids, labels = [], []
+    probabilities, distances, overlaps = ({name: [] for name in variants} for _ in range(3))
     with tqdm(total=split.rows, unit="image", desc=f"{split.name} split") as bar:
         for batch in read_batches(split, batch_size):
+            ids.append(batch.image_ids)
             labels.append(batch.labels.numpy())
-            for name, variant in variants.items():
-                scores[name].append(variant(batch.pixels.numpy()))
+            boxes = rows.loc[batch.image_ids, "boxes"]
+            for name, predict in variants.items():
+                answer = predict(batch.pixels.numpy())
+                probabilities[name].append(answer.probabilities)
+                if answer.maps is None:
+                    continue
+                distances[name].append(answer.distances)
+                for maps, of_image in zip(answer.maps, boxes, strict=True):
+                    if len(of_image):
+                        overlaps[name] += overlaps_of(maps, of_image, split.size_px)
             bar.update(len(batch.labels))
-    return np.concatenate(labels), {name: np.concatenate(parts) for name, parts in scores.items()}
-
-
-def aurocs_of_finite(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """AUROC per finding, (findings,) float64; NaN where it is undefined or a score of the finding is not finite."""
-    finite = np.isfinite(scores).all(axis=0)
-    return np.where(finite, auroc_per_finding(labels, np.where(finite, scores, 0)), np.nan)
-
-
-def measure_speed(variant: Scores, size_px: int, batch_size: int) -> Speed:
-    """Times a variant on noise: the time of these networks does not depend on the picture."""
-    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, size_px, size_px), dtype=np.uint8)
-    singles_s = _repeat(variant, pixels[:1], WARM_UP, LATENCY_REPETITIONS)
-    batches_s = _repeat(variant, pixels, 1, THROUGHPUT_REPETITIONS)
-    return Speed(
-        latency_ms=float(np.median(singles_s) * 1000),
-        latency_p95_ms=float(np.percentile(singles_s, 95) * 1000),
-        images_per_s=float(batch_size / np.median(batches_s)),
+    return Scored(
+        np.concatenate(labels),
+        rows.loc[np.concatenate(ids), ["patient_id", "age_years", "sex", "view"]].reset_index(drop=True),
+        *(
+            {name: np.concatenate(parts) for name, parts in answers.items() if parts}
+            for answers in (probabilities, distances)
+        ),
+        overlaps,
     )
 
 
-def _repeat(variant: Scores, pixels: np.ndarray, warm_up: int, repetitions: int) -> np.ndarray:
-    """Seconds of each repetition after the warm-up; fewer than asked for once TIME_LIMIT_S is used up."""
-    for _ in range(warm_up):
-        variant(pixels)
-    seconds: list[float] = []
-    while len(seconds) < repetitions and (len(seconds) < MIN_REPETITIONS or sum(seconds) < TIME_LIMIT_S):
-        started = time.perf_counter()
-        variant(pixels)
-        seconds.append(time.perf_counter() - started)
-    return np.array(seconds)
+def auroc_intervals(scored: Scored, name: str, seed: int) -> Intervals:
+    """AUROC of a variant, by patient, see bootstrap_areas; undefined where a score of the finding is not finite."""
+    labels, (scores,) = _finite(scored, name)
+    return bootstrap_areas(labels, scores, scored.patients, num_resamples=NUM_RESAMPLES, seed=seed).auroc
 
 
-def describe_machine() -> dict:
-    """What the speeds depend on: the processor's name, the cores of this process, and 8-bit instructions it has."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = fields.get("flags", "").split()
-    return {
-        "cpu": fields.get("model name", "unknown"),
-        "cores": len(os.sched_getaffinity(0)),
-        "int8_instructions": [flag for flag in ("avx2", "avx_vnni", "avx512_vnni", "amx_int8") if flag in flags],
-    }
+def auroc_differences(scored: Scored, before: str, after: str, seed: int) -> Intervals:
+    """AUROC of `after` minus that of `before`, paired: on the same resamples of the patients."""
+    labels, scores = _finite(scored, before, after)
+    return bootstrap_differences(labels, *scores, scored.patients, num_resamples=NUM_RESAMPLES, seed=seed).auroc
+
+
+def _finite(scored: Scored, *names: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Labels and scores, both unknown for a finding of which any score is not finite."""
+    scores = [scored.probabilities[name] for name in names]
+    finite = np.logical_and.reduce([np.isfinite(values).all(axis=0) for values in scores])
+    return np.where(finite, scored.labels, np.nan), [np.where(finite, values, 0) for values in scores]

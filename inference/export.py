@@ -1,81 +1,65 @@
-"""The best checkpoint becomes one graph, and the graph is held against the network it came from."""
+"""The served network becomes graphs, and each graph is held against the network it came from."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from conf.errors import InputError
-from inference.graphs import compile_graph, convert, open_graph, save_graph
-from training.checkpoint import Checkpoint
-from training.models import XrayClassifier
+from inference.graphs import Predict, compile_graph, convert, open_graph, save_graph
+from inference.network import Served, ServedNetwork, torch_predict
+from inference.onnx_graph import onnx_predict, open_onnx, save_onnx
 
-# Float32 sums in another order: 1e-5 was seen, the bounds leave room for deeper networks. A wrong layer exceeds them
-# by orders of magnitude.
-PROBABILITY_TOLERANCE = 1e-4
-# Of the largest map value: maps are logits without a bound of their own.
-MAP_TOLERANCE = 1e-3
+# Largest difference of a probability; and of a map and of a distance, as shares of the largest one. Float32 sums in
+# another order differ by 1e-5, weights of half precision by 1e-3; a wrong layer exceeds these by orders of magnitude.
+TOLERANCES = {"fp32": (1e-4, 1e-3), "onnx": (1e-4, 1e-3), "fp16": (1e-2, 2e-2)}
 
 
-class ProbabilitiesAndMaps(nn.Module):
-    """The classifier as the graph shows it: `forward` gives probabilities and maps instead of logits."""
+def export_graphs(served: Served, folder: Path, pixels: np.ndarray) -> dict[str, float]:
+    """Writes fp32/ and fp16/ (OpenVINO), onnx/ and torch/ into `folder`.
 
-    def __init__(self, classifier: XrayClassifier):
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.classifier.probabilities_and_maps(pixels)
-
-
-def export_graph(checkpoint: Checkpoint, folder: Path) -> float:
-    """Writes the checkpoint's graph into `folder`, in FP32.
-
-    Returns the largest difference of a probability between the written graph and torch. Raises InputError when the
-    checkpoint's weights do not fit its network, RuntimeError when graph and torch differ by more than float rounding.
+    Returns each graph's largest difference of a probability to torch. pixels: (images, S, S) uint8, real images; two
+    synthetic ones are added.
+    Raises RuntimeError where a written graph and torch differ by more than its TOLERANCES.
     """
-    if checkpoint.channels != 1 or checkpoint.tabular:
-        raise InputError(
-            "the checkpoint's model takes colour or age, sex and view, and a graph takes grey images alone: train one "
-            "on a table of radiographs without training.tabular"
-        )
-    classifier = checkpoint.build()
-    save_graph(convert(ProbabilitiesAndMaps(classifier).eval(), checkpoint.size_px, lineage(checkpoint)), folder)
-    return compare_with_torch(classifier, folder, checkpoint.size_px)
-
-
-def lineage(checkpoint: Checkpoint) -> dict:
-    """What the graph says of itself: its vocabulary, in the order of its outputs, its input, and where it came from."""
-    return {
-        "findings": checkpoint.findings,
-        "exclusive": checkpoint.exclusive,
-        "size_px": checkpoint.size_px,
-        "network": checkpoint.model,
-        "run_id": checkpoint.run_id,
-        "delta_version": checkpoint.delta_version,
-        "commit": checkpoint.commit,
+    size_px = served.properties.size_px
+    # Two images: a batch of one would be taken for a constant.
+    example = torch.zeros(2, size_px, size_px, dtype=torch.uint8)
+    batch = {"pixels": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(served.network, (example,), dynamic_shapes=batch)
+    graph = convert(program, size_px, served.properties)
+    save_graph(graph, folder / "fp32")
+    save_graph(graph, folder / "fp16", fp16=True)
+    save_onnx(program, folder / "onnx", served.properties)
+    served.save(folder / "torch")
+    pixels = np.concatenate([pixels, _synthetic(size_px)])
+    written = {
+        "fp32": compile_graph(open_graph(folder / "fp32")),
+        "fp16": compile_graph(open_graph(folder / "fp16")),
+        "onnx": onnx_predict(open_onnx(folder / "onnx")),
     }
+    return {name: compare_with_torch(served.network, name, predict, pixels) for name, predict in written.items()}
 
 
-def compare_with_torch(classifier: XrayClassifier, folder: Path, size_px: int) -> float:
-    """Largest difference of a probability between torch and the graph in `folder`; RuntimeError above the tolerances.
-
-    Compared on noise, a ramp and black, three images: not the number that the conversion saw.
-    """
-    noise = np.random.default_rng(0).integers(0, 256, (size_px, size_px), dtype=np.uint8)
-    ramp = np.linspace(0, 255, size_px * size_px).reshape(size_px, size_px).astype(np.uint8)
-    pixels = np.stack([noise, ramp, np.zeros_like(ramp)])
-    with torch.inference_mode():
-        expected, expected_maps = (part.numpy() for part in classifier.probabilities_and_maps(torch.from_numpy(pixels)))
-    probabilities, maps = compile_graph(open_graph(folder))(pixels)
-    difference = float(np.abs(probabilities - expected).max())
-    map_difference = float(np.abs(maps - expected_maps).max() / max(1.0, np.abs(expected_maps).max()))
+def compare_with_torch(network: ServedNetwork, name: str, predict: Predict, pixels: np.ndarray) -> float:
+    """Largest difference of a probability between torch and a graph; RuntimeError above the TOLERANCES of `name`."""
+    expected, got = torch_predict(network)(pixels), predict(pixels)
+    most, share = TOLERANCES[name]
+    difference = float(np.abs(got.probabilities - expected.probabilities).max())
+    shares = [
+        float(np.abs(one - other).max() / max(1.0, np.abs(other).max()))
+        for one, other in ((got.maps, expected.maps), (got.distances, expected.distances))
+    ]
     # Written so that NaN fails.
-    if not (difference <= PROBABILITY_TOLERANCE and map_difference <= MAP_TOLERANCE):
+    if not (difference <= most and max(shares) <= share):
         raise RuntimeError(
-            f"the exported graph differs from torch by {difference:.2g} in a probability (at most "
-            f"{PROBABILITY_TOLERANCE}) and {map_difference:.2g} of the largest map value (at most {MAP_TOLERANCE}): "
+            f"the exported {name} graph differs from torch by {difference:.2g} in a probability (at most {most}), "
+            f"{shares[0]:.2g} of the largest map value and {shares[1]:.2g} of the largest distance (at most {share}): "
             "this network is not converted faithfully, choose another training.model"
         )
     return difference
+
+
+def _synthetic(size_px: int) -> np.ndarray:
+    """(2, S, S) uint8: noise and black."""
+    noise = np.random.default_rng(0).integers(0, 256, (size_px, size_px), dtype=np.uint8)
+    return np.stack([noise, np.zeros_like(noise)])

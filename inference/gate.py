@@ -1,11 +1,35 @@
-"""The gate: how much AUROC may INT8 cost before it must not become the champion? Plain numbers, no files."""
+"""The gate: which INT8 model may become the champion? Plain numbers, no files.
 
-from dataclasses import asdict, dataclass
-from math import isnan, nan
+What counts is not the measured fall of AUROC but the upper end of its 95% interval, paired and by patient: a test split
+too small to show that a model is as good as before lets it not pass (non-inferiority, as in trials of devices).
+"""
+
+from dataclasses import asdict, dataclass, replace
+from math import isnan
 
 import numpy as np
 
-from training.metrics import mean_over_findings
+from training.intervals import Intervals
+
+CHANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How much AUROC falls; negative is a gain."""
+
+    value: float
+    worst: float
+    """upper end of the 95% interval; the value itself where fewer than two patients have a positive or a negative"""
+
+    @classmethod
+    def of(cls, difference: Intervals, index: int) -> "Drop":
+        """The drop that a difference, after minus before, stands for."""
+        value, worst = -float(difference.values[index]), -float(difference.low[index])
+        return cls(value, value if isnan(worst) else worst)
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} (up to {self.worst:.4f})"
 
 
 @dataclass(frozen=True)
@@ -14,50 +38,89 @@ class Decision:
 
     passed: bool
     reasons: list[str]
-    """one sentence per bound that does not hold; one that sums up what was checked where all hold"""
-    mean_drop: float
-    """of the mean AUROC over the compared findings; NaN when nothing was measured; negative is a gain"""
-    drops: dict[str, float]
-    """compared finding -> FP32 AUROC minus INT8 AUROC"""
+    """one sentence per bound that does not hold; what was checked, where all hold"""
+    mean_drop: Drop | None
+    """of the mean AUROC over the compared findings, FP32 to INT8; None when nothing was measured"""
+    drops: dict[str, Drop]
+    """compared finding -> FP32 to INT8"""
     undefined: list[str]
     """findings without an AUROC in the test split (no positives or no negatives): not compared"""
+    quantisation_costs: bool = False
+    """whether it is quantisation that fails it: a more careful one may pass"""
+    champion_drop: Drop | None = None
+    """of the mean AUROC, from the present champion; None where there is none, or it cannot be compared"""
 
     def to_dict(self) -> dict:
-        """For JSON: NaN becomes null."""
-        return {**asdict(self), "mean_drop": None if isnan(self.mean_drop) else self.mean_drop}
+        """For JSON."""
+        return asdict(self)
 
 
 def decide(
-    fp32: np.ndarray, int8: np.ndarray, findings: list[str], max_mean_drop: float, max_finding_drop: float
+    findings: list[str],
+    fp32: Intervals,
+    int8: Intervals,
+    difference: Intervals,
+    max_mean_drop: float,
+    max_finding_drop: float,
 ) -> Decision:
-    """Compares AUROCs per finding before and after quantisation.
+    """Does quantisation cost too much, and does the model know anything at all?
 
-    fp32, int8: (findings,) AUROCs, 0..1; NaN is undefined. max_mean_drop, max_finding_drop: largest accepted fall.
+    fp32, int8: AUROC of each finding and their mean; NaN is undefined. difference: INT8 minus FP32 of the same images.
+    max_mean_drop, max_finding_drop: largest accepted fall, which the upper end of its interval must not exceed.
     A finding that FP32 has a number for and INT8 has not (its scores are not finite) fails the gate; one that is
     undefined for FP32 is listed and not compared. With nothing compared the gate does not pass.
     """
-    undefined = [finding for finding, before in zip(findings, fp32, strict=True) if isnan(before)]
-    lost = [f for f, before, after in zip(findings, fp32, int8, strict=True) if isnan(after) and not isnan(before)]
-    compared = ~np.isnan(fp32) & ~np.isnan(int8)
-    drops = {findings[index]: float(fp32[index] - int8[index]) for index in np.flatnonzero(compared)}
+    columns = range(len(findings))
+    undefined = [findings[index] for index in columns if isnan(fp32.values[index])]
+    lost = [findings[index] for index in columns if isnan(int8.values[index]) and not isnan(fp32.values[index])]
+    drops = {findings[index]: Drop.of(difference, index) for index in columns if not isnan(difference.values[index])}
     if not drops:
-        return Decision(False, ["nothing measured: no finding has an AUROC in the test split"], nan, {}, undefined)
+        return Decision(False, ["nothing measured: no finding has an AUROC in the test split"], None, {}, undefined)
 
-    mean_drop = mean_over_findings(fp32[compared]) - mean_over_findings(int8[compared])
+    mean_drop = Drop.of(difference, -1)
     reasons = [f"{finding}: INT8 gives no AUROC, its scores are not finite" for finding in lost]
     # `not <=` instead of `>`: a bound that is NaN refuses.
-    if not mean_drop <= max_mean_drop:
-        reasons.append(f"mean AUROC falls by {mean_drop:.4f}, at most {max_mean_drop} (inference.max_mean_drop)")
+    if not mean_drop.worst <= max_mean_drop:
+        reasons.append(f"mean AUROC falls by {mean_drop}, at most {max_mean_drop} (inference.max_mean_drop)")
     reasons += [
-        f"{finding}: AUROC falls by {drop:.4f}, at most {max_finding_drop} (inference.max_finding_drop)"
+        f"{finding}: AUROC falls by {drop}, at most {max_finding_drop} (inference.max_finding_drop)"
         for finding, drop in drops.items()
-        if not drop <= max_finding_drop
+        if not drop.worst <= max_finding_drop
     ]
+    costs = bool(reasons)
+    low = int8.values[-1] if np.isnan(int8.low[-1]) else int8.low[-1]
+    if not low > CHANCE:
+        reasons.append(
+            f"mean AUROC is {int8.values[-1]:.3f}, and as low as {low:.3f} by its interval: chance is {CHANCE}"
+        )
     if reasons:
-        return Decision(False, reasons, mean_drop, drops, undefined)
-    worst = max(drops, key=drops.get)
+        return Decision(False, reasons, mean_drop, drops, undefined, costs)
+    worst = max(drops, key=lambda finding: drops[finding].worst)
     summary = (
-        f"mean AUROC falls by {mean_drop:.4f} (at most {max_mean_drop}), the worst finding, {worst}, by "
-        f"{drops[worst]:.4f} (at most {max_finding_drop})"
+        f"mean AUROC falls by {mean_drop}, at most {max_mean_drop}; the worst finding, {worst}, by {drops[worst]}, "
+        f"at most {max_finding_drop}"
     )
     return Decision(True, [summary], mean_drop, drops, undefined)
+
+
+def compare_with_champion(decision: Decision, difference: Intervals, version: int, max_mean_drop: float) -> Decision:
+    """The decision once the present champion's AUROC on the same images is known.
+
+    difference: the candidate's minus that of champion `version`. Another training's AUROC differs by chance, more than
+    quantisation's: the candidate is refused when its mean falls by more than max_mean_drop, or falls beyond doubt (the
+    whole interval is a fall).
+    """
+    drop, best = Drop.of(difference, -1), -float(difference.high[-1])
+    if drop.value <= max_mean_drop and not best > 0:
+        return replace(
+            decision,
+            reasons=[*decision.reasons, *([f"not worse than champion version {version}"] if decision.passed else [])],
+            champion_drop=drop,
+        )
+    reason = f"mean AUROC is by {drop} below that of the champion, version {version}"
+    return replace(refuse(decision, reason), champion_drop=drop)
+
+
+def refuse(decision: Decision, reason: str) -> Decision:
+    """The decision with a reason, or one more, against the candidate."""
+    return replace(decision, passed=False, reasons=[*([] if decision.passed else decision.reasons), reason])

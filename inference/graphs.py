@@ -1,53 +1,73 @@
-"""OpenVINO graphs: convert, save, open, compile, quantise. The one owner of openvino and nncf (beside pyfunc_model.py).
+"""OpenVINO graphs: convert, save, open, compile. The one owner of openvino (beside pyfunc_model.py); no torch.
 
 A graph is kept as a folder with model.xml and model.bin. It takes `pixels`, (batch, S, S) uint8, and gives
-`probabilities`, (batch, findings) float32, and `maps`, (batch, findings, s, s) float32. It carries its vocabulary and
-lineage inside, so that a copied folder still knows what its outputs mean.
+
+    probabilities   (batch, findings) float32, calibrated, 0..1
+    maps            (batch, findings, s, s) float32, class activation maps in calibrated logits
+    distances       (batch,) float32, 0 or more: how far the image is from the training data, see familiarity.py
+
+It carries its Properties inside, so that a copied folder still knows what its outputs mean.
 """
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-import nncf
 import numpy as np
 import openvino as ov
-import torch
-from torch import nn
 
 from conf.errors import InputError
+from inference.properties import Properties
 
 Graph = ov.Model
-Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 FILE = "model.xml"
+OUTPUTS = ("probabilities", "maps", "distances")
 PROPERTIES_KEY = "chexscale"
 # One request at a time over all cores. Without the precision, CPUs with AMX silently compute a FP32 graph in bf16 and
 # ARM in fp16; what INT8 layers compute does not depend on it.
 COMPILE_OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
 
-def convert(module: nn.Module, size_px: int, properties: dict) -> Graph:
-    """A torch module with the inputs and outputs of a graph (module docstring) as an OpenVINO graph, any batch size.
+class Answer(NamedTuple):
+    """What a graph says of a batch; shapes as in the module's docstring. A baseline has probabilities alone."""
 
-    module: in evaluation mode, on the CPU; its forward has one argument, `pixels`. properties: what JSON can hold.
-    """
-    # Two images: a batch of one would be taken for a constant.
-    example = torch.zeros(2, size_px, size_px, dtype=torch.uint8)
-    batch = {"pixels": {0: torch.export.Dim("batch")}}
-    program = torch.export.export(module, (example,), dynamic_shapes=batch)
+    probabilities: np.ndarray
+    maps: np.ndarray | None = None
+    distances: np.ndarray | None = None
+
+
+Predict = Callable[[np.ndarray], Answer]
+
+
+def convert(program, size_px: int, properties: Properties) -> Graph:
+    """A torch.export program with the inputs and outputs of a graph as an OpenVINO graph, any batch size."""
     graph = ov.convert_model(program, input=[ov.PartialShape([-1, size_px, size_px])])
     graph.inputs[0].tensor.set_names({"pixels"})
-    for output, name in zip(graph.outputs, ("probabilities", "maps"), strict=True):
+    for output, name in zip(graph.outputs, OUTPUTS, strict=True):
         output.tensor.set_names({name})
-    graph.set_rt_info(json.dumps(properties), PROPERTIES_KEY)
+    return with_properties(graph, properties)
+
+
+def with_properties(graph: Graph, properties: Properties) -> Graph:
+    """The same graph, which now says `properties` of itself."""
+    graph.set_rt_info(properties.to_json(), PROPERTIES_KEY)
     return graph
 
 
-def save_graph(graph: Graph, folder: Path) -> None:
-    """Writes model.xml and model.bin into `folder`, made where missing; weights keep their precision."""
+def with_distance_threshold(graph: Graph, threshold: float) -> Graph:
+    """The same graph with this threshold: quantisation moves the distances, so each graph has its own."""
+    return with_properties(graph, replace(properties_of(graph), distance_threshold=threshold))
+
+
+def save_graph(graph: Graph, folder: Path, *, fp16: bool = False) -> None:
+    """Writes model.xml and model.bin into `folder`, made where missing.
+
+    fp16: weights in half precision, which are computed with in single; otherwise they keep theirs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    ov.save_model(graph, folder / FILE, compress_to_fp16=False)
+    ov.save_model(graph, folder / FILE, compress_to_fp16=fp16)
 
 
 def open_graph(folder: Path) -> Graph:
@@ -62,37 +82,39 @@ def open_graph(folder: Path) -> Graph:
         ) from error
 
 
-def properties_of(graph: Graph) -> dict:
-    """The properties given to `convert`; they survive saving and quantising."""
-    return json.loads(graph.get_rt_info([PROPERTIES_KEY]).value)
+def properties_of(graph: Graph) -> Properties:
+    """What the graph says of itself; it survives saving and quantising. Raises InputError for a foreign graph."""
+    if not graph.has_rt_info([PROPERTIES_KEY]):
+        raise InputError("this OpenVINO graph is not one of CheXScale's: give one that inference/register.py has made")
+    return Properties.parse(graph.get_rt_info([PROPERTIES_KEY]).value, "the graph")
 
 
-def compile_graph(graph: Graph) -> Predict:
-    """A function from pixels, (batch, S, S) uint8, to probabilities and maps, on the CPU with all its cores."""
-    compiled = ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS)
+def compile_graph(graph: Graph, num_threads: int = 0) -> Predict:
+    """A function from pixels, (batch, S, S) uint8, to the graph's Answer, on the CPU; for one thread at a time.
 
-    def predict(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    num_threads: 0: all cores.
+    """
+    threads = {"INFERENCE_NUM_THREADS": num_threads} if num_threads else {}
+    return predict_with(ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS | threads))
+
+
+def predict_with(compiled: ov.CompiledModel) -> Predict:
+    """The function of a graph that is compiled already."""
+
+    def predict(pixels: np.ndarray) -> Answer:
         outputs = compiled(pixels)
-        return outputs["probabilities"], outputs["maps"]
+        return Answer(*(outputs[name] for name in OUTPUTS))
 
     return predict
 
 
-def quantize_graph(graph: Graph, images: Iterable[np.ndarray], num_images: int) -> Graph:
-    """An INT8 copy of a graph: weights symmetric, activations symmetric or not, whichever fits (NNCF's MIXED preset).
-
-    images: single images of the training data, each (1, S, S) uint8; the ranges of the activations come from them.
-    num_images: how many there are.
-    """
-    dataset = nncf.Dataset(images)
-    return nncf.quantize(graph, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=num_images)
-
-
-def num_int8_layers(graph: Graph) -> int:
-    """Convolutions that the CPU computes on 8-bit inputs, after its own fusions and fallbacks."""
+def convolutions(graph: Graph) -> dict[str, bool]:
+    """Name of each convolution -> whether the CPU computes it on 8-bit inputs, after its own fusions and fallbacks."""
     runtime = ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS).get_runtime_model()
     layers = [operation.get_rt_info() for operation in runtime.get_ops()]
-    return sum(
-        layer["layerType"].astype(str) == "Convolution" and layer["runtimePrecision"].astype(str) in ("i8", "u8")
+    return {
+        layer["originalLayersNames"].astype(str).partition(",")[0]: layer["runtimePrecision"].astype(str)
+        in ("i8", "u8")
         for layer in layers
-    )
+        if layer["layerType"].astype(str) == "Convolution"
+    }

@@ -4,9 +4,10 @@ It therefore imports nothing of this project, and no torch: who serves the model
 
     model = mlflow.pyfunc.load_model("models:/chexscale@champion")
     model.predict(pixels)                              # (n, S, S) uint8 -> DataFrame, a probability per finding
-    model.predict(pixels, params={"maps": True})       # {"probabilities": (n, findings), "maps": (n, findings, s, s)}
+    model.predict(pixels, params={"maps": True})       # a dict of arrays, "maps" (n, findings, s, s) among them
 
-Research use only, not for clinical use.
+`distance` is how far an image is from the training data; above model.unwrap_python_model().distance_threshold its
+probabilities mean nothing. Research use only, not for clinical use.
 """
 
 import json
@@ -22,10 +23,12 @@ class ChestXrayModel(mlflow.pyfunc.PythonModel):
     """Grey chest radiographs to one probability per finding, and on request to class activation maps."""
 
     def load_context(self, context) -> None:
-        """Compiles the graph for this machine's CPU, with the options under which the gate measured it."""
+        """Compiles the INT8 graph for this machine's CPU, with the options under which the gate measured it."""
         core = ov.Core()
-        graph = core.read_model(Path(context.artifacts["ir"]) / "model.xml")
-        self.findings = json.loads(graph.get_rt_info(["chexscale"]).value)["findings"]
+        graph = core.read_model(Path(context.artifacts["graphs"]) / "int8" / "model.xml")
+        properties = json.loads(graph.get_rt_info(["chexscale"]).value)
+        self.findings = properties["findings"]
+        self.distance_threshold = properties["distance_threshold"]
         self.compiled = core.compile_model(
             graph, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         )
@@ -34,10 +37,10 @@ class ChestXrayModel(mlflow.pyfunc.PythonModel):
         """model_input: (n, S, S) uint8, 0 black. params: `maps` adds the class activation maps, in logits."""
         # A request of its own: a server may call from several threads.
         outputs = self.compiled.create_infer_request().infer(np.ascontiguousarray(model_input))
-        probabilities = outputs["probabilities"]
         if (params or {}).get("maps"):
-            return {"probabilities": probabilities.copy(), "maps": outputs["maps"].copy()}
-        return pd.DataFrame(probabilities, columns=self.findings)
+            return {name: outputs[name].copy() for name in ("probabilities", "distances", "maps")}
+        table = pd.DataFrame(outputs["probabilities"], columns=self.findings)
+        return table.assign(distance=outputs["distances"])
 
 
 mlflow.models.set_model(ChestXrayModel())

@@ -1,37 +1,125 @@
-"""FP32 graph to INT8 graph, calibrated on images of the training split."""
+"""FP32 graph to INT8 graph, calibrated on images of the training split. The one owner of nncf."""
 
-from contextlib import closing
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import nncf
 import numpy as np
 
-from inference.graphs import open_graph, quantize_graph, save_graph
+from inference.calibration_set import calibration_images
+from inference.graphs import Graph, Predict, convolutions, open_graph, predict_with, save_graph
 from training.plan import Split
-from training.readers import read_batches
 
-READ_BATCH = 64
+# Its notes on what it does not quantise are for its developers.
+nncf.set_log_level(logging.ERROR)
+
+CAREFUL_FACTOR = 4
+"""calibration images of the second and third try to those of the first"""
+MAX_ITERATIONS = 20
+"""layers, or groups of them, that the third try gives their FP32 back, the most sensitive first"""
+RANKING_IMAGES = 64
+"""validation images on which it finds the most sensitive ones"""
 
 
-def calibration_images(split: Split, num_images: int, seed: int) -> np.ndarray:
-    """(images, S, S) uint8: the first images of the split in the order of `seed`, the same in every call.
+@dataclass(frozen=True)
+class Attempt:
+    """One way of quantising, in the order in which they are tried."""
 
-    Fewer where the split has fewer.
+    name: str
+    calibration_images: int
+    kept_in_fp32: list[str]
+    """convolutions that are not computed on 8 bits"""
+
+
+def quantize_attempts(
+    fp32: Path,
+    int8: Path,
+    train: Split,
+    num_images: int,
+    seed: int,
+    worst_drop: Callable[[Predict], float],
+    max_drop: float,
+) -> Iterator[Attempt]:
+    """Writes into `int8` one INT8 version of the graph in `fp32` after the other, each more careful than the last.
+
+    The caller stops when it is satisfied. worst_drop: AUROC that a graph loses of FP32's on the validation split, of
+    the finding that loses most; the last try gives layers back to FP32 until it is at most max_drop.
     """
-    parts, missing = [], num_images
-    with closing(read_batches(split, READ_BATCH, shuffle_seed=seed)) as batches:
-        for batch in batches:
-            parts.append(batch.pixels[:missing].numpy())
-            missing -= len(parts[-1])
-            if missing == 0:
-                break
-    return np.concatenate(parts)
+    for name, count in (("plain", num_images), ("more images", num_images * CAREFUL_FACTOR)):
+        images = calibration_images(train, count, seed)
+        quantize_folder(fp32, int8, images)
+        yield Attempt(name, len(images), _in_fp32(int8))
+    keep_sensitive_layers(fp32, int8, images, worst_drop, max_drop)
+    yield Attempt("sensitive layers in FP32", len(images), _in_fp32(int8))
 
 
 def quantize_folder(fp32: Path, int8: Path, images: np.ndarray) -> None:
     """Writes the INT8 version of the graph in `fp32` into `int8`; the input stays uint8 and the batch size free.
 
     images: (images, S, S) uint8, from the training split only: ranges taken from test images would flatter the test.
+    Weights are symmetric, activations symmetric or not, whichever fits (NNCF's MIXED preset).
     """
+    graph = open_graph(fp32)
+    save_graph(nncf.quantize(graph, _dataset(images), **_options(graph, len(images))), int8)
+
+
+def keep_sensitive_layers(
+    fp32: Path, int8: Path, images: np.ndarray, worst_drop: Callable[[Predict], float], max_drop: float
+) -> None:
+    """As quantize_folder, but the layers whose rounding costs most stay in FP32, until worst_drop is max_drop or less.
+
+    By NNCF's accuracy control, which measures each layer: minutes for a small network, hours for a large one.
+    """
+    graph = open_graph(fp32)
+    quantized = nncf.quantize_with_accuracy_control(
+        graph,
+        calibration_dataset=_dataset(images),
+        validation_dataset=_dataset(images[:RANKING_IMAGES]),
+        # NNCF's drop is of something that shall be high.
+        validation_fn=lambda compiled, _: -worst_drop(predict_with(compiled)),
+        max_drop=max_drop,
+        drop_type=nncf.DropType.ABSOLUTE,
+        advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+            max_num_iterations=MAX_ITERATIONS, ranking_subset_size=RANKING_IMAGES
+        ),
+        **_options(graph, len(images)),
+    )
+    save_graph(quantized, int8)
+
+
+def _dataset(images: np.ndarray) -> nncf.Dataset:
     # One by one: NNCF counts items, and ranges over a batch hide the extremes of single images.
-    singles = [image[np.newaxis] for image in images]
-    save_graph(quantize_graph(open_graph(fp32), singles, len(singles)), int8)
+    return nncf.Dataset([image[np.newaxis] for image in images])
+
+
+def _options(graph: Graph, num_images: int) -> dict:
+    return {
+        "preset": nncf.QuantizationPreset.MIXED,
+        "subset_size": num_images,
+        "ignored_scope": nncf.IgnoredScope(names=_after_the_means(graph)),
+    }
+
+
+def _after_the_means(graph: Graph) -> list[str]:
+    """The operations from the means over the places to probabilities and distances.
+
+    They cost nothing, and 8 bits would leave 256 different logits, and fewer probabilities; whitening enlarges the
+    directions in which the training data hardly differ, and the rounding of the features with them.
+    """
+    names: dict[str, None] = {}
+    waiting = [graph.output(name).get_node() for name in ("probabilities", "distances")]
+    while waiting:
+        operation = waiting.pop()
+        if operation.get_type_name() in ("Constant", "Result"):
+            waiting += [value.get_node() for value in operation.input_values()]
+            continue
+        names[operation.get_friendly_name()] = None
+        if operation.get_type_name() != "ReduceMean":
+            waiting += [value.get_node() for value in operation.input_values()]
+    return list(names)
+
+
+def _in_fp32(int8: Path) -> list[str]:
+    return [name for name, is_int8 in convolutions(open_graph(int8)).items() if not is_int8]

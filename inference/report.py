@@ -1,7 +1,5 @@
-"""What was measured, as one dict (report.json), as a table on the console and as a figure."""
+"""What was measured, as one dict (report.json), as tables on the console and as a figure."""
 
-from dataclasses import asdict
-from math import isnan
 from pathlib import Path
 
 import matplotlib
@@ -12,60 +10,119 @@ import numpy as np
 from rich.table import Table
 
 from conf.workspace import atomic_path
-from inference.evaluate import Speed
-from inference.gate import Decision
-from training.metrics import mean_over_findings
+from inference.evaluate import Scored, auroc_differences, auroc_intervals
+from inference.gate import CHANCE, Decision
+from inference.localisation import summarise
+from inference.ten_crop import SUFFIX
+from training.evaluation import describe_intervals
 
 # Order and titles of the variants wherever they are shown.
-TITLES = {"baseline": "thumbnail LR", "torch": "torch", "fp32": "FP32", "int8": "INT8"}
+TITLES = {
+    "baseline": "thumbnail LR",
+    "torch": "torch",
+    "fp32": "FP32",
+    "fp16": "FP16",
+    "onnx": "ONNX",
+    "int8": "INT8",
+}
 # Of Okabe and Ito's palette, told apart by colour-blind readers.
-COLOURS = {"baseline": "0.75", "torch": "#56B4E9", "fp32": "#0072B2", "int8": "#D55E00"}
-CHANCE = 0.5
+COLOURS = {
+    "baseline": "0.75",
+    "torch": "#56B4E9",
+    "fp32": "#0072B2",
+    "fp16": "#009E73",
+    "onnx": "#CC79A7",
+    "int8": "#D55E00",
+}
+# Told apart by findings; FP16 and ONNX give FP32's AUROC to the third digit.
+COMPARED = ("baseline", "torch", "fp32", "int8")
 
 
 def describe(
-    findings: list[str], data: dict, aurocs: dict[str, np.ndarray], speeds: dict[str, Speed], decision: Decision
+    findings: list[str], scored: Scored, decision: Decision, speeds: dict[str, dict[str, float]], seed: int
 ) -> dict:
     """The report, ready for JSON: undefined numbers are null.
 
-    data: what the AUROCs were measured on: `split`, `delta_version`, `images`, `positives` per finding.
-    aurocs: variant -> (findings,), NaN undefined. speeds: variant -> Speed; the baseline has none.
+    scored: the test split. speeds: variant -> what was measured of it; the baseline has none. Every AUROC is finding,
+    and `mean`, -> value, low, high: 95% intervals by patient.
     """
-    test_auroc = {
-        name: {
-            "mean": _or_none(mean_over_findings(values)),
-            "per_finding": {finding: _or_none(value) for finding, value in zip(findings, values, strict=True)},
-        }
-        for name, values in aurocs.items()
-    }
+    positives = np.nansum(scored.labels, axis=0).astype(int).tolist()
     return {
-        "data": data,
-        "test_auroc": test_auroc,
-        "speed": {name: asdict(speed) for name, speed in speeds.items()},
+        "note": "Research use only, not for clinical use.",
+        "data": {
+            "images": len(scored.labels),
+            "patients": len(np.unique(scored.patients)),
+            "positives": dict(zip(findings, positives, strict=True)),
+        },
+        "test_auroc": {
+            name: describe_intervals(findings, auroc_intervals(scored, name, seed)) for name in scored.probabilities
+        },
+        "difference_to_fp32": {
+            name: describe_intervals(findings, auroc_differences(scored, "fp32", name, seed))
+            for name in scored.probabilities
+            if name != "fp32"
+        },
+        "localisation": {
+            name: summarise(overlaps, findings)
+            for name, overlaps in scored.overlaps.items()
+            if overlaps and not name.endswith(SUFFIX)
+        },
+        "speed": speeds,
         "gate": decision.to_dict(),
     }
 
 
-def _or_none(value: float) -> float | None:
-    return None if isnan(value) else float(value)
-
-
 def data_title(data: dict) -> str:
-    """`test split, Delta version 3, 250 images`."""
-    return f"{data['split']} split, Delta version {data['delta_version']}, {data['images']} images"
+    """`test split, phantoms, Delta version 3, 250 images of 80 patients`."""
+    return f"{data['split']} split, {data['source']}, {data['images']} images of {data['patients']} patients"
 
 
 def auroc_table(report: dict) -> Table:
     """AUROC per finding and variant, the mean last; an undefined one is a dash."""
     table = Table(title=f"AUROC ({data_title(report['data'])})", title_justify="left")
     table.add_column("finding")
-    for title in ("positives", *TITLES.values()):
+    for title in ("positives", *(TITLES[name] for name in COMPARED), "INT8, 95% interval"):
         table.add_column(title, justify="right")
-    variants = [report["test_auroc"][name] for name in TITLES]
-    for finding, positives in report["data"]["positives"].items():
-        table.add_row(finding, str(positives), *[_cell(variant["per_finding"][finding]) for variant in variants])
-    table.add_section()
-    table.add_row("mean", "", *[_cell(variant["mean"]) for variant in variants], style="bold")
+    aurocs = report["test_auroc"]
+    for finding, positives in (report["data"]["positives"] | {"mean": ""}).items():
+        if finding == "mean":
+            table.add_section()
+        table.add_row(
+            finding,
+            str(positives),
+            *[_cell(aurocs[name][finding]["value"]) for name in COMPARED],
+            _interval(aurocs["int8"][finding]),
+            style="bold" if finding == "mean" else None,
+        )
+    return table
+
+
+def precision_table(report: dict) -> Table:
+    """A line per variant: mean AUROC and what it loses of FP32's, speed, size, memory, heat maps against boxes."""
+    machine = report["machine"]
+    title = f"{machine['cpu']}, {machine['cores']} cores, {', '.join(machine['int8_instructions']) or 'no AVX2'}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("precision")
+    columns = ("mean AUROC", "to FP32, 95% interval", "ms, median", "ms, p95", "images/s", "MB", "peak MB", "pointing")
+    with_crops = any(name.endswith(SUFFIX) for name in report["test_auroc"])
+    for column in (*columns[:2], *(["ten-crop"] if with_crops else []), *columns[2:]):
+        table.add_column(column, justify="right")
+    for name, speed in report["speed"].items():
+        difference = report["difference_to_fp32"].get(name)
+        places = report["localisation"].get(name, {}).get("all")
+        crops = report["test_auroc"].get(name + SUFFIX)
+        table.add_row(
+            TITLES[name],
+            _cell(report["test_auroc"][name]["mean"]["value"]),
+            "" if difference is None else _difference(difference["mean"]),
+            *([_cell(crops["mean"]["value"])] if crops else []),
+            f"{speed['latency_ms']:.1f}",
+            f"{speed['latency_p95_ms']:.1f}",
+            f"{speed['images_per_s']:,.0f}",
+            f"{speed['size_mb']:.1f}",
+            f"{speed['peak_memory_mb']:,.0f}",
+            "-" if places is None else f"{places['pointing_game']:.2f} (chance {places['chance']:.2f})",
+        )
     return table
 
 
@@ -73,44 +130,60 @@ def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def speed_lines(report: dict) -> list[str]:
-    """One line per variant: latency of one image, throughput."""
-    return [
-        f"{TITLES[name]:>6}: {speed['latency_ms']:.1f} ms per image (95th percentile {speed['latency_p95_ms']:.1f}), "
-        f"{speed['images_per_s']:.1f} images/s"
-        for name, speed in report["speed"].items()
-    ]
+def _difference(ends: dict[str, float | None]) -> str:
+    return "-" if ends["value"] is None else f"{ends['value']:+.4f} {_interval(ends, '+.4f')}"
+
+
+def _interval(ends: dict[str, float | None], form: str = ".3f") -> str:
+    return "" if ends["low"] is None else f"\\[{ends['low']:{form}}, {ends['high']:{form}}]"
 
 
 def draw_report(report: dict, path: Path) -> None:
-    """AUROC per finding as bars from 0.5, the AUROC of chance, and the latencies beside them."""
+    """AUROC per finding as bars from 0.5, the AUROC of chance, INT8's intervals, and the latencies beside them."""
+    aurocs = report["test_auroc"]
     findings = [*report["data"]["positives"], "mean"]
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 1.5 + 0.5 * len(findings)), width_ratios=(3, 1), layout="constrained"
     )
     figure.suptitle(f"CheXScale, {data_title(report['data'])}")
-    height = 0.8 / len(TITLES)
-    for row, (name, title) in enumerate(TITLES.items()):
-        variant = report["test_auroc"][name]
-        values = [variant["per_finding"][finding] for finding in findings[:-1]] + [variant["mean"]]
+    height = 0.8 / len(COMPARED)
+    for row, name in enumerate(COMPARED):
+        values = [aurocs[name][finding]["value"] for finding in findings]
         # An undefined AUROC has no bar.
         lengths = [0 if value is None else value - CHANCE for value in values]
-        places = np.arange(len(findings)) + (row - (len(TITLES) - 1) / 2) * height
-        left.barh(places, lengths, height, left=CHANCE, label=title, color=COLOURS[name])
+        places = np.arange(len(findings)) + (row - (len(COMPARED) - 1) / 2) * height
+        left.barh(places, lengths, height, left=CHANCE, label=TITLES[name], color=COLOURS[name])
+        if name == "int8":
+            _draw_intervals(left, places, [aurocs[name][finding] for finding in findings])
     left.axvline(CHANCE, color="0.4", linewidth=1)
     left.axhline(len(findings) - 1.5, color="0.8", linewidth=1)
     left.set_yticks(range(len(findings)), findings)
-    left.set(xlabel="AUROC (0.5 is chance; no bar: undefined)", ylim=(len(findings) - 0.4, -0.6), xlim=(None, 1.0))
-    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(TITLES), frameon=False)
+    left.set(
+        xlabel="AUROC (0.5 is chance; no bar: undefined; line: 95% interval by patient)",
+        ylim=(len(findings) - 0.4, -0.6),
+        xlim=(None, 1.0),
+    )
+    left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(COMPARED), frameon=False)
     _draw_latencies(right, report)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
 
 
+def _draw_intervals(axes: plt.Axes, places: np.ndarray, intervals: list[dict]) -> None:
+    known = [(place, ends) for place, ends in zip(places, intervals, strict=True) if ends["low"] is not None]
+    axes.hlines(
+        [place for place, _ in known],
+        [ends["low"] for _, ends in known],
+        [ends["high"] for _, ends in known],
+        color="black",
+        linewidth=1,
+    )
+
+
 def _draw_latencies(axes: plt.Axes, report: dict) -> None:
     speeds, machine = report["speed"], report["machine"]
-    names = list(speeds)
+    names = [name for name in TITLES if name in speeds]
     bars = axes.bar(
         [TITLES[name] for name in names],
         [speeds[name]["latency_ms"] for name in names],

@@ -15,6 +15,28 @@ from training.metrics import check_predictions, has_both_classes, known_cells
 
 MAX_TEMPERATURE = 100.0
 """temperatures are searched from 1/100 to 100; one at a bound says that logits order perfectly, or not at all"""
+SENSITIVITY = 0.9
+"""of the second operating point"""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the validation split says of a model's logits; arrays of (findings,) float64."""
+
+    shifts: np.ndarray
+    """added to the logits: minus the logarithm of the weight that a positive label had in the loss"""
+    temperatures: np.ndarray
+    """by which the shifted logits are divided, 0.01..100"""
+    thresholds: dict[str, np.ndarray]
+    """operating point -> logit (of the model, not shifted) from which on a finding is called; NaN undefined"""
+
+    def shifted(self, logits: np.ndarray) -> np.ndarray:
+        """Logits as a loss without weights would have given them. logits: (images, findings) or (findings,)."""
+        return np.asarray(logits, np.float64) + self.shifts
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, 0..1 float64, of the shape of `logits`."""
+        return scaled_probabilities(self.shifted(logits), self.temperatures)
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,23 @@ class OperatingPoints:
     """positive predictive value: share of positives among the called; undefined where none is called"""
     npv: np.ndarray
     """negative predictive value: share of negatives among the not called; undefined where all are called"""
+
+
+def fit_calibration(labels: np.ndarray, logits: np.ndarray, pos_weight: np.ndarray) -> Calibration:
+    """Calibration and operating thresholds of a model from its logits on the validation split.
+
+    labels: (images, findings) 1 present, 0 absent, NaN unknown. logits: the same shape, finite where known.
+    pos_weight: (findings,), weight of a positive label in the loss. It has moved the logits by its logarithm, which no
+    temperature takes back. Thresholds: Youden's J, and the highest with a sensitivity of SENSITIVITY.
+    Raises ValueError as check_predictions.
+    """
+    shifts = -np.log(pos_weight, dtype=np.float64)
+    temperatures = fit_temperatures(labels, np.asarray(logits, np.float64) + shifts)
+    thresholds = {
+        "youden": youden_thresholds(labels, logits),
+        f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(labels, logits, SENSITIVITY),
+    }
+    return Calibration(shifts, temperatures, thresholds)
 
 
 def fit_temperatures(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:

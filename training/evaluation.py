@@ -4,7 +4,7 @@ Temperatures and thresholds are chosen on the validation split; every figure of 
 nothing. Only rank 0 imports this module.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,7 @@ from scipy.special import expit
 from conf.workspace import Workspace, atomic_path, write_json
 from etl.schema import Card
 from etl.table import read_labels, snapshot_files
-from training.calibration import (
-    bin_reliability,
-    fit_temperatures,
-    measure_thresholds,
-    scaled_probabilities,
-    sensitivity_thresholds,
-    youden_thresholds,
-)
+from training.calibration import Calibration, bin_reliability, fit_calibration, measure_thresholds
 from training.figures import draw_curves, draw_reliability, draw_subgroups
 from training.intervals import Areas, Intervals, bootstrap_areas, bootstrap_means
 from training.metrics import top_k_hits
@@ -31,8 +24,6 @@ FIGURES = ("val_curves", "test_curves", "val_reliability", "test_reliability", "
 NUM_RESAMPLES = 1000
 NUM_BINS = 10
 TOP = (1, 5)
-SENSITIVITY = 0.9
-"""of the second operating point"""
 MIN_POSITIVES = 10
 """of a group that is compared with others"""
 
@@ -75,9 +66,8 @@ def evaluate(
     card: of the version of the table that has the images, whose patients, ages, sexes and views are read from it.
     sections: what the report has beside the measures. exclusive: each image is of exactly one of the findings; top-1
     and, of more than five, top-5 accuracy are measured too.
-    pos_weight: (findings,), of the loss. It has moved the logits by its logarithm, which no temperature takes back: a
-    calibrated probability is sigmoid((logit - log(pos_weight)) / temperature). Thresholds are given in these, and in
-    the model's own probability, sigmoid(logit).
+    pos_weight: (findings,), of the loss. Thresholds are given in calibrated probabilities, see Calibration, and in the
+    model's own, sigmoid(logit).
     """
     shards, _ = workspace.tables(card.table)
     measured = {}
@@ -89,62 +79,44 @@ def evaluate(
         pd.concat(tables).to_parquet(temporary, index=False)
 
     findings = card.findings
-    moved_by = np.log(pos_weight, dtype=np.float64)
-    splits = {
-        name: replace(split, predictions=_shifted(split.predictions, -moved_by)) for name, split in measured.items()
-    }
-    labels, logits = splits["val"].predictions.labels, splits["val"].predictions.logits
-    temperatures = fit_temperatures(labels, logits)
-    thresholds = {
-        "youden": youden_thresholds(labels, logits),
-        f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(labels, logits, SENSITIVITY),
-    }
+    calibration = fit_calibration(val.labels, val.logits, pos_weight)
     report = {
         "note": "Research use only, not for clinical use.",
         "data": card.title,
         "delta_table_id": card.delta_table_id,
         "delta_version": card.delta_version,
         "exclusive": exclusive,
-        "logit_shifts": _named(findings, -moved_by),
-        "temperatures": _named(findings, temperatures),
+        "logit_shifts": named(findings, calibration.shifts),
+        "temperatures": named(findings, calibration.temperatures),
         "thresholds": {
             name: {
-                "probability": _named(findings, expit(shifted + moved_by)),
-                "calibrated_probability": _named(findings, scaled_probabilities(shifted[None], temperatures)[0]),
+                "probability": named(findings, expit(thresholds)),
+                "calibrated_probability": named(findings, calibration.probabilities(thresholds)),
             }
-            for name, shifted in thresholds.items()
+            for name, thresholds in calibration.thresholds.items()
         },
         "splits": {},
     }
-    for name, split in splits.items():
-        report["splits"][name] = _describe_split(workspace, card, name, split, temperatures, thresholds)
+    for name, split in measured.items():
+        report["splits"][name] = _describe_split(workspace, card, name, split, calibration)
         if exclusive:
             report["splits"][name]["accuracy"] = _accuracy(split, seed)
-    test = splits["test"]
-    table = subgroup_table(
-        test.predictions.labels, test.predictions.logits, test.images, findings, num_resamples=NUM_RESAMPLES, seed=seed
-    )
+    images = measured["test"].images
+    table = subgroup_table(test.labels, test.logits, images, findings, num_resamples=NUM_RESAMPLES, seed=seed)
     draw_subgroups(workspace.figures / "test_subgroups.png", table, f"Test split, {card.title}")
-    report["subgroups"] = _records(table)
-    report["gaps"] = _records(subgroup_gaps(table, MIN_POSITIVES))
+    report["subgroups"] = records(table)
+    report["gaps"] = records(subgroup_gaps(table, MIN_POSITIVES))
     report |= sections or {}
     write_json(workspace.evaluation, report)
     return report
 
 
-def _describe_split(
-    workspace: Workspace,
-    card: Card,
-    name: str,
-    split: Measured,
-    temperatures: np.ndarray,
-    thresholds: dict[str, np.ndarray],
-) -> dict:
-    """Draws a split's curves and reliability; its part of the report. split: with shifted logits, as thresholds are."""
+def _describe_split(workspace: Workspace, card: Card, name: str, split: Measured, calibration: Calibration) -> dict:
+    """Draws a split's curves and reliability, before and after the temperatures; its part of the report."""
     findings, labels, logits = card.findings, split.predictions.labels, split.predictions.logits
     plain, scaled = (
-        bin_reliability(labels, scaled_probabilities(logits, t), NUM_BINS)
-        for t in (np.ones(len(findings)), temperatures)
+        bin_reliability(labels, probabilities, NUM_BINS)
+        for probabilities in (expit(calibration.shifted(logits)), calibration.probabilities(logits))
     )
     title = f"{name.capitalize()} split, {card.title}"
     draw_curves(workspace.figures / f"{name}_curves.png", labels, logits, findings, split.areas, title)
@@ -154,11 +126,11 @@ def _describe_split(
         "patients": int(split.images["patient_id"].nunique()),
         "auroc": describe_intervals(findings, split.areas.auroc),
         "average_precision": describe_intervals(findings, split.areas.average_precision),
-        "calibration_error": _named(findings, plain.expected_calibration_error),
-        "calibration_error_with_temperature": _named(findings, scaled.expected_calibration_error),
+        "calibration_error": named(findings, plain.expected_calibration_error),
+        "calibration_error_with_temperature": named(findings, scaled.expected_calibration_error),
         "operating_points": {
-            kind: {key: _named(findings, values) for key, values in vars(points).items()}
-            for kind, points in ((k, measure_thresholds(labels, logits, t)) for k, t in thresholds.items())
+            kind: {key: named(findings, values) for key, values in vars(points).items()}
+            for kind, points in ((k, measure_thresholds(labels, logits, t)) for k, t in calibration.thresholds.items())
         },
     }
 
@@ -170,35 +142,33 @@ def _accuracy(split: Measured, seed: int) -> dict[str, dict[str, float | None]]:
     hits = np.column_stack([top_k_hits(labels, logits, k) for k in ranks])
     ends = bootstrap_means(hits, split.images["patient_id"], num_resamples=NUM_RESAMPLES, seed=seed)
     return {
-        f"top_{k}": dict(zip(("value", "low", "high"), map(_number, measured), strict=True))
+        f"top_{k}": dict(zip(("value", "low", "high"), map(number, measured), strict=True))
         for k, *measured in zip(ranks, *ends, strict=True)
     }
-
-
-def _shifted(predictions: Predictions, by: np.ndarray) -> Predictions:
-    return replace(predictions, logits=predictions.logits + by)
 
 
 def describe_intervals(findings: list[str], intervals: Intervals) -> dict[str, dict[str, float | None]]:
     """Finding, and `mean` -> value, low and high, ready for JSON: undefined is None."""
     columns = {"value": intervals.values, "low": intervals.low, "high": intervals.high}
     return {
-        name: {key: _number(values[index]) for key, values in columns.items()}
+        name: {key: number(values[index]) for key, values in columns.items()}
         for index, name in enumerate([*findings, "mean"])
     }
 
 
-def _named(findings: list[str], values: np.ndarray) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in zip(findings, values, strict=True)}
+def named(findings: list[str], values: np.ndarray) -> dict[str, float | None]:
+    """Finding -> number, ready for JSON: undefined is None."""
+    return {name: number(value) for name, value in zip(findings, values, strict=True)}
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
     """JSON has no NaN: undefined is null."""
     return float(f"{value:.9g}") if np.isfinite(value) else None
 
 
-def _records(table: pd.DataFrame) -> list[dict]:
+def records(table: pd.DataFrame) -> list[dict]:
+    """The rows, ready for JSON: undefined is None."""
     return [
-        {key: _number(value) if isinstance(value, float) else value for key, value in row.items()}
+        {key: number(value) if isinstance(value, float) else value for key, value in row.items()}
         for row in table.astype(object).to_dict("records")
     ]

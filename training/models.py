@@ -79,13 +79,13 @@ class XrayClassifier(nn.Module):
             features = torch.cat([features, self.tabular(attributes)], dim=1)
         return self.classifier(features)
 
-    def probabilities_and_maps(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Probabilities (batch, findings), 0..1, and class activation maps (batch, findings, s, s) in logits.
+    def features_and_maps(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Pooled features (batch, num_features), and class activation maps (batch, findings, s, s) in logits.
 
         pixels, attributes: as in forward; for a model in evaluation mode. The map is the classifier applied to each
         place of the feature map (Zhou et al., "Learning deep features for discriminative localization", CVPR 2016);
-        what the attributes add is the same at all places. Its mean over the places is the logit. Raises InputError for
-        a model without maps.
+        what the attributes add is the same at all places. Its mean over the places is the logit. The features are the
+        image's alone. Raises InputError for a model without maps.
         """
         if not self.has_maps:
             raise InputError(
@@ -99,8 +99,7 @@ class XrayClassifier(nn.Module):
         if self.tabular is not None:
             added = nn.functional.linear(self.tabular(attributes), self.classifier.weight[:, num_features:])
             maps = maps + added[:, :, None, None]
-        logits = maps.mean(dim=(2, 3))
-        return logits.softmax(dim=1) if self.exclusive else logits.sigmoid(), maps
+        return places.mean(dim=(2, 3)), maps
 
     def _through_neck(self, feature_map: Tensor) -> Tensor:
         """The neck at each place, so that the mean over the places is the neck of the mean.

@@ -17,6 +17,7 @@ from etl.cohort import draw_cohort
 from etl.drawing.film import render
 from etl.images import decode_grey
 from etl.quality import adjust_intensity, find_fault, frontal_score, upright_score
+from jobs.benchmarks.strange import lateral
 
 OFF = Quality(0, *[False] * (len(fields(Quality)) - 1))
 ALL = Quality(lateral=True)
@@ -30,27 +31,6 @@ def only(check: str) -> Quality:
 def frontal(size_px: int = 256) -> np.ndarray:
     """A toy frontal film: FRONTAL_CHEST enlarged."""
     return cv2.resize(quality.FRONTAL_CHEST.astype(np.uint8), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
-
-
-def lateral(seed: int, size_px: int = 256) -> np.ndarray:
-    """A crude lateral view: a body before black, spine at its back, one dark lung, heart in front, bright abdomen."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0 : 1 : size_px * 1j, 0 : 1 : size_px * 1j]
-    middle = rng.uniform(0.42, 0.58)
-
-    def ellipse(right, down, half_width, half_height):
-        return ((x - middle - right) / half_width) ** 2 + ((y - down) / half_height) ** 2 < 1
-
-    body = ellipse(0, 0.55, rng.uniform(0.31, 0.41), 0.6)
-    film = np.where(body, 110.0, 12.0)
-    film[body & (y < 0.25)] = 130
-    film[ellipse(0.02, 0.42, 0.2, 0.27)] = 70
-    film[body & (x > middle + 0.18) & (x < middle + 0.28)] = 160
-    film[ellipse(-0.1, 0.55, 0.15, 0.12)] = 170
-    film[body & (y > 0.68 + 0.15 * (x - middle))] = 190
-    film = cv2.GaussianBlur(film, (0, 0), size_px / 50) + rng.normal(0, 3, film.shape)
-    film = np.clip(film, 0, 255).astype(np.uint8)
-    return film if rng.random() < 0.5 else np.ascontiguousarray(film[:, ::-1])
 
 
 @pytest.fixture(scope="module")

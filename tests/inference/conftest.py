@@ -7,7 +7,7 @@ import runpy
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -17,10 +17,14 @@ import pytest
 import torch
 from deltalake import write_deltalake
 
+from conf.settings import Training
 from conf.workspace import Workspace
 from etl.schema import SPLITS, Card
-from inference.export import export_graph
-from inference.quantize import calibration_images, quantize_folder
+from inference.calibration_set import calibration_images
+from inference.export import export_graphs
+from inference.fitting import fit_served
+from inference.network import Served
+from inference.quantize import quantize_folder
 from training.checkpoint import BEST, Checkpoint
 from training.loss import masked_bce
 from training.models import build_model
@@ -31,22 +35,24 @@ SIZE_PX = 64
 # Planted: a bright corner, a chequered patch at any place; the third never occurs, so its AUROC is undefined.
 FINDINGS = ["Bright_Corner", "Chequers", "Never"]
 CHEQUERS = np.indices((24, 24)).sum(axis=0) % 2 * 2 - 1
-ROWS = {"train": 256, "val": 16, "test": 128}
+ROWS = {"train": 256, "val": 64, "test": 128}
 REPOSITORY = Path(__file__).parents[2]
 
 
-def planted_images(num_images: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(images, S, S) uint8 and (images, findings) float32."""
+def planted_images(num_images: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[list[float]]]:
+    """(images, S, S) uint8, (images, findings) float32, and the boxes of the chequers as in the contract."""
     labels = np.zeros((num_images, len(FINDINGS)), np.float32)
     labels[:, :2] = rng.random((num_images, 2)) < 0.3
     pixels = rng.normal(100, 20, (num_images, SIZE_PX, SIZE_PX))
     # Corners differ without the finding as well, so that the AUROC stays below 1.
     pixels[:, :16, :16] += rng.normal(40 * labels[:, 0], 20)[:, None, None]
+    boxes = [[] for _ in range(num_images)]
     for image in np.flatnonzero(labels[:, 1]):
         top, left = rng.integers(20, 40, 2)
         pixels[image, top : top + 24, left : left + 24] += 25 * CHEQUERS
+        boxes[image] = [1, *(np.array([left, top, 24, 24]) / SIZE_PX)]
     labels[rng.random(labels.shape) < 0.05] = np.nan
-    return pixels.clip(0, 255).astype(np.uint8), labels
+    return pixels.clip(0, 255).astype(np.uint8), labels, boxes
 
 
 def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]:
@@ -54,13 +60,17 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
     rng = np.random.default_rng(0)
     tables, train = [], None
     for split in SPLITS:
-        pixels, labels = planted_images(ROWS[split], rng)
+        pixels, labels, boxes = planted_images(ROWS[split], rng)
         train = (pixels, labels) if split == "train" else train
         ids = [f"{split}_{index:04}.png" for index in range(len(pixels))]
         columns = {
             "image_id": ids,
             "patient_id": ids,
+            "age_years": pa.array(rng.integers(20, 80, len(ids)), pa.float32()),
+            "sex": rng.choice(["F", "M"], len(ids)),
+            "view": rng.choice(["PA", "AP"], len(ids)),
             "findings": pa.array(list(labels), pa.list_(pa.float32())),
+            "boxes": pa.array(boxes, pa.list_(pa.float32())),
             "split": [split] * len(ids),
             f"image_{SIZE_PX}": pa.array([image.tobytes() for image in pixels], pa.binary()),
         }
@@ -79,8 +89,8 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
         images=ROWS,
         patients=ROWS,
         percentages={},
-        positives={},
-        known={},
+        positives={split: dict.fromkeys(FINDINGS, 1) for split in SPLITS},
+        known={split: dict.fromkeys(FINDINGS, 2) for split in SPLITS},
         pixel_mean={column: float(train[0].mean())},
         pixel_std={column: float(train[0].std())},
         images_listed=sum(ROWS.values()),
@@ -90,7 +100,7 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
         identities="",
         source="planted",
         source_sha256={},
-        settings={},
+        settings={"square": "pad", "intensity": "none", "split": "source"},
     )
     card.write(workspace.card)
     return card, torch.from_numpy(train[0]), torch.from_numpy(train[1])
@@ -140,7 +150,7 @@ def workspace(new_store, tmp_path_factory) -> Workspace:
         delta_version=0,
         run_id=start_and_end_run(workspace),
         commit="0123abc",
-        settings={},
+        settings={"training": vars(Training())},
     ).save(workspace.checkpoints / BEST)
     return workspace
 
@@ -163,10 +173,16 @@ def test_images(splits) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def fp32(checkpoint, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("graphs") / "fp32"
-    export_graph(checkpoint, folder)
-    return folder
+def served(workspace, checkpoint, splits) -> Served:
+    return fit_served(checkpoint, Card.read(workspace.card), splits["train"], splits["val"], seed=0)
+
+
+@pytest.fixture(scope="session")
+def fp32(served, test_images, tmp_path_factory) -> Path:
+    """The FP32 graph; fp16 and onnx lie beside it."""
+    folder = tmp_path_factory.mktemp("graphs")
+    export_graphs(served, folder, test_images)
+    return folder / "fp32"
 
 
 @pytest.fixture(scope="session")
@@ -177,13 +193,12 @@ def int8(fp32, splits) -> Path:
 
 
 @pytest.fixture(scope="session")
-def damaged_int8(checkpoint, splits, tmp_path_factory) -> Path:
+def damaged_int8(served, splits, test_images, tmp_path_factory) -> Path:
     """The same network with an erased classifier, quantised like the good one."""
-    weights = copy.deepcopy(checkpoint.weights)
-    weights["classifier.weight"].zero_()
-    damaged = Checkpoint(**{**vars(checkpoint), "weights": weights})
+    damaged = replace(served, network=copy.deepcopy(served.network))
+    damaged.network.classifier.classifier.weight.data.zero_()
     folder = tmp_path_factory.mktemp("damaged")
-    export_graph(damaged, folder / "fp32")
+    export_graphs(damaged, folder, test_images)
     quantize_folder(folder / "fp32", folder / "int8", calibration_images(splits["train"], 48, seed=0))
     return folder / "int8"
 

@@ -6,59 +6,101 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from inference.gate import decide
+from inference.gate import Decision, compare_with_champion, decide, refuse
+from training.intervals import Intervals
 
 FINDINGS = ["Mass", "Nodule", "Hernia"]
 auroc = st.floats(0, 1) | st.just(nan)
 three = st.lists(auroc, min_size=3, max_size=3).map(np.array)
 bound = st.floats(0, 1)
+widths = st.floats(0, 0.2)
 
 
-@given(three, three, bound, bound)
-def test_never_passes_what_a_bound_forbids(fp32, int8, max_mean_drop, max_finding_drop):
-    decision = decide(fp32, int8, FINDINGS, max_mean_drop, max_finding_drop)
-    pairs = [(before, after) for before, after in zip(fp32, int8, strict=True) if not isnan(before)]
+def intervals(values, width: float = 0.01) -> Intervals:
+    """Of AUROCs, or of differences, with their mean last."""
+    values = np.array(values, np.float64)
+    defined = values[~np.isnan(values)]
+    values = np.append(values, defined.mean() if len(defined) else nan)
+    return Intervals(values, values - width, values + width, np.full(len(values), 1000))
+
+
+def judge(fp32, int8, max_mean_drop=0.1, max_finding_drop=0.02, width=0.0) -> Decision:
+    fp32, int8 = np.array(fp32), np.array(int8)
+    difference = intervals(int8 - fp32, width)
+    return decide(FINDINGS, intervals(fp32), intervals(int8), difference, max_mean_drop, max_finding_drop)
+
+
+@given(three, three, bound, bound, widths)
+def test_never_passes_what_a_bound_forbids(fp32, int8, max_mean_drop, max_finding_drop, width):
+    decision = judge(fp32, int8, max_mean_drop, max_finding_drop, width)
+    drops = (fp32 - int8)[~np.isnan(fp32)]
     if decision.passed:
-        assert pairs
-        assert all(before - after <= max_finding_drop for before, after in pairs)
-        assert (
-            np.mean([before for before, _ in pairs]) - np.mean([after for _, after in pairs]) <= max_mean_drop + 1e-12
-        )
+        assert len(drops)
+        assert not np.isnan(drops).any()
+        assert drops.max() + width <= max_finding_drop + 1e-12
+        assert drops.mean() + width <= max_mean_drop + 1e-12
+        assert int8[~np.isnan(int8)].mean() > 0.5
     else:
         assert decision.reasons
 
 
 @given(three, bound, bound)
-def test_passes_a_model_that_loses_nothing(fp32, max_mean_drop, max_finding_drop):
+def test_passes_a_model_that_loses_nothing_and_beats_chance(fp32, max_mean_drop, max_finding_drop):
+    fp32 = 0.52 + 0.48 * fp32
     assume(not np.isnan(fp32).all())
-    assert decide(fp32, fp32, FINDINGS, max_mean_drop, max_finding_drop).passed
+    assert judge(fp32, fp32, max_mean_drop, max_finding_drop).passed
 
 
 @given(three, three)
 def test_undefined_findings_are_listed_and_never_compared(fp32, int8):
-    decision = decide(fp32, int8, FINDINGS, 1, 1)
+    decision = judge(fp32, int8, 1, 1)
     assert decision.undefined == [f for f, value in zip(FINDINGS, fp32, strict=True) if isnan(value)]
     assert not set(decision.undefined) & set(decision.drops)
 
 
 def test_reason_names_finding_drop_and_bound():
-    decision = decide(np.array([0.9, 0.8, 0.7]), np.array([0.9, 0.8, 0.65]), FINDINGS, 0.1, 0.02)
+    decision = judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.65])
     assert not decision.passed
-    assert decision.reasons == ["Hernia: AUROC falls by 0.0500, at most 0.02 (inference.max_finding_drop)"]
+    assert decision.quantisation_costs
+    assert decision.reasons == [
+        "Hernia: AUROC falls by 0.0500 (up to 0.0500), at most 0.02 (inference.max_finding_drop)"
+    ]
+
+
+def test_a_drop_that_the_interval_does_not_rule_out_fails():
+    assert judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.69], width=0.009).passed
+    decision = judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.69], width=0.011)
+    assert not decision.passed
+    assert "Hernia: AUROC falls by 0.0100 (up to 0.0210)" in decision.reasons[0]
+
+
+def test_a_finding_of_too_few_patients_is_judged_by_its_drop_alone():
+    difference = intervals([0, 0, -0.01], 0.005)
+    difference.low[2] = difference.high[2] = nan
+    decision = decide(FINDINGS, intervals([0.9] * 3), intervals([0.9, 0.9, 0.89]), difference, 0.1, 0.02)
+    assert decision.passed
+    assert decision.drops["Hernia"].worst == pytest.approx(0.01)
 
 
 def test_small_drops_everywhere_fail_the_mean():
-    decision = decide(np.array([0.9, 0.8, 0.7]), np.array([0.89, 0.79, 0.69]), FINDINGS, 0.005, 0.02)
+    decision = judge([0.9, 0.8, 0.7], [0.89, 0.79, 0.69], 0.005)
     assert not decision.passed
     assert "mean AUROC falls by 0.0100" in decision.reasons[0]
 
 
 def test_gain_of_one_finding_does_not_hide_the_loss_of_another():
-    assert not decide(np.array([0.9, 0.8, 0.7]), np.array([0.8, 0.9, 0.7]), FINDINGS, 0.005, 0.02).passed
+    assert not judge([0.9, 0.8, 0.7], [0.8, 0.9, 0.7], 0.005).passed
+
+
+def test_a_model_that_knows_nothing_fails_though_it_loses_nothing():
+    decision = judge([0.5, 0.51, 0.5], [0.5, 0.51, 0.5])
+    assert not decision.passed
+    assert not decision.quantisation_costs
+    assert "chance is 0.5" in decision.reasons[0]
 
 
 def test_nothing_measured_does_not_pass():
-    decision = decide(np.full(3, nan), np.full(3, nan), FINDINGS, 1, 1)
+    decision = judge([nan] * 3, [nan] * 3, 1, 1)
     assert not decision.passed
     assert "nothing measured" in decision.reasons[0]
     assert decision.undefined == FINDINGS
@@ -66,11 +108,32 @@ def test_nothing_measured_does_not_pass():
 
 
 def test_finding_that_int8_loses_fails():
-    decision = decide(np.array([0.9, 0.8, nan]), np.array([0.9, nan, nan]), FINDINGS, 1, 1)
+    decision = judge([0.9, 0.8, nan], [0.9, nan, nan], 1, 1)
     assert not decision.passed
     assert decision.reasons == ["Nodule: INT8 gives no AUROC, its scores are not finite"]
 
 
 @pytest.mark.parametrize("bounds", [(nan, 1), (1, nan)])
 def test_bound_that_is_nan_refuses(bounds):
-    assert not decide(np.array([0.9, 0.8, 0.7]), np.array([0.9, 0.8, 0.7]), FINDINGS, *bounds).passed
+    assert not judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.7], *bounds).passed
+
+
+@pytest.mark.parametrize(
+    ("gain", "width", "passes"),
+    [(0.01, 0.001, True), (0, 0, True), (-0.004, 0.01, True), (-0.006, 0.01, False), (-0.004, 0.001, False)],
+)
+def test_the_champion_must_not_be_missed(gain, width, passes):
+    decision = judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.7])
+    compared = compare_with_champion(decision, intervals([gain] * 3, width), 7, max_mean_drop=0.005)
+    assert compared.passed == passes
+    assert compared.champion_drop.value == pytest.approx(-gain)
+    assert "champion" in compared.reasons[-1]
+    assert "version 7" in compared.reasons[-1]
+
+
+def test_a_refusal_keeps_the_reasons_against_and_drops_those_for():
+    good, bad = judge([0.9] * 3, [0.9] * 3), judge([0.9] * 3, [0.5] * 3)
+    assert refuse(good, "no").reasons == ["no"]
+    assert refuse(bad, "no").reasons == [*bad.reasons, "no"]
+    assert not refuse(good, "no").passed
+    assert not compare_with_champion(bad, intervals([0.1] * 3), 7, 0.005).passed

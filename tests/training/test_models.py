@@ -67,12 +67,14 @@ def test_the_maps_mean_is_the_logit(name, tabular):
     model = make_lively(build_model(name, 5, 120, 60, tabular=tabular))
     inputs = (PIXELS, ATTRIBUTES) if tabular else (PIXELS,)
     with torch.no_grad():
-        probabilities, maps = model.probabilities_and_maps(*inputs)
+        seen = []
+        model.classifier.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+        features, maps = model.features_and_maps(*inputs)
         logits = model(*inputs)
     assert model.has_maps
     assert maps.std(dim=(2, 3)).min() > 0
     assert torch.allclose(maps.mean(dim=(2, 3)), logits, atol=1e-5 * float(maps.abs().max()) + 1e-6)
-    assert torch.allclose(probabilities, logits.sigmoid(), atol=1e-5)
+    assert torch.allclose(features, seen[0][:, : features.shape[1]], atol=1e-5 * float(features.abs().max()))
 
 
 def test_a_token_has_no_map():
@@ -80,7 +82,7 @@ def test_a_token_has_no_map():
     assert not model.has_maps
     assert model(PIXELS).shape == (2, 3)
     with pytest.raises(InputError, match="densenet121"):
-        model.probabilities_and_maps(PIXELS)
+        model.features_and_maps(PIXELS)
 
 
 def test_bytes_and_floats_give_the_same():
@@ -123,7 +125,7 @@ def test_normalisation_makes_the_training_pixels_standard():
 def test_attributes_change_the_logits_and_all_places_alike():
     model = make_lively(build_model("simple_cnn", 2, 120, 60, tabular=True))
     with torch.no_grad():
-        one, other = (model.probabilities_and_maps(PIXELS, ATTRIBUTES * factor)[1] for factor in (1, 3))
+        one, other = (model.features_and_maps(PIXELS, ATTRIBUTES * factor)[1] for factor in (1, 3))
     difference = other - one
     assert difference.abs().min() > 1e-4
     assert torch.allclose(difference, difference[:, :, :1, :1].expand_as(difference), atol=1e-5)

@@ -1,0 +1,208 @@
+"""A checkpoint becomes a candidate for the registry: exported, quantised, measured and judged, in one folder."""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from conf.settings import Inference
+from conf.workspace import write_json
+from etl.schema import Card
+from inference.baseline import ThumbnailBaseline
+from inference.calibration_set import calibration_images
+from inference.evaluate import Scored, auroc_differences, auroc_intervals, score_split
+from inference.export import export_graphs
+from inference.familiarity import distance_threshold
+from inference.fitting import fit_served
+from inference.gate import Decision, compare_with_champion, decide, refuse
+from inference.graphs import (
+    Predict,
+    compile_graph,
+    open_graph,
+    properties_of,
+    save_graph,
+    with_distance_threshold,
+)
+from inference.model_card import describe_model, write_model_card
+from inference.network import Served, torch_predict
+from inference.onnx_graph import onnx_predict, open_onnx
+from inference.quantize import Attempt, quantize_attempts
+from inference.report import describe
+from inference.speed import describe_machine, measure_footprint, measure_speed, size_mb
+from inference.ten_crop import SUFFIX, with_ten_crops
+from training.checkpoint import Checkpoint
+from training.metrics import auroc_per_finding
+from training.plan import Split
+
+NUM_COMPARED = 8
+"""real images on which each exported graph is held against torch"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a candidate is made of."""
+
+    checkpoint: Checkpoint
+    card: Card
+    """of the version of the table that the checkpoint was trained on"""
+    train: Split
+    val: Split
+    test: Split
+    seed: int
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The present champion, to be compared with."""
+
+    version: int
+    why_not: str
+    """why it cannot be compared; empty where it can"""
+    predict: Predict | None = None
+    """its INT8 graph"""
+    test: Split | None = None
+    """the same images at its size"""
+
+
+def build_candidate(
+    source: Source, champion: Champion | None, options: Inference, folder: Path, console: Console
+) -> tuple[dict, Decision]:
+    """Fills `folder` with torch/, fp32/, fp16/, onnx/, int8/, report.json and the model card.
+
+    Returns the report and the gate's decision.
+    """
+    checkpoint, test = source.checkpoint, source.test
+    console.print(f"[bold]1/7[/] calibrate {checkpoint.model} of epoch {checkpoint.epoch}, learn what is familiar")
+    served = fit_served(checkpoint, source.card, source.train, source.val, source.seed)
+    console.print("[bold]2/7[/] export to OpenVINO FP32 and FP16, and to ONNX")
+    differences = export_graphs(served, folder, calibration_images(source.val, NUM_COMPARED, source.seed))
+    console.print("[bold]3/7[/] fit the baseline: logistic regression on thumbnails of the train split")
+    baseline = ThumbnailBaseline(source.train, source.seed)
+    variants = {
+        "baseline": baseline.predict,
+        "torch": torch_predict(served.network),
+        "fp32": compile_graph(open_graph(folder / "fp32")),
+        "fp16": compile_graph(open_graph(folder / "fp16")),
+        "onnx": onnx_predict(open_onnx(folder / "onnx")),
+    }
+    console.print(f"[bold]4/7[/] AUROC of each precision on the test split, {test.rows} images")
+    scored = score_split(_cropped(variants, options), test, options.batch_size)
+    if champion and champion.predict:
+        scored = scored.joined(score_split({"champion": champion.predict}, champion.test, options.batch_size))
+    console.print("[bold]5/7[/] quantise to INT8, and gate")
+    scored, decision, attempts = _quantize(source, champion, options, variants["fp32"], scored, folder, console)
+    variants["int8"] = compile_graph(open_graph(folder / "int8"))
+    _set_distance_threshold(folder / "int8", source.val, options.batch_size)
+    console.print("[bold]6/7[/] latency, throughput, memory")
+    speeds = {
+        name: asdict(measure_speed(variants[name], test.size_px, options.batch_size))
+        | asdict(measure_footprint(name, folder / name, options.batch_size))
+        | {"size_mb": size_mb(folder / name)}
+        for name in ("torch", "fp32", "fp16", "onnx", "int8")
+    }
+    report = describe(checkpoint.findings, scored, decision, speeds, source.seed)
+    report["data"] |= {"split": test.name, "delta_version": checkpoint.delta_version, "source": source.card.title}
+    report |= {
+        "lineage": _lineage(served),
+        "machine": describe_machine(),
+        "batch_size": options.batch_size,
+        "attempts": [asdict(attempt) for attempt in attempts],
+        "export_difference": differences,
+        "familiarity": _familiarity(scored, folder),
+    }
+    write_json(folder / "report.json", report)
+    card = describe_model(properties_of(open_graph(folder / "int8")), source.card, scored, report, source.seed)
+    write_model_card(card, folder)
+    return report, decision
+
+
+def _quantize(
+    source: Source,
+    champion: Champion | None,
+    options: Inference,
+    fp32: Predict,
+    scored: Scored,
+    folder: Path,
+    console: Console,
+) -> tuple[Scored, Decision, list[Attempt]]:
+    """Tries until the gate passes or there is nothing more careful; the last try's scores, decision, and all tries."""
+    findings, seed = source.checkpoint.findings, source.seed
+    attempts = []
+
+    def worst_drop(predict: Predict) -> float:
+        known = score_split({"fp32": fp32, "int8": predict}, source.val, options.batch_size)
+        before, after = (auroc_per_finding(known.labels, known.probabilities[name]) for name in ("fp32", "int8"))
+        return float(np.nanmax(before - after))
+
+    for attempt in quantize_attempts(
+        folder / "fp32",
+        folder / "int8",
+        source.train,
+        options.num_calibration_images,
+        seed,
+        worst_drop,
+        options.max_finding_drop / 2,
+    ):
+        attempts.append(attempt)
+        int8 = {"int8": compile_graph(open_graph(folder / "int8"))}
+        added = score_split(_cropped(int8, options), source.test, options.batch_size)
+        scored = scored.joined(added)
+        decision = decide(
+            findings,
+            auroc_intervals(scored, "fp32", seed),
+            auroc_intervals(scored, "int8", seed),
+            auroc_differences(scored, "fp32", "int8", seed),
+            options.max_mean_drop,
+            options.max_finding_drop,
+        )
+        console.print(
+            f"  {attempt.name}, {attempt.calibration_images} images: {'; '.join(decision.reasons)}", markup=False
+        )
+        if decision.passed or not decision.quantisation_costs or len(attempts) == options.num_attempts:
+            break
+    if champion and champion.predict:
+        difference = auroc_differences(scored, "champion", "int8", seed)
+        decision = compare_with_champion(decision, difference, champion.version, options.max_mean_drop)
+    elif champion:
+        decision = refuse(decision, f"champion version {champion.version} cannot be compared with: {champion.why_not}")
+    return scored, decision, attempts
+
+
+def _cropped(variants: dict[str, Predict], options: Inference) -> dict[str, Predict]:
+    """The variants, and with options.ten_crop each one's ten-crop version too."""
+    if not options.ten_crop:
+        return variants
+    crops = {name + SUFFIX: with_ten_crops(predict) for name, predict in variants.items() if name != "baseline"}
+    return variants | crops
+
+
+def _set_distance_threshold(int8: Path, val: Split, batch_size: int) -> None:
+    """Writes the INT8 graph's own threshold into it: quantisation moves the distances of all images."""
+    scored = score_split({"int8": compile_graph(open_graph(int8))}, val, batch_size)
+    graph = with_distance_threshold(open_graph(int8), distance_threshold(scored.distances["int8"]))
+    # Beside, and then in its place: an open graph reads its weights from its files.
+    written = int8.with_name("int8-with-threshold")
+    save_graph(graph, written)
+    shutil.rmtree(int8)
+    written.rename(int8)
+
+
+def _familiarity(scored: Scored, folder: Path) -> dict[str, dict[str, float]]:
+    """Precision -> threshold of its distance, and the share of the test split's images that are within it."""
+    thresholds = {
+        name: properties_of(open_graph(folder / name)).distance_threshold for name in ("fp32", "fp16", "int8")
+    }
+    return {
+        name: {"distance_threshold": threshold, "test_familiar": float(np.mean(scored.distances[name] <= threshold))}
+        for name, threshold in thresholds.items()
+    }
+
+
+def _lineage(served: Served) -> dict:
+    properties = served.properties
+    return {
+        key: getattr(properties, key)
+        for key in ("findings", "size_px", "network", "run_id", "delta_table_id", "delta_version", "commit")
+    }

@@ -1,0 +1,135 @@
+"""The model card: what the model is, what it was trained and measured on, for what it may be used, and its limits.
+
+Mitchell et al., "Model cards for model reporting", FAT* 2019. As JSON for the service's page, as text for people.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from conf.workspace import write_json
+from etl.schema import Card
+from inference.evaluate import NUM_RESAMPLES, Scored
+from inference.properties import Properties
+from training.calibration import bin_reliability, measure_thresholds
+from training.evaluation import NUM_BINS, named, records
+from training.subgroups import MEAN, subgroup_table
+
+JSON_FILE, TEXT_FILE = "model_card.json", "model_card.md"
+INTENDED_USE = (
+    "Research use only, not for clinical use. For research on chest radiographs like those of the data below: adults' "
+    "or children's frontal films in the proportions of its training split. No output may guide the care of a patient."
+)
+LIMITS = (
+    "Labels of public sets come from reports by text mining, and some are wrong: the model is measured against labels, "
+    "not against disease.",
+    "Performance on films of other hospitals, devices, ages or views than those of the test split is unknown.",
+    "Findings without an AUROC in the test split were not measured at all.",
+    "A heat map shows where the network looked, not that the finding is there.",
+    "The distance from the training data finds films that look unlike it; it does not find wrong answers on films that "
+    "look alike.",
+)
+
+
+def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int) -> dict:
+    """The card of the INT8 model, ready for JSON. scored, report: of the test split, see inference/report.py."""
+    findings, labels, probabilities = properties.findings, scored.labels, scored.probabilities["int8"]
+    points = {
+        name: measure_thresholds(labels, probabilities, np.array(values, np.float64))
+        for name, values in properties.thresholds.items()
+    }
+    finite = np.isfinite(probabilities).all()
+    subgroups = (
+        subgroup_table(labels, probabilities, scored.images, findings, num_resamples=NUM_RESAMPLES, seed=seed)
+        if finite
+        else None
+    )
+    reliability = bin_reliability(labels, probabilities, NUM_BINS) if finite else None
+    return {
+        "model": {
+            "network": properties.network,
+            "precision": "INT8",
+            "input": f"{properties.size_px} x {properties.size_px} grey pixels, made square by `{properties.square}`",
+            "findings": findings,
+            "run_id": properties.run_id,
+            "commit": properties.commit,
+        },
+        "intended_use": INTENDED_USE,
+        "limits": list(LIMITS),
+        "data": {
+            "title": card.title,
+            "source": card.source.rstrip("/").rpartition("/")[2],
+            "delta_table_id": card.delta_table_id,
+            "delta_version": card.delta_version,
+            "split_rule": card.settings.get("split"),
+            "images": card.images,
+            "patients": card.patients,
+            "positives": card.positives,
+        },
+        "test_auroc": report["test_auroc"]["int8"],
+        "difference_to_fp32": report["difference_to_fp32"]["int8"],
+        "calibration_error": named(findings, reliability.expected_calibration_error) if finite else None,
+        "thresholds": {
+            name: {
+                "probability": dict(zip(findings, properties.thresholds[name], strict=True)),
+                **{key: named(findings, values) for key, values in vars(measured).items()},
+            }
+            for name, measured in points.items()
+        },
+        "localisation": report["localisation"].get("int8", {}),
+        "subgroups": records(subgroups[subgroups["finding"] == MEAN]) if finite else None,
+        "gate": report["gate"],
+        "speed": report["speed"]["int8"] | {"machine": report["machine"]},
+    }
+
+
+def write_model_card(described: dict, folder: Path) -> None:
+    """Writes model_card.json and model_card.md into `folder`."""
+    write_json(folder / JSON_FILE, described)
+    (folder / TEXT_FILE).write_text(to_text(described), encoding="utf-8")
+
+
+def to_text(described: dict) -> str:
+    """The card as Markdown."""
+    model, data, gate = described["model"], described["data"], described["gate"]
+    youden = described["thresholds"]["youden"]
+    lines = [
+        f"# Model card: {model['network']}, {model['precision']}",
+        "",
+        f"**{described['intended_use']}**",
+        "",
+        f"- Input: {model['input']}. Output: a calibrated probability per finding, class activation maps, and a "
+        "distance from the training data.",
+        f"- Data: {data['title']} (table {data['delta_table_id']}), split by patient, rule `{data['split_rule']}`.",
+        f"- Trained by run {model['run_id']}, commit {model['commit']}.",
+        f"- Gate {'passed' if gate['passed'] else 'failed'}: {'; '.join(gate['reasons'])}.",
+        "",
+        "| split | images | patients |",
+        "|---|---|---|",
+        *[f"| {split} | {count:,} | {data['patients'][split]:,} |" for split, count in data["images"].items()],
+        "",
+        "## Test split, 95% intervals by patient",
+        "",
+        "| finding | AUROC | interval | threshold (Youden, validation) | sensitivity | specificity |",
+        "|---|---|---|---|---|---|",
+    ]
+    for finding, ends in described["test_auroc"].items():
+        cells = [_cell(ends["value"]), "-" if ends["low"] is None else f"{ends['low']:.3f} to {ends['high']:.3f}"]
+        cells += [_cell(youden[key].get(finding)) for key in ("probability", "sensitivity", "specificity")]
+        lines.append(f"| {finding} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "## Subgroups, mean AUROC",
+        "",
+        "| group | images | patients | AUROC | interval |",
+        "|---|---|---|---|---|",
+    ]
+    for row in described["subgroups"] or []:
+        interval = "-" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+        group = f"{row['attribute']} {row['group']}"
+        lines.append(f"| {group} | {row['images']} | {row['patients']} | {_cell(row['auroc'])} | {interval} |")
+    return "\n".join([*lines, "", "## Limits", "", *[f"- {limit}" for limit in described["limits"]], ""])
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,147 @@
+"""A candidate becomes a version in the MLflow registry, with its measurements, lineage and model card."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from importlib.metadata import version
+from pathlib import Path
+
+# First: it silences what mlflow would log on import.
+from training.store import metric_name, use_store  # isort: skip
+
+import mlflow
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from inference.gate import Decision
+from inference.properties import Properties
+from inference.registry import CHALLENGER, CHAMPION, Registered, promote
+
+PYFUNC_FILE = Path(__file__).parent / "pyfunc_model.py"
+# The files are on this disk: a bar over two of them tells nothing.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+INTENDED_USE = "Research use only, not for clinical use."
+DESCRIPTION = (
+    f"Findings on frontal chest radiographs, INT8 for CPUs. {INTENDED_USE} Input: (n, S, S) uint8 grey pixels. "
+    "Output: a calibrated probability per finding, and the distance from the training data; "
+    'params={"maps": True} adds class activation maps. '
+    "`challenger` is the last version, `champion` the last one that passed the gate, or was promoted by hand."
+)
+
+
+def check_run(workspace: Workspace, run_id: str) -> str:
+    """Status of the run that trained the checkpoint, `FINISHED` where all went well; creates nothing.
+
+    Raises InputError when the run is not in the workspace's store.
+    """
+    advice = "give the workspace of the training, or run `python training/train.py` again"
+    if not (workspace.tracking_server or workspace.tracking_db.exists()):
+        raise InputError(f"no MLflow store at {workspace.tracking_db}, the checkpoint names run {run_id}: {advice}")
+    use_store(workspace)
+    try:
+        return mlflow.get_run(run_id).info.status
+    except MlflowException as error:
+        store = workspace.tracking_server or workspace.tracking_db
+        raise InputError(f"run {run_id} of the checkpoint is not in {store}: {advice}") from error
+
+
+def register(
+    workspace: Workspace, name: str, properties: Properties, folder: Path, report: dict, decision: Decision
+) -> Registered:
+    """Logs the model, its measurements and figure to the training's run, and registers it as a new version.
+
+    folder: what is registered, <workspace>/model; report: see inference/report.py. The new version gets the alias
+    `challenger`, and `champion` when the gate passed; the aliases move last, so that they never point at an unfinished
+    version.
+    """
+    use_store(workspace)
+    with reopened(properties.run_id):
+        mlflow.log_metrics(_metrics(report))
+        for path, place in (
+            (folder / "report.json", "inference"),
+            (workspace.figures / "test_auroc.png", "figures"),
+        ):
+            mlflow.log_artifact(str(path), place)
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(PYFUNC_FILE),
+            artifacts={"graphs": str(folder)},
+            signature=_signature(properties),
+            input_example=_grey_ramp(properties.size_px),
+            # Named, or mlflow would load the model in a second process to find them out.
+            pip_requirements=[
+                f"{package}=={version(package)}" for package in ("mlflow", "openvino", "numpy", "pandas")
+            ],
+        )
+    client = mlflow.MlflowClient()
+    # mlflow announces its steps on stderr; the entry prints the outcome.
+    with redirect_stderr(io.StringIO()):
+        created = mlflow.register_model(logged.model_uri, name, tags=_tags(properties, report, decision))
+    number = int(created.version)
+    client.update_registered_model(name, DESCRIPTION)
+    verdict = "Passed the gate: " if decision.passed else "Refused by the gate: "
+    client.update_model_version(name, created.version, f"{INTENDED_USE} {verdict}{'; '.join(decision.reasons)}")
+    client.set_registered_model_alias(name, CHALLENGER, created.version)
+    if not decision.passed:
+        return Registered(name, number, [CHALLENGER])
+    promote(workspace, name, number, f"passed the gate: {'; '.join(decision.reasons)}")
+    return Registered(name, number, [CHALLENGER, CHAMPION])
+
+
+@contextmanager
+def reopened(run_id: str) -> Iterator[None]:
+    """Makes the training's run the active one; afterwards its status and duration are the training's again."""
+    training = mlflow.get_run(run_id).info
+    try:
+        with mlflow.start_run(run_id=run_id):
+            yield
+    finally:
+        mlflow.MlflowClient().set_terminated(run_id, training.status, training.end_time)
+
+
+def _metrics(report: dict) -> dict[str, float]:
+    """The report's numbers under the names of the run; undefined ones are left out."""
+    metrics = {}
+    for variant, aurocs in report["test_auroc"].items():
+        metrics |= {f"test_auroc_{variant}_{finding}": ends["value"] for finding, ends in aurocs.items()}
+        metrics[f"test_auroc_mean_{variant}"] = metrics.pop(f"test_auroc_{variant}_mean")
+    for variant, speed in report["speed"].items():
+        metrics |= {f"{key}_{variant}": value for key, value in speed.items()}
+    for variant, places in report["localisation"].items():
+        metrics[f"pointing_game_{variant}"] = places["all"]["pointing_game"]
+    return {metric_name(name): value for name, value in metrics.items() if value is not None}
+
+
+def _tags(properties: Properties, report: dict, decision: Decision) -> dict[str, str]:
+    """Where the version came from and what was measured."""
+    means = {f"test_auroc_{variant}": aurocs["mean"]["value"] for variant, aurocs in report["test_auroc"].items()}
+    return {
+        "run_id": properties.run_id,
+        "delta_table_id": properties.delta_table_id,
+        "delta_version": str(properties.delta_version),
+        "git_commit": properties.commit,
+        "gate": "passed" if decision.passed else "failed",
+        "gate_reasons": "; ".join(decision.reasons)[:5000],
+        **{key: "undefined" if mean is None else f"{mean:.4f}" for key, mean in means.items()},
+        "intended_use": INTENDED_USE,
+    }
+
+
+def _signature(properties: Properties) -> ModelSignature:
+    outputs = [*properties.findings, "distance"]
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, properties.size_px, properties.size_px))]),
+        outputs=Schema([ColSpec("float", name) for name in outputs]),
+        params=ParamSchema([ParamSpec("maps", "boolean", False)]),
+    )
+
+
+def _grey_ramp(size_px: int) -> np.ndarray:
+    """(1, S, S) uint8: an example that shows the shape and nobody's chest."""
+    return np.tile(np.linspace(0, 255, size_px).astype(np.uint8), (1, size_px, 1))

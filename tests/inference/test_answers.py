@@ -1,0 +1,60 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from inference.answers import describe_findings
+from inference.properties import Properties
+
+PROPERTIES = Properties(
+    findings=["Mass", "Nodule", "Hernia"],
+    exclusive=False,
+    size_px=64,
+    square="pad",
+    intensity="none",
+    shifts=[0.0] * 3,
+    temperatures=[1.0] * 3,
+    thresholds={"youden": [0.3, 0.6, None], "sensitivity_0.9": [0.1, 0.2, 0.3]},
+    distance_threshold=10.0,
+    network="simple_cnn",
+    run_id="run",
+    delta_table_id="table",
+    delta_version=0,
+    commit="0123abc",
+)
+PROBABILITIES = np.array([0.3, 0.5, 0.9], np.float32)
+
+
+def test_a_finding_is_called_from_its_threshold_on_and_never_without_one():
+    thresholds = {"youden": [float(PROBABILITIES[0]), 0.6, None]}
+    answer = describe_findings(replace(PROPERTIES, thresholds=thresholds), PROBABILITIES, 9.0)
+    assert [finding.present for finding in answer.findings] == [True, False, None]
+    assert [finding.name for finding in answer.findings] == PROPERTIES.findings
+    assert answer.familiar
+    assert answer.warnings == []
+
+
+def test_another_operating_point_calls_more():
+    answer = describe_findings(PROPERTIES, PROBABILITIES, 9.0, operating_point="sensitivity_0.9")
+    assert [finding.present for finding in answer.findings] == [True, True, True]
+
+
+@pytest.mark.parametrize("distance", [10.5, float("nan"), float("inf")])
+def test_what_is_unlike_the_training_data_gets_no_confident_finding(distance):
+    answer = describe_findings(PROPERTIES, PROBABILITIES, distance)
+    assert not answer.familiar
+    assert all(finding.present is None and finding.probability is None for finding in answer.findings)
+    assert "unlike the training data" in answer.warnings[0]
+
+
+def test_the_fault_is_a_warning_and_json_takes_it_all():
+    answer = describe_findings(PROPERTIES, PROBABILITIES, 9.0, fault="inverted: bones dark")
+    described = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
+    assert described["warnings"] == ["inverted: bones dark"]
+    assert described["findings"][2] == {
+        "name": "Hernia",
+        "probability": pytest.approx(0.9),
+        "threshold": None,
+        "present": None,
+    }

@@ -1,0 +1,52 @@
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conf.settings import Etl, Quality
+from etl.images import BadImage
+from etl.shard_file import load_squares
+from inference.films import load_film
+from tests.inference.test_answers import PROPERTIES
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def textured(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (np.linspace(30, 200, width)[None] + rng.normal(0, 8, (height, width))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("square", ["pad", "stretch"])
+@pytest.mark.parametrize("intensity", ["none", "percentile", "clahe"])
+def test_serving_prepares_a_file_as_the_table_has_it(square, intensity, tmp_path):
+    path = tmp_path / "film.png"
+    path.write_bytes(png(textured(200, 160)))
+    settings = Etl(
+        sizes_px=[64],
+        square=square,
+        intensity=intensity,
+        quality=Quality(0, False, False, False, False, False, False),
+    )
+    (expected,) = load_squares(str(path), settings, channels=1)
+    film = load_film(path.read_bytes(), replace(PROPERTIES, square=square, intensity=intensity))
+    np.testing.assert_array_equal(film.pixels, expected)
+    assert (film.width_px, film.height_px) == (160, 200)
+
+
+def test_what_the_etl_would_have_refused_is_said_and_not_refused():
+    film = load_film(png(np.full((200, 200), 90, np.uint8)), PROPERTIES)
+    assert film.fault.startswith("constant")
+    assert film.pixels.shape == (64, 64)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", png(textured(64, 64))[:-30]])
+def test_no_image_is_a_bad_image(content):
+    with pytest.raises(BadImage):
+        load_film(content, PROPERTIES)

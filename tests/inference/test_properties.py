@@ -1,0 +1,23 @@
+import json
+
+import pytest
+
+from conf.errors import InputError
+from inference.properties import Properties
+from tests.inference.test_answers import PROPERTIES
+
+
+def test_they_come_back_from_json_as_they_were():
+    assert Properties.parse(PROPERTIES.to_json(), "graph") == PROPERTIES
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{", '{"findings": []}', PROPERTIES.to_json().replace("run_id", "run")])
+def test_other_texts_are_input_errors(text):
+    with pytest.raises(InputError, match="the graph does not say what its outputs mean .*register.py"):
+        Properties.parse(text, "the graph")
+
+
+def test_another_format_is_exported_again():
+    older = json.dumps(json.loads(PROPERTIES.to_json()) | {"format": 0})
+    with pytest.raises(InputError, match=r"has format 0, this program reads 1: run .*register.py"):
+        Properties.parse(older, "the graph")
