@@ -7,6 +7,7 @@ conf/demo.yaml), `--section.key value` changes one knob, `--print_config` shows 
 import math
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -23,6 +24,7 @@ VIEWS = ("PA", "AP", "LATERAL")
 SQUARES = ("pad", "stretch")
 INTENSITIES = ("none", "percentile", "clahe")
 ENSEMBLES = ("mean", "weights")
+MODES = ("int8", "fp16", "fp32", "onnx", "torch")
 # Settings that say what one run shall do.
 ONCE = ("--etl.rebuild", "--training.resume", "--jobs.retention_hours", "--jobs.keep_versions")
 ONCE += ("--inference.version", "--inference.why")
@@ -373,6 +375,64 @@ class Inference:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """The champion over many images: inference/predict.py."""
+
+    source: str = ""
+    """folder of image files, or of a table's workspace; empty: all images of this workspace's table"""
+    output: str = ""
+    """folder of the Delta table of scores; empty: scores/ in the workspace"""
+    mode: str = "int8"
+    """precision of the graph: int8, fp16, fp32, onnx or torch"""
+    num_tasks: int = 0
+    """images are scored by so many processes at a time; 0: one per core, each with one thread"""
+
+    def __post_init__(self):
+        _require(self.mode in MODES, "scoring.mode", self.mode, f"one of {', '.join(MODES)}")
+        _require(self.num_tasks >= 0, "scoring.num_tasks", self.num_tasks, "processes, or 0")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The champion as a REST service with a page: inference/serve.py. The API key, if any, is in CHEXSCALE_API_KEY."""
+
+    host: str = "127.0.0.1"
+    """address to listen on; another than this machine's own makes the service reachable from elsewhere"""
+    port: int = 8000
+    """TCP port; 0: any free one, which is printed"""
+    mode: str = "int8"
+    """precision of the graph: int8, fp16, fp32, onnx or torch"""
+    allowed_hosts: list[str] = field(default_factory=list)
+    """names under which the service may be called, beside localhost"""
+    max_batch: int = 16
+    """images per inference at most; those that wait together are computed together"""
+    num_decoders: int = 0
+    """processes that decode files; 0: one per core"""
+    max_file_mb: float = 50
+    """of one file; 10**6 bytes"""
+    max_files: int = 64
+    """of one request"""
+    max_waiting: int = 512
+    """files that may be in work at a time; more are refused with status 503"""
+    upload_s: float = 30
+    """seconds in which a request must have arrived whole"""
+    requests_per_minute: int = 600
+    """of one client address; 0: no limit"""
+    reload_s: float = 5
+    """seconds between two looks at which version is the champion"""
+
+    def __post_init__(self):
+        _require(0 <= self.port <= 65535, "serving.port", self.port, "a TCP port, or 0")
+        _require(self.mode in MODES, "serving.mode", self.mode, f"one of {', '.join(MODES)}")
+        for key in ("max_batch", "max_files", "max_waiting"):
+            _require(getattr(self, key) >= 1, f"serving.{key}", getattr(self, key), "at least 1")
+        for key in ("max_file_mb", "upload_s", "reload_s"):
+            _require(getattr(self, key) > 0, f"serving.{key}", getattr(self, key), "more than 0")
+        for key in ("num_decoders", "requests_per_minute"):
+            _require(getattr(self, key) >= 0, f"serving.{key}", getattr(self, key), "0 or more")
+
+
+@dataclass(frozen=True)
 class Jobs:
     """The local pipeline: jobs/pipeline.py."""
 
@@ -401,6 +461,8 @@ class Settings:
     training: Training = field(default_factory=Training)
     ensemble: Ensemble = field(default_factory=Ensemble)
     inference: Inference = field(default_factory=Inference)
+    scoring: Scoring = field(default_factory=Scoring)
+    serving: Serving = field(default_factory=Serving)
     jobs: Jobs = field(default_factory=Jobs)
 
     def __post_init__(self):
@@ -419,20 +481,34 @@ def load_settings(description: str, argv: list[str] | None = None) -> Settings:
     description: shown by --help. argv: arguments without the program's name; None takes the command line's.
     An unknown key, a wrong type or a missing file ends the process with exit code 2 and a message that names it.
     """
+    return load_arguments(description, "", lambda parser: None, argv)[0]
+
+
+def load_arguments(
+    description: str,
+    usage: str,
+    add_own: Callable[[jsonargparse.ArgumentParser], None],
+    argv: list[str] | None = None,
+) -> tuple[Settings, jsonargparse.Namespace]:
+    """load_settings' for a command that has arguments of its own, such as files; second, what all were parsed to.
+
+    usage: how its own are written, for --help. add_own: adds them to the parser.
+    """
     argv = sys.argv[1:] if argv is None else argv
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     chosen = any(arg == "--config" or arg.startswith("--config=") for arg in argv)
     parser = jsonargparse.ArgumentParser(
         description=description,
-        usage="%(prog)s [--config FILE] [--section.key VALUE ...]",
+        usage=" ".join(["%(prog)s [--config FILE] [--section.key VALUE ...]", usage]).rstrip(),
         # An abbreviated --config would be read on top of the demo's settings instead of replacing them.
         allow_abbrev=False,
         default_config_files=[] if chosen else [str(DEMO_CONFIG)],
     )
     parser.add_argument("--config", action="config", help="one scenario, YAML (default: conf/demo.yaml)")
+    add_own(parser)
     parser.add_class_arguments(Settings, fail_untyped=True)
     parsed = parser.instantiate(parser.parse_args(argv))
-    return Settings(**{stage.name: parsed[stage.name] for stage in fields(Settings)})
+    return Settings(**{stage.name: parsed[stage.name] for stage in fields(Settings)}), parsed
 
 
 def with_same_arguments(command: str) -> str:

@@ -12,7 +12,7 @@ from conf.workspace import write_json
 from etl.schema import Card
 from inference.baseline import ThumbnailBaseline
 from inference.calibration_set import calibration_images
-from inference.evaluate import Scored, auroc_differences, auroc_intervals, score_split
+from inference.evaluate import Scored, auroc_differences, auroc_intervals, known_boxes, score_split
 from inference.export import export_graphs
 from inference.familiarity import distance_threshold
 from inference.fitting import fit_served
@@ -25,6 +25,7 @@ from inference.graphs import (
     save_graph,
     with_distance_threshold,
 )
+from inference.known_boxes import FILE as BOXES
 from inference.model_card import describe_model, write_model_card
 from inference.network import Served, torch_predict
 from inference.onnx_graph import onnx_predict, open_onnx
@@ -69,7 +70,7 @@ class Champion:
 def build_candidate(
     source: Source, champion: Champion | None, options: Inference, folder: Path, console: Console
 ) -> tuple[dict, Decision]:
-    """Fills `folder` with torch/, fp32/, fp16/, onnx/, int8/, report.json and the model card.
+    """Fills `folder` with torch/, fp32/, fp16/, onnx/, int8/, report.json, boxes.json and the model card.
 
     Returns the report and the gate's decision.
     """
@@ -113,6 +114,7 @@ def build_candidate(
         "familiarity": _familiarity(scored, folder),
     }
     write_json(folder / "report.json", report)
+    write_json(folder / BOXES, known_boxes(test))
     card = describe_model(properties_of(open_graph(folder / "int8")), source.card, scored, report, source.seed)
     write_model_card(card, folder)
     return report, decision

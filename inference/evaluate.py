@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from etl.table import read_labels
+from etl.schema import image_column
+from etl.table import read_labels, read_pixels
 from inference.graphs import Predict
+from inference.known_boxes import key_of
 from inference.localisation import Overlap, overlaps_of
 from training.intervals import Intervals, bootstrap_areas, bootstrap_differences
 from training.plan import Split
@@ -77,6 +79,17 @@ def score_split(variants: dict[str, Predict], split: Split, batch_size: int) -> 
         ),
         overlaps,
     )
+
+
+def known_boxes(split: Split) -> dict[str, list[list[float]]]:
+    """Boxes of each image that has some, by its pixels, see inference/known_boxes.py."""
+    found = {}
+    for file in split.files:
+        boxes = read_labels(file).set_index("image_id")["boxes"]
+        boxes = boxes[boxes.map(len) > 0]
+        for image_id, pixels in read_pixels(file, image_column(split.size_px), set(boxes.index)).items():
+            found[key_of(np.frombuffer(pixels, np.uint8))] = np.reshape(boxes[image_id], (-1, 5)).tolist()
+    return found
 
 
 def auroc_intervals(scored: Scored, name: str, seed: int) -> Intervals:

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from conf.errors import InputError
+from conf.settings import MODES
 from inference.graphs import Predict, compile_graph, open_graph, properties_of
 from inference.properties import Properties
-
-MODES = ("int8", "fp16", "fp32", "onnx", "torch")
 
 
 def open_variant(mode: str, folder: Path, num_threads: int = 0) -> tuple[Predict, Properties]:

@@ -21,11 +21,11 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from conf.errors import run_command
+from conf.settings import MODES
 from conf.workspace import Workspace, atomic_path
 from etl.table import read_card
 from inference.graphs import Predict
 from inference.served_model import ServedModel, open_served
-from inference.variants import MODES
 from jobs.benchmarks.strange import DRAWN, TURNED
 from training.readers import open_split, read_batches
 

@@ -14,10 +14,10 @@ import torch
 
 import inference
 from conf.errors import InputError
+from conf.settings import MODES
 from conf.workspace import Workspace
 from inference.registration import reopened
 from inference.served_model import open_served
-from inference.variants import MODES
 from training.checkpoint import BEST, Checkpoint
 from training.store import fetch_checkpoint, use_store
 

@@ -1,0 +1,31 @@
+"""Boxes that are known of test images, found again by the pixels: a served image shows where radiologists saw it.
+
+No name and no pixel of an image is kept, only the SHA-256 of what the model sees of it. Imports neither torch nor
+deltalake.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from conf.errors import InputError
+
+FILE = "boxes.json"
+
+
+def key_of(pixels: np.ndarray) -> str:
+    """pixels: (S, S) uint8, as the model takes them."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def load_boxes(folder: Path) -> dict[str, list[list[float]]]:
+    """Key of an image -> its boxes: index of the finding, left, top, width and height as shares of the side, 0..1.
+
+    folder: of a registered model. Raises InputError where the file is absent or damaged.
+    """
+    try:
+        return json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / FILE} cannot be read ({error}): run `python inference/register.py` again") from error
