@@ -89,7 +89,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["conf*", "etl*", "training*", "inference*", "jobs*"]),
-    package_data={"conf": ["*.yaml"], "etl": ["*.j2"], "jobs.setup": ["*.txt"]},
+    package_data={"conf": ["*.yaml"], "etl": ["*.j2"], "inference.service": ["page/*"], "jobs.setup": ["*.txt"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

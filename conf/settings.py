@@ -412,8 +412,16 @@ class Serving:
     """of one file; 10**6 bytes"""
     max_files: int = 64
     """of one request"""
+    max_request_mb: float = 200
+    """of one request with all its files; 10**6 bytes"""
     max_waiting: int = 512
     """files that may be in work at a time; more are refused with status 503"""
+    max_waiting_mb: float = 1000
+    """memory that their bytes may hold together; 10**6 bytes"""
+    decode_s: float = 20
+    """seconds in which one file must be decoded"""
+    decode_mb: int = 2000
+    """memory that decoding one file may take; 10**6 bytes"""
     upload_s: float = 30
     """seconds in which a request must have arrived whole"""
     requests_per_minute: int = 600
@@ -424,9 +432,9 @@ class Serving:
     def __post_init__(self):
         _require(0 <= self.port <= 65535, "serving.port", self.port, "a TCP port, or 0")
         _require(self.mode in MODES, "serving.mode", self.mode, f"one of {', '.join(MODES)}")
-        for key in ("max_batch", "max_files", "max_waiting"):
+        for key in ("max_batch", "max_files", "max_waiting", "decode_mb"):
             _require(getattr(self, key) >= 1, f"serving.{key}", getattr(self, key), "at least 1")
-        for key in ("max_file_mb", "upload_s", "reload_s"):
+        for key in ("max_file_mb", "max_request_mb", "max_waiting_mb", "upload_s", "decode_s", "reload_s"):
             _require(getattr(self, key) > 0, f"serving.{key}", getattr(self, key), "more than 0")
         for key in ("num_decoders", "requests_per_minute"):
             _require(getattr(self, key) >= 0, f"serving.{key}", getattr(self, key), "0 or more")

@@ -70,12 +70,17 @@ def save_graph(graph: Graph, folder: Path, *, fp16: bool = False) -> None:
     ov.save_model(graph, folder / FILE, compress_to_fp16=fp16)
 
 
-def open_graph(folder: Path) -> Graph:
-    """Reads a graph; raises InputError where there is none or its files are damaged."""
+def open_graph(folder: Path, *, mapped: bool = True) -> Graph:
+    """Reads a graph; raises InputError where there is none or its files are damaged.
+
+    mapped: whether the weights stay in the file and are read when they are needed; otherwise the file may change.
+    """
     if not (folder / FILE).exists():
         raise InputError(f"no graph at {folder / FILE}: run `python inference/register.py` with this workspace first")
+    core = ov.Core()
+    core.set_property({"ENABLE_MMAP": mapped})
     try:
-        return ov.Core().read_model(folder / FILE)
+        return core.read_model(folder / FILE)
     except RuntimeError as error:
         raise InputError(
             f"{folder / FILE} is not a readable graph ({error}): run `python inference/register.py` again"
@@ -106,6 +111,26 @@ def predict_with(compiled: ov.CompiledModel) -> Predict:
         return Answer(*(outputs[name] for name in OUTPUTS))
 
     return predict
+
+
+class GraphQueue:
+    """Batches of one graph that are computed side by side, over all cores together, for a caller that does not wait."""
+
+    def __init__(self, graph: Graph):
+        compiled = ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS | {"PERFORMANCE_HINT": "THROUGHPUT"})
+        self._queue = ov.AsyncInferQueue(compiled)
+        self._queue.set_callback(self._end)
+        self.num_requests = len(self._queue)
+        """batches that may be started before the first of them is answered; one more would wait"""
+
+    def start(self, pixels: np.ndarray, answered: Callable[[Answer], None]) -> None:
+        """pixels: (batch, S, S) uint8. answered: called with the Answer later, from another thread."""
+        self._queue.start_async({0: pixels}, answered)
+
+    @staticmethod
+    def _end(request: ov.InferRequest, answered: Callable[[Answer], None]) -> None:
+        # Copies: the request's own arrays are those of the next batch.
+        answered(Answer(*(request.get_tensor(name).data.copy() for name in OUTPUTS)))
 
 
 def convolutions(graph: Graph) -> dict[str, bool]:

@@ -1,0 +1,92 @@
+"""Serves the champion over HTTP, with a page: findings, heat maps, metrics.
+
+    python inference/serve.py                                      the champion of runs/demo, at http://127.0.0.1:8000
+    python inference/serve.py --config conf/nih.yaml               of another scenario's workspace
+    python inference/serve.py --serving.port 0 --serving.mode fp32
+    CHEXSCALE_API_KEY=... python inference/serve.py --serving.host 0.0.0.0 --serving.allowed_hosts '["xray.example"]'
+
+    curl -F files=@film.png http://127.0.0.1:8000/v1/predict
+
+Goes over to a new champion by itself. Ctrl-C or SIGTERM ends it once what is in work is answered. Settings: section
+`serving` of conf/settings.py. Research use only, not for clinical use.
+"""
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+
+from conf.errors import InputError, run_command
+from conf.settings import Settings, load_settings
+from conf.workspace import Workspace
+from inference.service.watch import start_watch
+
+API_KEY_VARIABLE = "CHEXSCALE_API_KEY"
+MIN_KEY = 16
+# Requests in work at the end are given so long; a large network needs a second for a full batch.
+GRACE_S = 20
+
+
+def main() -> None:
+    settings = load_settings("Serves the champion over HTTP, with a page.")
+    serving = settings.serving
+    key = read_key(serving.host)
+    listener = listen(serving.host, serving.port)
+    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    # Now, because both this and the imports below take seconds, side by side.
+    watch = start_watch(workspace, settings.inference.registered_model, serving.reload_s)
+    try:
+        serve(settings, key, listener, watch)
+    finally:
+        watch.kill()
+
+
+def read_key(host: str) -> str:
+    """The API key, empty for none; raises InputError for one that is guessed easily, or none where all can call."""
+    key = os.environ.get(API_KEY_VARIABLE, "")
+    if key and (len(key) < MIN_KEY or not key.isascii()):
+        raise InputError(f"{API_KEY_VARIABLE} has {len(key)} characters, expected at least {MIN_KEY}, all ASCII")
+    if not key and not is_this_machine(host):
+        raise InputError(
+            f"serving.host is {host}, which other machines can call, and there is no API key: set "
+            f"{API_KEY_VARIABLE} (such as to the output of `openssl rand -hex 16`), or listen on 127.0.0.1"
+        )
+    return key
+
+
+def is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Takes the port; raises InputError where it is taken, or the address is not this machine's."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host} port {port} ({error.strerror}): choose another with --serving.port or "
+            "--serving.host, or end what listens there"
+        ) from error
+    return listener
+
+
+def serve(settings: Settings, key: str, listener: socket.socket, watch: subprocess.Popen) -> None:
+    # Here, because they take long to import: wrong settings are told, and the registry is asked, before.
+    from inference.service.app import create_app
+    from inference.service.server import run
+
+    # The server takes these signals while it runs, and passes them on at its end, which is a good one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    run(create_app(settings, key, watch), listener, GRACE_S)
+
+
+if __name__ == "__main__":
+    run_command(main)

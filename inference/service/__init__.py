@@ -1,0 +1,1 @@
+"""The champion over HTTP: inference/serve.py starts it."""

@@ -1,0 +1,129 @@
+"""The service as one ASGI app: its parts are started and ended with it."""
+
+import asyncio
+import logging
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from conf.settings import Settings
+from inference.service import probes, routes
+from inference.service.capacity import Capacity
+from inference.service.champion import PICKED_UP, Champion
+from inference.service.counters import Counters
+from inference.service.decoding import Decoders
+from inference.service.guard import Guard
+from inference.service.refusals import Refusal, json_response
+from inference.service.schemas import NOTE
+from inference.service.state import State
+from inference.service.uploads import MB
+
+log = logging.getLogger("chexscale.service")
+
+PAGE = Path(__file__).parent / "page"
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+# A server of MLflow's that does not answer is waited for no longer: the service starts, and says so.
+FIRST_LOOK_S = 20
+SEE_API = "see /openapi.json for what there is"
+
+
+class Service(Guard):
+    """The guarded app."""
+
+    def greeting(self, address: str) -> str:
+        """What the console says once it serves there."""
+        served = self.app.state.service.champion.served
+        if served is None:
+            reason = self.app.state.service.champion.registry.reason
+            return f"Serving no model yet ({reason}) at {address}; {PICKED_UP}"
+        model = served.model
+        return (
+            f"Serving {model.name} version {model.version}, {model.mode}. {NOTE}\n"
+            f"Next: open {address}, or `curl -F files=@FILE {address}/v1/predict`"
+        )
+
+
+def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None = None) -> Service:
+    """key: that callers must know; empty: none. watch: see Champion."""
+    counters = Counters()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = app.state.service = _start_state(settings, counters, watch)
+        await state.decoders.start()
+        following = asyncio.create_task(state.champion.follow())
+        looked = asyncio.create_task(state.champion.looked.wait())
+        await asyncio.wait([following, looked], timeout=FIRST_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        yield
+        for task in (following, looked):
+            task.cancel()
+        await asyncio.gather(following, looked, return_exceptions=True)
+        state.decoders.stop()
+
+    app = FastAPI(
+        title="CheXScale",
+        version="1",
+        description=f"Findings of chest radiographs. **{NOTE}**",
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(routes.router)
+    app.include_router(probes.router)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/page", StaticFiles(directory=PAGE, check_dir=False))
+    for kind, handler in (
+        (Refusal, _refuse),
+        (HTTPException, _http_problem),
+        (RequestValidationError, _invalid),
+        (Exception, _fail),
+    ):
+        app.add_exception_handler(kind, handler)
+    hosts = (*LOCAL_HOSTS, settings.serving.host, *settings.serving.allowed_hosts)
+    return Service(app, hosts, key, settings.serving.requests_per_minute, counters)
+
+
+def _start_state(settings: Settings, counters: Counters, watch: subprocess.Popen | None) -> State:
+    serving = settings.serving
+    capacity = Capacity(serving.max_waiting, int(serving.max_waiting_mb * MB))
+    counters.waiting.set_function(lambda: capacity.files)
+    decoders = Decoders(
+        serving.num_decoders or len(os.sched_getaffinity(0)),
+        int(serving.max_file_mb * MB),
+        serving.decode_mb,
+        serving.decode_s,
+        counters,
+    )
+    return State(serving, Champion(settings, counters, watch), decoders, capacity, counters)
+
+
+async def _page() -> Response:
+    return FileResponse(PAGE / "index.html")
+
+
+async def _refuse(request: Request, refusal: Refusal) -> Response:
+    return refusal.response()
+
+
+async def _http_problem(request: Request, problem: HTTPException) -> Response:
+    """Unknown routes and methods."""
+    return json_response({"error": problem.detail, "next": SEE_API}, problem.status_code, problem.headers)
+
+
+async def _invalid(request: Request, invalid: RequestValidationError) -> Response:
+    first = invalid.errors()[0]
+    return json_response({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "next": SEE_API}, 422)
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    """A bug; guard.py logs where."""
+    return json_response({"error": "the service failed on this request", "next": "look into the service's log"}, 500)

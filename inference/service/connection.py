@@ -1,0 +1,55 @@
+"""A connection that does not wait for ever: uvicorn's, with a limit on how long a request's first lines may take."""
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from inference.service.guard import HEADERS
+from inference.service.refusals import json_response
+
+HEADERS_S = 10
+"""from the first byte of a request, or from the connection, to the end of its headers"""
+MAX_CONNECTIONS = 2048
+"""further ones are closed at once"""
+
+
+class Connection(H11Protocol):
+    """One client's, for as long as it is kept alive."""
+
+    _waits: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_headers()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(error)
+
+    def _expect_headers(self) -> None:
+        """Sets the timer where a request has begun, but its headers are not complete."""
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._stop_waiting()
+        elif self._waits is None:
+            self._waits = self.loop.call_later(HEADERS_S, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._waits:
+            self._waits.cancel()
+            self._waits = None
+
+    def send_400_response(self, msg: str) -> None:
+        """As all other errors, where the request is no HTTP at all. msg: h11's, for its log."""
+        answer = json_response({"error": "this is no valid HTTP request", "next": "see /openapi.json"}, 400)
+        headers = [*answer.raw_headers, *((name.encode(), value.encode()) for name, value in HEADERS.items())]
+        event = h11.Response(status_code=400, headers=[*headers, (b"connection", b"close")], reason=b"Bad Request")
+        for part in (event, h11.Data(data=answer.body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(part))
+        self.transport.close()

@@ -1,0 +1,50 @@
+"""What the service measures of itself, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Counters:
+    """Of one service; no label holds anything that a client has sent."""
+
+    def __init__(self):
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "chexscale_requests_total", "Requests, by route and status", ["route", "status"], registry=registry
+        )
+        self.request_s = Histogram(
+            "chexscale_request_seconds",
+            "From a request's first line to the end of its answer",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.files = Counter("chexscale_files_total", "Files: answered, refused", ["outcome"], registry=registry)
+        self.decode_s = Histogram(
+            "chexscale_decode_seconds",
+            "Of one file, without the wait for a decoder",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.decoders_replaced = Counter(
+            "chexscale_decoders_replaced_total", "Decoders that died or were stopped", registry=registry
+        )
+        self.inference_s = Histogram("chexscale_inference_seconds", "Of one batch", buckets=SECONDS, registry=registry)
+        self.batch_size = Histogram("chexscale_batch_size", "Images per batch", buckets=BATCHES, registry=registry)
+        self.waiting = Gauge("chexscale_files_in_work", "Files that are being read or answered", registry=registry)
+        self.reloads = Counter("chexscale_reloads_total", "Models opened, the first included", registry=registry)
+        self.model = Gauge(
+            "chexscale_model_info", "The model that answers", ["name", "version", "mode"], registry=registry
+        )
+        self.registry_reachable = Gauge(
+            "chexscale_registry_reachable", "Whether the registry of models answers", registry=registry
+        )
+
+    def set_model(self, name: str, version: int, mode: str) -> None:
+        """From now on, this one answers."""
+        self.reloads.inc()
+        self.model.clear()
+        self.model.labels(name, version, mode).set(1)

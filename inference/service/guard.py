@@ -1,0 +1,156 @@
+"""What every request passes before it is answered, and every answer on its way out: plain ASGI around the app."""
+
+import asyncio
+import hmac
+import logging
+import os
+import time
+import traceback
+from collections.abc import Iterable
+from contextlib import suppress
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+
+from inference.service.counters import Counters
+from inference.service.rate import RateLimit
+from inference.service.refusals import Refusal
+
+log = logging.getLogger("chexscale.service")
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# Counters and the log name these routes alone: another path may hold anything.
+ROUTES = ("/", "/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json")
+# How long the rest of a refused upload is read and thrown away. A connection that is closed on what has arrived unread
+# is reset, and its client never sees why it was refused.
+DRAIN_S = 2
+CLOSED_BY_CLIENT = 499
+
+
+class Guard:
+    """Host and origin, rate, key; then headers, counters and one line of log for each answer."""
+
+    def __init__(self, app, hosts: Iterable[str], key: str, requests_per_minute: int, counters: Counters):
+        """hosts: names under which the service may be called; key: empty where none is needed."""
+        self.app, self.counters = app, counters
+        self.hosts = {host.lower().strip("[]") for host in hosts}
+        self.key = key.encode()
+        self.rate = RateLimit(requests_per_minute)
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        started = time.perf_counter()
+        exchange = _Exchange(scope, receive, send)
+        try:
+            self._check(scope, Headers(scope=scope))
+            await self.app(scope, exchange.receive, exchange.send)
+        except Refusal as refusal:
+            await refusal.response()(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            exchange.status = CLOSED_BY_CLIENT
+        except Exception as error:
+            # Without its message, which may quote what was sent.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            log.error("%s in request %s\n%s", type(error).__name__, exchange.id, trace)
+        seconds, route = time.perf_counter() - started, _route(scope["path"])
+        self.counters.requests.labels(route, str(exchange.status)).inc()
+        self.counters.request_s.labels(route).observe(seconds)
+        log.info("%s %s %s %.1f ms %s", scope["method"], route, exchange.status, seconds * 1000, exchange.id)
+        return None
+
+    def _check(self, scope, headers: Headers) -> None:
+        """Raises Refusal."""
+        host = headers.get("host", "").lower()
+        if _without_port(host) not in self.hosts:
+            raise Refusal(421, "this service is not called by that name", "allow it with --serving.allowed_hosts")
+        origin = headers.get("origin")
+        if origin is not None and origin.lower().partition("://")[2] != host:
+            raise Refusal(403, "asked by a page of another site", "use the service's own page, or no browser")
+        path = scope["path"]
+        if not (path.startswith("/v1/") or path == "/metrics"):
+            return
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            raise Refusal(403, "asked by a page of another site", "use the service's own page, or no browser")
+        client = scope["client"][0] if scope.get("client") else ""
+        wait_s = self.rate.take(client)
+        if wait_s:
+            raise Refusal(429, "too many requests", f"wait {wait_s} s", {"Retry-After": str(wait_s)})
+        if self.key and not hmac.compare_digest(_key_of(headers).encode("latin-1"), self.key):
+            raise Refusal(
+                401,
+                "missing or wrong API key",
+                "send it in the header X-API-Key, or as Authorization: Bearer",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+
+class _Exchange:
+    """One request and its answer, with what is added to it on the way out."""
+
+    def __init__(self, scope, receive, send):
+        self._receive, self._send = receive, send
+        self.id = os.urandom(8).hex()
+        self.status = 500
+        self._path = scope["path"]
+        headers = Headers(scope=scope)
+        self._unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        # Such a client sends nothing before it is told to, which reading does.
+        self._waits = headers.get("expect", "").lower() == "100-continue"
+
+    async def receive(self) -> dict:
+        message = await self._receive()
+        self._waits = False
+        if not message.get("more_body"):
+            self._unread = False
+        return message
+
+    async def send(self, message: dict) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(raw=message["headers"])
+            headers.update(HEADERS)
+            headers["X-Request-Id"] = self.id
+            headers.setdefault("Cache-Control", "no-cache" if _is_page(self._path) else "no-store")
+            if self._unread:
+                await self._drain()
+            if self._unread:
+                headers["Connection"] = "close"
+        await self._send(message)
+
+    async def _drain(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while self._unread and not self._waits:
+                    await self.receive()
+
+
+def _is_page(path: str) -> bool:
+    return path == "/" or path.startswith("/page/")
+
+
+def _route(path: str) -> str:
+    return path if path in ROUTES else "/page" if path.startswith("/page/") else "other"
+
+
+def _without_port(host: str) -> str:
+    """Of `name:port` or `[address]:port`; lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _key_of(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")

@@ -1,0 +1,35 @@
+"""What those who run the service ask it."""
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from inference.service import schemas
+from inference.service.openapi import PROBLEMS
+from inference.service.refusals import json_response
+from inference.service.state import state_of
+
+router = APIRouter()
+
+
+@router.get("/healthz", response_model=schemas.Health)
+async def healthz() -> Response:
+    """That the process answers; needs no key."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/readyz", response_model=schemas.Health, responses={503: PROBLEMS[503]})
+async def readyz(request: Request) -> Response:
+    """Whether it has a model and can answer; needs no key."""
+    state_of(request).champion.now()
+    return json_response({"status": "ok"})
+
+
+@router.get(
+    "/metrics",
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}} | {401: PROBLEMS[401]},
+    response_class=Response,
+)
+async def metrics(request: Request) -> Response:
+    """Requests, latencies, batches, decoders and the model, for Prometheus."""
+    counters = state_of(request).counters
+    return Response(generate_latest(counters.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

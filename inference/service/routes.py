@@ -1,0 +1,167 @@
+"""Films in, findings and heat maps out."""
+
+import asyncio
+from dataclasses import dataclass
+from math import isfinite
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from inference.answers import OPERATING_POINT, describe_findings
+from inference.films import Film
+from inference.graphs import Answer
+from inference.properties import Properties
+from inference.service import schemas
+from inference.service.champion import Served
+from inference.service.decoding import Unreadable
+from inference.service.openapi import PROBLEMS, file_body
+from inference.service.pictures import explain, picture
+from inference.service.refusals import Refusal, json_response
+from inference.service.state import State, state_of
+from inference.service.uploads import Upload, read_uploads
+
+NOT_AN_IMAGE, UNUSABLE = 415, 422
+
+router = APIRouter(prefix="/v1")
+OperatingPoint = Annotated[str, Query(max_length=50, description="which of the model's thresholds call a finding")]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One file, seen by the model."""
+
+    film: Film
+    answer: Answer
+    result: dict
+
+
+@router.post(
+    "/predict",
+    response_model=schemas.Prediction,
+    responses=PROBLEMS | {status: {"model": schemas.AllUnreadable} for status in (NOT_AN_IMAGE, UNUSABLE)},
+    openapi_extra=file_body("files", many=True),
+)
+async def predict(request: Request, operating_point: OperatingPoint = OPERATING_POINT) -> Response:
+    """The findings of one or many images: PNG, JPEG, TIFF or DICOM, whatever they are called.
+
+    A file that is no usable image gets an `error` in its place. Where all are, the status is 415 if none of them is of
+    these kinds, otherwise 422. Research use only, not for clinical use.
+    """
+    state = state_of(request)
+    served = state.champion.now()
+    _check_point(served.model.properties, operating_point)
+    with state.capacity.share() as share:
+        uploads = await read_uploads(request, "files", state.settings.max_files, state.settings, share)
+        reads = await asyncio.gather(*(read(state, served, upload, operating_point) for upload in uploads))
+    answer = {
+        "model": served.model.identity,
+        "note": schemas.NOTE,
+        "results": [
+            {"index": index, "name": upload.name, **(_error(one) if isinstance(one, Unreadable) else one.result)}
+            for index, (upload, one) in enumerate(zip(uploads, reads, strict=True))
+        ],
+    }
+    bad = [one for one in reads if isinstance(one, Unreadable)]
+    if len(bad) == len(reads):
+        raise _unusable(bad, answer)
+    return json_response(answer)
+
+
+@router.post(
+    "/explain",
+    response_model=schemas.Explanation,
+    responses=PROBLEMS
+    | {
+        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+        404: {"model": schemas.Problem},
+    },
+    openapi_extra=file_body("file", many=False),
+)
+async def explain_(
+    request: Request,
+    operating_point: OperatingPoint = OPERATING_POINT,
+    finding: Annotated[str | None, Query(max_length=200, description="only this one's map")] = None,
+) -> Response:
+    """The findings of one image, the image as the model sees it, a heat map for each finding, and known boxes.
+
+    With `finding` and `Accept: image/png`: that finding's map laid over the image, as a picture. An image that is
+    unlike the training data has no maps, because no finding of it is called: `maps` is empty, and for a picture the
+    status is 422. A map shows what speaks for a finding, not that it is there. Research use only.
+    """
+    state = state_of(request)
+    served = state.champion.now()
+    properties = served.model.properties
+    _check_point(properties, operating_point)
+    if finding is not None and finding not in properties.findings:
+        raise Refusal(404, f"unknown finding {finding!r}", f"known are {', '.join(properties.findings)}")
+    with state.capacity.share() as share:
+        (upload,) = await read_uploads(request, "file", 1, state.settings, share)
+        one = await read(state, served, upload, operating_point)
+    if isinstance(one, Unreadable):
+        raise _unusable([one], {})
+    chosen = [finding] if finding else properties.findings
+    if finding and "image/png" in request.headers.get("accept", ""):
+        if not one.result["familiar"]:
+            raise Refusal(UNUSABLE, one.result["warnings"][0], "ask for JSON, which has the image without maps")
+        content = await asyncio.to_thread(picture, served.model, one.film, one.answer, finding, operating_point)
+        return Response(content, media_type="image/png")
+    drawn = chosen if one.result["familiar"] else []
+    shown = await asyncio.to_thread(explain, served.model, one.film, one.answer, drawn, operating_point)
+    about = {"model": served.model.identity, "note": schemas.NOTE, "index": 0, "name": upload.name}
+    return json_response({**about, **one.result, **shown})
+
+
+@router.get("/model", response_model=schemas.ModelDescription, responses=PROBLEMS)
+async def describe(request: Request) -> Response:
+    """The model that answers now, its thresholds and its card, and whether a newer one could be seen."""
+    state = state_of(request)
+    model = state.champion.now().model
+    properties = model.properties
+    return json_response(
+        {
+            **model.identity,
+            "note": schemas.NOTE,
+            "findings": properties.findings,
+            "size_px": properties.size_px,
+            "thresholds": {
+                point: dict(zip(properties.findings, values, strict=True))
+                for point, values in properties.thresholds.items()
+            },
+            "registry": vars(state.champion.registry),
+            "card": model.card,
+            "loaded_at": model.loaded_at,
+        }
+    )
+
+
+async def read(state: State, served: Served, upload: Upload, operating_point: str) -> Read | Unreadable:
+    """Decodes one file and asks the model."""
+    properties = served.model.properties
+    try:
+        film = await state.decoders.decode(upload.content, properties)
+    except Unreadable as error:
+        state.counters.files.labels("refused").inc()
+        return error
+    answer = await served.batcher.answer(film.pixels)
+    found = describe_findings(properties, answer.probabilities, float(answer.distances), film.fault, operating_point)
+    result = {**found.to_dict(), "width_px": film.width_px, "height_px": film.height_px}
+    if not isfinite(found.distance):
+        result["distance"] = None
+    state.counters.files.labels("answered").inc()
+    return Read(film, answer, result)
+
+
+def _check_point(properties: Properties, operating_point: str) -> None:
+    if operating_point not in properties.thresholds:
+        known = ", ".join(properties.thresholds)
+        raise Refusal(422, f"unknown operating point {operating_point!r}", f"known are {known}")
+
+
+def _error(unreadable: Unreadable) -> dict:
+    return {"error": str(unreadable)}
+
+
+def _unusable(bad: list[Unreadable], answer: dict) -> Refusal:
+    status = UNUSABLE if any(one.is_image for one in bad) else NOT_AN_IMAGE
+    error = str(bad[0]) if len(bad) == 1 else f"none of the {len(bad)} files is a usable image"
+    return Refusal(status, error, "send a whole PNG, JPEG, TIFF or DICOM file of one grey film", **answer)

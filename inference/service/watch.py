@@ -1,0 +1,87 @@
+"""Which version of the registered model is the champion? A process of its own asks the registry again and again.
+
+    python -m inference.service.watch ROOT TRACKING_SERVER NAME EVERY_S        started by champion.py
+
+Importing mlflow takes seconds, and a registry that hangs, hangs only this process. Each look is a line of JSON on the
+output; it ends when its input does, which is when the service ends.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+
+from conf.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the registry has said."""
+
+    reachable: bool
+    version: int | None = None
+    """the champion; None where there is none, or the registry was not reached"""
+    folder: str = ""
+    """where its files are"""
+    reason: str = ""
+    """for everybody: why there is no version"""
+    detail: str = ""
+    """for the log: the same with paths and addresses"""
+
+
+def start_watch(workspace: Workspace, name: str, every_s: float) -> subprocess.Popen:
+    """Starts the process; its output is lines of what Look.parse takes."""
+    arguments = [str(workspace.root), workspace.tracking_server, name, str(every_s)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "inference.service.watch", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Ctrl-C is for the service, which ends this one.
+        start_new_session=True,
+    )
+
+
+def main() -> None:
+    root, server, name, every_s = sys.argv[1:]
+    workspace = Workspace.at(root, server)
+    identity = _identity(workspace)
+    while True:
+        print(json.dumps(asdict(look(workspace, name))), flush=True)
+        if select.select([sys.stdin], [], [], float(every_s))[0]:
+            return
+        if identity not in (None, now := _identity(workspace)) and now is not None:
+            # Another database in the place of the one that mlflow has open.
+            os.execv(sys.executable, [sys.executable, "-m", "inference.service.watch", *sys.argv[1:]])
+        identity = identity or now
+
+
+def look(workspace: Workspace, name: str) -> Look:
+    """Asks the registry; whatever goes wrong is said, not raised."""
+    if not workspace.tracking_server and not workspace.tracking_db.exists():
+        # Asked, mlflow would make one.
+        return Look(False, reason="there is no registry", detail=f"there is no {workspace.tracking_db}")
+    from inference.registry import champion_version, fetch_model
+
+    try:
+        version = champion_version(workspace, name)
+        if version is None:
+            return Look(True, reason=f"no version of {name} is the champion")
+        return Look(True, version, str(fetch_model(workspace, name, version)))
+    # mlflow, its database and its server raise errors of many libraries.
+    except Exception as error:
+        kind = type(error).__name__
+        return Look(False, reason=f"the registry cannot be read ({kind})", detail=f"{kind}: {error}")
+
+
+def _identity(workspace: Workspace) -> tuple[int, int] | None:
+    """Of the registry's file, None where there is none."""
+    if workspace.tracking_server or not workspace.tracking_db.exists():
+        return None
+    status = workspace.tracking_db.stat()
+    return status.st_dev, status.st_ino
+
+
+if __name__ == "__main__":
+    main()
