@@ -8,6 +8,7 @@ from inference.properties import Properties
 
 OPERATING_POINT = "youden"
 UNFAMILIAR = "unlike the training data"
+NOTE = "Research use only, not for clinical use."
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Imports neither torch nor pyspark: the service, the command line and Spark's wor
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from conf.settings import Quality
@@ -23,12 +24,25 @@ class Film:
     """why the ETL would have put the image into quarantine, such as `inverted: ...`; None where it would not"""
     width_px: int
     height_px: int
+    shown: np.ndarray | None = None
+    """(h, w) uint8 grey for people, in the film's own proportions and grey values; None where not asked for"""
 
 
-def load_film(content: bytes, properties: Properties) -> Film:
-    """Bytes of a PNG, JPEG, TIFF or DICOM file to the model's input. Raises BadImage with the reason."""
+def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film:
+    """Bytes of a PNG, JPEG, TIFF or DICOM file to the model's input. Raises BadImage with the reason.
+
+    shown_px: longer side of `shown`; 0: it is not made.
+    """
     image = decode_grey(content)
     height, width = image.shape
     adjusted = adjust_intensity(image, properties.intensity)
     pixels = to_square(adjusted, properties.size_px, properties.square)
-    return Film(pixels, find_fault(image, Quality()), width, height)
+    shown = _scale(image, shown_px) if shown_px else None
+    return Film(pixels, find_fault(image, Quality()), width, height, shown)
+
+
+def _scale(image: np.ndarray, side_px: int) -> np.ndarray:
+    height, width = image.shape
+    scale = side_px / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

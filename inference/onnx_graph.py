@@ -1,17 +1,21 @@
-"""The network as ONNX, for other runtimes; the one owner of onnx and onnxruntime."""
+"""The network as ONNX, for other runtimes; the one owner of onnx and onnxruntime. Opening one needs no torch."""
+
+from __future__ import annotations
 
 import logging
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
-import torch
 
 from conf.errors import InputError
 from inference.graphs import OUTPUTS, PROPERTIES_KEY, Answer, Predict
 from inference.properties import Properties
+
+if TYPE_CHECKING:
+    import torch
 
 FILE = "model.onnx"
 OPSET = 20
@@ -20,6 +24,10 @@ OPSET = 20
 
 def save_onnx(program: torch.export.ExportedProgram, folder: Path, properties: Properties) -> None:
     """Writes model.onnx into `folder`, made where missing, checked by ONNX; input and outputs are those of a graph."""
+    # Here, because who opens one has no need of them.
+    import onnx
+    import torch
+
     folder.mkdir(parents=True, exist_ok=True)
     # Its exporter tells each of its steps.
     logging.getLogger("onnxscript").setLevel(logging.ERROR)

@@ -54,6 +54,9 @@ def champion_version(workspace: Workspace, name: str) -> int | None:
 
 def version_of(workspace: Workspace, name: str, which: str) -> int | None:
     """The number of a version: of an alias, or of its own number, as text; None where the registry has no such one."""
+    if not workspace.tracking_server and not workspace.tracking_db.exists():
+        # MLflow would make one, which takes seconds, in a workspace that may have been mistyped.
+        return None
     use_store(workspace)
     client = mlflow.MlflowClient()
     try:

@@ -50,3 +50,12 @@ def test_what_the_etl_would_have_refused_is_said_and_not_refused():
 def test_no_image_is_a_bad_image(content):
     with pytest.raises(BadImage):
         load_film(content, PROPERTIES)
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 160), (16, 8), (1, 1)])
+def test_what_is_shown_has_the_films_own_proportions(height, width):
+    film = load_film(png(textured(height, width)), PROPERTIES, shown_px=64)
+    assert film.shown.dtype == np.uint8
+    assert film.shown.shape == (64, round(64 * width / height))
+    assert abs(film.shown.mean() - textured(height, width).mean()) < 3
+    assert load_film(png(textured(height, width)), PROPERTIES).shown is None
