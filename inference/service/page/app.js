@@ -1,0 +1,183 @@
+/* The page of the service: images that are dropped, chosen or pasted are read by the model and shown. */
+
+import { showCard } from "./card.js";
+import { count, find, make, sentence } from "./elements.js";
+import {
+  addFilms,
+  drawStrip,
+  films,
+  forgetAnswers,
+  keep,
+  MAX_FILMS,
+  readFilm,
+  removeFilm,
+  summariseFilms,
+} from "./films.js";
+import { called, showFindings, summary } from "./findings.js";
+import { askModel, ServiceError } from "./service.js";
+import { clearFilm, showFilm, showHeat } from "./viewer.js";
+
+const LOOK_AT_MODEL_MS = 15_000;
+// Who steps through the list with the arrow keys does not want each image read.
+const SETTLE_MS = 150;
+
+let model = null; // as /v1/model describes it
+let selected = null; // the film that is shown
+let reading = new AbortController(); // ends the request for the film that was selected before
+let settling = 0;
+
+function add(files) {
+  notify("left-out", "");
+  const room = MAX_FILMS - films.length;
+  const added = addFilms(files.slice(0, room));
+  if (files.length > room)
+    notify("left-out", `The list holds ${count(MAX_FILMS, "image")}: ${files.length - room} were left out.`);
+  if (!added.length) return;
+  select(added[0]);
+  document.querySelector("#films :checked").parentElement.scrollIntoView({ block: "nearest" });
+}
+
+function select(film) {
+  reading.abort();
+  reading = new AbortController();
+  clearTimeout(settling);
+  selected = film;
+  show();
+  if (film?.answer) keep(film);
+  else if (film && !film.error) settling = setTimeout(read, films.length > 1 ? SETTLE_MS : 0, film, reading.signal);
+  summarise();
+}
+
+async function read(film, signal) {
+  try {
+    await readFilm(film, signal);
+  } catch (error) {
+    // Another film was selected meanwhile.
+    if (error.name === "AbortError") return summarise();
+    if (!(error instanceof ServiceError)) throw error;
+  }
+  show();
+  announce(film);
+  if (film.answer && film.answer.model.version !== model?.version) lookAtModel();
+}
+
+const summarise = () => summariseFilms((film) => film !== selected, strip);
+
+const strip = () => drawStrip(selected, select);
+
+/** Draws the selected film as far as it is known. */
+function show() {
+  strip();
+  clearFilm();
+  find("warnings").hidden = find("familiarity").hidden = find("problem").hidden = true;
+  find("findings").replaceChildren();
+  const film = selected;
+  document.body.dataset.state = !film ? "empty" : film.answer ? "answered" : film.error ? "failed" : "busy";
+  find("results").setAttribute("aria-busy", document.body.dataset.state === "busy");
+  find("about").textContent = film ? film.file.name || "pasted image" : "";
+  if (film?.answer) showAnswer(film);
+  else if (film?.error) showProblem(film.error);
+}
+
+function showAnswer(film) {
+  const chosen = called(film.answer)[0]?.name ?? null;
+  showFilm(film.answer, film.file, model?.card?.model?.input.includes("stretch") ?? true);
+  showHeat(chosen);
+  showFindings(film.answer, chosen, showHeat);
+}
+
+function showProblem(error) {
+  const again = make("button", { type: "button" }, "Try again");
+  again.addEventListener("click", () => {
+    selected.error = null;
+    select(selected);
+  });
+  const next = error.next ? [make("p", {}, sentence(error.next))] : [];
+  find("problem").replaceChildren(make("h3", {}, "Not read"), make("p", {}, sentence(error.message)), ...next, again);
+  find("problem").hidden = false;
+}
+
+function announce(film) {
+  if (film.answer)
+    say(`${called(film.answer).length ? "Called: " : ""}${summary(film.answer)}. ${film.answer.warnings.join(". ")}`);
+}
+
+const say = (text) => (find("said").textContent = text);
+
+function notify(place, text) {
+  find(place).hidden = !text;
+  find(place).textContent = text;
+}
+
+async function lookAtModel() {
+  try {
+    const described = await askModel();
+    const moved = model && model.version !== described.version;
+    model = described;
+    find("model").textContent = `${model.name} · version ${model.version} · ${model.mode.toUpperCase()}`;
+    notify("notice", aboutRegistry(model));
+    if (moved) {
+      forgetAnswers();
+      notify("left-out", `Version ${model.version} of the model answers now: the images are read again.`);
+      select(selected);
+    }
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+    model = null;
+    find("model").textContent = error.status === 503 ? "no model yet" : "no model";
+    notify("notice", [error.message, error.next].filter(Boolean).map(sentence).join(" "));
+  }
+  find("open-card").disabled = !model?.card;
+}
+
+function aboutRegistry({ version, registry: { reachable, since, reason } }) {
+  if (reachable) return reason ? sentence(`version ${version} goes on answering: ${reason}`) : "";
+  const time = since ? ` since ${new Date(since).toLocaleString()}` : "";
+  return `The registry cannot be reached${time}: version ${version} goes on answering.`;
+}
+
+/** Takes the files of a drop or a paste. */
+function addFrom(transfer) {
+  const items = [...transfer.items].filter((item) => item.kind === "file");
+  const files = items.filter((item) => !item.webkitGetAsEntry?.()?.isDirectory).map((item) => item.getAsFile());
+  add(files.filter(Boolean));
+  if (files.length < items.length) notify("left-out", "Folders are not read: give the files that are in them.");
+}
+
+for (const button of document.querySelectorAll(".choose"))
+  button.addEventListener("click", () => find("files").click());
+find("files").addEventListener("change", (event) => {
+  add([...event.target.files]);
+  event.target.value = ""; // the same file can be chosen again
+});
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("dragging"));
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  addFrom(event.dataTransfer);
+});
+addEventListener("paste", (event) => addFrom(event.clipboardData));
+
+find("remove").addEventListener("click", () => {
+  const place = films.indexOf(selected);
+  removeFilm(selected);
+  select(films[Math.min(place, films.length - 1)] ?? null);
+});
+find("remove-all").addEventListener("click", () => {
+  while (films.length) removeFilm(films[0]);
+  select(null);
+  document.querySelector(".actions .choose").focus();
+});
+
+find("open-card").addEventListener("click", () => {
+  showCard(model);
+  find("card").showModal();
+});
+find("close-card").addEventListener("click", () => find("card").close());
+
+lookAtModel();
+setInterval(() => document.hidden || lookAtModel(), LOOK_AT_MODEL_MS);

@@ -1,0 +1,171 @@
+/* The model card: what the model was trained and measured on, and its limits. Any part of it may be absent. */
+
+import { draw, find, make, percent, sentence, spoken } from "./elements.js";
+
+// AUROC on the axis of the plots: below 0.5 a model is worse than chance.
+const AXIS = [0.4, 1];
+const PLOT_PX = { width: 132, height: 18 };
+
+/** Fills the panel. model: as /v1/model answers. */
+export function showCard(model) {
+  const { card } = model;
+  const has = (part, show) => (card[part] ? [show(card[part])] : []);
+  find("card-title").textContent = `Model card: ${model.name} version ${model.version}`;
+  find("card-content").replaceChildren(
+    make("p", { className: "callout" }, card.intended_use),
+    ...has("limits", (limits) => section("Limits", list(limits))),
+    ...has("test_auroc", (auroc) =>
+      section("AUROC per finding, test split", note(points), aurocTable(auroc, card.thresholds?.youden)),
+    ),
+    ...has("subgroups", (rows) => section("Mean AUROC per subgroup, test split", note(intervals), subgroupTable(rows))),
+    ...has("data", (data) => section("Data", facts(dataFacts(data)), dataTable(data))),
+    ...has("localisation", (rows) =>
+      section("Heat maps against boxes, test split", note(pointing), localisationTable(rows)),
+    ),
+    ...has("gate", ({ passed, reasons }) =>
+      section(`Gate ${passed ? "passed" : "failed"}`, list(reasons.map(sentence))),
+    ),
+    section("Model", facts(modelFacts(model))),
+  );
+}
+
+const intervals = "With 95% intervals over patients; the dotted line is chance.";
+const points = `${intervals} Thresholds are Youden's, of the validation split.`;
+const pointing =
+  "Pointing game: how often the strongest place of the heat map lies in a known box. By chance: how often " +
+  "any place would.";
+
+const section = (title, ...content) => make("section", {}, make("h3", {}, title), ...content);
+const list = (items) =>
+  make(
+    "ul",
+    {},
+    items.map((item) => make("li", {}, item)),
+  );
+const note = (text) => make("p", { className: "dim" }, text);
+
+function facts(pairs) {
+  return make(
+    "dl",
+    {},
+    pairs.filter(([, value]) => value).map(([term, value]) => [make("dt", {}, term), make("dd", {}, value)]),
+  );
+}
+
+/** columns: headings; rows: lists of text or elements, the first the row's heading. */
+function table(columns, rows) {
+  if (!rows.length) return make("p", {}, "Not measured.");
+  const head = make(
+    "tr",
+    {},
+    columns.map((column) => make("th", { scope: "col" }, column)),
+  );
+  const body = rows.map(([name, ...cells]) =>
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, name),
+      cells.map((cell) => make("td", {}, cell)),
+    ),
+  );
+  const whole = make("table", {}, make("thead", {}, head), make("tbody", {}, body));
+  // Wide tables scroll in themselves, by keyboard too.
+  const frame = make("div", { className: "wide", tabIndex: 0 }, whole);
+  frame.setAttribute("role", "region");
+  frame.setAttribute("aria-label", `${columns[0]} table`);
+  return frame;
+}
+
+const decimal = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
+const share = (value) => (value === null || value === undefined ? "–" : percent(value));
+/** An interval, which a subgroup of few patients may lack. */
+const range = ({ low, high }) => (low === null ? "–" : `${low.toFixed(3)} to ${high.toFixed(3)}`);
+
+/** A dot with its interval between AXIS; empty where nothing was measured. */
+function plot(value, low, high) {
+  const { width, height } = PLOT_PX;
+  const place = (auroc) => 6 + ((Math.max(auroc, AXIS[0]) - AXIS[0]) / (AXIS[1] - AXIS[0])) * (width - 12);
+  const middle = height / 2;
+  const line = (x1, x2, className) => draw("line", { x1, x2, y1: middle, y2: middle, class: className });
+  const chance = draw("line", { x1: place(0.5), x2: place(0.5), y1: 2, y2: height - 2, class: "chance" });
+  const svg = draw("svg", { ...PLOT_PX, viewBox: `0 0 ${width} ${height}`, "aria-hidden": true, class: "plot" });
+  svg.append(line(place(AXIS[0]), place(1), "axis"), chance);
+  if (value === null) return svg;
+  if (low !== null) svg.append(line(place(low), place(high), "interval"));
+  svg.append(draw("circle", { cx: place(value), cy: middle, r: 3.5 }));
+  return svg;
+}
+
+function aurocTable(aurocs, point) {
+  return table(
+    ["Finding", "AUROC", "Interval", "0.4 … 1", "Threshold", "Sensitivity", "Specificity"],
+    Object.entries(aurocs).map(([name, auroc]) => [
+      spoken(name),
+      auroc.value === null ? "not measured" : decimal(auroc.value),
+      range(auroc),
+      plot(auroc.value, auroc.low, auroc.high),
+      share(point?.probability[name]),
+      share(point?.sensitivity[name]),
+      share(point?.specificity[name]),
+    ]),
+  );
+}
+
+function subgroupTable(subgroups) {
+  return table(
+    ["Group", "AUROC", "Interval", "0.4 … 1", "Images", "Patients"],
+    subgroups.map((row) => [
+      `${spoken(row.attribute)} ${row.group}`,
+      decimal(row.auroc),
+      range(row),
+      plot(row.auroc, row.low, row.high),
+      row.images.toLocaleString("en"),
+      row.patients.toLocaleString("en"),
+    ]),
+  );
+}
+
+function dataTable({ images, patients, positives }) {
+  const splits = Object.keys(images);
+  const row = (title, counts) => [title, ...splits.map((split) => (counts[split] ?? 0).toLocaleString("en"))];
+  const findings = Object.keys(Object.values(positives)[0] ?? {});
+  return table(
+    ["Number of", ...splits],
+    [
+      row("images", images),
+      row("patients", patients),
+      ...findings.map((name) =>
+        row(`with ${spoken(name)}`, Object.fromEntries(splits.map((split) => [split, positives[split]?.[name]]))),
+      ),
+    ],
+  );
+}
+
+const localisationTable = (localisation) =>
+  table(
+    ["Finding", "Images", "Pointing game", "By chance", "Mean IoU"],
+    Object.entries(localisation).map(([name, row]) => [
+      spoken(name),
+      row.images.toLocaleString("en"),
+      share(row.pointing_game),
+      share(row.chance),
+      decimal(row.mean_iou),
+    ]),
+  );
+
+const dataFacts = (data) => [
+  ["Data", data.title],
+  ["Source", data.source],
+  ["Delta table", `${data.delta_table_id}, version ${data.delta_version}`],
+  ["Split", data.split_rule && `by patient, rule ${data.split_rule}`],
+];
+
+const modelFacts = ({ card, mode, loaded_at }) => [
+  ["Network", card.model?.network],
+  ["Input", card.model?.input.replaceAll("`", "")],
+  ["Answers in", mode.toUpperCase()],
+  ["Loaded", new Date(loaded_at).toLocaleString()],
+  ["Run", card.model?.run_id],
+  ["Commit", card.model?.commit],
+  ["Speed", card.speed && `${card.speed.latency_ms.toFixed(1)} ms an image on ${card.speed.machine.cpu}`],
+];

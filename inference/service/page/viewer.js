@@ -1,0 +1,106 @@
+/* The film, with the heat map of one finding and the known boxes over it. */
+
+import { find, make, spoken } from "./elements.js";
+
+let shown = null; // the answer whose film is shown
+let original = null; // address of the file itself, where the browser can show it
+let finding = null; // whose heat map is shown
+
+/** Shows the film of an answer. file: as it was given; stretched: whether the model's film has lost its proportions. */
+export async function showFilm(answer, file, stretched) {
+  clearFilm();
+  shown = answer;
+  find("controls").hidden = false;
+  find("box-count").textContent = answer.boxes.length ? `(${answer.boxes.length})` : "(none)";
+  find("boxes-on").disabled = !answer.boxes.length;
+  drawLayers();
+  // The file itself is sharper than what the model sees, and lies at the same place.
+  const address = await openOriginal(file, answer, stretched);
+  if (shown !== answer) return void (address && URL.revokeObjectURL(address));
+  original = address;
+  find("model-view").hidden = !original;
+  drawLayers();
+}
+
+/** Shows where the network looked for this finding; null: no heat map. */
+export function showHeat(name) {
+  finding = name;
+  drawLayers();
+}
+
+export function clearFilm() {
+  if (original) URL.revokeObjectURL(original);
+  shown = original = finding = null;
+  find("controls").hidden = true;
+  find("model-view").hidden = true;
+  for (const id of ["film", "heat"]) find(id).removeAttribute("src");
+  drawLayers();
+}
+
+/** Address of the file where the browser decodes it to the very pixels that the service has read; else null. */
+async function openOriginal(file, answer, stretched) {
+  if (stretched && answer.width_px !== answer.height_px) return null;
+  const address = URL.createObjectURL(file);
+  const image = make("img", { src: address });
+  try {
+    await image.decode();
+    if (image.naturalWidth === answer.width_px && image.naturalHeight === answer.height_px) return address;
+  } catch {
+    // A format that only the service reads, such as DICOM: the model's film is shown.
+  }
+  URL.revokeObjectURL(address);
+  return null;
+}
+
+function drawLayers() {
+  const film = find("film");
+  film.hidden = find("caption").hidden = !shown;
+  if (shown) {
+    const asModel = !original || find("as-model").checked;
+    const source = asModel ? shown.image : original;
+    if (film.src !== source) film.src = source;
+    film.alt = asModel ? "The film as the model sees it" : "The film";
+    find("caption").textContent =
+      `${shown.width_px} × ${shown.height_px} pixels${asModel ? ", as the model sees it" : ""}`;
+  }
+  drawHeat(shown?.maps[finding]);
+  drawBoxes(shown?.boxes ?? []);
+}
+
+function drawHeat(map) {
+  const heat = find("heat");
+  heat.hidden = find("legend").hidden = !map || !find("heat-on").checked;
+  find("heat-on").disabled = find("opacity").disabled = !map;
+  find("hint").hidden = !!map || !Object.keys(shown?.maps ?? {}).length;
+  if (!map) return;
+  if (heat.src !== map.png) heat.src = map.png;
+  heat.alt = `Heat map of ${spoken(finding)}: where the network looked`;
+  heat.style.opacity = find("opacity").value / 100;
+  const nothing = map.high <= 0;
+  find("legend-scale").hidden = nothing;
+  find("legend-text").textContent = nothing
+    ? `Nothing is painted: no place of this film speaks for ${spoken(finding)}.`
+    : `Where the network looked for ${spoken(finding)}, not that it is there.`;
+}
+
+function drawBoxes(boxes) {
+  const layer = find("boxes");
+  layer.hidden = !boxes.length || !find("boxes-on").checked;
+  layer.replaceChildren(
+    ...boxes.map((box) => {
+      const outline = make(
+        "div",
+        { className: box.finding === finding ? "box chosen" : "box" },
+        make("span", {}, spoken(box.finding)),
+      );
+      for (const side of ["left", "top", "width", "height"]) outline.style[side] = `${100 * box[side]}%`;
+      return outline;
+    }),
+  );
+}
+
+for (const id of ["heat-on", "boxes-on", "as-model"]) find(id).addEventListener("change", drawLayers);
+find("opacity").addEventListener("input", () => {
+  find("opacity-value").textContent = `${find("opacity").value}%`;
+  drawLayers();
+});
