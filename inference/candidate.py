@@ -29,6 +29,7 @@ from inference.known_boxes import FILE as BOXES
 from inference.model_card import describe_model, write_model_card
 from inference.network import Served, torch_predict
 from inference.onnx_graph import onnx_predict, open_onnx
+from inference.properties import Properties
 from inference.quantize import Attempt, quantize_attempts
 from inference.report import describe
 from inference.speed import describe_machine, measure_footprint, measure_speed, size_mb
@@ -63,6 +64,7 @@ class Champion:
     """why it cannot be compared; empty where it can"""
     predict: Predict | None = None
     """its INT8 graph"""
+    properties: Properties | None = None
     test: Split | None = None
     """the same images at its size"""
 
@@ -89,9 +91,10 @@ def build_candidate(
         "onnx": onnx_predict(open_onnx(folder / "onnx")),
     }
     console.print(f"[bold]4/7[/] AUROC of each precision on the test split, {test.rows} images")
-    scored = score_split(_cropped(variants, options), test, options.batch_size)
+    scored = score_split(_cropped(variants, options), test, options.batch_size, served.properties)
     if champion and champion.predict:
-        scored = scored.joined(score_split({"champion": champion.predict}, champion.test, options.batch_size))
+        known = {"champion": champion.predict}
+        scored = scored.joined(score_split(known, champion.test, options.batch_size, champion.properties))
     console.print("[bold]5/7[/] quantise to INT8, and gate")
     scored, decision, attempts = _quantize(source, champion, options, variants["fp32"], scored, folder, console)
     variants["int8"] = compile_graph(open_graph(folder / "int8"))
@@ -131,10 +134,11 @@ def _quantize(
 ) -> tuple[Scored, Decision, list[Attempt]]:
     """Tries until the gate passes or there is nothing more careful; the last try's scores, decision, and all tries."""
     findings, seed = source.checkpoint.findings, source.seed
+    properties = properties_of(open_graph(folder / "fp32"))
     attempts = []
 
     def worst_drop(predict: Predict) -> float:
-        known = score_split({"fp32": fp32, "int8": predict}, source.val, options.batch_size)
+        known = score_split({"fp32": fp32, "int8": predict}, source.val, options.batch_size, properties)
         before, after = (auroc_per_finding(known.labels, known.probabilities[name]) for name in ("fp32", "int8"))
         return float(np.nanmax(before - after))
 
@@ -149,7 +153,7 @@ def _quantize(
     ):
         attempts.append(attempt)
         int8 = {"int8": compile_graph(open_graph(folder / "int8"))}
-        added = score_split(_cropped(int8, options), source.test, options.batch_size)
+        added = score_split(_cropped(int8, options), source.test, options.batch_size, properties)
         scored = scored.joined(added)
         decision = decide(
             findings,
@@ -182,8 +186,9 @@ def _cropped(variants: dict[str, Predict], options: Inference) -> dict[str, Pred
 
 def _set_distance_threshold(int8: Path, val: Split, batch_size: int) -> None:
     """Writes the INT8 graph's own threshold into it: quantisation moves the distances of all images."""
-    scored = score_split({"int8": compile_graph(open_graph(int8))}, val, batch_size)
-    graph = with_distance_threshold(open_graph(int8), distance_threshold(scored.distances["int8"]))
+    graph = open_graph(int8)
+    scored = score_split({"int8": compile_graph(graph)}, val, batch_size, properties_of(graph))
+    graph = with_distance_threshold(graph, distance_threshold(scored.distances["int8"]))
     # Beside, and then in its place: an open graph reads its weights from its files.
     written = int8.with_name("int8-with-threshold")
     save_graph(graph, written)

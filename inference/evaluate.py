@@ -11,6 +11,7 @@ from etl.table import read_labels, read_pixels
 from inference.graphs import Predict
 from inference.known_boxes import key_of
 from inference.localisation import Overlap, overlaps_of
+from inference.properties import Properties
 from training.intervals import Intervals, bootstrap_areas, bootstrap_differences
 from training.plan import Split
 from training.readers import read_batches
@@ -50,8 +51,8 @@ class Scored:
         )
 
 
-def score_split(variants: dict[str, Predict], split: Split, batch_size: int) -> Scored:
-    """Answers of each variant on the same batches of a split, each image once."""
+def score_split(variants: dict[str, Predict], split: Split, batch_size: int, properties: Properties) -> Scored:
+    """Answers of each variant of a model on the same batches of a split, each image once."""
     rows = pd.concat(map(read_labels, split.files)).set_index("image_id")
     ids, labels = [], []
     probabilities, distances, overlaps = ({name: [] for name in variants} for _ in range(3))
@@ -68,7 +69,7 @@ def score_split(variants: dict[str, Predict], split: Split, batch_size: int) -> 
                 distances[name].append(answer.distances)
                 for maps, of_image in zip(answer.maps, boxes, strict=True):
                     if len(of_image):
-                        overlaps[name] += overlaps_of(maps, of_image, split.size_px)
+                        overlaps[name] += overlaps_of(maps, of_image, properties)
             bar.update(len(batch.labels))
     return Scored(
         np.concatenate(labels),

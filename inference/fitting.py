@@ -10,6 +10,7 @@ from conf.errors import InputError
 from conf.settings import Training
 from etl.schema import Card
 from inference.familiarity import distance_threshold, fit_familiarity
+from inference.map_grid import measure_map_grid
 from inference.network import Served, ServedNetwork
 from inference.properties import Properties
 from training.calibration import Calibration, fit_calibration
@@ -44,7 +45,8 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     threshold = distance_threshold(familiarity.distances(val_features))
     parts = calibration.shifts, calibration.temperatures, familiarity.centre, familiarity.whitening
     network = ServedNetwork(classifier, *parts).eval()
-    return Served(checkpoint, network, _properties(checkpoint, card, calibration, threshold))
+    grid = measure_map_grid(classifier, checkpoint.size_px)
+    return Served(checkpoint, network, _properties(checkpoint, card, calibration, threshold, grid))
 
 
 def predict_features(
@@ -73,7 +75,9 @@ def predict_features(
     return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _properties(checkpoint: Checkpoint, card: Card, calibration: Calibration, threshold: float) -> Properties:
+def _properties(
+    checkpoint: Checkpoint, card: Card, calibration: Calibration, threshold: float, grid: tuple[float, float]
+) -> Properties:
     thresholds = {name: calibration.probabilities(values) for name, values in calibration.thresholds.items()}
     return Properties(
         findings=checkpoint.findings,
@@ -87,6 +91,8 @@ def _properties(checkpoint: Checkpoint, card: Card, calibration: Calibration, th
             name: [None if np.isnan(value) else float(value) for value in values] for name, values in thresholds.items()
         },
         distance_threshold=threshold,
+        map_first=grid[0],
+        map_step=grid[1],
         network=checkpoint.model,
         run_id=checkpoint.run_id,
         delta_table_id=checkpoint.delta_table_id,

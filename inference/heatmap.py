@@ -17,6 +17,8 @@ from inference.properties import Properties
 # Nine times the threshold's odds. Below this, noise of the map would be painted as brightly as a large finding.
 FULL_COLOUR = float(np.log(9))
 OPACITY = 0.5
+# A threshold may be 0 or 1, from which no distance can be measured.
+NO_ODDS = 1e-6
 # Perceptually uniform, read by the colour-blind too, violet to gold: seen on black and on white. Without its dark blue,
 # which is lost on a dark lung, and its last yellow, which turns green there.
 COLOUR_MAP, SHADES = cv2.COLORMAP_PLASMA, (50, 235)
@@ -40,19 +42,18 @@ def evidence_of(
         logits = logits - largest - np.log(np.exp(others - largest).sum(axis=0))
         logits = (logits + properties.shifts[finding]) / properties.temperatures[finding]
     threshold = properties.thresholds[operating_point][finding]
-    reference = 0.0 if threshold is None else np.log(threshold) - np.log1p(-threshold)
-    return (logits - reference).astype(np.float32)
+    probability = 0.5 if threshold is None else np.clip(threshold, NO_ODDS, 1 - NO_ODDS)
+    return (logits - np.log(probability / (1 - probability))).astype(np.float32)
 
 
-def heat_of(evidence: np.ndarray, width_px: int, height_px: int, square: str) -> np.ndarray:
+def heat_of(evidence: np.ndarray, width_px: int, height_px: int, properties: Properties) -> np.ndarray:
     """Evidence laid over the film, (height_px, width_px) float32: 0 none, 1 the full colour.
 
     evidence: (s, s) float32, see evidence_of. width_px, height_px: of the film in its own proportions, at any scale.
-    square: how the film was made square for the model, `pad` or `stretch`.
     """
     side = max(width_px, height_px)
-    heat = enlarge(evidence / max(float(evidence.max()), FULL_COLOUR), side).clip(0, 1)
-    if square == "stretch":
+    heat = enlarge(evidence / max(float(evidence.max()), FULL_COLOUR), side, properties).clip(0, 1)
+    if properties.square == "stretch":
         return cv2.resize(heat, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
     top, left = (side - height_px) // 2, (side - width_px) // 2
     return heat[top : top + height_px, left : left + width_px]
@@ -89,9 +90,9 @@ def overlay(
     return picture
 
 
-def boxes_on_film(boxes: list[list[float]], width_px: int, height_px: int, square: str) -> list[list[float]]:
+def boxes_on_film(boxes: list[list[float]], width_px: int, height_px: int, properties: Properties) -> list[list[float]]:
     """Boxes as shares of the model's square to shares of the film's own sides; see heat_of for the other arguments."""
-    if square == "stretch":
+    if properties.square == "stretch":
         return boxes
     side = max(width_px, height_px)
     left_px, top_px = (side - width_px) // 2, (side - height_px) // 2

@@ -2,12 +2,16 @@
 
 Pointing game: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without its tolerance.
 IoU of a thresholded map: Wang et al., "ChestX-ray8", CVPR 2017, with one threshold, half of the map's range.
+Where a map's cells lie in the image: inference/map_grid.py.
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from inference.properties import Properties
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5)
 MAP_LEVEL = 0.5
@@ -20,19 +24,20 @@ class Overlap:
 
     finding: int
     hit: bool
-    """whether the map's largest value lies in a box"""
+    """whether the centre of the map's largest cell lies in a box"""
     iou: float
     """intersection over union, 0..1, of the boxes' area and the map above MAP_LEVEL"""
     box_share: float
     """of the image's area that the boxes cover: how often a random place would be a hit"""
 
 
-def overlaps_of(maps: np.ndarray, boxes: np.ndarray, size_px: int) -> list[Overlap]:
+def overlaps_of(maps: np.ndarray, boxes: np.ndarray, properties: Properties) -> list[Overlap]:
     """Each finding that has boxes in this image.
 
     maps: (findings, s, s) float32. boxes: (5 * n,) as in the contract: index of the finding, left, top, width and
-    height as shares of the image's side. size_px: side at which both are compared, to which the map is enlarged.
+    height as shares of the image's side. Both are compared at the model's size.
     """
+    size_px = properties.size_px
     boxes = np.asarray(boxes, np.float64).reshape(-1, 5)
     found = []
     for finding in np.unique(boxes[:, 0]).astype(int):
@@ -44,16 +49,33 @@ def overlaps_of(maps: np.ndarray, boxes: np.ndarray, size_px: int) -> list[Overl
                 for start, length in ((left, width), (top, height))
             )
             inside[rows, columns] = True
-        heat = enlarge(maps[finding], size_px)
+        heat = enlarge(maps[finding], size_px, properties)
         above = heat >= heat.min() + MAP_LEVEL * (heat.max() - heat.min())
         iou = (above & inside).sum() / (above | inside).sum()
-        found.append(Overlap(finding, bool(inside.flat[heat.argmax()]), float(iou), float(inside.mean())))
+        hit = inside[_pixel_of(maps[finding].argmax(), maps.shape[-1], properties)]
+        found.append(Overlap(finding, bool(hit), float(iou), float(inside.mean())))
     return found
 
 
-def enlarge(heat: np.ndarray, size_px: int) -> np.ndarray:
-    """(s, s) float32 to (size_px, size_px) float32, smoothly."""
-    return cv2.resize(np.ascontiguousarray(heat, np.float32), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+def _pixel_of(cell: int, num_cells: int, properties: Properties) -> tuple[int, int]:
+    """Row and column of the pixel at the centre of a cell, which is counted row by row."""
+    centres = properties.map_first + np.array(divmod(int(cell), num_cells)) * properties.map_step
+    row, column = np.clip(centres * properties.size_px, 0, properties.size_px - 1).astype(int)
+    return row, column
+
+
+def enlarge(heat: np.ndarray, size_px: int, properties: Properties) -> np.ndarray:
+    """A map, (s, s) float32, to (size_px, size_px) float32: smoothly, each cell where it lies in the image."""
+    cell_px, first_px = properties.map_step * size_px, properties.map_first * size_px
+    # Beyond its own cells a map goes on as at its edge, as far as the image reaches, and cubics two cells further.
+    before = max(0, math.ceil(first_px / cell_px)) + 2
+    after = max(0, math.ceil((size_px - first_px) / cell_px) - len(heat)) + 2
+    padded = np.pad(heat.astype(np.float32), (before, after), mode="edge")
+    side = round(len(padded) * cell_px)
+    # Not warpAffine: its places are multiples of 1/32 cell, which a large picture shows as stripes.
+    large = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
+    start = round((before + 0.5) * cell_px - first_px)
+    return large[start : start + size_px, start : start + size_px]
 
 
 def summarise(overlaps: list[Overlap], findings: list[str]) -> dict[str, dict]:

@@ -33,6 +33,10 @@ class Properties:
     """operating point -> calibrated probability from which on a finding is called, chosen on the validation split"""
     distance_threshold: float
     """of `distances`, above which an image is unlike the training data; of this very graph on the validation split"""
+    map_first: float
+    """centre of a map's first cell from the image's edge, as a share of the side; see inference/map_grid.py"""
+    map_step: float
+    """distance from cell to cell, as a share of the side"""
     network: str
     run_id: str
     delta_table_id: str

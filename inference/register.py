@@ -24,7 +24,7 @@ from inference.gate import Decision
 from inference.graphs import compile_graph, open_graph, properties_of
 from inference.registration import check_run, register
 from inference.registry import CHAMPION, Registered, champion_version, fetch_model
-from inference.report import auroc_table, draw_report, precision_table
+from inference.report import auroc_table, draw_report, quality_table, speed_table
 from training.checkpoint import BEST, Checkpoint
 from training.readers import open_split
 
@@ -82,8 +82,12 @@ def present_champion(workspace: Workspace, name: str, card: Card) -> Champion | 
     version = champion_version(workspace, name)
     if version is None:
         return None
-    graph = open_graph(fetch_model(workspace, name, version) / "int8")
-    properties = properties_of(graph)
+    try:
+        graph = open_graph(fetch_model(workspace, name, version) / "int8")
+        properties = properties_of(graph)
+    except InputError as error:
+        # Of an older format, or damaged: that must not keep a new one out of the registry.
+        return Champion(version, str(error))
     for what in ("findings", "delta_table_id"):
         before, now = getattr(properties, what), getattr(card, what)
         if before != now:
@@ -91,7 +95,7 @@ def present_champion(workspace: Workspace, name: str, card: Card) -> Champion | 
     if properties.size_px not in card.sizes_px:
         return Champion(version, f"it takes {properties.size_px} pixels, the table has {card.sizes_px}")
     test = open_split(workspace.tables(card.table)[0], card, "test", properties.size_px)
-    return Champion(version, "", compile_graph(graph), test)
+    return Champion(version, "", compile_graph(graph), properties, test)
 
 
 def add_to_summary(workspace: Workspace, report: dict, registered: Registered) -> None:
@@ -117,7 +121,8 @@ def print_outcome(
     settings: Settings, workspace: Workspace, report: dict, decision: Decision, registered: Registered
 ) -> None:
     console.print(auroc_table(report))
-    console.print(precision_table(report))
+    console.print(quality_table(report))
+    console.print(speed_table(report))
     if decision.undefined:
         console.print(f"Undefined in the test split, not compared: {', '.join(decision.undefined)}")
     console.print("[bold green]Gate passed[/]:" if decision.passed else "[bold red]Gate failed[/]:")

@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from conf.workspace import atomic_path
@@ -79,10 +80,10 @@ def data_title(data: dict) -> str:
 
 def auroc_table(report: dict) -> Table:
     """AUROC per finding and variant, the mean last; an undefined one is a dash."""
-    table = Table(title=f"AUROC ({data_title(report['data'])})", title_justify="left")
-    table.add_column("finding")
-    for title in ("positives", *(TITLES[name] for name in COMPARED), "INT8, 95% interval"):
+    table = _narrow_table(f"AUROC ({data_title(report['data'])})", "finding")
+    for title in ("positives", *(TITLES[name] for name in COMPARED)):
         table.add_column(title, justify="right")
+    table.add_column("INT8, 95%", justify="right", no_wrap=True)
     aurocs = report["test_auroc"]
     for finding, positives in (report["data"]["positives"] | {"mean": ""}).items():
         if finding == "mean":
@@ -97,32 +98,49 @@ def auroc_table(report: dict) -> Table:
     return table
 
 
-def precision_table(report: dict) -> Table:
-    """A line per variant: mean AUROC and what it loses of FP32's, speed, size, memory, heat maps against boxes."""
-    machine = report["machine"]
-    title = f"{machine['cpu']}, {machine['cores']} cores, {', '.join(machine['int8_instructions']) or 'no AVX2'}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("precision")
-    columns = ("mean AUROC", "to FP32, 95% interval", "ms, median", "ms, p95", "images/s", "MB", "peak MB", "pointing")
+def quality_table(report: dict) -> Table:
+    """A line per precision: mean AUROC and what it loses of FP32's, ten-crop where measured, heat maps in boxes."""
     with_crops = any(name.endswith(SUFFIX) for name in report["test_auroc"])
-    for column in (*columns[:2], *(["ten-crop"] if with_crops else []), *columns[2:]):
-        table.add_column(column, justify="right")
-    for name, speed in report["speed"].items():
+    table = _narrow_table("Quality of each precision", "precision")
+    for title in ("mean AUROC", "to FP32, 95%", *(["ten-crop"] if with_crops else []), "heat map in box", "chance"):
+        table.add_column(title, justify="right")
+    for name in report["speed"]:
         difference = report["difference_to_fp32"].get(name)
         places = report["localisation"].get(name, {}).get("all")
-        crops = report["test_auroc"].get(name + SUFFIX)
         table.add_row(
             TITLES[name],
             _cell(report["test_auroc"][name]["mean"]["value"]),
             "" if difference is None else _difference(difference["mean"]),
-            *([_cell(crops["mean"]["value"])] if crops else []),
+            *([_cell(report["test_auroc"][name + SUFFIX]["mean"]["value"])] if with_crops else []),
+            *(["-", "-"] if places is None else [f"{places[key]:.2f}" for key in ("pointing_game", "chance")]),
+        )
+    return table
+
+
+def speed_table(report: dict) -> Table:
+    """A line per precision: latency of one image, images/s of a batch to FP32's, bytes, memory of a process."""
+    machine = report["machine"]
+    title = f"{machine['cpu']}, {machine['cores']} cores, {', '.join(machine['int8_instructions']) or 'no AVX2'}"
+    table = _narrow_table(f"Speed on {title}", "precision")
+    for column in ("ms, median", "ms, p95", "images/s", "to FP32", "MB on disk", "MB in memory"):
+        table.add_column(column, justify="right")
+    for name, speed in report["speed"].items():
+        table.add_row(
+            TITLES[name],
             f"{speed['latency_ms']:.1f}",
             f"{speed['latency_p95_ms']:.1f}",
             f"{speed['images_per_s']:,.0f}",
+            f"{speed['images_per_s'] / report['speed']['fp32']['images_per_s']:.2f}",
             f"{speed['size_mb']:.1f}",
             f"{speed['peak_memory_mb']:,.0f}",
-            "-" if places is None else f"{places['pointing_game']:.2f} (chance {places['chance']:.2f})",
         )
+    return table
+
+
+def _narrow_table(title: str, first: str) -> Table:
+    """For terminals of 80 columns."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
     return table
 
 

@@ -26,7 +26,7 @@ def explain(model: Model, film: Film, answer: Answer, findings: list[str], opera
 def picture(model: Model, film: Film, answer: Answer, finding: str, operating_point: str) -> bytes:
     """The square with this finding's map and its known boxes over it, a PNG file."""
     side = model.properties.size_px
-    heat = heat_of(_evidence(model, answer, finding, operating_point), side, side, model.properties.square)
+    heat = heat_of(_evidence(model, answer, finding, operating_point), side, side, model.properties)
     boxes = [place for name, *place in boxes_of(model, film.pixels) if name == finding]
     return encode_png(overlay(film.pixels, heat, boxes=boxes))
 
@@ -40,7 +40,7 @@ def boxes_of(model: Model, pixels: np.ndarray) -> list[list]:
 
 def _map(model: Model, answer: Answer, finding: str, operating_point: str) -> dict:
     evidence, side = _evidence(model, answer, finding, operating_point), model.properties.size_px
-    heat = heat_of(evidence, side, side, model.properties.square)
+    heat = heat_of(evidence, side, side, model.properties)
     return {"png": _address(paint_heat(heat)), "low": float(evidence.min()), "high": float(evidence.max())}
 
 

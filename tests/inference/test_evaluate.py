@@ -20,7 +20,7 @@ def scored(served, splits, fp32, int8, damaged_int8):
         "int8": compile_graph(open_graph(int8)),
         "damaged": compile_graph(open_graph(damaged_int8)),
     }
-    return score_split(variants, splits["test"], 16)
+    return score_split(variants, splits["test"], 16, served.properties)
 
 
 def test_every_image_is_scored_once_by_each_variant(scored, splits):
@@ -65,19 +65,19 @@ def test_the_map_of_a_texture_finds_its_place_more_often_than_chance(scored):
     assert summarise(scored.overlaps["damaged"], ["", "", ""])["all"]["pointing_game"] < 0.5
 
 
-def test_scores_that_are_not_finite_have_no_auroc(splits):
+def test_scores_that_are_not_finite_have_no_auroc(splits, served):
     def broken(pixels: np.ndarray) -> Answer:
         means = pixels.mean(axis=(1, 2))[:, None].repeat(3, axis=1)
         means[:, 1] = np.nan
         return Answer(means)
 
-    scored = score_split({"broken": broken}, splits["test"], 16)
+    scored = score_split({"broken": broken}, splits["test"], 16, served.properties)
     aurocs = auroc_intervals(scored, "broken", seed=0)
     np.testing.assert_array_equal(np.isnan(aurocs.values), [False, True, True, False])
 
 
-def test_two_passes_over_a_split_join(scored, splits, int8):
-    again = score_split({"int8": compile_graph(open_graph(int8))}, splits["test"], 64)
+def test_two_passes_over_a_split_join(scored, splits, int8, served):
+    again = score_split({"int8": compile_graph(open_graph(int8))}, splits["test"], 64, served.properties)
     joined = scored.joined(again)
     assert set(joined.probabilities) == set(scored.probabilities)
     np.testing.assert_allclose(again.probabilities["int8"], scored.probabilities["int8"], atol=1e-5)

@@ -8,6 +8,8 @@ from PIL import Image
 from inference.heatmap import BOX_RGB, FULL_COLOUR, boxes_on_film, encode_png, evidence_of, heat_of, overlay, paint_heat
 from tests.inference.test_answers import PROPERTIES
 
+STRETCHED = replace(PROPERTIES, square="stretch")
+
 
 def spot(row: int, column: int, value: float, side: int = 8) -> np.ndarray:
     """Evidence at one place, none elsewhere."""
@@ -31,6 +33,16 @@ def test_evidence_is_measured_from_the_threshold():
     assert sensitive.dtype == np.float32
 
 
+def test_a_threshold_of_certainty_leaves_a_picture_without_warnings():
+    """None of the map is above a threshold of 1, all of it above one of 0."""
+    maps = np.stack([spot(2, 5, 8.0), spot(2, 5, 8.0)])
+    properties = replace(PROPERTIES, thresholds={"youden": [1.0, 0.0]})
+    with np.errstate(all="raise"):
+        above, below = (heat_of(evidence_of(maps, finding, properties), 80, 80, PROPERTIES) for finding in (0, 1))
+    assert not paint_heat(above)[..., 3].any()
+    assert paint_heat(below)[..., 3].all()
+
+
 def test_evidence_of_a_class_counts_the_other_classes():
     """The log odds of a film of that one place: softmax, shift and temperature as the graph has them."""
     properties = replace(PROPERTIES, exclusive=True, shifts=[0.5, 0, 0], temperatures=[2, 1, 1])
@@ -41,29 +53,29 @@ def test_evidence_of_a_class_counts_the_other_classes():
 
 
 def test_heat_is_where_the_evidence_is_and_weak_evidence_stays_pale():
-    heat = heat_of(spot(2, 5, 8.0), 160, 160, "pad")
+    heat = heat_of(spot(2, 5, 8.0), 160, 160, PROPERTIES)
     assert heat.dtype == np.float32
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     assert (row // 20, column // 20) == (2, 5)
     assert heat.max() > 0.95
-    assert heat_of(spot(2, 5, FULL_COLOUR / 4), 160, 160, "pad").max() == pytest.approx(0.25, abs=0.02)
-    assert not heat_of(spot(2, 5, -1.0), 160, 160, "pad").any()
+    assert heat_of(spot(2, 5, FULL_COLOUR / 4), 160, 160, PROPERTIES).max() == pytest.approx(0.25, abs=0.02)
+    assert not heat_of(spot(2, 5, -1.0), 160, 160, PROPERTIES).any()
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 160), (160, 80), (161, 80), (1, 1)])
 def test_heat_has_the_film_s_proportions(width, height):
-    assert heat_of(spot(0, 0, 5.0), width, height, "pad").shape == (height, width)
-    assert heat_of(spot(0, 0, 5.0), width, height, "stretch").shape == (height, width)
+    assert heat_of(spot(0, 0, 5.0), width, height, PROPERTIES).shape == (height, width)
+    assert heat_of(spot(0, 0, 5.0), width, height, STRETCHED).shape == (height, width)
 
 
 def test_padding_is_cut_off_and_stretching_undone():
     """A wide film, evidence at its upper right: the padded square has it in its middle rows."""
-    padded, stretched = heat_of(spot(2, 7, 5.0), 160, 80, "pad"), heat_of(spot(0, 7, 5.0), 160, 80, "stretch")
+    padded, stretched = heat_of(spot(2, 7, 5.0), 160, 80, PROPERTIES), heat_of(spot(0, 7, 5.0), 160, 80, STRETCHED)
     assert padded[0:20, 140:].mean() > 0.5
     assert stretched[0:10, 140:].mean() > 0.5
     assert not padded[:, :80].any()
     assert not stretched[:, :80].any()
-    assert not heat_of(spot(0, 7, 5.0), 160, 80, "pad").any()
+    assert not heat_of(spot(0, 7, 5.0), 160, 80, PROPERTIES).any()
 
 
 def test_no_evidence_is_transparent_and_leaves_the_film_as_it_is():
@@ -99,13 +111,15 @@ def test_boxes_stay_on_what_they_outline(width, height):
     square, film = np.zeros((160, 160), np.uint8), (slice((160 - height) // 2, None), slice((160 - width) // 2, None))
     square[70:90, 60:80] = 255
     film = square[film][:height, :width]
-    ((left, top, box_width, box_height),) = boxes_on_film([[60 / 160, 70 / 160, 1 / 8, 1 / 8]], width, height, "pad")
+    ((left, top, box_width, box_height),) = boxes_on_film(
+        [[60 / 160, 70 / 160, 1 / 8, 1 / 8]], width, height, PROPERTIES
+    )
     left, top, right, bottom = (
         round(share) for share in (left * width, top * height, (left + box_width) * width, (top + box_height) * height)
     )
     assert (film[top:bottom, left:right] == 255).all()
     assert film[top:bottom, left:right].size == 400
-    assert boxes_on_film([[0, 0, 1, 1]], width, height, "stretch") == [[0, 0, 1, 1]]
+    assert boxes_on_film([[0, 0, 1, 1]], width, height, STRETCHED) == [[0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 4)])
