@@ -12,6 +12,7 @@ from conf.workspace import write_json
 from etl.schema import Card
 from inference.baseline import ThumbnailBaseline
 from inference.calibration_set import calibration_images
+from inference.champion import Champion
 from inference.evaluate import Scored, auroc_differences, auroc_intervals, known_boxes, score_split
 from inference.export import export_graphs
 from inference.familiarity import distance_threshold
@@ -29,7 +30,6 @@ from inference.known_boxes import FILE as BOXES
 from inference.model_card import describe_model, write_model_card
 from inference.network import Served, torch_predict
 from inference.onnx_graph import onnx_predict, open_onnx
-from inference.properties import Properties
 from inference.quantize import Attempt, quantize_attempts
 from inference.report import describe
 from inference.speed import describe_machine, measure_footprint, measure_speed, size_mb
@@ -53,20 +53,6 @@ class Source:
     val: Split
     test: Split
     seed: int
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The present champion, to be compared with."""
-
-    version: int
-    why_not: str
-    """why it cannot be compared; empty where it can"""
-    predict: Predict | None = None
-    """its INT8 graph"""
-    properties: Properties | None = None
-    test: Split | None = None
-    """the same images at its size"""
 
 
 def build_candidate(

@@ -19,11 +19,12 @@ from conf.settings import Settings, load_settings, with_same_arguments
 from conf.workspace import Workspace, atomic_folder, update_summary
 from etl.schema import SPLITS, Card
 from etl.table import read_card
-from inference.candidate import Champion, Source, build_candidate
+from inference.candidate import Source, build_candidate
+from inference.champion import present_champion
 from inference.gate import Decision
-from inference.graphs import compile_graph, open_graph, properties_of
+from inference.graphs import open_graph, properties_of
 from inference.registration import check_run, register
-from inference.registry import CHAMPION, Registered, champion_version, fetch_model
+from inference.registry import CHAMPION, Registered, champion_version
 from inference.report import auroc_table, draw_report, quality_table, speed_table
 from training.checkpoint import BEST, Checkpoint
 from training.readers import open_split
@@ -75,27 +76,6 @@ def card_of(checkpoint: Checkpoint, workspace: Workspace) -> Card:
             "run `python training/train.py` on the new table"
         )
     return replace(card, table=table)
-
-
-def present_champion(workspace: Workspace, name: str, card: Card) -> Champion | None:
-    """The champion, to be measured on the card's test split at its own size; None where there is no champion yet."""
-    version = champion_version(workspace, name)
-    if version is None:
-        return None
-    try:
-        graph = open_graph(fetch_model(workspace, name, version) / "int8")
-        properties = properties_of(graph)
-    except InputError as error:
-        # Of an older format, or damaged: that must not keep a new one out of the registry.
-        return Champion(version, str(error))
-    for what in ("findings", "delta_table_id"):
-        before, now = getattr(properties, what), getattr(card, what)
-        if before != now:
-            return Champion(version, f"its {what} is {before}, this model's {now}")
-    if properties.size_px not in card.sizes_px:
-        return Champion(version, f"it takes {properties.size_px} pixels, the table has {card.sizes_px}")
-    test = open_split(workspace.tables(card.table)[0], card, "test", properties.size_px)
-    return Champion(version, "", compile_graph(graph), properties, test)
 
 
 def add_to_summary(workspace: Workspace, report: dict, registered: Registered) -> None:

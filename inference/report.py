@@ -157,11 +157,11 @@ def _interval(ends: dict[str, float | None], form: str = ".3f") -> str:
 
 
 def draw_report(report: dict, path: Path) -> None:
-    """AUROC per finding as bars from 0.5, the AUROC of chance, INT8's intervals, and the latencies beside them."""
+    """AUROC per finding as bars from 0.5, that of chance, with INT8's intervals; its heat maps; the latencies."""
     aurocs = report["test_auroc"]
     findings = [*report["data"]["positives"], "mean"]
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 1.5 + 0.5 * len(findings)), width_ratios=(3, 1), layout="constrained"
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(14, 1.5 + 0.5 * len(findings)), width_ratios=(3, 1.2, 1.2), layout="constrained"
     )
     figure.suptitle(f"CheXScale, {data_title(report['data'])}")
     height = 0.8 / len(COMPARED)
@@ -182,6 +182,8 @@ def draw_report(report: dict, path: Path) -> None:
         xlim=(None, 1.0),
     )
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(COMPARED), frameon=False)
+    _draw_heat_maps(middle, findings, report["localisation"].get("int8", {}))
+    middle.set_ylim(left.get_ylim())
     _draw_latencies(right, report)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
@@ -197,6 +199,20 @@ def _draw_intervals(axes: plt.Axes, places: np.ndarray, intervals: list[dict]) -
         color="black",
         linewidth=1,
     )
+
+
+def _draw_heat_maps(axes: plt.Axes, findings: list[str], places: dict[str, dict]) -> None:
+    """How often the peak of INT8's map lies in a box; findings without boxes have no bar."""
+    rows = [row for row, finding in enumerate(findings) if places.get("all" if finding == "mean" else finding)]
+    shown = [places["all" if findings[row] == "mean" else findings[row]] for row in rows]
+    axes.barh(rows, [place["pointing_game"] for place in shown], 0.5, color=COLOURS["int8"], label="INT8")
+    axes.plot([place["chance"] for place in shown], rows, "k|", markersize=14, label="a random place")
+    axes.axhline(len(findings) - 1.5, color="0.8", linewidth=1)
+    axes.set_yticks(range(len(findings)), [])
+    axes.set(xlabel="share of the images with boxes\n(last line: of all)", xlim=(0, 1))
+    axes.set_title("Peak of the heat map\nin the finding's box", fontsize=10)
+    if rows:
+        axes.legend(loc="lower right", fontsize=8)
 
 
 def _draw_latencies(axes: plt.Axes, report: dict) -> None:

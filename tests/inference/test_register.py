@@ -16,7 +16,10 @@ import inference
 from conf.errors import InputError
 from conf.settings import MODES
 from conf.workspace import Workspace
+from etl.schema import Card
+from inference.champion import present_champion
 from inference.registration import reopened
+from inference.registry import fetch_model
 from inference.served_model import open_served
 from training.checkpoint import BEST, Checkpoint
 from training.store import fetch_checkpoint, use_store
@@ -70,7 +73,7 @@ def test_first_run_says_what_it_did_and_what_is_next(first):
         "thumbnail LR",
         "Bright_Corner",
         "INT8, 95%",
-            "heat map in box",
+        "heat map in box",
         "ms, p95",
         "Gate passed",
         "Never",
@@ -205,6 +208,22 @@ def test_what_the_registry_lacks_is_an_input_error(first, workspace):
     for which, mode in (("nobody", "int8"), ("99", "int8"), ("champion", "fp8")):
         with pytest.raises(InputError, match=f"no {which} of chexscale|mode is 'fp8'"):
             open_served(workspace, "chexscale", which, mode)
+
+
+@pytest.mark.parametrize("content", [None, "not a graph"])
+def test_a_champion_that_cannot_be_opened_does_not_stop_a_candidate(content, first, workspace):
+    file = fetch_model(workspace, "chexscale", 1) / "int8" / "model.xml"
+    whole = file.read_bytes()
+    file.unlink()
+    try:
+        if content:
+            file.write_text(content)
+        champion = present_champion(workspace, "chexscale", Card.read(workspace.card))
+    finally:
+        file.write_bytes(whole)
+    assert (champion.version, champion.predict) == (1, None)
+    assert "python inference/register.py" in champion.why_not
+    assert present_champion(workspace, "chexscale", Card.read(workspace.card)).predict
 
 
 def test_pyfunc_refuses_other_shapes_and_types(first, client, test_images):
