@@ -1,0 +1,106 @@
+"""Answers as text: a table for people, JSON Lines and CSV for programs. Pure functions."""
+
+import csv
+import io
+import json
+import os
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from inference.answers import NOTE, Finding, Findings
+
+CSV_COLUMNS = ("file", "finding", "probability", "threshold", "called", "familiar", "warnings", "error")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One file, and either its findings or why it has none."""
+
+    path: str
+    findings: Findings | None
+    fault: str | None
+    width_px: int | None = None
+    height_px: int | None = None
+    heatmaps: list[str] = field(default_factory=list)
+    """pictures that were written"""
+
+
+def as_json(answered: Answered, model: dict) -> str:
+    """One line of JSON: the file, what answered, and `findings` and the rest of Findings, or `error`.
+
+    model: name, version, mode, operating point; stands in every line, so that each can be kept by itself.
+    """
+    told = {"file": answered.path} | model
+    if answered.findings is None:
+        return json.dumps(told | {"error": answered.fault})
+    size = {"width_px": answered.width_px, "height_px": answered.height_px}
+    return json.dumps(told | size | answered.findings.to_dict() | {"heatmaps": answered.heatmaps, "note": NOTE})
+
+
+def as_csv(answered: Answered) -> str:
+    """A line per finding of the file, in the order of CSV_COLUMNS; one line with the error where it has none.
+
+    Empty: unknown. called, familiar: 1 or 0.
+    """
+    file, found = io.StringIO(), answered.findings
+    lines = csv.writer(file, lineterminator="\n")
+    name = printable(answered.path)
+    if found is None:
+        lines.writerow([name, *[None] * (len(CSV_COLUMNS) - 2), answered.fault])
+        return file.getvalue()
+    for finding in found.findings:
+        called = None if finding.present is None else int(finding.present)
+        numbers = [None if value is None else f"{value:.6g}" for value in (finding.probability, finding.threshold)]
+        lines.writerow([name, finding.name, *numbers, called, int(found.familiar), "; ".join(found.warnings), None])
+    return file.getvalue()
+
+
+def as_table(answered: Answered, console: Console) -> str:
+    """Every finding of one file, the called ones first, then the more probable; why there is none."""
+    found = answered.findings
+    with console.capture() as captured:
+        console.print(Text(printable(answered.path), "bold"), soft_wrap=True)
+        for warning in found.warnings:
+            console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
+        if found.familiar:
+            console.print(_table(found))
+    return captured.get()
+
+
+def _table(found: Findings) -> Table:
+    table = Table("finding", box=None, pad_edge=False)
+    for name in ("probability", "threshold"):
+        table.add_column(name, justify="right")
+    table.add_column()
+    for finding in sorted(found.findings, key=_order):
+        threshold = "-" if finding.threshold is None else f"{finding.threshold:.3f}"
+        called = "called" if finding.present else "no threshold" if finding.threshold is None else ""
+        style = "bold" if finding.present else ""
+        table.add_row(finding.name, f"{finding.probability:.3f}", threshold, called, style=style)
+    return table
+
+
+def as_line(answered: Answered, width: int, console: Console) -> str:
+    """The called findings of one of many files, or a dash. width: of its name, in characters."""
+    found = answered.findings
+    called = [finding for finding in sorted(found.findings, key=_order) if finding.present]
+    said = ", ".join(f"{finding.name} {finding.probability:.2f}" for finding in called)
+    line = Text.assemble(printable(answered.path).ljust(width), ("  " + (said or "-"), "bold"))
+    if found.warnings:
+        line.append("  warning: " + "; ".join(found.warnings), "yellow")
+    with console.capture() as captured:
+        console.print(line, soft_wrap=True)
+    return captured.get()
+
+
+def printable(path: str) -> str:
+    """A path for people: what a terminal would obey, or no encoding has, becomes a question mark."""
+    readable = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "?" for character in readable)
+
+
+def _order(finding: Finding) -> tuple:
+    return (not finding.present, finding.threshold is None, -(finding.probability or 0))

@@ -1,0 +1,128 @@
+"""Image files to films, several at a time, in the order given, few of them in memory.
+
+In processes, because a file may harm the one that decodes it, and because compressed DICOM files are decoded in a fork
+(etl/dicom.py), which is safe where a process has no threads that compute. They import the program's own file once more:
+it keeps what takes long to import inside its functions.
+"""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+
+import cv2
+
+from etl.images import MAX_SIDE_PX, BadImage
+from inference.films import Film, load_film
+from inference.image_files import ImageFile
+from inference.properties import Properties
+
+# Colour, 16 bits, uncompressed, of the largest sides that are read; and a header.
+MAX_FILE_BYTES = 6 * MAX_SIDE_PX**2 + 1_000_000
+# For each process, so that none waits for the file before its own.
+FILES_IN_WORK = 4
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A file, and either its film or why it has none."""
+
+    path: str
+    film: Film | None
+    fault: str | None
+
+
+class Decoders:
+    """`number` processes, started at once: they are ready when the model is."""
+
+    def __init__(self, number: int):
+        self._number = number
+        self._start()
+
+    def __enter__(self) -> "Decoders":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def decode(self, files: Iterable[ImageFile], properties: Properties, shown_px: int) -> Iterator[Decoded]:
+        """Each file's film, or its fault, in the files' order; arguments as of load_film.
+
+        A file that makes its process die, such as by want of memory, is tried once more by itself.
+        """
+        remaining = iter(files)
+        waiting: deque[tuple[ImageFile, Future]] = deque()
+        while True:
+            while len(waiting) < FILES_IN_WORK * self._number and (file := next(remaining, None)):
+                waiting.append((file, self._submit(file, properties, shown_px)))
+            if not waiting:
+                return
+            file, future = waiting.popleft()
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                self._start()
+                yield self._decode_alone(file, properties, shown_px)
+                waiting = deque((file, self._submit(file, properties, shown_px)) for file, _ in waiting)
+
+    def _submit(self, file: ImageFile, properties: Properties, shown_px: int) -> Future:
+        try:
+            return self._pool.submit(decode_file, file, properties, shown_px)
+        except BrokenProcessPool as error:
+            # Told where the others of this pool are waited for, in their order.
+            broken: Future = Future()
+            broken.set_exception(error)
+            return broken
+
+    def _decode_alone(self, file: ImageFile, properties: Properties, shown_px: int) -> Decoded:
+        try:
+            return self._submit(file, properties, shown_px).result()
+        except BrokenProcessPool:
+            self._start()
+            return Decoded(file.path, None, "the process that decoded it died, perhaps by want of memory")
+
+    def _start(self) -> None:
+        self._pool = ProcessPoolExecutor(self._number, get_context("spawn"), _end_with_parent)
+        # Ctrl-C is this process' own matter: the others inherit that it is blocked.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            # The pool starts a process with each piece of work, up to its number.
+            for _ in range(self._number):
+                self._pool.submit(os.getpid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def decode_file(file: ImageFile, properties: Properties, shown_px: int) -> Decoded:
+    """Reads and decodes one file; whatever is wrong with it is its fault."""
+    if file.fault:
+        return Decoded(file.path, None, file.fault)
+    try:
+        with open(file.path, "rb") as opened:
+            content = opened.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise BadImage(f"larger than any image that is read: over {MAX_FILE_BYTES // 10**6} MB")
+        return Decoded(file.path, load_film(content, properties, shown_px), None)
+    except BadImage as error:
+        return Decoded(file.path, None, str(error))
+    except OSError as error:
+        return Decoded(file.path, None, error.strerror or str(error))
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        return Decoded(file.path, None, "not enough memory to decode it")
+
+
+def _end_with_parent() -> None:
+    """Lets this process end when its parent does, however that ends: the pool would leave it waiting for ever."""
+
+    def wait_and_end() -> None:
+        connection.wait([parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()

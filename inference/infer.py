@@ -1,0 +1,143 @@
+"""What the champion finds in image files: PNG, JPEG, TIFF, DICOM, and folders of them. Research use only.
+
+    python inference/infer.py film.png                                  a table: probability, threshold, called or not
+    python inference/infer.py --heatmaps heatmaps film.png other.dcm    and pictures that show what speaks for it
+    python inference/infer.py --format csv folder > findings.csv        every finding of every file
+    python inference/infer.py --format json folder | jq .findings       a line of JSON per file
+    python inference/infer.py --mode fp32 --version 3 film.png          another precision, another version
+
+Answers come in the order of the files, on standard output and nothing else there; messages on standard error. Exit code
+0: every file was answered; 1: some were not, the reasons are told and the rest is done; 2: wrong usage, or no model.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import jsonargparse
+from rich.console import Console
+from tqdm import tqdm
+
+from conf.errors import InputError, run_command
+from conf.settings import MODES, load_arguments
+from conf.workspace import Workspace
+from inference.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_line, as_table, printable
+from inference.answers import NOTE, OPERATING_POINT
+from inference.decoders import Decoders
+from inference.image_files import ImageFile, find_images
+from inference.known_boxes import FILE as BOXES
+from inference.known_boxes import load_boxes
+from inference.overlays import SHOWN_PX
+from inference.reading import Reader, read_all
+from inference.ten_crop import with_ten_crops
+
+EXIT_FILE_FAILED, EXIT_BROKEN_PIPE = 1, 128 + 13
+FORMATS = ("table", "json", "csv")
+
+
+def main() -> None:
+    started = time.perf_counter()
+    settings, options = load_arguments("What the champion finds in image files.", "FILE_OR_FOLDER ...", add_own)
+    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    heatmaps = made_folder(options.heatmaps) if options.heatmaps else None
+    files, others = find_images(options.files)
+    with Decoders(min(len(os.sched_getaffinity(0)), len(files))) as decoders:
+        # Here, because every decoder imports this file, and MLflow takes seconds.
+        from inference.served_model import open_served
+
+        served = open_served(workspace, settings.inference.registered_model, options.version, options.mode)
+        points = served.properties.thresholds
+        if options.threshold not in points:
+            raise InputError(f"--threshold is {options.threshold!r}, expected one of {', '.join(points)}")
+        model = f"{served.name} version {served.version}, {served.mode.upper()}"
+        say(f"{model}{', ten crops' if options.ten_crop else ''}, thresholds {options.threshold}. {NOTE}")
+        boxes = load_boxes(served.folder) if heatmaps and (served.folder / BOXES).exists() else {}
+        reader = Reader(served.properties, options.threshold, heatmaps, boxes, model)
+        predict = with_ten_crops(served.predict) if options.ten_crop else served.predict
+        decoded = decoders.decode(files, served.properties, SHOWN_PX if heatmaps else 0)
+        about = {"model": served.name, "version": served.version, "mode": served.mode}
+        about |= {"ten_crop": options.ten_crop, "operating_point": options.threshold}
+        # Closed at once when it is interrupted: what has not begun to be painted is not.
+        with closing(read_all(decoded, predict, reader, settings.inference.batch_size)) as answers:
+            num_failed = write_answers(answers, files, options.format, about)
+    seconds = time.perf_counter() - started
+    print_outcome(len(files), num_failed, others, seconds, heatmaps)
+    sys.exit(EXIT_FILE_FAILED if num_failed else 0)
+
+
+def add_own(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE_OR_FOLDER", help="image files, and folders with any")
+    parser.add_argument("--mode", choices=MODES, default="int8", help="precision of the graph")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="table",
+        help="table: of one file all findings, of many the called ones; json: a line per file; csv: a line per finding",
+    )
+    parser.add_argument("--heatmaps", default="", help="folder for pictures of the called findings, or of the nearest")
+    parser.add_argument("--ten_crop", type=bool, default=False, help="average ten crops; takes eleven times as long")
+    parser.add_argument("--threshold", default=OPERATING_POINT, help="operating point, such as sensitivity_0.9")
+    parser.add_argument("--version", default="champion", help="of the registered model: a number, or an alias")
+
+
+def made_folder(path: str) -> Path:
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--heatmaps {path} cannot be made ({error.strerror}): choose another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--heatmaps {path} cannot be written to: choose another folder")
+    return folder
+
+
+def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str, about: dict) -> int:
+    """Prints them as they come; returns how many files had none."""
+    console = Console(highlight=False)
+    width = max(len(printable(file.path)) for file in files)
+    # On a terminal, answers in between would tear it.
+    bar = tqdm(total=len(files), unit="file", disable=sys.stdout.isatty() or None)
+    num_failed = 0
+    if form == "csv":
+        sys.stdout.write(",".join(CSV_COLUMNS) + "\n")
+    with bar:
+        for answered in answers:
+            if answered.findings is None:
+                num_failed += 1
+                say(f"{printable(answered.path)}: {answered.fault}")
+            if form == "json":
+                sys.stdout.write(as_json(answered, about) + "\n")
+            elif form == "csv":
+                sys.stdout.write(as_csv(answered))
+            elif answered.findings:
+                one = len(files) == 1
+                sys.stdout.write(as_table(answered, console) if one else as_line(answered, width, console))
+            sys.stdout.flush()
+            bar.update()
+    return num_failed
+
+
+def say(message: str) -> None:
+    tqdm.write(message, file=sys.stderr)
+
+
+def print_outcome(num_files: int, num_failed: int, others: int, seconds: float, heatmaps: Path | None) -> None:
+    failed = f", {num_failed} failed (reasons above)" if num_failed else ""
+    skipped = f", {others} others in the folders left out" if others else ""
+    say(f"{num_files - num_failed} of {num_files} files answered in {seconds:.1f} s{failed}{skipped}")
+    if heatmaps:
+        say(f"Next: look at the pictures in {heatmaps}")
+    else:
+        say("Next: --heatmaps FOLDER shows what speaks for a finding, --format json or csv gives all numbers")
+
+
+if __name__ == "__main__":
+    try:
+        run_command(main)
+    except BrokenPipeError:
+        # Nobody reads on, as with `| head`: ends as other programs do, and keeps Python from trying again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)

@@ -1,0 +1,59 @@
+"""Decoded files to answers: the model computes them in batches, threads describe and paint them."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from inference.answer_formats import Answered
+from inference.answers import describe_findings
+from inference.decoders import Decoded
+from inference.graphs import Answer, Predict
+from inference.known_boxes import key_of
+from inference.overlays import paint_finding, worth_painting, write_overlay
+from inference.properties import Properties
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What is asked of every film."""
+
+    properties: Properties
+    operating_point: str
+    heatmaps: Path | None
+    boxes: dict[str, list[list[float]]]
+    caption: str
+
+    def read(self, decoded: Decoded, answer: Answer | None) -> Answered:
+        """One file. answer: of its film alone; None where it has none."""
+        film = decoded.film
+        if film is None:
+            return Answered(decoded.path, None, decoded.fault)
+        findings = describe_findings(
+            self.properties, answer.probabilities, answer.distances, film.fault, self.operating_point
+        )
+        pictures = []
+        for index in worth_painting(findings) if self.heatmaps else ():
+            finding = findings.findings[index]
+            boxes = [box for which, *box in self.boxes.get(key_of(film.pixels), []) if which == index]
+            picture = paint_finding(
+                film.shown, answer.maps, index, finding, self.properties, self.operating_point, boxes, self.caption
+            )
+            pictures.append(str(write_overlay(picture, self.heatmaps, decoded.path, finding.name)))
+        return Answered(decoded.path, findings, None, film.width_px, film.height_px, pictures)
+
+
+def read_all(decoded: Iterator[Decoded], predict: Predict, reader: Reader, batch_size: int) -> Iterator[Answered]:
+    """Answers in the order of the files; the decoders go on while a batch is computed and painted."""
+    with ThreadPoolExecutor() as threads:
+        while batch := list(islice(decoded, batch_size)):
+            films = [one.film.pixels for one in batch if one.film]
+            answers = iter(rows_of(predict(np.stack(films)))) if films else iter(())
+            yield from threads.map(reader.read, batch, [next(answers) if one.film else None for one in batch])
+
+
+def rows_of(answer: Answer) -> list[Answer]:
+    return [Answer(*parts) for parts in zip(*answer, strict=True)]

@@ -1,0 +1,410 @@
+"""The command line as a user runs it, on a registry whose champion is the small network of conftest.py."""
+
+import csv
+import io
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import cv2
+import mlflow
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom import uid
+
+from conf.settings import MODES
+from conf.workspace import Workspace
+from inference.answers import NOTE, describe_findings
+from inference.decoders import Decoders, decode_file
+from inference.image_files import ImageFile, find_images
+from inference.overlays import worth_painting
+from inference.registry import promote
+from inference.served_model import open_served
+from tests.conftest import png
+from tests.etl.dicom_files import build, written
+from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX, Ended
+from tests.inference.test_answers import PROPERTIES
+from training.store import use_store
+
+SCRIPT = REPOSITORY / "inference" / "infer.py"
+ABSENT = ("torch", "torchvision", "pyspark", "deltalake", "petastorm", "sklearn", "matplotlib", "nncf", "onnx")
+
+
+@pytest.fixture(scope="module")
+def registry(new_store, served, fp32, int8, tmp_path_factory) -> Workspace:
+    """A registry with one version, laid out as register.py does, champion."""
+    workspace = Workspace.at(str(tmp_path_factory.mktemp("registry")))
+    new_store(workspace)
+    source = workspace.artifacts / "1"
+    shutil.copytree(fp32.parent, source / "artifacts" / "model")
+    served.save(source / "artifacts" / "model" / "torch")
+    use_store(workspace)
+    client = mlflow.MlflowClient()
+    client.create_registered_model("chexscale")
+    client.create_model_version("chexscale", source.as_uri())
+    promote(workspace, "chexscale", 1, "test")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def films(test_images, tmp_path_factory) -> list[str]:
+    """The table's own images as PNG files."""
+    folder = tmp_path_factory.mktemp("films")
+    for index, image in enumerate(test_images):
+        (folder / f"film_{index}.png").write_bytes(png(image))
+    return [str(folder / f"film_{index}.png") for index in range(len(test_images))]
+
+
+@pytest.fixture
+def infer(registry):
+    """Runs the command in this process, which has its imports already; its decoders are processes as ever."""
+
+    def run(*arguments: str, workspace: Workspace = registry) -> Ended:
+        code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+            patch.setattr(sys, "argv", [str(SCRIPT), f"--workspace={workspace.root}", *map(str, arguments)])
+            patch.setenv("COLUMNS", "120")
+            try:
+                runpy.run_path(str(SCRIPT), run_name="__main__")
+            except SystemExit as exit_:
+                code = exit_.code
+        return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+    return run
+
+
+def start(registry: Workspace, *arguments: str, **options) -> subprocess.Popen:
+    command = [sys.executable, str(SCRIPT), f"--workspace={registry.root}", *map(str, arguments)]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True, **options)
+
+
+def wait_until_group_is_gone(group: int) -> None:
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("processes were left behind")
+
+
+def answers(ended: Ended) -> list[dict]:
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def test_a_file_of_the_table_is_fed_as_the_table_has_it(films, test_images, served):
+    for path, image in zip(films, test_images, strict=True):
+        np.testing.assert_array_equal(decode_file(ImageFile(path), served.properties, 0).film.pixels, image)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_answers_as_its_model_does(mode, infer, registry, films, test_images):
+    """So they differ among each other by what test_register.py allows."""
+    ended = infer("--mode", mode, "--format", "json", *films)
+    assert ended.code == 0, ended.stderr
+    model = open_served(registry, "chexscale", mode=mode)
+    expected = model.predict(test_images)
+    for row, (told, path) in enumerate(zip(answers(ended), films, strict=True)):
+        findings = describe_findings(
+            model.properties, expected.probabilities[row], expected.distances[row], told["fault"]
+        )
+        probabilities = [finding["probability"] for finding in told["findings"]]
+        assert probabilities == pytest.approx([finding.probability for finding in findings.findings], abs=1e-6)
+        assert told["distance"] == pytest.approx(findings.distance, rel=1e-5)
+        assert (told["file"], told["model"], told["version"], told["mode"]) == (path, "chexscale", 1, mode)
+        assert (told["width_px"], told["note"]) == (SIZE_PX, NOTE)
+
+
+@pytest.mark.parametrize("mode", ["int8", "onnx"])
+def test_serving_needs_neither_torch_nor_spark(mode, registry, films, tmp_path):
+    """Nor do the decoders: they inherit the path on which these packages cannot be imported."""
+    for name in ABSENT:
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('{name} is absent')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = start(
+        registry, "--mode", mode, "--format", "csv", films[0], stdout=subprocess.PIPE, env=environment, cwd=tmp_path
+    )
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert len(stdout.splitlines()) == 1 + len(FINDINGS)
+    assert stderr.startswith(f"chexscale version 1, {mode.upper()}")
+    assert stderr.splitlines()[-1].startswith("Next: ")
+
+
+def test_csv_has_a_line_per_finding(infer, films):
+    ended = infer("--format", "csv", *films[:2], "nowhere.png")
+    lines = list(csv.DictReader(io.StringIO(ended.stdout)))
+    assert [(line["file"], line["finding"]) for line in lines] == [
+        *((path, finding) for path in films[:2] for finding in FINDINGS),
+        ("nowhere.png", ""),
+    ]
+    assert 0 < float(lines[0]["probability"]) < 1
+    assert lines[0]["called"] == str(int(float(lines[0]["probability"]) >= float(lines[0]["threshold"])))
+    # Of the finding that never occurs.
+    assert (lines[2]["threshold"], lines[2]["called"]) == ("", "")
+    assert lines[-1]["error"] == "no such file or folder"
+
+
+def test_table_of_one_file_and_of_many(infer, films):
+    one, many = infer(films[0]), infer(*films)
+    for words in (films[0], "probability", *FINDINGS, "too small: 64x64"):
+        assert words in one.stdout
+    assert [line.split()[0] for line in many.stdout.splitlines()] == films
+    assert (one.code, many.code) == (0, 0)
+    assert NOTE in one.stderr
+    assert "5 of 5 files answered" in many.stderr
+
+
+def test_options_change_the_answer(infer, films):
+    plain, sensitive, crops = (
+        answers(infer("--format=json", *options, films[0]))[0]
+        for options in ((), ("--threshold=sensitivity_0.9",), ("--ten_crop=true",))
+    )
+    probabilities, thresholds = (
+        lambda told, key=key: [finding[key] for finding in told["findings"]] for key in ("probability", "threshold")
+    )
+    assert probabilities(sensitive) == probabilities(plain) != probabilities(crops)
+    assert thresholds(crops) == thresholds(plain) != thresholds(sensitive)
+    assert (sensitive["operating_point"], crops["ten_crop"]) == ("sensitivity_0.9", True)
+
+
+def put_bad_files(folder: Path) -> dict[str, str]:
+    """Name of each, and words of the reason that is expected."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (200, 200), dtype=np.uint8)
+    jpeg, dicom = cv2.imencode(".jpg", pixels)[1].tobytes(), written(build(pixels))
+    for name, content in {
+        "text.png": b"hello",
+        "empty.png": b"",
+        "truncated.png": png(pixels)[:-100],
+        "truncated.jpg": jpeg[: len(jpeg) // 2],
+        "truncated.dcm": dicom[:-1000],
+        "no_pixels.dcm": written(build(pixels, PixelData=None, Rows=None)),
+    }.items():
+        (folder / name).write_bytes(content)
+    (folder / "nothing").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    return {
+        "text.png": "no PNG, JPEG, TIFF or DICOM",
+        "empty.png": "empty file",
+        "truncated.png": "truncated PNG",
+        "truncated.jpg": "truncated",
+        "truncated.dcm": "cannot be decoded",
+        "no_pixels.dcm": "no image",
+        "nothing": "no image in this folder",
+        "pipe.png": "not a file",
+        "nowhere.png": "no such file or folder",
+    }
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_done(infer, films, tmp_path):
+    expected = put_bad_files(tmp_path)
+    # Nobody may read it, not even root, who runs many a container.
+    unreadable = "/proc/self/mem"
+    paths = [films[0], *(str(tmp_path / name) for name in expected), unreadable, films[1]]
+    ended = infer("--format", "json", *paths)
+    assert ended.code == 1
+    told = answers(ended)
+    assert [answer["file"] for answer in told] == paths
+    reasons = {**{str(tmp_path / name): words for name, words in expected.items()}, unreadable: "Input/output error"}
+    for answer in told[1:-1]:
+        assert reasons[answer["file"]] in answer["error"]
+        assert f"{answer['file']}: {answer['error']}" in ended.stderr
+    assert "findings" in told[0]
+    assert "findings" in told[-1]
+    assert f"2 of {len(paths)} files answered" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_every_kind_of_image_is_answered(infer, tmp_path):
+    rng = np.random.default_rng(0)
+    grey = (np.linspace(30, 200, 160)[None] + rng.normal(0, 8, (200, 160))).clip(0, 255).astype(np.uint8)
+    compressed = build(grey)
+    compressed.compress(uid.RLELossless, encoding_plugin="pydicom")
+    contents = {
+        "one_pixel.png": png(grey[:1, :1]),
+        "16_bit.png": png(grey.astype(np.uint16) * 257),
+        "colour.png": png(np.dstack([grey] * 3)),
+        "jpeg_under_another_name.png": cv2.imencode(".jpg", grey)[1].tobytes(),
+        "plain.dcm": written(build(grey)),
+        "compressed_without_a_suffix": written(compressed),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    Image.fromarray(grey).save(tmp_path / "film.tiff")
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "DICOMDIR").write_bytes(contents["plain.dcm"])
+    ended = infer("--format", "json", tmp_path)
+    assert ended.code == 0, ended.stderr
+    told = {Path(answer["file"]).name: answer for answer in answers(ended)}
+    assert list(told) == sorted([*contents, "film.tiff"])
+    assert "2 others in the folders left out" in ended.stderr
+    assert told["one_pixel.png"]["fault"].startswith("too small")
+    # DICOM shows the range of the pixels, so its grey values are others.
+    for same in (("16_bit.png", "colour.png", "film.tiff"), ("plain.dcm", "compressed_without_a_suffix")):
+        assert len({told[name]["distance"] for name in same}) == 1
+
+
+def test_unlike_the_training_data_gets_no_probabilities_and_no_picture(infer, tmp_path):
+    (tmp_path / "black.png").write_bytes(png(np.zeros((200, 200), np.uint8)))
+    (answer,) = answers(infer("--format=json", f"--heatmaps={tmp_path / 'out'}", tmp_path / "black.png"))
+    assert not answer["familiar"]
+    assert {finding["probability"] for finding in answer["findings"]} == {None}
+    assert answer["warnings"][0].startswith("unlike the training data")
+    assert answer["heatmaps"] == list((tmp_path / "out").iterdir()) == []
+    assert "unlike the training data" in infer(tmp_path / "black.png").stdout
+
+
+def test_heatmaps_are_pictures_of_the_called_findings(infer, films, tmp_path):
+    """Equal names in different folders have different pictures."""
+    for folder, film in zip(("a", "b"), films, strict=False):
+        (tmp_path / folder).mkdir()
+        shutil.copy(film, tmp_path / folder / "film.png")
+    out = tmp_path / "new" / "out"
+    ended = infer("--format", "json", "--heatmaps", out, tmp_path / "a", tmp_path / "b")
+    assert ended.stderr.splitlines()[-1] == f"Next: look at the pictures in {out}"
+    told = answers(ended)
+    for answer in told:
+        called = [finding["name"] for finding in answer["findings"] if finding["present"]]
+        assert len(answer["heatmaps"]) == max(1, len(called))
+        assert all(any(f"-{name}." in path for path in answer["heatmaps"]) for name in called)
+        for path in answer["heatmaps"]:
+            with Image.open(path) as picture:
+                assert (picture.format, picture.mode, picture.width) == ("PNG", "RGB", 1024)
+    written_paths = [path for answer in told for path in answer["heatmaps"]]
+    assert sorted(written_paths) == sorted(map(str, out.iterdir()))
+
+
+def test_where_nothing_is_called_the_nearest_finding_is_painted():
+    """The nearest by odds: 0.05 of 0.1 is nearer than 0.3 of 0.6, and none is near without a threshold."""
+    nearest = describe_findings(PROPERTIES, np.array([0.01, 0.5, 0.9], np.float32), 9.0)
+    assert worth_painting(nearest) == [1]
+    assert worth_painting(describe_findings(PROPERTIES, np.array([0.29, 0.5, 0.9], np.float32), 9.0)) == [0]
+    assert worth_painting(describe_findings(PROPERTIES, np.array([0.9, 0.9, 0.9], np.float32), 9.0)) == [0, 1]
+    assert worth_painting(describe_findings(PROPERTIES, np.array([0.9, 0.9, 0.9], np.float32), 99.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mode", "fp8"), "fp8"),
+        ((), "FILE_OR_FOLDER"),
+        (("--threshold", "best"), "expected one of youden, sensitivity_0.9"),
+        (("--version", "99"), "no 99 of chexscale"),
+        (("--heatmaps", os.devnull), "cannot be made"),
+        (("--colour", "red"), "colour"),
+    ],
+)
+def test_wrong_usage_ends_with_code_2(options, message, infer, films):
+    ended = infer(*options, *([] if not options else films[:1]))
+    assert ended.code == 2
+    assert message in ended.stderr
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+
+
+def test_no_champion_yet_says_what_to_do_and_makes_nothing(infer, films, tmp_path):
+    ended = infer(films[0], workspace=Workspace.at(str(tmp_path / "none")))
+    assert ended.code == 2
+    assert "no champion of chexscale" in ended.stderr
+    assert "run `python inference/register.py`" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_pipe_ends_it_quietly(registry, films):
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start(registry, "--format", "json", *films, stdout=writing)
+    os.close(writing)
+    _, stderr = process.communicate()
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert "Traceback" not in stderr
+    assert "BrokenPipe" not in stderr
+
+
+def test_ctrl_c_ends_it_at_once_and_leaves_nothing(registry, films, tmp_path):
+    arguments = ("--format", "json", "--heatmaps", tmp_path / "out", *films * 200)
+    process = start(registry, *arguments, stdout=subprocess.PIPE)
+    assert "findings" in json.loads(process.stdout.readline())
+    os.killpg(process.pid, signal.SIGINT)
+    interrupted = time.perf_counter()
+    _, stderr = process.communicate()
+    # All thousand take a minute.
+    assert time.perf_counter() - interrupted < 15
+    assert process.returncode == 130
+    assert len(stderr.splitlines()) == 1, stderr
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    wait_until_group_is_gone(process.pid)
+
+
+def test_decoders_end_with_a_killed_parent():
+    script = (
+        "import time; from inference.decoders import Decoders; Decoders(2); print('ready', flush=True); time.sleep(99)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == b"ready\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    wait_until_group_is_gone(process.pid)
+
+
+def test_a_decoder_that_dies_costs_no_answer(films, served):
+    files = [ImageFile(path) for path in films * 4]
+    with Decoders(2) as decoders:
+        decoded = decoders.decode(files, served.properties, 0)
+        first = next(decoded)
+        decoders._pool.submit(os._exit, 1)
+        assert [one.path for one in (first, *decoded)] == [file.path for file in files]
+        assert first.film is not None
+
+
+def test_folders_are_searched_by_name_and_content(tmp_path):
+    """Through a link to another folder, and not for ever through one that leads back."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    root = tmp_path / "root"
+    (root / "b").mkdir(parents=True)
+    image = png(np.zeros((2, 2), np.uint8))
+    for path in (root / "b" / "2.png", root / "1.bin", tmp_path / "elsewhere" / "3.JPG"):
+        path.write_bytes(image)
+    (root / "labels.csv").write_text("image,label")
+    (root / "broken.tif").write_text("not an image")
+    (root / "c").symlink_to(tmp_path / "elsewhere")
+    (root / "b" / "back").symlink_to(root)
+    files, others = find_images([str(root), str(root / "labels.csv")])
+    assert [os.path.relpath(file.path, root) for file in files] == [
+        "1.bin",
+        "broken.tif",
+        "b/2.png",
+        "c/3.JPG",
+        "labels.csv",
+    ]
+    assert others == 1
+    assert not any(file.fault for file in files)
+
+
+def test_pydicom_s_own_files_are_answered_or_refused_with_a_reason(infer):
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    names = (
+        "CT_small.dcm",
+        "MR_small_RLE.dcm",
+        "JPEG2000.dcm",
+        "SC_rgb_jpeg_dcmtk.dcm",
+        "rtplan.dcm",
+        "MR_truncated.dcm",
+    )
+    ended = infer("--format", "json", *(folder / name for name in names))
+    assert ended.code == 1
+    assert ["findings" in answer for answer in answers(ended)] == [True, True, True, True, False, False]
+    assert "Traceback" not in ended.stderr
