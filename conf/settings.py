@@ -379,17 +379,15 @@ class Scoring:
     """The champion over many images: inference/predict.py."""
 
     source: str = ""
-    """folder of image files, or of a table's workspace; empty: all images of this workspace's table"""
+    """folder or address (s3://bucket/folder, ...) of image files, or a workspace with a table; empty: this workspace's
+    table"""
     output: str = ""
-    """folder of the Delta table of scores; empty: scores/ in the workspace"""
+    """folder or address of the Delta table of scores; empty: scores/ in the workspace"""
     mode: str = "int8"
     """precision of the graph: int8, fp16, fp32, onnx or torch"""
-    num_tasks: int = 0
-    """images are scored by so many processes at a time; 0: one per core, each with one thread"""
 
     def __post_init__(self):
         _require(self.mode in MODES, "scoring.mode", self.mode, f"one of {', '.join(MODES)}")
-        _require(self.num_tasks >= 0, "scoring.num_tasks", self.num_tasks, "processes, or 0")
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ class Workspace:
     artifacts = property(lambda self: self.root / "mlartifacts")
     evaluation = property(lambda self: self.root / "evaluation.json")
     predictions = property(lambda self: self.root / "predictions.parquet")
+    scores = property(lambda self: self.root / "scores")
     summary = property(lambda self: self.root / "summary.json")
 
 

@@ -1,4 +1,4 @@
-"""Functions over the cluster's Python workers, one task per item: the one owner of pyspark. No pixel passes the JVM."""
+"""Functions over the cluster's Python workers: the one owner of pyspark. No pixel passes the JVM."""
 
 import os
 import sys
@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
 from conf.errors import InputError
 from etl.storage import is_of_a_store
+
+Batches = Iterator[pa.RecordBatch]
 
 
 class SparkWorkers:
@@ -50,6 +54,38 @@ class SparkWorkers:
             )
         return results
 
+    def map_in_arrow(
+        self,
+        function: Callable[[Batches, int], Batches],
+        rows: pa.Table,
+        schema: pa.Schema,
+        rows_per_task: int,
+        title: str,
+    ) -> pa.Table:
+        """What function(batches, num_threads) gives of all rows, in their order, by Spark's mapInArrow.
+
+        function: batches of `rows` to batches of `schema`. num_threads: the cores that Spark lends a task (its setting
+        spark.task.cpus): tasks that keep to them never take more than there are. The result is held in memory here.
+        A task that goes down with its worker is tried again.
+        """
+        self.spark = self.spark or start_spark(self.master)
+        context = self.spark.sparkContext
+        # At least one per core.
+        num_tasks = max(-(-len(rows) // rows_per_task), min(len(rows), context.defaultParallelism))
+        # Of its own, for its settings: a local table goes to Spark in so many parts, each in the order of the rows.
+        session = self.spark.newSession()
+        session.conf.set("spark.sql.leafNodeDefaultParallelism", num_tasks)
+        session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", rows_per_task)
+        spark_schema = session.createDataFrame(schema.empty_table()).schema
+        results = session.createDataFrame(rows).mapInArrow(partial(_with_lent_cores, function), spark_schema)
+        shares = [len(rows) * (task + 1) // num_tasks - len(rows) * task // num_tasks for task in range(num_tasks)]
+        with _progress(context.statusTracker(), shares, title):
+            return results.toArrow().cast(schema)
+
+
+def _with_lent_cores(function: Callable[[Batches, int], Batches], batches: Batches) -> Batches:
+    return function(batches, TaskContext.get().cpus())
+
 
 def _try(function: Callable[[Any], Any], item: Any) -> Any:
     """function(item), or the OSError that it raises: a full disk is no fault of the program and needs no trace."""
@@ -66,7 +102,7 @@ def _try(function: Callable[[Any], Any], item: Any) -> Any:
 def start_spark(master: str | None = None) -> SparkSession:
     """The session, started where there is none."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName("chexscale-etl").config("spark.ui.showConsoleProgress", "false")
+    builder = SparkSession.builder.appName("chexscale").config("spark.ui.showConsoleProgress", "false")
     if master:
         builder = builder.master(master)
     spark = builder.getOrCreate()

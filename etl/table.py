@@ -83,7 +83,7 @@ def read_identity(table: str) -> str | None:
 def _open(table: str) -> DeltaTable | None:
     """The newest version; None where there is no table. Raises InputError for a store that does not answer."""
     try:
-        return DeltaTable(table, storage_options=_store_options(table))
+        return DeltaTable(table, storage_options=store_options(table))
     except TableNotFoundError:
         return None
     except OSError as error:
@@ -106,7 +106,7 @@ def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
         for file in snapshot_files(shards, card.delta_version, split):
             parts.append(read_labels(file).assign(split=split, file=file))
     try:
-        bad = DeltaTable(quarantine, version=card.quarantine_version, storage_options=_store_options(quarantine))
+        bad = DeltaTable(quarantine, version=card.quarantine_version, storage_options=store_options(quarantine))
         return Committed(card, pd.concat(parts, ignore_index=True), bad.to_pyarrow_table().to_pandas())
     except (DeltaError, OSError) as error:
         raise InputError(
@@ -121,7 +121,8 @@ def read_labels(file: str) -> pd.DataFrame:
         with locate(file).open("rb") as source:
             parquet = pq.ParquetFile(source)
             columns = [field.name for field in parquet.schema_arrow if not pa.types.is_binary(field.type)]
-            return parquet.read(columns).to_pandas()
+            # Arrow's threads may hold the file when the program ends, which aborts it.
+            return parquet.read(columns, use_threads=False).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{file} of the table cannot be read ({error}): add --etl.rebuild true to make the table anew"
@@ -134,9 +135,9 @@ def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]
         parquet = pq.ParquetFile(source)
         found: dict[str, bytes] = {}
         for group in range(parquet.num_row_groups):
-            names = parquet.read_row_group(group, ["image_id"]).column(0).to_pylist()
+            names = parquet.read_row_group(group, ["image_id"], use_threads=False).column(0).to_pylist()
             if image_ids & set(names):
-                pixels = parquet.read_row_group(group, [column]).column(0)
+                pixels = parquet.read_row_group(group, [column], use_threads=False).column(0)
                 found |= {name: pixels[row].as_py() for row, name in enumerate(names) if name in image_ids}
         return found
 
@@ -144,7 +145,7 @@ def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]
 def write_quarantine(table: str, bad: pd.DataFrame) -> int:
     """Writes one row per bad image (columns of QUARANTINE) as one new version; returns its number."""
     rows = pa.Table.from_pandas(bad[QUARANTINE.names], QUARANTINE, preserve_index=False)
-    options = _store_options(table)
+    options = store_options(table)
     try:
         write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", storage_options=options)
         return DeltaTable(table, storage_options=options).version()
@@ -161,7 +162,7 @@ def commit(
     addresses) of the version before that leave it; None: all of them, and the schema may change.
     Raises InputError where another program has made that version meanwhile.
     """
-    now_ms, options = int(time.time() * 1000), _store_options(table)
+    now_ms, options = int(time.time() * 1000), store_options(table)
     adds = [
         AddAction(p, size, _partition(p), now_ms, True, json.dumps({"numRecords": rows})) for p, size, rows in added
     ]
@@ -197,7 +198,7 @@ def vacuum(table: str, keep_versions: set[int], retention_hours: int) -> list[st
 
     Also what killed runs have left, once it is that old. Returns the files. The log stays whole.
     """
-    return DeltaTable(table, storage_options=_store_options(table)).vacuum(
+    return DeltaTable(table, storage_options=store_options(table)).vacuum(
         retention_hours,
         dry_run=False,
         # The versions to keep are named: Delta's own minimum of a week is for tables whose readers nobody knows.
@@ -215,7 +216,7 @@ def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[s
     table, the version is gone or the store does not answer.
     """
     try:
-        snapshot = DeltaTable(table, version=version, storage_options=_store_options(str(table)))
+        snapshot = DeltaTable(table, version=version, storage_options=store_options(str(table)))
     except TableNotFoundError as error:
         raise InputError(f"no Delta table at {table}: run `spark-submit etl/preprocess.py` first") from error
     except DeltaError as error:
@@ -231,7 +232,7 @@ def _partition(path: str) -> dict[str, str]:
     return {"split": path.removeprefix("split=").partition("/")[0]}
 
 
-def _store_options(table: str) -> dict[str, str] | None:
+def store_options(table: str) -> dict[str, str] | None:
     """What deltalake cannot know of a store by itself; keys and addresses come from the environment."""
     if not str(table).startswith("s3"):
         return None

@@ -1,6 +1,7 @@
 """A small finished training: a Delta table with planted findings, a trained network, its MLflow run."""
 
 import copy
+import hashlib
 import io
 import os
 import runpy
@@ -73,6 +74,7 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
             "boxes": pa.array(boxes, pa.list_(pa.float32())),
             "split": [split] * len(ids),
             f"image_{SIZE_PX}": pa.array([image.tobytes() for image in pixels], pa.binary()),
+            "pixel_hash": [hashlib.sha256(image).hexdigest()[:32] for image in pixels],
         }
         tables.append(pa.table(columns))
     write_deltalake(workspace.shards, pa.concat_tables(tables), partition_by=["split"])

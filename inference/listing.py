@@ -1,0 +1,125 @@
+"""The images that are to be scored, of a table or a folder: where each is, and which version of it. Reads no pixels."""
+
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from etl.schema import SPLITS, Card
+from etl.storage import is_folder, is_local, list_files, locate
+from etl.table import snapshot_files
+from inference.properties import Properties
+
+IMAGES = pa.schema(
+    [
+        # Of a table its own, of a folder the path below it.
+        ("image_id", pa.string()),
+        # Of a table its pixel_hash, of a folder the file's size and time (or ETag): another one is another image.
+        ("image_version", pa.string()),
+        ("file", pa.string()),
+        # Where in a Parquet file; null for an image file.
+        ("row_group", pa.int32()),
+        ("row", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images of one source."""
+
+    source: str
+    """the table's delta_table_id, or the folder's absolute path or address"""
+    table_version: int | None
+    """None for a folder"""
+    images: pa.Table
+    """columns of IMAGES, those of a row group one after the other"""
+
+    def only(self, chosen: list[bool]) -> "Listing":
+        """The same with the images for which `chosen` is true."""
+        return replace(self, images=self.images.filter(pa.array(chosen, pa.bool_())))
+
+
+def list_images(source: str, workspace: Workspace, properties: Properties) -> Listing:
+    """Every image of `source`: a folder or address of image files or of a workspace; empty: of this workspace's table.
+
+    Raises InputError where there is nothing to score, or a table is of another kind than the model was trained on.
+    """
+    if not source:
+        return list_table(workspace, properties)
+    folder = locate(source)
+    if not is_folder(folder):
+        what = "is a file" if is_local(folder) and folder.exists() else "does not exist"
+        raise InputError(f"scoring.source {source} {what}, expected a folder of images or a workspace with a table")
+    if is_local(folder) and (folder / "card.json").is_file():
+        return list_table(Workspace.at(source), properties)
+    return list_folder(folder)
+
+
+def list_table(workspace: Workspace, properties: Properties) -> Listing:
+    """All images of the version of the table that card.json names."""
+    card = Card.read(workspace.card)
+    _check_kind(card, workspace, properties)
+    shards = workspace.tables(card.table)[0]
+    files = [file for split in SPLITS for file in snapshot_files(shards, card.delta_version, split)]
+    return Listing(card.delta_table_id, card.delta_version, pa.concat_tables(map(_rows_of, files)))
+
+
+def list_folder(folder: UPath) -> Listing:
+    """Every file below the folder, whatever its name: what is no image gets a row that says so.
+
+    Left out are what is hidden (a name that begins with a dot) and Delta tables, such as the scores themselves.
+    """
+    files = list_files(folder, ("",))
+    tables = tuple({name.partition("_delta_log/")[0] for name in files.index if "_delta_log/" in f"/{name}"})
+    hidden = [any(part.startswith(".") for part in PurePosixPath(name).parts) for name in files.index]
+    files = files[[not out and not name.startswith(tables) for name, out in zip(files.index, hidden, strict=True)]]
+    if files.empty:
+        raise InputError(
+            f"no image files below {folder}: give a folder of images with --scoring.source, or the workspace of a table"
+        )
+    nowhere = pa.nulls(len(files), pa.int32())
+    columns = [files.index.to_list(), files.file_version.to_list(), files.path.to_list(), nowhere, nowhere]
+    return Listing(str(folder), None, pa.table(columns, schema=IMAGES))
+
+
+def _check_kind(card: Card, workspace: Workspace, properties: Properties) -> None:
+    """Raises InputError where the table's pixels are not what the model takes."""
+    if card.channels != 1:
+        raise InputError(f"the table of {workspace.root} is in colour, the model takes grey images")
+    if properties.size_px not in card.sizes_px:
+        raise InputError(
+            f"the model takes {properties.size_px} pixels, the table of {workspace.root} has {card.sizes_px}: run the "
+            "ETL with this size in etl.sizes_px too, or score the images' folder with --scoring.source DIR"
+        )
+    for key in ("square", "intensity"):
+        got, expected = card.settings.get(key), getattr(properties, key)
+        if got != expected:
+            raise InputError(
+                f"the table of {workspace.root} was made with etl.{key} {got}, the model was trained with {expected}: "
+                "score the images' folder with --scoring.source DIR, which prepares them as the model's were"
+            )
+
+
+def _rows_of(file: str) -> pa.Table:
+    """The images of one Parquet file of the table."""
+    try:
+        with locate(file).open("rb") as source:
+            parquet = pq.ParquetFile(source)
+            rows = parquet.read(["image_id", "pixel_hash"], use_threads=False)
+            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{file} of the table cannot be read ({error}): run the ETL again") from error
+    columns = [
+        rows["image_id"],
+        rows["pixel_hash"],
+        pa.array([file] * len(rows)),
+        np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+        np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
+    ]
+    return pa.table(columns, schema=IMAGES)

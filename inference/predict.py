@@ -1,0 +1,75 @@
+"""Scores all images of a table, or of a folder, with the champion: Spark, one compiled model per worker process.
+
+    spark-submit inference/predict.py                                      the table of conf/demo.yaml's workspace
+    spark-submit inference/predict.py --scoring.source DIR                 PNG, JPEG, TIFF and DICOM files below DIR
+    spark-submit inference/predict.py --scoring.output DIR                 another place than <workspace>/scores
+    spark-submit --conf spark.task.cpus=4 inference/predict.py             a fourth of the tasks, each with four threads
+
+Adds one row per image to the Delta table of scores, in one commit; inference/scores.py names its columns. A second run
+scores what is new or has changed since; a new champion scores all again, beside the rows of the old one. Research use
+only, not for clinical use.
+"""
+
+import time
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from conf.errors import run_command
+from conf.settings import load_settings
+from conf.workspace import Workspace
+from etl.shards import SparkWorkers
+from etl.storage import locate
+from inference.batch import Outcome, score_new
+from inference.listing import list_images
+from inference.scoring import probability_column
+from inference.served_model import ServedModel, open_served
+
+
+def main() -> None:
+    settings = load_settings("Scores all images of a table, or of a folder, with the champion.")
+    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    output = str(locate(settings.scoring.output or str(workspace.scores)))
+    model = open_served(workspace, settings.inference.registered_model, mode=settings.scoring.mode, num_threads=1)
+    listing = list_images(settings.scoring.source, workspace, model.properties)
+    started = time.monotonic()
+    with SparkWorkers() as workers:
+        outcome = score_new(model, listing, output, settings.inference.batch_size, workers.map_in_arrow)
+        seconds = time.monotonic() - started
+    show(outcome, model, seconds)
+    print(f"Scores: {output}" + ("" if outcome.version is None else f", Delta version {outcome.version}"))
+    print(
+        f'Next: deltalake.DeltaTable("{output}").to_pandas(), or spark.read.format("delta").load("{output}"); the same '
+        "command again scores what is new"
+    )
+
+
+def show(outcome: Outcome, model: ServedModel, seconds: float) -> None:
+    """Prints what became of the images."""
+    name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
+    if outcome.version is None:
+        print(f"nothing is new: {name} has scored all {outcome.known:,} images already")
+        return
+    familiar = pc.sum(rows["familiar"]).as_py() or 0
+    called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()
+    counts = {count["values"]: count["counts"] for count in called}
+    table = Table("finding", caption=f"{name}; research use only, not for clinical use")
+    for column in ("called", "of familiar images", "mean probability"):
+        table.add_column(column, justify="right")
+    for finding in model.properties.findings if familiar else []:
+        count, mean = counts.get(finding, 0), pc.mean(rows[probability_column(finding)]).as_py()
+        table.add_row(finding, f"{count:,}", f"{count / familiar:.1%}", f"{mean:.3f}")
+    Console(highlight=False).print(table)
+    unreadable = rows["unreadable"].drop_null().to_pandas()
+    strange = len(rows) - familiar - len(unreadable)
+    print(
+        f"{len(rows):,} images scored in {seconds:.0f} s, Spark's start included: {familiar:,} familiar, {strange:,} "
+        f"unlike the training data, {len(unreadable):,} not readable; {outcome.known:,} had scores already"
+    )
+    for reason, number in unreadable.str.split(":").str[0].value_counts().items():
+        print(f"  not readable: {number:,} {reason}")
+
+
+if __name__ == "__main__":
+    run_command(main)

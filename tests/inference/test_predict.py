@@ -1,0 +1,328 @@
+"""Batch scoring, without Spark but for the command itself (map_in_arrow is tested in tests/etl/test_shards.py)."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from PIL import Image
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from etl.schema import Card
+from inference.answers import describe_findings
+from inference.batch import Outcome, score_new
+from inference.films import load_film
+from inference.gate import Decision
+from inference.graphs import open_graph, properties_of, save_graph, with_properties
+from inference.listing import Listing, list_images
+from inference.registration import register
+from inference.served_model import ServedModel
+from inference.variants import open_variant
+from tests.etl.dicom_files import build, written
+from tests.inference.conftest import FINDINGS, REPOSITORY, ROWS, SIZE_PX
+
+BATCH_SIZE = 16
+# Java's options: for a program that lives for seconds.
+SPARK_SUBMIT = ["spark-submit", "--master", "local[2]", "--driver-java-options", "-XX:TieredStopAtLevel=1"]
+
+
+def map_in_arrow(function, rows, schema, rows_per_task, title) -> pa.Table:
+    """As SparkWorkers', in this process."""
+    parts = [rows.slice(start, rows_per_task) for start in range(0, len(rows), rows_per_task)]
+    results = [batch for part in parts for batch in function(iter(part.combine_chunks().to_batches()), 1)]
+    return pa.Table.from_batches(results, schema)
+
+
+@pytest.fixture(scope="module")
+def model(int8) -> ServedModel:
+    predict, properties = open_variant("int8", int8, num_threads=1)
+    return ServedModel("chexscale", 1, "int8", properties, predict, int8.parent)
+
+
+@pytest.fixture
+def output(tmp_path) -> str:
+    return str(tmp_path / "scores")
+
+
+def score(model: ServedModel, source: str, workspace: Workspace, output: str) -> Outcome:
+    listing = list_images(source, workspace, model.properties)
+    return score_new(model, listing, output, BATCH_SIZE, map_in_arrow)
+
+
+def rows_in(output: str) -> list[dict]:
+    files = DeltaTable(output).file_uris()
+    return pa.concat_tables(map(pq.read_table, files), promote_options="default").to_pylist()
+
+
+def test_a_table_s_images_get_the_model_s_answers(model, workspace, output):
+    outcome = score(model, "", workspace, output)
+    rows = {row["image_id"]: row for row in rows_in(output)}
+    table = ds.dataset(workspace.shards, partitioning="hive").to_table().to_pylist()
+    assert len(outcome.rows) == len(rows) == len(table) == sum(ROWS.values())
+    assert outcome.version == 0
+    for image in table[::7]:
+        row = rows[image["image_id"]]
+        pixels = np.frombuffer(image[f"image_{SIZE_PX}"], np.uint8).reshape(1, SIZE_PX, SIZE_PX)
+        answer = model.predict(pixels)
+        expected = describe_findings(model.properties, answer.probabilities[0], answer.distances[0])
+        assert row["familiar"] == expected.familiar
+        assert row["distance"] == pytest.approx(expected.distance, rel=1e-3)
+        for finding in expected.findings:
+            assert row[f"probability_{finding.name}"] == pytest.approx(finding.probability, abs=1e-4)
+        if expected.familiar:
+            assert row["called"] == [finding.name for finding in expected.findings if finding.present]
+        assert row["image_version"] == image["pixel_hash"]
+        lineage = [row[name] for name in ("model", "model_version", "mode", "source", "table_version")]
+        assert lineage == ["chexscale", 1, "int8", "table", 0]
+        assert row["fault"] is row["unreadable"] is None
+    assert {bool(row["called"]) for row in rows.values()} == {True, False}
+
+
+def test_a_second_run_adds_nothing_and_a_new_version_scores_all_again(model, workspace, output):
+    number = sum(ROWS.values())
+    score(model, "", workspace, output)
+    again = score(model, "", workspace, output)
+    assert (len(again.rows), again.known, again.version) == (0, number, None)
+    assert DeltaTable(output).version() == 0
+    assert len(score(replace(model, version=2), "", workspace, output).rows) == number
+    assert len(score(replace(model, mode="fp32"), "", workspace, output).rows) == number
+    # By its workspace the table is the same one.
+    assert score(model, str(workspace.root), workspace, output).version is None
+    versions = [(row["model_version"], row["mode"]) for row in rows_in(output)]
+    assert [versions.count(kind) for kind in ((1, "int8"), (2, "int8"), (1, "fp32"))] == [number] * 3
+
+
+def image_file(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, test_images) -> Path:
+    """Films by content, whatever their names, and what is none."""
+    films, folder = [np.kron(image, np.ones((4, 4), np.uint8)) for image in test_images], tmp_path / "films"
+    (folder / "deeper" / "down").mkdir(parents=True)
+    for name, content in {
+        "one.png": image_file(films[0]),
+        "deeper/two.jpg": image_file(films[1], "JPEG"),
+        "deeper/down/three": image_file(films[2], "TIFF"),
+        "four.dcm": written(build(films[3])),
+        "noise.png": image_file(np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8)),
+        "cut.png": image_file(films[4])[:-500],
+        "empty.png": b"",
+        "labels.csv": b"image,label\n",
+        ".hidden.png": image_file(films[4]),
+    }.items():
+        (folder / name).write_bytes(content)
+    (folder / "nowhere.png").symlink_to("nothing")
+    return folder
+
+
+def test_a_folder_s_files_each_get_a_row(model, workspace, output, folder):
+    score(model, str(folder), workspace, output)
+    rows = {row["image_id"]: row for row in rows_in(output)}
+    assert {name: row["unreadable"] for name, row in rows.items() if row["unreadable"]} == {
+        "cut.png": "truncated PNG: b'IDAT' chunk is cut",
+        "empty.png": "empty file",
+        "labels.csv": "no PNG, JPEG, TIFF or DICOM: starts with b'image,la'",
+        "nowhere.png": "cannot be read: No such file or directory",
+    }
+    scored = {name: row for name, row in rows.items() if not row["unreadable"]}
+    assert sorted(scored) == ["deeper/down/three", "deeper/two.jpg", "four.dcm", "noise.png", "one.png"]
+    film = load_film((folder / "one.png").read_bytes(), model.properties)
+    expected = model.predict(film.pixels[None]).probabilities[0]
+    got = [rows["one.png"][f"probability_{finding}"] for finding in FINDINGS]
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    status = (folder / "one.png").stat()
+    assert rows["one.png"]["image_version"] == f"{status.st_size}:{status.st_mtime_ns}"
+    assert (rows["one.png"]["source"], rows["one.png"]["table_version"]) == (str(folder), None)
+    # What the network says of what it has not learned is kept from everybody.
+    noise = rows["noise.png"]
+    assert noise["familiar"] is False
+    assert noise["called"] is noise[f"probability_{FINDINGS[0]}"] is None
+    assert noise["distance"] > model.properties.distance_threshold
+
+
+def test_only_new_and_changed_files_and_those_out_of_reach_are_scored_again(model, workspace, output, folder):
+    score(model, str(folder), workspace, output)
+    # Nobody may have read it: it is tried again, and what was known already is not told twice.
+    assert score(model, str(folder), workspace, output).version is None
+    shutil.copy(folder / "one.png", folder / "new.png")
+    shutil.copy(folder / "one.png", folder / "cut.png")
+    outcome = score(model, str(folder), workspace, output)
+    assert sorted(outcome.rows["image_id"].to_pylist()) == ["cut.png", "new.png"]
+    assert outcome.known == 7
+    assert sorted(row["unreadable"] is None for row in rows_in(output) if row["image_id"] == "cut.png") == [False, True]
+
+
+def test_the_scores_may_lie_in_the_folder_that_is_scored(model, workspace, folder):
+    output = str(folder / "scores")
+    score(model, str(folder), workspace, output)
+    assert score(model, str(folder), workspace, output).version is None
+
+
+def test_damaged_rows_and_a_lost_file_of_the_table_are_told(model, workspace, output, tmp_path):
+    listing = list_images("", workspace, model.properties)
+    lost, cut = listing.images.slice(0, 3), listing.images.slice(3, 2)
+    short = pa.table({f"image_{SIZE_PX}": pa.array([b"short", None], pa.binary())})
+    pq.write_table(short, tmp_path / "short.parquet")
+    places = [(lost, str(tmp_path / "lost.parquet"), [0, 1, 2]), (cut, str(tmp_path / "short.parquet"), [0, 1])]
+    damaged = [
+        part.set_column(2, "file", pa.array([file] * len(part)))
+        .set_column(3, "row_group", pa.array([0] * len(part), pa.int32()))
+        .set_column(4, "row", pa.array(rows, pa.int32()))
+        for part, file, rows in places
+    ]
+    good = listing.images.slice(5, 40)
+    listing = Listing(listing.source, 0, pa.concat_tables([*damaged, good]))
+    outcome = score_new(model, listing, output, BATCH_SIZE, map_in_arrow)
+    reasons = outcome.rows["unreadable"].to_pylist()
+    assert all(reason.startswith("cannot be read: ") for reason in reasons[:3])
+    assert reasons[3:5] == [f"damaged row: {size} bytes, expected {SIZE_PX**2}" for size in (5, 0)]
+    assert reasons[5:] == [None] * 40
+    assert outcome.rows["image_id"].to_pylist() == listing.images["image_id"].to_pylist()
+
+
+def test_another_vocabulary_adds_its_columns(model, workspace, output, tmp_path):
+    score(model, "", workspace, output)
+    findings = ["Bright_Corner", "Lung Opacity", "No Finding"]
+    graph = with_properties(open_graph(model.folder / "int8"), replace(model.properties, findings=findings))
+    save_graph(graph, tmp_path / "other" / "int8")
+    properties = properties_of(open_graph(tmp_path / "other" / "int8"))
+    other = replace(model, version=2, properties=properties, folder=tmp_path / "other")
+    assert score(other, "", workspace, output).version == 1
+    for row in rows_in(output):
+        known = FINDINGS if row["model_version"] == 1 else findings
+        for finding in {*FINDINGS, *findings}:
+            assert (row[f"probability_{finding}"] is None) == (finding not in known or not row["familiar"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("absent", "absent does not exist, expected a folder of images or a workspace with a table"),
+        ("file.png", "file.png is a file, expected a folder"),
+        ("empty", "no image files below .*empty: give a folder of images with --scoring.source"),
+        ("", "no dataset card at .*: run `spark-submit etl/preprocess.py`"),
+        ("s4://bucket/images", "s4://bucket/images cannot be reached"),
+    ],
+)
+def test_sources_with_nothing_to_score(model, tmp_path, source, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.png").write_bytes(b"")
+    source = source if "://" in source or not source else str(tmp_path / source)
+    with pytest.raises(InputError, match=message):
+        list_images(source, Workspace.at(str(tmp_path / "workspace")), model.properties)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes_px": [32]}, r"the model takes 64 pixels, the table of .* has \[32\]: run the ETL with this size"),
+        ({"channels": 3}, "is in colour"),
+        ({"settings": {"square": "stretch", "intensity": "none"}}, "made with etl.square stretch, .* trained with pad"),
+        ({"table": "elsewhere"}, "no Delta table at .*elsewhere/shards"),
+        ({"delta_version": 7}, "version 7 of .* cannot be read"),
+    ],
+)
+def test_tables_that_the_model_cannot_read(model, workspace, tmp_path, changes, message):
+    other = Workspace.at(str(shutil.copytree(workspace.root, tmp_path / "workspace")))
+    replace(Card.read(other.card), **changes).write(other.card)
+    with pytest.raises(InputError, match=message):
+        list_images("", other, model.properties)
+
+
+def test_places_that_hold_something_else_than_scores(model, workspace, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
+    write_deltalake(tmp_path / "other", pa.table({"image_id": ["a"], "model": [1]}))
+    listing = list_images("", workspace, model.properties)
+    for name, message in (
+        ("file", "is no Delta table of scores: choose another folder"),
+        ("folder", "is no Delta table of scores: choose another folder"),
+        ("other", "holds something else than scores: choose another scoring.output"),
+    ):
+        with pytest.raises(InputError, match=message):
+            score_new(model, listing, str(tmp_path / name), BATCH_SIZE, map_in_arrow)
+
+
+@pytest.fixture(scope="module")
+def champion(model, workspace, tmp_path_factory) -> Workspace:
+    """A copy of the workspace with the model in its registry: the other tests' stays without."""
+    copy = Workspace.at(str(shutil.copytree(workspace.root, tmp_path_factory.mktemp("batch") / "workspace")))
+    shutil.copytree(model.folder, copy.model)
+    report = {"test_auroc": {}, "speed": {}, "localisation": {}}
+    (copy.model / "report.json").write_text(json.dumps(report))
+    copy.figures.mkdir(exist_ok=True)
+    (copy.figures / "test_auroc.png").write_bytes(image_file(np.zeros((1, 1), np.uint8)))
+    decision = Decision(True, ["a test"], None, {}, [])
+    assert register(copy, "chexscale", model.properties, copy.model, report, decision).aliases[-1] == "champion"
+    return copy
+
+
+def start(program: list[str], workspace: Workspace, log: Path) -> subprocess.Popen:
+    """The command as a user runs it, the first of a group of processes."""
+    environment = {**os.environ, "COLUMNS": "200"}
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [*program, "inference/predict.py", "--workspace", str(workspace.root)],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, tmp_path):
+    log = tmp_path / "log"
+    job = start(SPARK_SUBMIT, champion, log)
+    end = time.monotonic() + 120
+    while "images to scores" not in log.read_text():
+        assert job.poll() is None and time.monotonic() < end, log.read_text()
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    assert not (champion.scores / "_delta_log").exists()
+
+    number = sum(ROWS.values())
+    assert start(SPARK_SUBMIT, champion, log).wait() == 0, log.read_text()
+    said = log.read_text()
+    assert re.search(rf"{number} images scored in \d+ s.* 0 not readable; 0 had scores already", said)
+    assert f"Scores: {champion.scores}, Delta version 0" in said
+    assert said.strip().splitlines()[-1].startswith("Next: ")
+    assert "Traceback" not in said and " WARN " not in said
+    assert len(rows_in(str(champion.scores))) == number
+
+    # Spark is not even needed.
+    assert start([sys.executable], champion, log).wait() == 0, log.read_text()
+    said = log.read_text()
+    assert f"nothing is new: chexscale version 1 (int8) has scored all {number} images already" in said
+    assert "images to scores" not in said
+    assert DeltaTable(champion.scores).version() == 0
+
+
+def test_without_a_champion_the_command_says_what_to_do(new_store, tmp_path):
+    workspace = Workspace.at(str(tmp_path / "workspace"))
+    new_store(workspace)
+    log = tmp_path / "log"
+    assert start([sys.executable], workspace, log).wait() == 2
+    assert re.search(r"error: no champion of chexscale in .*: run `python inference/register.py`", log.read_text())
