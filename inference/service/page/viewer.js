@@ -64,6 +64,7 @@ function drawLayers() {
       `${shown.width_px} × ${shown.height_px} pixels${asModel ? ", as the model sees it" : ""}`;
   }
   drawHeat(shown?.maps[finding]);
+  clipHeat();
   drawBoxes(shown?.boxes ?? []);
 }
 
@@ -81,6 +82,14 @@ function drawHeat(map) {
   find("legend-text").textContent = nothing
     ? `Nothing is painted: no place of this film speaks for ${spoken(finding)}.`
     : `Where the network looked for ${spoken(finding)}, not that it is there.`;
+}
+
+/** The model's square is padded; over a film in its own proportions the map ends where the film does. */
+function clipHeat() {
+  if (!shown || find("film").src !== original) return void (find("heat").style.clipPath = "none");
+  const side = Math.max(shown.width_px, shown.height_px);
+  const [x, y] = [shown.width_px, shown.height_px].map((length) => (50 * (side - length)) / side);
+  find("heat").style.clipPath = `inset(${y}% ${x}%)`;
 }
 
 function drawBoxes(boxes) {
