@@ -2,6 +2,7 @@
 
 WORKSPACE ?= runs/demo
 PORT ?= 5000
+SERVE_PORT ?= 8000
 
 # The first Python 3.11; where there is none any Python 3, with which set-up names all that is missing.
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
@@ -14,7 +15,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export PYSPARK_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test recipes ui clean distclean
+.PHONY: help setup demo test recipes audit serve ui clean distclean
 
 help:  ## prints this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -36,6 +37,13 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 
 recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms: some 25 minutes
 	"$(VENV)/bin/python" -m pytest -m recipes
+
+audit: setup  ## known vulnerabilities of the locked packages (asks the package index, which must offer them)
+	@"$$("$(VENV)/bin/python" -c 'from jobs.setup.installer import find_uv; print(find_uv())')" tool run \
+	pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
+
+serve: setup  ## the champion as a REST service with a page (WORKSPACE=runs/demo SERVE_PORT=8000)
+	@"$(VENV)/bin/python" inference/serve.py --workspace "$(WORKSPACE)" --serving.port $(SERVE_PORT)
 
 ui: setup  ## the MLflow UI on the workspace (WORKSPACE=runs/demo PORT=5000)
 	@if [ ! -f "$(WORKSPACE)/mlflow.db" ]; then \

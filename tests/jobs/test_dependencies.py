@@ -1,0 +1,40 @@
+"""What can be said of the dependencies without a network; known vulnerabilities: `make audit`."""
+
+import re
+from importlib.metadata import distributions, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+LOCK = (Path(__file__).parents[2] / "requirements.lock").read_text(encoding="utf-8")
+COPYLEFT = re.compile(r"\b[AL]?GPL|General Public License", re.IGNORECASE)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_locked_package_has_one_version_and_hashes():
+    packages = re.split(r"\n(?=\S)", LOCK.strip())
+    assert len(packages) > 100
+    assert [lines for lines in packages if not re.match(r"[\w.-]+==\S+.*\\\n +--hash=sha256:", lines)] == []
+
+
+def test_every_direct_need_is_locked():
+    locked = {normal(name) for name in re.findall(r"^([\w.-]+)==", LOCK, re.MULTILINE)}
+    assert {normal(Requirement(need).name) for need in requires("chexscale")} - locked == set()
+
+
+def test_no_package_is_under_a_licence_that_binds_those_who_pass_the_software_on():
+    told = {
+        package.name: " ".join(
+            [
+                package.metadata.get("License-Expression") or "",
+                (package.metadata.get("License") or "").partition("\n")[0],
+                *package.metadata.get_all("Classifier", []),
+            ]
+        )
+        for package in distributions()
+    }
+    assert "torch" in told
+    assert {name: words for name, words in told.items() if COPYLEFT.search(words)} == {}
