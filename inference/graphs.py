@@ -127,6 +127,10 @@ class GraphQueue:
         """pixels: (batch, S, S) uint8. answered: called with the Answer later, from another thread."""
         self._queue.start_async({0: pixels}, answered)
 
+    def wait(self) -> None:
+        """Until all are answered: a queue that is let go while it is answering ends the process."""
+        self._queue.wait_all()
+
     @staticmethod
     def _end(request: ov.InferRequest, answered: Callable[[Answer], None]) -> None:
         # Copies: the request's own arrays are those of the next batch.

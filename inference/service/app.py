@@ -15,6 +15,7 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from conf.settings import Settings
+from inference.answers import NOTE
 from inference.service import probes, routes
 from inference.service.capacity import Capacity
 from inference.service.champion import PICKED_UP, Champion
@@ -22,7 +23,6 @@ from inference.service.counters import Counters
 from inference.service.decoding import Decoders
 from inference.service.guard import Guard
 from inference.service.refusals import Refusal, json_response
-from inference.service.schemas import NOTE
 from inference.service.state import State
 from inference.service.uploads import MB
 
@@ -37,6 +37,9 @@ SEE_API = "see /openapi.json for what there is"
 
 class Service(Guard):
     """The guarded app."""
+
+    upload_s: float
+    """seconds in which a request must have arrived whole"""
 
     def greeting(self, address: str) -> str:
         """What the console says once it serves there."""
@@ -89,7 +92,9 @@ def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None
     ):
         app.add_exception_handler(kind, handler)
     hosts = (*LOCAL_HOSTS, settings.serving.host, *settings.serving.allowed_hosts)
-    return Service(app, hosts, key, settings.serving.requests_per_minute, counters)
+    service = Service(app, hosts, key, settings.serving.requests_per_minute, counters)
+    service.upload_s = settings.serving.upload_s
+    return service
 
 
 def _start_state(settings: Settings, counters: Counters, watch: subprocess.Popen | None) -> State:

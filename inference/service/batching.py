@@ -24,7 +24,8 @@ class Batcher:
 
     def __init__(self, start: Start, num_requests: int, max_batch: int, counters: Counters):
         """num_requests: batches that may be started before the first of them is answered."""
-        self._start, self._free, self._max_batch, self._counters = start, num_requests, max_batch, counters
+        self._start, self._max_batch, self._counters = start, max_batch, counters
+        self._num_requests = self._free = num_requests
         self._waiting: deque[tuple[np.ndarray, asyncio.Future]] = deque()
         self._loop = asyncio.get_running_loop()
 
@@ -38,8 +39,8 @@ class Batcher:
 
     def _start_batches(self) -> None:
         while self._waiting and self._free:
-            # Shared among the free requests, so that all cores have work.
-            size = min(self._max_batch, -(-len(self._waiting) // self._free))
+            # Not all that wait: the other requests, which end soon, have cores of their own.
+            size = min(self._max_batch, -(-len(self._waiting) // self._num_requests))
             batch = [self._waiting.popleft() for _ in range(size)]
             self._free -= 1
             self._counters.batch_size.observe(size)

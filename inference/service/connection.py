@@ -8,8 +8,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from inference.service.guard import HEADERS
 from inference.service.refusals import json_response
 
-HEADERS_S = 10
-"""from the first byte of a request, or from the connection, to the end of its headers"""
 MAX_CONNECTIONS = 2048
 """further ones are closed at once"""
 
@@ -17,7 +15,11 @@ MAX_CONNECTIONS = 2048
 class Connection(H11Protocol):
     """One client's, for as long as it is kept alive."""
 
-    _waits: asyncio.TimerHandle | None = None
+    def __init__(self, *arguments, headers_s: float, **named):
+        """headers_s: seconds from a connection, or the first byte of a later request, to the end of the headers."""
+        super().__init__(*arguments, **named)
+        self._headers_s = headers_s
+        self._waits: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -38,7 +40,7 @@ class Connection(H11Protocol):
         if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
             self._stop_waiting()
         elif self._waits is None:
-            self._waits = self.loop.call_later(HEADERS_S, self.transport.abort)
+            self._waits = self.loop.call_later(self._headers_s, self.transport.abort)
 
     def _stop_waiting(self) -> None:
         if self._waits:

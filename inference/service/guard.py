@@ -32,8 +32,8 @@ HEADERS = {
 }
 # Counters and the log name these routes alone: another path may hold anything.
 ROUTES = ("/", "/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json")
-# How long the rest of a refused upload is read and thrown away. A connection that is closed on what has arrived unread
-# is reset, and its client never sees why it was refused.
+# How long the rest of a refused upload is read and thrown away after the answer: a connection that is closed on what
+# has arrived unread is reset, and its client may never see why it was refused.
 DRAIN_S = 2
 CLOSED_BY_CLIENT = 499
 
@@ -124,9 +124,11 @@ class _Exchange:
             headers["X-Request-Id"] = self.id
             headers.setdefault("Cache-Control", "no-cache" if _is_page(self._path) else "no-store")
             if self._unread:
-                await self._drain()
-            if self._unread:
                 headers["Connection"] = "close"
+        elif self._unread and not message.get("more_body"):
+            await self._send({**message, "more_body": True})
+            await self._drain()
+            message = {"type": message["type"]}
         await self._send(message)
 
     async def _drain(self) -> None:

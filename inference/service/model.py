@@ -1,7 +1,7 @@
 """A registered model, opened to answer many requests at a time."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -54,23 +54,22 @@ def open_model(folder: Path, name: str, version: int, mode: str) -> Model:
     """
     if mode in ("onnx", "torch"):
         predict, properties = open_variant(mode, folder / mode)
-        start = start_in_thread(predict, ThreadPoolExecutor(1, "model"))
-        num_requests = 1
+        start, num_requests = start_in_thread(predict, ThreadPoolExecutor(1, "model")), 1
+        _answer_once(start, properties.size_px)
     else:
         graph = open_graph(folder / mode, mapped=False)
         properties, queue = properties_of(graph), GraphQueue(graph)
         start, num_requests = queue.start, queue.num_requests
+        _answer_once(start, properties.size_px)
+        queue.wait()
     boxes = load_boxes(folder) if (folder / BOXES).exists() else {}
     card = json.loads((folder / CARD).read_text(encoding="utf-8")) if (folder / CARD).exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    _answer_once(start, properties.size_px)
     return Model(name, version, mode, folder, properties, start, num_requests, boxes, card, now)
 
 
 def _answer_once(start: Start, size_px: int) -> None:
     """So that the first request does not wait for what is prepared on first use, and a model that cannot is told."""
-    from concurrent.futures import Future
-
     answered: Future = Future()
     start(np.zeros((1, size_px, size_px), np.uint8), answered.set_result)
     answer = answered.result(60)

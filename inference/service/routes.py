@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from inference.answers import OPERATING_POINT, describe_findings
+from inference.answers import NOTE, OPERATING_POINT, describe_findings
 from inference.films import Film
 from inference.graphs import Answer
 from inference.properties import Properties
@@ -55,7 +55,7 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
         reads = await asyncio.gather(*(read(state, served, upload, operating_point) for upload in uploads))
     answer = {
         "model": served.model.identity,
-        "note": schemas.NOTE,
+        "note": NOTE,
         "results": [
             {"index": index, "name": upload.name, **(_error(one) if isinstance(one, Unreadable) else one.result)}
             for index, (upload, one) in enumerate(zip(uploads, reads, strict=True))
@@ -107,7 +107,7 @@ async def explain_(
         return Response(content, media_type="image/png")
     drawn = chosen if one.result["familiar"] else []
     shown = await asyncio.to_thread(explain, served.model, one.film, one.answer, drawn, operating_point)
-    about = {"model": served.model.identity, "note": schemas.NOTE, "index": 0, "name": upload.name}
+    about = {"model": served.model.identity, "note": NOTE, "index": 0, "name": upload.name}
     return json_response({**about, **one.result, **shown})
 
 
@@ -120,7 +120,7 @@ async def describe(request: Request) -> Response:
     return json_response(
         {
             **model.identity,
-            "note": schemas.NOTE,
+            "note": NOTE,
             "findings": properties.findings,
             "size_px": properties.size_px,
             "thresholds": {

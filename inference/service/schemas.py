@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-NOTE = "Research use only, not for clinical use."
+from inference.answers import NOTE
 
 MODEL = {"name": "chexscale", "version": 3, "mode": "int8"}
 FINDINGS = [

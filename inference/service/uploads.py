@@ -33,14 +33,13 @@ async def read_uploads(request: Request, field: str, max_files: int, serving: Se
 
     Raises Refusal: 408 too slow, 413 too large or too many, 415 another content type, 400 and 422 a malformed body.
     """
-    kind, parameters = parse_options_header(request.headers.get("content-type"))
-    collector = _collector(kind.decode("latin-1"), parameters, field, max_files, serving, share)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refusal(415, "the body is compressed", "send it as it is, without Content-Encoding")
     max_bytes = int(serving.max_request_mb * MB)
     _check_size(int(request.headers.get("content-length", 0)), max_bytes)
     received = 0
     try:
+        collector = _collector(request.headers.get("content-type"), field, max_files, serving, share)
         async with asyncio.timeout(serving.upload_s):
             async for chunk in request.stream():
                 received += len(chunk)
@@ -62,8 +61,10 @@ def _check_size(num_bytes: int, max_bytes: int) -> None:
 
 
 def _collector(
-    kind: str, parameters: dict[bytes, bytes], field: str, max_files: int, serving: Serving, share: Share
+    content_type: str | None, field: str, max_files: int, serving: Serving, share: Share
 ) -> "_Parts | _Whole":
+    kind, parameters = parse_options_header(content_type)
+    kind = kind.decode("latin-1")
     if kind in RAW:
         return _Whole(serving, share)
     if kind != MULTIPART:

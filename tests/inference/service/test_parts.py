@@ -1,0 +1,146 @@
+"""Parts of the service that need no process: batches, capacity, rate."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from inference.graphs import Answer
+from inference.service.batching import Batcher, start_in_thread
+from inference.service.capacity import Capacity
+from inference.service.counters import Counters
+from inference.service.rate import RateLimit
+from inference.service.refusals import Refusal
+
+
+class HeldModel:
+    """Answers with each image's first pixel, but only when told to."""
+
+    def __init__(self):
+        self.batches: list[tuple[np.ndarray, object]] = []
+
+    def start(self, pixels, answered) -> None:
+        self.batches.append((pixels, answered))
+
+    def answer_first(self, error: Exception | None = None) -> None:
+        pixels, answered = self.batches.pop(0)
+        first = pixels[:, 0, 0].astype(np.float32)
+        answer = error or Answer(first[:, None], first[:, None, None, None], first)
+        # As OpenVINO does: from another thread.
+        threading.Thread(target=answered, args=(answer,)).start()
+
+
+def films(*values: int) -> list[np.ndarray]:
+    return [np.full((2, 2), value, np.uint8) for value in values]
+
+
+def test_images_that_wait_while_the_model_is_busy_are_one_batch():
+    async def ask() -> tuple[list[int], list[float]]:
+        model = HeldModel()
+        batcher = Batcher(model.start, 1, 4, Counters())
+        answers = [asyncio.create_task(batcher.answer(film)) for film in films(*range(7))]
+        sizes = []
+        while not all(answer.done() for answer in answers):
+            await asyncio.sleep(0)
+            if model.batches:
+                sizes.append(len(model.batches[0][0]))
+                model.answer_first()
+        return sizes, [float(answer.result().distances) for answer in answers]
+
+    sizes, distances = asyncio.run(ask())
+    assert sizes == [1, 4, 2]
+    assert distances == list(range(7))
+
+
+def test_images_that_wait_are_shared_among_all_requests():
+    async def ask() -> list[int]:
+        model = HeldModel()
+        batcher = Batcher(model.start, 2, 16, Counters())
+        answers = [asyncio.create_task(batcher.answer(film)) for film in films(*range(8))]
+        sizes = []
+        while not all(answer.done() for answer in answers):
+            await asyncio.sleep(0.001)
+            if model.batches:
+                sizes.append(len(model.batches[0][0]))
+                model.answer_first()
+        return sizes
+
+    assert asyncio.run(ask()) == [1, 1, 3, 2, 1]
+
+
+def test_a_batch_that_fails_is_told_to_all_who_wait_for_it_and_the_next_goes_on():
+    async def ask() -> list:
+        model = HeldModel()
+        batcher = Batcher(model.start, 1, 4, Counters())
+        answers = [asyncio.create_task(batcher.answer(film)) for film in films(1, 2, 3)]
+        await asyncio.sleep(0)
+        model.answer_first()
+        while not model.batches:
+            await asyncio.sleep(0.001)
+        model.answer_first(RuntimeError("no memory"))
+        results = await asyncio.gather(*answers, return_exceptions=True)
+        again = asyncio.create_task(batcher.answer(films(9)[0]))
+        await asyncio.sleep(0)
+        model.answer_first()
+        return [*results, await again]
+
+    first, *failed, again = asyncio.run(ask())
+    assert float(first.distances) == 1 and float(again.distances) == 9
+    assert [str(error) for error in failed] == ["no memory"] * 2
+
+
+def test_a_model_without_a_queue_computes_in_a_thread():
+    from concurrent.futures import ThreadPoolExecutor
+
+    def predict(pixels: np.ndarray) -> Answer:
+        if pixels.max() > 100:
+            raise RuntimeError("too bright")
+        return Answer(pixels[:, 0, :1], pixels[:, None], pixels[:, 0, 0])
+
+    async def ask() -> list:
+        batcher = Batcher(start_in_thread(predict, ThreadPoolExecutor(1)), 1, 1, Counters())
+        return await asyncio.gather(*map(batcher.answer, films(1, 200, 3)), return_exceptions=True)
+
+    first, error, third = asyncio.run(ask())
+    assert (int(first.distances), str(error), int(third.distances)) == (1, "too bright", 3)
+
+
+def test_capacity_is_given_back_whatever_happens():
+    capacity = Capacity(max_files=2, max_bytes=100)
+    with capacity.share() as first:
+        first.add_file()
+        first.add_bytes(60)
+        with pytest.raises(Refusal) as refused, capacity.share() as second:
+            second.add_file()
+            second.add_bytes(41)
+        assert refused.value.status == 503 and (capacity.files, capacity.bytes) == (1, 60)
+        with pytest.raises(Refusal), capacity.share() as second:
+            second.add_file()
+            second.add_file()
+    assert (capacity.files, capacity.bytes) == (0, 0)
+
+
+def test_a_client_may_ask_a_minutes_requests_at_once_and_then_at_their_rate():
+    rate = RateLimit(60)
+    assert [rate.take("1.2.3.4", 0) for _ in range(61)] == [0] * 60 + [1]
+    assert rate.take("1.2.3.5", 0) == 0
+    assert [rate.take("1.2.3.4", 2) for _ in range(3)] == [0, 0, 1]
+    assert RateLimit(0).take("1.2.3.4", 0) == 0
+    slow = RateLimit(1)
+    assert (slow.take("a", 0), slow.take("a", 15), slow.take("a", 60)) == (0, 45, 0)
+
+
+def test_an_ipv6_client_is_its_network():
+    rate = RateLimit(1)
+    assert rate.take("2001:db8::1", 0) == 0
+    assert rate.take("2001:db8::2", 0) == 60
+    assert rate.take("2001:db8:0:1::1", 0) == 0
+
+
+def test_clients_are_forgotten_before_they_are_too_many(monkeypatch):
+    monkeypatch.setattr("inference.service.rate.MAX_CLIENTS", 10)
+    rate = RateLimit(1)
+    for number in range(100):
+        rate.take(f"10.0.0.{number}", number * 10)
+    assert len(rate._buckets) <= 11

@@ -1,0 +1,165 @@
+"""A model whose answers can be worked out by hand, registered without a training, and the service as a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import cv2
+import httpx
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+from conf.workspace import Workspace, write_json
+from inference.graphs import OUTPUTS, save_graph, with_properties
+from inference.known_boxes import key_of
+from inference.properties import Properties
+from inference.registry import mlflow, promote, use_store
+
+REPOSITORY = Path(__file__).parents[3]
+NAME, SIZE_PX = "chexscale", 32
+PROPERTIES = Properties(
+    findings=["Bright", "Dark", "Never"],
+    exclusive=False,
+    size_px=SIZE_PX,
+    square="pad",
+    intensity="none",
+    shifts=[0, 0, 0],
+    temperatures=[1, 1, 1],
+    thresholds={"youden": [0.5, 0.4, None], "sensitivity_95": [0.1, 0.1, None]},
+    distance_threshold=100,
+    map_first=1 / 8,
+    map_step=1 / 4,
+    network="toy",
+    run_id="none",
+    delta_table_id="table",
+    delta_version=0,
+    commit="0123abc",
+)
+# Of each finding: the brighter the image than grey 128, the brighter it is, the less dark, and never anything else.
+WEIGHTS = np.array([0.05, -0.05, 0.0], np.float32)
+
+
+def toy_graph(properties: Properties, weights: np.ndarray) -> ov.Model:
+    """Maps are (grey - 128) * weight of 4 x 4 places; the distance is how far the mean is from 128."""
+    size = properties.size_px
+    pixels = ops.parameter([-1, size, size], np.uint8)
+    grey = ops.subtract(ops.convert(pixels, "f32"), ops.constant(np.float32(128)))
+    film = ops.reshape(grey, ops.constant([-1, 1, size, size]), special_zero=False)
+    places = ops.avg_pool(film, [size // 4] * 2, [0, 0], [0, 0], [size // 4] * 2, exclude_pad=True)
+    maps = ops.multiply(places, ops.constant(weights.reshape(1, -1, 1, 1)))
+    probabilities = ops.sigmoid(ops.reduce_mean(maps, ops.constant([2, 3])))
+    distances = ops.abs(ops.reduce_mean(grey, ops.constant([1, 2])))
+    graph = ov.Model([probabilities, maps, distances], [pixels])
+    graph.inputs[0].tensor.set_names({"pixels"})
+    for output, name in zip(graph.outputs, OUTPUTS, strict=True):
+        output.tensor.set_names({name})
+    return with_properties(graph, properties)
+
+
+def register(
+    workspace: Workspace, properties: Properties = PROPERTIES, weights=WEIGHTS, boxes: dict | None = None
+) -> tuple[int, Path]:
+    """A new champion; its version and its folder."""
+    use_store(workspace)
+    artifacts = workspace.artifacts / uuid4().hex
+    folder = artifacts / "artifacts" / workspace.model.name
+    save_graph(toy_graph(properties, weights), folder / "int8")
+    write_json(folder / "model_card.json", {"intended_use": "tests"})
+    write_json(folder / "boxes.json", boxes or {})
+    client = mlflow.MlflowClient()
+    if not client.search_registered_models(f"name = '{NAME}'"):
+        client.create_registered_model(NAME)
+    version = int(client.create_model_version(NAME, artifacts.as_uri()).version)
+    promote(workspace, NAME, version, "test")
+    return version, folder
+
+
+def film(grey: int = 150, side_px: int = 128) -> np.ndarray:
+    """(S, S) uint8: noise around a grey, which no check of the ETL objects to."""
+    rng = np.random.default_rng(grey)
+    return rng.normal(grey, 25, (side_px, side_px)).clip(0, 255).astype(np.uint8)
+
+
+def png(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def boxes_of(image: np.ndarray, boxes: list) -> dict:
+    return {key_of(image): boxes}
+
+
+def other_model() -> Properties:
+    """Another vocabulary, another size."""
+    return replace(
+        PROPERTIES, findings=["Other"], size_px=48, shifts=[0], temperatures=[1], thresholds={"youden": [0.3]}
+    )
+
+
+@dataclass
+class Running:
+    """The service in a process of its own."""
+
+    process: subprocess.Popen
+    address: str
+    client: httpx.Client
+    lines: list[str]
+    """of both its outputs, up to now"""
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def predict(self, *contents: bytes, **options) -> httpx.Response:
+        files = [("files", (f"{index}.png", content)) for index, content in enumerate(contents)]
+        return self.client.post("/v1/predict", files=files, **options)
+
+    def metric(self, line: str) -> float:
+        """Of the line that starts so."""
+        (found,) = [row for row in self.client.get("/metrics").text.splitlines() if row.startswith(f"{line} ")]
+        return float(found.rpartition(" ")[2])
+
+    def end(self) -> int:
+        """As Ctrl-C does; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+@contextmanager
+def running(workspace: Workspace, *options: str, key: str = "") -> Iterator[Running]:
+    """Starts `python inference/serve.py` on a free port, from another folder, as a user does."""
+    script = REPOSITORY / "inference" / "serve.py"
+    command = [sys.executable, str(script), f"--workspace={workspace.root}", "--serving.port=0", *options]
+    environment = {**os.environ, "CHEXSCALE_API_KEY": key}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=workspace.root
+    )
+    lines: list[str] = []
+    served = threading.Event()
+
+    def read() -> None:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Serving no model") or line.startswith("Next: open"):
+                served.set()
+        served.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert served.wait(60) and process.poll() is None, "".join(lines)
+        address = next(word.rstrip(",;") for line in lines for word in line.split() if word.startswith("http://"))
+        headers = {"X-API-Key": key} if key else {}
+        with httpx.Client(base_url=address, timeout=30, headers=headers) as client:
+            yield Running(process, address, client, lines)
+    finally:
+        process.terminate()
+        process.wait(30)
+        reader.join()
