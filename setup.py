@@ -6,19 +6,23 @@ The exact versions stand in requirements.lock; here are only the direct needs, w
 
 from setuptools import find_packages, setup
 
-CORE = ["jsonargparse[signatures]", "numpy<2", "pandas<3", "pyarrow==14.0.2", "pyyaml", "rich", "tqdm", "psutil"]
+CORE = ["jsonargparse[signatures]", "numpy<2", "pandas<3", "pyyaml", "rich", "tqdm", "psutil"]
+DECODERS = [
+    "kornia-rs",
+    "opencv-python-headless",
+    "pillow",
+    "pydicom",
+    "python-gdcm",
+    "pylibjpeg",
+    "pylibjpeg-openjpeg",
+]
 EXTRAS = {
     "etl": [
         "pyspark==4.0.5",
         "delta-spark==4.4.0",
         "deltalake",
-        "kornia-rs",
-        "opencv-python-headless",
-        "pillow",
-        "pydicom",
-        "python-gdcm",
-        "pylibjpeg",
-        "pylibjpeg-openjpeg",
+        "pyarrow==14.0.2",
+        *DECODERS,
         "universal-pathlib",
         "s3fs",
         "jinja2",
@@ -29,6 +33,7 @@ EXTRAS = {
         "torch==2.15.0",
         "torchvision==0.29.2",
         "petastorm==0.12.1",
+        "pyarrow==14.0.2",
         "deltalake",
         "universal-pathlib",
         "s3fs",
@@ -55,18 +60,15 @@ EXTRAS = {
     ],
     "serving": [
         "openvino",
-        "mlflow==3.17.2",
+        # The part of mlflow that asks a registry, and what it needs to ask a database file: a third of the whole.
+        "mlflow-skinny==3.17.2",
+        "sqlalchemy",
+        "alembic",
         "fastapi",
         "uvicorn",
         "python-multipart",
         "prometheus-client",
-        "kornia-rs",
-        "opencv-python-headless",
-        "pillow",
-        "pydicom",
-        "python-gdcm",
-        "pylibjpeg",
-        "pylibjpeg-openjpeg",
+        *DECODERS,
         "requests",
     ],
     "dev": [
