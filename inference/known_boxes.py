@@ -28,4 +28,6 @@ def load_boxes(folder: Path) -> dict[str, list[list[float]]]:
     try:
         return json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder / FILE} cannot be read ({error}): run `python inference/register.py` again") from error
+        raise InputError(
+            f"{folder / FILE} cannot be read ({error}): run `python inference/register.py` again"
+        ) from error
