@@ -24,15 +24,14 @@ from pydicom import uid
 from conf.settings import MODES
 from conf.workspace import Workspace
 from inference.answers import NOTE, describe_findings
-from inference.decoders import Decoders, decode_file
-from inference.image_files import ImageFile, find_images
-from inference.overlays import worth_painting
+from inference.decoders import decode_file
+from inference.image_files import ImageFile
 from inference.registry import promote
 from inference.served_model import open_served
 from tests.conftest import png
 from tests.etl.dicom_files import build, written
 from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX, Ended
-from tests.inference.test_answers import PROPERTIES
+from tests.inference.test_decoders import wait_until_group_is_gone
 from training.store import use_store
 
 SCRIPT = REPOSITORY / "inference" / "infer.py"
@@ -85,17 +84,6 @@ def infer(registry):
 def start(registry: Workspace, *arguments: str, **options) -> subprocess.Popen:
     command = [sys.executable, str(SCRIPT), f"--workspace={registry.root}", *map(str, arguments)]
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True, **options)
-
-
-def wait_until_group_is_gone(group: int) -> None:
-    for _ in range(100):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    os.killpg(group, signal.SIGKILL)
-    pytest.fail("processes were left behind")
 
 
 def answers(ended: Ended) -> list[dict]:
@@ -285,15 +273,6 @@ def test_heatmaps_are_pictures_of_the_called_findings(infer, films, tmp_path):
     assert sorted(written_paths) == sorted(map(str, out.iterdir()))
 
 
-def test_where_nothing_is_called_the_nearest_finding_is_painted():
-    """The nearest by odds: 0.05 of 0.1 is nearer than 0.3 of 0.6, and none is near without a threshold."""
-    nearest = describe_findings(PROPERTIES, np.array([0.01, 0.5, 0.9], np.float32), 9.0)
-    assert worth_painting(nearest) == [1]
-    assert worth_painting(describe_findings(PROPERTIES, np.array([0.29, 0.5, 0.9], np.float32), 9.0)) == [0]
-    assert worth_painting(describe_findings(PROPERTIES, np.array([0.9, 0.9, 0.9], np.float32), 9.0)) == [0, 1]
-    assert worth_painting(describe_findings(PROPERTIES, np.array([0.9, 0.9, 0.9], np.float32), 99.0)) == []
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -345,53 +324,6 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nothing(registry, films, tmp_path):
     assert len(stderr.splitlines()) == 1, stderr
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
     wait_until_group_is_gone(process.pid)
-
-
-def test_decoders_end_with_a_killed_parent():
-    script = (
-        "import time; from inference.decoders import Decoders; Decoders(2); print('ready', flush=True); time.sleep(99)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
-    assert process.stdout.readline() == b"ready\n"
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    wait_until_group_is_gone(process.pid)
-
-
-def test_a_decoder_that_dies_costs_no_answer(films, served):
-    files = [ImageFile(path) for path in films * 4]
-    with Decoders(2) as decoders:
-        decoded = decoders.decode(files, served.properties, 0)
-        first = next(decoded)
-        decoders._pool.submit(os._exit, 1)
-        assert [one.path for one in (first, *decoded)] == [file.path for file in files]
-        assert first.film is not None
-
-
-def test_folders_are_searched_by_name_and_content(tmp_path):
-    """Through a link to another folder, and not for ever through one that leads back."""
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    root = tmp_path / "root"
-    (root / "b").mkdir(parents=True)
-    image = png(np.zeros((2, 2), np.uint8))
-    for path in (root / "b" / "2.png", root / "1.bin", tmp_path / "elsewhere" / "3.JPG"):
-        path.write_bytes(image)
-    (root / "labels.csv").write_text("image,label")
-    (root / "broken.tif").write_text("not an image")
-    (root / "c").symlink_to(tmp_path / "elsewhere")
-    (root / "b" / "back").symlink_to(root)
-    files, others = find_images([str(root), str(root / "labels.csv")])
-    assert [os.path.relpath(file.path, root) for file in files] == [
-        "1.bin",
-        "broken.tif",
-        "b/2.png",
-        "c/3.JPG",
-        "labels.csv",
-    ]
-    assert others == 1
-    assert not any(file.fault for file in files)
 
 
 def test_pydicom_s_own_files_are_answered_or_refused_with_a_reason(infer):

@@ -1,0 +1,46 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from inference.decoders import Decoders
+from inference.image_files import ImageFile
+from tests.conftest import png
+
+
+def wait_until_group_is_gone(group: int) -> None:
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("processes were left behind")
+
+
+def test_decoders_end_with_a_killed_parent():
+    script = (
+        "import time; from inference.decoders import Decoders; Decoders(2); print('ready', flush=True); time.sleep(99)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == b"ready\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    wait_until_group_is_gone(process.pid)
+
+
+def test_a_decoder_that_dies_costs_no_answer(test_images, served, tmp_path):
+    for index, image in enumerate(test_images):
+        (tmp_path / f"{index}.png").write_bytes(png(image))
+    files = [ImageFile(str(path)) for path in sorted(tmp_path.iterdir())] * 4
+    with Decoders(2) as decoders:
+        decoded = decoders.decode(files, served.properties, 0)
+        first = next(decoded)
+        decoders._pool.submit(os._exit, 1)
+        assert [one.path for one in (first, *decoded)] == [file.path for file in files]
+        assert first.film is not None
