@@ -34,7 +34,7 @@ from inference.overlays import SHOWN_PX
 from inference.reading import Reader, read_all
 from inference.ten_crop import with_ten_crops
 
-EXIT_FILE_FAILED, EXIT_BROKEN_PIPE = 1, 128 + 13
+EXIT_FILE_FAILED = 1
 FORMATS = ("table", "json", "csv")
 
 
@@ -135,9 +135,4 @@ def print_outcome(num_files: int, num_failed: int, others: int, seconds: float, 
 
 
 if __name__ == "__main__":
-    try:
-        run_command(main)
-    except BrokenPipeError:
-        # Nobody reads on, as with `| head`: ends as other programs do, and keeps Python from trying again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_BROKEN_PIPE)
+    run_command(main)

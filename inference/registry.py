@@ -45,6 +45,7 @@ class Move:
     by: str
     """the user who ran the command"""
     why: str
+    is_rollback: bool = False
 
 
 def champion_version(workspace: Workspace, name: str) -> int | None:
@@ -78,7 +79,7 @@ def history(workspace: Workspace, name: str) -> list[Move]:
     return [Move(**move) for move in json.loads(tags.get(HISTORY, "[]"))]
 
 
-def promote(workspace: Workspace, name: str, number: int, why: str) -> Move:
+def promote(workspace: Workspace, name: str, number: int, why: str, is_rollback: bool = False) -> Move:
     """Makes this version the champion and writes down who did it and why.
 
     Raises InputError for a version that the registry does not have, or that is the champion already.
@@ -89,7 +90,7 @@ def promote(workspace: Workspace, name: str, number: int, why: str) -> Move:
     replaced = champion_version(workspace, name)
     if replaced == number:
         raise InputError(f"{name} version {number} is the champion already")
-    move = Move(number, replaced, datetime.now(UTC).isoformat(timespec="seconds"), getpass.getuser(), why)
+    move = Move(number, replaced, datetime.now(UTC).isoformat(timespec="seconds"), getpass.getuser(), why, is_rollback)
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(name, CHAMPION, str(number))
     client.set_registered_model_tag(name, HISTORY, json.dumps([asdict(one) for one in [*moves, move]]))
@@ -97,16 +98,28 @@ def promote(workspace: Workspace, name: str, number: int, why: str) -> Move:
 
 
 def rollback(workspace: Workspace, name: str, why: str) -> Move:
-    """Makes the champion before the present one champion again. Raises InputError where there was none."""
+    """Makes the champion before the present one champion again; once more, the one before that.
+
+    Raises InputError where there was none.
+    """
     present = champion_version(workspace, name)
-    moves = history(workspace, name)
-    before = next((move.replaced for move in reversed(moves) if move.version == present), None)
+    before = before_present(history(workspace, name), present)
     if before is None:
         raise InputError(
             f"{name} has no champion before version {present}: promote one with `python inference/promote.py "
             "--inference.version N`"
         )
-    return promote(workspace, name, before, f"rollback from version {present}: {why}")
+    return promote(workspace, name, before, f"rollback from version {present}: {why}", is_rollback=True)
+
+
+def before_present(moves: list[Move], present: int | None) -> int | None:
+    """The champion that a rollback goes back to: what a rollback has left is not come back to. None where none is."""
+    line: list[int] = []
+    for move in moves:
+        line = line[:-1] if move.is_rollback else [*line, move.version]
+    # An alias that was moved in MLflow's pages has left no word.
+    line = [*line, present] if line[-1:] != [present] else line
+    return line[-2] if len(line) > 1 else None
 
 
 def fetch_model(workspace: Workspace, name: str, number: int) -> Path:

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -33,3 +35,14 @@ def test_what_people_can_mend_ends_with_a_message(error, said, capsys):
 def test_anything_else_keeps_its_traceback():
     with pytest.raises(PermissionError):
         run_command(fail_with(PermissionError(errno.EACCES, "Permission denied")))
+
+
+def test_a_reader_that_goes_away_ends_a_command_quietly_and_another_broken_pipe_does_not():
+    program = "from conf.errors import run_command; run_command(lambda: [print('line') for _ in range(10**6)])"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+    with pytest.raises(BrokenPipeError):
+        run_command(fail_with(BrokenPipeError(errno.EPIPE, "of a worker")))
