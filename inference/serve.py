@@ -65,8 +65,9 @@ def is_this_machine(host: str) -> bool:
 def listen(host: str, port: int) -> socket.socket:
     """Takes the port; raises InputError where it is taken, or the address is not this machine's."""
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # The protocol by its number: asyncio sends small answers at once (TCP_NODELAY) only where it is named.
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:

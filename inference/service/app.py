@@ -79,6 +79,8 @@ def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        # What a caller sends goes nowhere else, whatever the environment says.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(routes.router)
     app.include_router(probes.router)

@@ -13,7 +13,6 @@ from contextlib import suppress
 import numpy as np
 
 from inference.films import Film
-from inference.properties import Properties
 from inference.service.counters import Counters
 
 # The pixels of the film stand where the file was: (S, S) of the largest model there may be.
@@ -49,13 +48,16 @@ class Decoders:
         for decoder in self._all:
             decoder.kill()
 
-    async def decode(self, content: bytes, properties: Properties) -> Film:
-        """Raises Unreadable with the reason, also where the file killed its decoder, or took too long."""
+    async def decode(self, chunks: list[bytes | memoryview], properties: str, size_px: int) -> Film:
+        """The film of a file in pieces, for a model with these properties, as JSON, and this size.
+
+        Raises Unreadable with the reason, also where the file killed its decoder, or took too long.
+        """
         decoder = await self._idle.get()
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._max_s):
-                answer = await decoder.ask(content, properties)
+                answer = await decoder.ask(chunks, properties)
         except TimeoutError:
             self._replace(decoder)
             raise Unreadable(f"not decoded within {self._max_s:g} s", is_image=True) from None
@@ -70,7 +72,7 @@ class Decoders:
         if "reason" in answer:
             self._idle.put_nowait(decoder)
             raise Unreadable(answer["reason"], answer["is_image"])
-        pixels = decoder.pixels(properties.size_px)
+        pixels = decoder.pixels(size_px)
         self._idle.put_nowait(decoder)
         return Film(pixels, **answer)
 
@@ -120,13 +122,20 @@ class _Decoder:
             theirs.close()
             os.close(memory_fd)
         self.reader, self.writer = await asyncio.open_connection(sock=ours)
-        async with asyncio.timeout(START_S):
-            await self._read()
+        try:
+            async with asyncio.timeout(START_S):
+                await self._read()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
-    async def ask(self, content: bytes, properties: Properties) -> dict:
-        self.memory[: len(content)] = content
-        question = {"num_bytes": len(content), "properties": properties.to_json()}
+    async def ask(self, chunks: list[bytes | memoryview], properties: str) -> dict:
+        num_bytes = 0
+        for chunk in chunks:
+            self.memory[num_bytes : num_bytes + len(chunk)] = chunk
+            num_bytes += len(chunk)
+        question = {"num_bytes": num_bytes, "properties": properties}
         self.writer.write(json.dumps(question).encode() + b"\n")
         return await self._read()
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from inference.service.counters import Counters
@@ -22,14 +22,14 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "Content-Security-Policy": CSP,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+HEADERS = [
+    (b"content-security-policy", CSP.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
 # Counters and the log name these routes alone: another path may hold anything.
 ROUTES = ("/", "/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json")
 # How long the rest of a refused upload is read and thrown away after the answer: a connection that is closed on what
@@ -52,9 +52,10 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         started = time.perf_counter()
-        exchange = _Exchange(scope, receive, send)
+        headers = Headers(scope=scope)
+        exchange = _Exchange(scope, headers, receive, send)
         try:
-            self._check(scope, Headers(scope=scope))
+            self._check(scope, headers)
             await self.app(scope, exchange.receive, exchange.send)
         except Refusal as refusal:
             await refusal.response()(scope, exchange.receive, exchange.send)
@@ -99,12 +100,11 @@ class Guard:
 class _Exchange:
     """One request and its answer, with what is added to it on the way out."""
 
-    def __init__(self, scope, receive, send):
+    def __init__(self, scope, headers: Headers, receive, send):
         self._receive, self._send = receive, send
         self.id = os.urandom(8).hex()
         self.status = 500
         self._path = scope["path"]
-        headers = Headers(scope=scope)
         self._unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         # Such a client sends nothing before it is told to, which reading does.
         self._waits = headers.get("expect", "").lower() == "100-continue"
@@ -119,12 +119,11 @@ class _Exchange:
     async def send(self, message: dict) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(raw=message["headers"])
-            headers.update(HEADERS)
-            headers["X-Request-Id"] = self.id
-            headers.setdefault("Cache-Control", "no-cache" if _is_page(self._path) else "no-store")
+            cached = b"no-cache" if _is_page(self._path) else b"no-store"
+            added = [*HEADERS, (b"x-request-id", self.id.encode()), (b"cache-control", cached)]
             if self._unread:
-                headers["Connection"] = "close"
+                added.append((b"connection", b"close"))
+            message = {**message, "headers": [*message["headers"], *added]}
         elif self._unread and not message.get("more_body"):
             await self._send({**message, "more_body": True})
             await self._drain()

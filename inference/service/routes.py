@@ -138,15 +138,21 @@ async def read(state: State, served: Served, upload: Upload, operating_point: st
     """Decodes one file and asks the model."""
     properties = served.model.properties
     try:
-        film = await state.decoders.decode(upload.content, properties)
+        film = await state.decoders.decode(upload.chunks, served.model.properties_json, properties.size_px)
     except Unreadable as error:
         state.counters.files.labels("refused").inc()
         return error
     answer = await served.batcher.answer(film.pixels)
     found = describe_findings(properties, answer.probabilities, float(answer.distances), film.fault, operating_point)
-    result = {**found.to_dict(), "width_px": film.width_px, "height_px": film.height_px}
-    if not isfinite(found.distance):
-        result["distance"] = None
+    # As found.to_dict(), whose deep copy takes a twentieth of the time that a small film does.
+    result = {
+        **vars(found),
+        "findings": [vars(finding) for finding in found.findings],
+        "distance": found.distance if isfinite(found.distance) else None,
+        "warnings": found.warnings,
+        "width_px": film.width_px,
+        "height_px": film.height_px,
+    }
     state.counters.files.labels("answered").inc()
     return Read(film, answer, result)
 

@@ -25,7 +25,8 @@ class Upload:
 
     name: str
     """as its sender calls it; for the answer alone, never for a log"""
-    content: bytes
+    chunks: list[bytes | memoryview]
+    """as they came: joined only where the decoder reads them"""
 
 
 async def read_uploads(request: Request, field: str, max_files: int, serving: Serving, share: Share) -> list[Upload]:
@@ -84,17 +85,17 @@ class _File:
     def __init__(self, serving: Serving, share: Share, name: str = ""):
         share.add_file()
         self.name, self.max_mb = name, serving.max_file_mb
-        self.chunks: list[bytes] = []
+        self.chunks: list[bytes | memoryview] = []
         self.room = int(serving.max_file_mb * MB)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         self.room -= len(chunk)
         if self.room < 0:
             raise Refusal(413, f"a file of more than {self.max_mb:g} MB", "send a smaller file")
         self.chunks.append(chunk)
 
     def end(self) -> Upload:
-        return Upload(self.name, self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks))
+        return Upload(self.name, self.chunks)
 
 
 class _Whole(_File):
@@ -162,7 +163,7 @@ class _Parts:
         self.file = _File(self.serving, self.share, name)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.file.write(data[start:end])
+        self.file.write(memoryview(data)[start:end])
 
     def on_part_end(self) -> None:
         self.uploads.append(self.file.end())

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from conf.errors import run_command
 from conf.workspace import Workspace
-from jobs.benchmarks.service import service_command, started
+from jobs.benchmarks.service import SERVES, service_command, started
 
 ANSWERS = (200, 413, 415, 422)
 CLIENTS = 4
@@ -49,7 +49,7 @@ def main() -> None:
     names = list(originals)
     counts: collections.Counter[tuple[str, int]] = collections.Counter()
     lock = threading.Lock()
-    with started(service_command(Workspace.at(arguments.workspace), "int8"), r"at (http://\S+)", 1) as address:
+    with started(service_command(Workspace.at(arguments.workspace), "int8"), SERVES, 1) as address:
 
         def send(number: int) -> None:
             name = names[number % len(names)]

@@ -42,7 +42,10 @@ from inference.variants import open_variant
 NAME = "chexscale"
 CONCURRENCIES = (1, 8, 32)
 NUM_FILES = 64
+BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gWk"
 CORES = len(os.sched_getaffinity(0))
+# What the two servers say.
+SERVES, MLFLOW_SERVES = r"Next: open (http://[^,\s]+)", r"running on (http://\S+)"
 DIRECT, SERVICE, MLFLOW = "direct calls", "service", "mlflow models serve"
 
 
@@ -77,14 +80,14 @@ def main() -> None:
     model = fetch_model(workspace, NAME, version)
     console = Console()
     with ExitStack() as stack:
-        service = stack.enter_context(started(service_command(workspace, arguments.mode), r"at (http://\S+)", 1))
+        service = stack.enter_context(started(service_command(workspace, arguments.mode), SERVES, 1))
         loads: dict[str, Load] = {
             DIRECT: lambda concurrency, seconds: call_directly(model, arguments.mode, files, concurrency, seconds),
             SERVICE: lambda concurrency, seconds: ask(service, bodies_of(files), concurrency, seconds),
         }
         if arguments.mode == "int8":
             # The registered pyfunc model is the INT8 one.
-            mlflow = stack.enter_context(started(mlflow_command(), r"running on (http://\S+)", 2, workspace))
+            mlflow = stack.enter_context(started(mlflow_command(), MLFLOW_SERVES, 2, workspace))
             loads[MLFLOW] = lambda concurrency, seconds: ask(mlflow, arrays_of(model, files), concurrency, seconds)
         results = measure(loads, arguments.seconds, arguments.repetitions)
     console.print(show(results, f"{NAME} version {version}, {arguments.mode}; {len(files)} files of {folder.name}/"))
@@ -196,13 +199,11 @@ def summarise(latencies: list[float], seconds: float) -> Measured:
 
 
 def bodies_of(files: list[Path]) -> list[bytes]:
-    """Requests of the service, multipart as browsers and curl send them."""
-    requests = []
-    for file in files:
-        content = file.read_bytes()
-        part = b'--end\r\nContent-Disposition: form-data; name="files"; filename="film.png"\r\n\r\n' + content
-        requests.append(_post("/v1/predict", "multipart/form-data; boundary=end", part + b"\r\n--end--\r\n"))
-    return requests
+    """Requests of the service: forms, as browsers send them."""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="film.png"\r\n\r\n'.encode()
+    end = f"\r\n--{BOUNDARY}--\r\n".encode()
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    return [_post("/v1/predict", kind, head + file.read_bytes() + end) for file in files]
 
 
 def arrays_of(model: Path, files: list[Path]) -> list[bytes]:
@@ -247,7 +248,7 @@ def started(command: list[str], pattern: str, stream: int, workspace: Workspace 
                     with ThreadPoolExecutor(1) as reader:
                         # What it says further must go somewhere.
                         reader.submit((process.stdout or process.stderr).read)
-                        yield found[1].rstrip(".")
+                        yield found[1]
                         process.terminate()
                     break
             else:
