@@ -73,3 +73,16 @@ def describe_findings(
         known = probability is not None and threshold is not None
         findings.append(Finding(name, probability, threshold, probability >= threshold if known else None))
     return Findings(findings, familiar, float(distance), properties.distance_threshold, fault)
+
+
+def call_findings(
+    properties: Properties, probabilities: np.ndarray, distances: np.ndarray, operating_point: str = OPERATING_POINT
+) -> tuple[np.ndarray, np.ndarray]:
+    """What describe_findings says of many images at once: (images,) bool familiar, (images, findings) bool present.
+
+    probabilities: (images, findings) float32; distances: (images,) float32. A finding that has no threshold, or is of
+    an image that is not familiar, is not present here.
+    """
+    thresholds = np.array([np.inf if value is None else value for value in properties.thresholds[operating_point]])
+    familiar = distances <= properties.distance_threshold
+    return familiar, (probabilities >= thresholds) & familiar[:, None]

@@ -13,7 +13,7 @@ from inference.scoring import Model, answer_schema, score_images
 from inference.served_model import ServedModel
 
 # Of a table some row groups; of files less, as decoding takes longer.
-ROWS_PER_TASK, FILES_PER_TASK = 1024, 128
+ROWS_PER_TASK, FILES_PER_TASK = 1024, 64
 
 
 @dataclass(frozen=True)

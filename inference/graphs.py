@@ -99,7 +99,8 @@ def compile_graph(graph: Graph, num_threads: int = 0) -> Predict:
 
     num_threads: 0: all cores.
     """
-    threads = {"INFERENCE_NUM_THREADS": num_threads} if num_threads else {}
+    # Who asks for few has other processes beside this one: pinned, all of them would share the first cores.
+    threads = {"INFERENCE_NUM_THREADS": num_threads, "ENABLE_CPU_PINNING": False} if num_threads else {}
     return predict_with(ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS | threads))
 
 

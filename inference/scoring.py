@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from etl.images import MAX_SIDE_PX, BadImage
 from etl.schema import image_column
 from etl.storage import is_of_a_store, locate, read_bytes
-from inference.answers import describe_findings
+from inference.answers import call_findings
 from inference.films import load_film
 from inference.graphs import Predict
 from inference.properties import Properties
@@ -24,6 +25,9 @@ from inference.variants import open_variant
 
 # In colour, of 16 bits, uncompressed, with the longest sides that are read; and a header.
 MAX_FILE_BYTES = 6 * MAX_SIDE_PX**2 + 1_000_000
+# Of what goes back to Spark, so that the cost of a batch is that of many images; all of them are in memory.
+ROWS_PER_BATCH = 128
+TOLD = ("image_id", "image_version", "fault", "unreadable")
 OUT_OF_REACH = "cannot be read"
 """how the reason begins where nobody has seen the image: a later run tries it again"""
 
@@ -38,8 +42,7 @@ class Model:
     """images per request"""
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """An image as it was read."""
 
     image_id: str
@@ -79,10 +82,9 @@ def score_images(batches: Iterator[pa.RecordBatch], num_threads: int, model: Mod
     An image that cannot be read gets a row with the reason: none is lost, none ends the run.
     """
     predict, properties = _open(model.mode, model.folder, num_threads)
-    schema = answer_schema(properties.findings)
     images = read_images((row for batch in batches for row in batch.to_pylist()), properties)
-    while request := list(islice(images, model.batch_size)):
-        yield pa.RecordBatch.from_pylist(list(answer(request, predict, properties)), schema)
+    while part := list(islice(images, ROWS_PER_BATCH)):
+        yield answer(part, predict, properties, model.batch_size)
 
 
 @lru_cache(maxsize=1)
@@ -97,7 +99,7 @@ def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]
         if group is None:
             yield from (read_file(row, properties) for row in part)
         else:
-            yield from read_row_group(file, group, part, properties.size_px)
+            yield from read_row_group(file, group, list(part), properties.size_px)
 
 
 def read_file(row: dict, properties: Properties) -> Image:
@@ -119,43 +121,59 @@ def read_file(row: dict, properties: Properties) -> Image:
     return Image(*names, film.pixels, film.fault)
 
 
-def read_row_group(file: str, group: int, rows: Iterable[dict], size_px: int) -> Iterator[Image]:
+def read_row_group(file: str, group: int, rows: list[dict], size_px: int) -> Iterator[Image]:
     """Images of one row group of a table."""
     try:
-        with locate(file).open("rb") as source:
-            parquet, column = pq.ParquetFile(source), image_column(size_px)
-            # Without Arrow's threads, which would be one per core in each of the workers.
-            cells = parquet.read_row_group(group, [column], use_threads=False).column(0)
+        # Without Arrow's threads, which would be one per core in each of the workers.
+        table = _open_table(file).read_row_group(group, [image_column(size_px)], use_threads=False)
     except Exception as error:
         if not isinstance(error, OSError | pa.ArrowInvalid) and not is_of_a_store(error):
             raise
-        for row in rows:
-            yield Image(row["image_id"], row["image_version"], None, unreadable=f"{OUT_OF_REACH}: {error}")
+        reason = f"{OUT_OF_REACH}: {error}"
+        yield from (Image(row["image_id"], row["image_version"], None, unreadable=reason) for row in rows)
         return
+    cells = table.column(0).combine_chunks()
+    # Where in the column's one buffer each cell begins and the last one ends; a null takes no bytes.
+    bounds = np.frombuffer(cells.buffers()[1], np.int32)[cells.offset :]
+    pixels = np.frombuffer(cells.buffers()[2] or b"", np.uint8)
     for row in rows:
-        names, pixels = (row["image_id"], row["image_version"]), cells[row["row"]].as_buffer()
-        if pixels is None or pixels.size != size_px**2:
-            size = 0 if pixels is None else pixels.size
-            yield Image(*names, None, unreadable=f"damaged row: {size} bytes, expected {size_px**2}")
+        start, end = bounds[row["row"] : row["row"] + 2]
+        if end - start == size_px**2:
+            square = pixels[start:end].reshape(size_px, size_px)
+            yield Image(row["image_id"], row["image_version"], square)
         else:
-            yield Image(*names, np.frombuffer(pixels, np.uint8).reshape(size_px, size_px))
+            reason = f"damaged row: {end - start} bytes, expected {size_px**2}"
+            yield Image(row["image_id"], row["image_version"], None, unreadable=reason)
 
 
-def answer(images: list[Image], predict: Predict, properties: Properties) -> Iterator[dict]:
-    """One row of answer_schema per image; all that could be read are one request."""
-    readable = [image.pixels for image in images if image.pixels is not None]
-    given = predict(np.stack(readable)) if readable else None
-    answers = zip(given.probabilities, given.distances, strict=True) if given else iter(())
-    for image in images:
-        row = {name: getattr(image, name) for name in ("image_id", "image_version", "fault", "unreadable")}
-        if image.pixels is None:
-            yield row
-            continue
-        said = describe_findings(properties, *next(answers), image.fault)
-        yield {
-            **row,
-            "familiar": said.familiar,
-            "distance": said.distance,
-            "called": [finding.name for finding in said.findings if finding.present] if said.familiar else None,
-            **{probability_column(finding.name): finding.probability for finding in said.findings},
-        }
+@lru_cache(maxsize=1)
+def _open_table(file: str) -> pq.ParquetFile:
+    """Its footer is read once for the row groups that follow each other."""
+    return pq.ParquetFile(locate(file).open("rb"))
+
+
+def answer(images: list[Image], predict: Predict, properties: Properties, batch_size: int) -> pa.RecordBatch:
+    """One row of answer_schema per image; those that could be read are asked for batch_size at a time."""
+    readable = np.array([image.pixels is not None for image in images])
+    pixels = [image.pixels for image in images if image.pixels is not None]
+    requests = [np.stack(pixels[start : start + batch_size]) for start in range(0, len(pixels), batch_size)]
+    probabilities = np.zeros((len(images), len(properties.findings)), np.float32)
+    distances = np.full(len(images), np.nan, np.float32)
+    if requests:
+        given = [predict(request) for request in requests]
+        probabilities[readable] = np.concatenate([one.probabilities for one in given])
+        distances[readable] = np.concatenate([one.distances for one in given])
+    familiar, present = call_findings(properties, probabilities, distances)
+    names = np.array(properties.findings)
+    called = [list(names[row]) if known else None for row, known in zip(present, familiar, strict=True)]
+    columns = {
+        **{name: [getattr(image, name) for image in images] for name in TOLD},
+        **{
+            probability_column(finding): pa.array(probabilities[:, index], mask=~familiar)
+            for index, finding in enumerate(properties.findings)
+        },
+        "called": called,
+        "familiar": pa.array(familiar, mask=~readable),
+        "distance": pa.array(distances, mask=~readable),
+    }
+    return pa.RecordBatch.from_pydict(columns, answer_schema(properties.findings))

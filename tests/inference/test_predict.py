@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,25 @@ def test_another_vocabulary_adds_its_columns(model, workspace, output, tmp_path)
         known = FINDINGS if row["model_version"] == 1 else findings
         for finding in {*FINDINGS, *findings}:
             assert (row[f"probability_{finding}"] is None) == (finding not in known or not row["familiar"])
+
+
+def test_a_model_of_one_thread_is_bound_to_no_core(model):
+    """Otherwise all of Spark's workers would compute on the same one."""
+    predict, properties = open_variant("int8", model.folder / "int8", num_threads=1)
+    pixels = np.zeros((BATCH_SIZE, properties.size_px, properties.size_px), np.uint8)
+    cores, thread, seen, ended = os.sched_getaffinity(0), threading.get_native_id(), set(), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.001):
+            seen.add(frozenset(os.sched_getaffinity(thread)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(100):
+        predict(pixels)
+    ended.set()
+    watcher.join()
+    assert seen == {frozenset(cores)}
 
 
 @pytest.mark.parametrize(
