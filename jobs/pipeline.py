@@ -92,7 +92,8 @@ def show(console: Console, settings: Settings, workspace: Workspace) -> None:
     print(f"  1. {workspace.card_page}")
     print(f"  2. {workspace.summary}")
     print(f"  3. {workspace.figures}")
-    print(f"  4. make ui WORKSPACE={settings.workspace}    the run, its figures, and the registered model")
+    print(f"  4. make ui WORKSPACE={settings.workspace}       the run, its figures, and the registered model")
+    print(f"  5. make serve WORKSPACE={settings.workspace}    a page that shows findings and heat maps of your images")
 
 
 if __name__ == "__main__":
