@@ -25,6 +25,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom import uid
+from pydicom.encaps import encapsulate
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -137,13 +138,15 @@ def make_originals() -> dict[str, bytes]:
         "JPEG": encode(image, "JPEG"),
         "JPEG, progressive colour": encode(image.convert("RGB"), "JPEG", progressive=True),
     }
-    for name, syntax in (
-        ("DICOM", None),
-        ("DICOM, RLE", uid.RLELossless),
-        ("DICOM, JPEG 2000", uid.JPEG2000Lossless),
-        ("DICOM, JPEG-LS", uid.JPEGLSLossless),
-    ):
-        files[name] = encode_dicom(grey, syntax)
+    for name, syntax in (("DICOM", None), ("DICOM, RLE", uid.RLELossless), ("DICOM, JPEG 2000", uid.JPEG2000Lossless)):
+        dataset = radiograph(grey.astype("<u2") * 16, 12)
+        if syntax:
+            dataset.compress(syntax)
+        files[name] = written(dataset)
+    dataset = radiograph(grey, 8)
+    dataset.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    dataset.PixelData = encapsulate([files["JPEG"]])
+    files["DICOM, JPEG"] = written(dataset)
     return files
 
 
@@ -153,20 +156,21 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
-def encode_dicom(grey: np.ndarray, syntax: uid.UID | None) -> bytes:
-    """12 of 16 bits."""
+def radiograph(pixels: np.ndarray, bits_stored: int) -> pydicom.Dataset:
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     dataset.SOPClassUID, dataset.SOPInstanceUID = uid.ComputedRadiographyImageStorage, "1.2.3"
-    dataset.Rows, dataset.Columns = grey.shape
+    dataset.Rows, dataset.Columns = pixels.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
-    dataset.WindowCenter, dataset.WindowWidth = 2048, 4096
-    dataset.PixelData = (grey.astype("<u2") * 16).tobytes()
-    dataset["PixelData"].VR = "OW"
-    if syntax:
-        dataset.compress(syntax)
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits_stored, bits_stored - 1
+    dataset.WindowCenter, dataset.WindowWidth = 2 ** (bits_stored - 1), 2**bits_stored
+    dataset.PixelData = pixels.tobytes()
+    dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+    return dataset
+
+
+def written(dataset: pydicom.Dataset) -> bytes:
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()

@@ -1,6 +1,8 @@
 """A registered model, opened in each of its modes, answers alike."""
 
 import asyncio
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -52,3 +54,23 @@ def test_each_mode_answers_as_the_network(folder, served, mode):
 def test_a_mode_that_is_not_there_is_told(folder):
     with pytest.raises(InputError, match="no graph at .*int8"):
         open_model(folder, "chexscale", 1, "int8")
+
+
+def test_an_open_model_answers_though_its_files_are_cut(folder, tmp_path):
+    """In a process of its own: weights that are mapped from their file end it with a bus error."""
+    code = f"""
+import shutil, threading
+from pathlib import Path
+import numpy as np
+from inference.service.model import open_model
+shutil.copytree({str(folder / "fp32")!r}, {str(tmp_path / "fp32")!r})
+model = open_model(Path({str(tmp_path)!r}), "chexscale", 1, "fp32")
+with open({str(tmp_path / "fp32" / "model.bin")!r}, "r+b") as weights:
+    weights.truncate(0)
+answered = threading.Event()
+model.start(np.zeros((3, {toy.SIZE_PX}, {toy.SIZE_PX}), np.uint8), lambda answer: answered.set())
+assert answered.wait(30)
+model.start.__self__.wait()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
