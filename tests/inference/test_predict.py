@@ -285,7 +285,10 @@ def test_places_that_hold_something_else_than_scores(model, workspace, tmp_path)
 @pytest.fixture(scope="module")
 def champion(model, workspace, tmp_path_factory) -> Workspace:
     """A copy of the workspace with the model in its registry: the other tests' stays without."""
-    copy = Workspace.at(str(shutil.copytree(workspace.root, tmp_path_factory.mktemp("batch") / "workspace")))
+    # Without a model that other tests may have left there.
+    without = shutil.ignore_patterns(workspace.model.name)
+    folder = shutil.copytree(workspace.root, tmp_path_factory.mktemp("batch") / "workspace", ignore=without)
+    copy = Workspace.at(str(folder))
     shutil.copytree(model.folder, copy.model)
     report = {"test_auroc": {}, "speed": {}, "localisation": {}}
     (copy.model / "report.json").write_text(json.dumps(report))
