@@ -69,7 +69,7 @@ def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None
         for task in (following, looked):
             task.cancel()
         await asyncio.gather(following, looked, return_exceptions=True)
-        state.decoders.stop()
+        await state.decoders.stop()
 
     app = FastAPI(
         title="CheXScale",

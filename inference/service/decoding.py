@@ -42,11 +42,12 @@ class Decoders:
     async def start(self) -> None:
         await asyncio.gather(*(self._add() for _ in range(self._number)))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         for task in self._starting:
             task.cancel()
         for decoder in self._all:
             decoder.kill()
+        await asyncio.gather(*(decoder.process.wait() for decoder in self._all))
 
     async def decode(self, chunks: list[bytes | memoryview], properties: str, size_px: int) -> Film:
         """The film of a file in pieces, for a model with these properties, as JSON, and this size.
