@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from conf.errors import run_command
 from conf.workspace import Workspace
-from jobs.benchmarks.service import SERVES, service_command, started
+from jobs.benchmarks.servers import SERVES, service_command, started
 
 ANSWERS = (200, 413, 415, 422)
 CLIENTS = 4

@@ -17,12 +17,10 @@ import os
 import re
 import socket
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,16 +34,14 @@ from conf.settings import MODES
 from conf.workspace import Workspace
 from inference.films import load_film
 from inference.graphs import open_graph, properties_of
-from inference.registry import CHAMPION, champion_version, fetch_model
+from inference.registry import champion_version, fetch_model
 from inference.variants import open_variant
+from jobs.benchmarks.servers import MLFLOW_SERVES, NAME, SERVES, mlflow_command, service_command, started
 
-NAME = "chexscale"
 CONCURRENCIES = (1, 8, 32)
 NUM_FILES = 64
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gWk"
 CORES = len(os.sched_getaffinity(0))
-# What the two servers say.
-SERVES, MLFLOW_SERVES = r"Next: open (http://[^,\s]+)", r"running on (http://\S+)"
 DIRECT, SERVICE, MLFLOW = "direct calls", "service", "mlflow models serve"
 
 
@@ -218,43 +214,6 @@ def arrays_of(model: Path, files: list[Path]) -> list[bytes]:
 def _post(path: str, kind: str, body: bytes) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
-
-
-def service_command(workspace: Workspace, mode: str) -> list[str]:
-    script = Path(__file__).parents[2] / "inference" / "serve.py"
-    options = {"workspace": workspace.root, "serving.port": 0, "serving.mode": mode, "serving.requests_per_minute": 0}
-    return [sys.executable, str(script), *(f"--{key}={value}" for key, value in options.items())]
-
-
-def mlflow_command() -> list[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    return ["mlflow", "models", "serve", "-m", f"models:/{NAME}@{CHAMPION}", *options]
-
-
-@contextmanager
-def started(command: list[str], pattern: str, stream: int, workspace: Workspace | None = None) -> Iterator[str]:
-    """A server's address, once it says it on its standard output (stream 1) or error (2)."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace.tracking_db}"} if workspace else {}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    pipes["stdout" if stream == 1 else "stderr"] = subprocess.PIPE
-    environment = {**os.environ, "PATH": path, **store}
-    with subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes) as process:
-        try:
-            for line in process.stdout or process.stderr:
-                if found := re.search(pattern, line):
-                    with ThreadPoolExecutor(1) as reader:
-                        # What it says further must go somewhere.
-                        reader.submit((process.stdout or process.stderr).read)
-                        yield found[1]
-                        process.terminate()
-                    break
-            else:
-                raise RuntimeError(f"`{' '.join(command)}` ended with {process.wait()} before it served")
-        finally:
-            process.terminate()
 
 
 if __name__ == "__main__":
