@@ -6,7 +6,8 @@
 The table is the workspace's training split again and again. The loop has a part of the row groups for each process and
 asks the model in batches; it keeps nothing of the answers. It is timed twice: with the pixels in memory, which is the
 model alone, and reading them as Spark's workers do. Spark's time is from the listed images to the committed scores, in
-a session that is up; below the ratios stands the whole command, from its first line to its last.
+a session that is up; below the ratios stands the whole command, from its first line to its last. What other programs
+take from the machine changes the images per second, but hardly those per second of CPU, of all processes together.
 """
 
 import argparse
@@ -21,8 +22,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -43,6 +46,15 @@ from jobs.benchmarks.repeated import repeat_table
 
 BATCH_SIZE = 16
 SPARK, MEMORY, READING = "Spark", "plain loop, pixels in memory", "plain loop, reading"
+
+
+class Speed(NamedTuple):
+    """Of one turn of one way."""
+
+    per_s: float
+    """images per second"""
+    per_cpu_s: float
+    """images per second of CPU"""
 
 
 def main() -> None:
@@ -80,9 +92,9 @@ def repeat_workspace(workspace: Workspace, num_rows: int, folder: Path) -> Works
 
 def measure(
     model: ServedModel, listing: Listing, workers: SparkWorkers, turns: int, tasks: int, folder: str
-) -> dict[str, list[float]]:
-    """Images/s of each turn of each way; a first turn of Spark, in which its workers start, is not counted."""
-    speeds: dict[str, list[float]] = {SPARK: [], MEMORY: [], READING: []}
+) -> dict[str, list[Speed]]:
+    """Speed of each turn of each way; a first turn of Spark, in which its workers start, is not counted."""
+    speeds: dict[str, list[Speed]] = {SPARK: [], MEMORY: [], READING: []}
     score_with_spark(model, listing, workers, f"{folder}/warm-{len(listing.images)}")
     for turn in range(turns):
         speeds[SPARK].append(score_with_spark(model, listing, workers, f"{folder}/{turn}-{len(listing.images)}"))
@@ -91,22 +103,30 @@ def measure(
     return speeds
 
 
-def score_with_spark(model: ServedModel, listing: Listing, workers: SparkWorkers, output: str) -> float:
-    started = time.perf_counter()
+def score_with_spark(model: ServedModel, listing: Listing, workers: SparkWorkers, output: str) -> Speed:
+    started, cpu_before = time.perf_counter(), cpu_s_of_all()
     outcome = score_new(model, listing, os.path.abspath(output), BATCH_SIZE, workers.map_in_arrow)
-    seconds = time.perf_counter() - started
+    seconds, cpu_s = time.perf_counter() - started, cpu_s_of_all() - cpu_before
     assert len(outcome.rows) == len(listing.images)
-    return len(outcome.rows) / seconds
+    return Speed(len(outcome.rows) / seconds, len(outcome.rows) / cpu_s)
 
 
-def loop_in_processes(model: ServedModel, images: pa.Table, tasks: int, in_memory: bool) -> float:
-    """Images/s of the slowest of `tasks` processes, times their number."""
+def cpu_s_of_all() -> float:
+    """Of this process, and of those below it: Java's and the workers'."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+def loop_in_processes(model: ServedModel, images: pa.Table, tasks: int, in_memory: bool) -> Speed:
+    """Of `tasks` processes together; the time is that of the slowest."""
     context = multiprocessing.get_context("spawn")
     bounds = [len(images) * task // tasks for task in range(tasks + 1)]
     shares = [images.slice(start, end - start) for start, end in itertools.pairwise(bounds)]
     loop = partial(loop_plainly, mode=model.mode, folder=model.folder / model.mode, in_memory=in_memory)
     with ProcessPoolExecutor(tasks, context, keep_barrier, (context.Barrier(tasks),)) as pool:
-        return len(images) / max(pool.map(loop, shares))
+        seconds, cpu_s = zip(*pool.map(loop, shares), strict=True)
+        return Speed(len(images) / max(seconds), len(images) / sum(cpu_s))
 
 
 def keep_barrier(barrier) -> None:
@@ -114,18 +134,18 @@ def keep_barrier(barrier) -> None:
     at_the_start = barrier
 
 
-def loop_plainly(images: pa.Table, mode: str, folder: Path, in_memory: bool) -> float:
-    """Seconds of a plain loop over these images, which begins in all processes at once."""
+def loop_plainly(images: pa.Table, mode: str, folder: Path, in_memory: bool) -> tuple[float, float]:
+    """Seconds, and seconds of CPU, of a plain loop over these images, which begins in all processes at once."""
     predict, properties = open_variant(mode, folder, num_threads=1)
     predict(np.zeros((BATCH_SIZE, properties.size_px, properties.size_px), np.uint8))
     batches = batches_of(images, properties)
     if in_memory:
         batches = list(batches)
     at_the_start.wait()
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), time.process_time()
     for batch in batches:
         predict(batch)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - cpu_before
 
 
 def batches_of(images: pa.Table, properties: Properties) -> Iterator[np.ndarray]:
@@ -148,13 +168,18 @@ def batches_of(images: pa.Table, properties: Properties) -> Iterator[np.ndarray]
             yield pixels[start : start + BATCH_SIZE]
 
 
-def show(title: str, speeds: dict[str, list[float]]) -> None:
-    table = Table("", "images/s", "Spark to it", "smallest", "largest", title=title, caption="medians")
-    for name, values in speeds.items():
-        ratios = [spark / other for spark, other in zip(speeds[SPARK], values, strict=True)]
-        shown = (statistics.median(ratios), min(ratios), max(ratios))
-        table.add_row(name, f"{statistics.median(values):,.0f}", *(f"{ratio:.2f}" for ratio in shown))
-    Console().print(table)
+def show(title: str, speeds: dict[str, list[Speed]]) -> None:
+    table = Table("", "images/s", "Spark to it", "images/CPU s", "Spark to it", title=title)
+    table.caption = "medians; in brackets the smallest and the largest"
+    for name, turns in speeds.items():
+        cells = []
+        for field in range(len(Speed._fields)):
+            values = [turn[field] for turn in turns]
+            ratios = [spark[field] / value for spark, value in zip(speeds[SPARK], values, strict=True)]
+            cells.append(f"{statistics.median(values):,.0f}")
+            cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        table.add_row(name, *cells)
+    Console(width=110).print(table)
 
 
 def show_command(workspace: Workspace, folder: str, mode: str, num_rows: int) -> None:
