@@ -60,6 +60,16 @@ def decode_grey(content: bytes) -> np.ndarray:
     return _to_8_bits(image)
 
 
+def begins_like_image(content: bytes) -> bool:
+    """Whether the file, or its first kilobyte, begins as one of the kinds that decode_grey reads, however damaged."""
+    if content.startswith((PNG_SIGNATURE, JPEG_SIGNATURE, *TIFF_SIGNATURES)):
+        return True
+    # Here, because pydicom takes long to import, and few processes need it.
+    from etl.dicom_file import looks_like_dicom
+
+    return looks_like_dicom(content)
+
+
 def decode_colour(content: bytes) -> np.ndarray:
     """Bytes of a PNG, JPEG or TIFF to (height, width, 3) uint8 RGB; otherwise as decode_grey."""
     if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)):

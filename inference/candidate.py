@@ -14,7 +14,7 @@ from inference.baseline import ThumbnailBaseline
 from inference.calibration_set import calibration_images
 from inference.champion import Champion
 from inference.evaluate import Scored, auroc_differences, auroc_intervals, known_boxes, score_split
-from inference.export import export_graphs
+from inference.export import export_graphs, open_exported
 from inference.familiarity import distance_threshold
 from inference.fitting import fit_served
 from inference.gate import Decision, compare_with_champion, decide, refuse
@@ -29,7 +29,6 @@ from inference.graphs import (
 from inference.known_boxes import FILE as BOXES
 from inference.model_card import describe_model, write_model_card
 from inference.network import Served, torch_predict
-from inference.onnx_graph import onnx_predict, open_onnx
 from inference.quantize import Attempt, quantize_attempts
 from inference.report import describe
 from inference.speed import describe_machine, measure_footprint, measure_speed, size_mb
@@ -72,10 +71,7 @@ def build_candidate(
     variants = {
         "baseline": baseline.predict,
         "torch": torch_predict(served.network),
-        "fp32": compile_graph(open_graph(folder / "fp32")),
-        "fp16": compile_graph(open_graph(folder / "fp16")),
-        "onnx": onnx_predict(open_onnx(folder / "onnx")),
-    }
+    } | open_exported(folder)
     console.print(f"[bold]4/7[/] AUROC of each precision on the test split, {test.rows} images")
     scored = score_split(_cropped(variants, options), test, options.batch_size, served.properties)
     if champion and champion.predict:
@@ -84,7 +80,7 @@ def build_candidate(
     console.print("[bold]5/7[/] quantise to INT8, and gate")
     scored, decision, attempts = _quantize(source, champion, options, variants["fp32"], scored, folder, console)
     variants["int8"] = compile_graph(open_graph(folder / "int8"))
-    _set_distance_threshold(folder / "int8", source.val, options.batch_size)
+    _set_distance_threshold(folder / "int8", variants["int8"], source.val, options.batch_size)
     console.print("[bold]6/7[/] latency, throughput, memory")
     speeds = {
         name: asdict(measure_speed(variants[name], test.size_px, options.batch_size))
@@ -170,10 +166,10 @@ def _cropped(variants: dict[str, Predict], options: Inference) -> dict[str, Pred
     return variants | crops
 
 
-def _set_distance_threshold(int8: Path, val: Split, batch_size: int) -> None:
+def _set_distance_threshold(int8: Path, predict: Predict, val: Split, batch_size: int) -> None:
     """Writes the INT8 graph's own threshold into it: quantisation moves the distances of all images."""
     graph = open_graph(int8)
-    scored = score_split({"int8": compile_graph(graph)}, val, batch_size, properties_of(graph))
+    scored = score_split({"int8": predict}, val, batch_size, properties_of(graph))
     graph = with_distance_threshold(graph, distance_threshold(scored.distances["int8"]))
     # Beside, and then in its place: an open graph reads its weights from its files.
     written = int8.with_name("int8-with-threshold")

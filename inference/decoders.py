@@ -15,15 +15,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 
-import cv2
-
-from etl.images import MAX_SIDE_PX, BadImage
-from inference.films import Film, load_film
+from etl.images import BadImage
+from inference.films import MAX_FILE_BYTES, Film, load_film
 from inference.image_files import ImageFile
 from inference.properties import Properties
 
-# Colour, 16 bits, uncompressed, of the largest sides that are read; and a header.
-MAX_FILE_BYTES = 6 * MAX_SIDE_PX**2 + 1_000_000
 # For each process, so that none waits for the file before its own.
 FILES_IN_WORK = 4
 
@@ -112,9 +108,7 @@ def decode_file(file: ImageFile, properties: Properties, shown_px: int) -> Decod
         return Decoded(file.path, None, str(error))
     except OSError as error:
         return Decoded(file.path, None, error.strerror or str(error))
-    except (MemoryError, cv2.error) as error:
-        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
-            raise
+    except MemoryError:
         return Decoded(file.path, None, "not enough memory to decode it")
 
 

@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 
 from conf.settings import Quality
-from etl.images import decode_grey, to_square
+from etl.images import MAX_SIDE_PX, decode_grey, to_square
 from etl.quality import adjust_intensity, find_fault
 from inference.properties import Properties
+
+# Of a file: in colour, of 16 bits, uncompressed, with the longest sides that are read; and a header.
+MAX_FILE_BYTES = 6 * MAX_SIDE_PX**2 + 1_000_000
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,19 @@ class Film:
 def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film:
     """Bytes of a PNG, JPEG, TIFF or DICOM file to the model's input. Raises BadImage with the reason.
 
-    shown_px: longer side of `shown`; 0: it is not made.
+    shown_px: longer side of `shown`; 0: it is not made. Raises MemoryError where there is too little.
     """
-    image = decode_grey(content)
-    height, width = image.shape
-    adjusted = adjust_intensity(image, properties.intensity)
-    pixels = to_square(adjusted, properties.size_px, properties.square)
-    shown = _scale(image, shown_px) if shown_px else None
-    return Film(pixels, find_fault(image, Quality()), width, height, shown)
+    try:
+        image = decode_grey(content)
+        height, width = image.shape
+        adjusted = adjust_intensity(image, properties.intensity)
+        pixels = to_square(adjusted, properties.size_px, properties.square)
+        shown = _scale(image, shown_px) if shown_px else None
+        return Film(pixels, find_fault(image, Quality()), width, height, shown)
+    except cv2.error as error:
+        if error.code != cv2.Error.StsNoMem:
+            raise
+        raise MemoryError(str(error)) from error
 
 
 def _scale(image: np.ndarray, side_px: int) -> np.ndarray:

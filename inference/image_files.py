@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from etl.images import JPEG_SIGNATURE, PNG_SIGNATURE, TIFF_SIGNATURES
+from etl.images import begins_like_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 # An index of the DICOM files beside it (PS3.10, section 8.6).
@@ -77,9 +77,4 @@ def _looks_like_image(path: str, name: str) -> bool:
     except OSError:
         # Nobody knows what it is; who decodes it says why.
         return True
-    if head.startswith((PNG_SIGNATURE, JPEG_SIGNATURE, *TIFF_SIGNATURES)):
-        return True
-    # Here, because pydicom takes long to import, and few folders need it.
-    from etl.dicom_file import looks_like_dicom
-
-    return looks_like_dicom(head)
+    return begins_like_image(head)

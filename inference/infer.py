@@ -28,7 +28,6 @@ from inference.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_
 from inference.answers import NOTE, OPERATING_POINT
 from inference.decoders import Decoders
 from inference.image_files import ImageFile, find_images
-from inference.known_boxes import FILE as BOXES
 from inference.known_boxes import load_boxes
 from inference.overlays import SHOWN_PX
 from inference.reading import Reader, read_all
@@ -54,7 +53,7 @@ def main() -> None:
             raise InputError(f"--threshold is {options.threshold!r}, expected one of {', '.join(points)}")
         model = f"{served.name} version {served.version}, {served.mode.upper()}"
         say(f"{model}{', ten crops' if options.ten_crop else ''}, thresholds {options.threshold}. {NOTE}")
-        boxes = load_boxes(served.folder) if heatmaps and (served.folder / BOXES).exists() else {}
+        boxes = load_boxes(served.folder) if heatmaps else {}
         reader = Reader(served.properties, options.threshold, heatmaps, boxes, model)
         predict = with_ten_crops(served.predict) if options.ten_crop else served.predict
         decoded = decoders.decode(files, served.properties, SHOWN_PX if heatmaps else 0)

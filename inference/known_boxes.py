@@ -23,8 +23,10 @@ def key_of(pixels: np.ndarray) -> str:
 def load_boxes(folder: Path) -> dict[str, list[list[float]]]:
     """Key of an image -> its boxes: index of the finding, left, top, width and height as shares of the side, 0..1.
 
-    folder: of a registered model. Raises InputError where the file is absent or damaged.
+    folder: of a registered model; one without the file knows none. Raises InputError where it is damaged.
     """
+    if not (folder / FILE).exists():
+        return {}
     try:
         return json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

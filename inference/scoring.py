@@ -14,17 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.images import MAX_SIDE_PX, BadImage
+from etl.images import BadImage
 from etl.schema import image_column
 from etl.storage import is_of_a_store, locate, read_bytes
 from inference.answers import call_findings
-from inference.films import load_film
+from inference.films import MAX_FILE_BYTES, load_film
 from inference.graphs import Predict
 from inference.properties import Properties
 from inference.variants import open_variant
 
-# In colour, of 16 bits, uncompressed, with the longest sides that are read; and a header.
-MAX_FILE_BYTES = 6 * MAX_SIDE_PX**2 + 1_000_000
 # Of what goes back to Spark, so that the cost of a batch is that of many images; all of them are in memory.
 ROWS_PER_BATCH = 128
 TOLD = ("image_id", "image_version", "fault", "unreadable")

@@ -15,13 +15,11 @@ import traceback
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 # Imported here, not with the first DICOM file.
 import etl.dicom  # noqa: F401
-from etl.dicom_file import looks_like_dicom
-from etl.images import JPEG_SIGNATURE, PNG_SIGNATURE, TIFF_SIGNATURES, BadImage
+from etl.images import BadImage, begins_like_image
 from inference.films import load_film
 from inference.properties import Properties
 
@@ -57,22 +55,15 @@ def decode(memory: mmap.mmap, num_bytes: int, properties: str) -> dict:
         content = memory[:num_bytes]
         film = load_film(content, parse(properties))
     except BadImage as error:
-        return {"reason": str(error), "is_image": is_image(content)}
+        return {"reason": str(error), "is_image": begins_like_image(content)}
     except MemoryError:
         return {"reason": TOO_MUCH_MEMORY, "is_image": True}
     except Exception as error:
-        if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
-            return {"reason": TOO_MUCH_MEMORY, "is_image": True}
         # A bug: where it is, without the message, which may quote the file.
         print(f"decoder: {type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}", file=sys.stderr)
         return {"reason": "cannot be decoded", "is_image": True}
     memory[: film.pixels.size] = np.ascontiguousarray(film.pixels).tobytes()
     return {"fault": film.fault, "width_px": film.width_px, "height_px": film.height_px}
-
-
-def is_image(content: bytes) -> bool:
-    """Whether the file is one of the kinds that are read, by its content, however damaged."""
-    return content.startswith((PNG_SIGNATURE, JPEG_SIGNATURE, *TIFF_SIGNATURES)) or looks_like_dicom(content)
 
 
 @cache

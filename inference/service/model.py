@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from inference.graphs import GraphQueue, open_graph, properties_of
-from inference.known_boxes import FILE as BOXES
 from inference.known_boxes import load_boxes
 from inference.properties import Properties
 from inference.service.batching import Start, start_in_thread
@@ -62,7 +61,7 @@ def open_model(folder: Path, name: str, version: int, mode: str) -> Model:
         start, num_requests = queue.start, queue.num_requests
         _answer_once(start, properties.size_px)
         queue.wait()
-    boxes = load_boxes(folder) if (folder / BOXES).exists() else {}
+    boxes = load_boxes(folder)
     card = json.loads((folder / CARD).read_text(encoding="utf-8")) if (folder / CARD).exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Model(name, version, mode, folder, properties, start, num_requests, boxes, card, now)

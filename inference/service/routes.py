@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from math import isfinite
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -144,15 +143,7 @@ async def read(state: State, served: Served, upload: Upload, operating_point: st
         return error
     answer = await served.batcher.answer(film.pixels)
     found = describe_findings(properties, answer.probabilities, float(answer.distances), film.fault, operating_point)
-    # As found.to_dict(), whose deep copy takes a twentieth of the time that a small film does.
-    result = {
-        **vars(found),
-        "findings": [vars(finding) for finding in found.findings],
-        "distance": found.distance if isfinite(found.distance) else None,
-        "warnings": found.warnings,
-        "width_px": film.width_px,
-        "height_px": film.height_px,
-    }
+    result = {**found.to_dict(), "width_px": film.width_px, "height_px": film.height_px}
     state.counters.files.labels("answered").inc()
     return Read(film, answer, result)
 

@@ -32,7 +32,7 @@ class Look:
 
 
 def start_watch(workspace: Workspace, name: str, every_s: float) -> subprocess.Popen:
-    """Starts the process; its output is lines of what Look.parse takes."""
+    """Starts the process; each line of its output is a Look, as JSON."""
     arguments = [str(workspace.root), workspace.tracking_server, name, str(every_s)]
     return subprocess.Popen(
         [sys.executable, "-m", "inference.service.watch", *arguments],

@@ -18,10 +18,11 @@ NAME = "chexscale"
 SERVES, MLFLOW_SERVES = r"Next: open (http://[^,\s]+)", r"running on (http://\S+)"
 
 
-def service_command(workspace: Workspace, mode: str) -> list[str]:
+def service_command(workspace: Workspace, mode: str, python: str = sys.executable) -> list[str]:
+    """python: of the environment that the service runs in."""
     script = Path(__file__).parents[2] / "inference" / "serve.py"
     options = {"workspace": workspace.root, "serving.port": 0, "serving.mode": mode, "serving.requests_per_minute": 0}
-    return [sys.executable, str(script), *(f"--{key}={value}" for key, value in options.items())]
+    return [python, str(script), *(f"--{key}={value}" for key, value in options.items())]
 
 
 def mlflow_command() -> list[str]:

@@ -21,7 +21,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from conf.errors import InputError, run_command
+from conf.errors import run_command
+from conf.workspace import Workspace
+from jobs.benchmarks.servers import SERVES, service_command, started
 from jobs.setup.installer import find_uv
 from jobs.setup.places import LOCK, ROOT
 
@@ -36,7 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         environment = Path(temporary, "environment")
         install(environment, Path(temporary, "versions.txt"))
-        seconds = [first_finding_s(environment, arguments.workspace) for _ in range(arguments.repetitions)]
+        workspace = Workspace.at(arguments.workspace)
+        seconds = [first_finding_s(environment, workspace) for _ in range(arguments.repetitions)]
         packages = sorted(((size_mb(path), path.name) for path in site_packages(environment).iterdir()), reverse=True)
         table = Table("what", "measured")
         table.add_row("environment, MB", f"{size_mb(environment):.0f}")
@@ -56,26 +59,16 @@ def install(environment: Path, versions: Path) -> None:
     subprocess.run([*command, "--constraint", str(versions), f"{ROOT}[serving]"], check=True)
 
 
-def first_finding_s(environment: Path, workspace: str) -> float:
+def first_finding_s(environment: Path, workspace: Workspace) -> float:
     """Starts the service, sends one image, stops it."""
-    command = [environment / "bin" / "python", ROOT / "inference" / "serve.py", "--serving.port", "0"]
     image = cv2.imencode(".png", np.tile(np.arange(256, dtype=np.uint8), (256, 1)))[1].tobytes()
-    started = time.perf_counter()
-    with subprocess.Popen([*command, "--workspace", workspace], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            said = []
-            for line in process.stdout:
-                said.append(line)
-                if address := re.search(r"http://[\d.]+:\d+", line):
-                    break
-            else:
-                raise InputError(f"the service did not start: {''.join(said)}")
-            request = urllib.request.Request(f"{address[0]}/v1/predict", image, {"Content-Type": "image/png"})
-            with urllib.request.urlopen(request) as answer:
-                answer.read()
-            return time.perf_counter() - started
-        finally:
-            process.terminate()
+    command = service_command(workspace, "int8", str(environment / "bin" / "python"))
+    began = time.perf_counter()
+    with started(command, SERVES, 1) as address:
+        request = urllib.request.Request(f"{address}/v1/predict", image, {"Content-Type": "image/png"})
+        with urllib.request.urlopen(request) as answer:
+            answer.read()
+        return time.perf_counter() - began
 
 
 def site_packages(environment: Path) -> Path:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.answers import describe_findings
+from inference.answers import call_findings, describe_findings
 from inference.properties import Properties
 
 PROPERTIES = Properties(
@@ -60,3 +60,19 @@ def test_the_fault_is_a_warning_and_json_takes_it_all():
         "threshold": None,
         "present": None,
     }
+
+
+def test_json_has_no_number_for_a_distance_that_is_none():
+    """NaN and infinity are no JSON, and a program that reads a line of it would stop there."""
+    described = describe_findings(PROPERTIES, PROBABILITIES, float("inf")).to_dict()
+    assert json.loads(json.dumps(described, allow_nan=False))["distance"] is None
+
+
+def test_one_image_and_many_are_told_alike():
+    distances = np.array([9.0, 11.0, np.nan], np.float32)
+    many = np.stack([PROBABILITIES, PROBABILITIES, PROBABILITIES])
+    familiar, called = call_findings(PROPERTIES, many, distances)
+    for row, distance in enumerate(distances):
+        one = describe_findings(PROPERTIES, PROBABILITIES, distance)
+        assert one.familiar == familiar[row]
+        assert [bool(finding.present) for finding in one.findings] == called[row].tolist()

@@ -1,6 +1,7 @@
 import io
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +9,7 @@ from PIL import Image
 from conf.settings import Etl, Quality
 from etl.images import BadImage
 from etl.shard_file import load_squares
+from inference import films
 from inference.films import load_film
 from tests.inference.test_answers import PROPERTIES
 
@@ -59,3 +61,13 @@ def test_what_is_shown_has_the_films_own_proportions(height, width):
     assert film.shown.shape == (64, round(64 * width / height))
     assert abs(film.shown.mean() - textured(height, width).mean()) < 3
     assert load_film(png(textured(height, width)), PROPERTIES).shown is None
+
+
+def test_a_film_for_which_opencv_has_no_memory_is_a_lack_of_memory(monkeypatch):
+    def refuse(image: np.ndarray, *_) -> np.ndarray:
+        # More than any machine has; no array of the test's own is made.
+        return cv2.resize(image, (2**30, 2**30))
+
+    monkeypatch.setattr(films, "to_square", refuse)
+    with pytest.raises(MemoryError):
+        load_film(png(np.full((64, 64), 100, np.uint8)), PROPERTIES)

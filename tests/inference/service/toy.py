@@ -22,26 +22,18 @@ from inference.graphs import OUTPUTS, save_graph, with_properties
 from inference.known_boxes import key_of
 from inference.properties import Properties
 from inference.registry import mlflow, promote, use_store
+from tests.inference.test_answers import PROPERTIES as ANY_PROPERTIES
 
 REPOSITORY = Path(__file__).parents[3]
 NAME, SIZE_PX = "chexscale", 32
-PROPERTIES = Properties(
+PROPERTIES = replace(
+    ANY_PROPERTIES,
     findings=["Bright", "Dark", "Never"],
-    exclusive=False,
     size_px=SIZE_PX,
-    square="pad",
-    intensity="none",
-    shifts=[0, 0, 0],
-    temperatures=[1, 1, 1],
     thresholds={"youden": [0.5, 0.4, None], "sensitivity_95": [0.1, 0.1, None]},
     distance_threshold=100,
     map_first=1 / 8,
     map_step=1 / 4,
-    network="toy",
-    run_id="none",
-    delta_table_id="table",
-    delta_version=0,
-    commit="0123abc",
 )
 # Of each finding: the brighter the image than grey 128, the brighter it is, the less dark, and never anything else.
 WEIGHTS = np.array([0.05, -0.05, 0.0], np.float32)
