@@ -122,6 +122,7 @@ async def describe(request: Request) -> Response:
             "note": NOTE,
             "findings": properties.findings,
             "size_px": properties.size_px,
+            "square": properties.square,
             "thresholds": {
                 point: dict(zip(properties.findings, values, strict=True))
                 for point, values in properties.thresholds.items()

@@ -141,6 +141,7 @@ class ModelDescription(ModelName):
             "note": NOTE,
             "findings": ["Cardiomegaly", "Effusion"],
             "size_px": 256,
+            "square": "pad",
             "thresholds": {"youden": {"Cardiomegaly": 0.34, "Effusion": 0.29}},
             "registry": {"reachable": True, "since": None, "reason": None},
             "card": {"intended_use": NOTE},
@@ -150,6 +151,7 @@ class ModelDescription(ModelName):
     note: Literal[NOTE]
     findings: list[str]
     size_px: int = Field(description="side of the square that it sees")
+    square: str = Field(description="how films are made square: pad or stretch")
     thresholds: dict[str, dict[str, float | None]] = Field(description="by operating point, then by finding")
     registry: Registry
     card: dict = Field(description="model card: data, measurements, limits")

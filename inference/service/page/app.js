@@ -81,7 +81,7 @@ function show() {
 
 function showAnswer(film) {
   const chosen = called(film.answer)[0]?.name ?? null;
-  showFilm(film.answer, film.file, model?.card?.model?.input.includes("stretch") ?? true);
+  showFilm(film.answer, film.file, model?.square !== "pad");
   showHeat(chosen);
   showFindings(film.answer, chosen, showHeat);
 }

@@ -172,6 +172,7 @@ def test_the_model_says_what_it_is(service):
         "note": NOTE,
         "findings": ["Bright", "Dark", "Never"],
         "size_px": 32,
+        "square": "pad",
         "thresholds": {
             "youden": {"Bright": 0.5, "Dark": 0.4, "Never": None},
             "sensitivity_95": {"Bright": 0.1, "Dark": 0.1, "Never": None},
