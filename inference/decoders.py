@@ -44,7 +44,7 @@ class Decoders:
         return self
 
     def __exit__(self, *_) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._end()
 
     def decode(self, files: Iterable[ImageFile], properties: Properties, shown_px: int) -> Iterator[Decoded]:
         """Each file's film, or its fault, in the files' order; arguments as of load_film.
@@ -62,7 +62,7 @@ class Decoders:
             try:
                 yield future.result()
             except BrokenProcessPool:
-                self._start()
+                self._restart()
                 yield self._decode_alone(file, properties, shown_px)
                 waiting = deque((file, self._submit(file, properties, shown_px)) for file, _ in waiting)
 
@@ -79,8 +79,16 @@ class Decoders:
         try:
             return self._submit(file, properties, shown_px).result()
         except BrokenProcessPool:
-            self._start()
+            self._restart()
             return Decoded(file.path, None, "the process that decoded it died, perhaps by want of memory")
+
+    def _end(self) -> None:
+        # Waits for the few files in work: Python's own end and that of a pool disturb each other (CPython 3.11).
+        self._pool.shutdown(cancel_futures=True)
+
+    def _restart(self) -> None:
+        self._end()
+        self._start()
 
     def _start(self) -> None:
         self._pool = ProcessPoolExecutor(self._number, get_context("spawn"), _end_with_parent)

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -32,6 +33,16 @@ def test_decoders_end_with_a_killed_parent():
     process.wait()
     process.stdout.close()
     wait_until_group_is_gone(process.pid)
+
+
+def test_decoders_leave_no_thread_for_the_end_of_the_program(test_images, served, tmp_path):
+    """Where the pool still ends while Python does, Python may print a traceback (OSError: Bad file descriptor)."""
+    path = tmp_path / "film.png"
+    path.write_bytes(png(test_images[0]))
+    threads = set(threading.enumerate())
+    with Decoders(2) as decoders:
+        assert next(decoders.decode([ImageFile(str(path))] * 8, served.properties, 0)).film is not None
+    assert set(threading.enumerate()) == threads
 
 
 def test_a_decoder_that_dies_costs_no_answer(test_images, served, tmp_path):
