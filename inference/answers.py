@@ -34,7 +34,7 @@ class Findings:
     familiar: bool
     """whether the image is like those that the model was trained on"""
     distance: float
-    """from the training data, see inference/familiarity.py"""
+    """from the training data, see inference/candidate/familiarity.py"""
     distance_threshold: float
     fault: str | None
     """why the ETL would have put the image into quarantine"""

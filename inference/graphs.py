@@ -118,19 +118,27 @@ class GraphQueue:
     """Batches of one graph that are computed side by side, over all cores together, for a caller that does not wait."""
 
     def __init__(self, graph: Graph):
-        compiled = ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS | {"PERFORMANCE_HINT": "THROUGHPUT"})
-        self._queue = ov.AsyncInferQueue(compiled)
-        self._queue.set_callback(self._end)
-        self.num_requests = len(self._queue)
+        core = ov.Core()
+        throughput = COMPILE_OPTIONS | {"PERFORMANCE_HINT": "THROUGHPUT"}
+        self._many = ov.AsyncInferQueue(core.compile_model(graph, "CPU", throughput))
+        self._one = ov.AsyncInferQueue(core.compile_model(graph, "CPU", COMPILE_OPTIONS), 1)
+        for queue in (self._many, self._one):
+            queue.set_callback(self._end)
+        self.num_requests = len(self._many)
         """batches that may be started before the first of them is answered; one more would wait"""
 
-    def start(self, pixels: np.ndarray, answered: Callable[[Answer], None]) -> None:
-        """pixels: (batch, S, S) uint8. answered: called with the Answer later, from another thread."""
-        self._queue.start_async({0: pixels}, answered)
+    def start(self, pixels: np.ndarray, answered: Callable[[Answer], None], alone: bool = False) -> None:
+        """pixels: (batch, S, S) uint8. answered: called with the Answer later, from another thread.
+
+        alone: whether no other work wants the cores, so that all of them may compute this batch.
+        """
+        queue = self._one if alone and self._one.is_ready() else self._many
+        queue.start_async({0: pixels}, answered)
 
     def wait(self) -> None:
         """Until all are answered: a queue that is let go while it is answering ends the process."""
-        self._queue.wait_all()
+        for queue in (self._many, self._one):
+            queue.wait_all()
 
     @staticmethod
     def _end(request: ov.InferRequest, answered: Callable[[Answer], None]) -> None:

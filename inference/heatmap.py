@@ -7,11 +7,12 @@ place of the same map, but at least to FULL_COLOUR: a map with little evidence s
 their probabilities, not by their colours.
 """
 
+import math
+
 import cv2
 import numpy as np
 
 from inference.answers import OPERATING_POINT
-from inference.localisation import enlarge
 from inference.properties import Properties
 
 # Nine times the threshold's odds. Below this, noise of the map would be painted as brightly as a large finding.
@@ -57,6 +58,20 @@ def heat_of(evidence: np.ndarray, width_px: int, height_px: int, properties: Pro
         return cv2.resize(heat, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
     top, left = (side - height_px) // 2, (side - width_px) // 2
     return heat[top : top + height_px, left : left + width_px]
+
+
+def enlarge(heat: np.ndarray, size_px: int, properties: Properties) -> np.ndarray:
+    """A map, (s, s) float32, to (size_px, size_px) float32: smoothly, each cell where it lies in the image."""
+    cell_px, first_px = properties.map_step * size_px, properties.map_first * size_px
+    # Beyond its own cells a map goes on as at its edge, as far as the image reaches, and cubics two cells further.
+    before = max(0, math.ceil(first_px / cell_px)) + 2
+    after = max(0, math.ceil((size_px - first_px) / cell_px) - len(heat)) + 2
+    padded = np.pad(heat.astype(np.float32), (before, after), mode="edge")
+    side = round(len(padded) * cell_px)
+    # Not warpAffine: its places are multiples of 1/32 cell, which a large picture shows as stripes.
+    large = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
+    start = round((before + 0.5) * cell_px - first_px)
+    return large[start : start + size_px, start : start + size_px]
 
 
 def paint_heat(heat: np.ndarray) -> np.ndarray:

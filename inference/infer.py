@@ -24,13 +24,13 @@ from tqdm import tqdm
 from conf.errors import InputError, run_command
 from conf.settings import MODES, load_arguments
 from conf.workspace import Workspace
-from inference.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_line, as_table, printable
 from inference.answers import NOTE, OPERATING_POINT
-from inference.decoders import Decoders
-from inference.image_files import ImageFile, find_images
+from inference.files.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_line, as_table, printable
+from inference.files.decoders import Decoders
+from inference.files.image_files import ImageFile, find_images
+from inference.files.overlays import SHOWN_PX
+from inference.files.reading import Reader, read_all
 from inference.known_boxes import load_boxes
-from inference.overlays import SHOWN_PX
-from inference.reading import Reader, read_all
 from inference.ten_crop import with_ten_crops
 
 EXIT_FILE_FAILED = 1

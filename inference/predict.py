@@ -5,9 +5,9 @@
     spark-submit inference/predict.py --scoring.output DIR                 another place than <workspace>/scores
     spark-submit --conf spark.task.cpus=4 inference/predict.py             a fourth of the tasks, each with four threads
 
-Adds one row per image to the Delta table of scores, in one commit; inference/scores.py names its columns. A second run
-scores what is new or has changed since; a new champion scores all again, beside the rows of the old one. Research use
-only, not for clinical use.
+Adds one row per image to the Delta table of scores, in one commit; inference/batch/scores.py names its columns. A
+second run scores what is new or has changed since; a new champion scores all again, beside the rows of the old one.
+Research use only, not for clinical use.
 """
 
 import time
@@ -21,9 +21,9 @@ from conf.settings import load_settings
 from conf.workspace import Workspace
 from etl.shards import SparkWorkers
 from etl.storage import locate
-from inference.batch import Outcome, score_new
-from inference.listing import list_images
-from inference.scoring import probability_column
+from inference.batch.listing import list_images
+from inference.batch.run import Outcome, score_new
+from inference.batch.scoring import probability_column
 from inference.served_model import ServedModel, open_served
 
 

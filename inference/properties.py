@@ -10,6 +10,8 @@ from conf.errors import InputError
 
 FORMAT = 1
 """raised when the meaning of a field or an output changes: an older graph is exported again"""
+CARD_FILE = "model_card.json"
+"""beside the graphs in a registered model's folder: all that is told of it"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Properties:
     distance_threshold: float
     """of `distances`, above which an image is unlike the training data; of this very graph on the validation split"""
     map_first: float
-    """centre of a map's first cell from the image's edge, as a share of the side; see inference/map_grid.py"""
+    """centre of a map's first cell from the image's edge, as a share of the side; see map_grid.py"""
     map_step: float
     """distance from cell to cell, as a share of the side"""
     network: str

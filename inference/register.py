@@ -19,13 +19,13 @@ from conf.settings import Settings, load_settings, with_same_arguments
 from conf.workspace import Workspace, atomic_folder, update_summary
 from etl.schema import SPLITS, Card
 from etl.table import read_card
-from inference.candidate import Source, build_candidate
+from inference.candidate.build import Source, build_candidate
+from inference.candidate.gate import Decision
+from inference.candidate.registration import check_run, register
+from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
 from inference.champion import present_champion
-from inference.gate import Decision
 from inference.graphs import open_graph, properties_of
-from inference.registration import check_run, register
 from inference.registry import CHAMPION, Registered, champion_version
-from inference.report import auroc_table, draw_report, quality_table, speed_table
 from training.checkpoint import BEST, Checkpoint
 from training.readers import open_split
 

@@ -13,8 +13,9 @@ from inference.graphs import Answer, Predict
 from inference.service.counters import Counters
 
 Answered = Callable[[Answer | Exception], None]
-Start = Callable[[np.ndarray, Answered], None]
-"""starts computing a batch and returns; later, from any thread, calls with the answer"""
+Start = Callable[[np.ndarray, Answered, bool], None]
+"""(pixels, answered, alone) starts computing a batch and returns; later, from any thread, calls with the answer.
+alone: whether no other work wants the cores"""
 # A batch takes a second at most. A request that is never answered would hold its images for ever.
 MAX_INFERENCE_S = 60
 
@@ -29,15 +30,18 @@ class Batcher:
         self._waiting: deque[tuple[np.ndarray, asyncio.Future]] = deque()
         self._loop = asyncio.get_running_loop()
 
-    async def answer(self, pixels: np.ndarray) -> Answer:
-        """pixels: (S, S) uint8, one image. The answer's arrays are of this image, without the batch's axis."""
+    async def answer(self, pixels: np.ndarray, alone: bool = False) -> Answer:
+        """pixels: (S, S) uint8, one image. The answer's arrays are of this image, without the batch's axis.
+
+        alone: whether nothing else, such as a file that is decoded, wants the cores.
+        """
         future = self._loop.create_future()
         self._waiting.append((pixels, future))
-        self._start_batches()
+        self._start_batches(alone)
         async with asyncio.timeout(MAX_INFERENCE_S):
             return await future
 
-    def _start_batches(self) -> None:
+    def _start_batches(self, alone: bool = False) -> None:
         while self._waiting and self._free:
             # Not all that wait: the other requests, which end soon, have cores of their own.
             size = min(self._max_batch, -(-len(self._waiting) // self._num_requests))
@@ -46,7 +50,7 @@ class Batcher:
             self._counters.batch_size.observe(size)
             futures = [future for _, future in batch]
             answered = partial(self._loop.call_soon_threadsafe, self._end_batch, futures, time.perf_counter())
-            self._start(np.stack([pixels for pixels, _ in batch]), answered)
+            self._start(np.stack([pixels for pixels, _ in batch]), answered, alone)
 
     def _end_batch(self, futures: list[asyncio.Future], started: float, answer: Answer | Exception) -> None:
         self._counters.inference_s.observe(time.perf_counter() - started)
@@ -72,4 +76,5 @@ def start_in_thread(predict: Predict, thread: ThreadPoolExecutor) -> Start:
             answer = error
         answered(answer)
 
-    return lambda pixels, answered: thread.submit(compute, pixels, answered)
+    # Such a model computes on all cores, alone or not.
+    return lambda pixels, answered, alone: thread.submit(compute, pixels, answered)

@@ -11,11 +11,9 @@ import numpy as np
 
 from inference.graphs import GraphQueue, open_graph, properties_of
 from inference.known_boxes import load_boxes
-from inference.properties import Properties
+from inference.properties import CARD_FILE, Properties
 from inference.service.batching import Start, start_in_thread
 from inference.variants import open_variant
-
-CARD = "model_card.json"
 
 
 @dataclass(frozen=True)
@@ -54,23 +52,24 @@ def open_model(folder: Path, name: str, version: int, mode: str) -> Model:
     if mode in ("onnx", "torch"):
         predict, properties = open_variant(mode, folder / mode)
         start, num_requests = start_in_thread(predict, ThreadPoolExecutor(1, "model")), 1
-        _answer_once(start, properties.size_px)
+        _answer_once(start, properties.size_px, alone=True)
     else:
         graph = open_graph(folder / mode, mapped=False)
         properties, queue = properties_of(graph), GraphQueue(graph)
         start, num_requests = queue.start, queue.num_requests
-        _answer_once(start, properties.size_px)
+        for alone in (True, False):
+            _answer_once(start, properties.size_px, alone)
         queue.wait()
     boxes = load_boxes(folder)
-    card = json.loads((folder / CARD).read_text(encoding="utf-8")) if (folder / CARD).exists() else {}
+    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8")) if (folder / CARD_FILE).exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Model(name, version, mode, folder, properties, start, num_requests, boxes, card, now)
 
 
-def _answer_once(start: Start, size_px: int) -> None:
+def _answer_once(start: Start, size_px: int, alone: bool) -> None:
     """So that the first request does not wait for what is prepared on first use, and a model that cannot is told."""
     answered: Future = Future()
-    start(np.zeros((1, size_px, size_px), np.uint8), answered.set_result)
+    start(np.zeros((1, size_px, size_px), np.uint8), answered.set_result, alone)
     answer = answered.result(60)
     if isinstance(answer, Exception):
         raise answer

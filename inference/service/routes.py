@@ -142,7 +142,7 @@ async def read(state: State, served: Served, upload: Upload, operating_point: st
     except Unreadable as error:
         state.counters.files.labels("refused").inc()
         return error
-    answer = await served.batcher.answer(film.pixels)
+    answer = await served.batcher.answer(film.pixels, alone=state.capacity.files == 1)
     found = describe_findings(properties, answer.probabilities, float(answer.distances), film.fault, operating_point)
     result = {**found.to_dict(), "width_px": film.width_px, "height_px": film.height_px}
     state.counters.files.labels("answered").inc()

@@ -36,9 +36,9 @@ from conf.workspace import Workspace
 from etl.schema import Card, image_column
 from etl.shards import SparkWorkers
 from etl.storage import locate
-from inference.batch import score_new
+from inference.batch.listing import Listing, list_folder, list_table
+from inference.batch.run import score_new
 from inference.films import load_film
-from inference.listing import Listing, list_folder, list_table
 from inference.properties import Properties
 from inference.served_model import ServedModel, open_served
 from inference.variants import open_variant

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from conf.settings import Training
-from inference.export import export_graphs
-from inference.map_grid import measure_map_grid
+from inference.candidate.export import export_graphs
+from inference.candidate.map_grid import measure_map_grid
+from inference.candidate.quantize import quantize_folder
 from inference.network import Served, ServedNetwork
 from inference.properties import Properties
-from inference.quantize import quantize_folder
 from training.checkpoint import Checkpoint
 from training.models import build_model
 

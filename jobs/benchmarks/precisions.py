@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from conf.errors import run_command
 from conf.workspace import Workspace
+from inference.candidate.speed import describe_machine
 from inference.graphs import Predict
 from inference.network import load_served
 from inference.served_model import open_served
-from inference.speed import describe_machine
 from inference.variants import open_variant
 from jobs.benchmarks.fresh import export_fresh
 

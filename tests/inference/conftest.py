@@ -21,11 +21,11 @@ from deltalake import write_deltalake
 from conf.settings import Training
 from conf.workspace import Workspace
 from etl.schema import SPLITS, Card
-from inference.calibration_set import calibration_images
-from inference.export import export_graphs
-from inference.fitting import fit_served
+from inference.candidate.calibration_set import calibration_images
+from inference.candidate.export import export_graphs
+from inference.candidate.fitting import fit_served
+from inference.candidate.quantize import quantize_folder
 from inference.network import Served
-from inference.quantize import quantize_folder
 from training.checkpoint import BEST, Checkpoint
 from training.loss import masked_bce
 from training.models import build_model

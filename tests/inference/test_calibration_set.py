@@ -3,7 +3,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.calibration_set import calibration_images, choose_images
+from inference.candidate.calibration_set import calibration_images, choose_images
 from training.readers import read_batches
 
 

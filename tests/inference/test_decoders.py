@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from inference.decoders import Decoders
-from inference.image_files import ImageFile
+from inference.files.decoders import Decoders
+from inference.files.image_files import ImageFile
 from tests.conftest import png
 
 
@@ -24,9 +24,13 @@ def wait_until_group_is_gone(group: int) -> None:
 
 
 def test_decoders_end_with_a_killed_parent():
-    script = (
-        "import time; from inference.decoders import Decoders; Decoders(2); print('ready', flush=True); time.sleep(99)"
-    )
+    script = """
+import time
+from inference.files.decoders import Decoders
+Decoders(2)
+print("ready", flush=True)
+time.sleep(99)
+"""
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout.readline() == b"ready\n"
     process.kill()

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from inference.baseline import ThumbnailBaseline
-from inference.evaluate import auroc_differences, auroc_intervals, score_split
-from inference.gate import decide
+from inference.candidate.baseline import ThumbnailBaseline
+from inference.candidate.evaluate import auroc_differences, auroc_intervals, score_split
+from inference.candidate.gate import decide
+from inference.candidate.localisation import summarise
 from inference.graphs import Answer, compile_graph, open_graph
-from inference.localisation import summarise
 from inference.network import torch_predict
 
 

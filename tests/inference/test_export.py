@@ -8,8 +8,8 @@ from scipy.special import expit
 
 from conf.errors import InputError
 from etl.schema import Card
-from inference.export import compare_with_torch
-from inference.fitting import fit_served, predict_features
+from inference.candidate.export import compare_with_torch
+from inference.candidate.fitting import fit_served, predict_features
 from inference.graphs import FILE, compile_graph, open_graph, properties_of
 from inference.network import load_served, torch_predict
 from inference.onnx_graph import OPSET, onnx_predict, onnx_properties, open_onnx

@@ -4,7 +4,7 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
-from inference.familiarity import distance_threshold, fit_familiarity
+from inference.candidate.familiarity import distance_threshold, fit_familiarity
 
 
 @pytest.fixture(scope="module")

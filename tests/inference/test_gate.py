@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from inference.gate import Decision, compare_with_champion, decide, refuse
+from inference.candidate.gate import Decision, compare_with_champion, decide, refuse
 from training.intervals import Intervals
 
 FINDINGS = ["Mass", "Nodule", "Hernia"]

@@ -2,7 +2,7 @@ import os
 
 import numpy as np
 
-from inference.image_files import find_images
+from inference.files.image_files import find_images
 from tests.conftest import png
 
 

@@ -24,8 +24,8 @@ from pydicom import uid
 from conf.settings import MODES
 from conf.workspace import Workspace
 from inference.answers import NOTE, describe_findings
-from inference.decoders import decode_file
-from inference.image_files import ImageFile
+from inference.files.decoders import decode_file
+from inference.files.image_files import ImageFile
 from inference.registry import promote
 from inference.served_model import open_served
 from tests.conftest import png

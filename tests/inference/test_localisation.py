@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.localisation import enlarge, overlaps_of, summarise
+from inference.candidate.localisation import overlaps_of, summarise
+from inference.heatmap import enlarge
 from tests.inference.test_answers import PROPERTIES
 
 # A map that has a cell for each pixel.

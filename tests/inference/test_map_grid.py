@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from inference.map_grid import measure_map_grid
+from inference.candidate.map_grid import measure_map_grid
 from training.models import build_model
 
 

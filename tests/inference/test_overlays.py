@@ -1,7 +1,7 @@
 import numpy as np
 
 from inference.answers import describe_findings
-from inference.overlays import worth_painting
+from inference.files.overlays import worth_painting
 from tests.inference.test_answers import PROPERTIES
 
 

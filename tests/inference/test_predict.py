@@ -25,12 +25,12 @@ from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.schema import Card
 from inference.answers import describe_findings
-from inference.batch import Outcome, score_new
+from inference.batch.listing import Listing, list_images
+from inference.batch.run import Outcome, score_new
+from inference.candidate.gate import Decision
+from inference.candidate.registration import register
 from inference.films import load_film
-from inference.gate import Decision
 from inference.graphs import open_graph, properties_of, save_graph, with_properties
-from inference.listing import Listing, list_images
-from inference.registration import register
 from inference.served_model import ServedModel
 from inference.variants import open_variant
 from tests.etl.dicom_files import build, written

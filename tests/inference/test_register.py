@@ -17,8 +17,8 @@ from conf.errors import InputError
 from conf.settings import MODES
 from conf.workspace import Workspace
 from etl.schema import Card
+from inference.candidate.registration import reopened
 from inference.champion import present_champion
-from inference.registration import reopened
 from inference.registry import fetch_model
 from inference.served_model import open_served
 from training.checkpoint import BEST, Checkpoint

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from inference import speed
-from inference.speed import measure_footprint, measure_speed, size_mb
+from inference.candidate import speed
+from inference.candidate.speed import measure_footprint, measure_speed, size_mb
 
 
 def test_speed_counts_single_images_and_batches():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conf.errors import InputError
-from inference.export import export_graphs
+from inference.candidate.export import export_graphs
 from inference.network import Served, ServedNetwork, torch_predict
 from inference.service.batching import Batcher
 from inference.service.counters import Counters

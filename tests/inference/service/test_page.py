@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from conf.workspace import Workspace, write_json
-from inference.evaluate import Scored
-from inference.model_card import describe_model
+from inference.candidate.evaluate import Scored
+from inference.candidate.model_card import describe_model
 from tests.conftest import make_card
 from tests.inference.service import toy
 

@@ -20,7 +20,7 @@ class HeldModel:
     def __init__(self):
         self.batches: list[tuple[np.ndarray, object]] = []
 
-    def start(self, pixels, answered) -> None:
+    def start(self, pixels, answered, alone) -> None:
         self.batches.append((pixels, answered))
 
     def answer_first(self, error: Exception | None = None) -> None:

@@ -2,15 +2,14 @@
 
 Pointing game: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without its tolerance.
 IoU of a thresholded map: Wang et al., "ChestX-ray8", CVPR 2017, with one threshold, half of the map's range.
-Where a map's cells lie in the image: inference/map_grid.py.
+Where a map's cells lie in the image: inference/candidate/map_grid.py.
 """
 
-import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from inference.heatmap import enlarge
 from inference.properties import Properties
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5)
@@ -62,20 +61,6 @@ def _pixel_of(cell: int, num_cells: int, properties: Properties) -> tuple[int, i
     centres = properties.map_first + np.array(divmod(int(cell), num_cells)) * properties.map_step
     row, column = np.clip(centres * properties.size_px, 0, properties.size_px - 1).astype(int)
     return row, column
-
-
-def enlarge(heat: np.ndarray, size_px: int, properties: Properties) -> np.ndarray:
-    """A map, (s, s) float32, to (size_px, size_px) float32: smoothly, each cell where it lies in the image."""
-    cell_px, first_px = properties.map_step * size_px, properties.map_first * size_px
-    # Beyond its own cells a map goes on as at its edge, as far as the image reaches, and cubics two cells further.
-    before = max(0, math.ceil(first_px / cell_px)) + 2
-    after = max(0, math.ceil((size_px - first_px) / cell_px) - len(heat)) + 2
-    padded = np.pad(heat.astype(np.float32), (before, after), mode="edge")
-    side = round(len(padded) * cell_px)
-    # Not warpAffine: its places are multiples of 1/32 cell, which a large picture shows as stripes.
-    large = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
-    start = round((before + 0.5) * cell_px - first_px)
-    return large[start : start + size_px, start : start + size_px]
 
 
 def summarise(overlaps: list[Overlap], findings: list[str]) -> dict[str, dict]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 
 from etl.images import BadImage
+from inference.files.image_files import ImageFile
 from inference.films import MAX_FILE_BYTES, Film, load_film
-from inference.image_files import ImageFile
 from inference.properties import Properties
 
 # For each process, so that none waits for the file before its own.

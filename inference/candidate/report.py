@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 
 from conf.workspace import atomic_path
-from inference.evaluate import Scored, auroc_differences, auroc_intervals
-from inference.gate import CHANCE, Decision
-from inference.localisation import summarise
+from inference.candidate.evaluate import Scored, auroc_differences, auroc_intervals
+from inference.candidate.gate import CHANCE, Decision
+from inference.candidate.localisation import summarise
 from inference.ten_crop import SUFFIX
 from training.evaluation import describe_intervals
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from conf.workspace import atomic_path
-from inference.answer_formats import printable
 from inference.answers import NOTE, Finding, Findings
+from inference.files.answer_formats import printable
 from inference.heatmap import boxes_on_film, encode_png, evidence_of, heat_of, overlay
 from inference.properties import Properties
 

@@ -67,8 +67,8 @@ def _repeat(predict: Predict, pixels: np.ndarray, warm_up: int, repetitions: int
 
 
 def measure_footprint(mode: str, folder: Path, batch_size: int) -> Footprint:
-    """Starts inference/footprint.py on the variant `mode` in `folder`."""
-    command = [sys.executable, "-m", "inference.footprint", mode, str(folder.absolute()), str(batch_size)]
+    """Starts inference/candidate/footprint.py on the variant `mode` in `folder`."""
+    command = [sys.executable, "-m", "inference.candidate.footprint", mode, str(folder.absolute()), str(batch_size)]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
         raise RuntimeError(f"`{' '.join(command)}` ended with {ended.returncode}: {ended.stderr[-500:]}")

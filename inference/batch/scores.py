@@ -28,7 +28,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from conf.errors import InputError
 from etl.storage import is_local, locate, unreachable
 from etl.table import store_options
-from inference.scoring import OUT_OF_REACH, answer_schema
+from inference.batch.scoring import OUT_OF_REACH, answer_schema
 
 RUN = pa.schema(
     [

@@ -9,8 +9,8 @@ from tqdm import tqdm
 from conf.errors import InputError
 from conf.settings import Training
 from etl.schema import Card
-from inference.familiarity import distance_threshold, fit_familiarity
-from inference.map_grid import measure_map_grid
+from inference.candidate.familiarity import distance_threshold, fit_familiarity
+from inference.candidate.map_grid import measure_map_grid
 from inference.network import Served, ServedNetwork
 from inference.properties import Properties
 from training.calibration import Calibration, fit_calibration

@@ -8,7 +8,7 @@ from pathlib import Path
 import nncf
 import numpy as np
 
-from inference.calibration_set import calibration_images
+from inference.candidate.calibration_set import calibration_images
 from inference.graphs import Graph, Predict, convolutions, open_graph, predict_with, save_graph
 from training.plan import Split
 

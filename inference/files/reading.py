@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.answer_formats import Answered
 from inference.answers import describe_findings
-from inference.decoders import Decoded
+from inference.files.answer_formats import Answered
+from inference.files.decoders import Decoded
+from inference.files.overlays import paint_finding, worth_painting, write_overlay
 from inference.graphs import Answer, Predict
 from inference.known_boxes import key_of
-from inference.overlays import paint_finding, worth_painting, write_overlay
 from inference.properties import Properties
 
 

@@ -7,9 +7,9 @@ from functools import partial
 
 import pyarrow as pa
 
-from inference.listing import Listing
-from inference.scores import Run, append_scores, choose_new, known_images
-from inference.scoring import Model, answer_schema, score_images
+from inference.batch.listing import Listing
+from inference.batch.scores import Run, append_scores, choose_new, known_images
+from inference.batch.scoring import Model, answer_schema, score_images
 from inference.served_model import ServedModel
 
 # Of a table some row groups; of files less, as decoding takes longer.

@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 from etl.schema import image_column
 from etl.table import read_labels, read_pixels
+from inference.candidate.localisation import Overlap, overlaps_of
 from inference.graphs import Predict
 from inference.known_boxes import key_of
-from inference.localisation import Overlap, overlaps_of
 from inference.properties import Properties
 from training.intervals import Intervals, bootstrap_areas, bootstrap_differences
 from training.plan import Split

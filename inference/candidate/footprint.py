@@ -1,6 +1,6 @@
-"""What a process costs that serves one variant of the model: prints JSON, see inference/speed.py.
+"""What a process costs that serves one variant of the model: prints JSON, see inference/candidate/speed.py.
 
-python -m inference.footprint torch|fp32|fp16|int8|onnx FOLDER BATCH_SIZE
+python -m inference.candidate.footprint torch|fp32|fp16|int8|onnx FOLDER BATCH_SIZE
 """
 
 import time

@@ -10,14 +10,18 @@ from rich.console import Console
 from conf.settings import Inference
 from conf.workspace import write_json
 from etl.schema import Card
-from inference.baseline import ThumbnailBaseline
-from inference.calibration_set import calibration_images
+from inference.candidate.baseline import ThumbnailBaseline
+from inference.candidate.calibration_set import calibration_images
+from inference.candidate.evaluate import Scored, auroc_differences, auroc_intervals, known_boxes, score_split
+from inference.candidate.export import export_graphs, open_exported
+from inference.candidate.familiarity import distance_threshold
+from inference.candidate.fitting import fit_served
+from inference.candidate.gate import Decision, compare_with_champion, decide, refuse
+from inference.candidate.model_card import describe_model, write_model_card
+from inference.candidate.quantize import Attempt, quantize_attempts
+from inference.candidate.report import describe
+from inference.candidate.speed import describe_machine, measure_footprint, measure_speed, size_mb
 from inference.champion import Champion
-from inference.evaluate import Scored, auroc_differences, auroc_intervals, known_boxes, score_split
-from inference.export import export_graphs, open_exported
-from inference.familiarity import distance_threshold
-from inference.fitting import fit_served
-from inference.gate import Decision, compare_with_champion, decide, refuse
 from inference.graphs import (
     Predict,
     compile_graph,
@@ -27,11 +31,7 @@ from inference.graphs import (
     with_distance_threshold,
 )
 from inference.known_boxes import FILE as BOXES
-from inference.model_card import describe_model, write_model_card
 from inference.network import Served, torch_predict
-from inference.quantize import Attempt, quantize_attempts
-from inference.report import describe
-from inference.speed import describe_machine, measure_footprint, measure_speed, size_mb
 from inference.ten_crop import SUFFIX, with_ten_crops
 from training.checkpoint import Checkpoint
 from training.metrics import auroc_per_finding

@@ -18,11 +18,11 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from conf.errors import InputError
 from conf.workspace import Workspace
-from inference.gate import Decision
+from inference.candidate.gate import Decision
 from inference.properties import Properties
 from inference.registry import CHALLENGER, CHAMPION, Registered, promote
 
-PYFUNC_FILE = Path(__file__).parent / "pyfunc_model.py"
+PYFUNC_FILE = Path(__file__).parents[1] / "pyfunc_model.py"
 # The files are on this disk: a bar over two of them tells nothing.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
@@ -56,7 +56,7 @@ def register(
 ) -> Registered:
     """Logs the model, its measurements and figure to the training's run, and registers it as a new version.
 
-    folder: what is registered, <workspace>/model; report: see inference/report.py. The new version gets the alias
+    folder: what is registered, <workspace>/model; report: see report.py. The new version gets the alias
     `challenger`, and `champion` when the gate passed; the aliases move last, so that they never point at an unfinished
     version.
     """

@@ -9,13 +9,13 @@ import numpy as np
 
 from conf.workspace import write_json
 from etl.schema import Card
-from inference.evaluate import NUM_RESAMPLES, Scored
-from inference.properties import Properties
+from inference.candidate.evaluate import NUM_RESAMPLES, Scored
+from inference.properties import CARD_FILE, Properties
 from training.calibration import bin_reliability, measure_thresholds
 from training.evaluation import NUM_BINS, named, records
 from training.subgroups import MEAN, subgroup_table
 
-JSON_FILE, TEXT_FILE = "model_card.json", "model_card.md"
+TEXT_FILE = "model_card.md"
 INTENDED_USE = (
     "Research use only, not for clinical use. For research on chest radiographs like those of the data below: adults' "
     "or children's frontal films in the proportions of its training split. No output may guide the care of a patient."
@@ -32,7 +32,7 @@ LIMITS = (
 
 
 def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int) -> dict:
-    """The card of the INT8 model, ready for JSON. scored, report: of the test split, see inference/report.py."""
+    """The card of the INT8 model, ready for JSON. scored, report: of the test split, see report.py."""
     findings, labels, probabilities = properties.findings, scored.labels, scored.probabilities["int8"]
     points = {
         name: measure_thresholds(labels, probabilities, np.array(values, np.float64))
@@ -85,7 +85,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
 
 def write_model_card(described: dict, folder: Path) -> None:
     """Writes model_card.json and model_card.md into `folder`."""
-    write_json(folder / JSON_FILE, described)
+    write_json(folder / CARD_FILE, described)
     (folder / TEXT_FILE).write_text(to_text(described), encoding="utf-8")
 
 

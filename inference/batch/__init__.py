@@ -1,0 +1,1 @@
+"""A table or a folder scored on the workers of Spark."""
