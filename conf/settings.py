@@ -405,7 +405,7 @@ class Serving:
     max_batch: int = 16
     """images per inference at most; those that wait together are computed together"""
     num_decoders: int = 0
-    """processes that decode files; 0: one per core"""
+    """processes that decode files; 0: one more than cores, so that none waits for its next file"""
     max_file_mb: float = 50
     """of one file; 10**6 bytes"""
     max_files: int = 64

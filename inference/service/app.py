@@ -104,7 +104,7 @@ def _start_state(settings: Settings, counters: Counters, watch: subprocess.Popen
     capacity = Capacity(serving.max_waiting, int(serving.max_waiting_mb * MB))
     counters.waiting.set_function(lambda: capacity.files)
     decoders = Decoders(
-        serving.num_decoders or len(os.sched_getaffinity(0)),
+        serving.num_decoders or len(os.sched_getaffinity(0)) + 1,
         int(serving.max_file_mb * MB),
         serving.decode_mb,
         serving.decode_s,
