@@ -76,9 +76,9 @@ def main() -> None:
         files = list_folder(locate(str(arguments.images or workspace.phantoms / "images")))
         files = Listing(files.source, None, files.images.slice(0, arguments.files))
         with SparkWorkers(master=f"local[{arguments.tasks}]") as workers:
-            for title, listing in (("table", table), ("files", files)):
+            for title, listing in (("images of a table", table), ("image files", files)):
                 speeds = measure(model, listing, workers, arguments.turns, arguments.tasks, folder)
-                show(f"{len(listing.images):,} images of a {title}, {arguments.tasks} processes", speeds)
+                show(f"{len(listing.images):,} {title}, {arguments.tasks} processes", speeds)
         show_command(workspace, folder, arguments.mode, len(table.images))
 
 

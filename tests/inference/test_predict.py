@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 from deltalake import DeltaTable, write_deltalake
 from PIL import Image
 
@@ -34,6 +35,7 @@ from inference.graphs import open_graph, properties_of, save_graph, with_propert
 from inference.served_model import ServedModel
 from inference.variants import open_variant
 from tests.etl.dicom_files import build, written
+from tests.etl.test_object_store import server  # noqa: F401
 from tests.inference.conftest import FINDINGS, REPOSITORY, ROWS, SIZE_PX
 
 BATCH_SIZE = 16
@@ -91,6 +93,26 @@ def test_a_table_s_images_get_the_model_s_answers(model, workspace, output):
         assert lineage == ["chexscale", 1, "int8", "table", 0]
         assert row["fault"] is row["unreadable"] is None
     assert {bool(row["called"]) for row in rows.values()} == {True, False}
+
+
+@pytest.mark.usefixtures("server")
+def test_films_and_scores_in_an_object_store(model, workspace, test_images, monkeypatch):
+    # For deltalake alone: what the project itself opens needs no such permission.
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    store = s3fs.S3FileSystem(skip_instance_cache=True)
+    store.mkdir("films")
+    store.pipe({f"films/set/{index}.png": image_file(image) for index, image in enumerate(test_images[:3])})
+    store.pipe("films/set/cut.png", image_file(test_images[3])[:-40])
+    outcome = score(model, "s3://films/set", workspace, "s3://films/scores")
+    assert (len(outcome.rows), outcome.version) == (4, 0)
+    assert [row["image_id"] for row in outcome.rows.to_pylist() if row["unreadable"]] == ["cut.png"]
+    store.pipe("films/set/4.png", image_file(test_images[4]))
+    again = score(model, "s3://films/set", workspace, "s3://films/scores")
+    assert (again.rows["image_id"].to_pylist(), again.known, again.version) == (["4.png"], 4, 1)
+    assert len(DeltaTable("s3://films/scores").to_pyarrow_table()) == 5
+    for source, place in (("s3://nobucket/set", "s3://films/scores"), ("s3://films/set", "s3://nobucket/scores")):
+        with pytest.raises(InputError, match="does not exist|cannot be reached"):
+            score(model, source, workspace, place)
 
 
 def test_a_second_run_adds_nothing_and_a_new_version_scores_all_again(model, workspace, output):
