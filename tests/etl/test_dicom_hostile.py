@@ -56,7 +56,7 @@ VICTIMS += [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     victim=st.sampled_from(VICTIMS),
     places=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=4),

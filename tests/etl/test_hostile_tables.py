@@ -71,7 +71,7 @@ def edit(content: bytes, kind: str, place: float, other: float, piece: bytes) ->
     return b"".join(lines)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(edits=EDITS, split=st.sampled_from(["source", "hashed"]))
 def test_a_damaged_table_is_refused_with_a_message_or_read_in_full(tables, edits, split):
     original = {name: (tables / name).read_bytes() for name in NAMES}

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
@@ -234,7 +234,6 @@ def test_percentiles_become_the_ends_of_the_range(image):
 
 
 @pytest.mark.parametrize("method", ["none", "percentile", "clahe"])
-@settings(deadline=None)
 @given(image=GREY)
 def test_shape_and_type_stay_and_grey_in_three_channels_is_adjusted_as_grey(method, image):
     adjusted = adjust_intensity(image, method)

@@ -178,7 +178,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(rounds=st.lists(CHANGES, min_size=1, max_size=3), within=st.booleans(), across=st.booleans())
 def test_any_chain_of_updates_ends_where_a_fresh_run_does(tmp_path_factory, rounds, within, across):
     root = tmp_path_factory.mktemp("chain")

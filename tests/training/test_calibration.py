@@ -75,7 +75,7 @@ def test_reliability_by_hand():
     np.testing.assert_allclose(errors, [0.3 * 2 / 3, 0.25 / 3 * 3 / 4, np.nan])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LABELS, SCORES, st.integers(1, 20))
 def test_bins_lose_no_image_and_one_bin_compares_the_means(labels, probabilities, num_bins):
     reliability = bin_reliability(labels, probabilities, num_bins)
@@ -95,7 +95,7 @@ def test_bins_lose_no_image_and_one_bin_compares_the_means(labels, probabilities
     np.testing.assert_array_equal(np.isnan(error), ~known.any(axis=0))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LABELS, SCORES, st.sampled_from([0.1, 0.5, 0.9, 0.95, 1.0]))
 def test_thresholds_are_the_best_of_all_scores(labels, scores, sensitivity):
     youden = youden_thresholds(labels, scores)
@@ -117,7 +117,7 @@ def test_thresholds_are_the_best_of_all_scores(labels, scores, sensitivity):
             assert np.isnan(youden[column])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LABELS, SCORES, st.integers(0, 16).map(lambda sixteenths: sixteenths / 16))
 def test_operating_points_are_ratios_of_the_confusion_matrix(labels, scores, cut):
     points = measure_thresholds(labels, scores, np.array([cut, np.nan]))

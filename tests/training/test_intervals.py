@@ -34,7 +34,7 @@ def make_predictions(seed, num_patients=40, images_per_patient=1, distance=1.0, 
     return labels[patients], scores.reshape(-1, num_findings), patients
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     labels=st_np.arrays(np.float64, 20, elements=st.sampled_from([0.0, 1.0])),
     scores=st_np.arrays(np.float32, 20, elements=st.integers(-3, 3) | st.floats(-1, 1, width=32)),
@@ -144,7 +144,7 @@ def test_differences_are_paired():
         assert (getattr(worse, name).high < 0).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 100))
 def test_nothing_changes_where_only_the_scale_of_the_scores_does(seed):
     labels, scores, patients = make_predictions(seed)

@@ -18,7 +18,7 @@ SCORES = st_np.arrays(np.float64, (12, 2), elements=st.floats(-5, 5, width=16))
 LABELS = st_np.arrays(np.float64, (12, 2), elements=st.sampled_from([0.0, 1.0, np.nan]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LABELS, SCORES)
 def test_auroc_is_the_chance_that_a_positive_scores_above_a_negative(labels, scores):
     aurocs = auroc_per_finding(labels, scores)
@@ -31,7 +31,7 @@ def test_auroc_is_the_chance_that_a_positive_scores_above_a_negative(labels, sco
             assert np.isnan(aurocs[column])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LABELS, SCORES.map(np.round))
 def test_average_precision_is_the_mean_precision_at_the_score_of_each_positive(labels, scores):
     measured = average_precision_per_finding(labels, scores)
@@ -46,7 +46,7 @@ def test_average_precision_is_the_mean_precision_at_the_score_of_each_positive(l
             assert np.isnan(measured[column])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LABELS, SCORES.map(np.round))
 def test_both_are_those_of_scikit_learn_on_the_known_labels(labels, scores):
     known = ~np.isnan(labels[:, 0])
@@ -59,7 +59,7 @@ def test_both_are_those_of_scikit_learn_on_the_known_labels(labels, scores):
             assert ours(labels, scores)[0] == pytest.approx(theirs(truth, scores[known, 0]), abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(LABELS, SCORES.map(np.round))
 def test_the_areas_below_the_curves_are_the_measures(labels, scores):
     areas = auroc_per_finding(labels, scores)[0], average_precision_per_finding(labels, scores)[0]
@@ -102,7 +102,7 @@ def test_what_are_no_predictions_is_refused(labels, scores, message):
             measure(labels, scores)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     scores=st_np.arrays(np.float64, (6, 4), elements=st.floats(-5, 5), unique=True),
     classes=st.lists(st.integers(0, 3), min_size=6, max_size=6),

@@ -30,7 +30,7 @@ def test_every_rank_takes_the_same_steps_and_the_ranks_together_all_rows(row_gro
         assert max(plan) - min(plan) <= 1
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(num_ranks=st.integers(1, 9), batch_size=st.integers(1, 30), seed=st.none() | st.integers(0, 3))
 def test_every_row_is_read_once_by_one_rank(small_table, num_ranks, batch_size, seed):
     workspace, card, rows = small_table

@@ -28,7 +28,7 @@ votes = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(votes)
 def test_weights_are_shares_and_no_member_alone_does_better(made):
     labels, logits = made
@@ -41,7 +41,7 @@ def test_weights_are_shares_and_no_member_alone_does_better(made):
     assert (log_losses(labels, voted) <= np.min(others, axis=0) + 1e-4).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(votes, st.randoms(use_true_random=False))
 def test_the_order_of_members_and_rows_is_only_an_order(made, random):
     labels, logits = made

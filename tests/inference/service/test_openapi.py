@@ -17,7 +17,6 @@ def test_every_answer_is_as_described(registry):
 
             @settings(
                 max_examples=EXAMPLES,
-                deadline=None,
                 phases=[Phase.explicit, Phase.generate],
                 suppress_health_check=list(HealthCheck),
                 derandomize=True,

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -117,6 +118,14 @@ class Running:
         """Of the line that starts so."""
         (found,) = [row for row in self.client.get("/metrics").text.splitlines() if row.startswith(f"{line} ")]
         return float(found.rpartition(" ")[2])
+
+    def log(self, until: str) -> str:
+        """What it has said, once that has `until` in it: it is written after the answer that it is about."""
+        end = time.monotonic() + 30
+        while until not in (log := "".join(self.lines)):
+            assert time.monotonic() < end, f"{until!r} is not in {log}"
+            time.sleep(0.02)
+        return log
 
     def end(self) -> int:
         """As Ctrl-C does; the exit code."""
