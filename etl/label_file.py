@@ -61,11 +61,12 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
 def _check_whole_rows(path: UPath, text: str) -> None:
     """Raises InputError for a row with fewer cells than the header: one that was cut off may end in half a number."""
     rows = csv.reader(io.StringIO(text, newline=None))
-    names = next(rows)
+    # pandas skips blank lines too.
+    written = (row for row in rows if "".join(row).strip())
     # Commas at the end of the header name no columns.
-    width = max(index for index, name in enumerate(names, start=1) if name.strip())
-    for row in rows:
-        if 0 < len(row) < width:
+    width = max(index for index, name in enumerate(next(written), start=1) if name.strip())
+    for row in written:
+        if len(row) < width:
             raise InputError(
                 f"{path} line {rows.line_num}: {len(row)} cells, expected {width} as in the header: the file is cut "
                 "off or the row broken; get it again or mend the row"

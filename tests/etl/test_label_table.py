@@ -78,6 +78,14 @@ def test_a_wrong_map_is_named(folder, columns, message):
         read(folder, columns)
 
 
+@pytest.mark.parametrize("blank", ["\r\n", "\n\n", "  \n"])
+def test_blank_lines_are_skipped(folder, blank):
+    header, rows = TABLE.split("\n", 1)
+    plain = read(folder)
+    (folder / "labels.csv").write_text(f"{blank}{header}\n{blank}{rows}{blank}", newline="")
+    assert read(folder).images.equals(plain.images)
+
+
 def test_cells_beyond_the_header_are_no_table(tmp_path):
     (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,0,left over\n")
     with pytest.raises(InputError, match=r"labels.csv is no comma-separated table"):
