@@ -2,8 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from training.store import metric_name, use_store  # isort: skip
 import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from conf.errors import InputError
@@ -61,24 +60,28 @@ def register(
     version.
     """
     use_store(workspace)
-    with reopened(properties.run_id):
-        mlflow.log_metrics(_metrics(report))
-        for path, place in (
-            (folder / "report.json", "inference"),
-            (workspace.figures / "test_auroc.png", "figures"),
-        ):
-            mlflow.log_artifact(str(path), place)
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(PYFUNC_FILE),
-            artifacts={"graphs": str(folder)},
-            signature=_signature(properties),
-            input_example=_grey_ramp(properties.size_px),
-            # Named, or mlflow would load the model in a second process to find them out.
-            pip_requirements=[
-                f"{package}=={version(package)}" for package in ("mlflow", "openvino", "numpy", "pandas")
-            ],
-        )
+    # By the run's id, as the run stays ended, with the training's status and duration, at whatever moment this stops.
+    run_id = properties.run_id
+    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
+    mlflow.log_metrics(_metrics(report), run_id=run_id)
+    for path, place in (
+        (folder / "report.json", "inference"),
+        (workspace.figures / "test_auroc.png", "figures"),
+    ):
+        mlflow.log_artifact(str(path), place, run_id)
+    # mlflow.pyfunc.log_model would need an active run.
+    logged = Model.log(
+        artifact_path=None,
+        name="model",
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
+        python_model=str(PYFUNC_FILE),
+        artifacts={"graphs": str(folder)},
+        signature=_signature(properties),
+        input_example=_grey_ramp(properties.size_px),
+        # Named, or mlflow would load the model in a second process to find them out.
+        pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "openvino", "numpy", "pandas")],
+    )
     client = mlflow.MlflowClient()
     # mlflow announces its steps on stderr; the entry prints the outcome.
     with redirect_stderr(io.StringIO()):
@@ -92,17 +95,6 @@ def register(
         return Registered(name, number, [CHALLENGER])
     promote(workspace, name, number, f"passed the gate: {'; '.join(decision.reasons)}")
     return Registered(name, number, [CHALLENGER, CHAMPION])
-
-
-@contextmanager
-def reopened(run_id: str) -> Iterator[None]:
-    """Makes the training's run the active one; afterwards its status and duration are the training's again."""
-    training = mlflow.get_run(run_id).info
-    try:
-        with mlflow.start_run(run_id=run_id):
-            yield
-    finally:
-        mlflow.MlflowClient().set_terminated(run_id, training.status, training.end_time)
 
 
 def _metrics(report: dict) -> dict[str, float]:

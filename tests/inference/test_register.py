@@ -7,7 +7,7 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-import mlflow
+import mlflow.pyfunc
 import numpy as np
 import pytest
 import torch
@@ -17,8 +17,10 @@ from conf.errors import InputError
 from conf.settings import MODES
 from conf.workspace import Workspace
 from etl.schema import Card
-from inference.candidate.registration import reopened
+from inference.candidate.gate import Decision
+from inference.candidate.registration import register
 from inference.champion import present_champion
+from inference.graphs import open_graph, properties_of
 from inference.registry import fetch_model
 from inference.served_model import open_served
 from training.checkpoint import BEST, Checkpoint
@@ -134,14 +136,20 @@ def test_run_of_the_training_got_metrics_report_and_figure(first, client, checkp
     assert paths == {"inference/report.json", "figures/test_auroc.png"}
 
 
-def test_a_training_that_failed_stays_failed(first, client):
-    run_id = client.create_run(client.get_experiment_by_name("test").experiment_id).info.run_id
-    client.set_terminated(run_id, "FAILED", end_time=1000)
-    with pytest.raises(ZeroDivisionError), reopened(run_id):
-        mlflow.log_metric("late", 1)
+def test_a_run_stays_ended_while_its_model_is_logged(first, client, workspace, checkpoint, monkeypatch):
+    before, seen = client.get_run(checkpoint.run_id).info, []
+
+    def killed(**_):
+        seen.append(client.get_run(checkpoint.run_id).info)
         raise ZeroDivisionError
-    run = client.get_run(run_id)
-    assert (run.info.status, run.info.end_time, run.data.metrics) == ("FAILED", 1000, {"late": 1})
+
+    monkeypatch.setattr(mlflow.pyfunc, "save_model", killed)
+    report = json.loads((workspace.model / "report.json").read_text())
+    properties = properties_of(open_graph(workspace.model / "int8"))
+    with pytest.raises(ZeroDivisionError):
+        register(workspace, "chexscale", properties, workspace.model, report, Decision(False, [], None, {}, []))
+    (info,) = seen
+    assert (info.status, info.end_time, info.experiment_id) == ("FINISHED", before.end_time, before.experiment_id)
 
 
 def test_its_checkpoint_starts_another_training(first, client, workspace, checkpoint):
