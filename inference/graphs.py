@@ -20,7 +20,7 @@ import openvino as ov
 from conf.errors import InputError
 from inference.properties import Properties
 
-Graph = ov.Model
+Graph, CompiledModel = ov.Model, ov.CompiledModel
 
 FILE = "model.xml"
 OUTPUTS = ("probabilities", "maps", "distances")
@@ -104,7 +104,7 @@ def compile_graph(graph: Graph, num_threads: int = 0) -> Predict:
     return predict_with(ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS | threads))
 
 
-def predict_with(compiled: ov.CompiledModel) -> Predict:
+def predict_with(compiled: CompiledModel) -> Predict:
     """The function of a graph that is compiled already."""
 
     def predict(pixels: np.ndarray) -> Answer:

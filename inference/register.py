@@ -20,7 +20,7 @@ from conf.workspace import Workspace, atomic_folder, update_summary
 from etl.schema import SPLITS, Card
 from etl.table import read_card
 from inference.candidate.build import Source, build_candidate
-from inference.candidate.gate import Decision
+from inference.candidate.gate import FEW_PATIENTS, Decision
 from inference.candidate.registration import check_run, register
 from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
 from inference.champion import present_champion
@@ -105,6 +105,8 @@ def print_outcome(
     console.print(speed_table(report))
     if decision.undefined:
         console.print(f"Undefined in the test split, not compared: {', '.join(decision.undefined)}")
+    if decision.few_patients:
+        console.print(f"Too few patients to show much, fewer than {FEW_PATIENTS}: {', '.join(decision.few_patients)}")
     console.print("[bold green]Gate passed[/]:" if decision.passed else "[bold red]Gate failed[/]:")
     for reason in decision.reasons:
         console.print(f"  {reason}", markup=False, soft_wrap=True)

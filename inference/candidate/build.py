@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from inference.candidate.evaluate import Scored, auroc_differences, auroc_interv
 from inference.candidate.export import export_graphs, open_exported
 from inference.candidate.familiarity import distance_threshold
 from inference.candidate.fitting import fit_served
-from inference.candidate.gate import Decision, compare_with_champion, decide, refuse
+from inference.candidate.gate import Decision, compare_with_champion, decide, overrun, refuse
 from inference.candidate.model_card import describe_model, write_model_card
 from inference.candidate.quantize import Attempt, quantize_attempts
 from inference.candidate.report import describe
@@ -34,7 +35,6 @@ from inference.known_boxes import FILE as BOXES
 from inference.network import Served, torch_predict
 from inference.ten_crop import SUFFIX, with_ten_crops
 from training.checkpoint import Checkpoint
-from training.metrics import auroc_per_finding
 from training.plan import Split
 
 NUM_COMPARED = 8
@@ -119,10 +119,16 @@ def _quantize(
     properties = properties_of(open_graph(folder / "fp32"))
     attempts = []
 
-    def worst_drop(predict: Predict) -> float:
-        known = score_split({"fp32": fp32, "int8": predict}, source.val, options.batch_size, properties)
-        before, after = (auroc_per_finding(known.labels, known.probabilities[name]) for name in ("fp32", "int8"))
-        return float(np.nanmax(before - after))
+    @cache
+    def known() -> Scored:
+        return score_split({"fp32": fp32}, source.val, options.batch_size, properties)
+
+    def val_overrun(predict: Predict) -> float:
+        int8 = known().joined(score_split({"int8": predict}, source.val, options.batch_size, properties))
+        if not np.isfinite(int8.probabilities["int8"]).all():
+            return np.inf
+        difference = auroc_differences(int8, "fp32", "int8", seed)
+        return overrun(difference, options.max_mean_drop, options.max_finding_drop)
 
     for attempt in quantize_attempts(
         folder / "fp32",
@@ -130,8 +136,8 @@ def _quantize(
         source.train,
         options.num_calibration_images,
         seed,
-        worst_drop,
-        options.max_finding_drop / 2,
+        fp32,
+        val_overrun,
     ):
         attempts.append(attempt)
         int8 = {"int8": compile_graph(open_graph(folder / "int8"))}
@@ -144,6 +150,7 @@ def _quantize(
             auroc_differences(scored, "fp32", "int8", seed),
             options.max_mean_drop,
             options.max_finding_drop,
+            scored.num_patients,
         )
         console.print(
             f"  {attempt.name}, {attempt.calibration_images} images: {'; '.join(decision.reasons)}", markup=False

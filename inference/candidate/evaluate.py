@@ -39,6 +39,12 @@ class Scored:
         """(images,) str"""
         return self.images["patient_id"].to_numpy()
 
+    @property
+    def num_patients(self) -> list[int]:
+        """Of each finding, with it or without it, whichever are fewer."""
+        known = [[self.patients[column == value] for value in (0, 1)] for column in self.labels.T]
+        return [min(len(np.unique(patients)) for patients in pair) for pair in known]
+
     def joined(self, other: "Scored") -> "Scored":
         """With the variants of another pass over the same split; of a variant that both have, the other's."""
         assert (self.patients == other.patients).all(), "two passes over a split differ in their order"

@@ -2,16 +2,19 @@
 
 What counts is not the measured fall of AUROC but the upper end of its 95% interval, paired and by patient: a test split
 too small to show that a model is as good as before lets it not pass (non-inferiority, as in trials of devices).
+An interval of a handful of patients is too narrow: findings that rest on so few are named beside the decision.
 """
 
 from dataclasses import asdict, dataclass, replace
-from math import isnan
+from math import inf, isnan
 
 import numpy as np
 
 from training.intervals import Intervals
 
 CHANCE = 0.5
+FEW_PATIENTS = 5
+"""with a finding, or without it, below which its interval lets a clear loss pass too often, see tests"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Decision:
     """compared finding -> FP32 to INT8"""
     undefined: list[str]
     """findings without an AUROC in the test split (no positives or no negatives): not compared"""
+    few_patients: list[str]
+    """compared findings of fewer than FEW_PATIENTS patients with, or without it: passing shows little of them"""
     quantisation_costs: bool = False
     """whether it is quantisation that fails it: a more careful one may pass"""
     champion_drop: Drop | None = None
@@ -62,11 +67,13 @@ def decide(
     difference: Intervals,
     max_mean_drop: float,
     max_finding_drop: float,
+    num_patients: list[int],
 ) -> Decision:
     """Does quantisation cost too much, and does the model know anything at all?
 
     fp32, int8: AUROC of each finding and their mean; NaN is undefined. difference: INT8 minus FP32 of the same images.
     max_mean_drop, max_finding_drop: largest accepted fall, which the upper end of its interval must not exceed.
+    num_patients: of each finding, with it or without it, whichever are fewer.
     A finding that FP32 has a number for and INT8 has not (its scores are not finite) fails the gate; one that is
     undefined for FP32 is listed and not compared. With nothing compared the gate does not pass.
     """
@@ -75,7 +82,9 @@ def decide(
     lost = [findings[index] for index in columns if isnan(int8.values[index]) and not isnan(fp32.values[index])]
     drops = {findings[index]: Drop.of(difference, index) for index in columns if not isnan(difference.values[index])}
     if not drops:
-        return Decision(False, ["nothing measured: no finding has an AUROC in the test split"], None, {}, undefined)
+        return Decision(False, ["nothing measured: no finding has an AUROC in the test split"], None, {}, undefined, [])
+    few = [finding for finding, count in zip(findings, num_patients, strict=True) if count < FEW_PATIENTS]
+    few = [finding for finding in few if finding in drops]
 
     mean_drop = Drop.of(difference, -1)
     reasons = [f"{finding}: INT8 gives no AUROC, its scores are not finite" for finding in lost]
@@ -88,19 +97,33 @@ def decide(
         if not drop.worst <= max_finding_drop
     ]
     costs = bool(reasons)
+    if isnan(difference.low[-1]):
+        reasons.append("nothing shown: no finding has two patients with it and two without it in the test split")
     low = int8.values[-1] if np.isnan(int8.low[-1]) else int8.low[-1]
     if not low > CHANCE:
         reasons.append(
             f"mean AUROC is {int8.values[-1]:.3f}, and as low as {low:.3f} by its interval: chance is {CHANCE}"
         )
     if reasons:
-        return Decision(False, reasons, mean_drop, drops, undefined, costs)
+        return Decision(False, reasons, mean_drop, drops, undefined, few, costs)
     worst = max(drops, key=lambda finding: drops[finding].worst)
     summary = (
         f"mean AUROC falls by {mean_drop}, at most {max_mean_drop}; the worst finding, {worst}, by {drops[worst]}, "
         f"at most {max_finding_drop}"
     )
-    return Decision(True, [summary], mean_drop, drops, undefined)
+    return Decision(True, [summary], mean_drop, drops, undefined, few)
+
+
+def overrun(difference: Intervals, max_mean_drop: float, max_finding_drop: float) -> float:
+    """By how much the worst fall of AUROC is beyond its bound: 0 or less where all are within, inf where none is known.
+
+    The parameters are decide's.
+    """
+    if np.isnan(difference.values).all():
+        return inf
+    worst = -np.where(np.isnan(difference.low), difference.values, difference.low)
+    bounds = np.append(np.full(len(worst) - 1, max_finding_drop), max_mean_drop)
+    return float(np.nanmax(worst - bounds))
 
 
 def compare_with_champion(decision: Decision, difference: Intervals, version: int, max_mean_drop: float) -> Decision:

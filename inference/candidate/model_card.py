@@ -34,11 +34,11 @@ LIMITS = (
 def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int) -> dict:
     """The card of the INT8 model, ready for JSON. scored, report: of the test split, see report.py."""
     findings, labels, probabilities = properties.findings, scored.labels, scored.probabilities["int8"]
+    finite = np.isfinite(probabilities).all()
     points = {
-        name: measure_thresholds(labels, probabilities, np.array(values, np.float64))
+        name: vars(measure_thresholds(labels, probabilities, np.array(values, np.float64))) if finite else {}
         for name, values in properties.thresholds.items()
     }
-    finite = np.isfinite(probabilities).all()
     subgroups = (
         subgroup_table(labels, probabilities, scored.images, findings, num_resamples=NUM_RESAMPLES, seed=seed)
         if finite
@@ -72,7 +72,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "thresholds": {
             name: {
                 "probability": dict(zip(findings, properties.thresholds[name], strict=True)),
-                **{key: named(findings, values) for key, values in vars(measured).items()},
+                **{key: named(findings, values) for key, values in measured.items()},
             }
             for name, measured in points.items()
         },
@@ -115,7 +115,7 @@ def to_text(described: dict) -> str:
     ]
     for finding, ends in described["test_auroc"].items():
         cells = [_cell(ends["value"]), "-" if ends["low"] is None else f"{ends['low']:.3f} to {ends['high']:.3f}"]
-        cells += [_cell(youden[key].get(finding)) for key in ("probability", "sensitivity", "specificity")]
+        cells += [_cell(youden.get(key, {}).get(finding)) for key in ("probability", "sensitivity", "specificity")]
         lines.append(f"| {finding} | {' | '.join(cells)} |")
     lines += [
         "",

@@ -1,15 +1,16 @@
 """FP32 graph to INT8 graph, calibrated on images of the training split. The one owner of nncf."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nncf
 import numpy as np
+from scipy.special import logit
 
 from inference.candidate.calibration_set import calibration_images
-from inference.graphs import Graph, Predict, convolutions, open_graph, predict_with, save_graph
+from inference.graphs import Answer, CompiledModel, Graph, Predict, convolutions, open_graph, predict_with, save_graph
 from training.plan import Split
 
 # Its notes on what it does not quantise are for its developers.
@@ -20,7 +21,7 @@ CAREFUL_FACTOR = 4
 MAX_ITERATIONS = 20
 """layers, or groups of them, that the third try gives their FP32 back, the most sensitive first"""
 RANKING_IMAGES = 64
-"""validation images on which it finds the most sensitive ones"""
+"""calibration images, those that 8 bits change most, on which it finds the most sensitive ones"""
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,19 @@ def quantize_attempts(
     train: Split,
     num_images: int,
     seed: int,
-    worst_drop: Callable[[Predict], float],
-    max_drop: float,
+    reference: Predict,
+    val_overrun: Callable[[Predict], float],
 ) -> Iterator[Attempt]:
     """Writes into `int8` one INT8 version of the graph in `fp32` after the other, each more careful than the last.
 
-    The caller stops when it is satisfied. worst_drop: AUROC that a graph loses of FP32's on the validation split, of
-    the finding that loses most; the last try gives layers back to FP32 until it is at most max_drop.
+    The caller stops when it is satisfied. reference: what the graph in `fp32` answers. val_overrun: by how much AUROC
+    on the validation split falls too far; the last try gives layers back to FP32 until it is 0 or less.
     """
     for name, count in (("plain", num_images), ("more images", num_images * CAREFUL_FACTOR)):
         images = calibration_images(train, count, seed)
         quantize_folder(fp32, int8, images)
         yield Attempt(name, len(images), _in_fp32(int8))
-    keep_sensitive_layers(fp32, int8, images, worst_drop, max_drop)
+    keep_sensitive_layers(fp32, int8, images, reference, val_overrun)
     yield Attempt("sensitive layers in FP32", len(images), _in_fp32(int8))
 
 
@@ -66,27 +67,43 @@ def quantize_folder(fp32: Path, int8: Path, images: np.ndarray) -> None:
 
 
 def keep_sensitive_layers(
-    fp32: Path, int8: Path, images: np.ndarray, worst_drop: Callable[[Predict], float], max_drop: float
+    fp32: Path, int8: Path, images: np.ndarray, reference: Predict, val_overrun: Callable[[Predict], float]
 ) -> None:
-    """As quantize_folder, but the layers whose rounding costs most stay in FP32, until worst_drop is max_drop or less.
+    """As quantize_folder, but the layers whose rounding costs most stay in FP32, until val_overrun is 0 or less.
 
-    By NNCF's accuracy control, which measures each layer: minutes for a small network, hours for a large one.
+    By NNCF's accuracy control: layers are ranked by how near the logits of RANKING_IMAGES come to `reference` without
+    their rounding. Minutes for a small network, hours for a large one.
     """
     graph = open_graph(fp32)
+    shown = images[: 2 * RANKING_IMAGES]
+    at_best = val_overrun(reference)
+
+    def measure(compiled: CompiledModel, items: Iterable[np.ndarray]) -> tuple[float, list[float]]:
+        """What NNCF wants high: by all images it decides, by some it ranks; and the same of each image."""
+        predict = predict_with(compiled)
+        likeness = [-float(np.square(_logits(predict(image)) - _logits(reference(image))).mean()) for image in items]
+        # 1 for FP32: NNCF divides by it.
+        deciding = len(likeness) == len(shown)
+        return 1 + at_best - val_overrun(predict) if deciding else float(np.mean(likeness)), likeness
+
     quantized = nncf.quantize_with_accuracy_control(
         graph,
         calibration_dataset=_dataset(images),
-        validation_dataset=_dataset(images[:RANKING_IMAGES]),
-        # NNCF's drop is of something that shall be high.
-        validation_fn=lambda compiled, _: -worst_drop(predict_with(compiled)),
-        max_drop=max_drop,
+        validation_dataset=_dataset(shown),
+        validation_fn=measure,
+        # The drop that is left when val_overrun is 0.
+        max_drop=-at_best,
         drop_type=nncf.DropType.ABSOLUTE,
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-            max_num_iterations=MAX_ITERATIONS, ranking_subset_size=RANKING_IMAGES
+            max_num_iterations=MAX_ITERATIONS, ranking_subset_size=max(1, len(shown) // 2)
         ),
         **_options(graph, len(images)),
     )
     save_graph(quantized, int8)
+
+
+def _logits(answer: Answer) -> np.ndarray:
+    return logit(np.clip(answer.probabilities.astype(np.float64), 1e-6, 1 - 1e-6))
 
 
 def _dataset(images: np.ndarray) -> nncf.Dataset:

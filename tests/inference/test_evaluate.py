@@ -50,7 +50,7 @@ def test_finding_that_never_occurs_is_undefined_for_all(scored):
 def test_gate_takes_the_int8_model_and_refuses_a_damaged_one(scored, served):
     fp32, int8, damaged = (auroc_intervals(scored, name, 0) for name in ("fp32", "int8", "damaged"))
     findings = served.properties.findings
-    bounds = 0.03, 0.06
+    bounds = 0.03, 0.06, scored.num_patients
     assert decide(findings, fp32, int8, auroc_differences(scored, "fp32", "int8", 0), *bounds).passed
     refused = decide(findings, fp32, damaged, auroc_differences(scored, "fp32", "damaged", 0), *bounds)
     assert not refused.passed

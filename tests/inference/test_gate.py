@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
-from inference.candidate.gate import Decision, compare_with_champion, decide, refuse
-from training.intervals import Intervals
+from inference.candidate.gate import FEW_PATIENTS, Decision, compare_with_champion, decide, overrun, refuse
+from training.intervals import Intervals, bootstrap_differences
 
 FINDINGS = ["Mass", "Nodule", "Hernia"]
+MANY = [100, 100, 100]
 auroc = st.floats(0, 1) | st.just(nan)
 three = st.lists(auroc, min_size=3, max_size=3).map(np.array)
 bound = st.floats(0, 1)
@@ -27,7 +29,7 @@ def intervals(values, width: float = 0.01) -> Intervals:
 def judge(fp32, int8, max_mean_drop=0.1, max_finding_drop=0.02, width=0.0) -> Decision:
     fp32, int8 = np.array(fp32), np.array(int8)
     difference = intervals(int8 - fp32, width)
-    return decide(FINDINGS, intervals(fp32), intervals(int8), difference, max_mean_drop, max_finding_drop)
+    return decide(FINDINGS, intervals(fp32), intervals(int8), difference, max_mean_drop, max_finding_drop, MANY)
 
 
 @given(three, three, bound, bound, widths)
@@ -74,12 +76,49 @@ def test_a_drop_that_the_interval_does_not_rule_out_fails():
     assert "Hernia: AUROC falls by 0.0100 (up to 0.0210)" in decision.reasons[0]
 
 
-def test_a_finding_of_too_few_patients_is_judged_by_its_drop_alone():
+def test_a_finding_of_few_patients_is_named():
     difference = intervals([0, 0, -0.01], 0.005)
     difference.low[2] = difference.high[2] = nan
-    decision = decide(FINDINGS, intervals([0.9] * 3), intervals([0.9, 0.9, 0.89]), difference, 0.1, 0.02)
+    counts = [FEW_PATIENTS, FEW_PATIENTS - 1, 1]
+    decision = decide(FINDINGS, intervals([0.9] * 3), intervals([0.9, 0.9, 0.89]), difference, 0.1, 0.02, counts)
     assert decision.passed
+    assert decision.few_patients == ["Nodule", "Hernia"]
+    # Without an interval its drop alone counts.
     assert decision.drops["Hernia"].worst == pytest.approx(0.01)
+
+
+def test_a_test_split_without_any_interval_shows_nothing():
+    same = intervals([0.9] * 3)
+    difference = intervals([0, 0, 0], nan)
+    decision = decide(FINDINGS, same, same, difference, 0.1, 0.02, [1, 1, 1])
+    assert not decision.passed
+    assert decision.reasons == [
+        "nothing shown: no finding has two patients with it and two without it in the test split"
+    ]
+
+
+@pytest.mark.parametrize(("patients", "is_few"), [(2, True), (FEW_PATIENTS, False)])
+def test_few_patients_let_a_clear_loss_pass_more_than_once_in_twenty(patients, is_few):
+    random, passed = np.random.default_rng(0), 0
+    labels = np.repeat([[1.0], [0.0]], [patients, 200], axis=0).astype(np.float32)
+    # Normal scores of AUROC 0.85, and with noise of 0.78.
+    shift, less = (norm.ppf(auroc) * 2**0.5 for auroc in (0.85, 0.78))
+    noise = ((shift / less) ** 2 - 1) ** 0.5
+    for seed in range(100):
+        before = random.normal(size=labels.shape) + shift * labels
+        after = before + noise * random.normal(size=labels.shape)
+        drops = bootstrap_differences(labels, before, after, range(len(labels)), num_resamples=100, seed=seed).auroc
+        passed += overrun(drops, max_mean_drop=0.02, max_finding_drop=0.02) <= 0
+    assert (passed > 5) == is_few
+
+
+@given(three, three, bound, bound, widths)
+def test_overrun_is_what_the_gate_refuses(fp32, int8, max_mean_drop, max_finding_drop, width):
+    difference = intervals(np.array(int8) - np.array(fp32), width)
+    assume(not np.isnan(difference.values).all())
+    reasons = judge(fp32, int8, max_mean_drop, max_finding_drop, width).reasons
+    falls = any("falls by" in reason and "inference.max" in reason for reason in reasons)
+    assert (overrun(difference, max_mean_drop, max_finding_drop) > 0) == falls
 
 
 def test_small_drops_everywhere_fail_the_mean():

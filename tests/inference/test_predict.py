@@ -316,7 +316,7 @@ def champion(model, workspace, tmp_path_factory) -> Workspace:
     (copy.model / "report.json").write_text(json.dumps(report))
     copy.figures.mkdir(exist_ok=True)
     (copy.figures / "test_auroc.png").write_bytes(image_file(np.zeros((1, 1), np.uint8)))
-    decision = Decision(True, ["a test"], None, {}, [])
+    decision = Decision(True, ["a test"], None, {}, [], [])
     assert register(copy, "chexscale", model.properties, copy.model, report, decision).aliases[-1] == "champion"
     return copy
 

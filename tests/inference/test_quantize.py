@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from inference.candidate.quantize import keep_sensitive_layers, quantize_folder
 from inference.graphs import compile_graph, convolutions, open_graph, properties_of
 
 
@@ -36,3 +37,31 @@ def test_int8_graph_keeps_input_batch_size_and_vocabulary(fp32, int8, test_image
         # 8 bits move this small network's probabilities by up to 0.3.
         assert np.abs(answer.probabilities - expected.probabilities).mean() < 0.1
         np.testing.assert_allclose(answer.distances, expected.distances, rtol=0.5)
+
+
+def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_split_is_content(fp32, test_images, tmp_path):
+    reference = compile_graph(open_graph(fp32))
+    quantize_folder(fp32, tmp_path / "plain", test_images)
+    asked = []
+
+    def change(predict) -> float:
+        return float(np.abs(predict(test_images).probabilities - reference(test_images).probabilities).mean())
+
+    bound = change(compile_graph(open_graph(tmp_path / "plain"))) / 2
+
+    def overrun(predict) -> float:
+        asked.append(change(predict) - bound)
+        return asked[-1]
+
+    keep_sensitive_layers(fp32, tmp_path / "int8", test_images, reference, overrun)
+    assert max(asked) > 0
+    assert change(compile_graph(open_graph(tmp_path / "int8"))) <= bound
+    is_int8 = list(convolutions(open_graph(tmp_path / "int8")).values())
+    assert 0 < sum(is_int8) < len(is_int8)
+    # All layers are ranked by a few images: the split is scored for FP32, plain INT8, and each layer given back.
+    assert len(asked) < 8
+
+
+def test_a_graph_that_loses_nothing_is_left_as_it_is(fp32, test_images, tmp_path):
+    keep_sensitive_layers(fp32, tmp_path / "int8", test_images, compile_graph(open_graph(fp32)), lambda _: -0.01)
+    assert all(convolutions(open_graph(tmp_path / "int8")).values())

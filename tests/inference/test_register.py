@@ -17,10 +17,12 @@ from conf.errors import InputError
 from conf.settings import MODES
 from conf.workspace import Workspace
 from etl.schema import Card
+from inference.candidate.evaluate import score_split
 from inference.candidate.gate import Decision
+from inference.candidate.model_card import describe_model, to_text
 from inference.candidate.registration import register
 from inference.champion import present_champion
-from inference.graphs import open_graph, properties_of
+from inference.graphs import compile_graph, open_graph, properties_of
 from inference.registry import fetch_model
 from inference.served_model import open_served
 from training.checkpoint import BEST, Checkpoint
@@ -57,7 +59,7 @@ def first(workspace, run_register):
 @pytest.fixture(scope="module")
 def second(first, workspace, run_register):
     """The same again with a gate that nothing passes, however careful."""
-    result = run_register(workspace, "--inference.max_mean_drop=-1", "--inference.num_attempts=2")
+    result = run_register(workspace, "--inference.max_mean_drop=-1")
     assert result.code == 0, result.stderr
     return result
 
@@ -147,9 +149,25 @@ def test_a_run_stays_ended_while_its_model_is_logged(first, client, workspace, c
     report = json.loads((workspace.model / "report.json").read_text())
     properties = properties_of(open_graph(workspace.model / "int8"))
     with pytest.raises(ZeroDivisionError):
-        register(workspace, "chexscale", properties, workspace.model, report, Decision(False, [], None, {}, []))
+        register(workspace, "chexscale", properties, workspace.model, report, Decision(False, [], None, {}, [], []))
     (info,) = seen
     assert (info.status, info.end_time, info.experiment_id) == ("FINISHED", before.end_time, before.experiment_id)
+
+
+def test_a_model_of_scores_that_are_not_finite_has_a_card_too(first, workspace, splits):
+    properties = properties_of(open_graph(workspace.model / "int8"))
+    broken = compile_graph(open_graph(workspace.model / "int8"))
+
+    def predict(pixels):
+        answer = broken(pixels)
+        return answer._replace(probabilities=np.full_like(answer.probabilities, np.nan))
+
+    scored = score_split({"int8": predict}, splits["test"], 16, properties)
+    report = json.loads((workspace.model / "report.json").read_text())
+    described = describe_model(properties, Card.read(workspace.card), scored, report, seed=0)
+    assert described["subgroups"] is described["calibration_error"] is None
+    assert set(described["thresholds"]["youden"]) == {"probability"}
+    assert "| Chequers | " in to_text(described)
 
 
 def test_its_checkpoint_starts_another_training(first, client, workspace, checkpoint):
