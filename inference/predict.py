@@ -49,7 +49,8 @@ def show(outcome: Outcome, model: ServedModel, seconds: float) -> None:
     """Prints what became of the images."""
     name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
     if outcome.version is None:
-        print(f"nothing is new: {name} has scored all {outcome.known:,} images already")
+        missing = f"; {outcome.out_of_reach:,} still cannot be read" if outcome.out_of_reach else ""
+        print(f"nothing is new: {name} has scored {outcome.known:,} images already{missing}")
         return
     familiar = pc.sum(rows["familiar"]).as_py() or 0
     called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()

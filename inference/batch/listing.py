@@ -76,9 +76,10 @@ def list_folder(folder: UPath) -> Listing:
     Left out are what is hidden (a name that begins with a dot) and Delta tables, such as the scores themselves.
     """
     files = list_files(folder, ("",))
-    tables = tuple({name.partition("_delta_log/")[0] for name in files.index if "_delta_log/" in f"/{name}"})
-    hidden = [any(part.startswith(".") for part in PurePosixPath(name).parts) for name in files.index]
-    files = files[[not out and not name.startswith(tables) for name, out in zip(files.index, hidden, strict=True)]]
+    paths = list(map(PurePosixPath, files.index))
+    tables = {log.parent for path in paths for log in path.parents if log.name == "_delta_log"}
+    hidden = (any(part.startswith(".") for part in path.parts) or tables & set(path.parents) for path in paths)
+    files = files[[not out for out in hidden]]
     if files.empty:
         raise InputError(
             f"no image files below {folder}: give a folder of images with --scoring.source, or the workspace of a table"

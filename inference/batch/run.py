@@ -1,15 +1,18 @@
 """A run of the batch: the images that are new, scored on the workers, added to the scores in one commit."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from inference.batch.listing import Listing
 from inference.batch.scores import Run, append_scores, choose_new, known_images
-from inference.batch.scoring import Model, answer_schema, score_images
+from inference.batch.scoring import OUT_OF_REACH, Model, answer_schema, score_images
 from inference.served_model import ServedModel
 
 # Of a table some row groups; of files less, as decoding takes longer.
@@ -24,6 +27,8 @@ class Outcome:
     """that it has added, see scores.py"""
     known: int
     """images of the source that had scores already"""
+    out_of_reach: int
+    """that could not be opened, as in a run before this one: they have no new row"""
     version: int | None
     """of the scores; None: nothing was new"""
 
@@ -35,14 +40,23 @@ def score_new(
 
     map_in_arrow: of etl.shards.SparkWorkers. Raises InputError where `output` is no table of scores.
     """
-    run = Run(model.name, model.version, model.mode, listing.source, listing.table_version, datetime.now(UTC))
+    variant = model.folder / model.mode
+    run = Run(
+        model.name,
+        model.version,
+        model.mode,
+        sha256_of(variant),
+        listing.source,
+        listing.table_version,
+        datetime.now(UTC),
+    )
     new = listing.only(choose_new(listing.images, known_images(output, run)))
     known = len(listing.images) - len(new.images)
     schema = answer_schema(model.properties.findings)
     if not len(new.images):
-        return Outcome(schema.empty_table(), known, None)
+        return Outcome(schema.empty_table(), known, 0, None)
     answers = map_in_arrow(
-        partial(score_images, model=Model(model.mode, model.folder / model.mode, batch_size)),
+        partial(score_images, model=Model(model.mode, variant, batch_size)),
         new.images,
         schema,
         FILES_PER_TASK if listing.table_version is None else ROWS_PER_TASK,
@@ -50,4 +64,18 @@ def score_new(
     )
     assert len(answers) == len(new.images), f"{len(new.images)} images gave {len(answers)} rows"
     rows, version = append_scores(output, answers, run)
-    return Outcome(rows, known, version)
+    return Outcome(rows, known, count_out_of_reach(answers) - count_out_of_reach(rows), version)
+
+
+def sha256_of(folder: Path) -> str:
+    """Of the content of its files, in the order of their names."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as content:
+            whole.update(hashlib.file_digest(content, "sha256").digest())
+    return whole.hexdigest()
+
+
+def count_out_of_reach(answers: pa.Table) -> int:
+    """Of rows of answer_schema."""
+    return pc.sum(pc.starts_with(answers["unreadable"], OUT_OF_REACH)).as_py() or 0

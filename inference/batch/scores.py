@@ -11,6 +11,7 @@ A row is one image as one version of a model saw it; rows are added and never ch
     unreadable       why it could not be scored
     image_version    of a table its pixel_hash, of a folder size and time (or ETag) of the file
     model, model_version, mode       what has scored it
+    model_sha256     of its graph: every registry has a version 1
     source, table_version            delta_table_id and version, or the folder, and null
     scored_at        when the run began, UTC
 """
@@ -35,13 +36,14 @@ RUN = pa.schema(
         ("model", pa.string()),
         ("model_version", pa.int64()),
         ("mode", pa.string()),
+        ("model_sha256", pa.string()),
         ("source", pa.string()),
         ("table_version", pa.int64()),
         ("scored_at", pa.timestamp("us", tz="UTC")),
     ]
 )
 # Rows that agree in these and in the image are not scored again.
-SAME_RUN = ("model", "model_version", "mode", "source")
+SAME_RUN = ("model", "model_version", "mode", "model_sha256", "source")
 IMAGE = ("image_id", "image_version", "unreadable")
 Known = set[tuple[str, str, str | None]]
 
@@ -53,6 +55,7 @@ class Run:
     model: str
     model_version: int
     mode: str
+    model_sha256: str
     source: str
     table_version: int | None
     scored_at: datetime
@@ -60,7 +63,10 @@ class Run:
 
 def known_images(output: str, run: Run) -> Known:
     """IMAGE of each row that runs of this kind have left. Raises InputError where `output` is something else."""
-    table = _open(output)
+    return _known_images(_open(output), run)
+
+
+def _known_images(table: DeltaTable | None, run: Run) -> Known:
     if table is None:
         return set()
     known: Known = set()
@@ -91,7 +97,9 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
     answers: of answer_schema; columns that the table lacks, such as those of another vocabulary, are added to it.
     Raises InputError where another run has added to the table at the same moment.
     """
-    known = known_images(output, run)
+    # One look for what is known and for the version to add to: a commit between two would not be noticed.
+    table = _open(output)
+    known = _known_images(table, run)
     triples = zip(*(answers[name].to_pylist() for name in IMAGE), strict=True)
     new = [is_new and triple not in known for is_new, triple in zip(choose_new(answers, known), triples, strict=True)]
     rows = answers.filter(pa.array(new, pa.bool_()))
@@ -99,7 +107,6 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
         return rows, None
     for field in RUN:
         rows = rows.append_column(field, pa.array([asdict(run)[field.name]] * len(rows), field.type))
-    table = _open(output)
     try:
         if table is None:
             write_deltalake(output, rows, mode="error", storage_options=store_options(output))

@@ -113,9 +113,10 @@ def read_file(row: dict, properties: Properties) -> Image:
     except MemoryError:
         return Image(*names, None, unreadable=f"{OUT_OF_REACH}: not enough memory to decode it")
     except Exception as error:
-        if not isinstance(error, OSError) and not is_of_a_store(error):
-            raise
-        return Image(*names, None, unreadable=f"{OUT_OF_REACH}: {getattr(error, 'strerror', None) or error}")
+        if isinstance(error, OSError) or is_of_a_store(error):
+            return Image(*names, None, unreadable=f"{OUT_OF_REACH}: {getattr(error, 'strerror', None) or error}")
+        # A library's own way to fail on a file is that file's trouble.
+        return Image(*names, None, unreadable=f"cannot be decoded: {type(error).__name__}: {error}"[:500])
     return Image(*names, film.pixels, film.fault)
 
 

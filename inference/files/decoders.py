@@ -118,6 +118,9 @@ def decode_file(file: ImageFile, properties: Properties, shown_px: int) -> Decod
         return Decoded(file.path, None, error.strerror or str(error))
     except MemoryError:
         return Decoded(file.path, None, "not enough memory to decode it")
+    except Exception as error:
+        # A library's own way to fail on a file is that file's trouble.
+        return Decoded(file.path, None, f"cannot be decoded: {type(error).__name__}: {error}"[:500])
 
 
 def _end_with_parent() -> None:

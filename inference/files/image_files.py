@@ -34,11 +34,16 @@ def find_images(paths: Iterable[str]) -> tuple[list[ImageFile], int]:
             inside, skipped = _inside(path)
             files += inside or [ImageFile(path, "no image in this folder")]
             others += skipped
-        elif os.path.isfile(path):
-            files.append(ImageFile(path))
         else:
-            files.append(ImageFile(path, "not a file" if os.path.exists(path) else "no such file or folder"))
+            files.append(_as_file(path))
     return files, others
+
+
+def _as_file(path: str) -> ImageFile:
+    # A named pipe would let the reader wait for ever.
+    if os.path.isfile(path):
+        return ImageFile(path)
+    return ImageFile(path, "not a file" if os.path.exists(path) else "no such file or folder")
 
 
 def _inside(root: str) -> tuple[list[ImageFile], int]:
@@ -60,7 +65,7 @@ def _inside(root: str) -> tuple[list[ImageFile], int]:
         for name in sorted(names):
             path = os.path.join(folder, name)
             if _looks_like_image(path, name):
-                files.append(ImageFile(path))
+                files.append(_as_file(path))
             else:
                 others += 1
     return files, others

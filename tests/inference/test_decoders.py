@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from inference.files.decoders import Decoders
+from inference.files.decoders import Decoders, decode_file
 from inference.files.image_files import ImageFile
 from tests.conftest import png
 
@@ -47,6 +47,17 @@ def test_decoders_leave_no_thread_for_the_end_of_the_program(test_images, served
     with Decoders(2) as decoders:
         assert next(decoders.decode([ImageFile(str(path))] * 8, served.properties, 0)).film is not None
     assert set(threading.enumerate()) == threads
+
+
+def test_a_library_s_own_way_to_fail_is_the_file_s_fault(served, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("inference.files.decoders.load_film", fail)
+    path = tmp_path / "film.png"
+    path.touch()
+    decoded = decode_file(ImageFile(str(path)), served.properties, 0)
+    assert decoded.fault == "cannot be decoded: ZeroDivisionError: division by zero"
 
 
 def test_a_decoder_that_dies_costs_no_answer(test_images, served, tmp_path):

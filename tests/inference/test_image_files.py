@@ -29,3 +29,10 @@ def test_folders_are_searched_by_name_and_content(tmp_path):
     ]
     assert others == 1
     assert not any(file.fault for file in files)
+
+
+def test_what_is_named_an_image_in_a_folder_and_is_no_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.dcm").symlink_to("nowhere")
+    files, _ = find_images([str(tmp_path)])
+    assert [file.fault for file in files] == ["no such file or folder", "not a file"]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,11 @@ from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.schema import Card
 from inference.answers import describe_findings
+from inference.batch import scores
 from inference.batch.listing import Listing, list_images
-from inference.batch.run import Outcome, score_new
+from inference.batch.run import Outcome, score_new, sha256_of
+from inference.batch.scores import Run, append_scores
+from inference.batch.scoring import answer_schema
 from inference.candidate.gate import Decision
 from inference.candidate.registration import register
 from inference.films import load_film
@@ -184,12 +188,13 @@ def test_a_folder_s_files_each_get_a_row(model, workspace, output, folder):
 def test_only_new_and_changed_files_and_those_out_of_reach_are_scored_again(model, workspace, output, folder):
     score(model, str(folder), workspace, output)
     # Nobody may have read it: it is tried again, and what was known already is not told twice.
-    assert score(model, str(folder), workspace, output).version is None
+    again = score(model, str(folder), workspace, output)
+    assert (again.version, again.known, again.out_of_reach) == (None, 8, 1)
     shutil.copy(folder / "one.png", folder / "new.png")
     shutil.copy(folder / "one.png", folder / "cut.png")
     outcome = score(model, str(folder), workspace, output)
     assert sorted(outcome.rows["image_id"].to_pylist()) == ["cut.png", "new.png"]
-    assert outcome.known == 7
+    assert (outcome.known, outcome.out_of_reach) == (7, 1)
     assert sorted(row["unreadable"] is None for row in rows_in(output) if row["image_id"] == "cut.png") == [False, True]
 
 
@@ -197,6 +202,53 @@ def test_the_scores_may_lie_in_the_folder_that_is_scored(model, workspace, folde
     output = str(folder / "scores")
     score(model, str(folder), workspace, output)
     assert score(model, str(folder), workspace, output).version is None
+
+
+def test_only_what_is_of_a_delta_table_is_left_out_of_a_folder(model, workspace, tmp_path):
+    for name in ("ct/_delta_log/0.json", "ct/a.parquet", "ct1/y.png", "ct_delta_log/x.png", "z.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    listing = list_images(str(tmp_path), workspace, model.properties)
+    assert listing.images["image_id"].to_pylist() == ["ct1/y.png", "ct_delta_log/x.png", "z.png"]
+
+
+def test_scores_of_another_model_by_the_same_name_and_number_do_not_count(model, workspace, output, fp32):
+    number = len(score(model, "", workspace, output).rows)
+    # As every registry begins with a version 1.
+    other = fp32.with_name("other") / "int8"
+    shutil.copytree(fp32, other, dirs_exist_ok=True)
+    assert len(score(replace(model, folder=other.parent), "", workspace, output).rows) == number
+
+
+def test_two_runs_at_once_do_not_score_an_image_twice(model, workspace, output, monkeypatch):
+    looked = scores._known_images
+
+    def meanwhile(table, run):
+        """Between this run's look and its commit another one adds the same rows."""
+        known = looked(table, run)
+        monkeypatch.undo()
+        score(model, "", workspace, output)
+        return known
+
+    listing = list_images("", workspace, model.properties)
+    half = listing.only([index % 2 == 0 for index in range(len(listing.images))])
+    score_new(model, half, output, BATCH_SIZE, map_in_arrow)
+    answers = score_new(model, listing, output + "-apart", BATCH_SIZE, map_in_arrow).rows
+    run = Run("chexscale", 1, "int8", sha256_of(model.folder / "int8"), listing.source, 0, datetime.now(UTC))
+    monkeypatch.setattr(scores, "_known_images", meanwhile)
+    with pytest.raises(InputError, match="took no new version .*: run it again"):
+        append_scores(output, answers.select(answer_schema(FINDINGS).names), run)
+    assert len(rows_in(output)) == len(listing.images)
+
+
+def test_a_file_that_a_library_fails_on_in_its_own_way_ends_no_run(model, workspace, output, folder, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("inference.batch.scoring.load_film", fail)
+    rows = score(model, str(folder), workspace, output).rows.to_pylist()
+    reasons = {row["image_id"]: row["unreadable"] for row in rows}
+    assert reasons["one.png"] == "cannot be decoded: ZeroDivisionError: division by zero"
 
 
 def test_damaged_rows_and_a_lost_file_of_the_table_are_told(model, workspace, output, tmp_path):
@@ -360,7 +412,7 @@ def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, 
     # Spark is not even needed.
     assert start([sys.executable], champion, log).wait() == 0, log.read_text()
     said = log.read_text()
-    assert re.search(rf"nothing is new: chexscale version \d+ \(int8\) has scored all {number} images already", said)
+    assert re.search(rf"nothing is new: chexscale version \d+ \(int8\) has scored {number} images already", said)
     assert "images to scores" not in said
     assert DeltaTable(champion.scores).version() == 0
 
