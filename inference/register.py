@@ -51,7 +51,8 @@ def main() -> None:
         draw_report(report, workspace.figures / "test_auroc.png")
         console.print("[bold]7/7[/] register")
         properties = properties_of(open_graph(workspace.model / "int8"))
-        registered = register(workspace, name, properties, workspace.model, report, decision)
+        compared = champion.version if champion else 0
+        registered = register(workspace, name, properties, workspace.model, report, decision, compared)
         add_to_summary(workspace, report, registered)
     print_outcome(settings, workspace, report, decision, registered)
 

@@ -11,8 +11,19 @@ from inference.properties import Properties
 def open_variant(mode: str, folder: Path, num_threads: int = 0) -> tuple[Predict, Properties]:
     """The variant `mode` in `folder`, for one thread at a time, and what it says of itself.
 
-    num_threads: 0: all cores. Raises InputError for another mode, and where there is no such variant.
+    num_threads: 0: all cores. Raises InputError for another mode, where there is no such variant, and where what
+    computes it is not installed.
     """
+    try:
+        return _open_variant(mode, folder, num_threads)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"mode {mode} needs {error.name}, which is not installed: `pip install '.[training,inference]'`, or take "
+            "int8, fp16 or fp32"
+        ) from error
+
+
+def _open_variant(mode: str, folder: Path, num_threads: int) -> tuple[Predict, Properties]:
     if mode == "torch":
         import torch
 

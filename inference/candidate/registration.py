@@ -51,13 +51,19 @@ def check_run(workspace: Workspace, run_id: str) -> str:
 
 
 def register(
-    workspace: Workspace, name: str, properties: Properties, folder: Path, report: dict, decision: Decision
+    workspace: Workspace,
+    name: str,
+    properties: Properties,
+    folder: Path,
+    report: dict,
+    decision: Decision,
+    compared: int | None = None,
 ) -> Registered:
     """Logs the model, its measurements and figure to the training's run, and registers it as a new version.
 
-    folder: what is registered, <workspace>/model; report: see report.py. The new version gets the alias
-    `challenger`, and `champion` when the gate passed; the aliases move last, so that they never point at an unfinished
-    version.
+    folder: what is registered, <workspace>/model; report: see report.py; compared: see promote. The new version gets
+    the alias `challenger`, and `champion` when the gate passed; the aliases move last, so that they never point at an
+    unfinished version.
     """
     use_store(workspace)
     # By the run's id, as the run stays ended, with the training's status and duration, at whatever moment this stops.
@@ -93,7 +99,7 @@ def register(
     client.set_registered_model_alias(name, CHALLENGER, created.version)
     if not decision.passed:
         return Registered(name, number, [CHALLENGER])
-    promote(workspace, name, number, f"passed the gate: {'; '.join(decision.reasons)}")
+    promote(workspace, name, number, f"passed the gate: {'; '.join(decision.reasons)}", compared=compared)
     return Registered(name, number, [CHALLENGER, CHAMPION])
 
 

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from inference.candidate.fitting import fit_served, predict_features
 from inference.graphs import FILE, compile_graph, open_graph, properties_of
 from inference.network import load_served, torch_predict
 from inference.onnx_graph import OPSET, onnx_predict, onnx_properties, open_onnx
+from inference.variants import open_variant
 from training.calibration import fit_calibration
 from training.checkpoint import Checkpoint
 
@@ -147,3 +149,12 @@ def test_damaged_graph_is_an_input_error(fp32, tmp_path):
     (tmp_path / "model.onnx").write_bytes((fp32.with_name("onnx") / "model.onnx").read_bytes()[:500])
     with pytest.raises(InputError, match="not a readable ONNX model"):
         open_onnx(tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "package"), [("onnx", "onnxruntime"), ("torch", "torch")])
+def test_a_form_whose_package_is_absent_says_so(mode, package, fp32, monkeypatch):
+    for module in (package, "inference.onnx_graph", "inference.network"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=f"mode {mode} needs {package}, which is not installed: `pip install"):
+        open_variant(mode, fp32.with_name(mode))
