@@ -42,7 +42,7 @@ def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film
         adjusted = adjust_intensity(image, properties.intensity)
         pixels = to_square(adjusted, properties.size_px, properties.square)
         shown = _scale(image, shown_px) if shown_px else None
-        return Film(pixels, find_fault(image, Quality()), width, height, shown)
+        return Film(pixels, find_fault(image, Quality(**properties.quality)), width, height, shown)
     except cv2.error as error:
         if error.code != cv2.Error.StsNoMem:
             raise

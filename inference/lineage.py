@@ -5,7 +5,8 @@
 
 Prints JSON: the images of the training split, and of the validation split, which chose the epoch, the thresholds and
 the calibration. They are read from the version of the Delta table, which jobs/maintain.py keeps for as long as the
-registered version exists.
+registered version exists. Of a model that began with the weights of others, `ancestors` has the same of each; their
+`images` are null where they were trained on another table: ask in their workspace.
 """
 
 import json
@@ -39,12 +40,28 @@ def main() -> None:
             f"{name} version {number} was trained on table {properties.delta_table_id}, which is not at {shards}: give "
             "the workspace, or etl.table, that has it"
         )
-    images = {
-        split: pd.concat(map(read_labels, snapshot_files(shards, properties.delta_version, split)))["image_id"].tolist()
+    ancestors = [ancestor | {"images": images_of_ancestor(shards, ancestor)} for ancestor in properties.ancestors]
+    lineage = {"model": name, "version": number} | asdict(properties) | {"table": shards, "source": card.source}
+    lineage |= {"source_sha256": card.source_sha256, "ancestors": ancestors}
+    print(json.dumps(lineage | {"images": images_of(shards, properties.delta_version)}, indent=2))
+
+
+def images_of(shards: str, version: int) -> dict[str, list[str]]:
+    """Images of the training and the validation split in a version of the table."""
+    return {
+        split: pd.concat(map(read_labels, snapshot_files(shards, version, split)))["image_id"].tolist()
         for split in ("train", "val")
     }
-    lineage = {"model": name, "version": number} | asdict(properties) | {"table": shards, "source": card.source}
-    print(json.dumps(lineage | {"source_sha256": card.source_sha256, "images": images}, indent=2))
+
+
+def images_of_ancestor(shards: str, ancestor: dict) -> dict[str, list[str]] | None:
+    """The same; None where it was trained on another table, on a version that is gone, or is not of our training."""
+    version = ancestor.get("delta_version")
+    try:
+        card = None if version is None else read_card(shards, version)
+    except InputError:
+        return None
+    return images_of(shards, version) if card and card.delta_table_id == ancestor["delta_table_id"] else None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from conf.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """raised when the meaning of a field or an output changes: an older graph is exported again"""
 CARD_FILE = "model_card.json"
 """beside the graphs in a registered model's folder: all that is told of it"""
@@ -28,6 +28,8 @@ class Properties:
     """how the ETL made its images square: `pad` or `stretch`"""
     intensity: str
     """how the ETL adjusted its grey values: `none`, `percentile` or `clahe`"""
+    quality: dict
+    """which images the ETL left out for what they show, see conf.settings.Quality"""
     shifts: list[float]
     """added to the network's logits before they are divided by `temperatures`; the probabilities have both inside"""
     temperatures: list[float]
@@ -44,6 +46,8 @@ class Properties:
     delta_table_id: str
     delta_version: int
     commit: str
+    ancestors: list[dict]
+    """models whose weights the training began with: `source`, and where known run_id, delta_table_id, delta_version"""
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -54,14 +58,15 @@ class Properties:
     def parse(cls, text: str, origin: str) -> "Properties":
         """to_json's reverse; raises InputError, which names `origin`, for any other text or another format."""
         try:
-            properties = cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as error:
+            fields = json.loads(text)
+            properties = cls(**fields) if fields["format"] == FORMAT else None
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise InputError(
                 f"{origin} does not say what its outputs mean ({error}): export it with `python inference/register.py`"
             ) from error
-        if properties.format != FORMAT:
+        if properties is None:
             raise InputError(
-                f"{origin} has format {properties.format}, this program reads {FORMAT}: run "
+                f"{origin} has format {fields['format']}, this program reads {FORMAT}: run "
                 "`python inference/register.py` again"
             )
         return properties

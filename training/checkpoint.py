@@ -4,7 +4,7 @@ best.pt is the model of the best epoch; last.pt is all that an interrupted train
 """
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -42,6 +42,8 @@ class Checkpoint:
     settings: dict
     exclusive: bool = False
     """whether each image is of exactly one of the findings, which are classes"""
+    ancestors: list[dict] = field(default_factory=list)
+    """models whose weights it began with, see StartingWeights"""
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint; a kill leaves the old file. Raises InputError where it cannot be written."""
@@ -106,6 +108,8 @@ class State:
     """of the training alone"""
     plan: dict
     """images per step of all ranks, and streams: with these the steps have the same images"""
+    ancestors: list[dict] = field(default_factory=list)
+    """as in Checkpoint"""
 
     def save(self, path: Path) -> None:
         """Writes the state; a kill leaves the old file. Raises InputError where it cannot be written."""

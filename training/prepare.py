@@ -59,8 +59,8 @@ def prepare(settings: Settings, topology: Topology):
     return card, plan, val_split, test_split, model
 
 
-def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier) -> None:
-    """Puts training.weights into the model and says what stays random."""
+def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier) -> list[dict]:
+    """Puts training.weights into the model and says what stays random; returns StartingWeights.ancestors."""
 
     def find(address: str) -> Path:
         # Here, because mlflow takes seconds to import.
@@ -71,6 +71,7 @@ def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier)
     training = settings.training
     started = load_weights(model, training.weights, training.model, findings=card.findings, resolve=find)
     print(f"Starting weights: {started.describe()}", flush=True)
+    return started.ancestors
 
 
 def card_of_version(shards: str, version: int) -> Card:

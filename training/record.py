@@ -31,14 +31,21 @@ class Record:
     """The story of one training; a context manager around all its epochs."""
 
     def __init__(
-        self, settings: Settings, card: Card, topology: Topology, pos_weight: np.ndarray, interrupted: State | None
+        self,
+        settings: Settings,
+        card: Card,
+        topology: Topology,
+        pos_weight: np.ndarray,
+        ancestors: list[dict],
+        interrupted: State | None,
     ):
-        """pos_weight: (findings,), of the loss. interrupted: the training that goes on."""
+        """pos_weight: (findings,), of the loss. ancestors: as in Checkpoint. interrupted: the training that goes on."""
         self.workspace = Workspace.at(settings.workspace, settings.tracking_server)
         self.settings, self.card, self.topology, self.pos_weight = settings, card, topology, pos_weight
         self.stages = stages_of(settings.training)
         self.losses: list[float] = list(interrupted.all_losses) if interrupted else []
         self.epochs: list[dict[str, float]] = list(interrupted.epochs) if interrupted else []
+        self.ancestors = interrupted.ancestors if interrupted else ancestors
         self.stopped = False
         run_id, stage_ids = (interrupted.run_id, interrupted.stage_run_ids) if interrupted else (None, [])
         with full_disk_told():
@@ -107,6 +114,7 @@ class Record:
             delta_table_id=self.card.delta_table_id,
             delta_version=self.card.delta_version,
             settings=asdict(training),
+            ancestors=self.ancestors,
             plan=self.trainer.plan.describe(),
             **trainer_state,
         ).save(self.workspace.checkpoints / LAST)
@@ -224,6 +232,7 @@ class Record:
             run_id=self.run.run_id,
             commit=self.run.commit,
             settings=self.settings.to_dict(),
+            ancestors=self.ancestors,
         )
 
 

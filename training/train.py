@@ -84,10 +84,11 @@ def run_rank(settings: Settings) -> None:
     with Workspace.at(settings.workspace).exclusive() if topology.is_main else nullcontext():
         ranks = Collectives(topology)
         check_same_training(ranks, settings, card, (plan.split, val_split, test_split))
+        ancestors = []
         if settings.training.weights and not settings.training.resume and topology.is_main:
             # The other ranks get rank 0's weights.
-            load_starting_weights(settings, card, model)
-        finished = train(settings, ranks, card, plan, val_split, test_split, model)
+            ancestors = load_starting_weights(settings, card, model)
+        finished = train(settings, ranks, card, plan, val_split, test_split, model, ancestors)
         try:
             # Whoever ends first has the launcher end the others: rank 0 may still be writing.
             ranks.gather(None)
@@ -110,8 +111,12 @@ def train(
     val_split: Split,
     test_split: Split,
     model: XrayClassifier,
+    ancestors: list[dict],
 ) -> bool:
-    """All stages; rank 0 also keeps the record. Returns False where SIGTERM stopped it, with its state saved."""
+    """All stages; rank 0 also keeps the record. Returns False where SIGTERM stopped it, with its state saved.
+
+    ancestors: of rank 0's starting weights.
+    """
     training, topology = settings.training, ranks.topology
     pos_weight = loss_weights(card, training)
     stages = stages_of(training)
@@ -123,7 +128,7 @@ def train(
             # Here, so that no other rank pays for its imports.
             from training.record import Record
 
-            record = stack.enter_context(Record(settings, card, topology, pos_weight.numpy(), interrupted))
+            record = stack.enter_context(Record(settings, card, topology, pos_weight.numpy(), ancestors, interrupted))
         run_id = ranks.broadcast(record.run.run_id if record else None)
         if settings.tracking_server and topology.local_rank == 0 and not topology.is_main:
             # One rank of each other host; a database file is for one host alone.

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from training.models import XrayClassifier
 SECOND_HEADS = ("aux1", "aux2", "AuxLogits")
 """of googlenet and inception_v3, which only serve their first training"""
 BODY = ("body.", "neck.")
+LINEAGE = ("run_id", "delta_table_id", "delta_version", "commit")
 PIXELS = ("pixel_mean", "pixel_std")
 POSITIONS = "body.encoder.pos_embedding"
 
@@ -35,6 +36,9 @@ class StartingWeights:
     """parameters that keep their random values"""
     left_out: list[str]
     """head of the file: of other findings, or of another shape"""
+    ancestors: list[dict] = field(default_factory=list)
+    """`source`, and of our checkpoints run_id, delta_table_id, delta_version and commit; after it what that one began
+    with"""
 
     def describe(self) -> str:
         """One line for the log."""
@@ -82,7 +86,10 @@ def load_weights(
     _check_fit(offered, model.state_dict(), source, name)
     model.load_state_dict(offered, strict=False)
     fresh = [key for key, _ in model.named_parameters() if key not in offered]
-    return StartingWeights(source, list(offered), adapted, fresh, left_out)
+    # Of a file its name: where it lay is nobody's business.
+    named = source if source.startswith("models:/") else Path(source).name
+    origin = {"source": named} | {key: content[key] for key in LINEAGE if key in content}
+    return StartingWeights(source, list(offered), adapted, fresh, left_out, [origin, *content.get("ancestors", [])])
 
 
 def _read(source: str, name: str, resolve: Callable[[str], Path] | None) -> dict:

@@ -85,6 +85,7 @@ def _properties(
         size_px=checkpoint.size_px,
         square=card.settings["square"],
         intensity=card.settings["intensity"],
+        quality=card.settings["quality"],
         shifts=calibration.shifts.tolist(),
         temperatures=calibration.temperatures.tolist(),
         thresholds={
@@ -98,4 +99,5 @@ def _properties(
         delta_table_id=checkpoint.delta_table_id,
         delta_version=checkpoint.delta_version,
         commit=checkpoint.commit,
+        ancestors=checkpoint.ancestors,
     )

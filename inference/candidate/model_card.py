@@ -53,6 +53,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
             "findings": findings,
             "run_id": properties.run_id,
             "commit": properties.commit,
+            "ancestors": properties.ancestors,
         },
         "intended_use": INTENDED_USE,
         "limits": list(LIMITS),
@@ -101,7 +102,8 @@ def to_text(described: dict) -> str:
         f"- Input: {model['input']}. Output: a calibrated probability per finding, class activation maps, and a "
         "distance from the training data.",
         f"- Data: {data['title']} (table {data['delta_table_id']}), split by patient, rule `{data['split_rule']}`.",
-        f"- Trained by run {model['run_id']}, commit {model['commit']}.",
+        f"- Trained by run {model['run_id']}, commit {model['commit']}, from "
+        f"{' from '.join(ancestor['source'] for ancestor in model['ancestors']) or 'random weights'}.",
         f"- Gate {'passed' if gate['passed'] else 'failed'}: {'; '.join(gate['reasons'])}.",
         "",
         "| split | images | patients |",

@@ -1,10 +1,11 @@
 """A network with random weights in every precision, for what depends on its layers and not on what it has learned."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from conf.settings import Training
+from conf.settings import Quality, Training
 from inference.candidate.export import export_graphs
 from inference.candidate.map_grid import measure_map_grid
 from inference.candidate.quantize import quantize_folder
@@ -47,6 +48,7 @@ def export_fresh(model: str, size_px: int, folder: Path) -> None:
         size_px=size_px,
         square="pad",
         intensity="none",
+        quality=asdict(Quality()),
         shifts=nothing.tolist(),
         temperatures=ones.tolist(),
         thresholds={"youden": [0.5] * NUM_FINDINGS},
@@ -56,6 +58,7 @@ def export_fresh(model: str, size_px: int, folder: Path) -> None:
         map_step=step,
         network=model,
         **lineage,
+        ancestors=[],
     )
     shape = (NUM_CALIBRATION_IMAGES, size_px, size_px)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -8,7 +8,7 @@ import runpy
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from deltalake import write_deltalake
+from deltalake import CommitProperties, write_deltalake
 
-from conf.settings import Training
+from conf.settings import Quality, Training
 from conf.workspace import Workspace
 from etl.schema import SPLITS, Card
 from inference.candidate.calibration_set import calibration_images
@@ -77,7 +77,6 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
             "pixel_hash": [hashlib.sha256(image).hexdigest()[:32] for image in pixels],
         }
         tables.append(pa.table(columns))
-    write_deltalake(workspace.shards, pa.concat_tables(tables), partition_by=["split"])
     column = f"image_{SIZE_PX}"
     card = Card(
         contract=2,
@@ -102,8 +101,10 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
         identities="",
         source="planted",
         source_sha256={},
-        settings={"square": "pad", "intensity": "none", "split": "source"},
+        settings={"square": "pad", "intensity": "none", "quality": asdict(Quality(min_side_px=32)), "split": "source"},
     )
+    with_card = CommitProperties({"userMetadata": card.committed.to_json()})
+    write_deltalake(workspace.shards, pa.concat_tables(tables), partition_by=["split"], commit_properties=with_card)
     card.write(workspace.card)
     return card, torch.from_numpy(train[0]), torch.from_numpy(train[1])
 
@@ -153,6 +154,10 @@ def workspace(new_store, tmp_path_factory) -> Workspace:
         run_id=start_and_end_run(workspace),
         commit="0123abc",
         settings={"training": vars(Training())},
+        ancestors=[
+            {"source": "models:/chexscale@champion", "run_id": "old", "delta_table_id": "table", "delta_version": 0},
+            {"source": "imagenet"},
+        ],
     ).save(workspace.checkpoints / BEST)
     return workspace
 

@@ -1,9 +1,10 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+from conf.settings import Quality
 from inference.answers import call_findings, describe_findings
 from inference.properties import Properties
 
@@ -13,6 +14,7 @@ PROPERTIES = Properties(
     size_px=64,
     square="pad",
     intensity="none",
+    quality=asdict(Quality()),
     shifts=[0.0] * 3,
     temperatures=[1.0] * 3,
     thresholds={"youden": [0.3, 0.6, None], "sensitivity_0.9": [0.1, 0.2, 0.3]},
@@ -24,6 +26,7 @@ PROPERTIES = Properties(
     delta_table_id="table",
     delta_version=0,
     commit="0123abc",
+    ancestors=[],
 )
 PROBABILITIES = np.array([0.3, 0.5, 0.9], np.float32)
 

@@ -42,6 +42,13 @@ def test_serving_prepares_a_file_as_the_table_has_it(square, intensity, tmp_path
     assert (film.width_px, film.height_px) == (160, 200)
 
 
+def test_the_checks_are_those_of_the_table_that_the_model_was_trained_on():
+    small = png(textured(100, 100))
+    assert load_film(small, PROPERTIES).fault.startswith("too small: 100x100 pixels")
+    allowed = replace(PROPERTIES, quality=PROPERTIES.quality | {"min_side_px": 64})
+    assert load_film(small, allowed).fault is None
+
+
 def test_what_the_etl_would_have_refused_is_said_and_not_refused():
     film = load_film(png(np.full((200, 200), 90, np.uint8)), PROPERTIES)
     assert film.fault.startswith("constant")

@@ -18,6 +18,8 @@ def test_other_texts_are_input_errors(text):
 
 
 def test_another_format_is_exported_again():
-    older = json.dumps(json.loads(PROPERTIES.to_json()) | {"format": 0})
-    with pytest.raises(InputError, match=r"has format 0, this program reads 1: run .*register.py"):
-        Properties.parse(older, "the graph")
+    older = json.loads(PROPERTIES.to_json()) | {"format": 1}
+    # Which that one did not have.
+    del older["quality"]
+    with pytest.raises(InputError, match=r"has format 1, this program reads 2: run .*register.py"):
+        Properties.parse(json.dumps(older), "the graph")

@@ -25,6 +25,7 @@ from inference.champion import present_champion
 from inference.graphs import compile_graph, open_graph, properties_of
 from inference.registry import fetch_model
 from inference.served_model import open_served
+from tests.inference.conftest import REPOSITORY, ROWS
 from training.checkpoint import BEST, Checkpoint
 from training.store import fetch_checkpoint, use_store
 
@@ -179,6 +180,17 @@ def test_its_checkpoint_starts_another_training(first, client, workspace, checkp
     for absent in ("models:/chexscale@best", "models:/chexscale/99", "models:/nobody/1", "models:/chexscale"):
         with pytest.raises(InputError, match=f"no checkpoint of {absent} in .*mlflow.db .*look at the registry"):
             fetch_checkpoint(workspace, absent)
+
+
+def test_lineage_names_each_image_and_what_the_training_began_with(first, workspace):
+    program = [sys.executable, "inference/lineage.py", "--workspace", str(workspace.root), "--inference.version=1"]
+    told = json.loads(subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout)
+    names = {split: [f"{split}_{index:04}.png" for index in range(ROWS[split])] for split in ("train", "val")}
+    assert {split: sorted(images) for split, images in told["images"].items()} == names
+    same_table, published = told["ancestors"]
+    assert same_table["images"] == told["images"]
+    assert published == {"source": "imagenet", "images": None}
+    assert (told["run_id"], told["delta_version"], told["commit"]) == (told["run_id"], 0, "0123abc")
 
 
 def test_version_carries_lineage_gate_and_intended_use(first, client, checkpoint):

@@ -19,6 +19,7 @@ from tests.training.commands import EPOCHS, SETTINGS, finish, ranks_of, start, w
 from tests.training.ranks import make_state
 from training.checkpoint import BEST, LAST, Checkpoint, State
 from training.interruption import EXIT_SIGTERM
+from training.models import build_model
 from training.plan import Plan, Split
 from training.resume import read_state
 from training.store import use_store
@@ -31,9 +32,12 @@ def workspaces(copied_table, tmp_path) -> list[Workspace]:
 
 
 @pytest.mark.slow
-def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspaces):
+def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspaces, tmp_path):
     whole, broken = workspaces
-    stages = {"head_epochs": 1, "epochs": EPOCHS - 1}
+    start_from = tmp_path / "first.pt"
+    first = {"model": SETTINGS["model"], "findings": [], "run_id": "first", "settings": {}}
+    torch.save({"weights": build_model(SETTINGS["model"], 2, 100, 50).state_dict()} | first, start_from)
+    stages = {"head_epochs": 1, "epochs": EPOCHS - 1, "weights": start_from}
     finish(start(whole, "horovodrun", **stages))
 
     killed = start(broken, "horovodrun", **stages)
@@ -49,6 +53,7 @@ def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspace
     assert not (broken.checkpoints / LAST).exists()
     expected, got = (Checkpoint.load(workspace.checkpoints / BEST) for workspace in (whole, broken))
     assert (got.epoch, got.val_auroc) == (expected.epoch, expected.val_auroc)
+    assert got.ancestors == expected.ancestors == [{"source": "first.pt", "run_id": "first"}]
     for name, tensor in expected.weights.items():
         assert torch.equal(got.weights[name], tensor), name
     use_store(broken)

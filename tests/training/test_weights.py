@@ -137,6 +137,17 @@ def test_a_checkpoint_gives_its_head_to_the_same_findings_only(tmp_path, finding
     assert (model.pixel_mean, model.pixel_std) == (100, 50)
 
 
+def test_what_the_weights_began_with_is_told_the_nearest_first(tmp_path):
+    foreign = load_weights(fresh(), save(tmp_path, published()), "resnet18")
+    assert foreign.ancestors == [{"source": "weights.pth"}]
+    lineage = {"run_id": "run", "delta_table_id": "table", "delta_version": 3, "commit": "0123abc"}
+    ours = save(tmp_path, checkpoint(fresh()) | {"model": "resnet18", "ancestors": foreign.ancestors} | lineage)
+    assert load_weights(fresh(), ours, "resnet18").ancestors == [
+        {"source": "weights.pth"} | lineage,
+        {"source": "weights.pth"},
+    ]
+
+
 def test_a_registered_model_is_asked_of_the_resolver(tmp_path):
     path = Path(save(tmp_path, checkpoint(fresh("simple_cnn"))))
     asked = []
@@ -145,6 +156,7 @@ def test_a_registered_model_is_asked_of_the_resolver(tmp_path):
     )
     assert asked == ["models:/chexscale@champion"]
     assert done.loaded
+    assert [origin["source"] for origin in done.ancestors] == ["models:/chexscale@champion"]
     with pytest.raises(InputError, match="no registry"):
         load_weights(fresh("simple_cnn"), "models:/chexscale/3", "simple_cnn")
 
