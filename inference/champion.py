@@ -8,6 +8,7 @@ from etl.schema import Card
 from inference.graphs import Predict, compile_graph, open_graph, properties_of
 from inference.properties import Properties
 from inference.registry import champion_version, fetch_model
+from training.leaks import seen_in_test
 from training.plan import Split
 from training.readers import open_split
 
@@ -41,7 +42,18 @@ def present_champion(workspace: Workspace, name: str, card: Card) -> Champion | 
         before, now = getattr(properties, what), getattr(card, what)
         if before != now:
             return Champion(version, f"its {what} is {before}, this model's {now}")
+    for what in ("square", "intensity"):
+        before, now = getattr(properties, what), card.settings[what]
+        if before != now:
+            return Champion(version, f"its images were made with etl.{what} {before}, the table's are with {now}")
     if properties.size_px not in card.sizes_px:
         return Champion(version, f"it takes {properties.size_px} pixels, the table has {card.sizes_px}")
-    test = open_split(workspace.tables(card.table)[0], card, "test", properties.size_px)
+    shards = workspace.tables(card.table)[0]
+    try:
+        seen = seen_in_test(shards, card, [vars(properties), *properties.ancestors])
+    except InputError as error:
+        return Champion(version, f"what it was trained on is gone ({error})")
+    if seen:
+        return Champion(version, f"it was trained on {len(seen)} of the test split's patients, who were in others then")
+    test = open_split(shards, card, "test", properties.size_px)
     return Champion(version, "", compile_graph(graph), properties, test)

@@ -12,6 +12,7 @@ from conf.workspace import Workspace
 from etl.schema import SPLITS, Card, image_column
 from etl.table import read_card
 from training.collectives import Collectives
+from training.leaks import seen_in_test
 from training.models import XrayClassifier, build_model, check_step
 from training.plan import Plan, Split
 from training.readers import open_split
@@ -71,6 +72,18 @@ def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier)
     training = settings.training
     started = load_weights(model, training.weights, training.model, findings=card.findings, resolve=find)
     print(f"Starting weights: {started.describe()}", flush=True)
+    shards = Workspace.at(settings.workspace).tables(card.table)[0]
+    try:
+        seen = seen_in_test(shards, card, started.ancestors)
+    except InputError as error:
+        print(f"Nobody can tell whether {training.weights} has seen patients of the test split: {error}", flush=True)
+        return started.ancestors
+    if seen:
+        raise InputError(
+            f"the weights of {training.weights} were trained on {len(seen)} patients of today's test split, such as "
+            f"{min(seen)}, who were in other splits then: the test would flatter the model; begin with other weights, "
+            "or bring the split back (etl.split, etl.seed, the fractions)"
+        )
     return started.ancestors
 
 

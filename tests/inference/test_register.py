@@ -4,13 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 import torch
+from deltalake import write_deltalake
 
 import inference
 from conf.errors import InputError
@@ -262,6 +266,25 @@ def test_a_champion_that_cannot_be_opened_does_not_stop_a_candidate(content, fir
     assert (champion.version, champion.predict) == (1, None)
     assert "python inference/register.py" in champion.why_not
     assert present_champion(workspace, "chexscale", Card.read(workspace.card)).predict
+
+
+def test_a_champion_that_saw_other_pixels_is_not_compared_with(first, workspace):
+    card = Card.read(workspace.card)
+    for key, value in (("square", "stretch"), ("intensity", "clahe")):
+        champion = present_champion(workspace, "chexscale", replace(card, settings=card.settings | {key: value}))
+        assert champion.predict is None
+        assert f"etl.{key}" in champion.why_not
+
+
+def test_a_champion_that_was_trained_on_test_patients_is_not_compared_with(first, workspace, tmp_path):
+    card = Card.read(workspace.card)
+    shutil.copytree(workspace.shards, tmp_path / "shards")
+    rows = ds.dataset(tmp_path / "shards", partitioning="hive").to_table().to_pandas()
+    rows["split"] = rows["split"].replace({"train": "test", "test": "train"})
+    write_deltalake(tmp_path / "shards", pa.Table.from_pandas(rows, preserve_index=False), mode="overwrite")
+    champion = present_champion(workspace, "chexscale", replace(card, table=str(tmp_path), delta_version=1))
+    assert champion.predict is None
+    assert champion.why_not.startswith(f"it was trained on {ROWS['train']} of the test split's patients")
 
 
 def test_pyfunc_refuses_other_shapes_and_types(first, client, test_images):
