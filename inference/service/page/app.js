@@ -21,7 +21,7 @@ const LOOK_AT_MODEL_MS = 15_000;
 // Who steps through the list with the arrow keys does not want each image read.
 const SETTLE_MS = 150;
 
-let model = null; // as /v1/model describes it
+let model = null; // as /v1/model described it last; an outage leaves it, so that another one after it is noticed
 let selected = null; // the film that is shown
 let reading = new AbortController(); // ends the request for the film that was selected before
 let settling = 0;
@@ -58,7 +58,7 @@ async function read(film, signal) {
   }
   show();
   announce(film);
-  if (film.answer && film.answer.model.version !== model?.version) lookAtModel();
+  if (film.answer && (!model || title(film.answer.model) !== title(model))) lookAtModel();
 }
 
 const summarise = () => summariseFilms((film) => film !== selected, strip);
@@ -109,12 +109,14 @@ function notify(place, text) {
   find(place).textContent = text;
 }
 
+const title = ({ name, version, mode }) => `${name} · version ${version} · ${mode.toUpperCase()}`;
+
 async function lookAtModel() {
   try {
     const described = await askModel();
-    const moved = model && model.version !== described.version;
+    const moved = model && title(model) !== title(described);
     model = described;
-    find("model").textContent = `${model.name} · version ${model.version} · ${model.mode.toUpperCase()}`;
+    find("model").textContent = title(model);
     notify("notice", aboutRegistry(model));
     if (moved) {
       forgetAnswers();
@@ -123,7 +125,6 @@ async function lookAtModel() {
     }
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    model = null;
     find("model").textContent = error.status === 503 ? "no model yet" : "no model";
     notify("notice", [error.message, error.next].filter(Boolean).map(sentence).join(" "));
   }
