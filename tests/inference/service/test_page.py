@@ -114,6 +114,11 @@ def drop(page: Page, *films: np.ndarray | bytes, name: str = NAME) -> None:
     page.evaluate(DROP, [[name, base64.b64encode(content).decode()] for content in contents])
 
 
+def give_key(page: Page, key: str) -> None:
+    page.get_by_role("textbox", name="API key").fill(key)
+    page.get_by_role("button", name="Use this key").click()
+
+
 def rows(page: Page) -> list[str]:
     return [" ".join(text.split()) for text in page.locator("#findings label").all_inner_texts()]
 
@@ -285,10 +290,11 @@ def test_a_key_is_asked_for_and_a_missing_model_or_registry_is_named(open_page, 
     with toy.running(workspace, "--serving.reload_s=0.3", key=KEY) as service:
         page = open_page(service)
         dialog = page.get_by_role("dialog", name="The service wants an API key")
-        for key in ("wrong" * 4, KEY):
-            dialog.get_by_label("API key").fill(key)
-            dialog.get_by_role("button", name="Use this key").click()
-            expect(page.locator("#key-reason")).to_have_text("The service refuses this key.")
+        expect(dialog).to_be_visible()
+        expect(dialog.get_by_role("alert")).to_have_count(0)
+        give_key(page, "wrong" * 4)
+        expect(dialog.get_by_role("alert")).to_have_text("The service refuses this key.")
+        give_key(page, KEY)
         expect(dialog).to_be_hidden()
         expect(page.locator("#notice")).to_contain_text("There is no model yet")
         expect(page.locator("#notice")).to_contain_text("python inference/register.py")
