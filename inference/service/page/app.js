@@ -7,6 +7,7 @@ import {
   drawStrip,
   films,
   forgetAnswers,
+  forgetTroubles,
   keep,
   MAX_FILMS,
   readFilm,
@@ -14,6 +15,7 @@ import {
   summariseFilms,
 } from "./films.js";
 import { called, showFindings, summary } from "./findings.js";
+import { askForKey } from "./key.js";
 import { askModel, ServiceError } from "./service.js";
 import { clearFilm, showFilm, showHeat } from "./viewer.js";
 
@@ -58,7 +60,7 @@ async function read(film, signal) {
   }
   show();
   announce(film);
-  if (film.answer && (!model || title(film.answer.model) !== title(model))) lookAtModel();
+  if (film.answer && title(film.answer.model) !== (model && title(model))) lookAtModel();
 }
 
 const summarise = () => summariseFilms((film) => film !== selected, strip);
@@ -87,14 +89,28 @@ function showAnswer(film) {
 }
 
 function showProblem(error) {
-  const again = make("button", { type: "button" }, "Try again");
-  again.addEventListener("click", () => {
-    selected.error = null;
-    select(selected);
-  });
+  const [label, tryAgain] = error.status === 401 ? ["Enter the key", enterKey] : ["Try again", readAgain];
+  const again = make("button", { type: "button", onclick: tryAgain }, label);
   const next = error.next ? [make("p", {}, sentence(error.next))] : [];
   find("problem").replaceChildren(make("h3", {}, "Not read"), make("p", {}, sentence(error.message)), ...next, again);
   find("problem").hidden = false;
+}
+
+function readAgain() {
+  selected.error = null;
+  select(selected);
+}
+
+function readFailedAgain() {
+  forgetTroubles();
+  select(selected);
+}
+
+async function enterKey() {
+  if (!(await askForKey())) return;
+  document.querySelector(".actions .choose").focus(); // the button that was pressed goes away
+  await lookAtModel();
+  readFailedAgain();
 }
 
 function announce(film) {
@@ -117,6 +133,7 @@ async function lookAtModel() {
     const moved = model && title(model) !== title(described);
     model = described;
     find("model").textContent = title(model);
+    find("enter-key").hidden = true;
     notify("notice", aboutRegistry(model));
     if (moved) {
       forgetAnswers();
@@ -125,6 +142,7 @@ async function lookAtModel() {
     }
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
+    find("enter-key").hidden = error.status !== 401;
     find("model").textContent = error.status === 503 ? "no model yet" : "no model";
     notify("notice", [error.message, error.next].filter(Boolean).map(sentence).join(" "));
   }
@@ -174,6 +192,7 @@ find("remove-all").addEventListener("click", () => {
   document.querySelector(".actions .choose").focus();
 });
 
+find("enter-key").addEventListener("click", enterKey);
 find("open-card").addEventListener("click", () => {
   showCard(model);
   find("card").showModal();

@@ -34,6 +34,11 @@ export function forgetAnswers() {
   for (const film of films) Object.assign(film, { findings: null, answer: null, error: null, asked: false });
 }
 
+/** Forgets the failures that may have passed. */
+export function forgetTroubles() {
+  for (const film of films) if (film.error?.passing) Object.assign(film, { error: null, asked: false });
+}
+
 /** Asks for film, heat maps and boxes of one image. Throws AbortError where `signal` ends it. */
 export async function readFilm(film, signal) {
   film.asked = true;

@@ -1,8 +1,6 @@
 /* What the page asks of the service. Names of files stay in the browser: every upload is called "image". */
 
-import { find } from "./elements.js";
-
-const KEY = "chexscale-api-key";
+import { storedKey, wantKey } from "./key.js";
 
 /** An answer that is no answer: what happened, and what to do next. status 0: the service was not reached. */
 export class ServiceError extends Error {
@@ -10,6 +8,11 @@ export class ServiceError extends Error {
   constructor(status, message, next = "", results = []) {
     super(message);
     Object.assign(this, { status, next, results });
+  }
+
+  /** Whether the same request may be answered later; what is no image, or too large, stays so. */
+  get passing() {
+    return this.status !== 413 && this.status !== 422;
   }
 }
 
@@ -36,13 +39,13 @@ export const askModel = () => ask("v1/model", { cache: "no-store" }, 0);
 
 async function ask(path, options, bytes) {
   for (;;) {
-    const key = sessionStorage.getItem(KEY);
+    const key = storedKey();
     const { ok, status, answer } = await reach(path, { ...options, headers: key ? { "X-API-Key": key } : {} }, bytes);
     if (ok) return answer;
     if (status === 401) {
       // Another request may have asked for the key meanwhile.
-      const changed = key !== sessionStorage.getItem(KEY);
-      if (changed || (await askForKey(key ? "The service refuses this key." : ""))) continue;
+      if (key !== storedKey() || (await wantKey(key ? "The service refuses this key." : ""))) continue;
+      throw new ServiceError(status, `the service ${key ? "refuses this" : "wants an API"} key`, "enter the key");
     }
     throw new ServiceError(
       status,
@@ -64,30 +67,4 @@ async function reach(path, options, bytes) {
     const size = bytes > 1e7 ? `, or it refuses ${Math.round(bytes / 1e6)} MB` : "";
     throw new ServiceError(0, `the service cannot be reached${size}`, "see that it is running, then try again");
   }
-}
-
-let asking = null;
-
-/** Resolves to whether a key was given; several requests that lack one share the dialog. */
-function askForKey(reason) {
-  asking ??= new Promise((resolve) => {
-    const dialog = find("key");
-    const input = find("key-value");
-    find("key-reason").textContent = reason;
-    input.value = "";
-    find("key-cancel").onclick = () => dialog.close("");
-    dialog.querySelector("form").onsubmit = (event) => {
-      event.preventDefault();
-      sessionStorage.setItem(KEY, input.value.trim());
-      dialog.close("given");
-    };
-    dialog.returnValue = "";
-    dialog.onclose = () => {
-      asking = null;
-      input.value = "";
-      resolve(dialog.returnValue === "given");
-    };
-    dialog.showModal();
-  });
-  return asking;
 }

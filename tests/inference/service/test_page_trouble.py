@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 
 from conf.workspace import Workspace
 from tests.inference.service import test_page, toy
-from tests.inference.service.test_page import FILM, drop, rows
+from tests.inference.service.test_page import FILM, KEY, drop, give_key, rows
 
 # Fixtures, which are looked for in this module.
 browser, open_page = test_page.browser, test_page.open_page
@@ -46,3 +46,44 @@ def test_a_version_that_comes_during_an_outage_reads_the_images_again(open_page,
         expect(page.get_by_text("the images are read again")).to_be_visible()
         expect(page.locator("#findings label")).to_have_count(3)
         assert rows(page) != before
+
+
+@pytest.fixture
+def locked(registry):
+    with toy.running(registry, key=KEY) as running:
+        yield running
+
+
+def test_after_a_cancel_only_a_button_asks_for_the_key(open_page, locked):
+    page = with_clock(open_page(locked))
+    dialog = page.get_by_role("dialog", name="The service wants an API key")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#notice")).to_have_text("The service wants an API key. Enter the key.")
+    drop(page, FILM, FILM)
+    expect(page.get_by_role("alert")).to_contain_text("The service wants an API key")
+    choose = page.get_by_role("button", name="Open images")
+    choose.focus()
+    with page.expect_response("**/v1/model"):
+        page.clock.run_for(POLL_MS)
+    page.wait_for_timeout(300)
+    expect(dialog).to_be_hidden()
+    expect(choose).to_be_focused()
+    page.get_by_role("banner").get_by_role("button", name="Enter the key").click()
+    give_key(page, KEY)
+    expect(page.locator("#findings label")).to_have_count(3)
+    expect(page.locator("#films .state").nth(1)).to_contain_text("Bright")
+    expect(page.get_by_role("button", name="Enter the key")).to_have_count(0)
+    expect(choose).to_be_focused()
+
+
+def test_a_key_that_no_request_can_carry_is_not_taken(open_page, locked):
+    page = open_page(locked)
+    dialog = page.get_by_role("dialog", name="The service wants an API key")
+    give_key(page, f"{KEY}\u200b")
+    expect(dialog.get_by_role("alert")).to_contain_text("character 17 of this one is U+200B")
+    assert page.evaluate("sessionStorage.length") == 0
+    page.evaluate("key => sessionStorage.setItem('chexscale-api-key', key)", f"{KEY}\u200b")
+    page.reload()
+    expect(dialog).to_be_visible()
+    give_key(page, f" {KEY}\n")
+    expect(page.locator("#model")).to_contain_text("version 1")
