@@ -12,7 +12,7 @@ export function showCard(model) {
   const has = (part, show) => (card[part] ? [show(card[part])] : []);
   find("card-title").textContent = `Model card: ${model.name} version ${model.version}`;
   find("card-content").replaceChildren(
-    make("p", { className: "callout" }, card.intended_use),
+    ...has("intended_use", (use) => make("p", { className: "callout" }, use)),
     ...has("limits", (limits) => section("Limits", list(limits))),
     ...has("test_auroc", (auroc) =>
       section("AUROC per finding, test split", note(points), aurocTable(auroc, card.thresholds?.youden)),

@@ -48,6 +48,17 @@ def test_a_version_that_comes_during_an_outage_reads_the_images_again(open_page,
         assert rows(page) != before
 
 
+def test_a_model_without_a_card_says_only_what_is_known(open_page, workspace):
+    _, folder = toy.register(workspace)
+    (folder / "model_card.json").unlink()
+    with toy.running(workspace) as service:
+        page = open_page(service)
+        page.get_by_role("button", name="Model card").click()
+        expect(page.locator("#card-content")).to_contain_text("Answers in")
+        expect(page.locator("#card-content")).not_to_contain_text("undefined")
+        expect(page.locator("#card-content p")).to_have_count(0)
+
+
 @pytest.fixture
 def locked(registry):
     with toy.running(registry, key=KEY) as running:
