@@ -185,6 +185,7 @@ find("remove").addEventListener("click", () => {
   const place = films.indexOf(selected);
   removeFilm(selected);
   select(films[Math.min(place, films.length - 1)] ?? null);
+  if (find("strip").hidden) find("results").focus(); // the button is gone with the list
 });
 find("remove-all").addEventListener("click", () => {
   while (films.length) removeFilm(films[0]);

@@ -259,6 +259,15 @@ def test_a_list_of_images_is_read_and_only_the_last_keep_their_pictures(page):
     expect(page.get_by_text("Drop a chest radiograph anywhere")).to_be_visible()
 
 
+def test_the_focus_is_not_lost_with_the_list_that_held_it(page):
+    drop(page, FILM, BRIGHTER, STRANGE)
+    remove = page.get_by_role("button", name="Remove", exact=True)
+    remove.press("Enter")
+    expect(remove).to_be_focused()  # so that the next can go too
+    remove.press("Enter")
+    expect(page.get_by_role("region", name="Findings")).to_be_focused()
+
+
 @pytest.mark.parametrize("viewport", [PHONE, MAGNIFIED], ids=["phone", "magnified"])
 def test_nothing_is_wider_than_a_small_screen(page, viewport):
     page.set_viewport_size(viewport)
