@@ -112,8 +112,9 @@ async def explain_(
 
 @router.get("/model", response_model=schemas.ModelDescription, responses=PROBLEMS)
 async def describe(request: Request) -> Response:
-    """The model that answers now, its thresholds and its card, and whether a newer one could be seen."""
+    """The model that answers now, its thresholds and card, what it may be sent, and whether a newer one was seen."""
     state = state_of(request)
+    serving = state.settings
     model = state.champion.now().model
     properties = model.properties
     return json_response(
@@ -128,6 +129,11 @@ async def describe(request: Request) -> Response:
                 for point, values in properties.thresholds.items()
             },
             "registry": vars(state.champion.registry),
+            "limits": {
+                "files": serving.max_files,
+                "file_mb": serving.max_file_mb,
+                "request_mb": serving.max_request_mb,
+            },
             "card": model.card,
             "loaded_at": model.loaded_at,
         }

@@ -132,6 +132,14 @@ class Registry(BaseModel):
     reason: str | None = Field(description="why no newer model answers; null where nothing is wrong")
 
 
+class Limits(BaseModel):
+    """What one request may hold."""
+
+    files: int
+    file_mb: float = Field(description="of each file, 10**6 bytes")
+    request_mb: float = Field(description="of all of it, 10**6 bytes")
+
+
 class ModelDescription(ModelName):
     """The model that answers now."""
 
@@ -144,6 +152,7 @@ class ModelDescription(ModelName):
             "square": "pad",
             "thresholds": {"youden": {"Cardiomegaly": 0.34, "Effusion": 0.29}},
             "registry": {"reachable": True, "since": None, "reason": None},
+            "limits": {"files": 64, "file_mb": 50, "request_mb": 200},
             "card": {"intended_use": NOTE},
             "loaded_at": "2026-01-31T12:00:00+00:00",
         }
@@ -154,6 +163,7 @@ class ModelDescription(ModelName):
     square: str = Field(description="how films are made square: pad or stretch")
     thresholds: dict[str, dict[str, float | None]] = Field(description="by operating point, then by finding")
     registry: Registry
+    limits: Limits
     card: dict = Field(description="model card: data, measurements, limits")
     loaded_at: str
 

@@ -178,6 +178,7 @@ def test_the_model_says_what_it_is(service):
             "sensitivity_95": {"Bright": 0.1, "Dark": 0.1, "Never": None},
         },
         "registry": {"reachable": True, "since": None, "reason": None},
+        "limits": {"files": 4, "file_mb": 50, "request_mb": 200},
         "card": {"intended_use": "tests"},
     }
 
