@@ -4,7 +4,6 @@ import { showCard } from "./card.js";
 import { count, find, make, sentence } from "./elements.js";
 import {
   addFilms,
-  drawStrip,
   films,
   forgetAnswers,
   forgetTroubles,
@@ -12,11 +11,13 @@ import {
   MAX_FILMS,
   readFilm,
   removeFilm,
+  setLimits,
   summariseFilms,
 } from "./films.js";
 import { called, showFindings, summary } from "./findings.js";
 import { askForKey } from "./key.js";
 import { askModel, ServiceError } from "./service.js";
+import { drawStrip } from "./strip.js";
 import { clearFilm, showFilm, showHeat } from "./viewer.js";
 
 const LOOK_AT_MODEL_MS = 15_000;
@@ -24,6 +25,7 @@ const LOOK_AT_MODEL_MS = 15_000;
 const SETTLE_MS = 150;
 
 let model = null; // as /v1/model described it last; an outage leaves it, so that another one after it is noticed
+let lost = false; // whether the last look at the model failed
 let selected = null; // the film that is shown
 let reading = new AbortController(); // ends the request for the film that was selected before
 let settling = 0;
@@ -71,6 +73,7 @@ const strip = () => drawStrip(selected, select);
 function show() {
   strip();
   clearFilm();
+  if (find("problem").contains(document.activeElement)) find("results").focus(); // its button goes away
   find("warnings").hidden = find("familiarity").hidden = find("problem").hidden = true;
   find("findings").replaceChildren();
   const film = selected;
@@ -101,16 +104,17 @@ function readAgain() {
   select(selected);
 }
 
-function readFailedAgain() {
+function readAllAgain() {
+  const selectedToo = selected?.error?.passing;
   forgetTroubles();
-  select(selected);
+  if (selectedToo) select(selected);
+  else summarise();
 }
 
 async function enterKey() {
   if (!(await askForKey())) return;
   document.querySelector(".actions .choose").focus(); // the button that was pressed goes away
-  await lookAtModel();
-  readFailedAgain();
+  lookAtModel();
 }
 
 function announce(film) {
@@ -132,6 +136,7 @@ async function lookAtModel() {
     const described = await askModel();
     const moved = model && title(model) !== title(described);
     model = described;
+    setLimits(model.limits);
     find("model").textContent = title(model);
     find("enter-key").hidden = true;
     notify("notice", aboutRegistry(model));
@@ -139,9 +144,11 @@ async function lookAtModel() {
       forgetAnswers();
       notify("left-out", `Version ${model.version} of the model answers now: the images are read again.`);
       select(selected);
-    }
+    } else if (lost) readAllAgain();
+    lost = false;
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
+    lost = true;
     find("enter-key").hidden = error.status !== 401;
     find("model").textContent = error.status === 503 ? "no model yet" : "no model";
     notify("notice", [error.message, error.next].filter(Boolean).map(sentence).join(" "));
@@ -191,6 +198,11 @@ find("remove-all").addEventListener("click", () => {
   while (films.length) removeFilm(films[0]);
   select(null);
   document.querySelector(".actions .choose").focus();
+});
+
+find("retry").addEventListener("click", () => {
+  readAllAgain();
+  document.querySelector("#films :checked").focus(); // the button goes away
 });
 
 find("enter-key").addEventListener("click", enterKey);

@@ -1,13 +1,13 @@
 /* The images that were given, in their order, and what the model said of them. */
 
-import { count, find, make } from "./elements.js";
-import { called, summary } from "./findings.js";
 import { explain, predict, ServiceError } from "./service.js";
 
 export const MAX_FILMS = 500;
-// Of one request: it has to arrive within the service's limits on time and size.
+// Of one request, so that it arrives in time and its answers appear soon; the service may take less.
 const FILES_AT_ONCE = 8;
-const BYTES_AT_ONCE = 32e6;
+const MB_AT_ONCE = 32;
+// What a form adds to each of its files, and more.
+const FORM_MB = 0.001;
 // With their films and heat maps, some MB each; of the others only the findings stay.
 const ANSWERS_KEPT = 8;
 
@@ -15,6 +15,9 @@ export const films = [];
 const kept = []; // films with a whole answer, the last looked at at the end
 
 let num = 0;
+let limits = { files: 1, file_mb: Infinity, request_mb: Infinity }; // until the service has said what it takes
+
+export const setLimits = (told) => (limits = told);
 
 /** Takes files in; returns their films. */
 export function addFilms(files) {
@@ -36,14 +39,18 @@ export function forgetAnswers() {
 
 /** Forgets the failures that may have passed. */
 export function forgetTroubles() {
-  for (const film of films) if (film.error?.passing) Object.assign(film, { error: null, asked: false });
+  for (const film of films)
+    if (film.error?.passing) Object.assign(film, { error: null, asked: film.findings !== null });
 }
 
 /** Asks for film, heat maps and boxes of one image. Throws AbortError where `signal` ends it. */
 export async function readFilm(film, signal) {
   film.asked = true;
   try {
+    const fault = sizeFault(film.file);
+    if (fault) throw fault;
     film.answer = film.findings = await explain(film.file, signal);
+    film.error = null; // of a group that it was in
     keep(film);
   } catch (error) {
     if (error.name === "AbortError") film.asked = film.findings !== null;
@@ -61,7 +68,7 @@ export function keep(film) {
 
 let summarising = false;
 
-/** Asks for the findings of all that nobody has asked for, several at a time. changed: called before and after each. */
+/** Asks for the findings of all that nobody has asked for, several at a time. changed: called whenever they change. */
 export async function summariseFilms(belongs, changed) {
   if (summarising) return;
   summarising = true;
@@ -72,12 +79,12 @@ export async function summariseFilms(belongs, changed) {
       place(await predict(group.map((film) => film.file)), group);
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
-      for (const film of group) film.error = error;
+      for (const film of group.filter((one) => !one.findings)) film.error = error;
       place(error, group);
     }
-    changed();
   }
   summarising = false;
+  changed();
 }
 
 function place({ results }, group) {
@@ -90,45 +97,25 @@ function place({ results }, group) {
 
 function nextGroup(belongs) {
   const group = [];
-  let bytes = 0;
+  let room_mb = Math.min(MB_AT_ONCE, limits.request_mb);
   for (const film of films.filter((one) => !one.asked && belongs(one))) {
-    bytes += film.file.size;
-    if (group.length && (group.length === FILES_AT_ONCE || bytes > BYTES_AT_ONCE)) break;
+    film.error = sizeFault(film.file);
+    if (film.error) {
+      film.asked = true;
+      continue;
+    }
+    room_mb -= sizeInForm(film.file);
+    if (group.length && (group.length === Math.min(FILES_AT_ONCE, limits.files) || room_mb < 0)) break;
     group.push(film);
   }
   return group;
 }
 
-/** Draws the list where there is more than one image. choose: called with a film. */
-export function drawStrip(selected, choose) {
-  find("strip").hidden = films.length < 2;
-  find("strip-title").textContent = count(films.length, "image");
-  const rows = find("films");
-  const present = new Map([...rows.children].map((row) => [Number(row.dataset.film), row]));
-  for (const film of films) {
-    const row = present.get(film.id) ?? rows.appendChild(newRow(film, choose));
-    present.delete(film.id);
-    row.querySelector("input").checked = film === selected;
-    const [kind, text] = stateOf(film, film === selected);
-    row.dataset.kind = kind;
-    row.querySelector(".state").textContent = text;
-  }
-  for (const row of present.values()) row.remove();
-}
+const sizeInForm = (file) => file.size / 1e6 + FORM_MB;
 
-function newRow(film, choose) {
-  const input = make("input", { type: "radio", name: "film" });
-  input.addEventListener("change", () => choose(film));
-  const name = make("span", { className: "name" }, film.file.name || "pasted image");
-  const row = make("label", { className: "film" }, input, name, make("span", { className: "state" }));
-  row.dataset.film = film.id;
-  return row;
-}
-
-function stateOf(film, selected) {
-  if (film.error) return ["failed", film.error.message];
-  if (!film.findings) return ["waiting", film.asked || selected ? "being read…" : "waiting"];
-  if (film.findings.warnings.length)
-    return ["warned", film.findings.familiar ? `${summary(film.findings)}, with a warning` : summary(film.findings)];
-  return [called(film.findings).length ? "called" : "quiet", summary(film.findings)];
+/** What the service would say of a file that is too large, whole requests with it; else null. */
+function sizeFault(file) {
+  if (file.size / 1e6 <= limits.file_mb && sizeInForm(file) <= limits.request_mb) return null;
+  const most_mb = Math.min(limits.file_mb, limits.request_mb);
+  return new ServiceError(413, `a file of more than ${most_mb} MB`, { next: "send a smaller file" });
 }

@@ -1,13 +1,19 @@
 /* What the page asks of the service. Names of files stay in the browser: every upload is called "image". */
 
+import { count, find, sentence } from "./elements.js";
 import { storedKey, wantKey } from "./key.js";
+
+// Of what may be over soon; before each new try, unless the service names another time.
+const SHORT_TROUBLES = [0, 429, 503];
+const WAITS_S = [1, 2, 4];
+const LONGEST_WAIT_S = 60;
 
 /** An answer that is no answer: what happened, and what to do next. status 0: the service was not reached. */
 export class ServiceError extends Error {
-  /** results: of /v1/predict where no file is usable, with the reason of each. */
-  constructor(status, message, next = "", results = []) {
+  /** results: of /v1/predict where no file is usable, with the reason of each; wait_s: as the service wants it. */
+  constructor(status, message, { next = "", results = [], wait_s = null } = {}) {
     super(message);
-    Object.assign(this, { status, next, results });
+    Object.assign(this, { status, next, results, wait_s });
   }
 
   /** Whether the same request may be answered later; what is no image, or too large, stays so. */
@@ -20,14 +26,14 @@ export class ServiceError extends Error {
 export function explain(file, signal) {
   const body = new FormData();
   body.append("file", file, "image");
-  return ask("v1/explain", { method: "POST", body, signal }, file.size);
+  return askPatiently("v1/explain", { method: "POST", body, signal }, file.size);
 }
 
 /** The findings of several images, in their order: {results: [findings or {index, error}]}. */
 export function predict(files) {
   const body = new FormData();
   for (const file of files) body.append("files", file, "image");
-  return ask(
+  return askPatiently(
     "v1/predict",
     { method: "POST", body },
     files.reduce((sum, file) => sum + file.size, 0),
@@ -37,34 +43,54 @@ export function predict(files) {
 /** Which model answers, and its card. */
 export const askModel = () => ask("v1/model", { cache: "no-store" }, 0);
 
+async function askPatiently(path, options, bytes) {
+  for (const usual_s of WAITS_S)
+    try {
+      return await ask(path, options, bytes);
+    } catch (error) {
+      const wait_s = error.wait_s ?? usual_s;
+      if (!SHORT_TROUBLES.includes(error.status) || wait_s > LONGEST_WAIT_S) throw error;
+      find("trouble").textContent = sentence(`${error.message}: asked again in ${count(wait_s, "second")}`);
+      await pause(wait_s, options.signal).finally(() => (find("trouble").textContent = ""));
+    }
+  return ask(path, options, bytes);
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    setTimeout(resolve, 1000 * seconds);
+    signal?.addEventListener("abort", () => reject(signal.reason));
+  });
+}
+
 async function ask(path, options, bytes) {
   for (;;) {
     const key = storedKey();
-    const { ok, status, answer } = await reach(path, { ...options, headers: key ? { "X-API-Key": key } : {} }, bytes);
+    const headers = key ? { "X-API-Key": key } : {};
+    const { ok, status, answer, wait_s } = await reach(path, { ...options, headers }, bytes);
     if (ok) return answer;
     if (status === 401) {
+      answer.error = key ? "the service refuses this key" : "the service wants an API key";
+      answer.next = "enter the key";
       // Another request may have asked for the key meanwhile.
-      if (key !== storedKey() || (await wantKey(key ? "The service refuses this key." : ""))) continue;
-      throw new ServiceError(status, `the service ${key ? "refuses this" : "wants an API"} key`, "enter the key");
+      if (key !== storedKey() || (await wantKey(key ? sentence(answer.error) : ""))) continue;
     }
-    throw new ServiceError(
-      status,
-      answer.error ?? `the service answers with status ${status}`,
-      answer.next,
-      answer.results,
-    );
+    const { error = `the service answers with status ${status}`, next, results } = answer;
+    throw new ServiceError(status, error, { next, results, wait_s });
   }
 }
 
 async function reach(path, options, bytes) {
   try {
     const response = await fetch(path, { credentials: "omit", ...options });
-    return { ok: response.ok, status: response.status, answer: await response.json() };
+    const wait_s = Number(response.headers.get("Retry-After")) || null;
+    return { ok: response.ok, status: response.status, answer: await response.json(), wait_s };
   } catch (error) {
     if (error.name === "AbortError") throw error;
     if (error instanceof SyntaxError) throw new ServiceError(0, "something else than the service answers here");
     // A service that refuses an upload half way closes the connection, which looks the same from here.
     const size = bytes > 1e7 ? `, or it refuses ${Math.round(bytes / 1e6)} MB` : "";
-    throw new ServiceError(0, `the service cannot be reached${size}`, "see that it is running, then try again");
+    const next = "see that it is running, then try again";
+    throw new ServiceError(0, `the service cannot be reached${size}`, { next });
   }
 }

@@ -235,9 +235,10 @@ def test_a_bad_file_says_why_and_a_lost_network_what_to_do(page):
     expect(problem).to_contain_text("Truncated PNG")
     page.context.set_offline(True)
     drop(page, FILM)
-    expect(problem).to_contain_text("The service cannot be reached")
+    expect(problem).to_contain_text("The service cannot be reached", timeout=15_000)
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("region", name="Findings")).to_be_focused()
     expect(page.locator("#findings label")).to_have_count(3)
 
 

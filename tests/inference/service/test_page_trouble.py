@@ -1,14 +1,14 @@
 """The page where something is amiss: outages, keys, limits, and another model than before."""
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from conf.workspace import Workspace
 from tests.inference.service import test_page, toy
-from tests.inference.service.test_page import FILM, KEY, drop, give_key, rows
+from tests.inference.service.test_page import BRIGHTER, FILM, KEY, drop, give_key, rows
 
 # Fixtures, which are looked for in this module.
-browser, open_page = test_page.browser, test_page.open_page
+browser, open_page, service = test_page.browser, test_page.open_page, test_page.service
 POLL_MS = 15_000
 
 
@@ -25,6 +25,15 @@ def with_clock(page: Page) -> Page:
     page.clock.install()
     page.reload()
     return page
+
+
+def refuse(page: Page, route: str, status: int, times: int) -> None:
+    """Answers so often in the service's place; with the header Retry-After."""
+
+    def answer(asked: Route) -> None:
+        asked.fulfill(status=status, headers={"Retry-After": "1"}, json={"error": "full", "next": "wait"})
+
+    page.route(route, answer, times=times)
 
 
 def test_a_version_that_comes_during_an_outage_reads_the_images_again(open_page, workspace):
@@ -98,3 +107,57 @@ def test_a_key_that_no_request_can_carry_is_not_taken(open_page, locked):
     expect(dialog).to_be_visible()
     give_key(page, f" {KEY}\n")
     expect(page.locator("#model")).to_contain_text("version 1")
+
+
+def test_requests_keep_to_the_limits_of_the_service(open_page, registry):
+    small, large = toy.film(), toy.film(side_px=256)
+    mb = len(toy.png(small)) / 1e6
+    limits = {"max_files": 3, "max_file_mb": 2 * mb, "max_request_mb": 2.5 * mb}
+    with toy.running(registry, *(f"--serving.{name}={limit}" for name, limit in limits.items())) as service:
+        page = open_page(service)
+        expect(page.locator("#model")).to_contain_text("version 1")
+        drop(page, *[small] * 4, large, *[small] * 8)
+        states = page.locator("#films .state")
+        for place in range(13):
+            expect(states.nth(place)).to_contain_text("a file of more than" if place == 4 else "Bright")
+        page.locator("#films input").nth(4).check()
+        expect(page.get_by_role("alert")).to_contain_text("Send a smaller file.")
+        assert not [line for line in service.lines if " 413 " in line]
+
+
+def test_a_short_trouble_is_waited_out(open_page, service):
+    page = open_page(service)
+    refuse(page, "**/v1/explain", 429, times=2)
+    refuse(page, "**/v1/predict", 503, times=3)
+    drop(page, *[FILM] * 10)
+    expect(page.get_by_text("Full: asked again in 1 second.")).to_be_visible()
+    expect(page.locator("#findings label")).to_have_count(3)
+    for place in range(1, 10):
+        expect(page.locator("#films .state").nth(place)).to_contain_text("Bright")
+
+
+def test_what_failed_in_an_outage_is_read_again_on_a_click_or_when_the_service_is_back(open_page, service):
+    page = with_clock(open_page(service))
+    states, failed = page.locator("#films .state"), "the service cannot be reached"
+    again = page.get_by_role("button", name="Try all again")
+    page.context.set_offline(True)
+    drop(page, FILM, b"no image", FILM)
+    expect(states.last).to_have_text(failed, timeout=15_000)
+    expect(states.first).to_have_text(failed, timeout=15_000)
+    page.context.set_offline(False)
+    again.click()
+    expect(states.last).to_contain_text("Bright")
+    expect(page.locator("#findings label")).to_have_count(3)
+    expect(page.locator("#films input").first).to_be_focused()
+    expect(again).to_be_hidden()  # the file that is no image stays none
+    expect(states.nth(1)).to_contain_text("no PNG")
+
+    page.context.set_offline(True)
+    drop(page, BRIGHTER, FILM)
+    expect(states.last).to_have_text(failed, timeout=15_000)
+    page.clock.run_for(POLL_MS)
+    expect(page.locator("#model")).to_have_text("no model")
+    page.context.set_offline(False)
+    page.clock.run_for(POLL_MS)
+    expect(states.last).to_contain_text("Bright")
+    expect(again).to_be_hidden()
