@@ -51,5 +51,6 @@ function faultOf(key) {
   const other = key.match(/[^ -~]/u);
   if (!other) return "";
   const code = other[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-  return `Keys are plain ASCII, but character ${other.index + 1} of this one is U+${code}. Copy the key again, or type it.`;
+  const place = `character ${other.index + 1} of this one is U+${code}`;
+  return `Keys are plain ASCII, but ${place}. Copy the key again, or type it.`;
 }

@@ -71,7 +71,7 @@ async function ask(path, options, bytes) {
     if (ok) return answer;
     if (status === 401) {
       answer.error = key ? "the service refuses this key" : "the service wants an API key";
-      answer.next = "enter the key";
+      answer.next = ""; // the page has a button for it
       // Another request may have asked for the key meanwhile.
       if (key !== storedKey() || (await wantKey(key ? sentence(answer.error) : ""))) continue;
     }

@@ -78,7 +78,7 @@ def test_after_a_cancel_only_a_button_asks_for_the_key(open_page, locked):
     page = with_clock(open_page(locked))
     dialog = page.get_by_role("dialog", name="The service wants an API key")
     dialog.get_by_role("button", name="Cancel").click()
-    expect(page.locator("#notice")).to_have_text("The service wants an API key. Enter the key.")
+    expect(page.locator("#notice")).to_have_text("The service wants an API key.")
     drop(page, FILM, FILM)
     expect(page.get_by_role("alert")).to_contain_text("The service wants an API key")
     choose = page.get_by_role("button", name="Open images")
