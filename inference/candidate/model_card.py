@@ -105,6 +105,7 @@ def to_text(described: dict) -> str:
         f"- Trained by run {model['run_id']}, commit {model['commit']}, from "
         f"{' from '.join(ancestor['source'] for ancestor in model['ancestors']) or 'random weights'}.",
         f"- Gate {'passed' if gate['passed'] else 'failed'}: {'; '.join(gate['reasons'])}.",
+        *[f"- Too few patients to show much of {finding}." for finding in gate["few_patients"]],
         "",
         "| split | images | patients |",
         "|---|---|---|",

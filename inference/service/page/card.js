@@ -22,9 +22,7 @@ export function showCard(model) {
     ...has("localisation", (rows) =>
       section("Heat maps against boxes, test split", note(pointing), localisationTable(rows)),
     ),
-    ...has("gate", ({ passed, reasons }) =>
-      section(`Gate ${passed ? "passed" : "failed"}`, list(reasons.map(sentence))),
-    ),
+    ...has("gate", (gate) => section(`Gate ${gate.passed ? "passed" : "failed"}`, list(gateWords(gate)))),
     section("Model", facts(modelFacts(model))),
   );
 }
@@ -34,6 +32,9 @@ const points = `${intervals} Thresholds are Youden's, of the validation split.`;
 const pointing =
   "Pointing game: how often the strongest place of the heat map lies in a known box. By chance: how often " +
   "any place would.";
+
+const gateWords = ({ reasons, few_patients: few = [] }) =>
+  [...reasons, ...few.map((name) => `too few patients to show much of ${spoken(name)}`)].map(sentence);
 
 const section = (title, ...content) => make("section", {}, make("h3", {}, title), ...content);
 const list = (items) =>
@@ -105,8 +106,8 @@ function aurocTable(aurocs, point) {
       range(auroc),
       plot(auroc.value, auroc.low, auroc.high),
       share(point?.probability[name]),
-      share(point?.sensitivity[name]),
-      share(point?.specificity[name]),
+      share(point?.sensitivity?.[name]),
+      share(point?.specificity?.[name]),
     ]),
   );
 }
@@ -167,5 +168,6 @@ const modelFacts = ({ card, mode, loaded_at }) => [
   ["Loaded", new Date(loaded_at).toLocaleString()],
   ["Run", card.model?.run_id],
   ["Commit", card.model?.commit],
+  ["Began with", card.model?.ancestors?.map(({ source }) => source).join(", which began with ")],
   ["Speed", card.speed && `${card.speed.latency_ms.toFixed(1)} ms an image on ${card.speed.machine.cpu}`],
 ];
