@@ -12,6 +12,7 @@ It carries its Properties inside, so that a copied folder still knows what its o
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -114,36 +115,33 @@ def predict_with(compiled: CompiledModel) -> Predict:
     return predict
 
 
-class GraphQueue:
-    """Batches of one graph that are computed side by side, over all cores together, for a caller that does not wait."""
+class SharedGraph:
+    """One graph for several threads at a time, over all cores together.
+
+    OpenVINO's own queue would do without them, but tells nobody of a batch that fails, and keeps for ever what it has
+    last called.
+    """
 
     def __init__(self, graph: Graph):
         core = ov.Core()
-        throughput = COMPILE_OPTIONS | {"PERFORMANCE_HINT": "THROUGHPUT"}
-        self._many = ov.AsyncInferQueue(core.compile_model(graph, "CPU", throughput))
-        self._one = ov.AsyncInferQueue(core.compile_model(graph, "CPU", COMPILE_OPTIONS), 1)
-        for queue in (self._many, self._one):
-            queue.set_callback(self._end)
-        self.num_requests = len(self._many)
-        """batches that may be started before the first of them is answered; one more would wait"""
+        many = core.compile_model(graph, "CPU", COMPILE_OPTIONS | {"PERFORMANCE_HINT": "THROUGHPUT"})
+        one = core.compile_model(graph, "CPU", COMPILE_OPTIONS)
+        self.num_requests = many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        """batches that are computed side by side; one more would wait"""
+        self._many, self._one = SimpleQueue(), SimpleQueue()
+        for _ in range(self.num_requests):
+            self._many.put(many.create_infer_request())
+        self._one.put(one.create_infer_request())
 
-    def start(self, pixels: np.ndarray, answered: Callable[[Answer], None], alone: bool = False) -> None:
-        """pixels: (batch, S, S) uint8. answered: called with the Answer later, from another thread.
-
-        alone: whether no other work wants the cores, so that all of them may compute this batch.
-        """
-        queue = self._one if alone and self._one.is_ready() else self._many
-        queue.start_async({0: pixels}, answered)
-
-    def wait(self) -> None:
-        """Until all are answered: a queue that is let go while it is answering ends the process."""
-        for queue in (self._many, self._one):
-            queue.wait_all()
-
-    @staticmethod
-    def _end(request: ov.InferRequest, answered: Callable[[Answer], None]) -> None:
-        # Copies: the request's own arrays are those of the next batch.
-        answered(Answer(*(request.get_tensor(name).data.copy() for name in OUTPUTS)))
+    def predict(self, pixels: np.ndarray, alone: bool = False) -> Answer:
+        """pixels: (batch, S, S) uint8. alone: whether no other work wants the cores, so that all may compute these."""
+        requests = self._one if alone and not self._one.empty() else self._many
+        request = requests.get()
+        try:
+            outputs = request.infer({0: pixels})
+        finally:
+            requests.put(request)
+        return Answer(*(outputs[name] for name in OUTPUTS))
 
 
 def convolutions(graph: Graph) -> dict[str, bool]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conf.settings import Settings
 from conf.workspace import Workspace
-from inference.service.batching import MAX_INFERENCE_S, Batcher
+from inference.service.batching import Batcher
 from inference.service.counters import Counters
 from inference.service.model import Model, open_model
 from inference.service.refusals import Refusal
@@ -89,10 +89,7 @@ class Champion:
 
     async def _swap(self, version: int, folder: str) -> None:
         model = await asyncio.to_thread(open_model, Path(folder), self._name, version, self._mode)
-        batcher = Batcher(model.start, model.num_requests, self._settings.serving.max_batch, self._counters)
-        if self.served:
-            # Kept until its last batch is long answered: released from a thread of its own, the queue waits for itself.
-            asyncio.get_running_loop().call_later(2 * MAX_INFERENCE_S, id, self.served)
+        batcher = Batcher(model.compute, model.num_requests, self._settings.serving.max_batch, self._counters)
         self.served = Served(model, batcher)
         self._counters.set_model(self._name, version, self._mode)
         log.info("%s version %d answers now", self._name, version)

@@ -1,7 +1,6 @@
 """A registered model, opened to answer many requests at a time."""
 
 import json
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -9,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.graphs import GraphQueue, open_graph, properties_of
+from inference.graphs import SharedGraph, open_graph, properties_of
 from inference.known_boxes import load_boxes
 from inference.properties import CARD_FILE, Properties
-from inference.service.batching import Start, start_in_thread
+from inference.service.batching import Compute
 from inference.variants import open_variant
 
 
@@ -25,9 +24,9 @@ class Model:
     mode: str
     folder: Path
     properties: Properties
-    start: Start
+    compute: Compute
     num_requests: int
-    """batches that may be started before the first of them is answered"""
+    """threads that may call it at a time"""
     boxes: dict[str, list[list[float]]]
     """known ones, see inference/known_boxes.py"""
     card: dict
@@ -51,25 +50,16 @@ def open_model(folder: Path, name: str, version: int, mode: str) -> Model:
     """
     if mode in ("onnx", "torch"):
         predict, properties = open_variant(mode, folder / mode)
-        start, num_requests = start_in_thread(predict, ThreadPoolExecutor(1, "model")), 1
-        _answer_once(start, properties.size_px, alone=True)
+        # Such a model computes on all cores, alone or not.
+        compute, num_requests = (lambda pixels, alone: predict(pixels)), 1
     else:
         graph = open_graph(folder / mode, mapped=False)
-        properties, queue = properties_of(graph), GraphQueue(graph)
-        start, num_requests = queue.start, queue.num_requests
-        for alone in (True, False):
-            _answer_once(start, properties.size_px, alone)
-        queue.wait()
+        properties, shared = properties_of(graph), SharedGraph(graph)
+        compute, num_requests = shared.predict, shared.num_requests
+    # So that the first request does not wait for what is prepared on first use, and a model that cannot is told.
+    for alone in (True, False):
+        compute(np.zeros((1, properties.size_px, properties.size_px), np.uint8), alone)
     boxes = load_boxes(folder)
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8")) if (folder / CARD_FILE).exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Model(name, version, mode, folder, properties, start, num_requests, boxes, card, now)
-
-
-def _answer_once(start: Start, size_px: int, alone: bool) -> None:
-    """So that the first request does not wait for what is prepared on first use, and a model that cannot is told."""
-    answered: Future = Future()
-    start(np.zeros((1, size_px, size_px), np.uint8), answered.set_result, alone)
-    answer = answered.result(60)
-    if isinstance(answer, Exception):
-        raise answer
+    return Model(name, version, mode, folder, properties, compute, num_requests, boxes, card, now)

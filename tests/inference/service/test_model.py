@@ -1,8 +1,10 @@
 """A registered model, opened in each of its modes, answers alike."""
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def test_each_mode_answers_as_the_network(folder, served, mode):
     model = open_model(folder, "chexscale", 1, mode)
 
     async def ask() -> list:
-        batcher = Batcher(model.start, model.num_requests, 16, Counters())
+        batcher = Batcher(model.compute, model.num_requests, 16, Counters())
         return await asyncio.gather(*map(batcher.answer, FILMS))
 
     answers, expected = asyncio.run(ask()), torch_predict(served.network)(np.stack(FILMS))
@@ -59,7 +61,7 @@ def test_a_mode_that_is_not_there_is_told(folder):
 def test_an_open_model_answers_though_its_files_are_cut(folder, tmp_path):
     """In a process of its own: weights that are mapped from their file end it with a bus error."""
     code = f"""
-import shutil, threading
+import shutil
 from pathlib import Path
 import numpy as np
 from inference.service.model import open_model
@@ -67,10 +69,32 @@ shutil.copytree({str(folder / "fp32")!r}, {str(tmp_path / "fp32")!r})
 model = open_model(Path({str(tmp_path)!r}), "chexscale", 1, "fp32")
 with open({str(tmp_path / "fp32" / "model.bin")!r}, "r+b") as weights:
     weights.truncate(0)
-answered = threading.Event()
-model.start(np.zeros((3, {toy.SIZE_PX}, {toy.SIZE_PX}), np.uint8), lambda answer: answered.set())
-assert answered.wait(30)
-model.start.__self__.wait()
+assert len(model.compute(np.zeros((3, {toy.SIZE_PX}, {toy.SIZE_PX}), np.uint8), False).distances) == 3
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_model_that_has_answered_is_let_go(folder):
+    async def ask() -> list[weakref.ref]:
+        model = open_model(folder, "chexscale", 1, "fp32")
+        batcher = Batcher(model.compute, model.num_requests, 16, Counters())
+        for alone in (True, False):
+            await batcher.answer(FILMS[0], alone)
+        return [weakref.ref(batcher), weakref.ref(model.compute.__self__)]
+
+    kept = asyncio.run(ask())
+    gc.collect()
+    assert [one() for one in kept] == [None, None]
+
+
+def test_a_batch_that_cannot_be_computed_takes_nothing_from_the_next(folder):
+    async def ask() -> None:
+        model = open_model(folder, "chexscale", 1, "fp32")
+        batcher = Batcher(model.compute, model.num_requests, 16, Counters())
+        for _ in range(model.num_requests + 1):
+            with pytest.raises(RuntimeError):
+                await asyncio.wait_for(batcher.answer(FILMS[0][:5]), 10)
+        await asyncio.wait_for(batcher.answer(FILMS[0]), 10)
+
+    asyncio.run(ask())

@@ -1,13 +1,13 @@
 """Parts of the service that need no process: batches, capacity, rate."""
 
 import asyncio
-import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
 from inference.graphs import Answer
-from inference.service.batching import Batcher, start_in_thread
+from inference.service.batching import Batcher
 from inference.service.capacity import Capacity
 from inference.service.counters import Counters
 from inference.service.rate import RateLimit
@@ -18,17 +18,25 @@ class HeldModel:
     """Answers with each image's first pixel, but only when told to."""
 
     def __init__(self):
-        self.batches: list[tuple[np.ndarray, object]] = []
+        self.batches: list[tuple[np.ndarray, Future]] = []
 
-    def start(self, pixels, answered, alone) -> None:
-        self.batches.append((pixels, answered))
+    def compute(self, pixels: np.ndarray, alone: bool) -> Answer:
+        told: Future = Future()
+        self.batches.append((pixels, told))
+        return told.result(10)
 
     def answer_first(self, error: Exception | None = None) -> None:
-        pixels, answered = self.batches.pop(0)
+        pixels, told = self.batches.pop(0)
         first = pixels[:, 0, 0].astype(np.float32)
-        answer = error or Answer(first[:, None], first[:, None, None, None], first)
-        # As OpenVINO does: from another thread.
-        threading.Thread(target=answered, args=(answer,)).start()
+        if error:
+            told.set_exception(error)
+        else:
+            told.set_result(Answer(first[:, None], first[:, None, None, None], first))
+
+
+async def started(model: HeldModel) -> None:
+    while not model.batches:
+        await asyncio.sleep(0.001)
 
 
 def films(*values: int) -> list[np.ndarray]:
@@ -38,11 +46,11 @@ def films(*values: int) -> list[np.ndarray]:
 def test_images_that_wait_while_the_model_is_busy_are_one_batch():
     async def ask() -> tuple[list[int], list[float]]:
         model = HeldModel()
-        batcher = Batcher(model.start, 1, 4, Counters())
+        batcher = Batcher(model.compute, 1, 4, Counters())
         answers = [asyncio.create_task(batcher.answer(film)) for film in films(*range(7))]
         sizes = []
         while not all(answer.done() for answer in answers):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
             if model.batches:
                 sizes.append(len(model.batches[0][0]))
                 model.answer_first()
@@ -56,7 +64,7 @@ def test_images_that_wait_while_the_model_is_busy_are_one_batch():
 def test_images_that_wait_are_shared_among_all_requests():
     async def ask() -> list[int]:
         model = HeldModel()
-        batcher = Batcher(model.start, 2, 16, Counters())
+        batcher = Batcher(model.compute, 2, 16, Counters())
         answers = [asyncio.create_task(batcher.answer(film)) for film in films(*range(8))]
         sizes = []
         while not all(answer.done() for answer in answers):
@@ -72,38 +80,21 @@ def test_images_that_wait_are_shared_among_all_requests():
 def test_a_batch_that_fails_is_told_to_all_who_wait_for_it_and_the_next_goes_on():
     async def ask() -> list:
         model = HeldModel()
-        batcher = Batcher(model.start, 1, 4, Counters())
+        batcher = Batcher(model.compute, 1, 4, Counters())
         answers = [asyncio.create_task(batcher.answer(film)) for film in films(1, 2, 3)]
-        await asyncio.sleep(0)
+        await started(model)
         model.answer_first()
-        while not model.batches:
-            await asyncio.sleep(0.001)
+        await started(model)
         model.answer_first(RuntimeError("no memory"))
         results = await asyncio.gather(*answers, return_exceptions=True)
         again = asyncio.create_task(batcher.answer(films(9)[0]))
-        await asyncio.sleep(0)
+        await started(model)
         model.answer_first()
         return [*results, await again]
 
     first, *failed, again = asyncio.run(ask())
     assert float(first.distances) == 1 and float(again.distances) == 9
     assert [str(error) for error in failed] == ["no memory"] * 2
-
-
-def test_a_model_without_a_queue_computes_in_a_thread():
-    from concurrent.futures import ThreadPoolExecutor
-
-    def predict(pixels: np.ndarray) -> Answer:
-        if pixels.max() > 100:
-            raise RuntimeError("too bright")
-        return Answer(pixels[:, 0, :1], pixels[:, None], pixels[:, 0, 0])
-
-    async def ask() -> list:
-        batcher = Batcher(start_in_thread(predict, ThreadPoolExecutor(1)), 1, 1, Counters())
-        return await asyncio.gather(*map(batcher.answer, films(1, 200, 3)), return_exceptions=True)
-
-    first, error, third = asyncio.run(ask())
-    assert (int(first.distances), str(error), int(third.distances)) == (1, "too bright", 3)
 
 
 def test_capacity_is_given_back_whatever_happens():
