@@ -137,6 +137,9 @@ def _decode_other(content: bytes, mode: str) -> np.ndarray:
             return np.array(film.convert(mode))
     except BadImage:
         raise
+    # Raised before the size above can be looked at.
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"too large: more than {MAX_SIDE_PX} pixels a side") from error
     # Pillow's decoders raise many kinds of errors on damaged files.
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error) as error:
         raise BadImage(f"damaged JPEG or TIFF: {error}") from error

@@ -80,6 +80,14 @@ def test_a_huge_tiff_is_refused_before_it_is_decoded():
         decode_grey(content)
 
 
+@pytest.mark.parametrize("side_px", [MAX_SIDE_PX + 1, 20_000])
+def test_a_jpeg_whose_header_says_it_is_huge_is_refused(side_px):
+    content = encoded(np.zeros((8, 8), np.uint8), "JPEG")
+    size = content.index(b"\xff\xc0") + 5
+    with pytest.raises(BadImage, match="too large.* a side"):
+        decode_grey(content[:size] + struct.pack(">HH", side_px, side_px) + content[size + 4 :])
+
+
 @given(GREY)
 def test_rgba_with_equal_channels_is_the_same_grey(image):
     opaque = np.full_like(image, 255)
