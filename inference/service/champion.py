@@ -21,6 +21,7 @@ log = logging.getLogger("chexscale.service")
 
 # Beside the time between two looks: mlflow's import, and what it waits for a server.
 MAX_LOOK_S = 60
+NOT_ASKED = "the registry was not asked"
 PICKED_UP = (
     "run `python inference/register.py`, or promote a version with `python inference/promote.py`; the service picks it "
     "up by itself"
@@ -106,24 +107,28 @@ class Champion:
             log.warning("registry: %s%s", detail or "reachable", goes_on if reason else "")
 
     async def _looks(self) -> AsyncIterator[Look]:
-        """What the watching process says; one that dies or hangs is replaced."""
+        """What the watching process says; one that dies, hangs, or says something else is replaced."""
         every_s = self._settings.serving.reload_s
         while True:
-            watch = self._watch or start_watch(self._workspace, self._name, every_s)
-            self._watch = None
+            watch, self._watch = self._watch, None
             try:
+                watch = watch or start_watch(self._workspace, self._name, every_s)
                 lines = asyncio.StreamReader()
                 await asyncio.get_running_loop().connect_read_pipe(
                     lambda lines=lines: asyncio.StreamReaderProtocol(lines), watch.stdout
                 )
                 while line := await asyncio.wait_for(lines.readline(), every_s + MAX_LOOK_S):
                     yield Look(**json.loads(line))
-                yield Look(False, reason="the registry was not asked", detail="the process that asks has ended")
+                yield Look(False, reason=NOT_ASKED, detail="the process that asks has ended")
             except TimeoutError:
-                yield Look(False, reason="the registry does not answer", detail="the registry does not answer")
+                yield Look(False, reason="the registry does not answer")
+            # It could not be started, or its line is too long, no JSON, or no Look.
+            except (OSError, ValueError, TypeError) as error:
+                yield Look(False, reason=NOT_ASKED, detail=f"{NOT_ASKED}: {type(error).__name__}: {error}")
             finally:
-                watch.kill()
-                watch.wait()
+                if watch:
+                    watch.kill()
+                    watch.wait()
             await asyncio.sleep(every_s)
 
 

@@ -15,6 +15,9 @@ from dataclasses import asdict, dataclass
 
 from conf.workspace import Workspace
 
+# Of a line of the log; a database's error may quote all that it was asked.
+MAX_DETAIL = 500
+
 
 @dataclass(frozen=True)
 class Look:
@@ -47,8 +50,10 @@ def main() -> None:
     root, server, name, every_s = sys.argv[1:]
     workspace = Workspace.at(root, server)
     identity = _identity(workspace)
+    # What a library prints is no look.
+    output, sys.stdout = sys.stdout, sys.stderr
     while True:
-        print(json.dumps(asdict(look(workspace, name))), flush=True)
+        print(json.dumps(asdict(look(workspace, name))), file=output, flush=True)
         if select.select([sys.stdin], [], [], float(every_s))[0]:
             return
         if identity not in (None, now := _identity(workspace)) and now is not None:
@@ -72,7 +77,8 @@ def look(workspace: Workspace, name: str) -> Look:
     # mlflow, its database and its server raise errors of many libraries.
     except Exception as error:
         kind = type(error).__name__
-        return Look(False, reason=f"the registry cannot be read ({kind})", detail=f"{kind}: {error}")
+        detail = " ".join(f"{kind}: {error}".split())[:MAX_DETAIL]
+        return Look(False, reason=f"the registry cannot be read ({kind})", detail=detail)
 
 
 def _identity(workspace: Workspace) -> tuple[int, int] | None:

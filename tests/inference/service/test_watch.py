@@ -1,0 +1,83 @@
+"""Whatever the process that asks the registry says or does, the service goes on following the champion."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from conf.settings import Settings
+from conf.workspace import Workspace
+from inference.service import champion as following
+from inference.service.champion import Champion
+from inference.service.counters import Counters
+from inference.service.watch import MAX_DETAIL, look
+
+RELOAD_S = 0.2
+
+
+def settings_of(workspace: Workspace) -> Settings:
+    settings = Settings(workspace=str(workspace.root))
+    return replace(settings, serving=replace(settings.serving, reload_s=RELOAD_S))
+
+
+def watching(code: str) -> subprocess.Popen:
+    """A process in the place of the one that asks."""
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def follow(
+    workspace: Workspace, watch: subprocess.Popen | None, until: Callable[[Champion], bool]
+) -> tuple[Champion, list]:
+    """Follows until then; the champion, and all that was said of the registry on the way."""
+
+    async def run() -> tuple[Champion, list]:
+        champion, said = Champion(settings_of(workspace), Counters(), watch), []
+        task = asyncio.create_task(champion.follow())
+        async with asyncio.timeout(30):
+            while not until(champion):
+                assert not task.done(), task
+                if champion.registry.reason not in said:
+                    said.append(champion.registry.reason)
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return champion, said
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print('x' * 100_000)",
+        "print('Downloading artifacts: 100%')",
+        "print(5)",
+        "print('{\"what\": 1}')",
+        "pass",
+    ],
+)
+def test_a_watch_that_says_something_else_or_nothing_is_replaced(registry, code):
+    champion, said = follow(registry, watching(code), lambda champion: champion.served is not None)
+    assert said[:2] == ["not asked yet", "the registry was not asked"]
+    assert champion.registry == following.Registry(True, None, None)
+
+
+def test_a_watch_that_cannot_be_started_is_tried_again(registry, monkeypatch):
+    def until(champion: Champion) -> bool:
+        if champion.registry.reason == "the registry was not asked":
+            monkeypatch.undo()
+        return champion.served is not None
+
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    _, said = follow(registry, None, until)
+    assert said[:2] == ["not asked yet", "the registry was not asked"]
+
+
+def test_what_is_told_of_a_registry_that_cannot_be_read_is_one_short_line(tmp_path):
+    workspace = Workspace.at(str(tmp_path))
+    workspace.tracking_db.write_bytes(b"no database" * 1000)
+    found = look(workspace, "chexscale" * 20_000)
+    assert not found.reachable and len(found.detail) <= MAX_DETAIL and "\n" not in found.detail
