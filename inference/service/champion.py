@@ -21,6 +21,8 @@ log = logging.getLogger("chexscale.service")
 
 # Beside the time between two looks: mlflow's import, and what it waits for a server.
 MAX_LOOK_S = 60
+# A server's model comes over the network, and anew where that was cut off.
+MAX_FETCH_S = 3600
 NOT_ASKED = "the registry was not asked"
 PICKED_UP = (
     "run `python inference/register.py`, or promote a version with `python inference/promote.py`; the service picks it "
@@ -70,6 +72,10 @@ class Champion:
         """For ever; cancelled, it ends the process that watches."""
         failed: tuple | None = None
         async for look in self._looks():
+            if look.version is not None and not look.folder:
+                if not self.looked.is_set():
+                    self.registry = Registry(True, None, look.reason)
+                continue
             reason, detail = look.reason or None, look.detail or look.reason
             wanted = (look.version, look.folder)
             if look.version is not None and wanted != self._served() and wanted != failed:
@@ -117,8 +123,11 @@ class Champion:
                 await asyncio.get_running_loop().connect_read_pipe(
                     lambda lines=lines: asyncio.StreamReaderProtocol(lines), watch.stdout
                 )
-                while line := await asyncio.wait_for(lines.readline(), every_s + MAX_LOOK_S):
-                    yield Look(**json.loads(line))
+                limit_s = MAX_LOOK_S
+                while line := await asyncio.wait_for(lines.readline(), every_s + limit_s):
+                    look = Look(**json.loads(line))
+                    limit_s = MAX_FETCH_S if look.version is not None and not look.folder else MAX_LOOK_S
+                    yield look
                 yield Look(False, reason=NOT_ASKED, detail="the process that asks has ended")
             except TimeoutError:
                 yield Look(False, reason="the registry does not answer")

@@ -3,7 +3,7 @@
     python -m inference.service.watch ROOT TRACKING_SERVER NAME EVERY_S        started by champion.py
 
 Importing mlflow takes seconds, and a registry that hangs, hangs only this process. Each look is a line of JSON on the
-output; it ends when its input does, which is when the service ends.
+output, and one more before a model's files are fetched; it ends when its input does, which is when the service ends.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from conf.workspace import Workspace
@@ -27,7 +28,7 @@ class Look:
     version: int | None = None
     """the champion; None where there is none, or the registry was not reached"""
     folder: str = ""
-    """where its files are"""
+    """where its files are; empty while they are fetched, which a second look says of the same version"""
     reason: str = ""
     """for everybody: why there is no version"""
     detail: str = ""
@@ -53,7 +54,8 @@ def main() -> None:
     # What a library prints is no look.
     output, sys.stdout = sys.stdout, sys.stderr
     while True:
-        print(json.dumps(asdict(look(workspace, name))), file=output, flush=True)
+        for found in look(workspace, name):
+            print(json.dumps(asdict(found)), file=output, flush=True)
         if select.select([sys.stdin], [], [], float(every_s))[0]:
             return
         if identity not in (None, now := _identity(workspace)) and now is not None:
@@ -62,23 +64,26 @@ def main() -> None:
         identity = identity or now
 
 
-def look(workspace: Workspace, name: str) -> Look:
-    """Asks the registry; whatever goes wrong is said, not raised."""
+def look(workspace: Workspace, name: str) -> Iterator[Look]:
+    """Asks the registry once; the last one is all that it has said. Whatever goes wrong is said, not raised."""
     if not workspace.tracking_server and not workspace.tracking_db.exists():
         # Asked, mlflow would make one.
-        return Look(False, reason="there is no registry", detail=f"there is no {workspace.tracking_db}")
+        yield Look(False, reason="there is no registry", detail=f"there is no {workspace.tracking_db}")
+        return
     from inference.registry import champion_version, fetch_model
 
     try:
         version = champion_version(workspace, name)
         if version is None:
-            return Look(True, reason=f"no version of {name} is the champion")
-        return Look(True, version, str(fetch_model(workspace, name, version)))
+            yield Look(True, reason=f"no version of {name} is the champion")
+            return
+        yield Look(True, version, reason=f"version {version} is being fetched")
+        yield Look(True, version, str(fetch_model(workspace, name, version)))
     # mlflow, its database and its server raise errors of many libraries.
     except Exception as error:
         kind = type(error).__name__
         detail = " ".join(f"{kind}: {error}".split())[:MAX_DETAIL]
-        return Look(False, reason=f"the registry cannot be read ({kind})", detail=detail)
+        yield Look(False, reason=f"the registry cannot be read ({kind})", detail=detail)
 
 
 def _identity(workspace: Workspace) -> tuple[int, int] | None:

@@ -1,10 +1,11 @@
 """Whatever the process that asks the registry says or does, the service goes on following the champion."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from inference.service import champion as following
 from inference.service.champion import Champion
 from inference.service.counters import Counters
 from inference.service.watch import MAX_DETAIL, look
+from tests.inference.service import toy
 
 RELOAD_S = 0.2
 
@@ -79,5 +81,26 @@ def test_a_watch_that_cannot_be_started_is_tried_again(registry, monkeypatch):
 def test_what_is_told_of_a_registry_that_cannot_be_read_is_one_short_line(tmp_path):
     workspace = Workspace.at(str(tmp_path))
     workspace.tracking_db.write_bytes(b"no database" * 1000)
-    found = look(workspace, "chexscale" * 20_000)
+    (found,) = look(workspace, "chexscale" * 20_000)
     assert not found.reachable and len(found.detail) <= MAX_DETAIL and "\n" not in found.detail
+
+
+def test_a_model_that_takes_long_to_fetch_is_waited_for(registry, monkeypatch):
+    monkeypatch.setattr(following, "MAX_LOOK_S", 0.5)
+    fetching, fetched = (json.dumps(asdict(one)) for one in look(registry, toy.NAME))
+    code = f"""
+import time
+print({fetching!r}, flush=True)
+time.sleep(2)
+print({fetched!r}, flush=True)
+time.sleep(60)
+"""
+    _, said = follow(registry, watching(code), lambda champion: champion.served is not None)
+    assert said == ["not asked yet", "version 1 is being fetched"]
+
+
+def test_a_watch_that_says_nothing_is_replaced(registry, monkeypatch):
+    monkeypatch.setattr(following, "MAX_LOOK_S", 0.5)
+    hangs = watching("import time; time.sleep(60)")
+    follow(registry, hangs, lambda champion: champion.registry.reason == "the registry does not answer")
+    assert hangs.poll() is not None
