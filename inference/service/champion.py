@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ log = logging.getLogger("chexscale.service")
 MAX_LOOK_S = 60
 # A server's model comes over the network, and anew where that was cut off.
 MAX_FETCH_S = 3600
+# Between two attempts at opening the same champion: what keeps it from it, such as a lack of memory, may pass.
+MAX_PAUSE_S = 300
 NOT_ASKED = "the registry was not asked"
 PICKED_UP = (
     "run `python inference/register.py`, or promote a version with `python inference/promote.py`; the service picks it "
@@ -49,6 +52,19 @@ class Registry:
     """why no champion, or no newer one, is served; None where nothing is wrong"""
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A champion that could not be opened."""
+
+    wanted: tuple[int, str]
+    """version and folder"""
+    kind: str
+    """of the error"""
+    pause_s: float
+    until: float
+    """of the monotonic clock, in seconds: when it is tried again"""
+
+
 class Champion:
     """What answers now. Requests take `now()` once and keep it, so that a swap drops none of them."""
 
@@ -59,6 +75,7 @@ class Champion:
         self._name, self._mode = settings.inference.registered_model, settings.serving.mode
         self.served: Served | None = None
         self.registry = Registry(False, _now(), "not asked yet")
+        self._failed: Failed | None = None
         self.looked = asyncio.Event()
         """set once the registry has been asked, and its champion opened"""
 
@@ -70,7 +87,6 @@ class Champion:
 
     async def follow(self) -> None:
         """For ever; cancelled, it ends the process that watches."""
-        failed: tuple | None = None
         async for look in self._looks():
             if look.version is not None and not look.folder:
                 if not self.looked.is_set():
@@ -78,21 +94,31 @@ class Champion:
                 continue
             reason, detail = look.reason or None, look.detail or look.reason
             wanted = (look.version, look.folder)
-            if look.version is not None and wanted != self._served() and wanted != failed:
-                try:
-                    await self._swap(*wanted)
-                    failed = None
-                # A model may be damaged in any way, and the one in use goes on.
-                except Exception as error:
-                    failed = wanted
-                    log.error("version %s cannot be opened: %s: %s", look.version, type(error).__name__, error)
-            if wanted == failed:
+            if look.version is not None and wanted != self._served():
+                await self._try(wanted)
+            if self._failed and wanted == self._failed.wanted:
                 reason = f"version {look.version} is the champion, but cannot be opened in mode {self._mode}"
             self._note(look.reachable, reason, detail)
             self.looked.set()
 
     def _served(self) -> tuple[int, str] | None:
         return (self.served.model.version, str(self.served.model.folder)) if self.served else None
+
+    async def _try(self, wanted: tuple[int, str]) -> None:
+        """Swaps, unless that failed a short time ago; the pauses double."""
+        before = self._failed if self._failed and self._failed.wanted == wanted else None
+        if before and time.monotonic() < before.until:
+            return
+        try:
+            await self._swap(*wanted)
+            self._failed = None
+        # A model may be damaged in any way, and the one in use goes on.
+        except Exception as error:
+            kind = type(error).__name__
+            if not before or before.kind != kind:
+                log.error("version %s cannot be opened: %s: %s", wanted[0], kind, error)
+            pause_s = min(2 * before.pause_s, MAX_PAUSE_S) if before else self._settings.serving.reload_s
+            self._failed = Failed(wanted, kind, pause_s, time.monotonic() + pause_s)
 
     async def _swap(self, version: int, folder: str) -> None:
         model = await asyncio.to_thread(open_model, Path(folder), self._name, version, self._mode)

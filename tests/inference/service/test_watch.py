@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -14,6 +15,7 @@ from conf.workspace import Workspace
 from inference.service import champion as following
 from inference.service.champion import Champion
 from inference.service.counters import Counters
+from inference.service.model import open_model
 from inference.service.watch import MAX_DETAIL, look
 from tests.inference.service import toy
 
@@ -104,3 +106,26 @@ def test_a_watch_that_says_nothing_is_replaced(registry, monkeypatch):
     hangs = watching("import time; time.sleep(60)")
     follow(registry, hangs, lambda champion: champion.registry.reason == "the registry does not answer")
     assert hangs.poll() is not None
+
+
+def test_a_champion_that_cannot_be_opened_is_tried_again_and_told_once(new_store, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(following, "MAX_PAUSE_S", 2 * RELOAD_S)
+    workspace = Workspace.at(str(tmp_path / "registry"))
+    new_store(workspace)
+    _, folder = toy.register(workspace)
+    graph, away = folder / "int8" / "model.xml", folder / "model.xml"
+    graph.rename(away)
+    tried = []
+    monkeypatch.setattr(following, "open_model", lambda *which: tried.append(time.monotonic()) or open_model(*which))
+
+    def until(champion: Champion) -> bool:
+        if len(tried) == 4 and away.exists():
+            away.rename(graph)
+        return champion.served is not None
+
+    champion, said = follow(workspace, None, until)
+    assert said[-1] == "version 1 is the champion, but cannot be opened in mode int8"
+    assert champion.registry == following.Registry(True, None, None)
+    assert [record.levelname for record in caplog.records if "cannot be opened:" in record.message] == ["ERROR"]
+    # The first pause is that between two looks, later ones are longer.
+    assert tried[2] - tried[1] > 1.5 * RELOAD_S
