@@ -1,6 +1,7 @@
 """Films in, findings and heat maps out."""
 
 import asyncio
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -51,7 +52,7 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
     _check_point(served.model.properties, operating_point)
     with state.capacity.share() as share:
         uploads = await read_uploads(request, "files", state.settings.max_files, state.settings, share)
-        reads = await asyncio.gather(*(read(state, served, upload, operating_point) for upload in uploads))
+        reads = await all_or_none(read(state, served, upload, operating_point) for upload in uploads)
     answer = {
         "model": served.model.identity,
         "note": NOTE,
@@ -138,6 +139,16 @@ async def describe(request: Request) -> Response:
             "loaded_at": model.loaded_at,
         }
     )
+
+
+async def all_or_none(works: Iterable[Coroutine]) -> list:
+    """What they give, in their order. Where one raises, the others are ended first: none outlives its request."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def read(state: State, served: Served, upload: Upload, operating_point: str) -> Read | Unreadable:

@@ -12,6 +12,7 @@ from inference.service.capacity import Capacity
 from inference.service.counters import Counters
 from inference.service.rate import RateLimit
 from inference.service.refusals import Refusal
+from inference.service.routes import all_or_none
 
 
 class HeldModel:
@@ -95,6 +96,75 @@ def test_a_batch_that_fails_is_told_to_all_who_wait_for_it_and_the_next_goes_on(
     first, *failed, again = asyncio.run(ask())
     assert float(first.distances) == 1 and float(again.distances) == 9
     assert [str(error) for error in failed] == ["no memory"] * 2
+
+
+def test_only_the_computing_is_timed_and_not_the_wait_for_it(monkeypatch):
+    monkeypatch.setattr("inference.service.batching.MAX_INFERENCE_S", 0.5)
+
+    async def ask() -> list[float]:
+        model = HeldModel()
+        batcher = Batcher(model.compute, 1, 1, Counters())
+        answers = [asyncio.create_task(batcher.answer(film)) for film in films(1, 2, 3)]
+        for _ in answers:
+            await started(model)
+            await asyncio.sleep(0.3)
+            model.answer_first()
+        return [float((await answer).distances) for answer in answers]
+
+    assert asyncio.run(ask()) == [1, 2, 3]
+
+
+def test_a_model_that_does_not_answer_is_told_to_all_and_goes_on_when_it_does(monkeypatch):
+    monkeypatch.setattr("inference.service.batching.MAX_INFERENCE_S", 0.2)
+
+    async def ask() -> tuple[list, float]:
+        model = HeldModel()
+        batcher = Batcher(model.compute, 1, 2, Counters())
+        lost = await asyncio.gather(*map(batcher.answer, films(1, 2, 3)), return_exceptions=True)
+        model.answer_first()
+        again = asyncio.create_task(batcher.answer(films(9)[0]))
+        await started(model)
+        model.answer_first()
+        return lost, float((await again).distances)
+
+    lost, again = asyncio.run(ask())
+    assert [(type(error), error.status) for error in lost] == [(Refusal, 503)] * 3
+    assert again == 9
+
+
+def test_a_film_that_nobody_waits_for_is_not_computed():
+    async def ask() -> list[int]:
+        model = HeldModel()
+        batcher = Batcher(model.compute, 1, 4, Counters())
+        answers = [asyncio.create_task(batcher.answer(film)) for film in films(1, 2, 3)]
+        await started(model)
+        answers[1].cancel()
+        model.answer_first()
+        await started(model)
+        (computed, _), *_ = model.batches
+        model.answer_first()
+        await asyncio.wait(answers)
+        return computed[:, 0, 0].tolist()
+
+    assert asyncio.run(ask()) == [3]
+
+
+def test_where_one_fails_the_others_are_ended():
+    async def ask() -> tuple[list[str], str]:
+        ended = []
+
+        async def work(name: str) -> None:
+            try:
+                await asyncio.sleep(0 if name == "bad" else 10)
+                raise Refusal(503, "no", "later")
+            finally:
+                ended.append(name)
+
+        with pytest.raises(Refusal) as refused:
+            await all_or_none(map(work, ("good", "bad")))
+        return ended, str(refused.value)
+
+    assert asyncio.run(ask()) == (["bad", "good"], "no")
 
 
 def test_capacity_is_given_back_whatever_happens():
