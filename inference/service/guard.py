@@ -30,8 +30,11 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+# All other paths need the key, and are counted against a client's rate.
+PAGE = "/page/"
+OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
 # Counters and the log name these routes alone: another path may hold anything.
-ROUTES = ("/", "/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics", "/openapi.json")
+ROUTES = (*OPEN, "/v1/predict", "/v1/explain", "/v1/model", "/metrics")
 # How long the rest of a refused upload is read and thrown away after the answer: a connection that is closed on what
 # has arrived unread is reset, and its client may never see why it was refused.
 DRAIN_S = 2
@@ -79,8 +82,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host:
             raise Refusal(403, "asked by a page of another site", "use the service's own page, or no browser")
-        path = scope["path"]
-        if not (path.startswith("/v1/") or path == "/metrics"):
+        if scope["path"] in OPEN or scope["path"].startswith(PAGE):
             return
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise Refusal(403, "asked by a page of another site", "use the service's own page, or no browser")
@@ -138,11 +140,11 @@ class _Exchange:
 
 
 def _is_page(path: str) -> bool:
-    return path == "/" or path.startswith("/page/")
+    return path == "/" or path.startswith(PAGE)
 
 
 def _route(path: str) -> str:
-    return path if path in ROUTES else "/page" if path.startswith("/page/") else "other"
+    return path if path in ROUTES else "/page" if path.startswith(PAGE) else "other"
 
 
 def _without_port(host: str) -> str:
