@@ -23,6 +23,8 @@ from etl.images import BadImage, begins_like_image
 from inference.films import load_film
 from inference.properties import Properties
 
+# It may quote the file, and a line is read up to 64 KiB.
+MAX_REASON = 300
 TOO_MUCH_MEMORY = "cannot be decoded in the memory that a file may take"
 
 
@@ -55,7 +57,7 @@ def decode(memory: mmap.mmap, num_bytes: int, properties: str) -> dict:
         content = memory[:num_bytes]
         film = load_film(content, parse(properties))
     except BadImage as error:
-        return {"reason": str(error), "is_image": begins_like_image(content)}
+        return {"reason": str(error)[:MAX_REASON], "is_image": begins_like_image(content)}
     except MemoryError:
         return {"reason": TOO_MUCH_MEMORY, "is_image": True}
     except Exception as error:

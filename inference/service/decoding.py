@@ -19,6 +19,8 @@ from inference.service.counters import Counters
 MIN_MEMORY_BYTES = 4096**2
 START_S = 60
 AGAIN_S = 1
+# The process has ended, or what it says is no line of JSON.
+NO_ANSWER = (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError, json.JSONDecodeError)
 
 
 class Unreadable(Exception):
@@ -62,7 +64,7 @@ class Decoders:
         except TimeoutError:
             self._replace(decoder)
             raise Unreadable(f"not decoded within {self._max_s:g} s", is_image=True) from None
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except NO_ANSWER:
             self._replace(decoder)
             raise Unreadable("cannot be decoded: it made its decoder stop", is_image=True) from None
         except BaseException:
@@ -90,7 +92,7 @@ class Decoders:
         while True:
             try:
                 return await self._add()
-            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            except (OSError, *NO_ANSWER):
                 await asyncio.sleep(AGAIN_S)
 
     async def _add(self) -> None:

@@ -86,6 +86,11 @@ BAD = {
     "truncated JPEG": (saved(FRAMES[0], "JPEG")[:500], 422, "damaged JPEG"),
     "DICOM without pixels": (written(NO_PIXELS), 422, "no pixels"),
     "DICOM of many frames": (written(build(toy.film(150), NumberOfFrames=2)), 422, "2 frames"),
+    "DICOM of a kind of 70,000 letters": (
+        written(build(toy.film(150), PhotometricInterpretation="A" * 70_000)),
+        422,
+        "AAA",
+    ),
     "truncated DICOM": (written(build(toy.film(150)))[:5_000], 422, "cannot be decoded"),
 }
 
