@@ -56,7 +56,9 @@ class Decoders:
 
         Raises Unreadable with the reason, also where the file killed its decoder, or took too long.
         """
-        decoder = await self._idle.get()
+        while (decoder := await self._idle.get()).has_ended():
+            # While it was idle, as under the kernel when memory is short: of that no file is the cause.
+            self._replace(decoder)
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._max_s):
@@ -145,6 +147,9 @@ class _Decoder:
     async def _read(self) -> dict:
         line = await self.reader.readuntil()
         return json.loads(line)
+
+    def has_ended(self) -> bool:
+        return self.reader.at_eof() or self.process.returncode is not None
 
     def pixels(self, size_px: int) -> np.ndarray:
         return np.frombuffer(self.memory[: size_px**2], np.uint8).reshape(size_px, size_px)
