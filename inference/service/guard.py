@@ -39,6 +39,7 @@ ROUTES = (*OPEN, "/v1/predict", "/v1/explain", "/v1/model", "/metrics")
 # has arrived unread is reset, and its client may never see why it was refused.
 DRAIN_S = 2
 CLOSED_BY_CLIENT = 499
+ENDING = Refusal(503, "the service ends", "send it again", {"Connection": "close", "Retry-After": "10"})
 
 
 class Guard:
@@ -64,6 +65,11 @@ class Guard:
             await refusal.response()(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = CLOSED_BY_CLIENT
+        except asyncio.CancelledError:
+            # The service ends, and the time for what was in work is over: for the rest of an upload too.
+            exchange.unread = False
+            if not exchange.has_answered:
+                await ENDING.response()(scope, exchange.receive, exchange.send)
         except Exception as error:
             # Without its message, which may quote what was sent.
             trace = "".join(traceback.format_tb(error.__traceback__))
@@ -105,9 +111,9 @@ class _Exchange:
     def __init__(self, scope, headers: Headers, receive, send):
         self._receive, self._send = receive, send
         self.id = os.urandom(8).hex()
-        self.status = 500
+        self.status, self.has_answered = 500, False
         self._path = scope["path"]
-        self._unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         # Such a client sends nothing before it is told to, which reading does.
         self._waits = headers.get("expect", "").lower() == "100-continue"
 
@@ -115,18 +121,18 @@ class _Exchange:
         message = await self._receive()
         self._waits = False
         if not message.get("more_body"):
-            self._unread = False
+            self.unread = False
         return message
 
     async def send(self, message: dict) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.has_answered = message["status"], True
             cached = b"no-cache" if _is_page(self._path) else b"no-store"
             added = [*HEADERS, (b"x-request-id", self.id.encode()), (b"cache-control", cached)]
-            if self._unread:
+            if self.unread:
                 added.append((b"connection", b"close"))
             message = {**message, "headers": [*message["headers"], *added]}
-        elif self._unread and not message.get("more_body"):
+        elif self.unread and not message.get("more_body"):
             await self._send({**message, "more_body": True})
             await self._drain()
             message = {"type": message["type"]}
@@ -135,7 +141,7 @@ class _Exchange:
     async def _drain(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                while self._unread and not self._waits:
+                while self.unread and not self._waits:
                     await self.receive()
 
 

@@ -11,7 +11,7 @@ from inference.service.app import Service
 from inference.service.connection import Connection
 
 MAX_HEADER_BYTES = 16_384
-MAX_HEADERS_S = 10
+MAX_WAIT_S = 10
 
 
 def run(app: Service, listener: socket.socket, grace_s: int) -> None:
@@ -20,7 +20,7 @@ def run(app: Service, listener: socket.socket, grace_s: int) -> None:
     logging.getLogger("chexscale.service").setLevel(logging.INFO)
     config = uvicorn.Config(
         app,
-        http=partial(Connection, headers_s=min(MAX_HEADERS_S, app.upload_s)),
+        http=partial(Connection, wait_s=min(MAX_WAIT_S, app.upload_s)),
         ws="none",
         loop="asyncio",
         lifespan="on",

@@ -11,7 +11,7 @@ import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -173,6 +173,27 @@ def test_headers_that_never_end_are_ended(service):
     started = time.monotonic()
     assert raw(service, b"POST /v1/predict HTTP/1.1\r\n") == b""
     assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_only_a_client_that_reads_nothing_for_long_is_ended(service, reads):
+    length = len(service.client.get("/openapi.json").content)
+    # More than the kernel keeps for it.
+    number = 40_000_000 // length
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * number
+    read = 0
+    with (
+        closing(socket.create_connection(("127.0.0.1", service.port), timeout=15)) as connection,
+        ThreadPoolExecutor(1) as thread,
+        suppress(ConnectionError),
+    ):
+        thread.submit(connection.sendall, requests)
+        for _ in range(8):
+            time.sleep(0.25)
+            read += len(connection.recv(2_000_000)) if reads else 0
+        while read < number * length and (some := connection.recv(2_000_000)):
+            read += len(some)
+    assert (read >= number * length) == reads
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_behind(service):

@@ -1,6 +1,7 @@
 """Parts of the service that need no process: batches, capacity, rate."""
 
 import asyncio
+import json
 from concurrent.futures import Future
 
 import numpy as np
@@ -10,6 +11,7 @@ from inference.graphs import Answer
 from inference.service.batching import Batcher
 from inference.service.capacity import Capacity
 from inference.service.counters import Counters
+from inference.service.guard import Guard
 from inference.service.rate import RateLimit
 from inference.service.refusals import Refusal
 from inference.service.routes import all_or_none
@@ -165,6 +167,34 @@ def test_where_one_fails_the_others_are_ended():
         return ended, str(refused.value)
 
     assert asyncio.run(ask()) == (["bad", "good"], "no")
+
+
+def test_a_request_that_is_ended_with_the_service_is_told_so():
+    async def ask() -> tuple[list[dict], list[dict]]:
+        sent = []
+
+        async def waits(scope, receive, send) -> None:
+            await receive()
+            await asyncio.sleep(10)
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": b"half", "more_body": True}
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+
+        guard = Guard(waits, ["localhost"], "", 0, Counters())
+        headers = [(b"host", b"localhost"), (b"content-length", b"1000")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers}
+        task = asyncio.create_task(guard(scope, receive, send))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait_for(task, 0.5)
+        return sent
+
+    start, body = asyncio.run(ask())
+    assert start["status"] == 503 and (b"connection", b"close") in start["headers"]
+    assert json.loads(body["body"])["error"] == "the service ends"
 
 
 def test_capacity_is_given_back_whatever_happens():
