@@ -76,9 +76,11 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """As all other errors, where the request is no HTTP at all. msg: h11's, for its log."""
-        answer = json_response({"error": "this is no valid HTTP request", "next": "see /openapi.json"}, 400)
-        headers = [*answer.raw_headers, *HEADERS, (b"connection", b"close")]
-        event = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
-        for part in (event, h11.Data(data=answer.body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(part))
+        # Otherwise it has its answer already.
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            answer = json_response({"error": "this is no valid HTTP request", "next": "see /openapi.json"}, 400)
+            headers = [*answer.raw_headers, *HEADERS, (b"connection", b"close")]
+            event = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+            for part in (event, h11.Data(data=answer.body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(part))
         self.transport.close()

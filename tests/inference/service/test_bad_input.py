@@ -257,6 +257,16 @@ def test_what_is_no_http_is_told_so(service):
     assert answer.startswith(b"HTTP/1.1 400") and json.loads(answer.partition(b"\r\n\r\n")[2])["next"]
 
 
+def test_what_breaks_after_its_answer_is_only_ended(service):
+    head = (
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/css\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    answer = raw(service, head, b"no chunk\r\n", pause_s=0.3)
+    assert answer.startswith(b"HTTP/1.1 415") and answer.count(b"HTTP/1.1") == 1
+    service.log(until="POST /v1/predict 415")
+    assert "LocalProtocolError" not in "".join(service.lines)
+
+
 def test_a_decoder_that_dies_over_a_file_is_replaced_and_only_that_file_is_refused(service):
     replaced = service.metric("chexscale_decoders_replaced_total")
     decoders = children(service.process.pid, "inference.service.decoder")
