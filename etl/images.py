@@ -25,6 +25,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 # The chunks that say what the pixels are; others (colour profiles, texts) only make libpng print warnings.
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+SEVERAL_FRAMES = "several frames, expected one"
 
 # cv2 would start a thread per core in each of Spark's workers.
 cv2.setNumThreads(1)
@@ -40,7 +41,7 @@ def decode_grey(content: bytes) -> np.ndarray:
     8-bit grey is decoded by kornia-rs (twice as fast as cv2 and bit-equal); all else, and what kornia-rs refuses, by
     cv2 after a strict check, because cv2 fills damaged files with black. Colour becomes luminance (ITU-R BT.601), alpha
     is dropped, 16 bits are scaled to 8 over their full range (PNG 1.2, section 2.1).
-    Raises BadImage for anything that is not a whole image of these formats.
+    Raises BadImage for anything that is not one whole image of these formats.
     """
     # A DICOM file may begin as a TIFF does, for programs that read only these.
     is_dicom = content[128:132] == b"DICM"
@@ -108,6 +109,8 @@ def to_square(image: np.ndarray, size_px: int, square: str = "pad") -> np.ndarra
 def _decode_png(content: bytes) -> np.ndarray:
     """Grey, BGR or BGRA, uint8 or uint16, as the file has it."""
     width, height, bit_depth, colour_type, interlaced = _read_header(content)
+    if _is_animated(content):
+        raise BadImage(SEVERAL_FRAMES)
     if bit_depth == 8 and colour_type == PNG_GREY:
         try:
             return kornia_rs.io.decode_image_png_u8(content, (height, width), "mono").reshape(height, width)
@@ -127,6 +130,9 @@ def _decode_other(content: bytes, mode: str) -> np.ndarray:
             warnings.catch_warnings(action="ignore"),
             Image.open(io.BytesIO(content), formats=("JPEG", "TIFF")) as film,
         ):
+            # Not their number: a hostile TIFF would have millions counted.
+            if getattr(film, "is_animated", False):
+                raise BadImage(SEVERAL_FRAMES)
             if max(film.size) > MAX_SIDE_PX:
                 raise BadImage(f"too large: {film.width}x{film.height} pixels, limit {MAX_SIDE_PX} a side")
             if film.mode.startswith("I;16"):
@@ -167,6 +173,17 @@ def _read_header(content: bytes) -> tuple[int, int, int, int, bool]:
     if bit_depth not in BIT_DEPTHS or colour_type not in CHANNELS:
         raise BadImage(f"damaged PNG: no PNG has bit depth {bit_depth} and colour type {colour_type}")
     return width, height, bit_depth, colour_type, interlace != 0
+
+
+def _is_animated(content: bytes) -> bool:
+    """Whether the PNG has a chunk of animation for several frames; it comes before the pixels (PNG 3, section 5.6)."""
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(content):
+        length, kind, num_frames = struct.unpack_from(">I4sI", content, position)
+        if kind in (b"acTL", b"IDAT"):
+            return kind == b"acTL" and num_frames > 1
+        position += 12 + length
+    return False
 
 
 def _count_bytes(width: int, height: int, pixel_bits: int, interlaced: bool) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 from PIL import Image
 
-from etl.images import MAX_SIDE_PX, BadImage, decode_grey, to_square
+from etl.images import MAX_SIDE_PX, BadImage, decode_colour, decode_grey, to_square
 from tests.conftest import png
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -86,6 +86,16 @@ def test_a_jpeg_whose_header_says_it_is_huge_is_refused(side_px):
     size = content.index(b"\xff\xc0") + 5
     with pytest.raises(BadImage, match="too large.* a side"):
         decode_grey(content[:size] + struct.pack(">HH", side_px, side_px) + content[size + 4 :])
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "MPO", "PNG"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_file_of_several_frames_is_refused(kind, mode):
+    frames = [Image.new(mode, (16, 16), grey) for grey in ((10, 200) if mode == "L" else ("black", "white"))]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    for decode in (decode_grey, decode_colour):
+        with pytest.raises(BadImage, match="several frames, expected one"):
+            decode(content)
 
 
 @given(GREY)

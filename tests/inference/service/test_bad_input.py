@@ -76,7 +76,8 @@ ROW = bytes(1 + 9_000 * 8)
 BAD = {
     "text": (b"Dear Dr. Smith", 415, "no PNG"),
     "empty": (b"", 415, "empty file"),
-    "animated GIF": (saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), 415, "no PNG"),
+    "GIF": (saved(FRAMES[0], "GIF"), 415, "no PNG"),
+    "animated PNG": (saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]), 422, "several frames"),
     "zip bomb": (zip_bomb(), 415, "no PNG"),
     "pickle": (b"\x80\x04\x95", 415, "no PNG"),
     "truncated": (FILM[: len(FILM) // 2], 422, "truncated PNG"),
