@@ -34,7 +34,8 @@ class RateLimit:
 
 @lru_cache(1024)
 def _network(client: str) -> str:
-    """An IPv6 client has 2^64 addresses of its own, which count as one."""
+    """An IPv6 client has 2^64 addresses of its own, which count as one; an IPv4 client may be written as IPv6."""
     if ":" not in client:
         return client
-    return str(ipaddress.ip_network(f"{client.partition('%')[0]}/64", strict=False))
+    address = ipaddress.IPv6Address(client.partition("%")[0])
+    return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))

@@ -227,6 +227,8 @@ def test_an_ipv6_client_is_its_network():
     assert rate.take("2001:db8::1", 0) == 0
     assert rate.take("2001:db8::2", 0) == 60
     assert rate.take("2001:db8:0:1::1", 0) == 0
+    # As IPv4 clients arrive where both are listened to.
+    assert [rate.take(client, 0) for client in ("::ffff:1.2.3.4", "::ffff:1.2.3.5", "1.2.3.4")] == [0, 0, 60]
 
 
 def test_clients_are_forgotten_before_they_are_too_many(monkeypatch):
