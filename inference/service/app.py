@@ -79,6 +79,8 @@ def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        # Behind a proxy with TLS they would lead to plain HTTP.
+        redirect_slashes=False,
         # What a caller sends goes nowhere else, whatever the environment says.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )

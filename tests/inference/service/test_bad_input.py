@@ -247,7 +247,9 @@ def test_only_its_own_pages_and_names_may_call_it(service):
     assert service.client.get("/healthz", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/../../etc/passwd", "/page/../serve.py", "/page/%2e%2e/app.py", "/v2/predict", "//"])
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/page/../serve.py", "/page/%2e%2e/app.py", "/v2/predict", "//", "/v1/model/"]
+)
 def test_unknown_routes_are_not_found(service, path):
     answer = raw(service, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 404") and b'"next"' in answer
