@@ -70,6 +70,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        # Until somebody listens, others may bind the same.
+        listener.listen()
     except OSError as error:
         raise InputError(
             f"cannot listen on {host} port {port} ({error.strerror}): choose another with --serving.port or "

@@ -11,6 +11,8 @@ import time
 import httpx
 import pytest
 
+from conf.errors import InputError
+from inference.serve import listen
 from tests.inference.service import toy
 
 KEY = "a-key-of-more-than-16"
@@ -44,6 +46,14 @@ def test_a_port_in_use_is_named():
         ended = start(f"--serving.port={port}")
     assert ended.returncode == 2
     assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in ended.stderr
+
+
+def test_of_two_that_start_at_a_time_one_has_the_port():
+    with (
+        listen("127.0.0.1", 0) as first,
+        pytest.raises(InputError, match=r"cannot listen on 127.0.0.1 port \d+ \(Address already in use\)"),
+    ):
+        listen("127.0.0.1", first.getsockname()[1])
 
 
 def test_the_serving_side_imports_nothing_of_training(registry):
