@@ -38,9 +38,10 @@ def service(registry):
 
 @pytest.fixture(autouse=True)
 def goes_on(service):
-    """After each test, a good film still gets its answer."""
+    """After each test, a good film still gets its answer, and no bug has been told."""
     yield
     assert service.predict(FILM).status_code == 200
+    assert service.places == []
 
 
 def png_of(width: int, height: int, pixels: bytes, bits: int = 8, colour: int = 0) -> bytes:
@@ -266,8 +267,6 @@ def test_what_breaks_after_its_answer_is_only_ended(service):
     )
     answer = raw(service, head, b"no chunk\r\n", pause_s=0.3)
     assert answer.startswith(b"HTTP/1.1 415") and answer.count(b"HTTP/1.1") == 1
-    service.log(until="POST /v1/predict 415")
-    assert "LocalProtocolError" not in "".join(service.lines)
 
 
 def test_a_decoder_that_dies_over_a_file_is_replaced_and_only_that_file_is_refused(service):

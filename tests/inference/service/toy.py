@@ -127,6 +127,11 @@ class Running:
             time.sleep(0.02)
         return log
 
+    @property
+    def places(self) -> list[str]:
+        """Lines of its outputs that name a place in code, as each bug's do, whoever tells it."""
+        return [line for line in self.lines if line.startswith('  File "')]
+
     def end(self) -> int:
         """As Ctrl-C does; the exit code."""
         self.process.send_signal(signal.SIGINT)
