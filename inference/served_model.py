@@ -1,4 +1,4 @@
-"""A model of the registry, ready to answer; what the command line, the batch and the service open."""
+"""A model of the registry, ready to answer; what the command line and the batch open."""
 
 from dataclasses import dataclass
 from pathlib import Path

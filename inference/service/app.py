@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
@@ -22,6 +22,7 @@ from inference.service.champion import PICKED_UP, Champion
 from inference.service.counters import Counters
 from inference.service.decoding import Decoders
 from inference.service.guard import Guard
+from inference.service.openapi import KEY
 from inference.service.refusals import Refusal, json_response
 from inference.service.state import State
 from inference.service.uploads import MB
@@ -84,8 +85,10 @@ def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None
         # What a caller sends goes nowhere else, whatever the environment says.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.include_router(routes.router)
+    secured = [Security(KEY)] if key else []
+    app.include_router(routes.router, dependencies=secured)
     app.include_router(probes.router)
+    app.include_router(probes.guarded, dependencies=secured)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False))
     for kind, handler in (

@@ -1,8 +1,12 @@
-"""What OpenAPI cannot read off the routes: bodies that are read as they arrive, and the errors of all of them."""
+"""What OpenAPI cannot read off the routes: bodies that are read as they arrive, the key, and the errors of all."""
+
+from fastapi.security import APIKeyHeader
 
 from inference.service.schemas import Problem
 from inference.service.uploads import MULTIPART, RAW
 
+# For the description alone: guard.py asks for it.
+KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="or as `Authorization: Bearer`")
 PROBLEMS = {
     status: {"model": Problem, "description": description}
     for status, description in {
@@ -25,5 +29,7 @@ def file_body(field: str, many: bool) -> dict:
     file = {"type": "string", "format": "binary"}
     schema = {"type": "array", "items": file, "minItems": 1} if many else file
     parts = {"type": "object", "required": [field], "properties": {field: schema}, "additionalProperties": False}
-    content = {MULTIPART: {"schema": parts}} | {kind: {"schema": file} for kind in RAW}
+    example = {field: ["content of film.png", "content of other.dcm"] if many else "content of film.png"}
+    content = {MULTIPART: {"schema": parts, "example": example}}
+    content |= {kind: {"schema": file, "example": "content of the file"} for kind in RAW}
     return {"requestBody": {"required": True, "content": content}}

@@ -9,6 +9,7 @@ from inference.service.refusals import json_response
 from inference.service.state import state_of
 
 router = APIRouter()
+guarded = APIRouter()
 
 
 @router.get("/healthz", response_model=schemas.Health)
@@ -24,7 +25,7 @@ async def readyz(request: Request) -> Response:
     return json_response({"status": "ok"})
 
 
-@router.get(
+@guarded.get(
     "/metrics",
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}} | {401: PROBLEMS[401]},
     response_class=Response,

@@ -23,7 +23,10 @@ from inference.service.uploads import Upload, read_uploads
 NOT_AN_IMAGE, UNUSABLE = 415, 422
 
 router = APIRouter(prefix="/v1")
-OperatingPoint = Annotated[str, Query(max_length=50, description="which of the model's thresholds call a finding")]
+OperatingPoint = Annotated[
+    str,
+    Query(max_length=50, description="which of the model's thresholds call a finding", examples=[OPERATING_POINT]),
+]
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
 async def explain_(
     request: Request,
     operating_point: OperatingPoint = OPERATING_POINT,
-    finding: Annotated[str | None, Query(max_length=200, description="only this one's map")] = None,
+    finding: Annotated[
+        str | None, Query(max_length=200, description="only this one's map", examples=["Effusion"])
+    ] = None,
 ) -> Response:
     """The findings of one image, the image as the model sees it, a heat map for each finding, and known boxes.
 
@@ -179,4 +184,4 @@ def _error(unreadable: Unreadable) -> dict:
 def _unusable(bad: list[Unreadable], answer: dict) -> Refusal:
     status = UNUSABLE if any(one.is_image for one in bad) else NOT_AN_IMAGE
     error = str(bad[0]) if len(bad) == 1 else f"none of the {len(bad)} files is a usable image"
-    return Refusal(status, error, "send a whole PNG, JPEG, TIFF or DICOM file of one grey film", **answer)
+    return Refusal(status, error, schemas.SEND_A_FILM, **answer)

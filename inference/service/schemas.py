@@ -24,6 +24,7 @@ RESULT = {
     "height_px": 1024,
 }
 UNREADABLE = {"index": 1, "name": "notes.txt", "error": "no PNG, JPEG, TIFF or DICOM: starts with b'Dear Dr '"}
+SEND_A_FILM = "send a whole PNG, JPEG, TIFF or DICOM file of one grey film"
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -188,8 +189,8 @@ class AllUnreadable(Problem):
 
     model_config = _shown(
         {
-            "error": "no usable image",
-            "next": "see each result's error",
+            "error": UNREADABLE["error"],
+            "next": SEND_A_FILM,
             "model": MODEL,
             "note": NOTE,
             "results": [UNREADABLE | {"index": 0}],

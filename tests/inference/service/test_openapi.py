@@ -7,10 +7,11 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from tests.inference.service import toy
 
 EXAMPLES = 30
+KEY = "a-key-of-more-than-16"
 
 
 def test_every_answer_is_as_described(registry):
-    with toy.running(registry, "--serving.requests_per_minute=0") as service:
+    with toy.running(registry, "--serving.requests_per_minute=0", key=KEY) as service:
         schema = schemathesis.openapi.from_url(f"{service.address}/openapi.json")
         for found in schema.get_all_operations():
             operation = found.ok()
@@ -25,7 +26,7 @@ def test_every_answer_is_as_described(registry):
             @given(case=operation.as_strategy())
             def check(case) -> None:
                 # Which bytes are an image, and which operating points the model has, no schema says.
-                case.call_and_validate(excluded_checks=[positive_data_acceptance])
+                case.call_and_validate(headers={"X-API-Key": KEY}, excluded_checks=[positive_data_acceptance])
 
             check()
         assert service.predict(toy.png(toy.film(150))).status_code == 200

@@ -198,7 +198,15 @@ def test_the_description_has_an_example_for_every_answer(service):
     assert set(spec["paths"]) == {"/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics"}
     for schema in ("Prediction", "Explanation", "ModelDescription", "Problem"):
         assert spec["components"]["schemas"][schema]["examples"], schema
+    for path in ("/v1/predict", "/v1/explain"):
+        asked = spec["paths"][path]["post"]
+        assert all("example" in content for content in asked["requestBody"]["content"].values()), path
+        assert all("examples" in parameter["schema"] for parameter in asked["parameters"]), path
+    assert "securitySchemes" not in spec["components"]
     assert service.client.get("/docs").status_code == 404
+    (example,) = spec["components"]["schemas"]["AllUnreadable"]["examples"]
+    said = service.client.post("/v1/predict", files={"files": ("notes.txt", b"Dear Dr Smith")}).json()
+    assert example == {**said, "model": example["model"]}
 
 
 def test_every_answer_forbids_what_a_page_could_do_with_it(service):

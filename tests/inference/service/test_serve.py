@@ -81,6 +81,11 @@ def test_with_a_key_only_health_and_page_need_none(registry):
         with httpx.Client(base_url=service.address) as stranger:
             for path in ("/healthz", "/readyz", "/openapi.json"):
                 assert stranger.get(path).status_code == 200
+            spec = stranger.get("/openapi.json").json()
+            (scheme,) = spec["components"]["securitySchemes"].values()
+            assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "X-API-Key")
+            secured = {path for path, methods in spec["paths"].items() for one in methods.values() if "security" in one}
+            assert secured == set(spec["paths"]) - {"/healthz", "/readyz"}
             # Routes match a line break at their end.
             for path in ("/v1/model", "/metrics", "/metrics%0A", "/v1/model%0A", "/nothing"):
                 answer = stranger.get(path)
