@@ -81,7 +81,7 @@ def look(workspace: Workspace, name: str) -> Iterator[Look]:
         yield Look(True, version, str(fetch_model(workspace, name, version)))
     # mlflow, its database and its server raise errors of many libraries.
     except Exception as error:
-        kind = type(error).__name__
+        kind = type(error.__cause__ or error).__name__
         detail = " ".join(f"{kind}: {error}".split())[:MAX_DETAIL]
         yield Look(False, reason=f"the registry cannot be read ({kind})", detail=detail)
 
