@@ -101,7 +101,7 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
         identities="",
         source="planted",
         source_sha256={},
-        settings={"square": "pad", "intensity": "none", "quality": asdict(Quality(min_side_px=32)), "split": "source"},
+        settings={"square": "pad", "intensity": "none", "quality": asdict(Quality()), "split": "source"},
     )
     with_card = CommitProperties({"userMetadata": card.committed.to_json()})
     write_deltalake(workspace.shards, pa.concat_tables(tables), partition_by=["split"], commit_properties=with_card)
