@@ -33,7 +33,7 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/lint-imports"
-	"$(VENV)/bin/python" -m pytest -n 2
+	"$(VENV)/bin/python" -m pytest -n 2 --max-worker-restart 0
 
 recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms: some 25 minutes
 	"$(VENV)/bin/python" -m pytest -m recipes

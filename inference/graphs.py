@@ -21,6 +21,9 @@ import openvino as ov
 from conf.errors import InputError
 from inference.properties import Properties
 
+# One for the process, which never goes: the plugin that a Core loads sets the thread's signal stack, and the first of
+# two that goes leaves the other's without memory, so that the next signal, such as Ctrl-C, would end the process.
+CORE = ov.Core()
 Graph, CompiledModel = ov.Model, ov.CompiledModel
 
 FILE = "model.xml"
@@ -78,10 +81,8 @@ def open_graph(folder: Path, *, mapped: bool = True) -> Graph:
     """
     if not (folder / FILE).exists():
         raise InputError(f"no graph at {folder / FILE}: run `python inference/register.py` with this workspace first")
-    core = ov.Core()
-    core.set_property({"ENABLE_MMAP": mapped})
     try:
-        return core.read_model(folder / FILE)
+        return CORE.read_model(folder / FILE, config={"ENABLE_MMAP": mapped})
     except RuntimeError as error:
         raise InputError(
             f"{folder / FILE} is not a readable graph ({error}): run `python inference/register.py` again"
@@ -102,7 +103,7 @@ def compile_graph(graph: Graph, num_threads: int = 0) -> Predict:
     """
     # Who asks for few has other processes beside this one: pinned, all of them would share the first cores.
     threads = {"INFERENCE_NUM_THREADS": num_threads, "ENABLE_CPU_PINNING": False} if num_threads else {}
-    return predict_with(ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS | threads))
+    return predict_with(CORE.compile_model(graph, "CPU", COMPILE_OPTIONS | threads))
 
 
 def predict_with(compiled: CompiledModel) -> Predict:
@@ -123,9 +124,8 @@ class SharedGraph:
     """
 
     def __init__(self, graph: Graph):
-        core = ov.Core()
-        many = core.compile_model(graph, "CPU", COMPILE_OPTIONS | {"PERFORMANCE_HINT": "THROUGHPUT"})
-        one = core.compile_model(graph, "CPU", COMPILE_OPTIONS)
+        many = CORE.compile_model(graph, "CPU", COMPILE_OPTIONS | {"PERFORMANCE_HINT": "THROUGHPUT"})
+        one = CORE.compile_model(graph, "CPU", COMPILE_OPTIONS)
         self.num_requests = many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         """batches that are computed side by side; one more would wait"""
         self._many, self._one = SimpleQueue(), SimpleQueue()
@@ -146,7 +146,7 @@ class SharedGraph:
 
 def convolutions(graph: Graph) -> dict[str, bool]:
     """Name of each convolution -> whether the CPU computes it on 8-bit inputs, after its own fusions and fallbacks."""
-    runtime = ov.Core().compile_model(graph, "CPU", COMPILE_OPTIONS).get_runtime_model()
+    runtime = CORE.compile_model(graph, "CPU", COMPILE_OPTIONS).get_runtime_model()
     layers = [operation.get_rt_info() for operation in runtime.get_ops()]
     return {
         layer["originalLayersNames"].astype(str).partition(",")[0]: layer["runtimePrecision"].astype(str)

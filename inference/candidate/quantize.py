@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import nncf
 import numpy as np
@@ -63,7 +65,7 @@ def quantize_folder(fp32: Path, int8: Path, images: np.ndarray) -> None:
     Weights are symmetric, activations symmetric or not, whichever fits (NNCF's MIXED preset).
     """
     graph = open_graph(fp32)
-    save_graph(nncf.quantize(graph, _dataset(images), **_options(graph, len(images))), int8)
+    save_graph(_in_thread(nncf.quantize, graph, _dataset(images), **_options(graph, len(images))), int8)
 
 
 def keep_sensitive_layers(
@@ -86,7 +88,8 @@ def keep_sensitive_layers(
         deciding = len(likeness) == len(shown)
         return 1 + at_best - val_overrun(predict) if deciding else float(np.mean(likeness)), likeness
 
-    quantized = nncf.quantize_with_accuracy_control(
+    quantized = _in_thread(
+        nncf.quantize_with_accuracy_control,
         graph,
         calibration_dataset=_dataset(images),
         validation_dataset=_dataset(shown),
@@ -100,6 +103,21 @@ def keep_sensitive_layers(
         **_options(graph, len(images)),
     )
     save_graph(quantized, int8)
+
+
+def _in_thread(quantize: Callable[..., Graph], *arguments, **named) -> Graph:
+    """In a thread of its own: NNCF makes Cores that come and go, see graphs.CORE, and a thread's signal stack is its
+    own; so Ctrl-C ends the program here too."""
+    done: Future[Graph] = Future()
+
+    def compute() -> None:
+        try:
+            done.set_result(quantize(*arguments, **named))
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=compute, daemon=True).start()
+    return done.result()
 
 
 def _logits(answer: Answer) -> np.ndarray:

@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 
 from inference.candidate.quantize import keep_sensitive_layers, quantize_folder
 from inference.graphs import compile_graph, convolutions, open_graph, properties_of
+from tests.inference.conftest import REPOSITORY
 
 
 def test_int8_graph_computes_its_convolutions_on_8_bits(fp32, int8):
@@ -65,3 +68,30 @@ def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_split_is_co
 def test_a_graph_that_loses_nothing_is_left_as_it_is(fp32, test_images, tmp_path):
     keep_sensitive_layers(fp32, tmp_path / "int8", test_images, compile_graph(open_graph(fp32)), lambda _: -0.01)
     assert all(convolutions(open_graph(tmp_path / "int8")).values())
+
+
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from inference.candidate.quantize import keep_sensitive_layers, quantize_folder
+from inference.graphs import compile_graph, convolutions, open_graph
+fp32, int8 = map(Path, sys.argv[1:])
+images = np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)
+quantize_folder(fp32, int8, images)
+models = [compile_graph(open_graph(folder)) for folder in (fp32, int8, fp32)]
+drops = iter([-0.1, -0.1, 0.1, 0.05, -0.01])
+keep_sensitive_layers(fp32, int8, images, models[0], lambda _: next(drops))
+convolutions(open_graph(int8))
+while models:
+    models.pop(0)
+signal.signal(signal.SIGTERM, lambda *_: print("noted", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_survived_after_graphs_have_come_and_gone(fp32, tmp_path):
+    """OpenVINO's plugin sets the thread's signal stack, and one that goes before another leaves it without memory."""
+    program = [sys.executable, "-c", SIGNALLED, str(fp32), str(tmp_path / "int8")]
+    ended = subprocess.run(program, capture_output=True, text=True, cwd=REPOSITORY)
+    assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["noted"]), ended.stderr
