@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import nncf
 import numpy as np
@@ -24,6 +24,8 @@ MAX_ITERATIONS = 20
 """layers, or groups of them, that the third try gives their FP32 back, the most sensitive first"""
 RANKING_IMAGES = 64
 """calibration images, those that 8 bits change most, on which it finds the most sensitive ones"""
+INTERRUPTED = Event()
+"""set by Ctrl-C"""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ def keep_sensitive_layers(
 
     def measure(compiled: CompiledModel, items: Iterable[np.ndarray]) -> tuple[float, list[float]]:
         """What NNCF wants high: by all images it decides, by some it ranks; and the same of each image."""
+        _check_interrupted()
         predict = predict_with(compiled)
-        likeness = [-float(np.square(_logits(predict(image)) - _logits(reference(image))).mean()) for image in items]
+        changes = (_logits(predict(image[np.newaxis])) - _logits(reference(image[np.newaxis])) for image in items)
+        likeness = [-float(np.square(change).mean()) for change in changes]
         # 1 for FP32: NNCF divides by it.
         deciding = len(likeness) == len(shown)
         return 1 + at_best - val_overrun(predict) if deciding else float(np.mean(likeness)), likeness
@@ -107,7 +111,7 @@ def keep_sensitive_layers(
 
 def _in_thread(quantize: Callable[..., Graph], *arguments, **named) -> Graph:
     """In a thread of its own: NNCF makes Cores that come and go, see graphs.CORE, and a thread's signal stack is its
-    own; so Ctrl-C ends the program here too."""
+    own. Ctrl-C ends the work at its next image."""
     done: Future[Graph] = Future()
 
     def compute() -> None:
@@ -116,8 +120,21 @@ def _in_thread(quantize: Callable[..., Graph], *arguments, **named) -> Graph:
         except BaseException as error:
             done.set_exception(error)
 
-    Thread(target=compute, daemon=True).start()
-    return done.result()
+    thread = Thread(target=compute)
+    thread.start()
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        # Waited for: a thread that computes while the program ends makes it abort.
+        INTERRUPTED.set()
+        thread.join()
+        INTERRUPTED.clear()
+        raise
+
+
+def _check_interrupted() -> None:
+    if INTERRUPTED.is_set():
+        raise KeyboardInterrupt
 
 
 def _logits(answer: Answer) -> np.ndarray:
@@ -126,7 +143,11 @@ def _logits(answer: Answer) -> np.ndarray:
 
 def _dataset(images: np.ndarray) -> nncf.Dataset:
     # One by one: NNCF counts items, and ranges over a batch hide the extremes of single images.
-    return nncf.Dataset([image[np.newaxis] for image in images])
+    def item(image: np.ndarray) -> np.ndarray:
+        _check_interrupted()
+        return image[np.newaxis]
+
+    return nncf.Dataset(images, item)
 
 
 def _options(graph: Graph, num_images: int) -> dict:

@@ -1,8 +1,10 @@
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from inference.candidate.quantize import keep_sensitive_layers, quantize_folder
 from inference.graphs import compile_graph, convolutions, open_graph, properties_of
@@ -95,3 +97,36 @@ def test_a_signal_is_survived_after_graphs_have_come_and_gone(fp32, tmp_path):
     program = [sys.executable, "-c", SIGNALLED, str(fp32), str(tmp_path / "int8")]
     ended = subprocess.run(program, capture_output=True, text=True, cwd=REPOSITORY)
     assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["noted"]), ended.stderr
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+import numpy as np
+from conf.errors import run_command
+from inference.candidate.quantize import keep_sensitive_layers
+from inference.graphs import compile_graph, open_graph
+fp32, int8 = map(Path, sys.argv[1:])
+images = np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)
+asked = []
+
+def overrun(predict):
+    asked.append(1)
+    print("asked", len(asked), flush=True)
+    return -0.1 if len(asked) < 3 else 0.1
+
+run_command(lambda: keep_sensitive_layers(fp32, int8, images, compile_graph(open_graph(fp32)), overrun))
+"""
+
+
+@pytest.mark.parametrize("when", ["asked 1", "asked 3"])
+def test_ctrl_c_ends_it_and_no_thread_computes_on(when, fp32, tmp_path):
+    program = [sys.executable, "-c", INTERRUPTED, str(fp32), str(tmp_path / "int8")]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    for line in process.stdout:
+        if line.strip() == when:
+            break
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "")
+    assert not (tmp_path / "int8").exists()
