@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,26 +40,22 @@ class Workspace:
 
         The folder is made where missing, and removed again where it stays empty. A kill frees the workspace.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"workspace {self.root} cannot be made ({error.strerror}): choose another with --workspace"
-            ) from error
-        folder = os.open(self.root, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(folder)
-            raise InputError(
-                f"another command works in {self.root}: wait for its end, or choose another workspace"
-            ) from None
-        try:
-            yield
-        finally:
-            if not any(self.root.iterdir()):
-                self.root.rmdir()
-            os.close(folder)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.root, wait=False))
+            except BlockingIOError:
+                raise InputError(
+                    f"another command works in {self.root}: wait for its end, or choose another workspace"
+                ) from None
+            except OSError as error:
+                raise InputError(
+                    f"workspace {self.root} cannot be made ({error.strerror}): choose another with --workspace"
+                ) from error
+            try:
+                yield
+            finally:
+                if not any(self.root.iterdir()):
+                    self.root.rmdir()
 
     def tables(self, elsewhere: str) -> tuple[str, str]:
         """Folders or addresses of the shards' and the quarantine's tables, in the workspace unless told otherwise."""
@@ -72,6 +68,16 @@ class Workspace:
             # A Spark worker on another machine works in another folder.
             root = str(Path(root).expanduser().absolute())
         return f"{root}/shards", f"{root}/quarantine"
+
+    @property
+    def store(self) -> str | Path:
+        """Where MLflow keeps runs and models: the server's address, or the database's file."""
+        return self.tracking_server or self.tracking_db
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there is one to ask: MLflow would make a database, which takes seconds, where a path was mistyped."""
+        return bool(self.tracking_server) or self.tracking_db.exists()
 
     @property
     def unsent(self) -> Path:
@@ -102,6 +108,21 @@ class Workspace:
     predictions = property(lambda self: self.root / "predictions.parquet")
     scores = property(lambda self: self.root / "scores")
     summary = property(lambda self: self.root / "summary.json")
+
+
+@contextmanager
+def locked(folder: Path, wait: bool) -> Iterator[None]:
+    """Keeps other processes out of this folder, made where missing, while it is open; a kill lets the next one in.
+
+    wait: whether to wait while another one is in there; else that raises BlockingIOError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(opened)
 
 
 @contextmanager

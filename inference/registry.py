@@ -4,7 +4,6 @@
 the registered model, `champion_history.` and the time: one of its own, so that two at once lose nothing.
 """
 
-import fcntl
 import getpass
 import json
 import os
@@ -22,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from conf.errors import InputError
-from conf.workspace import Workspace, atomic_folder
+from conf.workspace import Workspace, atomic_folder, locked
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 HISTORY = "champion_history."
@@ -61,8 +60,7 @@ def champion_version(workspace: Workspace, name: str) -> int | None:
 
 def version_of(workspace: Workspace, name: str, which: str) -> int | None:
     """The number of a version: of an alias, or of its own number, as text; None where the registry has no such one."""
-    if not workspace.tracking_server and not workspace.tracking_db.exists():
-        # MLflow would make one, which takes seconds, in a workspace that may have been mistyped.
+    if not workspace.has_store:
         return None
     use_store(workspace)
     with _told(workspace):
@@ -82,16 +80,17 @@ def _told(workspace: Workspace) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        place, (reason, *_) = workspace.tracking_server or workspace.tracking_db, str(error).splitlines()
+        reason, *_ = str(error).splitlines()
         raise InputError(
-            f"the registry at {place} cannot be read ({reason}): look at it in MLflow's pages, or get it from a backup"
+            f"the registry at {workspace.store} cannot be read ({reason}): look at it in MLflow's pages, or get it "
+            "from a backup"
         ) from error
 
 
 def history(workspace: Workspace, name: str) -> list[Move]:
     """Every move of the champion, the newest last. Raises InputError where there is no such registered model."""
     absent = InputError(f"no registered model {name}: run `python inference/register.py` first")
-    if not workspace.tracking_server and not workspace.tracking_db.exists():
+    if not workspace.has_store:
         raise absent
     use_store(workspace)
     with _told(workspace):
@@ -113,6 +112,7 @@ def promote(
     Raises InputError for a version that the registry does not have, or that is the champion already, and where the
     champion is not the one it was compared with.
     """
+    # Raises where there is no such model.
     history(workspace, name)
     if version_of(workspace, name, str(number)) is None:
         raise InputError(f"{name} has no version {number}: look at its versions in MLflow's pages (`make ui`)")
@@ -184,7 +184,7 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
             return Path(mlflow.artifacts.download_artifacts(uri)) / inside
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chexscale" / "models"
         folder = cache / f"{name}-{number}-{found.run_id}-{found.creation_timestamp}"
-        with _alone_in(cache):
+        with locked(cache, wait=True):
             if not folder.exists():
                 with atomic_folder(folder) as building:
                     mlflow.artifacts.download_artifacts(uri, dst_path=str(building))
@@ -195,18 +195,6 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
             f"{workspace.tracking_server or workspace.artifacts}, or where the workspace was before it was moved; move "
             "it back, or register the model again"
         ) from error
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Waits until no other process is in here; a kill lets the next one in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def trained_versions(workspace: Workspace, delta_table_id: str) -> set[int]:

@@ -34,7 +34,7 @@ def open_served(
     version = version_of(workspace, name, which)
     if version is None:
         raise InputError(
-            f"no {which} of {name} in {workspace.tracking_server or workspace.tracking_db}: run "
+            f"no {which} of {name} in {workspace.store}: run "
             "`python inference/register.py`, or promote a version with `python inference/promote.py`"
         )
     folder = fetch_model(workspace, name, version)

@@ -26,7 +26,7 @@ def main() -> None:
     with workspace.exclusive(), SparkWorkers() as workers:
         keep = set(settings.jobs.keep_versions)
         card = read_card(tables[0])
-        if card and (workspace.tracking_server or workspace.tracking_db.exists()):
+        if card and workspace.has_store:
             keep |= trained_versions(workspace, card.delta_table_id)
         if card and (workspace.checkpoints / BEST).exists():
             checkpoint = Checkpoint.load(workspace.checkpoints / BEST)

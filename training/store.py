@@ -75,7 +75,7 @@ def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except (mlflow.MlflowException, KeyError, TypeError, OSError) as error:
         raise InputError(
-            f"no checkpoint of {address} in {workspace.tracking_server or workspace.tracking_db} ({error}): look at "
+            f"no checkpoint of {address} in {workspace.store} ({error}): look at "
             "the registry in MLflow's pages, and give models:/NAME@ALIAS or models:/NAME/VERSION"
         ) from error
 

@@ -40,14 +40,13 @@ def check_run(workspace: Workspace, run_id: str) -> str:
     Raises InputError when the run is not in the workspace's store.
     """
     advice = "give the workspace of the training, or run `python training/train.py` again"
-    if not (workspace.tracking_server or workspace.tracking_db.exists()):
+    if not workspace.has_store:
         raise InputError(f"no MLflow store at {workspace.tracking_db}, the checkpoint names run {run_id}: {advice}")
     use_store(workspace)
     try:
         return mlflow.get_run(run_id).info.status
     except MlflowException as error:
-        store = workspace.tracking_server or workspace.tracking_db
-        raise InputError(f"run {run_id} of the checkpoint is not in {store}: {advice}") from error
+        raise InputError(f"run {run_id} of the checkpoint is not in {workspace.store}: {advice}") from error
 
 
 def register(

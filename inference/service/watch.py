@@ -66,8 +66,7 @@ def main() -> None:
 
 def look(workspace: Workspace, name: str) -> Iterator[Look]:
     """Asks the registry once; the last one is all that it has said. Whatever goes wrong is said, not raised."""
-    if not workspace.tracking_server and not workspace.tracking_db.exists():
-        # Asked, mlflow would make one.
+    if not workspace.has_store:
         yield Look(False, reason="there is no registry", detail=f"there is no {workspace.tracking_db}")
         return
     from inference.registry import champion_version, fetch_model
