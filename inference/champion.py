@@ -6,7 +6,7 @@ from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.schema import Card
 from inference.graphs import Predict, compile_graph, open_graph, properties_of
-from inference.properties import Properties
+from inference.properties import PREPARATION, Properties
 from inference.registry import champion_version, fetch_model
 from training.leaks import seen_in_test
 from training.plan import Split
@@ -42,7 +42,7 @@ def present_champion(workspace: Workspace, name: str, card: Card) -> Champion | 
         before, now = getattr(properties, what), getattr(card, what)
         if before != now:
             return Champion(version, f"its {what} is {before}, this model's {now}")
-    for what in ("square", "intensity"):
+    for what in PREPARATION:
         before, now = getattr(properties, what), card.settings[what]
         if before != now:
             return Champion(version, f"its images were made with etl.{what} {before}, the table's are with {now}")

@@ -10,6 +10,8 @@ from conf.errors import InputError
 
 FORMAT = 2
 """raised when the meaning of a field or an output changes: an older graph is exported again"""
+PREPARATION = ("square", "intensity")
+"""settings of the ETL, and fields of Properties, on which the pixels of a table depend"""
 CARD_FILE = "model_card.json"
 """beside the graphs in a registered model's folder: all that is told of it"""
 

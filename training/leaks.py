@@ -16,10 +16,9 @@ def seen_in_test(shards: str, card: Card, lineages: Iterable[dict]) -> set[str]:
     Raises InputError where one's version of this table is gone.
     """
     versions = {one["delta_version"] for one in lineages if one.get("delta_table_id") == card.delta_table_id}
-    test = patients_of(shards, card.delta_version, ("test",))
     # What has trained on this very version has the same test split.
-    trained = (patients_of(shards, version, ("train", "val")) for version in versions - {card.delta_version})
-    return test & set().union(*trained)
+    trained = [patients_of(shards, version, ("train", "val")) for version in versions - {card.delta_version}]
+    return set().union(*trained) & patients_of(shards, card.delta_version, ("test",)) if trained else set()
 
 
 def patients_of(shards: str, version: int, splits: Iterable[str]) -> set[str]:

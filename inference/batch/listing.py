@@ -13,7 +13,7 @@ from conf.workspace import Workspace
 from etl.schema import SPLITS, Card
 from etl.storage import is_folder, is_local, list_files, locate
 from etl.table import snapshot_files
-from inference.properties import Properties
+from inference.properties import PREPARATION, Properties
 
 IMAGES = pa.schema(
     [
@@ -98,7 +98,7 @@ def _check_kind(card: Card, workspace: Workspace, properties: Properties) -> Non
             f"the model takes {properties.size_px} pixels, the table of {workspace.root} has {card.sizes_px}: run the "
             "ETL with this size in etl.sizes_px too, or score the images' folder with --scoring.source DIR"
         )
-    for key in ("square", "intensity"):
+    for key in PREPARATION:
         got, expected = card.settings.get(key), getattr(properties, key)
         if got != expected:
             raise InputError(

@@ -83,8 +83,8 @@ def decide(
     drops = {findings[index]: Drop.of(difference, index) for index in columns if not isnan(difference.values[index])}
     if not drops:
         return Decision(False, ["nothing measured: no finding has an AUROC in the test split"], None, {}, undefined, [])
-    few = [finding for finding, count in zip(findings, num_patients, strict=True) if count < FEW_PATIENTS]
-    few = [finding for finding in few if finding in drops]
+    counts = zip(findings, num_patients, strict=True)
+    few = [finding for finding, count in counts if count < FEW_PATIENTS and finding in drops]
 
     mean_drop = Drop.of(difference, -1)
     reasons = [f"{finding}: INT8 gives no AUROC, its scores are not finite" for finding in lost]
@@ -119,11 +119,9 @@ def overrun(difference: Intervals, max_mean_drop: float, max_finding_drop: float
 
     The parameters are decide's.
     """
-    if np.isnan(difference.values).all():
-        return inf
-    worst = -np.where(np.isnan(difference.low), difference.values, difference.low)
-    bounds = np.append(np.full(len(worst) - 1, max_finding_drop), max_mean_drop)
-    return float(np.nanmax(worst - bounds))
+    bounds = [*[max_finding_drop] * (len(difference.values) - 1), max_mean_drop]
+    overruns = [Drop.of(difference, index).worst - bound for index, bound in enumerate(bounds)]
+    return max((one for one in overruns if not isnan(one)), default=inf)
 
 
 def compare_with_champion(decision: Decision, difference: Intervals, version: int, max_mean_drop: float) -> Decision:

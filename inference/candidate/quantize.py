@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import nncf
 import numpy as np
@@ -112,24 +112,16 @@ def keep_sensitive_layers(
 def _in_thread(quantize: Callable[..., Graph], *arguments, **named) -> Graph:
     """In a thread of its own: NNCF makes Cores that come and go, see graphs.CORE, and a thread's signal stack is its
     own. Ctrl-C ends the work at its next image."""
-    done: Future[Graph] = Future()
-
-    def compute() -> None:
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(quantize, *arguments, **named)
         try:
-            done.set_result(quantize(*arguments, **named))
-        except BaseException as error:
-            done.set_exception(error)
-
-    thread = Thread(target=compute)
-    thread.start()
-    try:
-        return done.result()
-    except KeyboardInterrupt:
-        # Waited for: a thread that computes while the program ends makes it abort.
-        INTERRUPTED.set()
-        thread.join()
-        INTERRUPTED.clear()
-        raise
+            return done.result()
+        except KeyboardInterrupt:
+            # Waited for: a thread that computes while the program ends makes it abort.
+            INTERRUPTED.set()
+            wait([done])
+            INTERRUPTED.clear()
+            raise
 
 
 def _check_interrupted() -> None:
