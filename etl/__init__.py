@@ -1,1 +1,1 @@
-"""Images and label files to patient-split shards: a Delta table, its quarantine table and its dataset card."""
+"""From files as a source has them to a Delta table of shards with its card."""

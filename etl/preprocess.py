@@ -16,16 +16,16 @@ from rich.table import Table
 from conf.errors import run_command
 from conf.settings import Settings, load_settings, with_same_arguments
 from conf.workspace import Workspace, atomic_path, update_summary
-from etl.card import kinds_of
-from etl.card_page import write_card_page
-from etl.contact_sheet import choose_films
-from etl.manifest import Manifest
-from etl.phantoms import generate_phantoms
-from etl.publish import Outcome, publish
-from etl.schema import SPLITS
-from etl.shards import SparkWorkers
-from etl.sources import read_manifest
-from etl.storage import locate
+from etl.card.contact_sheet import choose_films
+from etl.card.counts import kinds_of
+from etl.card.page import write_card_page
+from etl.cluster.workers import SparkWorkers
+from etl.contract.schema import SPLITS
+from etl.contract.storage import locate
+from etl.phantoms.generate import generate_phantoms
+from etl.sources.manifest import Manifest
+from etl.sources.read import read_manifest
+from etl.writing.publish import Outcome, publish
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint to a measured, quantised, registered model."""
+"""From a checkpoint to a measured, quantised, registered model, and what that model says of images."""
 
 import sys
 

@@ -24,14 +24,14 @@ from tqdm import tqdm
 from conf.errors import InputError, run_command
 from conf.settings import MODES, load_arguments
 from conf.workspace import Workspace
-from inference.answers import NOTE, OPERATING_POINT
 from inference.files.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_line, as_table, printable
 from inference.files.decoders import Decoders
 from inference.files.image_files import ImageFile, find_images
 from inference.files.overlays import SHOWN_PX
 from inference.files.reading import Reader, read_all
-from inference.known_boxes import load_boxes
-from inference.ten_crop import with_ten_crops
+from inference.film.answers import NOTE, OPERATING_POINT
+from inference.film.known_boxes import load_boxes
+from inference.model.ten_crop import with_ten_crops
 
 EXIT_FILE_FAILED = 1
 FORMATS = ("table", "json", "csv")
@@ -45,7 +45,7 @@ def main() -> None:
     files, others = find_images(options.files)
     with Decoders(min(len(os.sched_getaffinity(0)), len(files))) as decoders:
         # Here, because every decoder imports this file, and MLflow takes seconds.
-        from inference.served_model import open_served
+        from inference.model.served_model import open_served
 
         served = open_served(workspace, settings.inference.registered_model, options.version, options.mode)
         points = served.properties.thresholds

@@ -17,10 +17,10 @@ import pandas as pd
 from conf.errors import InputError, run_command
 from conf.settings import load_settings
 from conf.workspace import Workspace
-from etl.schema import Card
-from etl.table import read_card, read_labels, snapshot_files
-from inference.graphs import open_graph, properties_of
-from inference.registry import CHALLENGER, fetch_model, version_of
+from etl.contract.schema import Card
+from etl.contract.table import read_card, read_labels, snapshot_files
+from inference.model.graphs import open_graph, properties_of
+from inference.model.registry import CHALLENGER, fetch_model, version_of
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ from rich.table import Table
 from conf.errors import run_command
 from conf.settings import load_settings
 from conf.workspace import Workspace
-from etl.shards import SparkWorkers
-from etl.storage import locate
+from etl.cluster.workers import SparkWorkers
+from etl.contract.storage import locate
 from inference.batch.listing import list_images
 from inference.batch.run import Outcome, score_new
 from inference.batch.scoring import probability_column
-from inference.served_model import ServedModel, open_served
+from inference.model.served_model import ServedModel, open_served
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from conf.errors import InputError, run_command
 from conf.settings import load_settings, with_same_arguments
 from conf.workspace import Workspace
-from inference.registry import CHALLENGER, promote, version_of
+from inference.model.registry import CHALLENGER, promote, version_of
 
 
 def main() -> None:

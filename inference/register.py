@@ -17,17 +17,17 @@ from rich.console import Console
 from conf.errors import InputError, run_command
 from conf.settings import Settings, load_settings, with_same_arguments
 from conf.workspace import Workspace, atomic_folder, update_summary
-from etl.schema import SPLITS, Card
-from etl.table import read_card
+from etl.contract.schema import SPLITS, Card
+from etl.contract.table import read_card
 from inference.candidate.build import Source, build_candidate
 from inference.candidate.gate import FEW_PATIENTS, Decision
+from inference.candidate.incumbent import present_champion
 from inference.candidate.registration import check_run, register
 from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
-from inference.champion import present_champion
-from inference.graphs import open_graph, properties_of
-from inference.registry import CHAMPION, Registered, champion_version
-from training.checkpoint import BEST, Checkpoint
-from training.readers import open_split
+from inference.model.graphs import open_graph, properties_of
+from inference.model.registry import CHAMPION, Registered, champion_version
+from training.network.checkpoint import BEST, Checkpoint
+from training.reading.readers import open_split
 
 console = Console(highlight=False)
 

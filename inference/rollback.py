@@ -10,7 +10,7 @@ from rich.console import Console
 from conf.errors import run_command
 from conf.settings import load_settings
 from conf.workspace import Workspace
-from inference.registry import history, rollback
+from inference.model.registry import history, rollback
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import subprocess
 from conf.errors import InputError, run_command
 from conf.settings import Settings, load_settings
 from conf.workspace import Workspace
-from inference.service.watch import start_watch
+from inference.service.engine.watch import start_watch
 
 API_KEY_VARIABLE = "CHEXSCALE_API_KEY"
 MIN_KEY = 16

@@ -10,13 +10,13 @@ jobs.keep_versions. What a kill leaves half-done is repaired by running it again
 from conf.errors import run_command
 from conf.settings import load_settings, with_same_arguments
 from conf.workspace import Workspace
-from etl.card_page import write_card_page
-from etl.contact_sheet import choose_films
-from etl.maintain import maintain
-from etl.shards import SparkWorkers
-from etl.table import read_card
-from inference.registry import trained_versions
-from training.checkpoint import BEST, Checkpoint
+from etl.card.contact_sheet import choose_films
+from etl.card.page import write_card_page
+from etl.cluster.workers import SparkWorkers
+from etl.contract.table import read_card
+from etl.writing.maintain import maintain
+from inference.model.registry import trained_versions
+from training.network.checkpoint import BEST, Checkpoint
 
 
 def main() -> None:

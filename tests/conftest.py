@@ -36,7 +36,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Files:
 
 @pytest.fixture(scope="session")
 def spark():
-    from etl.shards import start_spark
+    from etl.cluster.workers import start_spark
 
     session = start_spark()
     # The default of 50 takes longer than the log of any small table.
@@ -55,8 +55,8 @@ class InlineWorkers:
 
 def files_of(workspace, version: int) -> set[str]:
     """The shards of a version of the table."""
-    from etl.schema import SPLITS
-    from etl.table import snapshot_files
+    from etl.contract.schema import SPLITS
+    from etl.contract.table import snapshot_files
 
     return {file for split in SPLITS for file in snapshot_files(workspace.shards, version, split)}
 
@@ -115,7 +115,7 @@ SIZE_PX = 32
 
 def make_card(findings: list[str], positives: list[int], known: list[int], images: dict | None = None, **changes):
     """A card with the same counts in every split, enough for training."""
-    from etl.schema import SPLITS, Card, image_column
+    from etl.contract.schema import SPLITS, Card, image_column
 
     column = image_column(SIZE_PX)
     images = images or dict.fromkeys(SPLITS, 8)
@@ -149,8 +149,8 @@ def make_card(findings: list[str], positives: list[int], known: list[int], image
 
 def make_checkpoint():
     """A fresh simple_cnn with three findings, as a training would keep it."""
-    from training.checkpoint import Checkpoint
-    from training.models import build_model
+    from training.network.checkpoint import Checkpoint
+    from training.network.models import build_model
 
     return Checkpoint(
         weights=build_model("simple_cnn", 3, 127, 70).state_dict(),
@@ -176,7 +176,7 @@ def make_checkpoint():
 def new_store(tmp_path_factory):
     """Puts an MLflow database without a run into a workspace: making one takes seconds, which each test would spend."""
     from conf.workspace import Workspace
-    from training.store import mlflow, use_store
+    from training.record.store import mlflow, use_store
 
     made = Workspace.at(str(tmp_path_factory.mktemp("store")))
     use_store(made)

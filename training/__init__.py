@@ -1,1 +1,1 @@
-"""A version of the table to a trained checkpoint and its MLflow run, on one process or many."""
+"""From a table to a checkpoint and an MLflow run."""

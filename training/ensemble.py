@@ -16,12 +16,12 @@ from rich.table import Table
 from conf.errors import run_command
 from conf.settings import Settings, load_settings
 from conf.workspace import Workspace, update_summary
-from etl.schema import Card
-from training.evaluation import FIGURES, NUM_RESAMPLES, describe_intervals, evaluate
-from training.intervals import bootstrap_differences
-from training.members import PREDICTED, Member, card_of, read_members
-from training.tracking import TrackedRun
-from training.voting import equal_weights, fit_weights, vote
+from etl.contract.schema import Card
+from training.ensembles.members import PREDICTED, Member, card_of, read_members
+from training.ensembles.voting import equal_weights, fit_weights, vote
+from training.measures.intervals import bootstrap_differences
+from training.record.evaluation import FIGURES, NUM_RESAMPLES, describe_intervals, evaluate
+from training.record.tracking import TrackedRun
 
 
 def main() -> None:

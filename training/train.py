@@ -27,23 +27,23 @@ from tqdm import tqdm
 from conf.errors import InputError, run_command
 from conf.settings import Settings, load_settings
 from conf.workspace import Workspace
-from etl.schema import Card
-from training.checkpoint import State
-from training.collectives import Collectives, is_lost_rank
-from training.elastic import is_elastic, run_elastic
-from training.interruption import EXIT_SIGTERM, Interruption
-from training.loop import Trainer
-from training.loss import loss_weights
-from training.memory import keep_freed_memory
-from training.models import XrayClassifier
-from training.plan import Plan, Split
-from training.prepare import check_same_training, load_starting_weights, prepare
-from training.resume import load_state
-from training.stages import Stage, stages_of
-from training.topology import Topology, launched_rank
+from etl.contract.schema import Card
+from training.loop.loss import loss_weights
+from training.loop.stages import Stage, stages_of
+from training.loop.trainer import Trainer
+from training.network.checkpoint import State
+from training.network.models import XrayClassifier
+from training.ranks.collectives import Collectives, is_lost_rank
+from training.ranks.elastic import is_elastic, run_elastic
+from training.ranks.interruption import EXIT_SIGTERM, Interruption
+from training.ranks.memory import keep_freed_memory
+from training.ranks.topology import Topology, launched_rank
+from training.reading.plan import Plan, Split
+from training.start.prepare import check_same_training, load_starting_weights, prepare
+from training.start.resume import load_state
 
 if TYPE_CHECKING:
-    from training.record import Record
+    from training.record.record import Record
 
 # A launcher under load takes seconds to notice that rank 0 has ended.
 RANK_0_SPEAKS_FIRST_S = 10
@@ -126,13 +126,13 @@ def train(
         record = None
         if topology.is_main:
             # Here, so that no other rank pays for its imports.
-            from training.record import Record
+            from training.record.record import Record
 
             record = stack.enter_context(Record(settings, card, topology, pos_weight.numpy(), ancestors, interrupted))
         run_id = ranks.broadcast(record.run.run_id if record else None)
         if settings.tracking_server and topology.local_rank == 0 and not topology.is_main:
             # One rank of each other host; a database file is for one host alone.
-            from training.store import monitored_host
+            from training.record.store import monitored_host
 
             workspace = Workspace.at(settings.workspace, settings.tracking_server)
             stack.enter_context(monitored_host(workspace, run_id))

@@ -10,10 +10,10 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.workspace import Workspace
-from etl.schema import SPLITS, Card
-from etl.storage import is_folder, is_local, list_files, locate
-from etl.table import snapshot_files
-from inference.properties import PREPARATION, Properties
+from etl.contract.schema import SPLITS, Card
+from etl.contract.storage import is_folder, is_local, list_files, locate
+from etl.contract.table import snapshot_files
+from inference.model.properties import PREPARATION, Properties
 
 IMAGES = pa.schema(
     [

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from inference.batch.listing import Listing
 from inference.batch.scores import Run, append_scores, choose_new, known_images
 from inference.batch.scoring import OUT_OF_REACH, Model, answer_schema, score_images
-from inference.served_model import ServedModel
+from inference.model.served_model import ServedModel
 
 # Of a table some row groups; of files less, as decoding takes longer.
 ROWS_PER_TASK, FILES_PER_TASK = 1024, 64
@@ -38,7 +38,7 @@ def score_new(
 ) -> Outcome:
     """Scores what this version of the model has not scored yet. A run that is killed leaves the old version.
 
-    map_in_arrow: of etl.shards.SparkWorkers. Raises InputError where `output` is no table of scores.
+    map_in_arrow: of etl.cluster.workers.SparkWorkers. Raises InputError where `output` is no table of scores.
     """
     variant = model.folder / model.mode
     run = Run(

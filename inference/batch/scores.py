@@ -27,8 +27,8 @@ from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from conf.errors import InputError
-from etl.storage import is_local, locate, unreachable
-from etl.table import store_options
+from etl.contract.storage import is_local, locate, unreachable
+from etl.contract.table import store_options
 from inference.batch.scoring import OUT_OF_REACH, answer_schema
 
 RUN = pa.schema(

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.images import BadImage
-from etl.schema import image_column
-from etl.storage import is_of_a_store, locate, read_bytes
-from inference.answers import call_findings
-from inference.films import MAX_FILE_BYTES, load_film
-from inference.graphs import Predict
-from inference.properties import Properties
-from inference.variants import open_variant
+from etl.contract.images.decode import BadImage
+from etl.contract.schema import image_column
+from etl.contract.storage import is_of_a_store, locate, read_bytes
+from inference.film.answers import call_findings
+from inference.film.films import MAX_FILE_BYTES, load_film
+from inference.model.graphs import Predict
+from inference.model.properties import Properties
+from inference.model.variants import open_variant
 
 # Of what goes back to Spark, so that the cost of a batch is that of many images; all of them are in memory.
 ROWS_PER_BATCH = 128

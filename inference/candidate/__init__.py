@@ -1,1 +1,1 @@
-"""From a checkpoint to a candidate for the registry: exported, quantised, measured, judged."""
+"""From a checkpoint to a candidate that the gate has judged and the registry has taken."""

@@ -10,20 +10,21 @@ from rich.console import Console
 
 from conf.settings import Inference
 from conf.workspace import write_json
-from etl.schema import Card
-from inference.candidate.baseline import ThumbnailBaseline
-from inference.candidate.calibration_set import calibration_images
-from inference.candidate.evaluate import Scored, auroc_differences, auroc_intervals, known_boxes, score_split
-from inference.candidate.export import export_graphs, open_exported
-from inference.candidate.familiarity import distance_threshold
-from inference.candidate.fitting import fit_served
+from etl.contract.schema import Card
 from inference.candidate.gate import Decision, compare_with_champion, decide, overrun, refuse
+from inference.candidate.incumbent import Champion
+from inference.candidate.making.calibration_set import calibration_images
+from inference.candidate.making.export import export_graphs, open_exported
+from inference.candidate.making.familiarity import distance_threshold
+from inference.candidate.making.fitting import fit_served
+from inference.candidate.making.quantize import Attempt, quantize_attempts
+from inference.candidate.measuring.baseline import ThumbnailBaseline
+from inference.candidate.measuring.evaluate import Scored, auroc_differences, auroc_intervals, known_boxes, score_split
+from inference.candidate.measuring.speed import describe_machine, measure_footprint, measure_speed, size_mb
 from inference.candidate.model_card import describe_model, write_model_card
-from inference.candidate.quantize import Attempt, quantize_attempts
 from inference.candidate.report import describe
-from inference.candidate.speed import describe_machine, measure_footprint, measure_speed, size_mb
-from inference.champion import Champion
-from inference.graphs import (
+from inference.film.known_boxes import FILE as BOXES
+from inference.model.graphs import (
     Predict,
     compile_graph,
     open_graph,
@@ -31,11 +32,10 @@ from inference.graphs import (
     save_graph,
     with_distance_threshold,
 )
-from inference.known_boxes import FILE as BOXES
-from inference.network import Served, torch_predict
-from inference.ten_crop import SUFFIX, with_ten_crops
-from training.checkpoint import Checkpoint
-from training.plan import Split
+from inference.model.network import Served, torch_predict
+from inference.model.ten_crop import SUFFIX, with_ten_crops
+from training.network.checkpoint import Checkpoint
+from training.reading.plan import Split
 
 NUM_COMPARED = 8
 """real images on which each exported graph is held against torch"""

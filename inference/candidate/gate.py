@@ -10,7 +10,7 @@ from math import inf, isnan
 
 import numpy as np
 
-from training.intervals import Intervals
+from training.measures.intervals import Intervals
 
 CHANCE = 0.5
 FEW_PATIENTS = 5

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from conf.workspace import write_json
-from etl.schema import Card
-from inference.candidate.evaluate import NUM_RESAMPLES, Scored
-from inference.properties import CARD_FILE, Properties
-from training.calibration import bin_reliability, measure_thresholds
-from training.evaluation import NUM_BINS, named, records
-from training.subgroups import MEAN, subgroup_table
+from etl.contract.schema import Card
+from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
+from inference.model.properties import CARD_FILE, Properties
+from training.measures.calibration import bin_reliability, measure_thresholds
+from training.measures.subgroups import MEAN, subgroup_table
+from training.record.evaluation import NUM_BINS, named, records
 
 TEXT_FILE = "model_card.md"
 INTENDED_USE = (

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 # First: it silences what mlflow would log on import.
-from training.store import metric_name, use_store  # isort: skip
+from training.record.store import metric_name, use_store  # isort: skip
 
 import mlflow
 import numpy as np
@@ -18,10 +18,10 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from conf.errors import InputError
 from conf.workspace import Workspace
 from inference.candidate.gate import Decision
-from inference.properties import Properties
-from inference.registry import CHALLENGER, CHAMPION, Registered, promote
+from inference.model.properties import Properties
+from inference.model.registry import CHALLENGER, CHAMPION, Registered, promote
 
-PYFUNC_FILE = Path(__file__).parents[1] / "pyfunc_model.py"
+PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
 # The files are on this disk: a bar over two of them tells nothing.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 

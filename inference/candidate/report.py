@@ -11,11 +11,11 @@ from rich import box
 from rich.table import Table
 
 from conf.workspace import atomic_path
-from inference.candidate.evaluate import Scored, auroc_differences, auroc_intervals
 from inference.candidate.gate import CHANCE, Decision
-from inference.candidate.localisation import summarise
-from inference.ten_crop import SUFFIX
-from training.evaluation import describe_intervals
+from inference.candidate.measuring.evaluate import Scored, auroc_differences, auroc_intervals
+from inference.candidate.measuring.localisation import summarise
+from inference.model.ten_crop import SUFFIX
+from training.record.evaluation import describe_intervals
 
 # Order and titles of the variants wherever they are shown.
 TITLES = {

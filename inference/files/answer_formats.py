@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference.answers import NOTE, Finding, Findings
+from inference.film.answers import NOTE, Finding, Findings
 
 CSV_COLUMNS = ("file", "finding", "probability", "threshold", "called", "familiar", "warnings", "error")
 

@@ -1,8 +1,8 @@
 """Image files to films, several at a time, in the order given, few of them in memory.
 
 In processes, because a file may harm the one that decodes it, and because compressed DICOM files are decoded in a fork
-(etl/dicom.py), which is safe where a process has no threads that compute. They import the program's own file once more:
-it keeps what takes long to import inside its functions.
+(etl/contract/images/dicom.py), which is safe where a process has no threads that compute. They import the program's
+own file once more: it keeps what takes long to import inside its functions.
 """
 
 import os
@@ -15,10 +15,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 
-from etl.images import BadImage
+from etl.contract.images.decode import BadImage
 from inference.files.image_files import ImageFile
-from inference.films import MAX_FILE_BYTES, Film, load_film
-from inference.properties import Properties
+from inference.film.films import MAX_FILE_BYTES, Film, load_film
+from inference.model.properties import Properties
 
 # For each process, so that none waits for the file before its own.
 FILES_IN_WORK = 4

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from etl.images import begins_like_image
+from etl.contract.images.decode import begins_like_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 # An index of the DICOM files beside it (PS3.10, section 8.6).

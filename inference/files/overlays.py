@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from conf.workspace import atomic_path
-from inference.answers import NOTE, Finding, Findings
 from inference.files.answer_formats import printable
-from inference.heatmap import boxes_on_film, encode_png, evidence_of, heat_of, overlay
-from inference.properties import Properties
+from inference.film.answers import NOTE, Finding, Findings
+from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of, overlay
+from inference.model.properties import Properties
 
 SHOWN_PX = 1024
 """longer side of the painted film"""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.answers import describe_findings
 from inference.files.answer_formats import Answered
 from inference.files.decoders import Decoded
 from inference.files.overlays import paint_finding, worth_painting, write_overlay
-from inference.graphs import Answer, Predict
-from inference.known_boxes import key_of
-from inference.properties import Properties
+from inference.film.answers import describe_findings
+from inference.film.known_boxes import key_of
+from inference.model.graphs import Answer, Predict
+from inference.model.properties import Properties
 
 
 @dataclass(frozen=True)

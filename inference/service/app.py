@@ -15,17 +15,17 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from conf.settings import Settings
-from inference.answers import NOTE
+from inference.film.answers import NOTE
 from inference.service import probes, routes
-from inference.service.capacity import Capacity
-from inference.service.champion import PICKED_UP, Champion
-from inference.service.counters import Counters
-from inference.service.decoding import Decoders
-from inference.service.guard import Guard
+from inference.service.door.capacity import Capacity
+from inference.service.door.counters import Counters
+from inference.service.door.guard import Guard
+from inference.service.door.refusals import Refusal, json_response
+from inference.service.door.uploads import MB
+from inference.service.engine.champion import PICKED_UP, Champion
+from inference.service.engine.decoding import Decoders
 from inference.service.openapi import KEY
-from inference.service.refusals import Refusal, json_response
 from inference.service.state import State
-from inference.service.uploads import MB
 
 log = logging.getLogger("chexscale.service")
 

@@ -2,8 +2,8 @@
 
 from fastapi.security import APIKeyHeader
 
+from inference.service.door.uploads import MULTIPART, RAW
 from inference.service.schemas import Problem
-from inference.service.uploads import MULTIPART, RAW
 
 # For the description alone: guard.py asks for it.
 KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="or as `Authorization: Bearer`")

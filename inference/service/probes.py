@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from inference.service import schemas
+from inference.service.door.refusals import json_response
 from inference.service.openapi import PROBLEMS
-from inference.service.refusals import json_response
 from inference.service.state import state_of
 
 router = APIRouter()

@@ -7,18 +7,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from inference.answers import NOTE, OPERATING_POINT, describe_findings
-from inference.films import Film
-from inference.graphs import Answer
-from inference.properties import Properties
+from inference.film.answers import NOTE, OPERATING_POINT, describe_findings
+from inference.film.films import Film
+from inference.model.graphs import Answer
+from inference.model.properties import Properties
 from inference.service import schemas
-from inference.service.champion import Served
-from inference.service.decoding import Unreadable
+from inference.service.door.refusals import Refusal, json_response
+from inference.service.door.uploads import Upload, read_uploads
+from inference.service.engine.champion import Served
+from inference.service.engine.decoding import Unreadable
+from inference.service.engine.pictures import explain, picture
 from inference.service.openapi import PROBLEMS, file_body
-from inference.service.pictures import explain, picture
-from inference.service.refusals import Refusal, json_response
 from inference.service.state import State, state_of
-from inference.service.uploads import Upload, read_uploads
 
 NOT_AN_IMAGE, UNUSABLE = 415, 422
 

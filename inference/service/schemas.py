@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inference.answers import NOTE
+from inference.film.answers import NOTE
 
 MODEL = {"name": "chexscale", "version": 3, "mode": "int8"}
 FINDINGS = [

@@ -8,7 +8,7 @@ from functools import partial
 import uvicorn
 
 from inference.service.app import Service
-from inference.service.connection import Connection
+from inference.service.door.connection import Connection
 
 MAX_HEADER_BYTES = 16_384
 MAX_WAIT_S = 10

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from conf.settings import Serving
-from inference.service.capacity import Capacity
-from inference.service.champion import Champion
-from inference.service.counters import Counters
-from inference.service.decoding import Decoders
+from inference.service.door.capacity import Capacity
+from inference.service.door.counters import Counters
+from inference.service.engine.champion import Champion
+from inference.service.engine.decoding import Decoders
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ import s3fs
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
-from etl.maintain import maintain
-from etl.publish import Outcome, publish
-from etl.schema import SPLITS, Card, table_schema
-from etl.sources import read_manifest
-from etl.storage import locate
-from etl.table import QUARANTINE, commit, read_card, snapshot_files, write_quarantine
+from etl.contract.schema import SPLITS, Card, table_schema
+from etl.contract.storage import locate
+from etl.contract.table import QUARANTINE, commit, read_card, snapshot_files, write_quarantine
+from etl.sources.read import read_manifest
+from etl.writing.maintain import maintain
+from etl.writing.publish import Outcome, publish
 from tests.conftest import InlineWorkers, NihFolder, make_card
-from tests.etl.test_cluster import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
-from tests.etl.test_publish import SMALL, rows_of, run
-from tests.etl.test_update import add, film
+from tests.etl.cluster.test_cluster import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
+from tests.etl.writing.test_publish import SMALL, rows_of, run
+from tests.etl.writing.test_update import add, film
 
 PROGRAM = "versitygw"
 VARIABLE = "CHEXSCALE_VERSITYGW"
@@ -166,7 +166,7 @@ def test_housekeeping(bucket, workspace):
 
 
 def test_training_reads_every_row_once(bucket, workspace):
-    from training.readers import open_split, read_batches
+    from training.reading.readers import open_split, read_batches
 
     card = run_there(bucket, workspace).card
     expected = rows_there(workspace, card)

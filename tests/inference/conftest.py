@@ -20,17 +20,17 @@ from deltalake import CommitProperties, write_deltalake
 
 from conf.settings import Quality, Training
 from conf.workspace import Workspace
-from etl.schema import SPLITS, Card
-from inference.candidate.calibration_set import calibration_images
-from inference.candidate.export import export_graphs
-from inference.candidate.fitting import fit_served
-from inference.candidate.quantize import quantize_folder
-from inference.network import Served
-from training.checkpoint import BEST, Checkpoint
-from training.loss import masked_bce
-from training.models import build_model
-from training.readers import open_split
-from training.store import use_store
+from etl.contract.schema import SPLITS, Card
+from inference.candidate.making.calibration_set import calibration_images
+from inference.candidate.making.export import export_graphs
+from inference.candidate.making.fitting import fit_served
+from inference.candidate.making.quantize import quantize_folder
+from inference.model.network import Served
+from training.loop.loss import masked_bce
+from training.network.checkpoint import BEST, Checkpoint
+from training.network.models import build_model
+from training.reading.readers import open_split
+from training.record.store import use_store
 
 SIZE_PX = 64
 # Planted: a bright corner, a chequered patch at any place; the third never occurs, so its AUROC is undefined.

@@ -23,16 +23,16 @@ from pydicom import uid
 
 from conf.settings import MODES
 from conf.workspace import Workspace
-from inference.answers import NOTE, describe_findings
 from inference.files.decoders import decode_file
 from inference.files.image_files import ImageFile
-from inference.registry import promote
-from inference.served_model import open_served
+from inference.film.answers import NOTE, describe_findings
+from inference.model.registry import promote
+from inference.model.served_model import open_served
 from tests.conftest import png
 from tests.etl.dicom_files import build, written
 from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX, Ended
-from tests.inference.test_decoders import wait_until_group_is_gone
-from training.store import use_store
+from tests.inference.files.test_decoders import wait_until_group_is_gone
+from training.record.store import use_store
 
 SCRIPT = REPOSITORY / "inference" / "infer.py"
 ABSENT = ("torch", "torchvision", "pyspark", "deltalake", "petastorm", "sklearn", "matplotlib", "nncf", "onnx")

@@ -1,4 +1,4 @@
-"""Batch scoring, without Spark but for the command itself (map_in_arrow is tested in tests/etl/test_shards.py)."""
+"""Batch scoring, without Spark but for the command itself (tests/etl/cluster/test_workers.py tests map_in_arrow)."""
 
 import io
 import json
@@ -25,8 +25,7 @@ from PIL import Image
 
 from conf.errors import InputError
 from conf.workspace import Workspace
-from etl.schema import Card
-from inference.answers import describe_findings
+from etl.contract.schema import Card
 from inference.batch import scores
 from inference.batch.listing import Listing, list_images
 from inference.batch.run import Outcome, score_new, sha256_of
@@ -34,10 +33,11 @@ from inference.batch.scores import Run, append_scores
 from inference.batch.scoring import answer_schema
 from inference.candidate.gate import Decision
 from inference.candidate.registration import register
-from inference.films import load_film
-from inference.graphs import open_graph, properties_of, save_graph, with_properties
-from inference.served_model import ServedModel
-from inference.variants import open_variant
+from inference.film.answers import describe_findings
+from inference.film.films import load_film
+from inference.model.graphs import open_graph, properties_of, save_graph, with_properties
+from inference.model.served_model import ServedModel
+from inference.model.variants import open_variant
 from tests.etl.dicom_files import build, written
 from tests.etl.test_object_store import server  # noqa: F401
 from tests.inference.conftest import FINDINGS, REPOSITORY, ROWS, SIZE_PX

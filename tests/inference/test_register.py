@@ -20,18 +20,18 @@ import inference
 from conf.errors import InputError
 from conf.settings import MODES
 from conf.workspace import Workspace
-from etl.schema import Card
-from inference.candidate.evaluate import score_split
+from etl.contract.schema import Card
 from inference.candidate.gate import Decision
+from inference.candidate.incumbent import present_champion
+from inference.candidate.measuring.evaluate import score_split
 from inference.candidate.model_card import describe_model, to_text
 from inference.candidate.registration import register
-from inference.champion import present_champion
-from inference.graphs import compile_graph, open_graph, properties_of
-from inference.registry import fetch_model
-from inference.served_model import open_served
+from inference.model.graphs import compile_graph, open_graph, properties_of
+from inference.model.registry import fetch_model
+from inference.model.served_model import open_served
 from tests.inference.conftest import REPOSITORY, ROWS
-from training.checkpoint import BEST, Checkpoint
-from training.store import fetch_checkpoint, use_store
+from training.network.checkpoint import BEST, Checkpoint
+from training.record.store import fetch_checkpoint, use_store
 
 # In a fresh process, for which nothing is installed that the registered model does not ask for.
 ABSENT = ("torch", "torchvision", "pyspark", "nncf", "petastorm", "conf", "etl", "training", "inference")

@@ -8,11 +8,11 @@ import mlflow
 import pytest
 
 from conf.workspace import Workspace
-from etl.schema import SPLITS
-from etl.table import read_card
+from etl.contract.schema import SPLITS
+from etl.contract.table import read_card
 from tests.conftest import files_of
-from tests.etl.test_publish import run
-from training.store import use_store
+from tests.etl.writing.test_publish import run
+from training.record.store import use_store
 
 PROJECT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ import pytest
 
 from conf.workspace import Workspace
 from jobs.pipeline import run_stage
-from training.store import use_store
+from training.record.store import use_store
 
 PROJECT = Path(__file__).parents[2]
 SMALL = """

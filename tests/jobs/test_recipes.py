@@ -15,8 +15,8 @@ from torchvision.models import densenet121
 
 from conf.workspace import Workspace
 from tests.training.commands import BIN, LAUNCHERS, PROJECT
-from training.checkpoint import BEST
-from training.store import use_store
+from training.network.checkpoint import BEST
+from training.record.store import use_store
 
 FEW = ["--etl.source", "phantoms", "--phantoms.num_images", "100", "--etl.val_fraction", "0.25"]
 # Of this few images, so that two ranks have row groups.

@@ -11,7 +11,7 @@ import psutil
 from conf.settings import load_settings
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX
-from training.checkpoint import LAST, State
+from training.network.checkpoint import LAST, State
 from training.train import run_rank
 
 PROJECT = Path(__file__).parents[2]

@@ -14,14 +14,14 @@ import pytest
 from conf.errors import InputError
 from conf.settings import Ensemble, Settings
 from conf.workspace import Workspace, write_json
-from etl.schema import Card
+from etl.contract.schema import Card
 from tests.training.commands import PROJECT
 from training.ensemble import combine
-from training.evaluation import FIGURES, evaluate
-from training.members import card_of, read_member, read_members
-from training.metrics import auroc_per_finding
-from training.predictions import Predictions
-from training.store import use_store
+from training.ensembles.members import card_of, read_member, read_members
+from training.measures.metrics import auroc_per_finding
+from training.measures.predictions import Predictions
+from training.record.evaluation import FIGURES, evaluate
+from training.record.store import use_store
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def undrawn():
     """Figures take seconds each."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("draw_curves", "draw_reliability", "draw_subgroups"):
-            patch.setattr(f"training.evaluation.{name}", lambda *_: None)
+            patch.setattr(f"training.record.record.evaluation.{name}", lambda *_: None)
         yield patch
 
 
@@ -126,7 +126,7 @@ def test_the_command_measures_and_records_the_ensemble(members, new_store, tmp_p
 def test_a_version_older_than_card_json_is_read_from_the_table(members, monkeypatch):
     card = card_at(members[0])
     replace(card, delta_version=3).write(members[0].card)
-    monkeypatch.setattr("training.members.read_card", lambda shards, version: replace(card, table=""))
+    monkeypatch.setattr("training.ensembles.members.read_card", lambda shards, version: replace(card, table=""))
     assert card_of(read_member(members[0])) == card
 
 
@@ -176,7 +176,7 @@ def test_a_member_that_does_not_fit_is_named(members, tmp_path, spoil, message):
 
 
 def test_other_images_and_labels_are_named(members, monkeypatch, tmp_path):
-    monkeypatch.setattr("training.members.auroc_per_finding", lambda labels, logits: np.array([np.nan]))
+    monkeypatch.setattr("training.ensembles.members.auroc_per_finding", lambda labels, logits: np.array([np.nan]))
     for member in members:
         edit_json(member.evaluation, lambda report: [s["auroc"]["mean"].update(value=None) for s in split_of(report)])
     edit_table(members[1].predictions, relabel)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.training.commands import BIN, PROJECT
-from tests.training.ranks import ROW_GROUPS, STOPS, run, write_table
-from training.collectives import Collectives
-from training.topology import Topology
+from tests.training.toy_training import ROW_GROUPS, STOPS, run, write_table
+from training.ranks.collectives import Collectives
+from training.ranks.topology import Topology
 
-MODULE = ["-m", "tests.training.ranks"]
+MODULE = ["-m", "tests.training.toy_training"]
 LAUNCHES = {
     "horovodrun 2": [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python", *MODULE],
     "torchrun 2": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *MODULE],

@@ -16,13 +16,13 @@ from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX, write_small_table
 from tests.training.commands import EPOCHS, SETTINGS, finish, ranks_of, start, wait_for_epoch
-from tests.training.ranks import make_state
-from training.checkpoint import BEST, LAST, Checkpoint, State
-from training.interruption import EXIT_SIGTERM
-from training.models import build_model
-from training.plan import Plan, Split
-from training.resume import read_state
-from training.store import use_store
+from tests.training.toy_training import make_state
+from training.network.checkpoint import BEST, LAST, Checkpoint, State
+from training.network.models import build_model
+from training.ranks.interruption import EXIT_SIGTERM
+from training.reading.plan import Plan, Split
+from training.record.store import use_store
+from training.start.resume import read_state
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX, make_card, write_small_table
 from tests.training.commands import BIN, LAUNCHERS, PROJECT, train, train_here
-from training.checkpoint import BEST, Checkpoint
-from training.prepare import check_same_training, prepare
-from training.store import use_store
-from training.topology import Topology
+from training.network.checkpoint import BEST, Checkpoint
+from training.ranks.topology import Topology
+from training.record.store import use_store
+from training.start.prepare import check_same_training, prepare
 from training.train import RANK_0_SPEAKS_FIRST_S, main
 
 ALONE = Topology.detect("cpu", {})
@@ -37,7 +37,7 @@ def test_a_step_takes_the_memory_that_the_one_before_has_freed():
     count = """
 import resource
 import numpy as np
-from training.memory import keep_freed_memory
+from training.ranks.memory import keep_freed_memory
 keep_freed_memory()
 for _ in range(11):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -270,7 +270,7 @@ def test_what_breaks_after_its_answer_is_only_ended(service):
 
 def test_a_decoder_that_dies_over_a_file_is_replaced_and_only_that_file_is_refused(service):
     replaced = service.metric("chexscale_decoders_replaced_total")
-    decoders = children(service.process.pid, "inference.service.decoder")
+    decoders = children(service.process.pid, "inference.service.engine.decoder")
     for pid in decoders:
         os.kill(pid, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as thread:
@@ -302,12 +302,12 @@ def children(parent: int, module: str) -> list[int]:
 
 
 def test_mutated_files_are_read_or_refused_with_a_reason(service):
-    """A short run of `python -m jobs.benchmarks.mutations`."""
+    """A short run of `python -m jobs.benchmarks.service.mutations`."""
     dicom = build(toy.film(150).astype(np.uint16))
     dicom.compress(uid.JPEG2000Lossless, encoding_plugin="pylibjpeg")
     seeds = [FILM, saved(FRAMES[0], "JPEG"), written(build(toy.film(150))), written(dicom)]
     rng = random.Random(0)
-    from jobs.benchmarks.mutations import mutate
+    from jobs.benchmarks.service.mutations import mutate
 
     statuses = set()
     for number in range(200):

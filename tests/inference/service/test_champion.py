@@ -77,7 +77,7 @@ def test_a_service_without_a_champion_waits_for_one_and_follows_it(service, work
     new_store(workspace)
     wait_for(lambda: "no version of chexscale" in service.predict(FILM).json()["error"], "the empty registry")
     # The process that asks the registry is replaced when it dies.
-    (watch,) = children(service.process.pid, "inference.service.watch")
+    (watch,) = children(service.process.pid, "inference.service.engine.watch")
     os.kill(watch, signal.SIGKILL)
     _, first = toy.register(workspace)
     wait_for(lambda: service.client.get("/readyz").status_code == 200, "the first champion")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from conf.errors import InputError
-from inference.candidate.export import export_graphs
-from inference.network import Served, ServedNetwork, torch_predict
-from inference.service.batching import Batcher
-from inference.service.counters import Counters
-from inference.service.model import open_model
+from inference.candidate.making.export import export_graphs
+from inference.model.network import Served, ServedNetwork, torch_predict
+from inference.service.door.counters import Counters
+from inference.service.engine.batching import Batcher
+from inference.service.engine.model import open_model
 from tests.conftest import make_checkpoint
 from tests.inference.service import toy
 
@@ -64,7 +64,7 @@ def test_an_open_model_answers_though_its_files_are_cut(folder, tmp_path):
 import shutil
 from pathlib import Path
 import numpy as np
-from inference.service.model import open_model
+from inference.service.engine.model import open_model
 shutil.copytree({str(folder / "fp32")!r}, {str(tmp_path / "fp32")!r})
 model = open_model(Path({str(tmp_path)!r}), "chexscale", 1, "fp32")
 with open({str(tmp_path / "fp32" / "model.bin")!r}, "r+b") as weights:

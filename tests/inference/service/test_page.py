@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from conf.workspace import Workspace, write_json
-from inference.candidate.evaluate import Scored
+from inference.candidate.measuring.evaluate import Scored
 from inference.candidate.model_card import describe_model
 from tests.conftest import make_card
 from tests.inference.service import toy

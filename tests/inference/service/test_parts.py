@@ -7,13 +7,13 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from inference.graphs import Answer
-from inference.service.batching import Batcher
-from inference.service.capacity import Capacity
-from inference.service.counters import Counters
-from inference.service.guard import Guard
-from inference.service.rate import RateLimit
-from inference.service.refusals import Refusal
+from inference.model.graphs import Answer
+from inference.service.door.capacity import Capacity
+from inference.service.door.counters import Counters
+from inference.service.door.guard import Guard
+from inference.service.door.rate import RateLimit
+from inference.service.door.refusals import Refusal
+from inference.service.engine.batching import Batcher
 from inference.service.routes import all_or_none
 
 
@@ -101,7 +101,7 @@ def test_a_batch_that_fails_is_told_to_all_who_wait_for_it_and_the_next_goes_on(
 
 
 def test_only_the_computing_is_timed_and_not_the_wait_for_it(monkeypatch):
-    monkeypatch.setattr("inference.service.batching.MAX_INFERENCE_S", 0.5)
+    monkeypatch.setattr("inference.service.engine.batching.MAX_INFERENCE_S", 0.5)
 
     async def ask() -> list[float]:
         model = HeldModel()
@@ -117,7 +117,7 @@ def test_only_the_computing_is_timed_and_not_the_wait_for_it(monkeypatch):
 
 
 def test_a_model_that_does_not_answer_is_told_to_all_and_goes_on_when_it_does(monkeypatch):
-    monkeypatch.setattr("inference.service.batching.MAX_INFERENCE_S", 0.2)
+    monkeypatch.setattr("inference.service.engine.batching.MAX_INFERENCE_S", 0.2)
 
     async def ask() -> tuple[list, float]:
         model = HeldModel()
@@ -232,7 +232,7 @@ def test_an_ipv6_client_is_its_network():
 
 
 def test_clients_are_forgotten_before_they_are_too_many(monkeypatch):
-    monkeypatch.setattr("inference.service.rate.MAX_CLIENTS", 10)
+    monkeypatch.setattr("inference.service.door.rate.MAX_CLIENTS", 10)
     rate = RateLimit(1)
     for number in range(100):
         rate.take(f"10.0.0.{number}", number * 10)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from etl.images import to_square
+from etl.contract.images.decode import to_square
 from tests.etl.dicom_files import build, written
 from tests.inference.service import toy
 

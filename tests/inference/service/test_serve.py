@@ -61,9 +61,9 @@ def test_the_serving_side_imports_nothing_of_training(registry):
     folder = next(registry.artifacts.glob("*/artifacts/model"))
     code = f"""
 import sys
-import inference.serve, inference.service.server, inference.service.decoder
+import inference.serve, inference.service.server, inference.service.engine.decoder
 from pathlib import Path
-from inference.service.model import open_model
+from inference.service.engine.model import open_model
 model = open_model(Path({str(folder)!r}), "chexscale", 1, "int8")
 heavy = "torch pyspark deltalake petastorm sklearn matplotlib nncf onnxruntime onnx mlflow pandas pyarrow".split()
 print([name for name in heavy if name in sys.modules])

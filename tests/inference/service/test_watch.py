@@ -12,11 +12,11 @@ import pytest
 
 from conf.settings import Settings
 from conf.workspace import Workspace
-from inference.service import champion as following
-from inference.service.champion import Champion
-from inference.service.counters import Counters
-from inference.service.model import open_model
-from inference.service.watch import MAX_DETAIL, look
+from inference.service.door.counters import Counters
+from inference.service.engine import champion as following
+from inference.service.engine.champion import Champion
+from inference.service.engine.model import open_model
+from inference.service.engine.watch import MAX_DETAIL, look
 from tests.inference.service import toy
 
 RELOAD_S = 0.2

@@ -19,11 +19,11 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from conf.workspace import Workspace, write_json
-from inference.graphs import OUTPUTS, save_graph, with_properties
-from inference.known_boxes import key_of
-from inference.properties import Properties
-from inference.registry import mlflow, promote, use_store
-from tests.inference.test_answers import PROPERTIES as ANY_PROPERTIES
+from inference.film.known_boxes import key_of
+from inference.model.graphs import OUTPUTS, save_graph, with_properties
+from inference.model.properties import Properties
+from inference.model.registry import mlflow, promote, use_store
+from tests.inference.film.test_answers import PROPERTIES as ANY_PROPERTIES
 
 REPOSITORY = Path(__file__).parents[3]
 NAME, SIZE_PX = "chexscale", 32

@@ -1,0 +1,1 @@
+"""The dataset card: its counts and the page that shows them."""

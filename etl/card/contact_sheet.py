@@ -1,0 +1,53 @@
+"""A few films of the table with what is known of them, for people to look at."""
+
+import numpy as np
+import pandas as pd
+
+from etl.card.page import Film
+from etl.contract.schema import Card, image_column
+from etl.contract.table import read_pixels
+
+NUM_FILMS = 24
+# Films are shown small: the smallest stored size from here on is enough.
+ENOUGH_PX = 128
+
+
+def choose_films(card: Card, rows: pd.DataFrame) -> list[Film]:
+    """Up to NUM_FILMS films, as many of each finding as there is room for, those with boxes first.
+
+    rows: of the newest version, as in Committed. Reads the pixels of the chosen ones only.
+    """
+    chosen = _choose(rows, len(card.findings))
+    size = min((s for s in card.sizes_px if s >= ENOUGH_PX), default=max(card.sizes_px))
+    shape = (size, size) if card.channels == 1 else (size, size, 3)
+    pixels = {}
+    for file, part in chosen.groupby("file"):
+        pixels |= read_pixels(file, image_column(size), set(part.image_id))
+    films = []
+    for row in chosen.itertuples():
+        boxes = np.asarray(row.boxes, np.float64).reshape(-1, 5)
+        films.append(
+            Film(
+                image_id=row.image_id,
+                split=row.split,
+                pixels=np.frombuffer(pixels[row.image_id], np.uint8).reshape(shape),
+                findings=[name for name, value in zip(card.findings, row.findings, strict=True) if value == 1],
+                boxes=[(card.findings[int(box[0])], *box[1:].tolist()) for box in boxes],
+            )
+        )
+    return films
+
+
+def _choose(rows: pd.DataFrame, num_findings: int) -> pd.DataFrame:
+    """In turn one row of each finding, and one without any, until there are enough; the same for the same table."""
+    order = rows.sample(frac=1, random_state=0)
+    order = order.assign(has_boxes=order.boxes.map(len) > 0).sort_values("has_boxes", ascending=False, kind="stable")
+    present = np.stack(order.findings.to_list()) == 1
+    queues = [list(np.flatnonzero(present[:, index])) for index in range(num_findings)]
+    queues.append(list(np.flatnonzero(~present.any(axis=1))))
+    taken: dict[int, None] = {}
+    while len(taken) < NUM_FILMS and any(queues):
+        for queue in queues:
+            if queue and len(taken) < NUM_FILMS:
+                taken[queue.pop(0)] = None
+    return order.iloc[list(taken)]

@@ -1,0 +1,137 @@
+"""The pixels of DICOM files as grey images."""
+
+import faulthandler
+import io
+import mmap
+import os
+import resource
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom import uid
+from pydicom.encaps import get_frame
+from pydicom.pixels import pixel_array
+
+from etl.contract.images.decode import MAX_SIDE_PX, BadImage
+from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
+from etl.contract.images.dicom_grey import palette, to_grey, to_luminance
+
+# Pillow and openjpeg refuse damaged streams that gdcm fills; gdcm alone reads the other two kinds of JPEG.
+DECODERS = {
+    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
+    **dict.fromkeys((*uid.JPEGLSTransferSyntaxes, uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
+    **dict.fromkeys(uid.JPEG2000TransferSyntaxes, "pylibjpeg"),
+}
+# (implicit VR, little endian) of files that do not name their transfer syntax.
+UNNAMED = {
+    (True, True): uid.ImplicitVRLittleEndian,
+    (False, True): uid.ExplicitVRLittleEndian,
+    (False, False): uid.ExplicitVRBigEndian,
+}
+# A radiograph takes about a second; far longer ones are damaged.
+MAX_DECODE_CPU_S = 60
+GREY = ("MONOCHROME1", "MONOCHROME2")
+NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "BitsStored", "PixelRepresentation")
+NEEDED += ("PhotometricInterpretation",)
+
+# Here, because each forked decoder would load Pillow's formats anew.
+Image.init()
+
+
+def decode_dicom(content: bytes) -> np.ndarray:
+    """Bytes of a DICOM file to (height, width) uint8 grey as a viewer shows it first.
+
+    Grey: modality LUT or rescale, then the first VOI LUT, else the first window, else the range of the pixels without
+    padding, over 0..255 (PS3.3 C.11.1 and C.11.2); MONOCHROME1 inverted. Presentation LUT Shape repeats the latter in
+    the image objects and is not applied again. Colour becomes luminance (ITU-R BT.601).
+    Raises BadImage for anything that is not one whole image of 8 or 16 bits, of at most MAX_SIDE_PX a side.
+    """
+    dataset = read_dicom(content)
+    with damage_is_bad_image("damaged header"):
+        shape = _check_header(dataset)
+    with damage_is_bad_image("cannot be decoded"):
+        pixels = _decode_pixels(dataset, shape)
+    if len(shape) == 3:
+        return to_luminance(pixels, dataset.BitsStored)
+    codes = pixels.view(f"u{pixels.itemsize}")
+    with damage_is_bad_image("damaged grey or colour table"):
+        # What a pixel shows depends on its value alone, so it is worked out once a value, in the order of the codes.
+        stored = np.arange(256**pixels.itemsize, dtype=codes.dtype).view(pixels.dtype)
+        table = (
+            to_grey(dataset, stored, codes) if dataset.PhotometricInterpretation in GREY else palette(dataset, stored)
+        )
+    return table[codes]
+
+
+def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
+    """(rows, columns) of a grey image, (rows, columns, 3) of a coloured one."""
+    if "PixelData" not in dataset:
+        kind = uid.UID(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+        name = "unknown object" if kind.name == kind else kind.name
+        raise BadImage(f"truncated: no pixels ({name})" if "Rows" in dataset else f"no image: {name}")
+    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise BadImage(f"{dataset.NumberOfFrames} frames, expected one")
+    missing = [tag for tag in NEEDED if dataset.get(tag) is None]
+    if missing:
+        raise BadImage(f"header lacks {', '.join(missing)}")
+    rows, columns, bits, samples = (int(dataset.get(tag)) for tag in NEEDED[:4])
+    if rows * columns == 0:
+        raise BadImage(f"no pixels: {columns}x{rows}")
+    if max(rows, columns) > MAX_SIDE_PX:
+        raise BadImage(f"too large: {columns}x{rows} pixels, limit {MAX_SIDE_PX} a side")
+    if bits not in (1, 8, 16):
+        raise BadImage(f"pixels of {bits} bits, expected 8 or 16")
+    if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:
+        raise BadImage(f"high bit {dataset.HighBit} of {dataset.BitsStored} stored bits, expected the last")
+    photometric = dataset.PhotometricInterpretation
+    if samples != (1 if photometric in (*GREY, "PALETTE COLOR") else 3):
+        raise BadImage(f"{photometric} of {samples} samples a pixel")
+    return (rows, columns) if samples == 1 else (rows, columns, 3)
+
+
+def _decode_pixels(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarray:
+    """Pixels of `shape`, uint8, uint16, int8 or int16: bits beyond the stored ones masked, YBR turned into RGB."""
+    syntax = dataset.file_meta.setdefault("TransferSyntaxUID", UNNAMED[dataset.original_encoding]).value
+    if not syntax.is_encapsulated:
+        pixels = pixel_array(dataset)
+        if pixels.shape != shape:
+            raise BadImage(f"pixels of more than one image: {pixels.shape}, expected {shape}")
+        return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+    pixels = np.dtype(f"{'ui'[dataset.PixelRepresentation]}{dataset.BitsAllocated // 8}")
+    shared = mmap.mmap(-1, int(np.prod(shape)) * pixels.itemsize)
+    image = np.frombuffer(shared, pixels).reshape(shape)
+    child = os.fork()
+    if child == 0:
+        _decode_and_exit(dataset, image)
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise BadImage(f"cannot be decoded: damaged or unsupported {syntax.name}")
+    return image
+
+
+def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray) -> None:
+    """Fills `image`, in a process of its own: some damaged streams make gdcm abort, and all decoders print."""
+    status = 1
+    try:
+        faulthandler.disable()
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_DECODE_CPU_S, MAX_DECODE_CPU_S))
+        if dataset.file_meta.TransferSyntaxUID == uid.JPEGExtended12Bit and dataset.BitsStored > 8:
+            # Pillow stops at 8 bits. gdcm goes by the stream, but pydicom would not ask it under this name.
+            dataset.file_meta.TransferSyntaxUID = uid.JPEGLossless
+        decoder = DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
+        if decoder in ("pillow", "pylibjpeg"):
+            # These two make an image of the stream's size, which may be far above that of the header.
+            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+            if Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size != image.shape[1::-1]:
+                raise BadImage("the stream has another size than the header")
+        pixels = pixel_array(dataset, decoding_plugin=decoder)
+        if pixels.shape == image.shape and pixels.dtype == image.dtype:
+            image[...] = pixels
+            status = 0
+    finally:
+        os._exit(status)

@@ -1,0 +1,70 @@
+"""DICOM files to their elements, whatever state they are in."""
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from contextlib import contextmanager
+
+import numpy as np
+import pydicom
+from pydicom import uid
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.filereader import read_dataset, read_preamble
+
+from etl.contract.images.decode import MAX_SIDE_PX, BadImage
+
+# A 16-bit image of the largest size that decode.py reads, and its tags.
+MAX_INFLATED_BYTES = 2 * MAX_SIDE_PX**2 + 1_000_000
+
+# pydicom logs what it warns of; what matters here is in the reasons.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+
+
+def looks_like_dicom(content: bytes) -> bool:
+    """Whether these bytes have DICOM's prefix, or start with a well-formed element of group 0002 or 0008."""
+    if content[128:132] == b"DICM":
+        return True
+    if len(content) < 8:
+        return False
+    for order in "<>":
+        group, number, vr = struct.unpack_from(f"{order}HH2s", content)
+        tag = group << 16 | number
+        if group in (0x0002, 0x0008) and (number == 0 or dictionary_has_tag(tag)):
+            (implicit_length,) = struct.unpack_from("<I", content, 4)
+            explicit = vr.decode("latin-1") == ("UL" if number == 0 else dictionary_VR(tag))
+            return explicit or (order == "<" and implicit_length % 2 == 0 and implicit_length <= len(content) - 8)
+    return False
+
+
+def read_dicom(content: bytes, **options) -> pydicom.Dataset:
+    """The elements of a DICOM file; options as of pydicom.dcmread. Raises BadImage where it is none or damaged."""
+    if not looks_like_dicom(content):
+        raise BadImage(f"no DICOM file: starts with {content[:8]!r}" if content else "empty file")
+    with damage_is_bad_image("damaged DICOM file", show=False):
+        file = io.BytesIO(content)
+        read_preamble(file, force=True)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 0x0002)
+        if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
+            inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[file.tell() :], MAX_INFLATED_BYTES + 1)
+            if len(inflated) > MAX_INFLATED_BYTES:
+                raise BadImage(f"inflates to more than {MAX_INFLATED_BYTES} bytes")
+        return pydicom.dcmread(io.BytesIO(content), force=True, **options)
+
+
+@contextmanager
+def damage_is_bad_image(step: str, show: bool = True):
+    """Turns what pydicom raises on damaged files into BadImage, and its warnings into nothing.
+
+    It converts values when they are asked for and raises nearly every kind of exception then, so no shorter list would
+    do; only its calls stand inside. show: whether the message belongs to the reason.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+            yield
+    except (BadImage, MemoryError):  # a lack of memory is no damage
+        raise
+    except Exception as error:
+        message = str(error).partition("\n")[0][:120] if show else ""
+        raise BadImage(f"{step}: {message or type(error).__name__}") from error

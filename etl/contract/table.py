@@ -1,0 +1,240 @@
+"""The Delta tables: versions, files, commits. The one owner of deltalake."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+
+from conf.errors import InputError
+from etl.contract.schema import CONTRACT, SPLITS, Card
+from etl.contract.storage import locate, unreachable
+
+QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
+"""file_version: null where nobody looked at the file; same_as: the image that it is a copy of, null for others"""
+# An old version is what a model was trained on: its log must stay until vacuum is asked to drop it.
+KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days", "delta.enableExpiredLogCleanup": "false"}
+KEEP_LOG_NOW = PostCommitHookProperties(cleanup_expired_logs=False)
+# What Delta's own VACUUM writes: versions without any change of the rows.
+HOUSEKEEPING = ("VACUUM START", "VACUUM END")
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The newest version of a table, as the ETL wrote it."""
+
+    card: Card
+    rows: pd.DataFrame
+    """the columns of LABELS, mean_S, std_S, pixel_hash, file_version, and `file`: the Parquet file's path or address"""
+    quarantine: pd.DataFrame
+
+
+def next_version(table: str) -> int:
+    """The version that the next commit makes. Raises InputError for a store that does not answer."""
+    deltatable = _open(table)
+    return 0 if deltatable is None else deltatable.version() + 1
+
+
+def read_card(table: str, version: int | None = None) -> Card | None:
+    """The card that a version, or the newest one, was committed with; None without a table or with an older contract.
+
+    Raises InputError for a version that is not there or was not written by this program.
+    """
+    deltatable = _open(table)
+    if deltatable is None:
+        return None
+    if version is not None and not 0 <= version <= deltatable.version():
+        raise InputError(f"{table} has no version {version}, its newest is {deltatable.version()}")
+    commits = [commit for commit in deltatable.history() if version is None or commit["version"] <= version]
+    commit = next((commit for commit in commits if commit["operation"] not in HOUSEKEEPING), {})
+    card = _own_card(commit)
+    if card is None:
+        raise InputError(
+            f"version {commit.get('version')} of {table} was written by another program ({commit.get('engineInfo')}): "
+            "choose another --workspace or --etl.table, or, where the table was made here, make it anew with "
+            "--etl.rebuild true"
+        )
+    return Card.parse(commit["userMetadata"], f"the commit of {table}") if card["contract"] == CONTRACT else None
+
+
+def read_identity(table: str) -> str | None:
+    """The delta_table_id of the table's cards, the same as long as its log lives; None where there is no table.
+
+    Raises InputError for a table that this program has not made: nothing would be where it is looked for.
+    """
+    deltatable = _open(table)
+    if deltatable is None:
+        return None
+    for card in map(_own_card, deltatable.history()):
+        if card and deltatable.metadata().partition_columns == ["split"]:
+            return card["delta_table_id"]
+    raise InputError(
+        f"the Delta table at {table} was made by another program: choose another --workspace or --etl.table"
+    )
+
+
+def _open(table: str) -> DeltaTable | None:
+    """The newest version; None where there is no table. Raises InputError for a store that does not answer."""
+    try:
+        return DeltaTable(table, storage_options=store_options(table))
+    except TableNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(unreachable(table, error)) from error
+
+
+def _own_card(commit: dict) -> dict | None:
+    """The fields of the card that a commit carries; None for a commit of another program."""
+    try:
+        card = json.loads(commit["userMetadata"])
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return None
+    return card if isinstance(card, dict) and {"contract", "delta_table_id"} <= set(card) else None
+
+
+def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
+    """The rows, without pixels, and the quarantined images of the version of this card."""
+    parts = []
+    for split in SPLITS:
+        for file in snapshot_files(shards, card.delta_version, split):
+            parts.append(read_labels(file).assign(split=split, file=file))
+    try:
+        bad = DeltaTable(quarantine, version=card.quarantine_version, storage_options=store_options(quarantine))
+        return Committed(card, pd.concat(parts, ignore_index=True), bad.to_pyarrow_table().to_pandas())
+    except (DeltaError, OSError) as error:
+        raise InputError(
+            f"version {card.quarantine_version} of {quarantine} cannot be read ({error}): add --etl.rebuild true to "
+            "make the table anew"
+        ) from error
+
+
+def read_labels(file: str) -> pd.DataFrame:
+    """All columns of one Parquet file of the table but its pixels. Raises InputError for a file that is gone or cut."""
+    try:
+        with locate(file).open("rb") as source:
+            parquet = pq.ParquetFile(source)
+            columns = [field.name for field in parquet.schema_arrow if not pa.types.is_binary(field.type)]
+            # Arrow's threads may hold the file when the program ends, which aborts it.
+            return parquet.read(columns, use_threads=False).to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{file} of the table cannot be read ({error}): add --etl.rebuild true to make the table anew"
+        ) from error
+
+
+def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]:
+    """Image -> its bytes in this column, of some images of one file; one row group at a time."""
+    with locate(file).open("rb") as source:
+        parquet = pq.ParquetFile(source)
+        found: dict[str, bytes] = {}
+        for group in range(parquet.num_row_groups):
+            names = parquet.read_row_group(group, ["image_id"], use_threads=False).column(0).to_pylist()
+            if image_ids & set(names):
+                pixels = parquet.read_row_group(group, [column], use_threads=False).column(0)
+                found |= {name: pixels[row].as_py() for row, name in enumerate(names) if name in image_ids}
+        return found
+
+
+def write_quarantine(table: str, bad: pd.DataFrame) -> int:
+    """Writes one row per bad image (columns of QUARANTINE) as one new version; returns its number."""
+    rows = pa.Table.from_pandas(bad[QUARANTINE.names], QUARANTINE, preserve_index=False)
+    options = store_options(table)
+    try:
+        write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", storage_options=options)
+        return DeltaTable(table, storage_options=options).version()
+    except (DeltaError, OSError) as error:
+        raise InputError(unreachable(table, error)) from error
+
+
+def commit(
+    table: str, card: Card, schema: pa.Schema, added: list[tuple[str, int, int]], removed: list[str] | None
+) -> None:
+    """Makes version card.delta_version of the table in one step; it carries the card, its settings and its hash.
+
+    added: path below the table's folder (split=S/NAME), bytes and rows of each new file. removed: files (paths or
+    addresses) of the version before that leave it; None: all of them, and the schema may change.
+    Raises InputError where another program has made that version meanwhile.
+    """
+    now_ms, options = int(time.time() * 1000), store_options(table)
+    adds = [
+        AddAction(p, size, _partition(p), now_ms, True, json.dumps({"numRecords": rows})) for p, size, rows in added
+    ]
+    properties = CommitProperties(
+        {"userMetadata": card.committed.to_json(), "card_sha256": card.sha256, "settings": json.dumps(card.settings)},
+        max_commit_retries=0,
+    )
+    hooks = {"commit_properties": properties, "post_commithook_properties": KEEP_LOG_NOW}
+    schema = Schema.from_arrow(schema)
+    try:
+        if card.delta_version == 0:
+            create_table_with_add_actions(
+                table, schema, adds, partition_by=["split"], configuration=KEEP_LOG, storage_options=options, **hooks
+            )
+            return
+        before = DeltaTable(table, storage_options=options)
+        if before.version() != card.delta_version - 1:
+            raise InputError(
+                f"{table} is at version {before.version()} already: another program writes to it, try again"
+            )
+        names = [path.rpartition("/split=")[2] for path in removed or []]
+        removes = [RemoveAction(f"split={n}", True, now_ms, partition_values=_partition(f"split={n}")) for n in names]
+        mode = "overwrite" if removed is None else "append"
+        before.create_write_transaction([*adds, *removes], mode, schema, ["split"], **hooks)
+    except DeltaError as error:
+        raise InputError(f"{table} took no version {card.delta_version} ({error}): try again") from error
+    except OSError as error:
+        raise InputError(unreachable(table, error)) from error
+
+
+def vacuum(table: str, keep_versions: set[int], retention_hours: int) -> list[str]:
+    """Removes data files that are in none of these versions nor were in the newest one within the last hours.
+
+    Also what killed runs have left, once it is that old. Returns the files. The log stays whole.
+    """
+    return DeltaTable(table, storage_options=store_options(table)).vacuum(
+        retention_hours,
+        dry_run=False,
+        # The versions to keep are named: Delta's own minimum of a week is for tables whose readers nobody knows.
+        enforce_retention_duration=False,
+        full=True,
+        keep_versions=sorted(keep_versions),
+        post_commithook_properties=KEEP_LOG_NOW,
+    )
+
+
+def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[str]:
+    """Parquet files of one split in one version of the table, sorted absolute paths or addresses.
+
+    The folder also holds files of other versions, so it must never be listed. Raises InputError where there is no
+    table, the version is gone or the store does not answer.
+    """
+    try:
+        snapshot = DeltaTable(table, version=version, storage_options=store_options(str(table)))
+    except TableNotFoundError as error:
+        raise InputError(f"no Delta table at {table}: run `spark-submit etl/preprocess.py` first") from error
+    except DeltaError as error:
+        raise InputError(f"version {version} of {table} cannot be read ({error}): run the ETL again") from error
+    except OSError as error:
+        raise InputError(unreachable(str(table), error)) from error
+    uris = snapshot.file_uris(file_pruning_predicate=[("split", "=", split)])
+    # Absolute paths, but with a blank as %20.
+    return sorted(unquote(uri) for uri in uris)
+
+
+def _partition(path: str) -> dict[str, str]:
+    return {"split": path.removeprefix("split=").partition("/")[0]}
+
+
+def store_options(table: str) -> dict[str, str] | None:
+    """What deltalake cannot know of a store by itself; keys and addresses come from the environment."""
+    if not str(table).startswith("s3"):
+        return None
+    insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {"aws_conditional_put": "etag", **({"AWS_ALLOW_HTTP": "true"} if insecure else {})}

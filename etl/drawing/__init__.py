@@ -1,1 +1,0 @@
-"""How a phantom is drawn: canvas -> anatomy -> chest -> lesions -> film."""

@@ -1,0 +1,166 @@
+"""A folder of generated radiographs in the layout of NIH ChestX-ray14 or by class, complete or not there at all.
+
+images/NNNNNNNN_FFF.png     square 8-bit grey films
+Data_Entry_2017_v2020.csv   labels, follow-up, patient, age, sex, view
+BBox_List_2017.csv          boxes of the findings on the test list's films, as NIH has them
+train_val_list.txt, test_list.txt
+phantoms.json               the settings that made it; its presence means complete
+
+With phantoms.layout classes: train|val|test/CLASS/NNNNNNNN_FFF.png, films with one finding or none, split by patient.
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from conf.errors import InputError
+from conf.settings import Phantoms
+from conf.workspace import atomic_folder, write_json
+from etl.contract.schema import NO_FINDING
+from etl.phantoms.cohort import Study, draw_cohort
+from etl.phantoms.film import Box, render
+from etl.sources.nih import BOX_FRAME_PX
+
+GENERATOR_VERSION = 6
+"""raised with every change of the pictures, so that older folders are made anew"""
+MADE_BY = "phantoms.json"
+VAL_PATIENTS = 8
+"""one of so many of the training's patients validates, where the folders say who does"""
+LABEL_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
+BOX_NAMES = {"Infiltration": "Infiltrate"}
+"""NIH's box file calls one finding by another name than its label file"""
+# Width, height and pixel spacing in mm of NIH's most common detectors.
+ORIGINALS = {True: (2500, 2048, 0.168, 0.168), False: (2992, 2991, 0.143, 0.143)}
+"""AP (bedside) -> of the original film"""
+
+
+def generate_phantoms(folder: Path, settings: Phantoms) -> None:
+    """Makes `folder` hold the phantoms of these settings; returns at once where it does already.
+
+    The same settings give the same bytes, whatever the number of processes. The folder appears whole or not at all.
+    Raises InputError, and touches nothing, where `folder` holds anything that was not made here.
+    """
+    folder = Path(folder)
+    made_by = {"generator_version": GENERATOR_VERSION, **asdict(settings)}
+    if settings.layout == "nih":
+        # As it was before there was another, so that folders made then stay.
+        del made_by["layout"]
+    if _made_by(folder) == made_by:
+        return
+    with atomic_folder(folder) as building:
+        write_films(building, settings)
+        write_json(building / MADE_BY, made_by)
+
+
+def _made_by(folder: Path) -> dict | None:
+    """What made the folder; None where it is absent or empty. Raises InputError where it is someone else's."""
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is a file, expected a folder for the phantoms: move it away or choose another workspace"
+        )
+    if (folder / MADE_BY).exists():
+        return json.loads((folder / MADE_BY).read_text(encoding="utf-8"))
+    if any(folder.iterdir()):
+        raise InputError(
+            f"{folder} holds files but no {MADE_BY}, so it was not made by this generator and is left alone: "
+            "move it away, choose another workspace, or give the folder as etl.source if it is a dataset of yours"
+        )
+    return None
+
+
+def write_films(folder: Path, settings: Phantoms) -> None:
+    """Writes all files but phantoms.json into an existing folder, on all cores."""
+    cohort = draw_cohort(settings.seed, settings.num_images)
+    if settings.layout == "classes":
+        cohort = [study for study in cohort if len(study.findings) <= 1]
+    place = place_by_class if settings.layout == "classes" else place_in_images
+    for parent in {place(study).parent for study in cohort}:
+        (folder / parent).mkdir(parents=True)
+    write = partial(write_film, folder, place, settings.seed, settings.size_px)
+    # spawn: a fork of a process with a running JVM gateway or OpenMP threads can hang.
+    context = multiprocessing.get_context("spawn")
+    num_workers = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=start_worker) as pool:
+        films = pool.map(write, cohort, chunksize=8)
+        boxes = list(tqdm(films, desc="phantoms", total=len(cohort), unit="image"))
+    if settings.layout == "nih":
+        write_tables(folder, cohort, boxes, settings.size_px)
+
+
+def place_in_images(study: Study) -> Path:
+    """Of its film below the folder, as NIH has it."""
+    return Path("images", study.image_id)
+
+
+def place_by_class(study: Study) -> Path:
+    """Of its film below the folder: split, class, name. Patients are numbered at random."""
+    split = "test" if study.test else "train" if study.patient % VAL_PATIENTS else "val"
+    return Path(split, study.findings[0] if study.findings else NO_FINDING, study.image_id)
+
+
+def start_worker() -> None:
+    """Keeps a worker to one core, and ends it with its parent: an orphan would write on into a folder being removed."""
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    cv2.setNumThreads(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def write_film(folder: Path, place: Callable[[Study], Path], seed: int, size_px: int, study: Study) -> list[Box]:
+    """Renders and writes one study's PNG; returns its boxes."""
+    film, boxes = render((seed, study.patient, study.follow_up), study.female, study.ap, study.findings, size_px)
+    # Grain does not compress by matching strings: Huffman codes alone are smaller and twice as fast. Giving a level as
+    # well would make OpenCV try every filter on every row.
+    _, encoded = cv2.imencode(".png", film, (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY))
+    (folder / place(study)).write_bytes(encoded)
+    return boxes
+
+
+def write_tables(folder: Path, cohort: list[Study], boxes: list[list[Box]], size_px: int) -> None:
+    """Writes the label file, the box file and the two lists."""
+    scale = BOX_FRAME_PX / size_px
+    with open(folder / "Data_Entry_2017_v2020.csv", "w", encoding="utf-8", newline="") as file:
+        file.write(LABEL_HEADER + "\n")
+        csv.writer(file, lineterminator="\n").writerows(
+            (
+                study.image_id,
+                "|".join(study.findings) or NO_FINDING,
+                study.follow_up,
+                study.patient,
+                study.age_years,
+                "F" if study.female else "M",
+                "AP" if study.ap else "PA",
+                *ORIGINALS[study.ap],
+            )
+            for study in cohort
+        )
+    with open(folder / "BBox_List_2017.csv", "w", encoding="utf-8", newline="") as file:
+        file.write(BOX_HEADER + "\n")
+        csv.writer(file, lineterminator="\n").writerows(
+            (study.image_id, BOX_NAMES.get(box.finding, box.finding), *(scale * edge for edge in box.edges), "", "", "")
+            for study, found in zip(cohort, boxes, strict=True)
+            if study.test
+            for box in found
+        )
+    for name, test in (("train_val_list.txt", False), ("test_list.txt", True)):
+        lines = [f"{study.image_id}\n" for study in cohort if study.test == test]
+        (folder / name).write_text("".join(lines), encoding="utf-8")

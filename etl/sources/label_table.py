@@ -1,0 +1,49 @@
+"""The manifest of any folder of images with a table: the settings say which column holds what."""
+
+from upath import UPath
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.contract.schema import SPLITS
+from etl.contract.storage import IMAGE_FILES, list_files
+from etl.sources.label_file import known_words, optional_column, parse_cells, parse_sexes, parse_views, read_table
+from etl.sources.manifest import Manifest, assemble, build_rows
+from etl.sources.split import assign_split, find_leaks
+
+
+def read_label_table(source: UPath, settings: Etl) -> Manifest:
+    """Reads the table that settings.columns describes and looks for the images; opens no image.
+
+    The image column holds paths below the source. Cells of findings are 1, 0, -1 (uncertain: settings.uncertain) or
+    empty (unknown). Raises InputError for a missing table or column, a cell that is no label, a patient in two splits,
+    or a source without any of the listed images.
+    """
+    columns = settings.columns
+    path = source / columns.label_file
+    named = {role: name for role, name in vars(columns).items() if role not in ("label_file", "findings") and name}
+    table = read_table(path, [*named.values(), *columns.findings])
+    findings = columns.findings or [name for name in table.columns if name not in named.values()]
+    if not findings:
+        raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
+    rows = build_rows(
+        path,
+        images=table[columns.image],
+        patients=table[columns.patient or columns.image],
+        follow_up=optional_column(table, columns.follow_up),
+        age=optional_column(table, columns.age),
+        sex=parse_sexes(optional_column(table, columns.sex)),
+        view=parse_views(optional_column(table, columns.view)),
+        findings=parse_cells(table, findings, path, settings.uncertain, blank=float("nan")),
+    )
+    own = None
+    if columns.split and settings.split == "source":
+        own = known_words(table[columns.split].str.lower(), SPLITS)
+        leaks = find_leaks(rows.assign(split=own)[["patient_id", "split"]].dropna())
+        if leaks:
+            raise InputError(
+                f"{path}: {len(leaks)} patients are in more than one split, such as {', '.join(leaks[:3])}: mend the "
+                f"column {columns.split!r}, or leave etl.columns.split empty for a split by patient"
+            )
+    rows = assign_split(rows, settings, own)
+    searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
+    return assemble(rows, list_files(source, IMAGE_FILES), findings, [path], searched)

@@ -1,0 +1,128 @@
+"""The manifest: which images a source has, of whom, with which findings. Every source is turned into this one."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from conf.errors import InputError
+from etl.sources.label_file import parse_ages
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Every listed image that has a file, and what the source names beside that."""
+
+    names: pd.Series
+    """image_id of every image that the label files name"""
+    images: pd.DataFrame
+    """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split, reason:
+    why the image is left out before anyone decodes it, None for the others; looked_at: whether its file is at fault"""
+    findings: list[str]
+    """vocabulary, in the order of the `findings` column"""
+    listed: int
+    """images in the label files"""
+    absent: int
+    """of these, without a file"""
+    unlisted: int
+    """files that the label files do not name"""
+    sha256: dict[str, str]
+    """label and list files -> hash of their bytes"""
+    channels: int = 1
+    """1 grey, 3 colour (RGB)"""
+    identities: str = ""
+    """fingerprint of the salt that names patients and images; then the files' names stay out of the tables"""
+
+
+def build_rows(
+    path: UPath,
+    images: pd.Series,
+    patients: pd.Series,
+    follow_up: pd.Series,
+    age: pd.Series,
+    sex: pd.Series,
+    view: pd.Series,
+    findings: list[np.ndarray],
+) -> pd.DataFrame:
+    """The columns of Manifest.images that a label file gives, from its cells.
+
+    sex, view: the contract's words or None, see known_words. path: for messages.
+    Raises InputError for an image that is named twice or has no patient.
+    """
+    _check_ids(path, images, patients)
+    return pd.DataFrame(
+        {
+            "image_id": images,
+            "patient_id": _normalise_patients(patients),
+            "follow_up": _parse_follow_ups(follow_up),
+            "age_years": parse_ages(age),
+            "sex": sex,
+            "view": view,
+            "findings": findings,
+            "boxes": [[]] * len(images),
+        }
+    )
+
+
+def sha256_of(file: UPath) -> str:
+    """Of the bytes, hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _parse_follow_ups(cells: pd.Series) -> pd.Series:
+    """Whole numbers from 0, Int32; NA for all else."""
+    numbers = pd.to_numeric(cells, errors="coerce")
+    return numbers.where((numbers % 1 == 0) & (numbers >= 0) & (numbers < 10_000)).astype("Int32")
+
+
+def assemble(
+    rows: pd.DataFrame,
+    files: pd.DataFrame,
+    findings: list[str],
+    tables: Iterable[UPath],
+    searched: str,
+    channels: int = 1,
+) -> Manifest:
+    """The manifest of the rows that have a file.
+
+    rows: build_rows with `split`, None for an image in no split. files: list_files, indexed by image_id.
+    tables: label and list files. searched: which images were looked for where, and what to check, for the InputError
+    where none has a file.
+    """
+    present = rows[rows.image_id.isin(files.index)].reset_index(drop=True)
+    if present.empty:
+        raise InputError(f"none of the {len(rows)} {searched} ({len(files)} image files found)")
+    present[["path", "file_version"]] = files.loc[present.image_id].to_numpy()
+    present["looked_at"] = False
+    present["reason"] = pd.Series(None, present.index, object).where(present.split.notna(), "in no split")
+    return Manifest(
+        names=rows.image_id,
+        images=present,
+        findings=findings,
+        listed=len(rows),
+        absent=len(rows) - len(present),
+        unlisted=len(files) - len(present),
+        sha256={table.name: sha256_of(table) for table in tables},
+        channels=channels,
+    )
+
+
+def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
+    """Raises InputError for an image that is named twice or has no patient, with its line."""
+    duplicates = images[images.duplicated()]
+    if len(duplicates):
+        raise InputError(
+            f"{path} names {len(duplicates)} images twice, such as {duplicates.iloc[0]}: keep one row each"
+        )
+    without_patient = images.index[patients == ""]
+    if len(without_patient):
+        # Whoever it is could be in another split already.
+        raise InputError(f"{path} line {without_patient[0] + 2}: no patient, expected one in each row; mend the row")
+
+
+def _normalise_patients(cells: pd.Series) -> pd.Series:
+    """Numbers without leading zeros: one release writes 1, another 00000001, for the same patient."""
+    return cells.str.replace(r"^0+(?=\d+$)", "", regex=True)

@@ -1,0 +1,63 @@
+"""Which reader makes the manifest of which source, and which images the settings leave out of it."""
+
+import csv
+
+import pandas as pd
+from upath import UPath
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.cluster.workers import SparkWorkers
+from etl.contract.storage import is_folder, locate
+from etl.sources.chexpert import read_chexpert
+from etl.sources.class_folder import read_class_folder
+from etl.sources.dicom_folder import read_dicom_folder
+from etl.sources.label_file import read_lines
+from etl.sources.label_table import read_label_table
+from etl.sources.manifest import Manifest, sha256_of
+from etl.sources.nih import read_nih
+from etl.sources.split import LISTS
+
+READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, "classes": read_class_folder}
+
+
+def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = None) -> Manifest:
+    """The manifest of `source` in the format settings.format; decodes no image.
+
+    workers: read the tags of DICOM files, other formats need none. Raises InputError for a missing folder, a store that
+    does not answer, and whatever the format's reader finds wrong.
+    """
+    if not is_folder(source):
+        raise InputError(f"no source folder at {source}: give it with --etl.source (see README, real radiographs)")
+    if settings.format == "dicom":
+        manifest = read_dicom_folder(source, settings, workers)
+    else:
+        manifest = READERS[settings.format](source, settings)
+    images = manifest.images
+    for file in map(locate, settings.exclude):
+        lines = read_lines(file, "list of images to leave out", "check etl.exclude")
+        # A name alone, which may hold blanks and commas, or the first cell or word of more.
+        names = {name.strip() for line, row in zip(lines, csv.reader(lines), strict=False) for name in (line, row[0])}
+        names |= {name.split()[0] for name in names if name}
+        listed = images.image_id.isin(names)
+        # Also of images that are absent today.
+        if lines and names.isdisjoint(manifest.names):
+            raise InputError(
+                f"none of the {len(lines)} lines of {file}, such as {lines[0]!r}, names an image of the source, such "
+                f"as {images.image_id.iloc[0]!r}: mend the list, or leave it out of etl.exclude"
+            )
+        _leave_out(images, listed, f"on {file.name}")
+        manifest.sha256[file.name] = sha256_of(file)
+    if settings.split == "lists":
+        folder = locate(settings.split_lists)
+        manifest.sha256.update({name: sha256_of(folder / name) for name in LISTS.values()})
+    if settings.views:
+        unwanted = ~images["view"].isin(settings.views)
+        _leave_out(images, unwanted, "view " + images["view"].fillna("unknown") + ", not in etl.views")
+    return manifest
+
+
+def _leave_out(images: pd.DataFrame, which: pd.Series, reason: str | pd.Series) -> None:
+    """Sets the reason of these images where they have none yet."""
+    which = which & images.reason.isna()
+    images.loc[which, "reason"] = reason if isinstance(reason, str) else reason[which]

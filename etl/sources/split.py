@@ -1,0 +1,120 @@
+"""Which patient is in which split, and the proof that no patient is in two."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.contract.schema import SPLITS
+from etl.contract.storage import locate
+from etl.sources.label_file import read_lines
+
+LISTS = {split: f"{split}_list.txt" for split in SPLITS}
+
+
+def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd.DataFrame:
+    """The rows with their `split` by settings.split, None for an image in no split.
+
+    rows: build_rows. own: the split that the source brings; None: it has none, and `source` means hashed. Where it
+    has no validation, that is taken from its training patients by settings.val_fraction.
+    Raises InputError for a patient in two splits of the lists, or lists that cannot be read.
+    """
+    if settings.split == "lists":
+        return assign_listed(rows, locate(settings.split_lists))
+    if settings.split == "hashed" or own is None:
+        own = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
+    elif not own.eq("val").any():
+        # By a hash, so that a patient stays where he is when others come.
+        validates = _hash_places(rows.patient_id, settings.seed) < settings.val_fraction
+        own = own.mask(own.eq("train") & validates, "val")
+    return rows.assign(split=own)
+
+
+def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str]) -> pd.Series:
+    """The official lists, before assign_split takes validation from train.
+
+    manifest: columns image_id and patient_id. Returns train, test, and None for an image in neither list.
+    Raises InputError for a patient (or an image) on both lists.
+    """
+    in_test = manifest.image_id.isin(test)
+    in_train_val = manifest.image_id.isin(train_val)
+    both = set(manifest.patient_id[in_test]) & set(manifest.patient_id[in_train_val])
+    if both:
+        patient = min(both)
+        of_patient = manifest.patient_id == patient
+        one, other = (manifest.image_id[of_patient & where].iloc[0] for where in (in_train_val, in_test))
+        raise InputError(
+            f"{len(both)} patients have images in both the train_val and the test list, such as {patient} with {one} "
+            f"in the first and {other} in the second: a patient may be in one split only, mend the lists"
+        )
+    split = pd.Series(None, index=manifest.index, dtype=object)
+    split[in_train_val] = "train"
+    split[in_test] = "test"
+    return split
+
+
+def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
+    """train, val or test by a hash of seed and patient: who is in a split stays there when others come.
+
+    test_fraction: share of all patients; val_fraction: share of the others; both 0..1.
+    """
+    places = _hash_places(patients, seed)
+    split = pd.Series("train", index=patients.index)
+    split[places < test_fraction + (1 - test_fraction) * val_fraction] = "val"
+    split[places < test_fraction] = "test"
+    return split
+
+
+def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
+    """The rows with the split of the lists, and their findings where the lists have labels.
+
+    A line is an image, and after it nothing or one 0 or 1 per finding, as in the lists that the reproductions of
+    CheXNet share (Rajpurkar et al. 2017; labels of NIH's first release).
+    Raises InputError for an image on two lists, a patient in two splits, or labels of another number or kind.
+    """
+    width = len(rows.findings.iloc[0]) if len(rows) else 0
+    splits: dict[str, str] = {}
+    labels: dict[str, np.ndarray] = {}
+    for split, name in LISTS.items():
+        for number, line in enumerate(read_lines(folder / name, "split list", "check --etl.split_lists"), start=1):
+            image, *cells = line.split()
+            if splits.setdefault(image, split) != split:
+                raise InputError(f"{image} is on the {splits[image]} list and on the {split} list of {folder}")
+            if not cells:
+                continue
+            if len(cells) != width or not set(cells) <= {"0", "1"}:
+                raise InputError(
+                    f"{folder / name} line {number}: {len(cells)} labels {' '.join(cells[:4])}..., expected none, or "
+                    f"{width} of 0 and 1, one per finding of the label file"
+                )
+            labels[image] = np.array(cells, np.float32)
+    listed = rows.assign(split=rows.image_id.map(splits).astype(object).where(rows.image_id.isin(splits), None))
+    leaks = find_leaks(listed.loc[listed.split.notna(), ["patient_id", "split"]])
+    if leaks:
+        raise InputError(
+            f"{len(leaks)} patients are on two of the lists in {folder}, such as {', '.join(leaks[:3])}: a patient may "
+            "be in one split only, mend the lists"
+        )
+    if labels:
+        found = [labels.get(image, old) for image, old in zip(rows.image_id, rows.findings, strict=True)]
+        listed["findings"] = pd.Series(found, index=rows.index)
+    return listed
+
+
+def find_leaks(patients: pd.DataFrame) -> list[str]:
+    """Patients with images in more than one split, sorted. patients: columns patient_id and split."""
+    splits = patients.drop_duplicates().groupby("patient_id").size()
+    return sorted(splits[splits > 1].index)
+
+
+def _hash_places(patients: pd.Series, seed: int) -> pd.Series:
+    """0..1, spread evenly over the patients; the same for a patient whoever else is there."""
+
+    def place(patient: str) -> float:
+        digest = hashlib.blake2b(f"{seed}:{patient}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64
+
+    return patients.map({patient: place(patient) for patient in patients.unique()})

@@ -1,0 +1,232 @@
+"""One run of the ETL as at most one new version: files written, what was written checked, and only then committed."""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import pandas as pd
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.card.counts import check_splits, describe_pixels, describe_splits, kinds_of
+from etl.cluster.workers import SparkWorkers
+from etl.contract.schema import CONTRACT, Card, table_schema
+from etl.contract.storage import locate
+from etl.contract.table import (
+    commit,
+    next_version,
+    read_card,
+    read_committed,
+    read_identity,
+    read_labels,
+    write_quarantine,
+)
+from etl.sources.manifest import Manifest
+from etl.writing.shard_file import Shard, ShardFile, write_shard
+from etl.writing.update import (
+    ANOTHER_PATIENT,
+    NO_ROWS,
+    SAME_PATIENT,
+    Update,
+    needs_rebuild,
+    plan_update,
+    sort_quarantine,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    card: Card
+    rows: pd.DataFrame
+    """of the table, as in Committed"""
+    quarantine: pd.DataFrame
+    counts: dict[str, int]
+    """images new, changed, relabelled, removed"""
+    committed: bool
+    """whether there is a new version"""
+    worker_peak_mb: float
+
+
+def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manifest, workers: SparkWorkers) -> Outcome:
+    """Brings the tables to what the manifest says; commits nothing where they are there already.
+
+    tables: folders or addresses of the shards and of the quarantine.
+    Raises InputError where too many images are bad, a split is empty or a patient is in two; whatever it raises, and
+    when it is killed, the old version stays the newest.
+    """
+    # Before hours of decoding; what is written is checked again.
+    check_splits(manifest.images.split[manifest.images.reason.isna()])
+    shards, quarantine_table = tables
+    identity = read_identity(shards)
+    card = None if settings.rebuild else read_card(shards)
+    before = None
+    if not needs_rebuild(card, manifest, settings):
+        before = read_committed(shards, quarantine_table, card)
+    update = plan_update(manifest, before, settings)
+    if before and not update.shards and not update.replaced and update.quarantine.equals(before.quarantine):
+        stated = (manifest.listed, manifest.absent, manifest.unlisted, manifest.sha256, source)
+        if stated == (card.images_listed, card.images_absent, card.images_unlisted, card.source_sha256, card.source):
+            return Outcome(
+                with_address(card, shards, settings), before.rows, before.quarantine, update.counts, False, 0.0
+            )
+
+    attempt = new_attempt(shards)
+    write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=manifest.channels)
+    try:
+        written, duplicates = _write(update, shards, settings, write, workers)
+        new = [read_new_file(shards, file) for file in written if file.path]
+        rows = pd.concat([update.kept, *new], ignore_index=True)
+        quarantine = _join_quarantine(update.quarantine, written, duplicates, manifest)
+        check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
+        card = _make_card(
+            rows,
+            manifest,
+            settings,
+            delta_table_id=identity or uuid.uuid4().hex,
+            delta_version=next_version(shards),
+            quarantine_version=next_version(quarantine_table),
+            images_quarantined=len(quarantine),
+            source=source,
+        )
+        card = replace(card, quarantine_version=write_quarantine(quarantine_table, quarantine))
+    except BaseException:
+        discard(shards, attempt)
+        raise
+    added = [(file.path, file.size_bytes, file.num_rows) for file in written if file.path]
+    commit(shards, card, table_schema(settings.sizes_px), added, update.replaced)
+    peak_mb = max((file.peak_mb for file in written), default=0.0)
+    return Outcome(with_address(card, shards, settings), rows, quarantine, update.counts, True, peak_mb)
+
+
+def _join_quarantine(
+    known: pd.DataFrame, written: list[ShardFile], duplicates: pd.DataFrame, manifest: Manifest
+) -> pd.DataFrame:
+    """Columns of QUARANTINE: what was known to be bad, what the workers found so, and copies."""
+    bad = pd.DataFrame([fault for file in written for fault in file.bad], columns=["image_id", "reason"])
+    sources = manifest.images.set_index("image_id")[["path", "file_version"]]
+    bad = pd.concat([bad, duplicates]).join(sources, on="image_id")
+    quarantine = sort_quarantine(pd.concat([known, bad]))
+    if manifest.identities:
+        quarantine["path"] = None
+    return quarantine
+
+
+def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) -> Card:
+    """The card of these rows; raises InputError where a split is empty or a patient is in two."""
+    return Card(
+        contract=CONTRACT,
+        table="",
+        findings=manifest.findings,
+        channels=manifest.channels,
+        sizes_px=settings.sizes_px,
+        **describe_splits(rows, manifest.findings),
+        **describe_pixels(rows[rows.split == "train"], settings.sizes_px),
+        images_listed=manifest.listed,
+        images_absent=manifest.absent,
+        images_unlisted=manifest.unlisted,
+        identities=manifest.identities,
+        source_sha256=manifest.sha256,
+        settings=asdict(settings),
+        **fields,
+    )
+
+
+def with_address(card: Card, shards: str, settings: Etl) -> Card:
+    """The card with the table's address, where that is not the workspace: only card.json has it, see Card.committed."""
+    return replace(card, table=shards.removesuffix("/shards") if settings.table else "")
+
+
+def new_attempt(shards: str) -> str:
+    """How the names of a run's files start: by version first, because readers sort them."""
+    return f"{next_version(shards):08}-{uuid.uuid4().hex[:8]}"
+
+
+def discard(shards: str, attempt: str) -> None:
+    """Removes what a run has written that will not be committed, such as what has filled the disk."""
+    for file in locate(shards).glob(f"split=*/{attempt}-*.parquet"):
+        file.unlink(missing_ok=True)
+
+
+def _write(
+    update: Update,
+    table: str,
+    settings: Etl,
+    write: Callable[[Shard], ShardFile],
+    workers: SparkWorkers,
+) -> tuple[list[ShardFile], pd.DataFrame]:
+    """The update's files as written, without copies of images; and these copies: image_id, reason, same_as."""
+
+    def run(shards: list[Shard], title: str) -> list[ShardFile]:
+        return workers.map(write, shards, [len(shard.rows) for shard in shards], title)
+
+    written = run(update.shards, "images to shards")
+    pending = [read_new_file(table, file) if file.path else NO_ROWS for file in written]
+    copied = {image for shard in update.shards for image in shard.rows.image_id[shard.rows.kept_in.notna()]}
+    there = copied | set(update.kept.image_id)
+    duplicates = find_duplicates(pd.concat([update.kept, *pending], ignore_index=True), there, settings)
+    again = [i for i, rows in enumerate(pending) if rows.image_id.isin(duplicates.image_id).any()]
+    shards = []
+    for index in again:
+        rows, good = update.shards[index].rows, set(pending[index].image_id) - set(duplicates.image_id)
+        rows = rows[rows.image_id.isin(good)].assign(kept_in=pending[index].file.iloc[0])
+        shards.append(replace(update.shards[index], rows=rows))
+    for index, file in zip(again, run(shards, "without copies"), strict=True):
+        (locate(table) / written[index].path).unlink()
+        written[index] = replace(file, bad=written[index].bad)
+    return written, duplicates
+
+
+def find_duplicates(rows: pd.DataFrame, there: set[str], settings: Etl) -> pd.DataFrame:
+    """Images with the stored pixels of another one, as settings.quality wants them out: image_id, reason, same_as.
+
+    rows: image_id, patient_id and pixel_hash. there: images that the table has already: they stay the originals of
+    those that come; otherwise the smallest image_id is the original.
+    """
+    order = rows.assign(comes=~rows.image_id.isin(there)).sort_values(["comes", "image_id"])
+    quality = settings.quality
+    out = []
+    if quality.duplicates:
+        first = order.groupby(["pixel_hash", "patient_id"]).image_id.transform("first")
+        out.append(_copies(order, first, SAME_PATIENT))
+        order = order[order.image_id == first]
+    if quality.duplicates_across_patients:
+        groups = order.groupby("pixel_hash")
+        others = groups.patient_id.transform("first") != order.patient_id
+        out.append(_copies(order[others], groups.image_id.transform("first")[others], ANOTHER_PATIENT))
+    return pd.concat([pd.DataFrame(columns=["image_id", "reason", "same_as"], dtype=object), *out], ignore_index=True)
+
+
+def _copies(rows: pd.DataFrame, origins: pd.Series, whose: str) -> pd.DataFrame:
+    copies, origins = rows.image_id[rows.image_id != origins], origins[rows.image_id != origins]
+    reasons = "duplicate: same pixels as " + origins + whose
+    return pd.DataFrame({"image_id": copies, "reason": reasons, "same_as": origins}, dtype=object)
+
+
+def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame, max_fraction: float) -> None:
+    """Every image is once in the table or once in quarantine, and not too many turned out bad.
+
+    images, written: image ids of the manifest and of the files as read back. quarantine: columns of QUARANTINE.
+    """
+    listed, found = Counter(images), Counter([*written, *quarantine.image_id])
+    lost, surplus = sorted(listed - found), sorted(found - listed)
+    assert listed == found, f"of {len(images)} images, lost: {lost[:3]}, twice or of no manifest: {surplus[:3]}"
+    bad = quarantine[quarantine.file_version.notna()]
+    looked_at = len(written) + len(bad)
+    if len(bad) > max_fraction * looked_at:
+        kinds = bad.image_id.groupby(kinds_of(bad.reason)).agg(["size", "first"]).sort_values("size", ascending=False)
+        reasons = ", ".join(f"{kind} {row['size']} (such as {row['first']})" for kind, row in kinds.iterrows())
+        raise InputError(
+            f"{len(bad)} of {looked_at} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
+            f"allows: {reasons}. Nothing was committed: look at these, leave them out by etl.exclude, or raise the "
+            "fraction to find all of them in the quarantine table"
+        )
+
+
+def read_new_file(table: str, file: ShardFile) -> pd.DataFrame:
+    """The rows of a new file as it stands there, without pixels, and `split` and `file`."""
+    path = str(locate(table) / file.path)
+    return read_labels(path).assign(split=file.path.split("/")[0].removeprefix("split="), file=path)

@@ -1,0 +1,152 @@
+"""One Parquet file of the table, written where its images are decoded; what a Spark worker runs, without Spark."""
+
+import hashlib
+import resource
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from conf.settings import Etl
+from etl.contract.images.decode import BadImage, decode_colour, decode_grey, to_square
+from etl.contract.images.quality import adjust_intensity, find_fault
+from etl.contract.schema import LABELS, image_column, table_schema
+from etl.contract.storage import is_local, locate, read_bytes
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one file shall hold."""
+
+    split: str
+    index: int
+    """place among the files of a run, so that readers find them in the same order in every run"""
+    rows: pd.DataFrame
+    """LABELS, path, file_version, and kept_in: the Parquet file that has the pixels already, None: decode the image"""
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A file as it was written; empty (no path) where all its images were bad."""
+
+    path: str
+    """below the table's folder"""
+    size_bytes: int
+    num_rows: int
+    bad: list[tuple[str, str]]
+    """image_id and reason of each image that could not be taken"""
+    peak_mb: float
+    """most memory that the writing process has had resident so far"""
+
+
+def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels: int) -> ShardFile:
+    """Decodes or copies the pixels of the shard's images and writes them, in its order, in row groups of the set size.
+
+    attempt: starts the file's name, which is new each time: a file counts for nothing until it is committed.
+    Holds one row group in memory.
+    """
+    folder = locate(table) / f"split={shard.split}"
+    if is_local(folder):
+        # A store needs no folders, and its client would make a missing bucket too.
+        folder.mkdir(parents=True, exist_ok=True)
+    name = f"split={shard.split}/{attempt}-{shard.index:06}-{uuid.uuid4().hex[:8]}.parquet"
+    schema = table_schema(settings.sizes_px)
+    schema = schema.remove(schema.get_field_index("split"))
+    pixels = {image_column(size) for size in settings.sizes_px}
+    small = [column for column in schema.names if column not in pixels]
+    bad: list[tuple[str, str]] = []
+    num_rows = 0
+    file = locate(table) / name
+    with (
+        file.open("wb") as target,
+        # Pixels as they are: noise does not compress, and their smallest and largest values say nothing.
+        pq.ParquetWriter(
+            target,
+            schema,
+            compression={column: "zstd" if column in small else "none" for column in schema.names},
+            use_dictionary=[column for column in small if column not in ("findings", "boxes")],
+            write_statistics=["image_id", "patient_id"],
+        ) as writer,
+    ):
+        for group in _group(_rows(shard, settings, channels, bad), settings.rows_per_row_group):
+            writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=len(group))
+            num_rows += len(group)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    size_bytes = file.stat().st_size
+    if not num_rows:
+        file.unlink()
+        name = ""
+    return ShardFile(name, size_bytes, num_rows, bad, peak_mb)
+
+
+def load_squares(path: str, settings: Etl, channels: int) -> list[np.ndarray]:
+    """The image at each of settings.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB; raises BadImage with the reason."""
+    try:
+        content = read_bytes(path)
+    except OSError as error:
+        raise BadImage(f"cannot be read: {error.strerror or error}") from error
+    image = decode_grey(content) if channels == 1 else decode_colour(content)
+    fault = find_fault(image, settings.quality) if channels == 1 else None
+    if fault:
+        raise BadImage(fault)
+    image = adjust_intensity(image, settings.intensity)
+    return [to_square(image, size, settings.square) for size in settings.sizes_px]
+
+
+def _rows(shard: Shard, settings: Etl, channels: int, bad: list[tuple[str, str]]) -> Iterator[dict]:
+    """The shard's rows with their pixels; those of bad images go to `bad` instead."""
+    for kept_in, part in shard.rows.groupby("kept_in", sort=False, dropna=False):
+        if isinstance(kept_in, str):
+            yield from _copied(part, kept_in, settings)
+            continue
+        for row in part.to_dict("records"):
+            try:
+                squares = load_squares(row["path"], settings, channels)
+            except BadImage as reason:
+                bad.append((row["image_id"], str(reason)))
+                continue
+            yield {**_labels(row), **_pixels(squares, settings.sizes_px), "file_version": row["file_version"]}
+
+
+def _copied(rows: pd.DataFrame, file: str, settings: Etl) -> Iterator[dict]:
+    """These rows with the pixels that `file` has of them, in the file's order."""
+    wanted = {row["image_id"]: _labels(row) for row in rows.to_dict("records")}
+    with locate(file).open("rb") as source:
+        for batch in pq.ParquetFile(source).iter_batches(batch_size=settings.rows_per_row_group):
+            for old in batch.to_pylist():
+                if old["image_id"] in wanted:
+                    yield {**old, **wanted.pop(old["image_id"])}
+    assert not wanted, f"{file} lacks {list(wanted)[:3]}"
+
+
+def _labels(row: dict) -> dict:
+    """The labels of a manifest's row as Arrow takes them: None where unknown, NaN only inside the lists."""
+    values = {name: row[name] for name in LABELS.names if name != "split"}
+    return {k: None if np.isscalar(v) and pd.isna(v) else v for k, v in values.items()}
+
+
+def _pixels(squares: list[np.ndarray], sizes_px: list[int]) -> dict:
+    """The columns of the pixels, of (S, S) or (S, S, 3) uint8 squares."""
+    columns = {}
+    for size, square in zip(sizes_px, squares, strict=True):
+        mean, std = cv2.meanStdDev(square.reshape(-1, 1))
+        columns |= {image_column(size): square.tobytes(), f"mean_{size}": mean.item(), f"std_{size}": std.item()}
+    longest = squares[int(np.argmax(sizes_px))]
+    columns["pixel_hash"] = hashlib.sha256(longest).hexdigest()[:32]
+    return columns
+
+
+def _group(rows: Iterator[dict], size: int) -> Iterator[list[dict]]:
+    group = []
+    for row in rows:
+        group.append(row)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

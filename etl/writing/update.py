@@ -1,0 +1,153 @@
+"""What a run has to do: the manifest compared with the newest version of the table."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.contract.schema import LABELS, SPLITS, Card
+from etl.contract.table import QUARANTINE, Committed
+from etl.sources.manifest import Manifest
+from etl.writing.shard_file import Shard
+
+NO_ROWS = pd.DataFrame(columns=["image_id", "patient_id", "pixel_hash"], dtype=str)
+# How the reasons of copies end.
+SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
+# Settings that change neither which images are in the table nor what they look like there.
+FREE_SETTINGS = ("source", "table", "max_quarantined_fraction", "rebuild")
+
+
+@dataclass(frozen=True)
+class Update:
+    """The steps from the newest version to one that holds the manifest."""
+
+    shards: list[Shard]
+    """files to write"""
+    replaced: list[str] | None
+    """files of the newest version that these replace; None: all, the table is made anew"""
+    kept: pd.DataFrame
+    """rows of the other files, as in Committed"""
+    quarantine: pd.DataFrame
+    """images known to be bad or left out already, columns of QUARANTINE"""
+    counts: dict[str, int]
+    """images that are new, changed, relabelled and removed"""
+
+
+def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
+    """Whether the table has to be made anew. Raises InputError where it has another vocabulary or another salt."""
+    if card is None or settings.rebuild:
+        return True
+    if card.identities != manifest.identities:
+        raise InputError(
+            "the patients of the table were named with another CHEXSCALE_SALT, so each would be in any split: set that "
+            "one, choose another --workspace, or replace the table with --etl.rebuild true"
+        )
+    if card.findings != manifest.findings:
+        raise InputError(
+            f"the table has the findings {', '.join(card.findings)}, the source {', '.join(manifest.findings)}: "
+            "choose another --workspace, or replace the table with --etl.rebuild true"
+        )
+    was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (card.settings, asdict(settings)))
+    return was != wanted
+
+
+def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> Update:
+    """Which files to write, so that the table holds each usable image of the manifest once.
+
+    before: the newest version; None: the table is made anew. Whole files stay or go: the kept rows of a file that
+    loses or changes one are copied to a new file, and only files of new or changed images are decoded.
+    """
+    images = manifest.images.assign(kept_in=None)
+    left_out = images[images.reason.notna()].assign(same_as=None)
+    left_out["file_version"] = left_out.file_version.where(left_out.looked_at, None)
+    if manifest.identities:
+        left_out["path"] = None
+    wanted = images[images.reason.isna()].set_index("image_id", drop=False)
+    if before is None:
+        counts = {"new": len(wanted), "changed": 0, "relabelled": 0, "removed": 0}
+        return Update(_cut(wanted, settings), None, NO_ROWS, sort_quarantine(left_out), counts)
+
+    rows = before.rows.set_index("image_id", drop=False)
+    known_bad = _still_bad(before.quarantine, wanted, rows)
+    # A folder that was moved keeps the times of its files.
+    known_bad = known_bad.assign(path=None if manifest.identities else wanted.path[known_bad.image_id].to_numpy())
+    wanted = wanted.drop(index=known_bad.image_id)
+    common = wanted.index.intersection(rows.index)
+    same_file = wanted.loc[common, "file_version"].eq(rows.loc[common, "file_version"])
+    changed, same = common[~same_file], common[same_file]
+    relabelled = same[~_same_labels(wanted.loc[same], rows.loc[same])]
+    removed = rows.index.difference(wanted.index)
+    new = wanted.index.difference(rows.index)
+    touched = set(rows.loc[removed.union(changed).union(relabelled), "file"])
+    stays = ~rows.file.isin(touched)
+    copied = same.intersection(rows.index[~stays])
+    wanted.loc[copied, "kept_in"] = rows.loc[copied, "file"]
+    return Update(
+        shards=_cut(wanted.loc[copied.union(changed).union(new)], settings),
+        replaced=sorted(touched),
+        kept=rows[stays].reset_index(drop=True),
+        quarantine=sort_quarantine(pd.concat([left_out, known_bad])),
+        counts={"new": len(new), "changed": len(changed), "relabelled": len(relabelled), "removed": len(removed)},
+    )
+
+
+def plan_compaction(rows: pd.DataFrame, settings: Etl) -> tuple[list[Shard], list[str]]:
+    """Files to write and the files that they replace: those with less than half of rows_per_file rows, by split.
+
+    rows: of the newest version, as in Committed. A split with one such file keeps it.
+    """
+    sizes = rows.groupby(["split", "file"]).size().rename("size").reset_index()
+    small = sizes[sizes["size"] * 2 < settings.rows_per_file]
+    small = small[small.split.map(small.split.value_counts()) > 1]
+    joined = rows[rows.file.isin(small.file)]
+    return _cut(joined.assign(kept_in=joined.file, path=""), settings), sorted(small.file)
+
+
+def sort_quarantine(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns of QUARANTINE in the order of the images, unknown cells None."""
+    ordered = rows.sort_values("image_id", ignore_index=True).reindex(columns=QUARANTINE.names).astype(object)
+    return ordered.where(ordered.notna(), None)
+
+
+def _still_bad(quarantine: pd.DataFrame, wanted: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The quarantined images whose file is the same as then; a copy only while the other image is still the same."""
+    bad = quarantine[quarantine.image_id.isin(wanted.index)]
+    bad = bad[wanted.loc[bad.image_id, "file_version"].to_numpy() == bad.file_version.to_numpy()]
+    origins = wanted.index.intersection(rows.index)
+    origins = origins[wanted.loc[origins, "file_version"] == rows.loc[origins, "file_version"]]
+    # What could not be read may be readable now: rights and networks leave no trace in the file.
+    bad = bad[~bad.reason.str.startswith("cannot be read")]
+    whose = wanted.patient_id.reindex(bad.same_as).to_numpy() == wanted.patient_id[bad.image_id].to_numpy()
+    same_kind = bad.reason.str.endswith(SAME_PATIENT).to_numpy() == whose
+    return bad[bad.same_as.isna() | (bad.same_as.isin(origins) & same_kind)]
+
+
+def _same_labels(new: pd.DataFrame, old: pd.DataFrame) -> np.ndarray:
+    """(rows,) bool: whether two frames with the same index agree in all of LABELS; unknown equals unknown."""
+    agree = np.ones(len(new), bool)
+    for field in LABELS:
+        one, other = (pa.array(frame[field.name], field.type, from_pandas=True) for frame in (new, old))
+        if pa.types.is_list(field.type):
+            # Arrow has no equality of lists; the text of a float32 is exact.
+            agree &= np.array([str(a) == str(b) for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], bool)
+        else:
+            a, b = one.to_pandas(), other.to_pandas()
+            agree &= ((a == b) | (a.isna() & b.isna())).to_numpy()
+    return agree
+
+
+def _cut(rows: pd.DataFrame, settings: Etl) -> list[Shard]:
+    """The rows as shards of at most rows_per_file rows of one split, shuffled by the seed; copies before new images."""
+    shuffled = rows.reset_index(drop=True).sort_values("image_id").sample(frac=1, random_state=settings.seed)
+    shuffled = shuffled.sort_values("kept_in", kind="stable", na_position="last")
+    shards = []
+    for split in SPLITS:
+        part = shuffled[shuffled.split == split]
+        num_files = -(-len(part) // settings.rows_per_file)
+        # Of about the same length, so that no task is left over at the end.
+        chunks = np.array_split(np.arange(len(part)), num_files or 1)
+        shards += [Shard(split, index, part.iloc[chunk]) for index, chunk in enumerate(chunks)]
+    return [shard for shard in shards if len(shard.rows)]

@@ -1,0 +1,1 @@
+"""The candidate's files: calibration, familiarity, export, INT8."""

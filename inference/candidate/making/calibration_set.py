@@ -1,0 +1,51 @@
+"""Which images of the training split calibrate INT8: each finding is among them, and no patient twice."""
+
+from collections import deque
+
+import numpy as np
+import pandas as pd
+
+from etl.contract.schema import image_column
+from etl.contract.table import read_labels, read_pixels
+from training.reading.plan import Split
+
+
+def choose_images(rows: pd.DataFrame, num_images: int, seed: int) -> list[str]:
+    """image_ids, at most num_images, for the ranges of the activations to cover what the training split shows.
+
+    rows: image_id, patient_id and findings (a list of 1, 0 or NaN) of the training split. Takes turns between the
+    findings and the images without any, in the order of `seed`, one image a patient; where the patients are used up,
+    further images of theirs. A table with fewer images gives all of them.
+    """
+    shuffled = rows.iloc[np.random.default_rng(seed).permutation(len(rows))]
+    present = np.stack(shuffled["findings"].to_numpy()) == 1
+    columns = [*present.T, ~present.any(axis=1)]
+    ids, patients = shuffled["image_id"].to_numpy(), shuffled["patient_id"].to_numpy()
+    chosen: dict[str, None] = {}
+    used: set[str] = set()
+    for new_patients_only in (True, False):
+        turns = deque(deque(np.flatnonzero(column)) for column in columns)
+        while turns and len(chosen) < num_images:
+            queue = turns.popleft()
+            while queue:
+                index = queue.popleft()
+                if ids[index] in chosen or (new_patients_only and patients[index] in used):
+                    continue
+                chosen[ids[index]] = None
+                used.add(patients[index])
+                turns.append(queue)
+                break
+    return list(chosen)
+
+
+def calibration_images(split: Split, num_images: int, seed: int) -> np.ndarray:
+    """(images, S, S) uint8 of choose_images, the same in every call; fewer where the split has fewer."""
+    rows = {file: read_labels(file)[["image_id", "patient_id", "findings"]] for file in split.files}
+    ids = choose_images(pd.concat(rows.values()), num_images, seed)
+    wanted = set(ids)
+    pixels: dict[str, bytes] = {}
+    for file, labels in rows.items():
+        here = wanted & set(labels["image_id"])
+        pixels |= read_pixels(file, image_column(split.size_px), here) if here else {}
+    side = (split.size_px, split.size_px)
+    return np.stack([np.frombuffer(pixels[image_id], np.uint8).reshape(side) for image_id in ids])

@@ -1,0 +1,103 @@
+"""What a trained classifier still needs before it is served: calibration, thresholds, and what is familiar to it."""
+
+from contextlib import closing
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from conf.errors import InputError
+from conf.settings import Training
+from etl.contract.schema import Card
+from inference.candidate.making.familiarity import distance_threshold, fit_familiarity
+from inference.candidate.making.map_grid import measure_map_grid
+from inference.model.network import Served, ServedNetwork
+from inference.model.properties import Properties
+from training.loop.loss import log_odds, loss_weights
+from training.measures.calibration import Calibration, fit_calibration
+from training.network.checkpoint import Checkpoint
+from training.network.models import XrayClassifier
+from training.reading.plan import Split
+from training.reading.readers import read_batches
+
+# Enough for the covariance of 2,048 features, and minutes instead of an hour on the real data.
+MAX_TRAINING_IMAGES = 5000
+READ_BATCH = 32
+
+
+def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, seed: int) -> Served:
+    """Calibrates on the validation split, learns what is familiar from at most MAX_TRAINING_IMAGES training images.
+
+    card: of the version of the table that the checkpoint was trained on. seed: chooses the training images.
+    Raises InputError for a network that cannot be exported: no class activation maps, or more inputs than grey pixels.
+    """
+    if checkpoint.channels != 1 or checkpoint.tabular:
+        raise InputError(
+            "the checkpoint's model takes colour or age, sex and view, and a graph takes grey images alone: train one "
+            "on a table of radiographs without training.tabular"
+        )
+    classifier = checkpoint.build()
+    labels, logits, val_features = predict_features(classifier, val, val.rows, None)
+    pos_weight = loss_weights(card, Training(**checkpoint.settings["training"])).numpy()
+    calibration = fit_calibration(labels, logits, pos_weight)
+    _, _, features = predict_features(classifier, train, MAX_TRAINING_IMAGES, seed)
+    familiarity = fit_familiarity(features)
+    threshold = distance_threshold(familiarity.distances(val_features))
+    parts = calibration.shifts, calibration.temperatures, familiarity.centre, familiarity.whitening
+    network = ServedNetwork(classifier, *parts).eval()
+    grid = measure_map_grid(classifier, checkpoint.size_px)
+    return Served(checkpoint, network, _properties(checkpoint, card, calibration, threshold, grid))
+
+
+def predict_features(
+    classifier: XrayClassifier, split: Split, num_images: int, seed: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels and logits, (images, findings) float32, and pooled features, (images, features) float32.
+
+    Of the first num_images of the split, in the order of `seed`, or of the table where it is None.
+    """
+    parts: list[tuple[np.ndarray, ...]] = []
+    missing = min(num_images, split.rows)
+    with (
+        torch.inference_mode(),
+        closing(read_batches(split, READ_BATCH, shuffle_seed=seed)) as batches,
+        tqdm(total=missing, unit="image", desc=f"{split.name} split") as bar,
+    ):
+        for batch in batches:
+            features, maps = classifier.features_and_maps(batch.pixels[:missing])
+            logits = maps.mean(dim=(2, 3))
+            logits = log_odds(logits) if classifier.exclusive else logits
+            parts.append((batch.labels[:missing].numpy(), logits.numpy(), features.numpy()))
+            missing -= len(features)
+            bar.update(len(features))
+            if missing == 0:
+                break
+    return tuple(map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _properties(
+    checkpoint: Checkpoint, card: Card, calibration: Calibration, threshold: float, grid: tuple[float, float]
+) -> Properties:
+    thresholds = {name: calibration.probabilities(values) for name, values in calibration.thresholds.items()}
+    return Properties(
+        findings=checkpoint.findings,
+        exclusive=checkpoint.exclusive,
+        size_px=checkpoint.size_px,
+        square=card.settings["square"],
+        intensity=card.settings["intensity"],
+        quality=card.settings["quality"],
+        shifts=calibration.shifts.tolist(),
+        temperatures=calibration.temperatures.tolist(),
+        thresholds={
+            name: [None if np.isnan(value) else float(value) for value in values] for name, values in thresholds.items()
+        },
+        distance_threshold=threshold,
+        map_first=grid[0],
+        map_step=grid[1],
+        network=checkpoint.model,
+        run_id=checkpoint.run_id,
+        delta_table_id=checkpoint.delta_table_id,
+        delta_version=checkpoint.delta_version,
+        commit=checkpoint.commit,
+        ancestors=checkpoint.ancestors,
+    )

@@ -1,0 +1,118 @@
+"""What each variant of the model says of a split, and what that is worth: AUROC by patient, heat maps against boxes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from etl.contract.schema import image_column
+from etl.contract.table import read_labels, read_pixels
+from inference.candidate.measuring.localisation import Overlap, overlaps_of
+from inference.film.known_boxes import key_of
+from inference.model.graphs import Predict
+from inference.model.properties import Properties
+from training.measures.intervals import Intervals, bootstrap_areas, bootstrap_differences
+from training.reading.plan import Split
+from training.reading.readers import read_batches
+
+NUM_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One split; images are in the same order everywhere."""
+
+    labels: np.ndarray
+    """(images, findings) float32: 1, 0, NaN unknown"""
+    images: pd.DataFrame
+    """patient_id, age_years, sex and view"""
+    probabilities: dict[str, np.ndarray]
+    """variant -> (images, findings) float32"""
+    distances: dict[str, np.ndarray]
+    """variant that has them -> (images,) float32"""
+    overlaps: dict[str, list[Overlap]]
+    """variant -> each finding of each image that has boxes"""
+
+    @property
+    def patients(self) -> np.ndarray:
+        """(images,) str"""
+        return self.images["patient_id"].to_numpy()
+
+    @property
+    def num_patients(self) -> list[int]:
+        """Of each finding, with it or without it, whichever are fewer."""
+        known = [[self.patients[column == value] for value in (0, 1)] for column in self.labels.T]
+        return [min(len(np.unique(patients)) for patients in pair) for pair in known]
+
+    def joined(self, other: "Scored") -> "Scored":
+        """With the variants of another pass over the same split; of a variant that both have, the other's."""
+        assert (self.patients == other.patients).all(), "two passes over a split differ in their order"
+        return Scored(
+            self.labels,
+            self.images,
+            self.probabilities | other.probabilities,
+            self.distances | other.distances,
+            self.overlaps | other.overlaps,
+        )
+
+
+def score_split(variants: dict[str, Predict], split: Split, batch_size: int, properties: Properties) -> Scored:
+    """Answers of each variant of a model on the same batches of a split, each image once."""
+    rows = pd.concat(map(read_labels, split.files)).set_index("image_id")
+    ids, labels = [], []
+    probabilities, distances, overlaps = ({name: [] for name in variants} for _ in range(3))
+    with tqdm(total=split.rows, unit="image", desc=f"{split.name} split") as bar:
+        for batch in read_batches(split, batch_size):
+            ids.append(batch.image_ids)
+            labels.append(batch.labels.numpy())
+            boxes = rows.loc[batch.image_ids, "boxes"]
+            for name, predict in variants.items():
+                answer = predict(batch.pixels.numpy())
+                probabilities[name].append(answer.probabilities)
+                if answer.maps is None:
+                    continue
+                distances[name].append(answer.distances)
+                for maps, of_image in zip(answer.maps, boxes, strict=True):
+                    if len(of_image):
+                        overlaps[name] += overlaps_of(maps, of_image, properties)
+            bar.update(len(batch.labels))
+    return Scored(
+        np.concatenate(labels),
+        rows.loc[np.concatenate(ids), ["patient_id", "age_years", "sex", "view"]].reset_index(drop=True),
+        *(
+            {name: np.concatenate(parts) for name, parts in answers.items() if parts}
+            for answers in (probabilities, distances)
+        ),
+        overlaps,
+    )
+
+
+def known_boxes(split: Split) -> dict[str, list[list[float]]]:
+    """Boxes of each image that has some, by its pixels, see inference/film/known_boxes.py."""
+    found = {}
+    for file in split.files:
+        boxes = read_labels(file).set_index("image_id")["boxes"]
+        boxes = boxes[boxes.map(len) > 0]
+        for image_id, pixels in read_pixels(file, image_column(split.size_px), set(boxes.index)).items():
+            found[key_of(np.frombuffer(pixels, np.uint8))] = np.reshape(boxes[image_id], (-1, 5)).tolist()
+    return found
+
+
+def auroc_intervals(scored: Scored, name: str, seed: int) -> Intervals:
+    """AUROC of a variant, by patient, see bootstrap_areas; undefined where a score of the finding is not finite."""
+    labels, (scores,) = _finite(scored, name)
+    return bootstrap_areas(labels, scores, scored.patients, num_resamples=NUM_RESAMPLES, seed=seed).auroc
+
+
+def auroc_differences(scored: Scored, before: str, after: str, seed: int) -> Intervals:
+    """AUROC of `after` minus that of `before`, paired: on the same resamples of the patients."""
+    labels, scores = _finite(scored, before, after)
+    return bootstrap_differences(labels, *scores, scored.patients, num_resamples=NUM_RESAMPLES, seed=seed).auroc
+
+
+def _finite(scored: Scored, *names: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Labels and scores, both unknown for a finding of which any score is not finite."""
+    scores = [scored.probabilities[name] for name in names]
+    finite = np.logical_and.reduce([np.isfinite(values).all(axis=0) for values in scores])
+    return np.where(finite, scored.labels, np.nan), [np.where(finite, values, 0) for values in scores]

@@ -1,0 +1,33 @@
+"""What a process costs that serves one variant of the model: prints JSON, see inference/candidate/measuring/speed.py.
+
+python -m inference.candidate.measuring.footprint torch|fp32|fp16|int8|onnx FOLDER BATCH_SIZE
+"""
+
+import time
+
+STARTED = time.perf_counter()
+
+import json  # noqa: E402, the clock comes first
+import re  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from inference.model.variants import open_variant  # noqa: E402
+
+
+def main() -> None:
+    predict, properties = open_variant(sys.argv[1], Path(sys.argv[2]))
+    side = (properties.size_px, properties.size_px)
+    predict(np.zeros((1, *side), np.uint8))
+    seconds = time.perf_counter() - STARTED
+    predict(np.zeros((int(sys.argv[3]), *side), np.uint8))
+    # Not getrusage, which in a new process starts from the memory of the one that started it.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak_mb = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    print(json.dumps({"first_answer_s": seconds, "peak_memory_mb": peak_mb}))
+
+
+if __name__ == "__main__":
+    main()

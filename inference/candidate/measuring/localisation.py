@@ -1,0 +1,85 @@
+"""Do the heat maps show where the radiologists saw it? Class activation maps against boxes, plain arrays.
+
+Pointing game: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without its tolerance.
+IoU of a thresholded map: Wang et al., "ChestX-ray8", CVPR 2017, with one threshold, half of the map's range.
+Where a map's cells lie in the image: inference/candidate/making/map_grid.py.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference.film.heatmap import enlarge
+from inference.model.properties import Properties
+
+IOU_THRESHOLDS = (0.1, 0.25, 0.5)
+MAP_LEVEL = 0.5
+"""of a map's range, from its smallest to its largest value, above which it is taken for the finding's place"""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """One finding of one image: its map against its boxes."""
+
+    finding: int
+    hit: bool
+    """whether the centre of the map's largest cell lies in a box"""
+    iou: float
+    """intersection over union, 0..1, of the boxes' area and the map above MAP_LEVEL"""
+    box_share: float
+    """of the image's area that the boxes cover: how often a random place would be a hit"""
+
+
+def overlaps_of(maps: np.ndarray, boxes: np.ndarray, properties: Properties) -> list[Overlap]:
+    """Each finding that has boxes in this image.
+
+    maps: (findings, s, s) float32. boxes: (5 * n,) as in the contract: index of the finding, left, top, width and
+    height as shares of the image's side. Both are compared at the model's size.
+    """
+    size_px = properties.size_px
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 5)
+    found = []
+    for finding in np.unique(boxes[:, 0]).astype(int):
+        inside = np.zeros((size_px, size_px), bool)
+        for left, top, width, height in boxes[boxes[:, 0] == finding, 1:]:
+            # Every box has at least one pixel.
+            columns, rows = (
+                slice(int(start * size_px), max(int(start * size_px) + 1, round((start + length) * size_px)))
+                for start, length in ((left, width), (top, height))
+            )
+            inside[rows, columns] = True
+        heat = enlarge(maps[finding], size_px, properties)
+        above = heat >= heat.min() + MAP_LEVEL * (heat.max() - heat.min())
+        iou = (above & inside).sum() / (above | inside).sum()
+        hit = inside[_pixel_of(maps[finding].argmax(), maps.shape[-1], properties)]
+        found.append(Overlap(finding, bool(hit), float(iou), float(inside.mean())))
+    return found
+
+
+def _pixel_of(cell: int, num_cells: int, properties: Properties) -> tuple[int, int]:
+    """Row and column of the pixel at the centre of a cell, which is counted row by row."""
+    centres = properties.map_first + np.array(divmod(int(cell), num_cells)) * properties.map_step
+    row, column = np.clip(centres * properties.size_px, 0, properties.size_px - 1).astype(int)
+    return row, column
+
+
+def summarise(overlaps: list[Overlap], findings: list[str]) -> dict[str, dict]:
+    """Finding, and `all` -> number of images with boxes, and shares of them, 0..1, ready for JSON.
+
+    Findings without boxes are left out; an empty list gives nothing.
+    """
+    groups: dict[str, list[Overlap]] = {}
+    for overlap in sorted(overlaps, key=lambda overlap: overlap.finding):
+        groups.setdefault(findings[overlap.finding], []).append(overlap)
+    if overlaps:
+        groups["all"] = overlaps
+    return {
+        name: {
+            "images": len(group),
+            "pointing_game": float(np.mean([overlap.hit for overlap in group])),
+            "chance": float(np.mean([overlap.box_share for overlap in group])),
+            "mean_iou": float(np.mean([overlap.iou for overlap in group])),
+            **{f"iou_{level}": float(np.mean([overlap.iou >= level for overlap in group])) for level in IOU_THRESHOLDS},
+        }
+        for name, group in groups.items()
+    }

@@ -1,0 +1,129 @@
+"""Class activation maps as pictures: what in a film speaks for a finding. Pure functions, no torch.
+
+A map is in calibrated logits, and its mean is the film's own. So each place has a probability: the one that the film
+would get, were it like this place all over. **Evidence** is how far that lies above the finding's threshold, in log
+odds; at the threshold and below there is none, and nothing is painted. The colours run from there to the strongest
+place of the same map, but at least to FULL_COLOUR: a map with little evidence stays pale, and two maps are compared by
+their probabilities, not by their colours.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from inference.film.answers import OPERATING_POINT
+from inference.model.properties import Properties
+
+# Nine times the threshold's odds. Below this, noise of the map would be painted as brightly as a large finding.
+FULL_COLOUR = float(np.log(9))
+OPACITY = 0.5
+# A threshold may be 0 or 1, from which no distance can be measured.
+NO_ODDS = 1e-6
+# Perceptually uniform, read by the colour-blind too, violet to gold: seen on black and on white. Without its dark blue,
+# which is lost on a dark lung, and its last yellow, which turns green there.
+COLOUR_MAP, SHADES = cv2.COLORMAP_PLASMA, (50, 235)
+# Below this share of the full colour, a place is the more transparent the less evidence it has.
+OPAQUE_FROM = 0.6
+BOX_RGB = (64, 224, 208)
+
+
+def evidence_of(
+    maps: np.ndarray, finding: int, properties: Properties, operating_point: str = OPERATING_POINT
+) -> np.ndarray:
+    """Log odds above the threshold at each place, (s, s) float32; negative where the place speaks against the finding.
+
+    maps: (findings, s, s) float32, of one image. finding: its index. A finding without a threshold is compared with a
+    probability of 0.5.
+    """
+    logits = maps[finding]
+    if properties.exclusive:
+        others = np.delete(maps, finding, axis=0)
+        largest = others.max(axis=0)
+        logits = logits - largest - np.log(np.exp(others - largest).sum(axis=0))
+        logits = (logits + properties.shifts[finding]) / properties.temperatures[finding]
+    threshold = properties.thresholds[operating_point][finding]
+    probability = 0.5 if threshold is None else np.clip(threshold, NO_ODDS, 1 - NO_ODDS)
+    return (logits - np.log(probability / (1 - probability))).astype(np.float32)
+
+
+def heat_of(evidence: np.ndarray, width_px: int, height_px: int, properties: Properties) -> np.ndarray:
+    """Evidence laid over the film, (height_px, width_px) float32: 0 none, 1 the full colour.
+
+    evidence: (s, s) float32, see evidence_of. width_px, height_px: of the film in its own proportions, at any scale.
+    """
+    side = max(width_px, height_px)
+    heat = enlarge(evidence / max(float(evidence.max()), FULL_COLOUR), side, properties).clip(0, 1)
+    if properties.square == "stretch":
+        return cv2.resize(heat, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
+    top, left = (side - height_px) // 2, (side - width_px) // 2
+    return heat[top : top + height_px, left : left + width_px]
+
+
+def enlarge(heat: np.ndarray, size_px: int, properties: Properties) -> np.ndarray:
+    """A map, (s, s) float32, to (size_px, size_px) float32: smoothly, each cell where it lies in the image."""
+    cell_px, first_px = properties.map_step * size_px, properties.map_first * size_px
+    # Beyond its own cells a map goes on as at its edge, as far as the image reaches, and cubics two cells further.
+    before = max(0, math.ceil(first_px / cell_px)) + 2
+    after = max(0, math.ceil((size_px - first_px) / cell_px) - len(heat)) + 2
+    padded = np.pad(heat.astype(np.float32), (before, after), mode="edge")
+    side = round(len(padded) * cell_px)
+    # Not warpAffine: its places are multiples of 1/32 cell, which a large picture shows as stripes.
+    large = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
+    start = round((before + 0.5) * cell_px - first_px)
+    return large[start : start + size_px, start : start + size_px]
+
+
+def paint_heat(heat: np.ndarray) -> np.ndarray:
+    """The heat map alone, to be laid over a film: (h, w, 4) uint8 RGBA, transparent where there is no evidence.
+
+    heat: (h, w) float32, 0..1, see heat_of.
+    """
+    shade = np.rint(np.interp(heat, (0, 1), SHADES)).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(shade, COLOUR_MAP), cv2.COLOR_BGR2RGB)
+    alpha = np.rint(255 * np.minimum(heat / OPAQUE_FROM, 1)).astype(np.uint8)
+    return np.dstack([colours, alpha])
+
+
+def overlay(
+    film: np.ndarray, heat: np.ndarray, opacity: float = OPACITY, boxes: list[list[float]] | None = None
+) -> np.ndarray:
+    """The film with the heat map over it, (h, w, 3) uint8 RGB.
+
+    film: (h, w) uint8 grey. heat: (h, w) float32, see heat_of. opacity: 0..1, of the places with evidence.
+    boxes: left, top, width and height as shares of the film's sides, outlined.
+    """
+    rgba = paint_heat(heat)
+    alpha = rgba[..., 3:].astype(np.float32) * (opacity / 255)
+    blended = film[..., None] * (1 - alpha) + rgba[..., :3] * alpha
+    picture = np.rint(blended).astype(np.uint8)
+    height, width = film.shape
+    for left, top, box_width, box_height in boxes or []:
+        start = round(left * width), round(top * height)
+        end = round((left + box_width) * width), round((top + box_height) * height)
+        cv2.rectangle(picture, start, end, BOX_RGB, max(1, max(film.shape) // 250))
+    return picture
+
+
+def boxes_on_film(boxes: list[list[float]], width_px: int, height_px: int, properties: Properties) -> list[list[float]]:
+    """Boxes as shares of the model's square to shares of the film's own sides; see heat_of for the other arguments."""
+    if properties.square == "stretch":
+        return boxes
+    side = max(width_px, height_px)
+    left_px, top_px = (side - width_px) // 2, (side - height_px) // 2
+    return [
+        [
+            (left * side - left_px) / width_px,
+            (top * side - top_px) / height_px,
+            width * side / width_px,
+            height * side / height_px,
+        ]
+        for left, top, width, height in boxes
+    ]
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """(h, w) grey, (h, w, 3) RGB or (h, w, 4) RGBA, uint8, as a PNG file."""
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", picture)[1].tobytes()

@@ -1,0 +1,204 @@
+"""Models in the MLflow registry, their aliases and their history: the one owner of mlflow in this package. No torch.
+
+`challenger` is the last version registered, `champion` the one that is served. Every move of the champion is a tag of
+the registered model, `champion_history.` and the time: one of its own, so that two at once lose nothing.
+"""
+
+import getpass
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+# First: it silences what mlflow would log on import.
+from training.record.store import use_store  # isort: skip
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from conf.errors import InputError
+from conf.workspace import Workspace, atomic_folder, locked
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+HISTORY = "champion_history."
+MAX_WHY = 2000
+"""characters; a tag holds 5,000"""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry."""
+
+    model: str
+    version: int
+    aliases: list[str]
+
+
+@dataclass(frozen=True)
+class Move:
+    """A move of the alias `champion`."""
+
+    version: int
+    replaced: int | None
+    """the champion before; None where there was none"""
+    at: str
+    """UTC, ISO 8601"""
+    by: str
+    """the user who ran the command"""
+    why: str
+    is_rollback: bool = False
+
+
+def champion_version(workspace: Workspace, name: str) -> int | None:
+    """The version that `champion` points at; None where there is none."""
+    return version_of(workspace, name, CHAMPION)
+
+
+def version_of(workspace: Workspace, name: str, which: str) -> int | None:
+    """The number of a version: of an alias, or of its own number, as text; None where the registry has no such one."""
+    if not workspace.has_store:
+        return None
+    use_store(workspace)
+    with _told(workspace):
+        client = mlflow.MlflowClient()
+        find = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
+        try:
+            return int(find(name, which).version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+
+@contextmanager
+def _told(workspace: Workspace) -> Iterator[None]:
+    """Turns what mlflow, its database and its files raise into an InputError."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason, *_ = str(error).splitlines()
+        raise InputError(
+            f"the registry at {workspace.store} cannot be read ({reason}): look at it in MLflow's pages, or get it "
+            "from a backup"
+        ) from error
+
+
+def history(workspace: Workspace, name: str) -> list[Move]:
+    """Every move of the champion, the newest last. Raises InputError where there is no such registered model."""
+    absent = InputError(f"no registered model {name}: run `python inference/register.py` first")
+    if not workspace.has_store:
+        raise absent
+    use_store(workspace)
+    with _told(workspace):
+        try:
+            tags = mlflow.MlflowClient().get_registered_model(name).tags
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise absent from error
+            raise
+    return [Move(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(HISTORY)]
+
+
+def promote(
+    workspace: Workspace, name: str, number: int, why: str, is_rollback: bool = False, compared: int | None = None
+) -> Move:
+    """Makes this version the champion and writes down who did it and why.
+
+    compared: the champion that it was found not to be worse than; 0: there was none; None: nobody compared.
+    Raises InputError for a version that the registry does not have, or that is the champion already, and where the
+    champion is not the one it was compared with.
+    """
+    # Raises where there is no such model.
+    history(workspace, name)
+    if version_of(workspace, name, str(number)) is None:
+        raise InputError(f"{name} has no version {number}: look at its versions in MLflow's pages (`make ui`)")
+    replaced = champion_version(workspace, name)
+    if replaced == number:
+        raise InputError(f"{name} version {number} is the champion already")
+    if compared is not None and (replaced or 0) != compared:
+        raise InputError(
+            f"the champion of {name} is version {replaced} now, and version {number} was compared with "
+            f"{f'version {compared}' if compared else 'none'}: it is registered as @{CHALLENGER}; run this again, or "
+            "promote it by hand with `python inference/promote.py`"
+        )
+    now = datetime.now(UTC)
+    move = Move(number, replaced, now.isoformat(timespec="seconds"), getpass.getuser(), why[:MAX_WHY], is_rollback)
+    client = mlflow.MlflowClient()
+    with _told(workspace):
+        # First, as a move that did not come about is told from one that nobody has written down.
+        client.set_registered_model_tag(name, f"{HISTORY}{now:%Y-%m-%dT%H.%M.%S.%f}", json.dumps(asdict(move)))
+        client.set_registered_model_alias(name, CHAMPION, str(number))
+    return move
+
+
+def rollback(workspace: Workspace, name: str, why: str) -> Move:
+    """Makes the champion before the present one champion again; once more, the one before that.
+
+    Raises InputError where there was none.
+    """
+    present = champion_version(workspace, name)
+    before = before_present(history(workspace, name), present)
+    if before is None:
+        raise InputError(
+            f"{name} has no champion before version {present}: promote one with `python inference/promote.py "
+            "--inference.version N`"
+        )
+    return promote(workspace, name, before, f"rollback from version {present}: {why}", is_rollback=True)
+
+
+def before_present(moves: list[Move], present: int | None) -> int | None:
+    """The champion that a rollback goes back to: what a rollback has left is not come back to. None where none is."""
+    if moves and present == moves[-1].replaced:
+        # A kill came between the record and the move.
+        moves = moves[:-1]
+    line: list[int] = []
+    for move in moves:
+        line = _ending_in(line, move.replaced)
+        line = line[:-1] if move.is_rollback else [*line, move.version]
+    line = _ending_in(line, present)
+    return line[-2] if len(line) > 1 else None
+
+
+def _ending_in(line: list[int], present: int | None) -> list[int]:
+    # An alias that was moved in MLflow's pages has left no word.
+    return line if present is None or line[-1:] == [present] else [*line, present]
+
+
+def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
+    """The folder of a registered version, with fp32/, fp16/, int8/, onnx/, report.json and model_card.json.
+
+    One that a server keeps is copied into ~/.cache/chexscale once.
+    """
+    use_store(workspace)
+    uri = f"models:/{name}/{number}"
+    # As pyfunc lays out its artifacts: the name of the folder that was registered.
+    inside = Path("artifacts") / workspace.model.name
+    with _told(workspace):
+        found = mlflow.MlflowClient().get_model_version(name, str(number))
+    try:
+        if not workspace.tracking_server:
+            return Path(mlflow.artifacts.download_artifacts(uri)) / inside
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chexscale" / "models"
+        folder = cache / f"{name}-{number}-{found.run_id}-{found.creation_timestamp}"
+        with locked(cache, wait=True):
+            if not folder.exists():
+                with atomic_folder(folder) as building:
+                    mlflow.artifacts.download_artifacts(uri, dst_path=str(building))
+        return folder / inside
+    except (MlflowException, OSError) as error:
+        raise InputError(
+            f"the files of {name} version {number} cannot be fetched ({error}): they were written below "
+            f"{workspace.tracking_server or workspace.artifacts}, or where the workspace was before it was moved; move "
+            "it back, or register the model again"
+        ) from error
+
+
+def trained_versions(workspace: Workspace, delta_table_id: str) -> set[int]:
+    """Versions of this Delta table that any registered model was trained on."""
+    use_store(workspace)
+    found = mlflow.search_model_versions(filter_string=f"tags.delta_table_id = '{delta_table_id}'")
+    return {int(version.tags["delta_version"]) for version in found}

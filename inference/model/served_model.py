@@ -1,0 +1,42 @@
+"""A model of the registry, ready to answer; what the command line and the batch open."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from inference.model.graphs import Predict
+from inference.model.properties import Properties
+from inference.model.registry import CHAMPION, fetch_model, version_of
+from inference.model.variants import open_variant
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A registered model, ready to answer."""
+
+    name: str
+    version: int
+    mode: str
+    properties: Properties
+    predict: Predict
+    folder: Path
+    """with the other modes, report.json and model_card.json"""
+
+
+def open_served(
+    workspace: Workspace, name: str, which: str = CHAMPION, mode: str = "int8", num_threads: int = 0
+) -> ServedModel:
+    """A version of the registry. which: an alias, or a version's number; num_threads: 0: all cores.
+
+    Raises InputError where the registry has no such version, or it has no such mode.
+    """
+    version = version_of(workspace, name, which)
+    if version is None:
+        raise InputError(
+            f"no {which} of {name} in {workspace.store}: run "
+            "`python inference/register.py`, or promote a version with `python inference/promote.py`"
+        )
+    folder = fetch_model(workspace, name, version)
+    predict, properties = open_variant(mode, folder / mode, num_threads)
+    return ServedModel(name, version, mode, properties, predict, folder)

@@ -1,0 +1,171 @@
+"""The model in use: follows the registry's champion, opens a new one beside the old, and goes on with what it has."""
+
+import asyncio
+import json
+import logging
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conf.settings import Settings
+from conf.workspace import Workspace
+from inference.service.door.counters import Counters
+from inference.service.door.refusals import Refusal
+from inference.service.engine.batching import Batcher
+from inference.service.engine.model import Model, open_model
+from inference.service.engine.watch import Look, start_watch
+
+log = logging.getLogger("chexscale.service")
+
+# Beside the time between two looks: mlflow's import, and what it waits for a server.
+MAX_LOOK_S = 60
+# A server's model comes over the network, and anew where that was cut off.
+MAX_FETCH_S = 3600
+# Between two attempts at opening the same champion: what keeps it from it, such as a lack of memory, may pass.
+MAX_PAUSE_S = 300
+NOT_ASKED = "the registry was not asked"
+PICKED_UP = (
+    "run `python inference/register.py`, or promote a version with `python inference/promote.py`; the service picks it "
+    "up by itself"
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model with the queue before it."""
+
+    model: Model
+    batcher: Batcher
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Whether the registry answers."""
+
+    reachable: bool
+    since: str | None
+    """UTC, ISO 8601: since when it does not; None where it does"""
+    reason: str | None
+    """why no champion, or no newer one, is served; None where nothing is wrong"""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A champion that could not be opened."""
+
+    wanted: tuple[int, str]
+    """version and folder"""
+    kind: str
+    """of the error"""
+    pause_s: float
+    until: float
+    """of the monotonic clock, in seconds: when it is tried again"""
+
+
+class Champion:
+    """What answers now. Requests take `now()` once and keep it, so that a swap drops none of them."""
+
+    def __init__(self, settings: Settings, counters: Counters, watch: subprocess.Popen | None = None):
+        """watch: of start_watch, where it was started already."""
+        self._settings, self._counters, self._watch = settings, counters, watch
+        self._workspace = Workspace.at(settings.workspace, settings.tracking_server)
+        self._name, self._mode = settings.inference.registered_model, settings.serving.mode
+        self.served: Served | None = None
+        self.registry = Registry(False, _now(), "not asked yet")
+        self._failed: Failed | None = None
+        self.looked = asyncio.Event()
+        """set once the registry has been asked, and its champion opened"""
+
+    def now(self) -> Served:
+        """Raises Refusal, 503, while there has not been a champion yet."""
+        if self.served is None:
+            raise Refusal(503, f"there is no model yet: {self.registry.reason}", PICKED_UP, {"Retry-After": "5"})
+        return self.served
+
+    async def follow(self) -> None:
+        """For ever; cancelled, it ends the process that watches."""
+        async for look in self._looks():
+            if look.version is not None and not look.folder:
+                if not self.looked.is_set():
+                    self.registry = Registry(True, None, look.reason)
+                continue
+            reason, detail = look.reason or None, look.detail or look.reason
+            wanted = (look.version, look.folder)
+            if look.version is not None and wanted != self._served():
+                await self._try(wanted)
+            if self._failed and wanted == self._failed.wanted:
+                reason = f"version {look.version} is the champion, but cannot be opened in mode {self._mode}"
+            self._note(look.reachable, reason, detail)
+            self.looked.set()
+
+    def _served(self) -> tuple[int, str] | None:
+        return (self.served.model.version, str(self.served.model.folder)) if self.served else None
+
+    async def _try(self, wanted: tuple[int, str]) -> None:
+        """Swaps, unless that failed a short time ago; the pauses double."""
+        before = self._failed if self._failed and self._failed.wanted == wanted else None
+        if before and time.monotonic() < before.until:
+            return
+        try:
+            await self._swap(*wanted)
+            self._failed = None
+        # A model may be damaged in any way, and the one in use goes on.
+        except Exception as error:
+            kind = type(error).__name__
+            if not before or before.kind != kind:
+                log.error("version %s cannot be opened: %s: %s", wanted[0], kind, error)
+            pause_s = min(2 * before.pause_s, MAX_PAUSE_S) if before else self._settings.serving.reload_s
+            self._failed = Failed(wanted, kind, pause_s, time.monotonic() + pause_s)
+
+    async def _swap(self, version: int, folder: str) -> None:
+        model = await asyncio.to_thread(open_model, Path(folder), self._name, version, self._mode)
+        batcher = Batcher(model.compute, model.num_requests, self._settings.serving.max_batch, self._counters)
+        self.served = Served(model, batcher)
+        self._counters.set_model(self._name, version, self._mode)
+        log.info("%s version %d answers now", self._name, version)
+
+    def _note(self, reachable: bool, reason: str | None, detail: str) -> None:
+        before, self.registry = self.registry, Registry(reachable, None, reason)
+        self._counters.registry_reachable.set(reachable)
+        if not reachable:
+            since = before.since if not before.reachable and before.since else _now()
+            self.registry = Registry(False, since, reason)
+        changed = (before.reachable, before.reason) != (reachable, reason)
+        if changed and (reason or self.looked.is_set()):
+            goes_on = f"; goes on with version {self.served.model.version}" if self.served else ""
+            log.warning("registry: %s%s", detail or "reachable", goes_on if reason else "")
+
+    async def _looks(self) -> AsyncIterator[Look]:
+        """What the watching process says; one that dies, hangs, or says something else is replaced."""
+        every_s = self._settings.serving.reload_s
+        while True:
+            watch, self._watch = self._watch, None
+            try:
+                watch = watch or start_watch(self._workspace, self._name, every_s)
+                lines = asyncio.StreamReader()
+                await asyncio.get_running_loop().connect_read_pipe(
+                    lambda lines=lines: asyncio.StreamReaderProtocol(lines), watch.stdout
+                )
+                limit_s = MAX_LOOK_S
+                while line := await asyncio.wait_for(lines.readline(), every_s + limit_s):
+                    look = Look(**json.loads(line))
+                    limit_s = MAX_FETCH_S if look.version is not None and not look.folder else MAX_LOOK_S
+                    yield look
+                yield Look(False, reason=NOT_ASKED, detail="the process that asks has ended")
+            except TimeoutError:
+                yield Look(False, reason="the registry does not answer")
+            # It could not be started, or its line is too long, no JSON, or no Look.
+            except (OSError, ValueError, TypeError) as error:
+                yield Look(False, reason=NOT_ASKED, detail=f"{NOT_ASKED}: {type(error).__name__}: {error}")
+            finally:
+                if watch:
+                    watch.kill()
+                    watch.wait()
+            await asyncio.sleep(every_s)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,97 @@
+"""Which version of the registered model is the champion? A process of its own asks the registry again and again.
+
+    python -m inference.service.engine.watch ROOT TRACKING_SERVER NAME EVERY_S        started by champion.py
+
+Importing mlflow takes seconds, and a registry that hangs, hangs only this process. Each look is a line of JSON on the
+output, and one more before a model's files are fetched; it ends when its input does, which is when the service ends.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from conf.workspace import Workspace
+
+# Of a line of the log; a database's error may quote all that it was asked.
+MAX_DETAIL = 500
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the registry has said."""
+
+    reachable: bool
+    version: int | None = None
+    """the champion; None where there is none, or the registry was not reached"""
+    folder: str = ""
+    """where its files are; empty while they are fetched, which a second look says of the same version"""
+    reason: str = ""
+    """for everybody: why there is no version"""
+    detail: str = ""
+    """for the log: the same with paths and addresses"""
+
+
+def start_watch(workspace: Workspace, name: str, every_s: float) -> subprocess.Popen:
+    """Starts the process; each line of its output is a Look, as JSON."""
+    arguments = [str(workspace.root), workspace.tracking_server, name, str(every_s)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "inference.service.engine.watch", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Ctrl-C is for the service, which ends this one.
+        start_new_session=True,
+    )
+
+
+def main() -> None:
+    root, server, name, every_s = sys.argv[1:]
+    workspace = Workspace.at(root, server)
+    identity = _identity(workspace)
+    # What a library prints is no look.
+    output, sys.stdout = sys.stdout, sys.stderr
+    while True:
+        for found in look(workspace, name):
+            print(json.dumps(asdict(found)), file=output, flush=True)
+        if select.select([sys.stdin], [], [], float(every_s))[0]:
+            return
+        if identity not in (None, now := _identity(workspace)) and now is not None:
+            # Another database in the place of the one that mlflow has open.
+            os.execv(sys.executable, [sys.executable, "-m", "inference.service.engine.watch", *sys.argv[1:]])
+        identity = identity or now
+
+
+def look(workspace: Workspace, name: str) -> Iterator[Look]:
+    """Asks the registry once; the last one is all that it has said. Whatever goes wrong is said, not raised."""
+    if not workspace.has_store:
+        yield Look(False, reason="there is no registry", detail=f"there is no {workspace.tracking_db}")
+        return
+    from inference.model.registry import champion_version, fetch_model
+
+    try:
+        version = champion_version(workspace, name)
+        if version is None:
+            yield Look(True, reason=f"no version of {name} is the champion")
+            return
+        yield Look(True, version, reason=f"version {version} is being fetched")
+        yield Look(True, version, str(fetch_model(workspace, name, version)))
+    # mlflow, its database and its server raise errors of many libraries.
+    except Exception as error:
+        kind = type(error.__cause__ or error).__name__
+        detail = " ".join(f"{kind}: {error}".split())[:MAX_DETAIL]
+        yield Look(False, reason=f"the registry cannot be read ({kind})", detail=detail)
+
+
+def _identity(workspace: Workspace) -> tuple[int, int] | None:
+    """Of the registry's file, None where there is none."""
+    if workspace.tracking_server or not workspace.tracking_db.exists():
+        return None
+    status = workspace.tracking_db.stat()
+    return status.st_dev, status.st_ino
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How fast the ETL is, and what a kill leaves."""

@@ -1,0 +1,66 @@
+"""A network with random weights in every precision, for what depends on its layers and not on what it has learned."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from conf.settings import Quality, Training
+from inference.candidate.making.export import export_graphs
+from inference.candidate.making.map_grid import measure_map_grid
+from inference.candidate.making.quantize import quantize_folder
+from inference.model.network import Served, ServedNetwork
+from inference.model.properties import Properties
+from training.network.checkpoint import Checkpoint
+from training.network.models import build_model
+
+NUM_FINDINGS = 14
+NUM_CALIBRATION_IMAGES = 16
+MEAN, DEVIATION = 127.0, 60.0
+
+
+def export_fresh(model: str, size_px: int, folder: Path) -> None:
+    """Fills `folder` with torch/, fp32/, fp16/, onnx/ and int8/ of `model`, as training.model names it."""
+    classifier = build_model(model, NUM_FINDINGS, MEAN, DEVIATION, size_px=size_px).eval()
+    findings = [f"finding {number}" for number in range(1, NUM_FINDINGS + 1)]
+    lineage = {"run_id": "none", "delta_table_id": "none", "delta_version": 0, "commit": "none"}
+    checkpoint = Checkpoint(
+        weights=classifier.state_dict(),
+        model=model,
+        findings=findings,
+        size_px=size_px,
+        pixel_mean=MEAN,
+        pixel_std=DEVIATION,
+        channels=1,
+        tabular=False,
+        epoch=0,
+        val_auroc=0.5,
+        settings={"training": vars(Training())},
+        **lineage,
+    )
+    nothing, ones = np.zeros(NUM_FINDINGS), np.ones(NUM_FINDINGS)
+    num_features = classifier.classifier.in_features
+    network = ServedNetwork(classifier, nothing, ones, np.zeros(num_features), np.eye(num_features)).eval()
+    first, step = measure_map_grid(classifier, size_px)
+    properties = Properties(
+        findings=findings,
+        exclusive=False,
+        size_px=size_px,
+        square="pad",
+        intensity="none",
+        quality=asdict(Quality()),
+        shifts=nothing.tolist(),
+        temperatures=ones.tolist(),
+        thresholds={"youden": [0.5] * NUM_FINDINGS},
+        # Nothing is unfamiliar to it.
+        distance_threshold=1e9,
+        map_first=first,
+        map_step=step,
+        network=model,
+        **lineage,
+        ancestors=[],
+    )
+    shape = (NUM_CALIBRATION_IMAGES, size_px, size_px)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    export_graphs(Served(checkpoint, network, properties), folder, pixels[:2])
+    quantize_folder(folder / "fp32", folder / "int8", pixels)

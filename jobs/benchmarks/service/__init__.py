@@ -1,0 +1,1 @@
+"""How the REST service bears load, damaged files and a bare machine."""

@@ -1,0 +1,56 @@
+"""The project's service and MLflow's as processes, for measurements."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from conf.workspace import Workspace
+from inference.model.registry import CHAMPION
+
+NAME = "chexscale"
+# What they say once they serve.
+SERVES, MLFLOW_SERVES = r"Next: open (http://[^,\s]+)", r"running on (http://\S+)"
+
+
+def service_command(workspace: Workspace, mode: str, python: str = sys.executable) -> list[str]:
+    """python: of the environment that the service runs in."""
+    script = Path(__file__).parents[3] / "inference" / "serve.py"
+    options = {"workspace": workspace.root, "serving.port": 0, "serving.mode": mode, "serving.requests_per_minute": 0}
+    return [python, str(script), *(f"--{key}={value}" for key, value in options.items())]
+
+
+def mlflow_command() -> list[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+    return ["mlflow", "models", "serve", "-m", f"models:/{NAME}@{CHAMPION}", *options]
+
+
+@contextmanager
+def started(command: list[str], pattern: str, stream: int, workspace: Workspace | None = None) -> Iterator[str]:
+    """A server's address, once it says it on its standard output (stream 1) or error (2)."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace.tracking_db}"} if workspace else {}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    pipes["stdout" if stream == 1 else "stderr"] = subprocess.PIPE
+    environment = {**os.environ, "PATH": path, **store}
+    with subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes) as process:
+        try:
+            for line in process.stdout or process.stderr:
+                if found := re.search(pattern, line):
+                    with ThreadPoolExecutor(1) as reader:
+                        # What it says further must go somewhere.
+                        reader.submit((process.stdout or process.stderr).read)
+                        yield found[1]
+                        process.terminate()
+                    break
+            else:
+                raise RuntimeError(f"`{' '.join(command)}` ended with {process.wait()} before it served")
+        finally:
+            process.terminate()

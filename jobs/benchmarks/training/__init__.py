@@ -1,0 +1,1 @@
+"""How fast a training reads, steps and measures."""

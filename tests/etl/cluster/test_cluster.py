@@ -1,0 +1,175 @@
+"""The ETL's command on a Spark cluster: a master and two workers, each a process of its own as on three machines."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from conf.workspace import Workspace
+from etl.contract.schema import Card
+from tests.conftest import NihFolder
+from tests.etl.writing.test_publish import rows_of, run
+
+PROJECT = Path(__file__).parents[3]
+# test_publish.SMALL as a scenario.
+SCENARIO = """
+etl:
+  sizes_px: [32, 64]
+  val_fraction: 0.3
+  rows_per_row_group: 5
+  rows_per_file: 11
+  quality: {min_side_px: 0, constant: false, clipped: false, inverted: false}
+"""
+# Spark finds itself, and its Python workers theirs, through the environment's programs; nothing leaves the machine.
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "SPARK_LOCAL_IP": "127.0.0.1",
+}
+# For programs that live for seconds.
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+
+def wait_for(found: Callable, seconds: float = 120):
+    """What found() gives as soon as it is true."""
+    end = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < end, f"{found} stayed false for {seconds} s"
+        time.sleep(0.01)
+    return result
+
+
+def kill(machine: psutil.Process) -> None:
+    """Ends a process and all below it, as a power cut does."""
+    for process in [machine, *machine.children(recursive=True)]:
+        try:
+            process.kill()
+            process.wait(10)
+        except psutil.NoSuchProcess:
+            # It went down with the one above it.
+            continue
+
+
+@dataclass
+class Cluster:
+    url: str
+    workers: list[psutil.Process]
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[Cluster]:
+    started: list[psutil.Process] = []
+    # Without the environment's own settings, which silence it, the master logs its address.
+    settings = tmp_path / "no settings"
+    settings.mkdir()
+    environment = {**ENVIRONMENT, "SPARK_CONF_DIR": str(settings), "SPARK_DAEMON_JAVA_OPTS": QUICK_START}
+
+    def start(role: str, log: Path, *arguments: str) -> None:
+        command = ["spark-class", f"org.apache.spark.deploy.{role}", "--host", "127.0.0.1", "--port", "0"]
+        command += ["--webui-port", "0", *arguments]
+        with log.open("wb") as output:
+            started.append(psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT))
+
+    try:
+        log = tmp_path / "master.log"
+        start("master.Master", log)
+        url = wait_for(lambda: re.search(r"Starting Spark master at (\S+)", log.read_text())).group(1)
+        for name in ("one", "two"):
+            work = ["--cores", "1", "--memory", "1g", "--work-dir", str(tmp_path / name)]
+            start("worker.Worker", tmp_path / f"{name}.log", *work, url)
+        yield Cluster(url, started[1:])
+    finally:
+        for daemon in filter(psutil.Process.is_running, started):
+            kill(daemon)
+
+
+def catch_writer(job: subprocess.Popen, machines: list[psutil.Process], table: Path) -> tuple[psutil.Process, ...]:
+    """A machine, and its Python process that is at work on a file of the table: stopped, so that it stays at it."""
+
+    def find() -> tuple[psutil.Process, psutil.Process] | None:
+        assert job.poll() is None, job.stdout.read()
+        for machine in machines:
+            for process in machine.children(recursive=True):
+                if is_writing(process, table):
+                    process.suspend()
+                    # It goes on until the signal reaches it.
+                    wait_for(lambda p=process: p.status() == psutil.STATUS_STOPPED)
+                    if is_writing(process, table):
+                        return machine, process
+                    process.resume()
+        return None
+
+    return wait_for(find)
+
+
+def is_writing(process: psutil.Process, table: Path) -> bool:
+    try:
+        handles = [os.readlink(handle) for handle in Path(f"/proc/{process.pid}/fd").iterdir()]
+    except OSError:
+        # A handle or the process is gone already.
+        return False
+    return any(handle.startswith(str(table)) for handle in handles)
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_process_and_a_machine_gives_the_same_table(tmp_path, cluster):
+    # Large enough that a file takes longer to write than to find out who writes it.
+    nih_folder = NihFolder(tmp_path / "nih", size_px=800)
+    local = Workspace.at(str(tmp_path / "local"))
+    expected = rows_of(local, run(nih_folder, local).card)
+    workspace, scenario, events = (
+        Workspace.at(str(tmp_path / "workspace")),
+        tmp_path / "small.yaml",
+        tmp_path / "events",
+    )
+    scenario.write_text(SCENARIO)
+    events.mkdir()
+    options = {
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": events.as_uri(),
+        "spark.eventLog.compress": "false",
+        "spark.eventLog.rolling.enabled": "false",
+        "spark.executor.memory": "512m",
+        "spark.executor.extraJavaOptions": QUICK_START,
+        "spark.driver.extraJavaOptions": QUICK_START,
+        # No task before both workers are there.
+        "spark.cores.max": "2",
+        "spark.scheduler.minRegisteredResourcesRatio": "1",
+    }
+    command = ["spark-submit", "--master", cluster.url]
+    command += [word for name, value in options.items() for word in ("--conf", f"{name}={value}")]
+    command += ["etl/preprocess.py", "--config", str(scenario), "--workspace", str(workspace.root)]
+    # Relative to this folder, in which no worker runs.
+    command += ["--etl.source", os.path.relpath(nih_folder.root, PROJECT)]
+    command += ["--etl.table", os.path.relpath(tmp_path / "tables", PROJECT)]
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as job:
+        try:
+            _, writer = catch_writer(job, cluster.workers, tmp_path / "tables")
+            writer.kill()
+            writer.wait(10)
+            machine, _ = catch_writer(job, cluster.workers, tmp_path / "tables")
+            kill(machine)
+            output, _ = job.communicate(timeout=240)
+        finally:
+            job.kill()
+    assert job.returncode == 0, output
+    assert "Traceback" not in output
+
+    rows = rows_of(Workspace.at(str(tmp_path / "tables")), Card.read(workspace.card))
+    pd.testing.assert_frame_equal(rows, expected)
+    (log,) = events.iterdir()
+    tasks = [event["Task Info"] for event in map(json.loads, log.open()) if event["Event"] == "SparkListenerTaskEnd"]
+    assert len({task["Executor ID"] for task in tasks}) == 2
+    assert sum(task["Failed"] for task in tasks) == 2

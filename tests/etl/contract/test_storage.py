@@ -1,0 +1,66 @@
+import os
+
+import pytest
+
+from conf.errors import InputError
+from etl.contract.storage import list_files, locate, read_bytes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.png", "b/Große, Aufnahme 1.PNG", "b/c/d.jpg", "notes.txt"):
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "films" / name).write_bytes(name.encode())
+    return locate(str(tmp_path / "films"))
+
+
+def test_files_are_found_below_with_their_versions(folder):
+    files = list_files(folder, (".png", ".jpg"))
+    assert files.index.tolist() == ["a.png", "b/Große, Aufnahme 1.PNG", "b/c/d.jpg"]
+    assert all(read_bytes(path) == name.encode() for name, path in files.path.items())
+    assert list_files(folder, (".png",), recursive=False).index.tolist() == ["a.png"]
+    before = files.file_version["a.png"]
+    os.utime(folder / "a.png", (1, 1))
+    assert list_files(folder, (".png",)).file_version["a.png"] != before
+
+
+def test_links_are_followed_and_loops_end(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "e.png").write_bytes(b"e")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "b" / "up").symlink_to(folder)
+    (folder / "self").symlink_to(folder / "self")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder / "b")
+    (folder / "gone.png").symlink_to("nowhere")
+    files = list_files(folder, (".png", ".jpg"))
+    assert {os.path.realpath(path) for path in files.path[files.file_version != "absent"]} == {
+        os.path.realpath(folder / name) for name in ("a.png", "b/Große, Aufnahme 1.PNG", "b/c/d.jpg", "linked/e.png")
+    }
+    assert len(files) == 5
+    assert files.file_version["gone.png"] == "absent"
+
+
+def test_the_first_bytes_alone_are_read_when_asked(folder):
+    assert read_bytes(str(folder / "notes.txt"), 3) == b"not"
+
+
+def test_what_is_no_ordinary_file_is_not_opened(folder):
+    os.mkfifo(folder / "pipe.png")
+    with pytest.raises(OSError, match="no ordinary file"):
+        read_bytes(str(folder / "pipe.png"))
+
+
+def test_an_unknown_kind_of_address_is_refused():
+    with pytest.raises(InputError, match=r"nonsense://bucket cannot be reached"):
+        locate("nonsense://bucket")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_a_folder_that_may_not_be_read_is_named(folder):
+    os.chmod(folder / "b", 0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(InputError, match=r"cannot be listed \(Permission denied\)"):
+            list_files(folder, (".png",))
+    finally:
+        os.seteuid(0)

@@ -1,0 +1,95 @@
+"""A folder in CheXpert's layout, with its quirks, to the manifest."""
+
+import numpy as np
+import pytest
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.sources.chexpert import CHEXPERT_FINDINGS
+from etl.sources.read import read_manifest
+
+HEADER = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding", *CHEXPERT_FINDINGS]
+ROOT = "CheXpert-v1.0-small"
+
+
+def row(path: str, view: str = "Frontal", position: str = "AP", **labels: str) -> list[str]:
+    cells = [labels.get(finding.replace(" ", "_"), "") for finding in ["No Finding", *CHEXPERT_FINDINGS]]
+    return [f"{ROOT}/{path}", "Female", "68", view, position, *cells]
+
+
+@pytest.fixture
+def chexpert(tmp_path):
+    """60 training patients with a frontal and a lateral image of one study, two test patients."""
+    root = tmp_path / ROOT
+    train = []
+    for patient in range(1, 61):
+        study = f"train/patient{patient:05}/study2"
+        train.append(row(f"{study}/view1_frontal.jpg", Edema="1.0", Pneumonia="-1.0", Fracture="0.0"))
+        train.append(row(f"{study}/view2_lateral.jpg", "Lateral", "", No_Finding="1.0"))
+    valid = [row(f"valid/patient{64540 + patient}/study1/view1_frontal.jpg", position="PA") for patient in range(2)]
+    for name, rows in (("train.csv", train), ("valid.csv", valid)):
+        for cells in rows:
+            file = tmp_path / cells[0]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        write(root / name, rows)
+    return root
+
+
+def write(path, rows) -> None:
+    path.write_text("".join(",".join(cells) + "\n" for cells in [HEADER, *rows]))
+
+
+def test_rows_become_the_contracts(chexpert):
+    (chexpert / "train/patient00003/study2/view2_lateral.jpg").unlink()
+    (chexpert / "train/patient00003/extra.jpg").touch()
+    manifest = read_manifest(chexpert, Etl(format="chexpert"))
+    assert manifest.findings == list(CHEXPERT_FINDINGS)
+    assert (manifest.listed, len(manifest.images), manifest.absent, manifest.unlisted) == (122, 121, 1, 1)
+    rows = manifest.images.set_index("image_id")
+    frontal = rows.loc["train/patient00001/study2/view1_frontal.jpg"]
+    assert (frontal.patient_id, frontal.follow_up, frontal.age_years, frontal.sex) == ("patient00001", 1, 68, "F")
+    assert frontal["view"] == "AP"
+    assert rows.loc["train/patient00001/study2/view2_lateral.jpg"]["view"] == "LATERAL"
+    assert rows.loc["valid/patient64541/study1/view1_frontal.jpg"]["view"] == "PA"
+    assert frontal.path == str(chexpert / "train/patient00001/study2/view1_frontal.jpg")
+
+
+@pytest.mark.parametrize(("uncertain", "becomes"), [("unknown", np.nan), ("zero", 0), ("one", 1)])
+def test_uncertain_is_what_the_setting_says_and_blank_is_absent(chexpert, uncertain, becomes):
+    images = read_manifest(chexpert, Etl(format="chexpert", uncertain=uncertain)).images
+    labels = dict(zip(CHEXPERT_FINDINGS, images.findings[0], strict=True))
+    np.testing.assert_equal(labels["Pneumonia"], becomes)
+    assert (labels["Edema"], labels["Fracture"], labels["Lung Opacity"]) == (1, 0, 0)
+
+
+def test_valid_tests_and_validation_is_taken_from_train_by_patient(chexpert):
+    images = read_manifest(chexpert, Etl(format="chexpert")).images
+    assert set(images.image_id[images.split == "test"].str[:5]) == {"valid"}
+    assert set(images.split) == {"train", "val", "test"}
+    assert images.groupby("patient_id").split.nunique().max() == 1
+
+
+def test_a_cell_that_is_no_label_is_named_with_its_line(chexpert):
+    write(chexpert / "valid.csv", [row("valid/patient1/study1/a.jpg"), row("valid/patient2/study1/a.jpg", Edema="yes")])
+    with pytest.raises(InputError, match=r"valid.csv line 3: Edema is 'yes', expected 1 present"):
+        read_manifest(chexpert, Etl(format="chexpert"))
+
+
+def test_a_path_without_a_patient_is_named(chexpert):
+    write(chexpert / "valid.csv", [row("valid/view1_frontal.jpg")])
+    with pytest.raises(InputError, match=r"valid.csv line 2: no patient"):
+        read_manifest(chexpert, Etl(format="chexpert"))
+
+
+def test_a_missing_table(chexpert):
+    (chexpert / "valid.csv").unlink()
+    with pytest.raises(InputError, match=r"no label file at .*valid.csv"):
+        read_manifest(chexpert, Etl(format="chexpert"))
+
+
+def test_none_of_the_images_is_there(chexpert):
+    for image in chexpert.rglob("*.jpg"):
+        image.unlink()
+    with pytest.raises(InputError, match="none of the 122 listed images is below"):
+        read_manifest(chexpert, Etl(format="chexpert"))

@@ -1,0 +1,200 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from conf.errors import InputError
+from conf.settings import Columns, Etl
+from conf.workspace import Workspace
+from etl.contract.images.decode import decode_grey
+from etl.sources.pseudonyms import hide
+from etl.sources.read import read_manifest
+from etl.writing.publish import publish
+from tests.conftest import InlineWorkers
+from tests.etl.writing.test_publish import ANY, rows_of
+
+SALT = "not a secret, as it stands here"
+SETTINGS = {"format": "dicom", "sizes_px": [32], "val_fraction": 0.3, "test_fraction": 0.3, "quality": ANY}
+
+
+def write_film(path: Path, patient: str, day: int, value: int, **tags) -> pydicom.Dataset:
+    """A 12-bit film of 40x40 pixels of noise."""
+    film = pydicom.Dataset()
+    film.file_meta = pydicom.dataset.FileMetaDataset()
+    film.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    film.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    film.SOPInstanceUID = generate_uid()
+    film.PatientID, film.PatientName = patient, f"Name^of^{patient}"
+    film.StudyDate, film.StudyTime = f"202001{day:02d}", "120000"
+    film.PatientAge, film.PatientSex, film.ViewPosition = "061Y", "F", "AP"
+    film.Rows = film.Columns = 40
+    film.SamplesPerPixel, film.PhotometricInterpretation = 1, "MONOCHROME2"
+    film.BitsAllocated, film.BitsStored, film.HighBit, film.PixelRepresentation = 16, 12, 11, 0
+    film.WindowCenter, film.WindowWidth = 2048, 4096
+    film.PixelData = np.random.default_rng(value).integers(0, 4096, (40, 40), dtype=np.uint16).tobytes()
+    for name, content in tags.items():
+        setattr(film, name, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    film.save_as(path, enforce_file_format=True)
+    return film
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """20 patients, some with two studies, in folders named after them."""
+    monkeypatch.setenv("CHEXSCALE_SALT", SALT)
+    source = tmp_path / "archive"
+    for patient in range(20):
+        for study in range(1 + patient % 2):
+            write_film(
+                source / f"Patient {patient}" / f"IM{study}", f"HOSP-{patient}", 20 - study, 100 * patient + study
+            )
+    return source
+
+
+def run(folder: Path, workspace: Workspace, **changes):
+    settings = Etl(**{**SETTINGS, **changes})
+    manifest = read_manifest(folder, settings, InlineWorkers())
+    return manifest, publish(workspace.tables(""), settings, str(folder), manifest, InlineWorkers())
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace.at(str(tmp_path / "workspace"))
+
+
+def test_a_folder_without_a_table_gives_hashed_patients_and_unknown_findings(folder, workspace):
+    manifest, outcome = run(folder, workspace)
+    rows = rows_of(workspace, outcome.card)
+    assert (manifest.listed, manifest.absent, manifest.unlisted, len(rows)) == (30, 0, 0, 30)
+    # The later film was written first: IM0 is of the 20th, IM1 of the 19th.
+    for follow_up, name in enumerate(("IM1", "IM0")):
+        row = rows.loc[hide(pydicom.dcmread(folder / "Patient 1" / name).SOPInstanceUID, SALT)]
+        assert (row.patient_id, row.follow_up) == (hide("HOSP-1", SALT), follow_up)
+    assert rows.age_years.eq(61).all()
+    assert rows["view"].eq("AP").all()
+    assert np.isnan(np.stack(rows.findings)).all()
+    assert outcome.card.known["train"]["Mass"] == 0
+
+
+def test_no_identity_is_in_the_tables_or_the_card(folder, workspace):
+    write_film(folder / "Patient 3" / "report", "HOSP-3", 7, 5, PixelData=None)
+    _, outcome = run(folder, workspace)
+    assert outcome.quarantine.path.isna().all()
+    assert len(outcome.quarantine) == 1
+    stored = rows_of(workspace, outcome.card).drop(columns="image_32").to_csv() + outcome.quarantine.to_csv()
+    logs = "".join(path.read_text() for path in workspace.root.rglob("*.json"))
+    for identity in ("HOSP", "Patient 3", "Name^of", "2020010", "IM0", SALT):
+        assert identity not in stored + outcome.card.to_json().replace(str(folder), "") + logs, identity
+
+
+def test_a_table_names_findings_by_path_or_by_instance(folder, workspace):
+    films = sorted(path for path in folder.rglob("IM*"))
+    with (folder / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "Nodule", "Mass"])
+        for number, path in enumerate(films[:-2]):
+            uid = pydicom.dcmread(path).SOPInstanceUID
+            table.writerow([uid if number % 2 else path.relative_to(folder), (number % 3 == 0 and 1) or 0, ""])
+    manifest, outcome = run(folder, workspace, columns=Columns(patient=""))
+    assert outcome.card.findings == ["Nodule", "Mass"]
+    assert (len(outcome.rows), manifest.unlisted) == (28, 2)
+    expected = {
+        hide(pydicom.dcmread(path).SOPInstanceUID, SALT): float(number % 3 == 0)
+        for number, path in enumerate(films[:-2])
+    }
+    assert dict(zip(outcome.rows.image_id, np.stack(outcome.rows.findings)[:, 0], strict=True)) == expected
+    assert np.isnan(np.stack(outcome.rows.findings)[:, 1]).all()
+
+
+def test_what_is_no_film_is_quarantined_or_counted(folder, workspace):
+    (folder / "README").write_text("Exported on a Monday.")
+    first = write_film(folder / "loop" / "multi", "HOSP-1", 3, 5, NumberOfFrames=2)
+    assert first.NumberOfFrames == 2
+    path = folder / "Patient 2" / "IM0"
+    (folder / "again.dcm").write_bytes(path.read_bytes())
+    (folder / "cut.dcm").write_bytes(path.read_bytes()[:200])
+    manifest, outcome = run(folder, workspace)
+    assert (manifest.listed, manifest.unlisted) == (33, 1)
+    reasons = sorted(outcome.quarantine.reason)
+    assert len(reasons) == 3
+    assert any("same SOP Instance UID" in reason for reason in reasons)
+    assert any("frames" in reason for reason in reasons)
+    assert manifest.listed == len(outcome.rows) + len(outcome.quarantine) + manifest.absent
+
+
+def test_a_film_that_begins_as_a_tiff_is_a_film(folder):
+    path = folder / "Patient 2" / "IM0"
+    content = path.read_bytes()
+    path.write_bytes(b"II*\x00" + content[4:])
+    assert (decode_grey(path.read_bytes()) == decode_grey(content)).all()
+
+
+def test_a_second_run_commits_nothing_and_another_salt_is_another_table(folder, workspace, monkeypatch):
+    _, first = run(folder, workspace)
+    _, again = run(folder, workspace)
+    assert set(again.counts.values()) == {0}
+    monkeypatch.setenv("CHEXSCALE_SALT", "another salt of some length")
+    manifest = read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
+    assert not set(manifest.images.patient_id) & set(first.rows.patient_id)
+    with pytest.raises(InputError, match="named with another CHEXSCALE_SALT"):
+        run(folder, workspace)
+
+
+def test_a_table_may_say_whose_a_film_is_and_name_films_that_are_absent(folder, workspace):
+    for path in sorted(folder.rglob("IM*")):
+        film = pydicom.dcmread(path)
+        film.PatientID = ""
+        film.save_as(path)
+    with pytest.raises(InputError, match="none of the 30 DICOM files .* no PatientID"):
+        run(folder, workspace)
+    films = sorted(folder.rglob("IM*"))
+    lines = [f"{path.relative_to(folder)},{path.parent.name},{40 + n},1" for n, path in enumerate(films)]
+    (folder / "labels.csv").write_text("\n".join(["image,patient,age,Mass", *lines, "gone.dcm,Nobody,50,0"]))
+    manifest, outcome = run(folder, workspace, columns=Columns(age="age"))
+    assert (manifest.listed, manifest.absent, len(outcome.rows)) == (31, 1, 30)
+    assert outcome.card.findings == ["Mass"]
+    assert set(outcome.rows.patient_id) == {hide(f"Patient {number}", SALT) for number in range(20)}
+    assert sorted(outcome.rows.age_years) == list(range(40, 70))
+
+
+def test_an_unknown_day_leaves_the_other_studies_counted_from_0(folder):
+    path = folder / "Patient 1" / "IM1"
+    film = pydicom.dcmread(path)
+    film.StudyDate = ""
+    film.save_as(path)
+    images = read_manifest(folder, Etl(**SETTINGS), InlineWorkers()).images.set_index("image_id")
+    follow_ups = images.follow_up[images.patient_id == hide("HOSP-1", SALT)]
+    assert sorted(follow_ups.dropna()) == [0]
+    assert follow_ups.isna().sum() == 1
+
+
+def test_a_cut_file_named_like_an_instance_is_another_image(folder, workspace):
+    film = pydicom.dcmread(folder / "Patient 2" / "IM0")
+    (folder / film.SOPInstanceUID).write_bytes((folder / "Patient 2" / "IM0").read_bytes())
+    manifest, outcome = run(folder, workspace)
+    assert manifest.images.image_id.is_unique
+    assert len(outcome.rows) + len(outcome.quarantine) == 31
+
+
+@pytest.mark.parametrize("salt", [None, "", "too short"])
+def test_without_a_salt_nothing_is_read(folder, monkeypatch, salt):
+    monkeypatch.delenv("CHEXSCALE_SALT") if salt is None else monkeypatch.setenv("CHEXSCALE_SALT", salt)
+    with pytest.raises(InputError, match="CHEXSCALE_SALT"):
+        read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
+
+
+def test_faults_of_the_table_and_a_folder_without_dicom(folder, tmp_path):
+    (folder / "labels.csv").write_text("image,Mass\nPatient 2/IM0,1\nPatient 2/IM0,0\n")
+    with pytest.raises(InputError, match=r"labels.csv names Patient 2/IM0 twice"):
+        read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
+    (folder / "labels.csv").write_text("image,Mass\nPatient 2/IM0,2\n")
+    with pytest.raises(InputError, match=r"labels.csv line 2: Mass is '2'"):
+        read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match="none of the 1 files below .* is DICOM"):
+        read_manifest(tmp_path / "empty", Etl(**SETTINGS), InlineWorkers())

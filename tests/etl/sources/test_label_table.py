@@ -1,0 +1,112 @@
+"""Any table with a column map to the manifest."""
+
+import numpy as np
+import pytest
+
+from conf.errors import InputError
+from conf.settings import Columns, Etl
+from etl.sources.read import read_manifest
+from etl.sources.split import find_leaks
+
+TABLE = """file,person,who's old,gender,Mass,Odd, finding
+a/1.png,007,018M,male,1,0,
+"b/x, y.tif",7,60,F,0.0,-1,
+c/ü.jpg,8,,x,,1,
+gone.png,9,50,F,1,1,
+"""
+COLUMNS = Columns(image="file", patient="person", age="who's old", sex="gender", findings=["Mass", "Odd"])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "labels.csv").write_text(TABLE)
+    for name in ("a/1.png", "b/x, y.tif", "c/ü.jpg", "c/unlisted.PNG", "c/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def read(folder, columns: Columns = COLUMNS, **changes):
+    return read_manifest(folder, Etl(format="csv", columns=columns, **changes))
+
+
+def test_rows_become_the_contracts(folder):
+    manifest = read(folder)
+    assert (manifest.listed, manifest.absent, manifest.unlisted) == (4, 1, 1)
+    assert manifest.findings == ["Mass", "Odd"]
+    images = manifest.images
+    assert images.image_id.tolist() == ["a/1.png", "b/x, y.tif", "c/ü.jpg"]
+    assert images.patient_id.tolist() == ["7", "7", "8"]
+    assert images.age_years[:2].tolist() == [1.5, 60]
+    assert images.age_years.isna().tolist() == [False, False, True]
+    assert images.sex.tolist() == ["M", "F", None]
+    np.testing.assert_array_equal(np.stack(images.findings), [[1, 0], [0, np.nan], [np.nan, 1]])
+
+
+def test_without_names_every_other_column_is_a_finding(folder):
+    columns = Columns(image="file", patient="person", age="who's old", sex="gender")
+    assert read(folder, columns).findings == ["Mass", "Odd", "finding"]
+
+
+def test_the_split_column_of_the_user_counts(folder):
+    lines = TABLE.splitlines()
+    splits = ["split", "train", "train", "test", "val"]
+    (folder / "labels.csv").write_text("\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True)))
+    columns = Columns(image="file", patient="person", findings=["Mass"], split="split")
+    assert read(folder, columns).images.split.tolist() == ["train", "train", "test"]
+
+
+def test_a_patient_in_two_splits_of_the_user_is_named(folder):
+    lines = TABLE.splitlines()
+    splits = ["split", "train", "test", "val", "val"]
+    (folder / "labels.csv").write_text("\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True)))
+    with pytest.raises(InputError, match="1 patients are in more than one split, such as 7"):
+        read(folder, Columns(image="file", patient="person", findings=["Mass"], split="split"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (Columns(image="picture", patient="person"), "lacks the columns .'picture'."),
+        (Columns(image="file", patient="person", findings=["Msas"]), "lacks the columns .'Msas'."),
+        (Columns(image="file", patient="person", findings=["gender"]), "line 2: gender is 'male', expected 1 present"),
+        (Columns(label_file="none.csv"), "no label file at .*none.csv"),
+    ],
+)
+def test_a_wrong_map_is_named(folder, columns, message):
+    with pytest.raises(InputError, match=message):
+        read(folder, columns)
+
+
+@pytest.mark.parametrize("blank", ["\r\n", "\n\n", "  \n"])
+def test_blank_lines_are_skipped(folder, blank):
+    header, rows = TABLE.split("\n", 1)
+    plain = read(folder)
+    (folder / "labels.csv").write_text(f"{blank}{header}\n{blank}{rows}{blank}", newline="")
+    assert read(folder).images.equals(plain.images)
+
+
+def test_cells_beyond_the_header_are_no_table(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,0,left over\n")
+    with pytest.raises(InputError, match=r"labels.csv is no comma-separated table"):
+        read_manifest(tmp_path, Etl(format="csv"))
+
+
+def test_a_split_column_without_validation_gets_it_from_the_training_patients(tmp_path):
+    lines = [f"{n}.png,{n // 2},{'test' if n < 20 else 'train'},1" for n in range(100)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,patient,split,Mass,,", *(line + ",," for line in lines)]))
+    for n in range(100):
+        (tmp_path / f"{n}.png").write_bytes(b"")
+    manifest = read_manifest(tmp_path, Etl(format="csv", val_fraction=0.5, columns=Columns(split="split")))
+    assert manifest.findings == ["Mass"]
+    split = manifest.images.split
+    assert (split[:20] == "test").all()
+    assert set(split[20:]) == {"train", "val"}
+    assert find_leaks(manifest.images[["patient_id", "split"]]) == []
+
+
+@pytest.mark.parametrize("header", ["image,patient, patient,Mass", "image,patient,,Mass"])
+def test_two_columns_of_one_name_or_none_are_refused(tmp_path, header):
+    (tmp_path / "labels.csv").write_text(f"{header}\na.png,1,2,0\n")
+    with pytest.raises(InputError, match="labels.csv has the column|left for findings|expected 1 present"):
+        read_manifest(tmp_path, Etl(format="csv"))

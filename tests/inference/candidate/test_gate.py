@@ -1,0 +1,178 @@
+import json
+from math import isnan, nan
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from inference.candidate.gate import FEW_PATIENTS, Decision, compare_with_champion, decide, overrun, refuse
+from training.measures.intervals import Intervals, bootstrap_differences
+
+FINDINGS = ["Mass", "Nodule", "Hernia"]
+MANY = [100, 100, 100]
+auroc = st.floats(0, 1) | st.just(nan)
+three = st.lists(auroc, min_size=3, max_size=3).map(np.array)
+bound = st.floats(0, 1)
+widths = st.floats(0, 0.2)
+
+
+def intervals(values, width: float = 0.01) -> Intervals:
+    """Of AUROCs, or of differences, with their mean last."""
+    values = np.array(values, np.float64)
+    defined = values[~np.isnan(values)]
+    values = np.append(values, defined.mean() if len(defined) else nan)
+    return Intervals(values, values - width, values + width, np.full(len(values), 1000))
+
+
+def judge(fp32, int8, max_mean_drop=0.1, max_finding_drop=0.02, width=0.0) -> Decision:
+    fp32, int8 = np.array(fp32), np.array(int8)
+    difference = intervals(int8 - fp32, width)
+    return decide(FINDINGS, intervals(fp32), intervals(int8), difference, max_mean_drop, max_finding_drop, MANY)
+
+
+@given(three, three, bound, bound, widths)
+def test_never_passes_what_a_bound_forbids(fp32, int8, max_mean_drop, max_finding_drop, width):
+    decision = judge(fp32, int8, max_mean_drop, max_finding_drop, width)
+    drops = (fp32 - int8)[~np.isnan(fp32)]
+    if decision.passed:
+        assert len(drops)
+        assert not np.isnan(drops).any()
+        assert drops.max() + width <= max_finding_drop + 1e-12
+        assert drops.mean() + width <= max_mean_drop + 1e-12
+        assert int8[~np.isnan(int8)].mean() > 0.5
+    else:
+        assert decision.reasons
+
+
+@given(three, bound, bound)
+def test_passes_a_model_that_loses_nothing_and_beats_chance(fp32, max_mean_drop, max_finding_drop):
+    fp32 = 0.52 + 0.48 * fp32
+    assume(not np.isnan(fp32).all())
+    assert judge(fp32, fp32, max_mean_drop, max_finding_drop).passed
+
+
+@given(three, three)
+def test_undefined_findings_are_listed_and_never_compared(fp32, int8):
+    decision = judge(fp32, int8, 1, 1)
+    assert decision.undefined == [f for f, value in zip(FINDINGS, fp32, strict=True) if isnan(value)]
+    assert not set(decision.undefined) & set(decision.drops)
+
+
+def test_reason_names_finding_drop_and_bound():
+    decision = judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.65])
+    assert not decision.passed
+    assert decision.quantisation_costs
+    assert decision.reasons == [
+        "Hernia: AUROC falls by 0.0500 (up to 0.0500), at most 0.02 (inference.max_finding_drop)"
+    ]
+
+
+def test_a_drop_that_the_interval_does_not_rule_out_fails():
+    assert judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.69], width=0.009).passed
+    decision = judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.69], width=0.011)
+    assert not decision.passed
+    assert "Hernia: AUROC falls by 0.0100 (up to 0.0210)" in decision.reasons[0]
+
+
+def test_a_finding_of_few_patients_is_named():
+    difference = intervals([0, 0, -0.01], 0.005)
+    difference.low[2] = difference.high[2] = nan
+    counts = [FEW_PATIENTS, FEW_PATIENTS - 1, 1]
+    decision = decide(FINDINGS, intervals([0.9] * 3), intervals([0.9, 0.9, 0.89]), difference, 0.1, 0.02, counts)
+    assert decision.passed
+    assert decision.few_patients == ["Nodule", "Hernia"]
+    # Without an interval its drop alone counts.
+    assert decision.drops["Hernia"].worst == pytest.approx(0.01)
+
+
+def test_a_test_split_without_any_interval_shows_nothing():
+    same = intervals([0.9] * 3)
+    difference = intervals([0, 0, 0], nan)
+    decision = decide(FINDINGS, same, same, difference, 0.1, 0.02, [1, 1, 1])
+    assert not decision.passed
+    assert decision.reasons == [
+        "nothing shown: no finding has two patients with it and two without it in the test split"
+    ]
+
+
+@pytest.mark.parametrize(("patients", "is_few"), [(2, True), (FEW_PATIENTS, False)])
+def test_few_patients_let_a_clear_loss_pass_more_than_once_in_twenty(patients, is_few):
+    random, passed = np.random.default_rng(0), 0
+    labels = np.repeat([[1.0], [0.0]], [patients, 200], axis=0).astype(np.float32)
+    # Normal scores of AUROC 0.85, and with noise of 0.78.
+    shift, less = (norm.ppf(auroc) * 2**0.5 for auroc in (0.85, 0.78))
+    noise = ((shift / less) ** 2 - 1) ** 0.5
+    for seed in range(100):
+        before = random.normal(size=labels.shape) + shift * labels
+        after = before + noise * random.normal(size=labels.shape)
+        drops = bootstrap_differences(labels, before, after, range(len(labels)), num_resamples=100, seed=seed).auroc
+        passed += overrun(drops, max_mean_drop=0.02, max_finding_drop=0.02) <= 0
+    assert (passed > 5) == is_few
+
+
+@given(three, three, bound, bound, widths)
+def test_overrun_is_what_the_gate_refuses(fp32, int8, max_mean_drop, max_finding_drop, width):
+    difference = intervals(np.array(int8) - np.array(fp32), width)
+    assume(not np.isnan(difference.values).all())
+    reasons = judge(fp32, int8, max_mean_drop, max_finding_drop, width).reasons
+    falls = any("falls by" in reason and "inference.max" in reason for reason in reasons)
+    assert (overrun(difference, max_mean_drop, max_finding_drop) > 0) == falls
+
+
+def test_small_drops_everywhere_fail_the_mean():
+    decision = judge([0.9, 0.8, 0.7], [0.89, 0.79, 0.69], 0.005)
+    assert not decision.passed
+    assert "mean AUROC falls by 0.0100" in decision.reasons[0]
+
+
+def test_gain_of_one_finding_does_not_hide_the_loss_of_another():
+    assert not judge([0.9, 0.8, 0.7], [0.8, 0.9, 0.7], 0.005).passed
+
+
+def test_a_model_that_knows_nothing_fails_though_it_loses_nothing():
+    decision = judge([0.5, 0.51, 0.5], [0.5, 0.51, 0.5])
+    assert not decision.passed
+    assert not decision.quantisation_costs
+    assert "chance is 0.5" in decision.reasons[0]
+
+
+def test_nothing_measured_does_not_pass():
+    decision = judge([nan] * 3, [nan] * 3, 1, 1)
+    assert not decision.passed
+    assert "nothing measured" in decision.reasons[0]
+    assert decision.undefined == FINDINGS
+    assert json.loads(json.dumps(decision.to_dict(), allow_nan=False))["mean_drop"] is None
+
+
+def test_finding_that_int8_loses_fails():
+    decision = judge([0.9, 0.8, nan], [0.9, nan, nan], 1, 1)
+    assert not decision.passed
+    assert decision.reasons == ["Nodule: INT8 gives no AUROC, its scores are not finite"]
+
+
+@pytest.mark.parametrize("bounds", [(nan, 1), (1, nan)])
+def test_bound_that_is_nan_refuses(bounds):
+    assert not judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.7], *bounds).passed
+
+
+@pytest.mark.parametrize(
+    ("gain", "width", "passes"),
+    [(0.01, 0.001, True), (0, 0, True), (-0.004, 0.01, True), (-0.006, 0.01, False), (-0.004, 0.001, False)],
+)
+def test_the_champion_must_not_be_missed(gain, width, passes):
+    decision = judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.7])
+    compared = compare_with_champion(decision, intervals([gain] * 3, width), 7, max_mean_drop=0.005)
+    assert compared.passed == passes
+    assert compared.champion_drop.value == pytest.approx(-gain)
+    assert "champion" in compared.reasons[-1]
+    assert "version 7" in compared.reasons[-1]
+
+
+def test_a_refusal_keeps_the_reasons_against_and_drops_those_for():
+    good, bad = judge([0.9] * 3, [0.9] * 3), judge([0.9] * 3, [0.5] * 3)
+    assert refuse(good, "no").reasons == ["no"]
+    assert refuse(bad, "no").reasons == [*bad.reasons, "no"]
+    assert not refuse(good, "no").passed
+    assert not compare_with_champion(bad, intervals([0.1] * 3), 7, 0.005).passed

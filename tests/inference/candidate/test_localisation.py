@@ -1,0 +1,80 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.candidate.measuring.localisation import overlaps_of, summarise
+from inference.film.heatmap import enlarge
+from tests.inference.film.test_answers import PROPERTIES
+
+# A map that has a cell for each pixel.
+PIXELS = replace(PROPERTIES, map_first=0.5 / 64, map_step=1 / 64)
+FINDINGS = ["Mass", "Nodule", "Hernia"]
+
+
+def maps_with_peak(row: int, column: int, side: int = 8) -> np.ndarray:
+    """(3, side, side): the first finding's map has one peak, the others are flat."""
+    maps = np.zeros((3, side, side), np.float32)
+    maps[0, row, column] = 4
+    return maps
+
+
+def test_a_peak_inside_the_box_is_a_hit_and_one_outside_is_not():
+    box = [0, 0.5, 0.25, 0.25, 0.25]  # columns 32 to 48, rows 16 to 32 of 64
+    (inside,) = overlaps_of(maps_with_peak(2, 4), np.array(box), PROPERTIES)
+    (outside,) = overlaps_of(maps_with_peak(4, 2), np.array(box), PROPERTIES)
+    assert (inside.hit, outside.hit) == (True, False)
+    assert inside.iou > 0.2 > outside.iou == 0
+    assert inside.box_share == pytest.approx(1 / 16)
+
+
+def test_several_boxes_of_a_finding_are_one_region_and_findings_are_apart():
+    boxes = np.array([2, 0, 0, 0.5, 1, 0, 0, 0, 0.5, 0.5, 0, 0.5, 0.5, 0.5, 0.5])
+    first, last = overlaps_of(maps_with_peak(7, 7), boxes, replace(PROPERTIES, size_px=32))
+    assert (first.finding, first.hit, first.box_share) == (0, True, 0.5)
+    assert (last.finding, last.box_share) == (2, 0.5)
+
+
+@given(st.integers(1, 62), st.integers(1, 62), st.integers(1, 3))
+def test_a_map_equal_to_its_box_has_an_iou_of_one(left, top, side):
+    side = min(side, 64 - left, 64 - top)
+    maps = np.zeros((1, 64, 64), np.float32)
+    maps[0, top : top + side, left : left + side] = 1
+    (overlap,) = overlaps_of(maps, np.array([0, left / 64, top / 64, side / 64, side / 64]), PIXELS)
+    assert overlap.iou == 1
+    assert overlap.hit
+
+
+def test_a_box_thinner_than_a_pixel_still_counts():
+    (overlap,) = overlaps_of(maps_with_peak(0, 0), np.array([0, 0.5, 0.5, 0.001, 0.001]), PROPERTIES)
+    assert overlap.box_share == pytest.approx(1 / 64**2)
+
+
+def test_enlarging_keeps_the_place_of_the_peak():
+    heat = enlarge(maps_with_peak(2, 5)[0], 64, PROPERTIES)
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert (row // 8, column // 8) == (2, 5)
+
+
+def test_cells_lie_where_the_network_s_padding_puts_them():
+    """The first one at the image's edge, as in a ResNet: the third one's centre is at two steps."""
+    at_the_edge = replace(PROPERTIES, map_first=0.0, map_step=0.25)
+    heat = enlarge(maps_with_peak(2, 2, side=4)[0], 64, at_the_edge)
+    assert np.unravel_index(heat.argmax(), heat.shape) in [(31, 31), (31, 32), (32, 31), (32, 32)]
+    box = np.array([0, 0.45, 0.45, 0.1, 0.1])
+    hits = [overlaps_of(maps_with_peak(2, 2, side=4), box, grid)[0].hit for grid in (at_the_edge, PROPERTIES)]
+    assert hits == [True, False]
+
+
+def test_summary_has_shares_per_finding_and_of_all():
+    box = [0, 0.5, 0.25, 0.25, 0.25]
+    overlaps = [overlaps_of(maps_with_peak(*peak), np.array(box), PROPERTIES)[0] for peak in ((2, 4), (4, 2))]
+    summary = summarise(overlaps, FINDINGS)
+    assert list(summary) == ["Mass", "all"]
+    assert summary["all"]["images"] == 2
+    assert summary["all"]["pointing_game"] == 0.5
+    assert summary["all"]["chance"] == pytest.approx(1 / 16)
+    assert summary["all"]["iou_0.1"] == 0.5
+    assert summarise([], FINDINGS) == {}

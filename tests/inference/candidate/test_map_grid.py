@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from inference.candidate.making.map_grid import measure_map_grid
+from training.network.models import build_model
+
+
+@pytest.mark.parametrize(
+    ("name", "first_px", "step_px"),
+    [
+        # A convolution with stride 2, a side of 5 and a padding of 2 has its first place on pixel 0, whose centre is
+        # at 0.5; a pooling of 2 pixels between them. Twice: 5.5.
+        ("simple_cnn", 5.5, 16),
+        # Strided convolutions only.
+        ("resnet10_half", 0.5, 32),
+    ],
+)
+def test_the_first_cell_lies_where_the_paddings_put_it(name, first_px, step_px):
+    torch.manual_seed(0)
+    first, step = measure_map_grid(build_model(name, 2, 127, 70, size_px=96).eval(), 96)
+    assert step * 96 == pytest.approx(step_px)
+    assert first * 96 == pytest.approx(first_px, abs=step_px / 10)
+
+
+class Everywhere(torch.nn.Module):
+    """A network each of whose cells sees the whole image, as attention does."""
+
+    def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
+        cells = torch.nn.functional.avg_pool2d(pixels.float()[:, None], 32)
+        return (cells + 100 * cells.mean(dim=(2, 3), keepdim=True)).square()
+
+
+def test_a_network_that_looks_everywhere_divides_the_image_evenly():
+    assert measure_map_grid(Everywhere(), 224) == (1 / 14, 1 / 7)

@@ -1,0 +1,80 @@
+import io
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from conf.settings import Etl, Quality
+from etl.contract.images.decode import BadImage
+from etl.writing.shard_file import load_squares
+from inference.film import films
+from inference.film.films import load_film
+from tests.inference.film.test_answers import PROPERTIES
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def textured(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (np.linspace(30, 200, width)[None] + rng.normal(0, 8, (height, width))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("square", ["pad", "stretch"])
+@pytest.mark.parametrize("intensity", ["none", "percentile", "clahe"])
+def test_serving_prepares_a_file_as_the_table_has_it(square, intensity, tmp_path):
+    path = tmp_path / "film.png"
+    path.write_bytes(png(textured(200, 160)))
+    settings = Etl(
+        sizes_px=[64],
+        square=square,
+        intensity=intensity,
+        quality=Quality(0, False, False, False, False, False, False),
+    )
+    (expected,) = load_squares(str(path), settings, channels=1)
+    film = load_film(path.read_bytes(), replace(PROPERTIES, square=square, intensity=intensity))
+    np.testing.assert_array_equal(film.pixels, expected)
+    assert (film.width_px, film.height_px) == (160, 200)
+
+
+def test_the_checks_are_those_of_the_table_that_the_model_was_trained_on():
+    small = png(textured(100, 100))
+    assert load_film(small, PROPERTIES).fault.startswith("too small: 100x100 pixels")
+    allowed = replace(PROPERTIES, quality=PROPERTIES.quality | {"min_side_px": 64})
+    assert load_film(small, allowed).fault is None
+
+
+def test_what_the_etl_would_have_refused_is_said_and_not_refused():
+    film = load_film(png(np.full((200, 200), 90, np.uint8)), PROPERTIES)
+    assert film.fault.startswith("constant")
+    assert film.pixels.shape == (64, 64)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", png(textured(64, 64))[:-30]])
+def test_no_image_is_a_bad_image(content):
+    with pytest.raises(BadImage):
+        load_film(content, PROPERTIES)
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 160), (16, 8), (1, 1)])
+def test_what_is_shown_has_the_films_own_proportions(height, width):
+    film = load_film(png(textured(height, width)), PROPERTIES, shown_px=64)
+    assert film.shown.dtype == np.uint8
+    assert film.shown.shape == (64, round(64 * width / height))
+    assert abs(film.shown.mean() - textured(height, width).mean()) < 3
+    assert load_film(png(textured(height, width)), PROPERTIES).shown is None
+
+
+def test_a_film_for_which_opencv_has_no_memory_is_a_lack_of_memory(monkeypatch):
+    def refuse(image: np.ndarray, *_) -> np.ndarray:
+        # More than any machine has; no array of the test's own is made.
+        return cv2.resize(image, (2**30, 2**30))
+
+    monkeypatch.setattr(films, "to_square", refuse)
+    with pytest.raises(MemoryError):
+        load_film(png(np.full((64, 64), 100, np.uint8)), PROPERTIES)

@@ -1,0 +1,195 @@
+import re
+import runpy
+import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from inference.model import registry
+from inference.model.registry import Move, before_present, champion_version, fetch_model, history, promote
+from tests.inference.service import toy
+
+INFERENCE = Path(__file__).parents[3] / "inference"
+
+
+@pytest.fixture
+def command(new_store, tmp_path, monkeypatch, capsys):
+    """Runs an entry file on a registry with three versions: (exit code, standard output, standard error)."""
+    workspace = Workspace.at(str(tmp_path / "registry"))
+    new_store(workspace)
+    for _ in range(3):
+        toy.register(workspace)
+
+    def run(name: str, *options: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [name, f"--workspace={workspace.root}", *options])
+        try:
+            runpy.run_path(str(INFERENCE / name), run_name="__main__")
+        except SystemExit as end:
+            return (end.code, *capsys.readouterr())
+        return (0, *capsys.readouterr())
+
+    run.workspace = workspace
+    return run
+
+
+def test_versions_are_promoted_and_rolled_back_by_one_command_each_and_it_is_recorded(command):
+    code, said, _ = command("promote.py", "--inference.version=1", "--inference.why=a better recall")
+    assert (code, champion_version(command.workspace, toy.NAME)) == (0, 1)
+    assert "version 1 now, before it was version 3" in said
+    for version in (3, 2):
+        code, said, _ = command("rollback.py", "--inference.why=too many calls")
+        assert (code, champion_version(command.workspace, toy.NAME)) == (0, version)
+        assert f"version {version} again" in said
+    made = [(move.version, move.replaced, move.why) for move in history(command.workspace, toy.NAME)][3:]
+    assert made == [
+        (1, 3, "a better recall"),
+        (3, 1, "rollback from version 1: too many calls"),
+        (2, 3, "rollback from version 3: too many calls"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("promote.py", ("--inference.version=9",), "has no version 9"),
+        ("promote.py", ("--inference.version=3",), "version 3 is the champion already"),
+        ("promote.py", ("--inference.registered_model=other",), "no version of other: run .*register.py"),
+        ("rollback.py", ("--inference.registered_model=other",), "no registered model other: run .*register.py"),
+    ],
+)
+def test_what_cannot_be_moved_is_told(name, options, message, command):
+    code, _, error = command(name, *options)
+    assert code == 2
+    assert re.search(message, error)
+    assert champion_version(command.workspace, toy.NAME) == 3
+
+
+def test_two_promotions_at_once_are_both_recorded(command, monkeypatch):
+    ours, meanwhile = registry.champion_version, iter([1])
+
+    def look(workspace, name):
+        """Between the look at the champion and the move of the alias another process moves it."""
+        present = ours(workspace, name)
+        for number in meanwhile:
+            promote(workspace, name, number, "the other one")
+        return present
+
+    monkeypatch.setattr(registry, "champion_version", look)
+    promote(command.workspace, toy.NAME, 2, "this one")
+    assert [move.why for move in history(command.workspace, toy.NAME)][-2:] == ["the other one", "this one"]
+
+
+def test_a_champion_that_was_not_compared_with_is_not_replaced(command):
+    number, _ = toy.register(command.workspace)
+    promote(command.workspace, toy.NAME, 1, "by hand")
+    with pytest.raises(InputError, match=f"is version 1 now, and version 2 was compared with version {number}"):
+        promote(command.workspace, toy.NAME, 2, "passed the gate", compared=number)
+    assert champion_version(command.workspace, toy.NAME) == 1
+    assert promote(command.workspace, toy.NAME, 2, "passed the gate", compared=1).replaced == 1
+
+
+def test_a_long_reason_fits_into_the_registry(command):
+    promote(command.workspace, toy.NAME, 1, "because " * 1000)
+    assert history(command.workspace, toy.NAME)[-1].why.startswith("because because")
+
+
+def test_a_registry_without_its_files_or_of_something_else_is_told(command):
+    shutil.rmtree(command.workspace.artifacts)
+    with pytest.raises(InputError, match="the files of .* version 3 cannot be fetched .* below .*registry/"):
+        fetch_model(command.workspace, toy.NAME, 3)
+    other = Workspace.at(str(command.workspace.root.with_name("other")))
+    other.root.mkdir()
+    other.tracking_db.write_text("no database " * 100)
+    with pytest.raises(InputError, match=r"the registry at .*mlflow.db cannot be read"):
+        champion_version(other, toy.NAME)
+
+
+@pytest.mark.parametrize("name", ["promote.py", "rollback.py"])
+def test_a_mistyped_workspace_gets_no_registry(name, command, tmp_path):
+    code, _, error = command(name, f"--workspace={tmp_path / 'mistyped'}", "--inference.version=3")
+    assert (code, "no registered model" in error) == (2, True)
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_two_processes_fetch_a_version_of_a_server_once(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # As of a server, whose files have to be fetched.
+    database = f"sqlite:///{command.workspace.tracking_db}"
+    served = Workspace(command.workspace.root, "http://server")
+    monkeypatch.setattr(registry, "use_store", lambda _: registry.mlflow.set_tracking_uri(database))
+    fetch, fetched = registry.mlflow.artifacts.download_artifacts, []
+
+    def slowly(uri, dst_path):
+        fetched.append(uri)
+        time.sleep(0.5)
+        return fetch(uri, dst_path=dst_path)
+
+    monkeypatch.setattr(registry.mlflow.artifacts, "download_artifacts", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        folders = list(threads.map(lambda _: fetch_model(served, toy.NAME, 3), range(2)))
+    assert len(fetched) == 1
+    assert folders[0] == folders[1]
+    assert (folders[0] / "int8" / "model.xml").is_file()
+
+
+def moves(*steps: int) -> list[Move]:
+    """Promotions of these versions; a negative one is the rollback to it."""
+    before = [None, *map(abs, steps)]
+    return [
+        Move(abs(step), replaced, "", "", "", is_rollback=step < 0)
+        for step, replaced in zip(steps, before, strict=False)
+    ]
+
+
+def test_a_rollback_goes_to_the_champion_before():
+    assert before_present(moves(1, 2, 5), 5) == 2
+
+
+def test_a_second_rollback_goes_further_back_and_not_to_what_was_left():
+    assert before_present(moves(1, 2, 5, -2), 2) == 1
+    assert before_present(moves(1, 2, 5, -2, -1), 1) is None
+
+
+def test_a_promotion_after_a_rollback_has_the_one_before_it():
+    assert before_present(moves(1, 2, -1, 3), 3) == 1
+
+
+def test_a_first_champion_or_none_has_nothing_before():
+    assert before_present(moves(4), 4) is None
+    assert before_present([], None) is None
+
+
+def test_an_alias_that_was_moved_elsewhere_counts_as_the_present():
+    assert before_present(moves(1, 2), 7) == 2
+
+
+def test_an_alias_that_was_moved_elsewhere_between_two_moves_counts_too():
+    # 3 is served, somebody moves the alias to 1, and 4 replaces it.
+    assert before_present([*moves(1, 2, 3), Move(4, 1, "", "", "")], 4) == 1
+    # 2 is served, somebody moves the alias to 7, and it is rolled back.
+    back = Move(2, 7, "", "", "", is_rollback=True)
+    assert before_present([*moves(1, 2), back], 2) == 1
+
+
+def test_a_move_that_a_kill_has_kept_from_coming_about_does_not_count():
+    assert before_present(moves(1, 2, 3), 2) == 1
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8))
+def test_rollbacks_go_back_through_the_promotions_in_their_order(versions):
+    line = [version for version, _ in groupby(versions)]
+    made = moves(*line)
+    for expected in [*line[-2::-1], None]:
+        present = made[-1].version
+        assert before_present(made, present) == expected
+        if expected is not None:
+            made.append(Move(expected, present, "", "", "", is_rollback=True))

@@ -1,0 +1,177 @@
+"""The loop's choices, in one process on a small table."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conf.errors import InputError
+from conf.settings import Training
+from tests.conftest import SIZE_PX
+from tests.training.toy_training import make_state
+from training.loop import trainer as loop
+from training.loop.seeds import random_state
+from training.loop.trainer import Trainer
+from training.measures.metrics import top_k_hits
+from training.measures.predictions import Predictions
+from training.network.models import build_model
+from training.ranks.collectives import Collectives
+from training.ranks.topology import Topology
+from training.reading.plan import Plan
+from training.reading.readers import open_split, read_batches, read_steps
+
+
+def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, frozen=(), **changes) -> Trainer:
+    workspace, card, _ = small_table
+    settings = Training(**{"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **changes})
+    split = open_split(workspace.shards, card, "train", SIZE_PX, tabular)
+    torch.manual_seed(0)
+    model = model or build_model("simple_cnn", 2, 127, 70, tabular=tabular)
+    ranks = Collectives(Topology.detect("cpu", {}))
+    return Trainer(model, settings, Plan.of(split, settings.batch_size, 1), torch.ones(2), ranks, frozen=frozen)
+
+
+def weights_of(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def losses(trainer: Trainer) -> list[float]:
+    list(trainer.train_epoch(0))
+    return trainer.result.losses
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_learns_about_the_same(small_table, precision):
+    full, reduced = (losses(make_trainer(small_table, precision=p)) for p in ("fp32", precision))
+    assert full == pytest.approx(reduced, rel=0.05)
+    assert full != reduced
+
+
+def test_the_bright_finding_is_learned(small_table):
+    trainer = make_trainer(small_table, epochs=8, batch_size=8)
+    first, *_ = losses(trainer)
+    for epoch in range(1, 8):
+        list(trainer.train_epoch(epoch))
+    assert trainer.result.losses[-1] < 0.8 * first
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same(small_table):
+    def small() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(SIZE_PX**2), nn.Linear(SIZE_PX**2, 2))
+
+    eager, compiled = (losses(make_trainer(small_table, small(), compile=wanted)) for wanted in (False, True))
+    assert compiled == pytest.approx(eager, rel=1e-3)
+
+
+def test_age_sex_and_view_reach_the_model(small_table):
+    trainer = make_trainer(small_table, tabular=True)
+    before = [weight.clone() for weight in trainer.model.tabular.parameters()]
+    losses(trainer)
+    assert all(not torch.equal(a, b) for a, b in zip(before, trainer.model.tabular.parameters(), strict=True))
+    workspace, card, _ = small_table
+    predictions = trainer.predict(open_split(workspace.shards, card, "val", SIZE_PX, has_attributes=True))
+    assert np.isfinite(predictions.logits).all()
+
+
+def test_the_norm_of_the_gradients_is_clipped(small_table):
+    trainer = make_trainer(small_table, optimizer="sgd", schedule="constant", weight_decay=0, clip_norm=1e-3)
+    before = weights_of(trainer)
+    next(trainer.train_epoch(0))
+    step = weights_of(trainer) - before
+    # Nesterov's first step is 1.9 gradients long.
+    assert step.norm() == pytest.approx(0.01 * 1.9 * 1e-3, rel=0.01)
+
+
+def test_batchnorm_can_keep_its_statistics(small_table):
+    for frozen in (False, True):
+        trainer = make_trainer(small_table, freeze_batchnorm=frozen)
+        before = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
+        losses(trainer)
+        same = [
+            torch.equal(before[name], buffer) for name, buffer in trainer.model.named_buffers() if "running" in name
+        ]
+        assert same == [frozen] * len(same) and same
+
+
+def test_frozen_parts_keep_weights_and_statistics(small_table):
+    model = build_model("simple_cnn", 2, 127, 70)
+    trainer = make_trainer(small_table, model, frozen=[model.body])
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    losses(trainer)
+    changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+def test_cross_entropy_learns_classes_and_refuses_other_labels(small_table, monkeypatch):
+    def one_hot(batches):
+        for batch in batches:
+            yield replace(batch, labels=torch.eye(2)[(batch.labels[:, 0] == 1).long()])
+
+    trainer = make_trainer(small_table, loss="cross_entropy")
+    with pytest.raises(InputError, match="loss is cross_entropy and .* of no class, of several, or have an unknown"):
+        losses(trainer)
+    monkeypatch.setattr(loop, "read_batches", lambda *a: one_hot(read_batches(*a)))
+    monkeypatch.setattr(loop, "read_steps", lambda *a: (list(one_hot(batches)) for batches in read_steps(*a)))
+    trainer = make_trainer(small_table, loss="cross_entropy", epochs=8, label_smoothing=0.1)
+    for epoch in range(8):
+        list(trainer.train_epoch(epoch))
+    predictions = trainer.predict(trainer.plan.split)
+    assert top_k_hits(predictions.labels, predictions.logits, 1).mean() > 0.9
+    # Of two classes the log-odds of one are those of the other, turned round.
+    np.testing.assert_allclose(predictions.logits[:, 0], -predictions.logits[:, 1], rtol=1e-4, atol=1e-5)
+    trainer.after_validation(predictions)
+    log_loss = np.log1p(np.exp(-predictions.logits[predictions.labels == 1])).mean()
+    assert trainer.val_loss == pytest.approx(log_loss, rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_with_the_images(small_table):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+            self.calls = 0
+
+        def forward(self, pixels):
+            self.calls += 1
+            return self.weight.expand(len(pixels), 2) * (float("nan") if self.calls == 2 else 1)
+
+    with pytest.raises(
+        InputError, match=r"the loss is nan in epoch 1, step 2, images train_0\d\d.png, .*learning_rate"
+    ):
+        losses(make_trainer(small_table, Broken()))
+
+
+def test_a_state_of_more_ranks_gives_the_mean_of_their_statistics(small_table):
+    trainer = make_trainer(small_table)
+    losses(trainer)
+    state, other = trainer.state(), make_trainer(small_table)
+    name = next(name for name in state["buffers"][0] if name.endswith("running_mean"))
+    shifted = {**state["buffers"][0], name: state["buffers"][0][name] + 2}
+    other.load(make_state(**{**state, "buffers": [state["buffers"][0], shifted]}))
+    torch.testing.assert_close(dict(other.model.named_buffers())[name], state["buffers"][0][name] + 1)
+
+
+def test_logits_that_are_no_numbers_are_told(small_table):
+    trainer = make_trainer(small_table)
+    nan = Predictions(np.array(["a", "b"]), np.zeros((2, 2), np.float32), np.float32([[0, np.nan], [0, 0]]))
+    with pytest.raises(InputError, match="logits of 1 of 2 validation images are no finite numbers"):
+        trainer.after_validation(nan)
+
+
+def test_random_numbers_differ_by_every_part_of_their_place():
+    places = [(), (0,), (0, 0), (5,), (5, 0), (0, 5), (5, 0, 1)]
+    assert len({random_state(*place) for place in places}) == len(places)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(small_table):
+    def weights(seed: int) -> torch.Tensor:
+        trainer = make_trainer(small_table, seed=seed)
+        losses(trainer)
+        return weights_of(trainer)
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))

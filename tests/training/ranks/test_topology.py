@@ -1,0 +1,186 @@
+import socket
+import subprocess
+
+import pytest
+import torch
+from horovod.common.exceptions import HorovodInternalError
+
+from conf.errors import InputError
+from tests.training.commands import BIN, PROJECT
+from training.ranks.collectives import Collectives, is_lost_rank
+from training.ranks.topology import Topology, launched_rank
+
+HOROVOD = {"HOROVOD_RANK": "5", "HOROVOD_SIZE": "8", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "4"}
+TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+
+
+def test_alone():
+    topology = Topology.detect("cpu", {})
+    assert (topology.launcher, topology.backend, topology.world_size, topology.is_main) == ("none", "none", 1, True)
+
+
+def test_horovodrun_is_recognised():
+    topology = Topology.detect("cpu", HOROVOD)
+    assert (topology.launcher, topology.backend, topology.rank, topology.local_rank) == ("horovodrun", "horovod", 5, 1)
+    assert not topology.is_main
+
+
+def test_torchrun_is_recognised():
+    topology = Topology.detect("cpu", TORCHRUN)
+    assert (topology.launcher, topology.backend, topology.rank, topology.world_size) == ("torchrun", "gloo", 2, 4)
+
+
+@pytest.mark.parametrize("launcher", ["horovodrun", "torchrun"])
+def test_hpu_talks_hccl_under_either_launcher(launcher):
+    assert Topology(launcher, 2, 4, 0, 2, "hpu").backend == "hccl"
+
+
+def test_hpu_without_gaudis_software_is_refused():
+    with pytest.raises(InputError, match=r"training.device is hpu and habana_frameworks is not installed: choose"):
+        Topology.detect("hpu", {})
+
+
+def test_cuda_talks_nccl_under_torchrun():
+    assert Topology("torchrun", 2, 4, 0, 2, "cuda").backend == "nccl"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(InputError, match="sees no GPU"):
+        Topology.detect("cuda", {})
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Lets torch see that many GPUs, and Horovod be built for them or not."""
+
+    def pretend(number: int, horovod_built: bool = True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: number > 0)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: number)
+        monkeypatch.setattr("horovod.torch.cuda_built", lambda: horovod_built)
+
+    return pretend
+
+
+RANK_0 = {"HOROVOD_RANK": "0", "HOROVOD_LOCAL_RANK": "0"}
+
+
+def test_auto_takes_a_gpu_per_rank(gpus, capsys):
+    gpus(4)
+    assert Topology.detect("auto", {}).device == "cuda"
+    assert Topology.detect("auto", {**HOROVOD, **RANK_0}).device == "cuda"
+    assert Topology.detect("auto", TORCHRUN).device == "cuda"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "horovod_built", "reason"),
+    [
+        (3, True, "4 ranks, GPUs: 3; start one rank per GPU"),
+        (4, False, "rebuild it with `HOROVOD_GPU_OPERATIONS=NCCL make setup`, or start with torchrun"),
+    ],
+)
+def test_auto_leaves_gpus_that_the_ranks_cannot_use_and_rank_0_says_so(gpus, capsys, number, horovod_built, reason):
+    gpus(number, horovod_built)
+    assert Topology.detect("auto", HOROVOD).device == "cpu"
+    assert capsys.readouterr().out == ""
+    assert Topology.detect("auto", {**HOROVOD, **RANK_0}).device == "cpu"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert reason in said
+    with pytest.raises(InputError, match=f"training.device is cuda and .*{reason}"):
+        Topology.detect("cuda", HOROVOD)
+
+
+def test_auto_without_a_gpu_says_nothing(gpus, capsys):
+    gpus(0)
+    assert Topology.detect("auto", {}).device == "cpu"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "environ", [{"SLURM_STEP_NUM_TASKS": "8"}, {"OMPI_COMM_WORLD_SIZE": "8"}, {"PMI_SIZE": "8", "PMI_RANK": "0"}]
+)
+def test_processes_of_an_unknown_launcher_are_refused(environ):
+    with pytest.raises(InputError, match=r"started 8 processes that cannot find each other: use `horovodrun -np 8 "):
+        Topology.detect("cpu", environ)
+    assert Topology.detect("cpu", {**environ, **TORCHRUN}).launcher == "torchrun"
+
+
+def test_one_process_of_a_cluster_job_is_alone():
+    assert Topology.detect("cpu", {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "PMI_SIZE": "1"}).launcher == "none"
+
+
+@pytest.mark.parametrize(("complete", "missing"), [(HOROVOD, "HOROVOD_LOCAL_SIZE"), (TORCHRUN, "LOCAL_RANK")])
+def test_an_incomplete_set_of_variables_is_refused(complete, missing):
+    environ = {name: value for name, value in complete.items() if name != missing}
+    with pytest.raises(InputError, match=rf"lacks {missing}, of which (horovodrun|torchrun) sets all: start with"):
+        Topology.detect("cpu", environ)
+
+
+def test_the_rank_is_known_where_the_rest_is_not():
+    assert launched_rank({}) == 0
+    assert launched_rank(TORCHRUN) == 2
+    assert launched_rank({"HOROVOD_RANK": "3"}) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"HOROVOD_RANK": "8"}, {"HOROVOD_LOCAL_RANK": "4"}, {"HOROVOD_LOCAL_SIZE": "9", "HOROVOD_SIZE": "8"}]
+)
+def test_contradicting_variables_print_the_equation(wrong):
+    with pytest.raises(InputError, match="0 <= rank < world_size"):
+        Topology.detect("cpu", {**HOROVOD, **wrong})
+
+
+def test_threads_are_shared_among_the_hosts_ranks(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    topology = Topology.detect("cpu", HOROVOD)
+    assert topology.cpu_threads(0) == 2
+    assert topology.cpu_threads(3) == 3
+    assert Topology("torchrun", 0, 32, 0, 32, "cpu").cpu_threads(0) == 1
+
+
+def test_one_process_gathers_itself():
+    ranks = Collectives(Topology.detect("cpu", {}))
+    assert ranks.gather({"loss": 1.0}) == [{"loss": 1.0}]
+    ranks.close()
+
+
+def test_batchnorm_over_the_ranks_needs_accelerators():
+    with pytest.raises(InputError, match=r"sync_batchnorm needs accelerators and torchrun, these ranks speak by none"):
+        Collectives(Topology.detect("cpu", {})).share_batchnorm(torch.nn.BatchNorm2d(1))
+
+
+def test_a_port_in_use_is_told(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        with pytest.raises(InputError, match=f"rank 0 cannot meet the others at 127.0.0.1:{port} .*EADDRINUSE"):
+            Collectives(Topology("torchrun", 0, 2, 0, 2, "cpu"))
+
+
+def test_a_lost_rank_is_told_from_other_faults():
+    lost = "[../third_party/gloo/gloo/transport/tcp/pair.cc:589] Connection closed by peer [127.0.0.1]:80"
+    for error in (RuntimeError(lost), HorovodInternalError("lost"), torch.distributed.DistBackendError("lost")):
+        assert is_lost_rank(error)
+    assert not is_lost_rank(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.slow
+def test_under_horovodrun_torch_distributed_meets_on_rank_0s_host():
+    join = """
+import os
+import torch
+from training.ranks.collectives import meeting_place
+os.environ.update(meeting_place())
+torch.distributed.init_process_group("gloo", rank=int(os.environ["HOROVOD_RANK"]), world_size=2)
+value = torch.ones(1)
+torch.distributed.all_reduce(value)
+print("summed", value.item())
+"""
+    command = [BIN / "horovodrun", "-np", "2", BIN / "python", "-c", join]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert finished.stdout.count("summed 2.0") == 2, finished.stderr

@@ -1,0 +1,197 @@
+"""Tracking by a real MLflow server that is down, goes away and comes back, and of two hosts."""
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import mlflow
+import pytest
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from tests.training.commands import (
+    BIN,
+    PROJECT,
+    SETTINGS,
+    command_of,
+    finish,
+    free_port,
+    train_here,
+    wait_for_epoch,
+)
+from training.record.outbox import Outbox
+from training.record.store import metric_name, use_store
+
+
+class Server:
+    """An MLflow server with a database and artifacts in a folder."""
+
+    def __init__(self, folder):
+        self.folder, self.address = folder, f"http://127.0.0.1:{free_port()}"
+
+    def start(self) -> None:
+        command = [BIN / "mlflow", "server", "--port", self.address.rpartition(":")[2], "--workers", "1"]
+        stores = [
+            "--backend-store-uri",
+            f"sqlite:///{self.folder}/db",
+            "--artifacts-destination",
+            f"{self.folder}/files",
+        ]
+        log = (self.folder / "log").open("a")
+        # Without the jobs of its language models' pages, which are processes of their own.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(
+            [*map(str, command), *stores], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        end = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.address}/health", timeout=5)
+                return
+            except (urllib.error.URLError, TimeoutError):
+                assert time.monotonic() < end, (self.folder / "log").read_text()
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A test that stops it starts it again."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+def train(workspace: Workspace, server: Server, **changes) -> subprocess.Popen:
+    command = [*command_of(workspace, "none", {**SETTINGS, **changes}), "--tracking_server", server.address]
+    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_hears_all_later(workspace, server):
+    workspace.tracking_db.unlink()
+    run = train(workspace, server, epochs=3)
+    wait_for_epoch(run, workspace, 1)
+    server.stop()
+    output = finish(run)
+    assert re.search(r"is away \(\w+\), the training goes on", output)
+    missed = Workspace.at(str(workspace.root), server.address).unsent
+    assert f"{missed} keeps what MLflow's server has missed" in output
+    assert "Traceback" not in output
+    run_id = json.loads(workspace.summary.read_text())["training"]["run_id"]
+
+    # The next training is refused while the server is down, and sends what the last one could not.
+    with pytest.raises(InputError, match=f"no MLflow server answers at {server.address}"):
+        train_here(workspace, "--tracking_server", server.address, epochs=1)
+    assert missed.exists()
+    server.start()
+    train_here(workspace, "--tracking_server", server.address, epochs=1)
+    assert not missed.exists()
+    use_store(Workspace.at(str(workspace.root), server.address))
+    told = mlflow.get_run(run_id)
+    assert told.info.status == "FINISHED"
+    client = mlflow.MlflowClient()
+    assert [point.step for point in client.get_metric_history(run_id, "val_loss")] == [1, 2, 3]
+    assert "test_auroc_mean" in told.data.metrics
+    names = {artifact.path for artifact in client.list_artifacts(run_id)}
+    assert {"checkpoints", "figures", "evaluation.json", "predictions.parquet"} <= names
+    assert not workspace.tracking_db.exists()
+
+
+def test_the_order_stays_and_what_a_server_refuses_blocks_nothing(tmp_path, server, capsys):
+    mlflow.set_tracking_uri(server.address)
+    client = mlflow.MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    outbox = Outbox(tmp_path / "unsent.json", server.address)
+    outbox.send("log_batch", run_id, [("loss", 0.5, 1, 0)])
+    server.stop()
+    for step in (1, 2):
+        outbox.send("log_batch", run_id, [("loss", 0.5 - step / 10, 1, step)])
+    assert len(json.loads(outbox.path.read_text())) == 2
+    server.start()
+    # Another process, later.
+    assert Outbox(outbox.path, server.address).flush()
+    assert not outbox.path.exists()
+    assert [point.value for point in client.get_metric_history(run_id, "loss")] == [0.5, 0.4, 0.3]
+    outbox = Outbox(outbox.path, server.address)
+    outbox.send("set_tag", "nobody", "a", "b")
+    outbox.send("log_artifact", run_id, str(tmp_path / "gone"))
+    said = capsys.readouterr().out
+    assert "MLflow does not take set_tag of run nobody, it is left out" in said
+    assert f"MLflow does not take log_artifact of run {run_id}" in said
+    server.stop()
+    (tmp_path / "figure.png").write_text("of this training")
+    outbox.send("log_artifact", run_id, str(tmp_path / "figure.png"))
+    (tmp_path / "figure.png").write_text("of another training")
+    server.start()
+    assert Outbox(outbox.path, server.address).flush()
+    assert "figure.png is of a later training by now" in capsys.readouterr().out
+    assert not client.list_artifacts(run_id)
+    Outbox(outbox.path, server.address).send("set_terminated", run_id, "FAILED")
+    assert client.get_run(run_id).info.status == "FAILED"
+
+
+@pytest.fixture
+def run_id(new_store, tmp_path):
+    """Of a run in a database."""
+    new_store(Workspace.at(str(tmp_path)))
+    use_store(Workspace.at(str(tmp_path)))
+    return mlflow.MlflowClient().create_run("0").info.run_id
+
+
+def test_a_finding_may_have_any_name(run_id):
+    names = ["COVID+", "Opacity (left)", "a&b", "Pleural, left", "x//y", "../z", "Ödem", "50%"]
+    for name in names:
+        mlflow.MlflowClient().log_metric(run_id, metric_name(f"val_auroc_{name}"), 0.5)
+    assert len(mlflow.get_run(run_id).data.metrics) == len(names)
+
+
+def test_a_full_disk_under_the_database_is_told(run_id, tmp_path):
+    outbox = Outbox(tmp_path / "unsent.json", "")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="MLflow cannot write") as raised:
+            outbox.send("log_batch", run_id, [("loss", 0.5, 1, step) for step in range(900)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.slow
+def test_two_hosts_train_together_and_each_is_monitored(workspace, server):
+    # To torchrun each agent is a host, here with a name of its own.
+    meeting = f"127.0.0.1:{free_port()}"
+    agents = []
+    for node in range(2):
+        together = ["--nnodes", "2", "--node_rank", node, "--nproc_per_node", "1", "--rdzv_backend", "static"]
+        script = command_of(workspace, "none", {**SETTINGS, "epochs": 20})[1:]
+        command = [BIN / "torchrun", *together, "--rdzv_endpoint", meeting, "--local_addr", "127.0.0.1"]
+        agents.append(
+            subprocess.Popen(
+                [*map(str, command), *script, "--tracking_server", server.address],
+                cwd=PROJECT,
+                env={**os.environ, "MLFLOW_SYSTEM_METRICS_NODE_ID": f"host{node}"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    outputs = [finish(agent) for agent in agents]
+    assert "Best epoch" in "".join(outputs)
+    summary = json.loads(workspace.summary.read_text())["training"]
+    assert (summary["launcher"], summary["world_size"]) == ("torchrun", 2)
+    use_store(Workspace.at(str(workspace.root), server.address))
+    measured = set(mlflow.get_run(summary["run_id"]).data.metrics)
+    assert {f"system/host{node}/cpu_utilization_percentage" for node in range(2)} <= measured

@@ -1,0 +1,147 @@
+"""What finished trainings have left, for an ensemble of them: read, checked, and checked against each other."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from etl.contract.schema import Card
+from etl.contract.table import read_card
+from training.measures.metrics import auroc_per_finding, check_predictions, mean_over_findings
+from training.measures.predictions import Predictions
+
+PREDICTED = ("val", "test")
+"""that a training predicts"""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a finished training has left; rows are sorted by image, so that those of all members are the same."""
+
+    workspace: Workspace
+    findings: list[str]
+    exclusive: bool
+    """whether each image is of exactly one of the findings"""
+    trained_on: dict[str, str | int]
+    """delta_table_id and delta_version"""
+    test_auroc: dict[str, dict[str, float | None]]
+    """finding, and `mean` -> value, low and high, as evaluation.json has them"""
+    splits: dict[str, Predictions]
+    """val and test; logits are calibrated, float64: their sigmoid is the calibrated probability"""
+    patients: np.ndarray
+    """(images of the test split,) str"""
+
+
+def read_members(folders: list[str], workspace: Workspace) -> list[Member]:
+    """Raises InputError for fewer than two, the same twice, unusable files, other tables, images or labels."""
+    members = [Workspace.at(folder) for folder in folders]
+    places = [member.root.resolve() for member in members]
+    if len(places) < 2 or len(set(places)) < len(places):
+        raise InputError(
+            f"ensemble.members is {folders}, expected two or more different workspaces of finished trainings: "
+            """--ensemble.members '["runs/a", "runs/b"]'"""
+        )
+    if workspace.root.resolve() in places or workspace.checkpoints.exists():
+        raise InputError(
+            f"workspace {workspace.root} has a training, whose evaluation the ensemble's would replace: choose another "
+            "with --workspace"
+        )
+    read = [read_member(member) for member in members]
+    for other in read[1:]:
+        difference = first_difference(read[0], other)
+        if difference:
+            raise InputError(
+                f"{read[0].workspace.root} and {other.workspace.root} cannot be combined: {difference}. Train all "
+                "members on the same version of the same table (--training.delta_version)"
+            )
+    return read
+
+
+def read_member(workspace: Workspace) -> Member:
+    """Raises InputError for files that are absent, cut off, or not of the same training."""
+    with _reading(workspace.evaluation) as path:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        # JSON's null: undefined. Nothing is known of such a finding, and any finite logit will do.
+        shifts, temperatures = (
+            np.nan_to_num(np.array(list(report[key].values()), np.float64), nan=neutral)
+            for key, neutral in (("logit_shifts", 0), ("temperatures", 1))
+        )
+        reported = {name: report["splits"][name]["auroc"]["mean"]["value"] for name in PREDICTED}
+        findings, test_auroc = list(report["temperatures"]), report["splits"]["test"]["auroc"]
+        exclusive = report["exclusive"]
+        trained_on = {key: report[key] for key in ("delta_table_id", "delta_version")}
+    with _reading(workspace.predictions) as path:
+        table = pd.read_parquet(path).sort_values("image_id")
+        splits = {}
+        for name, auroc in reported.items():
+            rows = table[table["split"] == name]
+            labels, logits = np.stack(rows["labels"]), np.stack(rows["logits"])
+            calibrated = (logits + shifts) / temperatures
+            check_predictions(labels, calibrated)
+            splits[name] = Predictions(rows["image_id"].to_numpy(), labels, calibrated)
+            measured = mean_over_findings(auroc_per_finding(labels, logits))
+            if not np.isclose(measured, np.nan if auroc is None else auroc, rtol=0, atol=1e-6, equal_nan=True):
+                raise ValueError(
+                    f"its mean AUROC, {name} split, is {measured}, {workspace.evaluation.name} has {auroc}"
+                )
+        if not table["image_id"].is_unique:
+            raise ValueError("an image is in it twice")
+        patients = table.loc[table["split"] == "test", "patient_id"].to_numpy()
+    return Member(workspace, findings, exclusive, trained_on, test_auroc, splits, patients)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} is not what a finished training writes ({type(error).__name__}: {error}): train this member to "
+            "its end (--training.resume true goes on with an interrupted training), or leave it out of ensemble.members"
+        ) from error
+
+
+def first_difference(one: Member, other: Member) -> str:
+    """What keeps two members from being combined; empty where nothing does."""
+    for key, value in one.trained_on.items():
+        if value != other.trained_on[key]:
+            return f"{key} is {value} and {other.trained_on[key]}"
+    if one.findings != other.findings:
+        return f"their findings are {one.findings} and {other.findings}"
+    if one.exclusive != other.exclusive:
+        return "the findings of one are classes of which each image has one, those of the other are not"
+    for name, ours in one.splits.items():
+        theirs = other.splits[name]
+        alone = sorted(set(ours.image_ids) ^ set(theirs.image_ids))
+        if alone:
+            return f"image {alone[0]} of the {name} split is in one of them only"
+        for row, column in np.argwhere(~np.isclose(ours.labels, theirs.labels, equal_nan=True))[:1]:
+            labels = f"{ours.labels[row, column]} and {theirs.labels[row, column]}"
+            return f"image {ours.image_ids[row]} of the {name} split has the labels {labels} for {one.findings[column]}"
+    return ""
+
+
+def card_of(member: Member) -> Card:
+    """The card of the version that the member was trained on, with the table's address.
+
+    card.json may be of a newer version. Raises InputError where that version is gone.
+    """
+    card = Card.read(member.workspace.card)
+    table_id, version = member.trained_on.values()
+    table = card.table or str(member.workspace.root)
+    shards, _ = member.workspace.tables(table)
+    if card.delta_version != version:
+        card = read_card(shards, version)
+    if card is None or card.delta_table_id != table_id:
+        raise InputError(
+            f"{shards} was made anew since {member.workspace.root} was trained, and what it was trained on is gone: "
+            "train all members on the new table"
+        )
+    return replace(card, table=table)

@@ -1,0 +1,1 @@
+"""The optimisation: steps, loss, learning rate, stages."""

@@ -1,0 +1,206 @@
+"""How sure is a measured AUROC or average precision: bootstrap over patients, plain arrays in, numbers out.
+
+Images of one patient resemble each other, so patients are what is drawn. A resample is never materialised: each
+finding is ranked once, and a resample is only how often each patient counts.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from training.measures.metrics import check_predictions, has_both_classes, known_cells, mean_over_findings
+
+CONFIDENCE = 0.95
+MIN_PATIENTS = 2
+"""with positives, and with negatives, below which there is no interval: drawing the only one shows no variation"""
+BLOCK_CELLS = 2**20
+"""numbers per array of a thread, some 8 MB"""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """One number per finding, the mean over the findings last; arrays of (findings + 1,)."""
+
+    values: np.ndarray
+    """float64, on the images themselves; NaN undefined"""
+    low: np.ndarray
+    """float64, 2.5th percentile of the resamples; NaN undefined"""
+    high: np.ndarray
+    """float64, 97.5th percentile of the resamples; NaN undefined"""
+    num_resamples: np.ndarray
+    """int64, resamples in which the number is defined: the others are left out of the percentiles"""
+
+
+@dataclass(frozen=True)
+class Areas:
+    """What is measured of every curve."""
+
+    auroc: Intervals
+    average_precision: Intervals
+
+
+def bootstrap_areas(
+    labels: np.ndarray, scores: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
+) -> Areas:
+    """AUROC and average precision per finding and of their mean, with 95% percentile intervals over patients.
+
+    labels: (images, findings) 1 present, 0 absent, NaN unknown. scores: the same shape, higher means more likely.
+    patients: (images,) identifiers of any one type. num_resamples: 1,000 is usual. seed: at least 0; the same seed
+    gives the same intervals, whatever the number of cores.
+    The mean of a resample is over the findings defined in it, as on the images themselves. An interval is NaN where
+    the value is undefined, or where fewer than two patients have a positive or a negative. With a few such patients
+    the percentiles are too narrow: read them beside the number of positives.
+    Raises ValueError for other shapes, labels, or scores that are not finite.
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; whole clusters are drawn as in
+    Field and Welsh, J. R. Stat. Soc. B 69 (2007), 369-390.
+    """
+    return _summarise(labels, patients, *_resample(labels, [scores], patients, num_resamples, seed))
+
+
+def bootstrap_differences(
+    labels: np.ndarray, before: np.ndarray, after: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
+) -> Areas:
+    """`after` minus `before` (INT8 minus FP32) of AUROC and average precision, with 95% percentile intervals.
+
+    before, after: (images, findings), scores of the same images, measured on the same resamples, so that what both
+    have in common cancels out. All else, and what is raised, as for bootstrap_areas; values are -1..1.
+    """
+    measured, resampled = _resample(labels, [before, after], patients, num_resamples, seed)
+    return _summarise(labels, patients, measured[1:] - measured[:1], resampled[1:] - resampled[:1])
+
+
+def bootstrap_means(
+    values: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over the images of each column, and its 95% percentile interval over patients: three (columns,) float64.
+
+    values: (images, columns), finite, such as hits of top-1 and top-5. patients, num_resamples, seed: as for
+    bootstrap_areas, and the same patients are drawn. The interval is NaN with fewer than two patients.
+    """
+    names, index = np.unique(np.asarray(patients), return_inverse=True)
+    members = csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape=(len(names), len(index)))
+    sums = members @ np.column_stack([values, np.ones(len(values))])
+    blocks = _blocks(num_resamples, len(names))
+    drawn = np.hstack([sums.T @ patient_weights(len(names), block, seed) for block in blocks])
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(drawn[:-1] / drawn[-1], [tail, 100 - tail], axis=1)
+    unknown = np.full(len(low), np.nan)
+    return np.mean(values, axis=0), *((low, high) if len(names) >= MIN_PATIENTS else (unknown, unknown))
+
+
+def patient_weights(num_patients: int, resamples: range, seed: int) -> np.ndarray:
+    """How often each patient is drawn in each resample, (patients, resamples) float64; columns add up to num_patients.
+
+    A resample depends on its number and the seed alone, so that blocks and threads do not change it.
+    """
+    weights = np.empty((num_patients, len(resamples)))
+    for column, resample in enumerate(resamples):
+        drawn = np.random.default_rng([seed, resample]).integers(num_patients, size=num_patients)
+        weights[:, column] = np.bincount(drawn, minlength=num_patients)
+    return weights
+
+
+def rank_finding(present: np.ndarray, scores: np.ndarray, patients: np.ndarray, num_patients: int) -> csr_array:
+    """Images of a finding counted by place in the ranking and by patient, (3 * places, num_patients) float64, sparse.
+
+    present: (images,) bool. scores: (images,) finite. patients: (images,) 0..num_patients-1.
+    A place is a distinct score that a positive has, from the highest; its three rows count negatives between the place
+    above and this one, negatives with this very score, and positives. The last place has the negatives below.
+    """
+    levels, level = np.unique(-scores.astype(np.float64), return_inverse=True)
+    is_place = np.bincount(level[present], minlength=len(levels)) > 0
+    place = (np.cumsum(is_place) - is_place)[level]
+    rows = 3 * place + np.where(present, 2, is_place[level])
+    shape = (3 * (int(is_place.sum()) + 1), num_patients)
+    return csr_array((np.ones(len(rows)), (rows, patients)), shape=shape)
+
+
+def weighted_areas(ranking: csr_array, weights: np.ndarray) -> np.ndarray:
+    """AUROC and average precision of each resample, (2, resamples) float64; NaN without positives or negatives.
+
+    ranking: from rank_finding. weights: (patients, resamples) float64, how often each patient counts.
+    """
+    counts = (ranking @ weights).reshape(-1, 3, weights.shape[1])
+    tied, positives = counts[:, 1], counts[:, 2]
+    negatives_so_far = np.cumsum(counts[:, 0] + tied, axis=0)
+    positives_so_far = np.cumsum(positives, axis=0)
+    num_negatives, num_positives = negatives_so_far[-1].copy(), positives_so_far[-1].copy()
+    # A place that nobody of this resample has reached has no positives: any precision does.
+    precision = positives_so_far / np.maximum(positives_so_far + negatives_so_far, 1)
+    beaten = num_negatives - negatives_so_far + tied / 2
+    sums = np.stack([np.einsum("pr,pr->r", positives, beaten), np.einsum("pr,pr->r", positives, precision)])
+    pairs = np.stack([num_positives * num_negatives, num_positives])
+    return np.divide(sums, pairs, out=np.full(sums.shape, np.nan), where=pairs[0] > 0)
+
+
+def _resample(
+    labels: np.ndarray, variants: list[np.ndarray], patients: Sequence, num_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measures of each variant on the images themselves and on each resample, the latter last of the axes.
+
+    Returns (variants, 2, findings, 1) and (variants, 2, findings, num_resamples), AUROC first.
+    """
+    for scores in variants:
+        check_predictions(labels, scores)
+    if len(patients) != len(labels):
+        raise ValueError(f"{len(patients)} patients for {len(labels)} images: expected one for each image")
+    if num_resamples < 1 or seed < 0:
+        raise ValueError(f"num_resamples is {num_resamples} and seed {seed}: expected at least 1 and at least 0")
+    names, index = np.unique(np.asarray(patients), return_inverse=True)
+    rankings = {
+        (variant, column): rank_finding(
+            *known_cells(labels, scores, column), index[~np.isnan(labels[:, column])], len(names)
+        )
+        for column in np.flatnonzero(has_both_classes(labels))
+        for variant, scores in enumerate(variants)
+    }
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        measured = np.full((len(variants), 2, labels.shape[1], weights.shape[1]), np.nan)
+        for (variant, column), ranking in rankings.items():
+            measured[variant, :, column] = weighted_areas(ranking, weights)
+        return measured
+
+    most = max([len(names), *(ranking.shape[0] for ranking in rankings.values())], default=1)
+    blocks = _blocks(num_resamples, most)
+    # Sparse products and sums, where the time goes, leave the interpreter to the other threads.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        parts = list(threads.map(lambda block: measure(patient_weights(len(names), block, seed)), blocks))
+    return measure(np.ones((len(names), 1))), np.concatenate(parts, axis=-1)
+
+
+def _blocks(num_resamples: int, rows: int) -> list[range]:
+    """Resamples that are computed together, so that an array of `rows` for each of them stays small."""
+    size = min(128, max(1, BLOCK_CELLS // rows))
+    return [range(num_resamples)[start : start + size] for start in range(0, num_resamples, size)]
+
+
+def _summarise(labels: np.ndarray, patients: Sequence, measured: np.ndarray, resampled: np.ndarray) -> Areas:
+    """Intervals from the measures of one variant, (1, 2, findings, ...) each."""
+    patients = np.asarray(patients)
+    enough = [
+        all(len(np.unique(patients[labels[:, column] == value])) >= MIN_PATIENTS for value in (0, 1))
+        for column in range(labels.shape[1])
+    ]
+    return Areas(*(_intervals(*pair, np.array(enough, bool)) for pair in zip(measured[0], resampled[0], strict=True)))
+
+
+def _intervals(measured: np.ndarray, resampled: np.ndarray, enough: np.ndarray) -> Intervals:
+    """measured: (findings, 1). resampled: (findings, resamples). enough: (findings,) have patients for an interval."""
+    num_defined = (~np.isnan(resampled)).sum(axis=0)
+    # Without a finding this is 0 / 0.
+    with np.errstate(invalid="ignore"):
+        means = np.nansum(resampled, axis=0) / num_defined
+    bounds, counts = [], []
+    for draws, valid in zip([*resampled, means], [*enough, enough.any()], strict=True):
+        defined = draws[~np.isnan(draws)]
+        tail = 100 * (1 - CONFIDENCE) / 2
+        bounds.append(np.percentile(defined, [tail, 100 - tail]) if valid and len(defined) else [np.nan, np.nan])
+        counts.append(len(defined))
+    low, high = np.array(bounds).T
+    values = np.append(measured[:, 0], mean_over_findings(measured[:, 0]))
+    return Intervals(values, low, high, np.array(counts))

@@ -1,0 +1,125 @@
+"""Is a model as good for everyone? AUROC by sex, age and view, and the gap between groups, as tidy tables."""
+
+import numpy as np
+import pandas as pd
+
+from conf.settings import VIEWS
+from training.measures.intervals import bootstrap_areas
+
+UNKNOWN = "unknown"
+MEAN = "mean"
+SEXES = ("F", "M")
+# Years; the last band has no end.
+AGE_STARTS = (0, 18, 40, 60, 80)
+AGE_BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
+
+
+def group_images(images: pd.DataFrame) -> dict[str, pd.Categorical]:
+    """Group of each image by each attribute: `sex` (F, M), `age` (bands of years) and `view` (PA, AP, LATERAL).
+
+    images: one row per image with `sex`, `age_years` and `view` as in the contract of etl/contract/schema.py. What is
+    missing, negative, or none of these words, is in the group `unknown`.
+    """
+    ages = pd.to_numeric(images["age_years"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    bands = pd.cut(ages, [*AGE_STARTS, np.inf], right=False, labels=list(AGE_BANDS))
+    attributes = {"sex": (images["sex"], SEXES), "age": (bands, AGE_BANDS), "view": (images["view"], VIEWS)}
+    groups = {}
+    for attribute, (cells, names) in attributes.items():
+        words = pd.Series(np.asarray(cells, dtype=object))
+        groups[attribute] = pd.Categorical(words.where(words.isin(names), UNKNOWN), [*names, UNKNOWN])
+    return groups
+
+
+def subgroup_table(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    images: pd.DataFrame,
+    findings: list[str],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """AUROC of every group that has images, with its 95% interval over the group's patients.
+
+    labels: (images, findings) 1 present, 0 absent, NaN unknown. scores: the same shape, higher means more likely.
+    images: one row per image, in the same order, with `patient_id` and the columns of group_images.
+    Returns a row per attribute, group and finding, `mean` after the findings: `attribute`, `group`, `finding`,
+    `images`, `patients`, `positives`, `negatives`, `auroc`, `low`, `high`, `num_resamples`; NaN is undefined. A
+    finding's row counts the images whose label is known; that of the mean counts the images with any known label, and
+    the positive and negative labels of all findings. The mean is over the findings that are defined in the group:
+    compare groups with subgroup_gaps, which takes the same findings of each.
+    Raises ValueError as bootstrap_areas, and for another number of rows or findings.
+    """
+    if len(images) != len(labels) or labels.shape[1:] != (len(findings),):
+        raise ValueError(
+            f"labels have shape {labels.shape}, expected (images, findings): {(len(images), len(findings))}"
+        )
+    patients = images["patient_id"].to_numpy()
+    parts = []
+    for attribute, groups in group_images(images).items():
+        for group in groups.categories:
+            inside = np.asarray(groups == group)
+            if inside.any():
+                part = _measure_group(labels[inside], scores[inside], patients[inside], findings, num_resamples, seed)
+                parts.append(part.assign(attribute=attribute, group=group))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["attribute", "group", *table.columns.drop(["attribute", "group"])]]
+
+
+def _measure_group(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    patients: np.ndarray,
+    findings: list[str],
+    num_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    auroc = bootstrap_areas(labels, scores, patients, num_resamples=num_resamples, seed=seed).auroc
+    known, positive = ~np.isnan(labels), labels == 1
+    counted = np.column_stack([known, known.any(axis=1)])
+    positives = positive.sum(axis=0)
+    negatives = known.sum(axis=0) - positives
+    return pd.DataFrame(
+        {
+            "finding": [*findings, MEAN],
+            "images": counted.sum(axis=0),
+            "patients": [len(np.unique(patients[column])) for column in counted.T],
+            "positives": np.append(positives, positives.sum()),
+            "negatives": np.append(negatives, negatives.sum()),
+            "auroc": auroc.values,
+            "low": auroc.low,
+            "high": auroc.high,
+            "num_resamples": auroc.num_resamples,
+        }
+    )
+
+
+def subgroup_gaps(table: pd.DataFrame, min_positives: int) -> pd.DataFrame:
+    """Largest minus smallest AUROC over the groups of an attribute that have enough of a finding, `unknown` included.
+
+    table: from subgroup_table. min_positives: least number of positives, and of negatives, in a group.
+    Returns a row per attribute and finding, `mean` after the findings: `attribute`, `finding`, `gap` (0..1, NaN with
+    fewer than two such groups), `best` and `worst` (groups, None without a gap), `num_groups` and `num_findings`
+    compared. The mean's gap is between means over the same findings, those with a gap of their own, and over the groups
+    that have enough of each of them. The more groups, and the fewer positives, the larger is a gap by chance alone:
+    read it beside the intervals.
+    """
+    enough = (table["positives"] >= min_positives) & (table["negatives"] >= min_positives)
+    measured = table[table["finding"] != MEAN].assign(auroc=table["auroc"].where(enough))
+    rows = []
+    for attribute, part in measured.groupby("attribute", sort=False):
+        aurocs = part.pivot(index="group", columns="finding", values="auroc")[part["finding"].unique()]
+        for finding in aurocs:
+            rows.append({"attribute": attribute, "finding": finding, **_gap(aurocs[[finding]].dropna())})
+        of_all = aurocs.loc[:, aurocs.notna().sum() >= 2].dropna()
+        rows.append({"attribute": attribute, "finding": MEAN, **_gap(of_all)})
+    return pd.DataFrame(rows)
+
+
+def _gap(aurocs: pd.DataFrame) -> dict:
+    """aurocs: a row per group, a column per finding, all defined."""
+    counts = {"num_groups": len(aurocs), "num_findings": aurocs.shape[1]}
+    if len(aurocs) < 2 or aurocs.shape[1] == 0:
+        return {"gap": np.nan, "best": None, "worst": None, **counts}
+    means = aurocs.mean(axis=1)
+    return {"gap": float(means.max() - means.min()), "best": means.idxmax(), "worst": means.idxmin(), **counts}

@@ -1,0 +1,1 @@
+"""The networks, their starting weights, and the checkpoint that holds them."""

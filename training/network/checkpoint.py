@@ -1,0 +1,147 @@
+"""Checkpoints: written whole or not at all, read without running code from the file.
+
+best.pt is the model of the best epoch; last.pt is all that an interrupted training needs to go on.
+"""
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from conf.errors import InputError
+from conf.workspace import atomic_path
+from training.network.models import XrayClassifier, build_model
+
+BEST, LAST = "best.pt", "last.pt"
+# torch.load's, for damaged or foreign files; URLError, HTTPError and timeouts are OSErrors.
+UNREADABLE = (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, AttributeError, pickle.PickleError)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights and all that is needed to rebuild the model and to name where it came from."""
+
+    weights: dict[str, torch.Tensor]
+    model: str
+    findings: list[str]
+    size_px: int
+    pixel_mean: float
+    pixel_std: float
+    channels: int
+    """of the images: 1 grey, 3 RGB"""
+    tabular: bool
+    """whether the model takes age, sex and view too"""
+    epoch: int
+    val_auroc: float
+    """mean over the findings with a defined AUROC"""
+    delta_table_id: str
+    delta_version: int
+    run_id: str
+    commit: str
+    settings: dict
+    exclusive: bool = False
+    """whether each image is of exactly one of the findings, which are classes"""
+    ancestors: list[dict] = field(default_factory=list)
+    """models whose weights it began with, see StartingWeights"""
+
+    def save(self, path: Path) -> None:
+        """Writes the checkpoint; a kill leaves the old file. Raises InputError where it cannot be written."""
+        _save(vars(self), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """Reads a checkpoint onto the CPU; raises InputError for an absent, truncated or foreign file."""
+        if not path.exists():
+            raise InputError(f"no checkpoint at {path}: run `python training/train.py` with this workspace first")
+        return _load(cls, path, "train again, or give the workspace of a finished training")
+
+    def build(self) -> XrayClassifier:
+        """The trained model on the CPU, in evaluation mode. Raises InputError when the weights do not fit it."""
+        model = build_model(
+            self.model,
+            len(self.findings),
+            self.pixel_mean,
+            self.pixel_std,
+            size_px=self.size_px,
+            channels=self.channels,
+            tabular=self.tabular,
+            exclusive=self.exclusive,
+        )
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise InputError(f"the checkpoint's weights do not fit {self.model}: {error}") from error
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class State:
+    """A training between two steps."""
+
+    stage: int
+    """from 0, the one that the next step is of"""
+    stage_epoch: int
+    """epochs of this stage that are done"""
+    epoch: int
+    """from 0, over all stages, the one that the next step is of"""
+    step: int
+    """of this epoch, from 0, the next one"""
+    losses: list[float]
+    """of this epoch's steps so far"""
+    weights: dict[str, torch.Tensor]
+    buffers: list[dict[str, torch.Tensor]]
+    """of each rank: BatchNorm's statistics are a rank's own between two validations"""
+    optimizer: dict
+    schedule: dict
+    scaler: dict
+    all_losses: list[float]
+    """of the finished epochs' steps"""
+    epochs: list[dict[str, float]]
+    """metrics of the finished epochs"""
+    run_id: str
+    stage_run_ids: list[str]
+    """empty where the training has one stage"""
+    delta_table_id: str
+    delta_version: int
+    settings: dict
+    """of the training alone"""
+    plan: dict
+    """images per step of all ranks, and streams: with these the steps have the same images"""
+    ancestors: list[dict] = field(default_factory=list)
+    """as in Checkpoint"""
+
+    def save(self, path: Path) -> None:
+        """Writes the state; a kill leaves the old file. Raises InputError where it cannot be written."""
+        _save(vars(self), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "State":
+        """Reads a state onto the CPU; raises InputError for an absent, truncated or foreign file."""
+        if not path.exists():
+            raise InputError(
+                f"no interrupted training at {path}: leave out --training.resume, or give the workspace of one"
+            )
+        return _load(cls, path, "train from the start, without --training.resume")
+
+
+def _save(content: dict, path: Path) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except (RuntimeError, OSError) as error:
+        # torch tells of a full disk by a RuntimeError of its file writer.
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
+        reason = str(error).strip().partition("\n")[0][:200]
+        before = "; the file of before is whole" if path.exists() else ""
+        raise InputError(
+            f"{path} cannot be written ({reason}): check the space left and the rights there{before}"
+        ) from error
+
+
+def _load(kind: type, path: Path, advice: str):
+    try:
+        return kind(**torch.load(path, map_location="cpu", weights_only=True))
+    except UNREADABLE as error:
+        raise InputError(f"{path} is not a readable checkpoint ({error!r:.200}): {advice}") from error

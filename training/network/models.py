@@ -1,0 +1,209 @@
+"""Networks: a body, pooling and one linear layer, so that nearly every model has class activation maps.
+
+The model takes the contract's pixels as they are stored. Normalisation is part of the network, and therefore of every
+checkpoint and exported graph: training and serving cannot preprocess differently.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conf.errors import InputError
+from conf.settings import VIEWS
+from training.network.bodies import FIXED_SIZE, build_body
+
+# Large enough for every body; how many channels come out does not depend on it.
+PROBE_PX = 96
+SEXES = ("F", "M")
+# So that the ages of a hospital lie between -2 and 2.
+AGE_CENTRE_YEARS, AGE_SCALE_YEARS = 50.0, 25.0
+# Age and its indicator, a column per sex and view, and each one's indicator of "unknown".
+NUM_ATTRIBUTES = 2 + len(SEXES) + 1 + len(VIEWS) + 1
+TABULAR_FEATURES = 16
+
+
+class XrayClassifier(nn.Module):
+    """Pixels, and with a tabular branch attributes, to one logit per finding, and on request class activation maps."""
+
+    def __init__(
+        self,
+        body: nn.Module,
+        neck: nn.Module,
+        num_features: int,
+        num_findings: int,
+        pixel_mean: float,
+        pixel_std: float,
+        *,
+        channels: int = 1,
+        tabular: bool = False,
+        exclusive: bool = False,
+        has_maps: bool = True,
+    ):
+        """body, neck: see bodies.build_body, with `num_features` channels; pixel_mean, pixel_std: 0..255, of the
+        training split, over all channels; channels: 1 grey, 3 RGB; exclusive: each image is of exactly one class;
+        has_maps: the body ends in a feature map."""
+        super().__init__()
+        self.body = body
+        self.neck = neck
+        # Age, sex and view join the pooled features before the last layer, as in Godonou et al.
+        self.tabular = _tabular_branch() if tabular else None
+        self.classifier = nn.Linear(num_features + TABULAR_FEATURES * tabular, num_findings)
+        self.channels = channels
+        self.exclusive = exclusive
+        self.has_maps = has_maps
+        self.register_buffer("pixel_mean", torch.tensor(float(pixel_mean)))
+        self.register_buffer("pixel_std", torch.tensor(float(pixel_std)))
+
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        """pixels: (batch, S, S) grey or (batch, S, S, 3) RGB, uint8 or float32, 0..255.
+
+        Returns (batch, channels, s, s) float32, or (batch, channels) where the model has no maps. A radiograph is grey:
+        the three channels that published networks expect are made here, on the device.
+        """
+        normalised = (pixels.float() - self.pixel_mean) / self.pixel_std
+        images = normalised.permute(0, 3, 1, 2) if self.channels == 3 else normalised.unsqueeze(1).expand(-1, 3, -1, -1)
+        return self.body(images.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, pixels: Tensor, attributes: Tensor | None = None) -> Tensor:
+        """pixels: as in feature_map; attributes: (batch, NUM_ATTRIBUTES) float32 of encode_attributes, with a tabular
+        branch and only then. Returns logits (batch, findings) float32."""
+        assert (attributes is None) == (self.tabular is None), "attributes go with a tabular branch"
+        features = self.feature_map(pixels)
+        if self.has_maps:
+            features = features.mean(dim=(2, 3), keepdim=True)
+        features = self.neck(features).flatten(1)
+        if self.tabular is not None:
+            features = torch.cat([features, self.tabular(attributes)], dim=1)
+        return self.classifier(features)
+
+    def features_and_maps(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Pooled features (batch, num_features), and class activation maps (batch, findings, s, s) in logits.
+
+        pixels, attributes: as in forward; for a model in evaluation mode. The map is the classifier applied to each
+        place of the feature map (Zhou et al., "Learning deep features for discriminative localization", CVPR 2016);
+        what the attributes add is the same at all places. Its mean over the places is the logit. The features are the
+        image's alone. Raises InputError for a model without maps.
+        """
+        if not self.has_maps:
+            raise InputError(
+                "this network ends in one vector per image and has no class activation maps: choose a training.model "
+                "that has them, such as densenet121, resnet50, convnext_tiny or swin_t"
+            )
+        assert (attributes is None) == (self.tabular is None), "attributes go with a tabular branch"
+        places = self._through_neck(self.feature_map(pixels))
+        num_features = places.shape[1]
+        maps = nn.functional.conv2d(places, self.classifier.weight[:, :num_features, None, None], self.classifier.bias)
+        if self.tabular is not None:
+            added = nn.functional.linear(self.tabular(attributes), self.classifier.weight[:, num_features:])
+            maps = maps + added[:, :, None, None]
+        return places.mean(dim=(2, 3)), maps
+
+    def _through_neck(self, feature_map: Tensor) -> Tensor:
+        """The neck at each place, so that the mean over the places is the neck of the mean.
+
+        That holds for a LayerNorm with the deviation of the pooled features, the only part of it that is not linear.
+        """
+        norm = next((layer for layer in self.neck.modules() if isinstance(layer, nn.LayerNorm)), None)
+        if norm is None:
+            return feature_map
+        pooled = feature_map.mean(dim=(2, 3), keepdim=True)
+        deviation = (pooled.var(dim=1, keepdim=True, correction=0) + norm.eps).sqrt()
+        centred = feature_map - feature_map.mean(dim=1, keepdim=True)
+        return centred / deviation * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+    def example_batch(self, num_images: int, size_px: int, device: str = "cpu") -> tuple[Tensor, ...]:
+        """Zeros as `forward` takes them: uint8 pixels, and float32 attributes with a tabular branch."""
+        side = (size_px, size_px)
+        shape = (num_images, *side, 3) if self.channels == 3 else (num_images, *side)
+        pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
+        return (pixels,) if self.tabular is None else (pixels, torch.zeros(num_images, NUM_ATTRIBUTES, device=device))
+
+
+def build_model(
+    name: str,
+    num_findings: int,
+    pixel_mean: float,
+    pixel_std: float,
+    *,
+    size_px: int | None = None,
+    channels: int = 1,
+    tabular: bool = False,
+    exclusive: bool = False,
+) -> XrayClassifier:
+    """A freshly initialised model, in training mode.
+
+    name: `simple_cnn`, `resnet10_half`, or any torchvision classifier. pixel_mean, pixel_std: 0..255, of the training
+    split. size_px: side of the images; only vit_* and maxvit_t need it. channels: 1 grey, 3 RGB. tabular: with a branch
+    for age, sex and view. exclusive: probabilities are a softmax over classes. Only vit_* have no class activation maps
+    (`has_maps`): they classify by a token that belongs to no place. Raises InputError for another name or number of
+    channels, and for a size that the network does not take.
+    """
+    if channels not in (1, 3):
+        raise InputError(f"images have {channels} channels, expected 1 (grey) or 3 (RGB)")
+    body, neck = build_body(name, size_px)
+    probe_px = size_px if name.startswith(FIXED_SIZE) else PROBE_PX
+    with torch.no_grad():
+        probe = body.eval()(torch.zeros(1, 3, probe_px, probe_px))
+    model = XrayClassifier(
+        body,
+        neck,
+        probe.shape[1],
+        num_findings,
+        pixel_mean,
+        pixel_std,
+        channels=channels,
+        tabular=tabular,
+        exclusive=exclusive,
+        has_maps=probe.ndim == 4,
+    )
+    return model.train()
+
+
+def check_step(model: XrayClassifier, name: str, size_px: int, num_images: int) -> None:
+    """Raises InputError where a training step of `num_images` images with side `size_px` would fail.
+
+    Small images shrink to nothing in some networks, others take one side only, and BatchNorm needs more than one value
+    per channel: more than one image where the feature map has one place.
+    """
+    # The meta device computes shapes and nothing else; a copy, for no weights come back from there.
+    shapes = copy.deepcopy(model).train().to("meta")
+    try:
+        shapes(*model.example_batch(num_images, size_px, "meta"))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"training.model {name} fails in the smallest step of this training, {num_images} images of {size_px} x "
+            f"{size_px} pixels ({error}): choose a larger training.size_px or training.batch_size, or another model"
+        ) from error
+
+
+def encode_attributes(
+    age_years: Sequence[float | None], sex: Sequence[str | None], view: Sequence[str | None]
+) -> np.ndarray:
+    """What the table knows beside the pixels, as numbers: (batch, NUM_ATTRIBUTES) float32.
+
+    age_years: years, None or NaN unknown; sex: F, M or None; view: PA, AP, LATERAL or None, each (batch,). Columns: age
+    as (years - 50) / 25, 0 where unknown; 1 where age is unknown; one-hot F, M, unknown; one-hot PA, AP, LATERAL,
+    unknown. Raises InputError for another sex or view.
+    """
+    years = np.array(age_years, dtype=np.float32)
+    unknown = np.isnan(years)
+    scaled = np.where(unknown, 0, (years - AGE_CENTRE_YEARS) / AGE_SCALE_YEARS)
+    columns = [scaled[:, None], unknown[:, None], _one_hot("sex", sex, SEXES), _one_hot("view", view, VIEWS)]
+    return np.concatenate(columns, axis=1, dtype=np.float32)
+
+
+def _one_hot(name: str, words: Sequence[str | None], vocabulary: tuple[str, ...]) -> np.ndarray:
+    known = (*vocabulary, None)
+    strange = sorted({repr(word) for word in words if word not in known})
+    if strange:
+        raise InputError(f"{name} is {', '.join(strange)}, expected {', '.join(vocabulary)} or None for unknown")
+    return np.array([[word == column for column in known] for word in words], dtype=np.float32).reshape(-1, len(known))
+
+
+def _tabular_branch() -> nn.Module:
+    """Two small layers: (batch, NUM_ATTRIBUTES) to (batch, TABULAR_FEATURES), both float32."""
+    hidden = nn.Linear(NUM_ATTRIBUTES, TABULAR_FEATURES), nn.ReLU()
+    return nn.Sequential(*hidden, nn.Linear(TABULAR_FEATURES, TABULAR_FEATURES), nn.ReLU())

@@ -1,0 +1,228 @@
+"""Starting weights of a training: torchvision's, a file's, or a registered model's."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from conf.errors import InputError
+from training.network.bodies import HEADS, OWN_BODIES
+from training.network.checkpoint import UNREADABLE
+from training.network.models import XrayClassifier
+
+SECOND_HEADS = ("aux1", "aux2", "AuxLogits")
+"""of googlenet and inception_v3, which only serve their first training"""
+BODY = ("body.", "neck.")
+LINEAGE = ("run_id", "delta_table_id", "delta_version", "commit")
+PIXELS = ("pixel_mean", "pixel_std")
+POSITIONS = "body.encoder.pos_embedding"
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """What `load_weights` did; names are those of the tensors in the model, of `left_out` those in the file."""
+
+    source: str
+    loaded: list[str]
+    adapted: dict[str, str]
+    """of these, those that were changed to fit -> how"""
+    fresh: list[str]
+    """parameters that keep their random values"""
+    left_out: list[str]
+    """head of the file: of other findings, or of another shape"""
+    ancestors: list[dict] = field(default_factory=list)
+    """`source`, and of our checkpoints run_id, delta_table_id, delta_version and commit; after it what that one began
+    with"""
+
+    def describe(self) -> str:
+        """One line for the log."""
+        if not self.source:
+            return "all weights are random"
+        adapted = "".join(f", {name} {how}" for name, how in self.adapted.items())
+        fresh, left_out = (", ".join(names) or "none" for names in (self.fresh, self.left_out))
+        return f"{len(self.loaded)} tensors from {self.source}{adapted}; random: {fresh}; left in the file: {left_out}"
+
+
+def load_weights(
+    model: XrayClassifier,
+    source: str,
+    name: str,
+    *,
+    findings: Sequence[str] = (),
+    resolve: Callable[[str], Path] | None = None,
+) -> StartingWeights:
+    """Puts the weights of `source` into the model, in place, and says what it did.
+
+    name: the model's, as for build_model. source, one of
+    - empty: nothing is loaded;
+    - `imagenet` or a name such as `DenseNet121_Weights.IMAGENET1K_V1`: torchvision's, downloaded once into torch's
+      folder ($TORCH_HOME/hub/checkpoints);
+    - a file: the state dict of a torchvision network, alone or under the key `state_dict`, with or without `module.`
+      before its names, or one of our checkpoints;
+    - `models:/name@alias` or `models:/name/3`: `resolve` is called with it and gives the path of the checkpoint that
+      the registered model was made from, or raises InputError.
+
+    Body and neck must fit tensor by tensor. The head comes along from a checkpoint of ours with the same `findings`
+    in the same order, where it has the same shape; any other head stands for other classes and stays in the file.
+    pixel_mean and pixel_std stay the model's, which are those of its training split. A first convolution of grey images
+    becomes one of three channels with a third of its weights each, which gives the same for three equal channels; the
+    position embeddings of vit_* are interpolated to another image size. Raises InputError, and leaves the model as it
+    was, for whatever is absent, damaged, or of another network. No code of the file is run.
+    """
+    if not source:
+        return StartingWeights(source, [], {}, [key for key, _ in model.named_parameters()], [])
+    content = _read(source, name, resolve)
+    if "weights" in content:
+        offered, left_out = _from_checkpoint(content, model, source, name, findings)
+    else:
+        offered, left_out = _from_torchvision(content, model)
+    adapted = _adapt(offered, model)
+    _check_fit(offered, model.state_dict(), source, name)
+    model.load_state_dict(offered, strict=False)
+    fresh = [key for key, _ in model.named_parameters() if key not in offered]
+    # Of a file its name: where it lay is nobody's business.
+    named = source if source.startswith("models:/") else Path(source).name
+    origin = {"source": named} | {key: content[key] for key in LINEAGE if key in content}
+    return StartingWeights(source, list(offered), adapted, fresh, left_out, [origin, *content.get("ancestors", [])])
+
+
+def _read(source: str, name: str, resolve: Callable[[str], Path] | None) -> dict:
+    """One of our checkpoints, or a state dict with torchvision's names."""
+    if source == "imagenet" or re.fullmatch(r"\w+_Weights\.\w+", source):
+        content = _published(source, name)
+    elif source.startswith("models:/"):
+        if resolve is None:
+            raise InputError(f"training.weights is {source}, but no registry is at hand: give a checkpoint's path")
+        content = _load_file(resolve(source))
+    else:
+        content = _load_file(Path(source).expanduser())
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    tensors = content.get("weights", content) if isinstance(content, dict) else None
+    if not (tensors and isinstance(tensors, dict) and all(isinstance(value, Tensor) for value in tensors.values())):
+        raise InputError(
+            f"{source} holds no state dict, a dict of tensors: save it anew with torch.save(network.state_dict(), FILE)"
+        )
+    return content
+
+
+def _load_file(path: Path) -> object:
+    if not path.is_file():
+        raise InputError(
+            f"training.weights: no file at {path}; expected imagenet, one of torchvision's weights such as "
+            "DenseNet121_Weights.IMAGENET1K_V1, the path of a .pt or .pth file, or models:/name@alias"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        with path.open("rb") as file:
+            start = file.read(24)
+        raise InputError(
+            f"{path} is not a readable weight file (it begins with {start!r}; {str(error) or repr(error):.160}): copy "
+            "or download it again, or where it holds more than tensors, save it anew with "
+            "torch.save(network.state_dict(), FILE)"
+        ) from error
+
+
+def _published(source: str, name: str) -> object:
+    """torchvision's weights, from torch's folder or downloaded into it."""
+    if name in OWN_BODIES:
+        raise InputError(f"training.weights is {source}, but nobody has published weights of {name}: leave it empty")
+    known = torchvision.models.get_model_weights(name)
+    weights = known.DEFAULT if source == "imagenet" else next((one for one in known if str(one) == source), None)
+    if weights is None:
+        raise InputError(f"training.weights is {source}, for {name} torchvision has {', '.join(map(str, known))}")
+    stored = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+    if stored.exists():
+        return _load_file(stored)
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise InputError(
+            f"{weights} cannot be downloaded ({error!s:.160}): fetch {weights.url} where there is a network and put it "
+            f"at {stored} (the variable TORCH_HOME moves that folder), or name the file with --training.weights FILE"
+        ) from error
+
+
+def _from_checkpoint(
+    content: dict, model: XrayClassifier, source: str, name: str, findings: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors meant for the model, under its names, and the names of the head's that stay in the file."""
+    if content.get("model") != name:
+        raise InputError(
+            f"{source} is a checkpoint of {content.get('model')}, training.model is {name}: choose the same model or "
+            "other weights"
+        )
+    same_findings = list(content.get("findings", [])) == list(findings)
+    wanted = model.state_dict()
+    offered, left_out = {}, []
+    for key, tensor in content["weights"].items():
+        if key in PIXELS:
+            continue
+        if key.startswith(BODY) or (same_findings and key in wanted and tensor.shape == wanted[key].shape):
+            offered[key] = tensor
+        else:
+            left_out.append(key)
+    return offered, left_out
+
+
+def _from_torchvision(state: dict[str, Tensor], model: XrayClassifier) -> tuple[dict[str, Tensor], list[str]]:
+    """The same of a torchvision network's state dict; names of no known layer are kept, for `_check_fit` to refuse."""
+    places = {key.partition(".")[2]: key for key in model.state_dict() if key.startswith(BODY)}
+    offered, left_out = {}, []
+    for key, tensor in state.items():
+        # DataParallel's prefix, and the old names in torchvision's DenseNet files (torchvision/models/densenet.py).
+        plain = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key.removeprefix("module."))
+        if plain not in places and plain.partition(".")[0] in HEADS + SECOND_HEADS:
+            left_out.append(key)
+        else:
+            offered[places.get(plain, f"file.{key}")] = tensor
+    return offered, left_out
+
+
+def _adapt(offered: dict[str, Tensor], model: XrayClassifier) -> dict[str, str]:
+    """Changes what can be made to fit, in `offered`. Returns name -> what was done."""
+    wanted, adapted = model.state_dict(), {}
+    for key, tensor in list(offered.items()):
+        target = wanted.get(key, tensor)
+        if tensor.shape == target.shape:
+            continue
+        if target.ndim == 4 and target.shape[1] == 3 and tensor.shape == (len(target), 1, *target.shape[2:]):
+            offered[key] = (tensor / 3).expand_as(target)
+            adapted[key] = "spread from one grey channel over three"
+        elif key == POSITIONS and tensor.ndim == 3 and tensor.shape[::2] == target.shape[::2]:
+            patches = tensor.shape[1] - 1
+            if math.isqrt(patches) ** 2 == patches:
+                resized = {"encoder.pos_embedding": tensor}
+                interpolate_embeddings(model.body.image_size, model.body.patch_size, resized)
+                offered[key] = resized["encoder.pos_embedding"]
+                adapted[key] = f"interpolated from {patches} patches to {target.shape[1] - 1}"
+    return adapted
+
+
+def _check_fit(offered: dict[str, Tensor], wanted: dict[str, Tensor], source: str, name: str) -> None:
+    """Raises InputError unless every tensor of body and neck is offered, in its shape, and nothing unknown besides."""
+    # Files older than PyTorch 0.4.1 do not count batches.
+    needed = [key for key in wanted if key.startswith(BODY) and not key.endswith("num_batches_tracked")]
+    kinds = {
+        "missing": [key for key in needed if key not in offered],
+        "unknown": [key.removeprefix("file.") for key in offered if key not in wanted],
+        "of another shape": [
+            f"{key} {tuple(offered[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in offered
+            if key in wanted and offered[key].shape != wanted[key].shape
+        ],
+        "with NaN or infinity": [key for key, tensor in offered.items() if not tensor.isfinite().all()],
+    }
+    faults = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in kinds.items() if keys]
+    if faults:
+        raise InputError(
+            f"{source} does not fit {name}: {'; '.join(faults)}: give weights of {name}, or choose the training.model "
+            "that these belong to"
+        )

@@ -1,0 +1,53 @@
+"""When a training is to be saved inside an epoch, and when to stop: at the same step on every rank."""
+
+import signal
+import time
+
+from training.ranks.collectives import Collectives
+
+EXIT_SIGTERM = 128 + signal.SIGTERM
+# Schedulers send SIGTERM some 30 s before SIGKILL.
+NOTICE_WITHIN_S = 2
+SAVE_EVERY_S = 300
+
+
+class Interruption:
+    """Notes SIGTERM when it comes; the ranks act on it at a step at which all meet.
+
+    Ranks that stopped or saved at different steps would wait for each other for ever. A meeting costs a message, so the
+    next one is set by how long the steps since the last took, of which all ranks hear the same.
+    """
+
+    def __init__(self, ranks: Collectives, save_every_steps: int):
+        """save_every_steps: 0: by time. From now on SIGTERM does not end this process by itself."""
+        self.ranks, self.save_every_steps = ranks, save_every_steps
+        self.terminated = False
+        self.step = self.last_meeting = 0
+        self.next_meeting = 1
+        self.met_at = self.saved_at = time.monotonic()
+        signal.signal(signal.SIGTERM, self._note)
+
+    def after_step(self) -> str:
+        """To be asked by every rank after each step: `stop` (save first), `save`, or nothing."""
+        self.step += 1
+        save = self.save_every_steps > 0 and self.step % self.save_every_steps == 0
+        if self.step < self.next_meeting and not save:
+            return ""
+        now = time.monotonic()
+        news = self.ranks.gather((self.terminated, now - self.met_at, now - self.saved_at))
+        seconds_per_step = max(since for _, since, _ in news) / (self.step - self.last_meeting)
+        self.last_meeting, self.met_at = self.step, now
+        self.next_meeting = self.step + max(1, int(NOTICE_WITHIN_S / max(seconds_per_step, 1e-6)))
+        if any(terminated for terminated, *_ in news):
+            return "stop"
+        if not self.save_every_steps and news[0][2] > SAVE_EVERY_S:
+            self.saved_at, save = now, True
+        return "save" if save else ""
+
+    def close(self) -> bool:
+        """From now on SIGTERM ends this process again. Returns whether some rank has got it before."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return any(self.ranks.gather(self.terminated))
+
+    def _note(self, *_) -> None:
+        self.terminated = True

@@ -1,0 +1,1 @@
+"""From a table's row groups to augmented batches, planned from the Parquet footers."""

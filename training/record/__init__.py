@@ -1,0 +1,1 @@
+"""What rank 0 keeps of a training: checkpoints, evaluation, figures, the MLflow run."""

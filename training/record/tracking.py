@@ -1,0 +1,213 @@
+"""The MLflow run of a training, written by rank 0 only."""
+
+import os
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+# First: it silences what mlflow would log on import.
+from training.record.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, metric_name, use_store  # isort: skip
+
+import mlflow
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from conf.settings import Settings
+from conf.workspace import Workspace
+from etl.contract.schema import Card
+from training.loop.stages import Stage
+from training.ranks.topology import Topology
+from training.record.outbox import Outbox
+
+# Without it MLflow 3's pages take the experiment for one with language models, and put training runs elsewhere.
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+
+# Of a run that is absent, or deleted.
+GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+MAX_METRICS = 1000
+"""that MLflow takes in one call"""
+# Of a metric's name -> what it is of an interval.
+ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def git_commit() -> str:
+    """Hash of the checkout that runs, with `-dirty` where files differ from it; `unknown` outside a checkout."""
+    root = Path(__file__).parents[2]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("-dirty" if git("status", "--porcelain").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+class TrackedRun:
+    """One MLflow run, from its start to `end`."""
+
+    def __init__(
+        self, workspace: Workspace, settings: Settings, card: Card, topology: Topology | None, run_id: str | None = None
+    ):
+        """Starts the run, or goes on with one, and logs what is known before the first step.
+
+        topology: of a training; None for an ensemble of finished ones.
+        """
+        use_store(workspace)
+        experiment, training = settings.training.experiment, settings.training
+        if mlflow.get_experiment_by_name(experiment) is None:
+            # A server keeps the artifacts where it was told to.
+            folder = None if workspace.tracking_server else workspace.artifacts.as_uri()
+            mlflow.create_experiment(experiment, folder, tags=MODEL_TRAINING)
+        mlflow.set_experiment(experiment)
+        mlflow.set_system_metrics_sampling_interval(SAMPLE_EVERY_S)
+        if topology and topology.num_hosts > 1:
+            os.environ.setdefault("MLFLOW_SYSTEM_METRICS_NODE_ID", socket.gethostname())
+        self.outbox = Outbox(workspace.unsent, workspace.tracking_server)
+        self.outbox.flush()
+        self.tags = {WORKSPACE: workspace.identity}
+        end_dead_runs(workspace)
+        try:
+            run = mlflow.start_run(run_id, log_system_metrics=True) if run_id else None
+        except mlflow.MlflowException as error:
+            if error.error_code not in GONE:
+                raise
+            print(f"The interrupted training's run {run_id} is gone ({error}): it goes on in a new one", flush=True)
+            run = None
+        self.is_new = run is None
+        if self.is_new:
+            name = f"{training.model} {training.size_px} px" if topology else f"ensemble, {settings.ensemble.method}"
+            run = mlflow.start_run(
+                run_name=f"{name}, Delta version {card.delta_version}",
+                description="Research use only, not for clinical use.",
+                tags=self.tags,
+                log_system_metrics=True,
+            )
+        self.run_id = run.info.run_id
+        self.experiment_id = run.info.experiment_id
+        self.stage_ids: list[str] = []
+        self.stage_id = ""
+        self.commit = git_commit()
+        if self.is_new:
+            try:
+                self._log_beginning(workspace, settings, card, topology)
+            except BaseException:
+                mlflow.end_run("FAILED")
+                raise
+
+    def __enter__(self) -> "TrackedRun":
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        self.end(error)
+
+    def _log_beginning(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology | None) -> None:
+        section = "training" if topology else "ensemble"
+        mlflow.log_params({f"{section}.{key}": value for key, value in settings.to_dict()[section].items()})
+        if topology:
+            names = ("launcher", "backend", "world_size", "device")
+            mlflow.log_params({name: getattr(topology, name) for name in names})
+        mlflow.log_param("delta_version", card.delta_version)
+        mlflow.set_tags({"delta_version": str(card.delta_version), "delta_table": workspace.tables(card.table)[0]})
+        mlflow.set_tag("git_commit", self.commit)
+        mlflow.log_dict(settings.to_dict(), "settings.yaml")
+        mlflow.log_text(card.to_json(), workspace.card.name)
+        # The page is of the newest version, and this training may be of an older one.
+        if workspace.card_page.exists() and Card.read(workspace.card).sha256 == card.sha256:
+            mlflow.log_artifact(str(workspace.card_page))
+        source = DeltaDatasetSource(path=workspace.tables(card.table)[0], delta_table_version=card.delta_version)
+        lineage = {
+            "delta_version": str(card.delta_version),
+            "delta_table_id": card.delta_table_id,
+            "card_sha256": card.sha256,
+        }
+        dataset = MetaDataset(source, name=f"Delta version {card.delta_version}", digest=card.sha256[:8])
+        mlflow.log_input(dataset, context="training", tags=lineage)
+
+    def plan_stages(self, stages: list[Stage], run_ids: list[str]) -> None:
+        """A run for each stage below this one, where there are several. run_ids: those of an interrupted training."""
+        if not self.is_new:
+            self.stage_ids = run_ids
+        if len(stages) == 1 or self.stage_ids:
+            return
+        client = mlflow.MlflowClient()
+        for stage in stages:
+            tags = {MLFLOW_PARENT_RUN_ID: self.run_id, **self.tags}
+            run_id = client.create_run(self.experiment_id, tags=tags, run_name=f"stage {stage.name}").info.run_id
+            for key in ("epochs", "learning_rate", "warmup_epochs"):
+                client.log_param(run_id, f"training.{key}", getattr(stage.settings, key))
+            client.update_run(run_id, "SCHEDULED")
+            self.stage_ids.append(run_id)
+
+    def begin_stage(self, index: int) -> None:
+        """From now on epochs are of this stage too; the stage before, if any, has ended."""
+        if self.stage_id:
+            self._terminate(self.stage_id, "FINISHED")
+        if self.stage_ids:
+            self.stage_id = self.stage_ids[index]
+            self.outbox.send("update_run", self.stage_id, "RUNNING")
+
+    def _terminate(self, run_id: str, status: str) -> None:
+        # With its time, as a server may hear of it much later.
+        self.outbox.send("set_terminated", run_id, status, int(time.time() * 1000))
+
+    def end(self, error: type[BaseException] | None) -> None:
+        """Ends the run: FINISHED without an error, KILLED when a person or a launcher stopped it, else FAILED."""
+        stopped = error is not None and not issubclass(error, Exception)
+        status = "KILLED" if stopped else "FAILED" if error else "FINISHED"
+        left = self.stage_ids[self.stage_ids.index(self.stage_id) :] if self.stage_id else self.stage_ids
+        try:
+            for run_id in (*left, self.run_id):
+                self._terminate(run_id, status)
+            if not self.outbox.flush():
+                print(f"{self.outbox.path} keeps what MLflow's server has missed: the next training here sends it")
+        except (mlflow.MlflowException, OSError) as failure:
+            # What ended the training is what a person has to read.
+            if error is None:
+                raise
+            print(f"MLflow does not hear of the end of run {self.run_id}: {failure!s:.300}", flush=True)
+        finally:
+            # mlflow's own end of the run, which stops its threads; a server that is away hears of it by the outbox.
+            with suppress(mlflow.MlflowException):
+                mlflow.end_run(status)
+
+    def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
+        """Logs one value per step, many in a write."""
+        now_ms = int(time.time() * 1000)
+        self._log_points(self.run_id, [(name, value, now_ms, first_step + index) for index, value in enumerate(values)])
+
+    def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Logs an epoch's metrics, to the stage's run too; undefined ones (NaN) are left out."""
+        for run_id in filter(None, (self.run_id, self.stage_id)):
+            self._log_metrics(run_id, metrics, epoch)
+
+    def _log_metrics(self, run_id: str, metrics: dict[str, float | None], step: int = 0) -> None:
+        now_ms = int(time.time() * 1000)
+        named = ((metric_name(name), value) for name, value in metrics.items())
+        defined = [(name, value, now_ms, step) for name, value in named if value is not None and value == value]
+        self._log_points(run_id, defined)
+
+    def _log_points(self, run_id: str, points: list[tuple[str, float, int, int]]) -> None:
+        """Metrics with their value, milliseconds and step."""
+        for start in range(0, len(points), MAX_METRICS):
+            self.outbox.send("log_batch", run_id, points[start : start + MAX_METRICS])
+
+    def log_figure(self, path: Path) -> None:
+        """Adds a picture to the run's artifacts, below figures/."""
+        self.outbox.send("log_artifact", self.run_id, str(path), "figures")
+
+    def log_evaluation(self, workspace: Workspace, report: dict) -> None:
+        """Adds the report and the predictions to the artifacts, and the test split's means to the metrics."""
+        for path in (workspace.evaluation, workspace.predictions):
+            self.outbox.send("log_artifact", self.run_id, str(path))
+        test = report["splits"]["test"]
+        means = {f"{measure}_mean": test[measure]["mean"] for measure in ("auroc", "average_precision")}
+        for name, ends in {**means, **test.get("accuracy", {})}.items():
+            self._log_metrics(self.run_id, {f"test_{name}{end}": ends[key] for end, key in ENDS.items()})
+
+    def log_checkpoint(self, path: Path) -> None:
+        """Adds the checkpoint to the run's artifacts, below checkpoints/."""
+        self.outbox.send("log_artifact", self.run_id, str(path), "checkpoints")

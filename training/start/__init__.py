@@ -1,0 +1,1 @@
+"""What must be right before the first step: table, settings, network, starting weights, saved state."""
