@@ -1,10 +1,10 @@
-# What people type. Every target sets the machine up first; where nothing is to do that takes a second.
+# The commands that people type. They set up the machine first, which takes a second if there is nothing to do.
 
 WORKSPACE ?= runs/demo
 PORT ?= 5000
 SERVE_PORT ?= 8000
 
-# The first Python 3.11; where there is none any Python 3, with which set-up names all that is missing.
+# The first Python 3.11. If there is none, any Python 3: set-up uses it to report everything that is missing.
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; \
 	for p in python3 python; do \
@@ -21,7 +21,7 @@ help:  ## prints this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
 	while IFS="$$(printf '\t')" read -r target words; do printf '  make %-10s %s\n' "$$target" "$$words"; done
 
-setup:  ## makes the environment: .venv, Horovod's wheel, Delta's jars (once, then a second)
+setup:  ## installs .venv, Horovod's wheel and Delta's jars (minutes once, then a second)
 	@if [ -z "$(PYTHON)" ]; then \
 	echo "set-up: no Python found; next step: apt-get install -y python3.11 python3.11-dev" >&2; exit 2; fi
 	@$(PYTHON) -m jobs.setup
@@ -29,16 +29,16 @@ setup:  ## makes the environment: .venv, Horovod's wheel, Delta's jars (once, th
 demo: setup  ## phantoms -> shards -> training on two ranks -> INT8 -> registry, and says where to look
 	@"$(VENV)/bin/python" jobs/pipeline.py
 
-test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds those on real files
+test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds the tests on real files
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/lint-imports"
 	"$(VENV)/bin/python" -m pytest -n 2 --max-worker-restart 0
 
-recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms: some 25 minutes
+recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms (about 25 minutes)
 	"$(VENV)/bin/python" -m pytest -m recipes
 
-audit: setup  ## known vulnerabilities of the locked packages (asks the package index, which must offer them)
+audit: setup  ## known vulnerabilities of the locked packages (the package index must provide them)
 	@"$$("$(VENV)/bin/python" -c 'from jobs.setup.installer import find_uv; print(find_uv())')" tool run \
 	pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip
 

@@ -1,7 +1,7 @@
 """Package of CheXScale: one pipeline from a folder of chest radiographs to a versioned, quantised, served classifier.
 
-The exact versions stand in requirements.lock; here are only the direct needs, with the pins that have a reason
-(docs/environment.md). Horovod is built from source by jobs/setup and therefore absent from the lock.
+The exact versions are in requirements.lock. This file has only the direct dependencies, with the pins that have a
+reason (docs/environment.md). Horovod is not in the lock because jobs/setup builds it from source.
 """
 
 from setuptools import find_packages, setup
@@ -60,7 +60,7 @@ EXTRAS = {
     ],
     "serving": [
         "openvino",
-        # The part of mlflow that asks a registry, and what it needs to ask a database file: a third of the whole.
+        # The part of mlflow that queries a registry, and what it needs to query a database file: a third of the whole.
         "mlflow-skinny==3.17.2",
         "sqlalchemy",
         "alembic",

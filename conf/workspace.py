@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.errors import InputError
+from conf.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Workspace:
     root: Path
     tracking_server: str = ""
     """address of an MLflow server that keeps runs and models; empty: mlflow.db does"""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Workspace":
+        """The workspace of these settings, with their tracking server. A command makes it once and passes it on."""
+        return cls.at(settings.workspace, settings.tracking_server)
 
     @classmethod
     def at(cls, path: str, tracking_server: str = "") -> "Workspace":

@@ -1,11 +1,11 @@
-"""Images and label file to a Delta table of patient-split shards.
+"""Turns images and a label file into a Delta table of patient-split shards.
 
     spark-submit etl/preprocess.py                                             the phantoms of conf/demo.yaml
     spark-submit etl/preprocess.py --config conf/nih.yaml --etl.source DIR     an NIH ChestX-ray14 folder
 
 Writes <workspace>/shards, quarantine, card.json and card.html. The shards change in one commit, which carries the card:
-a run that is killed, or finds too many bad images, leaves the old version. A second run takes in what has changed, and
-commits nothing where nothing has.
+a run that is killed, or finds too many bad images, leaves the old version in place. A second run applies only what
+has changed, and commits nothing if nothing has.
 """
 
 import time
@@ -13,8 +13,9 @@ import time
 from rich.console import Console
 from rich.table import Table
 
+from conf.arguments import ArgumentParser, add_switch, load_arguments, with_same_settings
 from conf.errors import run_command
-from conf.settings import Settings, load_settings, with_same_arguments
+from conf.settings import Settings
 from conf.workspace import Workspace, atomic_path, update_summary
 from etl.card.contact_sheet import choose_films
 from etl.card.counts import kinds_of
@@ -25,20 +26,31 @@ from etl.contract.storage import locate
 from etl.phantoms.generate import generate_phantoms
 from etl.sources.manifest import Manifest
 from etl.sources.read import read_manifest
-from etl.writing.publish import Outcome, publish
+from etl.writing.publish import Published, publish
+
+READS = ("phantoms", "etl")
 
 
 def main() -> None:
-    settings = load_settings("Images and label file to a Delta table of patient-split shards.")
-    workspace = Workspace.at(settings.workspace)
+    settings, options = load_arguments(
+        "Turns images and a label file into a Delta table of patient-split shards.",
+        "[--rebuild]",
+        add_own,
+        reads=READS,
+    )
+    workspace = Workspace.of(settings)
     with workspace.exclusive():
-        run(settings, workspace)
-    print(f"Dataset card, for people: {workspace.card_page}")
-    print("Next: " + with_same_arguments("horovodrun -np 2 python training/train.py"))
+        run(settings, workspace, options.rebuild)
+    print(f"Dataset card: {workspace.card_page}")
+    print("Next: " + with_same_settings("horovodrun -np 2 python training/train.py"))
 
 
-def run(settings: Settings, workspace: Workspace) -> None:
-    """Source to tables and card."""
+def add_own(parser: ArgumentParser) -> None:
+    add_switch(parser, "--rebuild", "decode every image again and replace the table, whatever it holds")
+
+
+def run(settings: Settings, workspace: Workspace, rebuild: bool) -> None:
+    """Turns the source into the tables and the dataset card."""
     source = locate(settings.etl.source)
     if settings.etl.source == "phantoms":
         source = locate(str(workspace.phantoms))
@@ -48,7 +60,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
         if manifest.identities:
             write_key(manifest, workspace)
         started = time.monotonic()
-        outcome = publish(workspace.tables(settings.etl.table), settings.etl, str(source), manifest, workers)
+        outcome = publish(workspace.tables(settings.etl.table), settings.etl, str(source), manifest, workers, rebuild)
         seconds = time.monotonic() - started
     card = outcome.card
     card.write(workspace.card)
@@ -70,13 +82,13 @@ def run(settings: Settings, workspace: Workspace) -> None:
 
 
 def write_key(manifest: Manifest, workspace: Workspace) -> None:
-    """Writes which file each image is, for the one who may know: nobody else can read it, and no table holds it."""
+    """Writes the re-identification key (the file of each image), which only its owner can read and no table holds."""
     with atomic_path(workspace.dicom_paths, mode=0o600) as temporary:
         manifest.images[["image_id", "path", "reason"]].to_csv(temporary, index=False)
 
 
-def show(outcome: Outcome, images_per_s: float) -> None:
-    """Prints what became of the images."""
+def show(outcome: Published, images_per_s: float) -> None:
+    """Prints how many images are in each split and in quarantine, and what has changed."""
     card = outcome.card
     print(f"Delta version {card.delta_version}, images and patients per split:")
     table = Table()
@@ -96,7 +108,7 @@ def show(outcome: Outcome, images_per_s: float) -> None:
     else:
         changes = ", ".join(f"{number:,} {kind}" for kind, number in outcome.counts.items() if number)
         speed = f"; {images_per_s:.0f} images/s" if images_per_s else ""
-        print(f"images since the version before: {changes or 'the same, but for what is said of them'}{speed}")
+        print(f"changes since the previous version: {changes or 'no image changed, only metadata'}{speed}")
 
 
 if __name__ == "__main__":

@@ -21,29 +21,34 @@ import jsonargparse
 from rich.console import Console
 from tqdm import tqdm
 
+from conf.arguments import load_arguments
 from conf.errors import InputError, run_command
-from conf.settings import MODES, load_arguments
+from conf.settings import MODES
+from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
 from inference.files.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_line, as_table, printable
-from inference.files.decoders import Decoders
+from inference.files.answering import FileAnswerer, answer_all
+from inference.files.decoders import FileDecoders
 from inference.files.image_files import ImageFile, find_images
 from inference.files.overlays import SHOWN_PX
-from inference.files.reading import Reader, read_all
-from inference.film.answers import NOTE, OPERATING_POINT
+from inference.film.answers import OPERATING_POINT
 from inference.film.known_boxes import load_boxes
 from inference.model.ten_crop import with_ten_crops
 
 EXIT_FILE_FAILED = 1
+READS = ("inference.registered_model", "inference.batch_size")
 FORMATS = ("table", "json", "csv")
 
 
 def main() -> None:
     started = time.perf_counter()
-    settings, options = load_arguments("What the champion finds in image files.", "FILE_OR_FOLDER ...", add_own)
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    settings, options = load_arguments(
+        "Shows what the champion finds in image files.", "FILE_OR_FOLDER ...", add_own, reads=READS
+    )
+    workspace = Workspace.of(settings)
     heatmaps = made_folder(options.heatmaps) if options.heatmaps else None
     files, others = find_images(options.files)
-    with Decoders(min(len(os.sched_getaffinity(0)), len(files))) as decoders:
+    with FileDecoders(min(len(os.sched_getaffinity(0)), len(files))) as decoders:
         # Here, because every decoder imports this file, and MLflow takes seconds.
         from inference.model.served_model import open_served
 
@@ -52,15 +57,15 @@ def main() -> None:
         if options.threshold not in points:
             raise InputError(f"--threshold is {options.threshold!r}, expected one of {', '.join(points)}")
         model = f"{served.name} version {served.version}, {served.mode.upper()}"
-        say(f"{model}{', ten crops' if options.ten_crop else ''}, thresholds {options.threshold}. {NOTE}")
+        say(f"{model}{', ten crops' if options.ten_crop else ''}, thresholds {options.threshold}. {RESEARCH_USE}")
         boxes = load_boxes(served.folder) if heatmaps else {}
-        reader = Reader(served.properties, options.threshold, heatmaps, boxes, model)
+        answerer = FileAnswerer(served.properties, options.threshold, heatmaps, boxes, model)
         predict = with_ten_crops(served.predict) if options.ten_crop else served.predict
         decoded = decoders.decode(files, served.properties, SHOWN_PX if heatmaps else 0)
         about = {"model": served.name, "version": served.version, "mode": served.mode}
         about |= {"ten_crop": options.ten_crop, "operating_point": options.threshold}
         # Closed at once when it is interrupted: what has not begun to be painted is not.
-        with closing(read_all(decoded, predict, reader, settings.inference.batch_size)) as answers:
+        with closing(answer_all(decoded, predict, answerer, settings.inference.batch_size)) as answers:
             num_failed = write_answers(answers, files, options.format, about)
     seconds = time.perf_counter() - started
     print_outcome(len(files), num_failed, others, seconds, heatmaps)

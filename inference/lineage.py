@@ -1,7 +1,7 @@
 """Where a registered version came from: Delta version, run, commit, and every image it was trained on.
 
-    python inference/lineage.py                                                      the challenger, the newest version
-    python inference/lineage.py --inference.version 3 > lineage.json
+    python inference/lineage.py                        of the challenger, the newest version
+    python inference/lineage.py 3 > lineage.json       of version 3
 
 Prints JSON: the images of the training split, and of the validation split, which chose the epoch, the thresholds and
 the calibration. They are read from the version of the Delta table, which jobs/maintain.py keeps for as long as the
@@ -12,56 +12,54 @@ registered version exists. Of a model that began with the weights of others, `an
 import json
 from dataclasses import asdict
 
-import pandas as pd
-
+from conf.arguments import ArgumentParser, load_arguments
 from conf.errors import InputError, run_command
-from conf.settings import load_settings
 from conf.workspace import Workspace
-from etl.contract.schema import Card
-from etl.contract.table import read_card, read_labels, snapshot_files
+from etl.contract.version import TableVersion
 from inference.model.graphs import open_graph, properties_of
 from inference.model.registry import CHALLENGER, fetch_model, version_of
 
+READS = ("inference.registered_model",)
+
 
 def main() -> None:
-    settings = load_settings("Prints where a registered version came from.")
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
-    name, wanted = settings.inference.registered_model, settings.inference.version
+    settings, options = load_arguments(
+        "Prints where a registered version came from.", "[VERSION]", add_own, reads=READS
+    )
+    workspace = Workspace.of(settings)
+    name, wanted = settings.inference.registered_model, options.version
     number = version_of(workspace, name, str(wanted) if wanted else CHALLENGER)
     if number is None:
         raise InputError(
-            f"no version {wanted or CHALLENGER} of {name}: look at its versions in MLflow's pages (`make ui`)"
+            f"no version {wanted or CHALLENGER} of {name}: look at its versions in MLflow's UI (`make ui`)"
         )
     properties = properties_of(open_graph(fetch_model(workspace, name, number) / "int8"))
-    shards, _ = workspace.tables(Card.read(workspace.card).table)
-    card = read_card(shards, properties.delta_version)
-    if card is None or card.delta_table_id != properties.delta_table_id:
-        raise InputError(
-            f"{name} version {number} was trained on table {properties.delta_table_id}, which is not at {shards}: give "
-            "the workspace, or etl.table, that has it"
-        )
-    ancestors = [ancestor | {"images": images_of_ancestor(shards, ancestor)} for ancestor in properties.ancestors]
-    lineage = {"model": name, "version": number} | asdict(properties) | {"table": shards, "source": card.source}
-    lineage |= {"source_sha256": card.source_sha256, "ancestors": ancestors}
-    print(json.dumps(lineage | {"images": images_of(shards, properties.delta_version)}, indent=2))
+    newest, trained = TableVersion.of(workspace), f"{name} version {number}"
+    table = newest.trained_on(properties.delta_table_id, properties.delta_version, trained)
+    ancestors = [ancestor | {"images": images_of_ancestor(newest, ancestor)} for ancestor in properties.ancestors]
+    lineage = {"model": name, "version": number} | asdict(properties)
+    lineage |= {"table": table.shards, "source": table.card.source}
+    lineage |= {"source_sha256": table.card.source_sha256, "ancestors": ancestors}
+    print(json.dumps(lineage | {"images": images_of(table)}, indent=2))
 
 
-def images_of(shards: str, version: int) -> dict[str, list[str]]:
-    """Images of the training and the validation split in a version of the table."""
-    return {
-        split: pd.concat(map(read_labels, snapshot_files(shards, version, split)))["image_id"].tolist()
-        for split in ("train", "val")
-    }
+def add_own(parser: ArgumentParser) -> None:
+    parser.add_argument("version", nargs="?", type=int, default=0, help="registered version; none: the challenger")
 
 
-def images_of_ancestor(shards: str, ancestor: dict) -> dict[str, list[str]] | None:
-    """The same; None where it was trained on another table, on a version that is gone, or is not of our training."""
-    version = ancestor.get("delta_version")
+def images_of(table: TableVersion) -> dict[str, list[str]]:
+    """Images of the training and the validation split, as image_ids."""
+    return {split: table.rows(split)["image_id"].tolist() for split in ("train", "val")}
+
+
+def images_of_ancestor(newest: TableVersion, ancestor: dict) -> dict[str, list[str]] | None:
+    """The same of an ancestor; None if it was trained on another table, on a version that is gone, or elsewhere."""
+    if ancestor.get("delta_version") is None:
+        return None
     try:
-        card = None if version is None else read_card(shards, version)
+        return images_of(newest.trained_on(ancestor["delta_table_id"], ancestor["delta_version"], "the ancestor"))
     except InputError:
         return None
-    return images_of(shards, version) if card and card.delta_table_id == ancestor["delta_table_id"] else None
 
 
 if __name__ == "__main__":

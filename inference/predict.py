@@ -16,20 +16,22 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from conf.arguments import load_settings
 from conf.errors import run_command
-from conf.settings import load_settings
 from conf.workspace import Workspace
 from etl.cluster.workers import SparkWorkers
 from etl.contract.storage import locate
 from inference.batch.listing import list_images
-from inference.batch.run import Outcome, score_new
+from inference.batch.run import BatchOutcome, score_new
 from inference.batch.scoring import probability_column
 from inference.model.served_model import ServedModel, open_served
 
+READS = ("scoring", "inference.registered_model", "inference.batch_size")
+
 
 def main() -> None:
-    settings = load_settings("Scores all images of a table, or of a folder, with the champion.")
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    settings = load_settings("Scores all images of a table, or of a folder, with the champion.", reads=READS)
+    workspace = Workspace.of(settings)
     output = str(locate(settings.scoring.output or str(workspace.scores)))
     model = open_served(workspace, settings.inference.registered_model, mode=settings.scoring.mode, num_threads=1)
     listing = list_images(settings.scoring.source, workspace, model.properties)
@@ -45,7 +47,7 @@ def main() -> None:
     )
 
 
-def show(outcome: Outcome, model: ServedModel, seconds: float) -> None:
+def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     """Prints what became of the images."""
     name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
     if outcome.version is None:

@@ -1,7 +1,7 @@
 """Makes a registered version the champion, by hand: what is served from now on.
 
-    python inference/promote.py                                                      the challenger, the newest version
-    python inference/promote.py --inference.version 3 --inference.why "accepted by the study's board"
+    python inference/promote.py                                              the challenger, the newest version
+    python inference/promote.py 3 --why "accepted by the study's board"      version 3
 
 Who did it, when and why is written down in the registry, and `python inference/rollback.py` takes it back. A running
 service changes over within seconds, without dropping a request.
@@ -9,26 +9,32 @@ service changes over within seconds, without dropping a request.
 
 from rich.console import Console
 
+from conf.arguments import ArgumentParser, load_arguments, with_same_settings
 from conf.errors import InputError, run_command
-from conf.settings import load_settings, with_same_arguments
 from conf.workspace import Workspace
 from inference.model.registry import CHALLENGER, promote, version_of
 
+READS = ("inference.registered_model",)
+
 
 def main() -> None:
-    settings = load_settings("Makes a registered version the champion.")
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
-    options = settings.inference
-    number = options.version or version_of(workspace, options.registered_model, CHALLENGER)
+    settings, options = load_arguments("Makes a registered version the champion.", "[VERSION]", add_own, reads=READS)
+    workspace, name = Workspace.of(settings), settings.inference.registered_model
+    number = options.version or version_of(workspace, name, CHALLENGER)
     if number is None:
-        raise InputError(f"no version of {options.registered_model}: run `python inference/register.py` first")
-    move = promote(workspace, options.registered_model, number, options.why or "promoted by hand")
+        raise InputError(f"no version of {name}: run `python inference/register.py` first")
+    move = promote(workspace, name, number, options.why)
     before = f"before it was version {move.replaced}" if move.replaced else "there was none before"
     console = Console(highlight=False)
-    console.print(f"{options.registered_model}@champion is version {number} now, {before}", soft_wrap=True)
+    console.print(f"{name}@champion is version {number} now, {before}", soft_wrap=True)
     console.print(
-        f"To take it back: {with_same_arguments('python inference/rollback.py')}", markup=False, soft_wrap=True
+        f"To take it back: {with_same_settings('python inference/rollback.py')}", markup=False, soft_wrap=True
     )
+
+
+def add_own(parser: ArgumentParser) -> None:
+    parser.add_argument("version", nargs="?", type=int, default=0, help="registered version; none: the challenger")
+    parser.add_argument("--why", default="promoted by hand", help="reason, which the registry keeps")
 
 
 if __name__ == "__main__":

@@ -10,18 +10,19 @@ refuses is registered as well, as `challenger`; `champion` stays where it was.
 """
 
 import resource
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from rich.console import Console
 
+from conf.arguments import load_settings, with_same_settings
 from conf.errors import InputError, run_command
-from conf.settings import Settings, load_settings, with_same_arguments
+from conf.settings import Settings
 from conf.workspace import Workspace, atomic_folder, update_summary
-from etl.contract.schema import SPLITS, Card
-from etl.contract.table import read_card
-from inference.candidate.build import Source, build_candidate
+from etl.contract.schema import SPLITS
+from etl.contract.version import TableVersion
+from inference.candidate.build import CandidateSource, build_candidate
 from inference.candidate.gate import FEW_PATIENTS, Decision
-from inference.candidate.incumbent import present_champion
+from inference.candidate.incumbent import open_incumbent
 from inference.candidate.registration import check_run, register
 from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
 from inference.model.graphs import open_graph, properties_of
@@ -29,23 +30,23 @@ from inference.model.registry import CHAMPION, Registered, champion_version
 from training.network.checkpoint import BEST, Checkpoint
 from training.reading.readers import open_split
 
+READS = ("inference", "training.seed")
 console = Console(highlight=False)
 
 
 def main() -> None:
-    settings = load_settings("Exports the best checkpoint, quantises, measures, gates and registers it.")
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    settings = load_settings("Exports the best checkpoint, quantises, measures, gates and registers it.", reads=READS)
+    workspace = Workspace.of(settings)
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
-    card = card_of(checkpoint, workspace)
+    table = table_of(checkpoint, workspace)
     status = check_run(workspace, checkpoint.run_id)
     if status != "FINISHED":
         console.print(f"Training run {checkpoint.run_id} is {status}: this registers its best epoch up to then")
-    shards = workspace.tables(card.table)[0]
-    splits = {name: open_split(shards, card, name, checkpoint.size_px) for name in SPLITS}
-    source = Source(checkpoint, card, **splits, seed=settings.training.seed)
+    splits = {name: open_split(table, name, checkpoint.size_px) for name in SPLITS}
+    source = CandidateSource(checkpoint, table.card, **splits, seed=settings.training.seed)
     name = settings.inference.registered_model
     with workspace.exclusive():
-        champion = present_champion(workspace, name, card)
+        champion = open_incumbent(workspace, name, table)
         with atomic_folder(workspace.model) as folder:
             report, decision = build_candidate(source, champion, settings.inference, folder, console)
         draw_report(report, workspace.figures / "test_auroc.png")
@@ -57,26 +58,18 @@ def main() -> None:
     print_outcome(settings, workspace, report, decision, registered)
 
 
-def card_of(checkpoint: Checkpoint, workspace: Workspace) -> Card:
-    """The card of the version of the table that the checkpoint was trained on.
+def table_of(checkpoint: Checkpoint, workspace: Workspace) -> TableVersion:
+    """The version of the table that the checkpoint was trained on.
 
-    The ETL may have run again since: in a newer version, today's test images may have been trained on.
+    The ETL may have run since: the test split of a newer version may hold images that the checkpoint was trained on.
     """
-    card = Card.read(workspace.card)
-    if card.findings != checkpoint.findings:
+    newest = TableVersion.of(workspace)
+    if newest.card.findings != checkpoint.findings:
         raise InputError(
-            f"the checkpoint knows the findings {checkpoint.findings}, the card at {workspace.card} {card.findings}: "
-            "run `python training/train.py` on this table first"
+            f"the checkpoint knows the findings {checkpoint.findings}, the card at {workspace.card} has "
+            f"{newest.card.findings}: run `python training/train.py` on this table first"
         )
-    shards, table = workspace.tables(card.table)[0], card.table
-    if card.delta_table_id == checkpoint.delta_table_id and card.delta_version != checkpoint.delta_version:
-        card = read_card(shards, checkpoint.delta_version)
-    if card is None or card.delta_table_id != checkpoint.delta_table_id:
-        raise InputError(
-            f"{workspace.shards} was made anew since this checkpoint was trained, and what it was trained on is gone: "
-            "run `python training/train.py` on the new table"
-        )
-    return replace(card, table=table)
+    return newest.trained_on(checkpoint.delta_table_id, checkpoint.delta_version, "this checkpoint")
 
 
 def add_to_summary(workspace: Workspace, report: dict, registered: Registered) -> None:
@@ -131,7 +124,7 @@ def print_next_step(settings: Settings, workspace: Workspace, decision: Decision
     stays = f"stays version {champion}" if champion else "does not exist yet"
     console.print(
         f"Next: @{CHAMPION} {stays}; accept a larger drop and run this again, or promote it all the same: "
-        f"`{with_same_arguments('python inference/promote.py')} --inference.version {registered.version}`",
+        f"`{with_same_settings('python inference/promote.py')} {registered.version}`",
         soft_wrap=True,
     )
 

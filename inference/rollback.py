@@ -1,28 +1,34 @@
 """Makes the champion before the present one champion again.
 
-    python inference/rollback.py --inference.why "calls too many effusions"
+    python inference/rollback.py --why "calls too many effusions"
 
 Recorded in the registry as a promotion is. A running service changes over within seconds.
 """
 
 from rich.console import Console
 
+from conf.arguments import ArgumentParser, load_arguments
 from conf.errors import run_command
-from conf.settings import load_settings
 from conf.workspace import Workspace
 from inference.model.registry import history, rollback
 
+READS = ("inference.registered_model",)
+
 
 def main() -> None:
-    settings = load_settings("Makes the champion before the present one champion again.")
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    settings, options = load_arguments("Makes the previous champion the champion again.", "", add_own, reads=READS)
+    workspace = Workspace.of(settings)
     name = settings.inference.registered_model
-    move = rollback(workspace, name, settings.inference.why or "no reason given")
+    move = rollback(workspace, name, options.why)
     console = Console(highlight=False)
     console.print(f"{name}@champion is version {move.version} again, before it was version {move.replaced}")
     console.print("Its history:")
     for one in history(workspace, name):
         console.print(f"  {one.at}  version {one.version}  by {one.by}: {one.why}", markup=False, soft_wrap=True)
+
+
+def add_own(parser: ArgumentParser) -> None:
+    parser.add_argument("--why", default="no reason given", help="reason, which the registry keeps")
 
 
 if __name__ == "__main__":

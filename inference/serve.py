@@ -17,8 +17,9 @@ import signal
 import socket
 import subprocess
 
+from conf.arguments import load_settings
 from conf.errors import InputError, run_command
-from conf.settings import Settings, load_settings
+from conf.settings import Settings
 from conf.workspace import Workspace
 from inference.service.engine.watch import start_watch
 
@@ -26,18 +27,19 @@ API_KEY_VARIABLE = "CHEXSCALE_API_KEY"
 MIN_KEY = 16
 # Requests in work at the end are given so long; a large network needs a second for a full batch.
 GRACE_S = 20
+READS = ("serving", "inference.registered_model")
 
 
 def main() -> None:
-    settings = load_settings("Serves the champion over HTTP, with a page.")
+    settings = load_settings("Serves the champion over HTTP, with a page.", reads=READS)
     serving = settings.serving
     key = read_key(serving.host)
     listener = listen(serving.host, serving.port)
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    workspace = Workspace.of(settings)
     # Now, because both this and the imports below take seconds, side by side.
     watch = start_watch(workspace, settings.inference.registered_model, serving.reload_s)
     try:
-        serve(settings, key, listener, watch)
+        serve(settings, workspace, key, listener, watch)
     finally:
         watch.kill()
 
@@ -80,7 +82,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, key: str, listener: socket.socket, watch: subprocess.Popen) -> None:
+def serve(settings: Settings, workspace: Workspace, key: str, listener: socket.socket, watch: subprocess.Popen) -> None:
     # Here, because they take long to import: wrong settings are told, and the registry is asked, before.
     from inference.service.app import create_app
     from inference.service.server import run
@@ -88,7 +90,7 @@ def serve(settings: Settings, key: str, listener: socket.socket, watch: subproce
     # The server takes these signals while it runs, and passes them on at its end, which is a good one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    run(create_app(settings, key, watch), listener, GRACE_S)
+    run(create_app(settings, workspace, key, watch), listener, GRACE_S)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What runs the stages: set-up of the machine, the local pipeline, and the same for clusters. No logic of their own."""
+"""Set-up, the whole pipeline, maintenance and benchmarks: everything that only runs or measures the stages."""

@@ -1,43 +1,64 @@
 """Keeps the Delta table small: joins small files, removes files of versions that nobody needs.
 
     python jobs/maintain.py                                 keeps a week of versions
-    python jobs/maintain.py --jobs.retention_hours 0        nobody reads the table at the moment
+    python jobs/maintain.py --retention_hours 0             no grace period: keeps only the versions that are needed
 
 Every version stays that a model in this workspace's registry or its last checkpoint was trained on, and those in
-jobs.keep_versions. What a kill leaves half-done is repaired by running it again.
+--keep_versions. What a kill leaves half-done is repaired by running it again.
 """
 
-from conf.errors import run_command
-from conf.settings import load_settings, with_same_arguments
+from conf.arguments import ArgumentParser, load_arguments, with_same_settings
+from conf.errors import InputError, run_command
 from conf.workspace import Workspace
 from etl.card.contact_sheet import choose_films
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
 from etl.contract.table import read_card
-from etl.writing.maintain import maintain
+from etl.writing.housekeeping import maintain
 from inference.model.registry import trained_versions
 from training.network.checkpoint import BEST, Checkpoint
 
+READS = ("etl.table",)
+
 
 def main() -> None:
-    settings = load_settings("Joins small files of the Delta table and removes what no version needs.")
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    settings, options = load_arguments(
+        "Joins small files of the Delta table and removes what no version needs.", "", add_own, reads=READS
+    )
+    if options.retention_hours < 0:
+        raise InputError(f"--retention_hours is {options.retention_hours}, expected 0 or more hours")
+    workspace = Workspace.of(settings)
     tables = workspace.tables(settings.etl.table)
     with workspace.exclusive(), SparkWorkers() as workers:
-        keep = set(settings.jobs.keep_versions)
+        keep = set(options.keep_versions)
         card = read_card(tables[0])
         if card and workspace.has_store:
             keep |= trained_versions(workspace, card.delta_table_id)
         if card and (workspace.checkpoints / BEST).exists():
             checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
             keep |= {checkpoint.delta_version} if checkpoint.delta_table_id == card.delta_table_id else set()
-        done = maintain(tables, settings.etl, keep, settings.jobs.retention_hours, workers)
+        done = maintain(tables, settings.etl, keep, options.retention_hours, workers)
         done.card.write(workspace.card)
         sheet = choose_films(done.card, done.rows)
         write_card_page(workspace.card_page, done.card, done.rows, done.quarantine, sheet)
     kept = ", ".join(str(version) for version in sorted(keep | {done.card.delta_version}))
     print(f"{done.joined} small files joined into {done.into}, {done.removed} files removed; versions kept: {kept}")
-    print("Next: " + with_same_arguments("spark-submit etl/preprocess.py"))
+    print("Next: " + with_same_settings("spark-submit etl/preprocess.py"))
+
+
+def add_own(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--retention_hours",
+        type=int,
+        default=168,
+        help="keep every version that was the newest within so many hours, because others may be reading it",
+    )
+    parser.add_argument(
+        "--keep_versions",
+        type=list[int],
+        default=[],
+        help="keep these versions too, beside those that a registered model or the last checkpoint was trained on",
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The whole way as the real commands: images -> shards -> training on several ranks -> INT8 model in the registry.
+"""Runs the pipeline as its real commands: images -> shards -> training on several ranks -> INT8 model in the registry.
 
     python jobs/pipeline.py                                            phantoms, conf/demo.yaml
     python jobs/pipeline.py --config conf/nih.yaml --etl.source DIR    an NIH ChestX-ray14 folder
 
-All arguments go to every stage. Ends with the AUROC table and writes <workspace>/summary.json. The first stage that
-fails stops the pipeline with its own message and exit code.
+All arguments are passed to every stage. At the end, the pipeline prints a table of AUROC and writes
+<workspace>/summary.json. The first stage that fails stops the pipeline with its own message and exit code.
 """
 
 import json
@@ -19,15 +19,18 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
+from conf.arguments import ArgumentParser, add_switch, load_arguments, settings_in
 from conf.errors import InputError, run_command
-from conf.settings import Settings, load_settings
+from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
+from training.measures.cells import value_cell
 
-# As one types them: relative to where one stands.
+# Relative to the current folder, as a person would type it.
 PROJECT = Path(os.path.relpath(Path(__file__).parent.parent))
 
-# Key in the summary's peak_memory_mb -> what it is the memory of, in the order of the stages.
+# Key in the summary's peak_memory_mb -> the process that it measures, in the order of the stages.
 MEASURED_PROCESSES = {"etl_worker": "one Spark worker", "training_rank": "one rank", "register": "the process"}
+READS = ("phantoms", "etl", "training", "inference", "jobs")
 VARIANTS = ("baseline", "torch", "fp32", "int8")
 
 
@@ -41,40 +44,51 @@ def stages(num_ranks: int) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    settings = load_settings("Runs all stages as the commands that a person would type.")
-    workspace = Workspace.at(settings.workspace)
+    settings, options = load_arguments(
+        "Runs all stages as the commands that a person would type.",
+        "[--rebuild] [--resume]",
+        add_own,
+        reads=READS,
+    )
+    workspace = Workspace.of(settings)
     workspace.summary.unlink(missing_ok=True)
     console = Console()
     commands = stages(settings.jobs.num_ranks)
+    own = {"etl": ["--rebuild"] * options.rebuild, "training": ["--resume"] * options.resume, "register": []}
     seconds = {}
     for number, (stage, command) in enumerate(commands.items(), start=1):
         console.print(Rule(f"[bold]{number}/{len(commands)} {stage}[/bold]  {' '.join(command)}", align="left"))
         started = time.monotonic()
-        run_stage(stage, [*command, *sys.argv[1:]])
+        run_stage(stage, [*command, *settings_in(sys.argv[1:]), *own[stage]])
         seconds[stage] = round(time.monotonic() - started, 1)
         update_summary(workspace, seconds=seconds | {"all": round(sum(seconds.values()), 1)})
     show(console, settings, workspace)
 
 
+def add_own(parser: ArgumentParser) -> None:
+    add_switch(parser, "--rebuild", "decode every image again and replace the table, whatever it holds")
+    add_switch(parser, "--resume", "resume the interrupted training of this workspace")
+
+
 def run_stage(stage: str, command: list[str]) -> None:
-    """Runs a command with this Python's environment first on the PATH; ends with its exit code when it fails."""
+    """Runs a command with this Python's environment first on the PATH; exits with its exit code if it fails."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
         finished = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
     except FileNotFoundError as error:
-        raise InputError(f"stage {stage}: no command {command[0]}: run `make setup` first") from error
+        raise InputError(f"stage {stage}: command {command[0]} not found: run `make setup` first") from error
     if finished.returncode:
         print(
-            f"error: stage {stage} failed with exit code {finished.returncode}, its message stands above. "
-            f"The stage alone: {shlex.join(command)}; what the machine lacks: make setup",
+            f"error: stage {stage} failed with exit code {finished.returncode}; its message is above. "
+            f"To run this stage alone: {shlex.join(command)}. To install what the machine lacks: make setup",
             file=sys.stderr,
         )
-        # A stage that a signal ended has a negative code: as shells do, 128 and the signal.
+        # If a signal ended the stage, its code is negative: return 128 plus the signal, as shells do.
         sys.exit(finished.returncode if finished.returncode > 0 else 128 - finished.returncode)
 
 
 def show(console: Console, settings: Settings, workspace: Workspace) -> None:
-    """The closing tables and the things to look at next."""
+    """Prints the closing tables and what to look at next."""
     summary = json.loads(workspace.summary.read_text(encoding="utf-8"))
     console.print(Rule("[bold]done[/bold]", align="left"))
     table = Table("stage", "seconds", "images/s", "peak memory", title="What it took", title_justify="left")
@@ -85,7 +99,7 @@ def show(console: Console, settings: Settings, workspace: Workspace) -> None:
     console.print(table)
     aurocs = summary["test_auroc"]
     means = Table("thumbnail LR", "torch", "FP32", "INT8", title="Mean AUROC, test split", title_justify="left")
-    means.add_row(*("-" if aurocs[name] is None else f"{aurocs[name]:.3f}" for name in VARIANTS))
+    means.add_row(*(value_cell(aurocs[name]) for name in VARIANTS))
     console.print(means)
     registry = summary["registry"]
     print(f"{registry['model']} version {registry['version']} is @{', @'.join(registry['aliases'])}. Look at:")

@@ -15,15 +15,16 @@ LABEL_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
+pytest_plugins = ["tests.object_store"]
 SAMPLE_VARIABLE = "CHEXSCALE_NIH_SAMPLE"
 
-# A busy machine is no failure.
+# A busy machine must not fail a test.
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
 
 
 class Files(LoadScopeScheduling):
-    """Side by side (`-n 2`) run files of tests; those of the ETL one after the other, as they share a Spark session."""
+    """With `-n 2` test files run side by side; those of the ETL run one by one, because they share a Spark session."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
@@ -39,14 +40,14 @@ def spark():
     from etl.cluster.workers import start_spark
 
     session = start_spark()
-    # The default of 50 takes longer than the log of any small table.
+    # The default of 50 takes longer than reading the log of a small table.
     session.conf.set("spark.databricks.delta.snapshotPartitions", 2)
     yield session
     session.stop()
 
 
 class InlineWorkers:
-    """What SparkWorkers do, one after the other in this process: for tests of what the workers do."""
+    """Does the work of SparkWorkers item by item in this process, for tests of the work itself."""
 
     def map(self, function, items, images, title) -> list:
         assert len(items) == len(images)
@@ -54,7 +55,7 @@ class InlineWorkers:
 
 
 def files_of(workspace, version: int) -> set[str]:
-    """The shards of a version of the table."""
+    """The shard files of a version of the table."""
     from etl.contract.schema import SPLITS
     from etl.contract.table import snapshot_files
 
@@ -63,7 +64,7 @@ def files_of(workspace, version: int) -> set[str]:
 
 @pytest.fixture(scope="session")
 def nih_sample() -> Path:
-    """Real ChestX-ray14 files; the test is skipped where the variable does not name them."""
+    """Real ChestX-ray14 files; the test is skipped if the variable does not name them."""
     folder = os.environ.get(SAMPLE_VARIABLE)
     if not folder:
         pytest.skip(f"{SAMPLE_VARIABLE} does not name a folder with real ChestX-ray14 files")
@@ -148,7 +149,7 @@ def make_card(findings: list[str], positives: list[int], known: list[int], image
 
 
 def make_checkpoint():
-    """A fresh simple_cnn with three findings, as a training would keep it."""
+    """A fresh simple_cnn with three findings, as a training would save it."""
     from training.network.checkpoint import Checkpoint
     from training.network.models import build_model
 
@@ -174,7 +175,7 @@ def make_checkpoint():
 
 @pytest.fixture(scope="session")
 def new_store(tmp_path_factory):
-    """Puts an MLflow database without a run into a workspace: making one takes seconds, which each test would spend."""
+    """Returns a function that puts an empty MLflow database into a workspace; making one in each test takes seconds."""
     from conf.workspace import Workspace
     from training.record.store import mlflow, use_store
 
@@ -191,7 +192,7 @@ def new_store(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def copied_table(small_table, new_store):
-    """A function of a folder: a workspace of its own there, as the ETL of the small table leaves it."""
+    """Returns a function that makes a workspace with the small table in a folder, as the ETL leaves it."""
     from conf.workspace import Workspace
 
     def copy(folder: Path):
@@ -221,7 +222,7 @@ def write_small_table(folder: Path, rows_per_row_group: int):
         for index in range(number):
             findings = rng.integers(0, 2, 2).astype(np.float32)
             findings[rng.random(2) < 0.3] = np.nan
-            # A finding that can be learned: the first one is bright.
+            # The first finding can be learned: its images are bright.
             pixels = rng.integers(0, 120 + 120 * int(findings[0] == 1), (SIZE_PX, SIZE_PX), dtype=np.uint8)
             name = f"{split}_{index:03}.png"
             rows[name] = {"split": split, "findings": findings, "pixels": pixels.tobytes(), "patient_id": name[:-5]}

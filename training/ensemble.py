@@ -13,24 +13,30 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from conf.arguments import load_settings
 from conf.errors import run_command
-from conf.settings import Settings, load_settings
+from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
-from etl.contract.schema import Card
-from training.ensembles.members import PREDICTED, Member, card_of, read_members
+from etl.contract.version import TableVersion
+from training.ensembles.members import PREDICTED, Member, read_members, table_of
 from training.ensembles.voting import equal_weights, fit_weights, vote
+from training.measures.cells import interval_cell, value_cell
 from training.measures.intervals import bootstrap_differences
 from training.record.evaluation import FIGURES, NUM_RESAMPLES, describe_intervals, evaluate
 from training.record.tracking import TrackedRun
 
+READS = ("ensemble", "training.seed", "training.experiment")
+
 
 def main() -> None:
-    settings = load_settings("Combines what several finished trainings predict, and measures the ensemble.")
-    workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    settings = load_settings(
+        "Combines what several finished trainings predict, and measures the ensemble.", reads=READS
+    )
+    workspace = Workspace.of(settings)
     members = read_members(settings.ensemble.members, workspace)
-    card = card_of(members[0])
-    with workspace.exclusive(), TrackedRun(workspace, settings, card, None) as run:
-        report = combine(settings, card, members)
+    table = table_of(members[0])
+    with workspace.exclusive(), TrackedRun(workspace, settings, table, None) as run:
+        report = combine(settings, workspace, table, members)
         run.log_evaluation(workspace, report)
         for name in FIGURES:
             run.log_figure(workspace.figures / f"{name}.png")
@@ -40,7 +46,7 @@ def main() -> None:
     print(f"Report, with the weights of every finding: {workspace.evaluation}")
 
 
-def combine(settings: Settings, card: Card, members: list[Member]) -> dict:
+def combine(settings: Settings, workspace: Workspace, table: TableVersion, members: list[Member]) -> dict:
     """Writes the ensemble's evaluation.json, predictions.parquet and figures; returns the report.
 
     Its `members` have the weights, each member's own AUROC with interval, and by how much the ensemble's is above it,
@@ -53,7 +59,7 @@ def combine(settings: Settings, card: Card, members: list[Member]) -> dict:
         replace(split, logits=vote(logits, weights).astype(np.float32))
         for split, logits in ((val, of_val), (test, of_test))
     )
-    findings, patients, seed = card.findings, members[0].patients, settings.training.seed
+    findings, patients, seed = table.card.findings, members[0].patients, settings.training.seed
     sections = {"method": settings.ensemble.method, "members": []}
     for member, voices, own in zip(members, weights, of_test, strict=True):
         gain = bootstrap_differences(test.labels, own, test.logits, patients, num_resamples=NUM_RESAMPLES, seed=seed)
@@ -64,8 +70,7 @@ def combine(settings: Settings, card: Card, members: list[Member]) -> dict:
             "test_auroc_gain": describe_intervals(findings, gain.auroc),
         }
         sections["members"].append(described)
-    workspace = Workspace.at(settings.workspace)
-    return evaluate(workspace, card, val, test, np.ones(len(findings)), seed, sections, members[0].exclusive)
+    return evaluate(workspace, table, val, test, np.ones(len(findings)), seed, sections, members[0].exclusive)
 
 
 def show(settings: Settings, report: dict) -> None:
@@ -83,8 +88,7 @@ def show(settings: Settings, report: dict) -> None:
 
 
 def _cells(interval: dict[str, float | None]) -> tuple[str, str]:
-    value, low, high = ("-" if end is None else f"{end:.3f}" for end in interval.values())
-    return value, "-" if low == "-" else f"{low} to {high}"
+    return value_cell(interval["value"]), interval_cell(interval)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     torchrun --nproc_per_node 8 training/train.py                8 ranks, gradients by torch.distributed
     horovodrun -np 8 --min-np 4 ... python training/train.py     goes on without lost ranks: docs/training.md
     python training/train.py --training.epochs 1 --training.model simple_cnn        a quick try
-    python training/train.py --training.resume true              goes on where one was killed or stopped
+    python training/train.py --resume                            resumes where one was killed or stopped
 
 Reads <workspace>/shards at the version that card.json names; writes checkpoints/best.pt (best validation),
 checkpoints/last.pt (while it runs), figures/, and one MLflow run in mlflow.db. SIGTERM saves the state and ends with
@@ -19,20 +19,21 @@ import socket
 import sys
 import time
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
+from conf.arguments import ArgumentParser, add_switch, load_arguments
 from conf.errors import InputError, run_command
-from conf.settings import Settings, load_settings
+from conf.settings import Settings
 from conf.workspace import Workspace
-from etl.contract.schema import Card
 from training.loop.loss import loss_weights
 from training.loop.stages import Stage, stages_of
+from training.loop.task import Task
 from training.loop.trainer import Trainer
 from training.network.checkpoint import State
-from training.network.models import XrayClassifier
 from training.ranks.collectives import Collectives, is_lost_rank
 from training.ranks.elastic import is_elastic, run_elastic
 from training.ranks.interruption import EXIT_SIGTERM, Interruption
@@ -47,22 +48,24 @@ if TYPE_CHECKING:
 
 # A launcher under load takes seconds to notice that rank 0 has ended.
 RANK_0_SPEAKS_FIRST_S = 10
+READS = ("training",)
 
 
 def main() -> None:
     try:
-        settings = load_settings("Trains on the shards of the last ETL.")
+        settings, options = load_arguments("Trains on the shards of the last ETL.", "[--resume]", add_own, reads=READS)
+        workspace = Workspace.of(settings)
         if is_elastic():
-            run_elastic(settings, run_rank)
+            run_elastic(settings, workspace, options.resume, run_rank)
         else:
-            run_rank(settings)
+            run_rank(settings, workspace, options.resume)
     except RuntimeError as error:
         if not is_lost_rank(error):
             raise
         # Its own launcher says which one, and ends this one.
         raise InputError(
             f"rank {launched_rank()} on {socket.gethostname()} has lost another rank: see the messages of the one that "
-            f"ended first; --training.resume true goes on from the last saved state ({error!s:.300})"
+            f"ended first; the same command with --resume continues from the last saved state ({error!s:.300})"
         ) from error
     except InputError as error:
         rank = launched_rank()
@@ -74,21 +77,24 @@ def main() -> None:
         raise InputError(f"rank {rank} on {socket.gethostname()}: {error}") from error
 
 
-def run_rank(settings: Settings) -> None:
+def add_own(parser: ArgumentParser) -> None:
+    add_switch(parser, "--resume", "resume the interrupted training of this workspace from its last saved state")
+
+
+def run_rank(settings: Settings, workspace: Workspace, resume: bool = False) -> None:
     """The whole training, as one of the ranks."""
     keep_freed_memory()
     topology = Topology.detect(settings.training.device)
     torch.set_num_threads(topology.cpu_threads(settings.training.threads))
-    card, plan, val_split, test_split, model = prepare(settings, topology)
-    # Rank 0 is the one that writes.
-    with Workspace.at(settings.workspace).exclusive() if topology.is_main else nullcontext():
+    task = replace(prepare(settings, workspace, topology), resume=resume)
+    # Only rank 0 writes.
+    with workspace.exclusive() if topology.is_main else nullcontext():
         ranks = Collectives(topology)
-        check_same_training(ranks, settings, card, (plan.split, val_split, test_split))
-        ancestors = []
-        if settings.training.weights and not settings.training.resume and topology.is_main:
+        check_same_training(ranks, task)
+        if settings.training.weights and not resume and topology.is_main:
             # The other ranks get rank 0's weights.
-            ancestors = load_starting_weights(settings, card, model)
-        finished = train(settings, ranks, card, plan, val_split, test_split, model, ancestors)
+            task = replace(task, ancestors=load_starting_weights(task))
+        finished = train(task, ranks)
         try:
             # Whoever ends first has the launcher end the others: rank 0 may still be writing.
             ranks.gather(None)
@@ -103,24 +109,12 @@ def run_rank(settings: Settings) -> None:
         os._exit(EXIT_SIGTERM)
 
 
-def train(
-    settings: Settings,
-    ranks: Collectives,
-    card: Card,
-    plan: Plan,
-    val_split: Split,
-    test_split: Split,
-    model: XrayClassifier,
-    ancestors: list[dict],
-) -> bool:
-    """All stages; rank 0 also keeps the record. Returns False where SIGTERM stopped it, with its state saved.
-
-    ancestors: of rank 0's starting weights.
-    """
-    training, topology = settings.training, ranks.topology
-    pos_weight = loss_weights(card, training)
+def train(task: Task, ranks: Collectives) -> bool:
+    """Trains all stages; rank 0 also keeps the record. Returns False if SIGTERM stopped it, with its state saved."""
+    training, topology, model = task.settings.training, ranks.topology, task.model
+    pos_weight = loss_weights(task.card, training)
     stages = stages_of(training)
-    interrupted = load_state(settings, ranks, card, plan) if training.resume else None
+    interrupted = load_state(task, ranks) if task.resume else None
     epoch = interrupted.epoch if interrupted else 0
     with ExitStack() as stack:
         record = None
@@ -128,27 +122,26 @@ def train(
             # Here, so that no other rank pays for its imports.
             from training.record.record import Record
 
-            record = stack.enter_context(Record(settings, card, topology, pos_weight.numpy(), ancestors, interrupted))
+            record = stack.enter_context(Record(task, topology, pos_weight.numpy(), interrupted))
         run_id = ranks.broadcast(record.run.run_id if record else None)
-        if settings.tracking_server and topology.local_rank == 0 and not topology.is_main:
-            # One rank of each other host; a database file is for one host alone.
+        if task.workspace.tracking_server and topology.local_rank == 0 and not topology.is_main:
+            # One rank of each other host reports to the server; a database file serves one host alone.
             from training.record.store import monitored_host
 
-            workspace = Workspace.at(settings.workspace, settings.tracking_server)
-            stack.enter_context(monitored_host(workspace, run_id))
+            stack.enter_context(monitored_host(task.workspace, run_id))
         interruption = Interruption(ranks, training.checkpoint_steps)
-        bar = stack.enter_context(progress_bar(plan, stages, interrupted, topology.is_main))
+        bar = stack.enter_context(progress_bar(task.plan, stages, interrupted, topology.is_main))
         for index in range(interrupted.stage if interrupted else 0, len(stages)):
             # Gradients are taken from a model in ways that stay: each stage has its own.
             own = copy.deepcopy(model)
             frozen = stages[index].frozen(own)
-            trainer = Trainer(own, stages[index].settings, plan, pos_weight, ranks, frozen=frozen)
+            trainer = Trainer(own, stages[index].settings, task.plan, pos_weight, ranks, frozen=frozen)
             begun = interrupted if interrupted and interrupted.stage == index else None
             if begun:
                 trainer.load(begun)
             if record:
                 record.begin_stage(index, trainer)
-            epoch = train_stage(trainer, record, interruption, bar, val_split, epoch, begun)
+            epoch = train_stage(trainer, record, interruption, bar, task.val, epoch, begun)
             if epoch < 0:
                 return False
             model.load_state_dict(ranks.broadcast(record.best_weights() if record else None))
@@ -159,10 +152,10 @@ def train(
                 record.say_stopped(epoch, 0)
             return False
         trainer.model.load_state_dict(model.state_dict())
-        val, test = trainer.predict(val_split), trainer.predict(test_split)
+        val, test = trainer.predict(task.val), trainer.predict(task.test)
         peaks_mb = ranks.gather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         if record:
-            record.finish(peaks_mb, val_split, val, test)
+            record.finish(peaks_mb, val, test)
     return True
 
 

@@ -1,21 +1,21 @@
-"""A few films of the table with what is known of them, for people to look at."""
+"""Chooses a few films of the table, with their findings and boxes, for people to look at."""
 
 import numpy as np
 import pandas as pd
 
-from etl.card.page import Film
+from etl.card.page import SheetFilm
 from etl.contract.schema import Card, image_column
 from etl.contract.table import read_pixels
 
 NUM_FILMS = 24
-# Films are shown small: the smallest stored size from here on is enough.
+# Films are shown small, so the smallest stored size of at least this is enough.
 ENOUGH_PX = 128
 
 
-def choose_films(card: Card, rows: pd.DataFrame) -> list[Film]:
-    """Up to NUM_FILMS films, as many of each finding as there is room for, those with boxes first.
+def choose_films(card: Card, rows: pd.DataFrame) -> list[SheetFilm]:
+    """Up to NUM_FILMS films, evenly over the findings, films with boxes first.
 
-    rows: of the newest version, as in Committed. Reads the pixels of the chosen ones only.
+    rows: rows of the newest version, as in Committed. Reads the pixels of the chosen films only.
     """
     chosen = _choose(rows, len(card.findings))
     size = min((s for s in card.sizes_px if s >= ENOUGH_PX), default=max(card.sizes_px))
@@ -27,7 +27,7 @@ def choose_films(card: Card, rows: pd.DataFrame) -> list[Film]:
     for row in chosen.itertuples():
         boxes = np.asarray(row.boxes, np.float64).reshape(-1, 5)
         films.append(
-            Film(
+            SheetFilm(
                 image_id=row.image_id,
                 split=row.split,
                 pixels=np.frombuffer(pixels[row.image_id], np.uint8).reshape(shape),
@@ -39,7 +39,7 @@ def choose_films(card: Card, rows: pd.DataFrame) -> list[Film]:
 
 
 def _choose(rows: pd.DataFrame, num_findings: int) -> pd.DataFrame:
-    """In turn one row of each finding, and one without any, until there are enough; the same for the same table."""
+    """Takes a row of each finding and one without any in turn, up to NUM_FILMS; the same for the same table."""
     order = rows.sample(frac=1, random_state=0)
     order = order.assign(has_boxes=order.boxes.map(len) > 0).sort_values("has_boxes", ascending=False, kind="stable")
     present = np.stack(order.findings.to_list()) == 1

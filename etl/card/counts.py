@@ -1,4 +1,4 @@
-"""The dataset card: counted from the written files, not from the plan."""
+"""Counts for the dataset card, taken from the written files, not from the plan."""
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,12 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
 
 
 def kinds_of(reasons: pd.Series) -> pd.Series:
-    """What stands before the first colon of each reason of the quarantine: what is wrong, without the particulars."""
+    """The kind of each quarantine reason: the text before its first colon, without the particulars."""
     return reasons.astype(str).str.split(":").str[0].str.strip()
 
 
 def check_splits(split: pd.Series) -> None:
-    """Raises InputError where one of the splits has no image. split: of each image."""
+    """Raises InputError if a split has no images. split: the split of each image."""
     numbers = split.value_counts().to_dict()
     empty = [name for name in SPLITS if name not in numbers]
     if empty:
@@ -51,7 +51,7 @@ def check_splits(split: pd.Series) -> None:
 def describe_pixels(rows: pd.DataFrame, sizes_px: list[int]) -> dict:
     """Mean and standard deviation of all pixels of these rows per image column, 0..255, for the card.
 
-    rows: the training split's, with the mean_S and std_S of each image.
+    rows: rows of the training split, with the mean_S and std_S of each image.
     """
     mean, std = {}, {}
     for size in sizes_px:

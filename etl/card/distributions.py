@@ -1,4 +1,4 @@
-"""How images and patients spread over studies, ages, sexes and views, per split: counts and figures for the page."""
+"""Distributions of images and patients over studies, ages, sexes and views per split: counts and figures."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,28 +7,28 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from conf.settings import VIEWS
+from conf.words import SEXES, VIEWS
 from etl.card.figures import draw_groups
 from etl.contract.schema import SPLITS
 
-SEXES, UNKNOWN = ("F", "M"), "unknown"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How the images or patients of each split spread over categories: a figure and its counts."""
+    """How the images or patients of each split are distributed over categories: a figure and its counts."""
 
     title: str
     unit: str
     """what is counted: images or patients"""
     figure: Markup | None
-    """None where nothing is known"""
+    """None if nothing is known"""
     counts: list[tuple[str, list[int]]]
     """category and its number per split"""
 
 
 def describe_patients(rows: pd.DataFrame) -> list[Distribution]:
-    """Images per patient, follow-ups, ages by sex and views; rows as in card_page.write_card_page."""
+    """Images per patient, follow-ups, ages by sex and views; rows as in page.write_card_page."""
     return [_images_per_patient(rows), _follow_ups(rows), _ages_by_sex(rows), _views(rows)]
 
 
@@ -41,7 +41,7 @@ def _images_per_patient(rows: pd.DataFrame) -> Distribution:
 
 def _follow_ups(rows: pd.DataFrame) -> Distribution:
     panels = {"": _count(_bin(rows.follow_up, [0, 1, 2, 3, 5, 10, 20, 50, 100]), rows.split)}
-    return _distribute("follow-ups", "Follow-ups", panels, "number of the study of its patient, from 0", "images")
+    return _distribute("follow-ups", "Follow-ups", panels, "number of the study of this patient, from 0", "images")
 
 
 def _views(rows: pd.DataFrame) -> Distribution:
@@ -60,12 +60,12 @@ def _ages_by_sex(rows: pd.DataFrame) -> Distribution:
 
 
 def _words(cells: pd.Series, words: tuple[str, ...]) -> pd.Categorical:
-    """Each cell as one of the words, or unknown where it is missing."""
+    """Each cell as one of the words, or as unknown if it is missing."""
     return pd.Categorical(cells.astype(object).where(cells.notna(), UNKNOWN), [*words, UNKNOWN])
 
 
 def _bin(cells: pd.Series, starts: list[int]) -> pd.Categorical:
-    """Each number into one of the ranges that begin at `starts`, the last of them open, or unknown where missing."""
+    """Each number as one of the ranges that begin at `starts` (the last is open), or as unknown if it is missing."""
     numbers = pd.to_numeric(cells).to_numpy(dtype=np.float64, na_value=np.nan)
     names = [str(low) if low + 1 == high else f"{low}\N{EN DASH}{high - 1}" for low, high in pairwise(starts)]
     names += [f"{starts[-1]}+", UNKNOWN]
@@ -74,8 +74,8 @@ def _bin(cells: pd.Series, starts: list[int]) -> pd.Categorical:
 
 
 def _count(categories: pd.Categorical, splits: pd.Series) -> pd.DataFrame:
-    """Rows per category and split, up to the last category in use; unknown only where there are such rows."""
-    assert (categories.codes >= 0).all(), f"outside {list(categories.categories)}: the table breaks its contract"
+    """Rows per category and split, up to the last category in use; unknown only if it has rows."""
+    assert (categories.codes >= 0).all(), f"value outside {list(categories.categories)}: the table breaks its contract"
     counts = pd.crosstab(categories, splits.to_numpy(), dropna=False).reindex(
         index=categories.categories, columns=SPLITS, fill_value=0
     )
@@ -85,7 +85,7 @@ def _count(categories: pd.Categorical, splits: pd.Series) -> pd.DataFrame:
 
 
 def _distribute(name: str, title: str, panels: dict[str, pd.DataFrame], xlabel: str, unit: str) -> Distribution:
-    """panels: title -> counts, all with the same categories."""
+    """Draws the counts of each panel as one figure. panels: title -> counts, all with the same categories."""
     totals = sum(counts.sum() for counts in panels.values())
     categories = list(next(iter(panels.values())).index)
     figure = draw_groups(

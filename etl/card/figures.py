@@ -1,6 +1,6 @@
-"""Figures of the dataset card, each an inline SVG that takes its ink from the page, so that it follows light and dark.
+"""Figures of the dataset card: inline SVGs that take their ink from the page, so that they suit light and dark mode.
 
-Every figure is drawn from a few counts, never from rows; the page says which data and splits they are of.
+Every figure is drawn from a few counts, never from rows; the page says which data and splits it shows.
 """
 
 import io
@@ -14,18 +14,18 @@ from matplotlib.figure import Figure
 
 from etl.contract.schema import SPLITS
 
-# Blue, orange and teal of Paul Tol's "vibrant" scheme: told apart by the colour-blind, and on white and on black.
+# Blue, orange and teal of Paul Tol's "vibrant" scheme: distinct for the colour-blind, on white and on black.
 SPLIT_COLOURS = {"train": "#0077BB", "val": "#EE7733", "test": "#009988"}
 SPLIT_MARKERS = {"train": "o", "val": "D", "test": "s"}
 NEUTRAL_COLOUR = "#8A8F98"
-# Stands for the page's text colour while matplotlib draws.
+# Placeholder for the page's text colour while matplotlib draws.
 INK = "#010203"
 WIDTH_INCHES = 4.0
-"""288 points of SVG, about a phone's width: 8 point letters stay readable there"""
+"""288 points of SVG, about a phone's width, where 8-point text is still readable"""
 MAX_NUMBERED_CELLS = 20
-"""findings up to which a heat map's cells hold their numbers"""
+"""most findings for which the cells of a heat map show their numbers"""
 MAX_NAME_LENGTH = 26
-"""characters of a name in a figure; the page's tables have it in full"""
+"""most characters of a name in a figure; the page's tables have the full name"""
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -52,9 +52,9 @@ ElementTree.register_namespace("xlink", _XLINK)
 
 
 def draw_counts(name: str, alt: str, labels: list[str], counts: dict[str, list[int]], unit: str) -> Markup:
-    """Lying bars with their numbers, one group per label from the top.
+    """Horizontal bars with their numbers, one group per label, from top to bottom.
 
-    counts: split (or any one name) -> a number per label. name: unique on the page. alt: what a screen reader says.
+    counts: split (or any single name) -> a number per label. name: unique on the page. alt: text for screen readers.
     """
     with matplotlib.rc_context(_STYLE):
         row_inches = 0.1 * len(counts) + 0.11
@@ -81,12 +81,12 @@ def draw_counts(name: str, alt: str, labels: list[str], counts: dict[str, list[i
 
 
 def draw_shares(name: str, alt: str, labels: list[str], shares: dict[str, list[float]], unit: str) -> Markup:
-    """A dot per label and split, from the top. shares: split -> percent per label; NaN is left out."""
+    """A dot per label and split, from top to bottom. shares: split -> percent per label; NaN is left out."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(0.21 * len(labels) + 0.75)
         places = np.arange(len(labels))
         for index, (split, percents) in enumerate(shares.items()):
-            # Beside each other in their row, so that equal ones do not hide each other.
+            # Dots of a row are offset, so that equal ones do not hide each other.
             heights = places + (index - (len(shares) - 1) / 2) * 0.26
             colour, marker = SPLIT_COLOURS[split], SPLIT_MARKERS[split]
             axes.plot(percents, heights, marker, color=colour, markersize=4, label=split, clip_on=False)
@@ -96,7 +96,7 @@ def draw_shares(name: str, alt: str, labels: list[str], shares: dict[str, list[f
         axes.set_xlim(0, max(highest * 1.05, 1))
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.set_xlabel(unit)
-        # Clear of the dots at zero.
+        # Keeps the labels clear of the dots at zero.
         axes.tick_params(axis="y", length=0, pad=7)
         axes.grid()
         _legend(figure)
@@ -106,7 +106,7 @@ def draw_shares(name: str, alt: str, labels: list[str], shares: dict[str, list[f
 def draw_groups(
     name: str, alt: str, categories: list[str], panels: dict[str, dict[str, list[float]]], xlabel: str, ylabel: str
 ) -> Markup:
-    """Standing bars, a group per category; one panel below the other, on one scale.
+    """Vertical bars, one group per category, in panels that are stacked and share one scale.
 
     panels: title ("" for none) -> split -> percent per category.
     """
@@ -132,9 +132,9 @@ def draw_groups(
 
 
 def draw_heat_map(name: str, alt: str, labels: list[str], shares: np.ndarray) -> Markup:
-    """A square of cells, rows and columns in the order of `labels`; the diagonal is grey.
+    """A square heat map with rows and columns in the order of `labels`; the diagonal is grey.
 
-    shares: (labels, labels) percent, NaN where there are no images to take a share of.
+    shares: (labels, labels) percent; NaN if there are no images to take a share of.
     """
     number = len(labels)
     others = np.where(np.eye(number, dtype=bool), np.nan, shares)
@@ -150,7 +150,7 @@ def draw_heat_map(name: str, alt: str, labels: list[str], shares: np.ndarray) ->
         for row, column in np.ndindex(number, number):
             share = shares[row, column]
             text = "\N{EN DASH}" if np.isnan(share) else f"{share:.0f}" if numbered else ""
-            # The cells keep their colours in the dark, so their numbers do too.
+            # The cells keep their colours in dark mode, so their numbers do too.
             colour = "#FFFFFF" if share > 0.55 * top else "#1B2733"
             if row == column or np.isnan(share):
                 colour = INK
@@ -171,7 +171,7 @@ def draw_heat_map(name: str, alt: str, labels: list[str], shares: np.ndarray) ->
 
 
 def shorten(name: str) -> str:
-    """A name for a figure: one line without control characters, at most MAX_NAME_LENGTH of them."""
+    """A name for a figure: one line of at most MAX_NAME_LENGTH characters, none of them control characters."""
     printable = "".join(letter if letter.isprintable() else " " for letter in name)
     return printable if len(printable) <= MAX_NAME_LENGTH else printable[: MAX_NAME_LENGTH - 1] + "…"
 
@@ -188,10 +188,10 @@ def _legend(figure: Figure, *handles_and_labels: list) -> None:
 
 
 def _to_markup(figure: Figure, name: str, alt: str) -> Markup:
-    """The figure as an <svg> element: ids unique on a page by `name`, ink by the page, no metadata."""
+    """The figure as an <svg> element: `name` makes its ids unique, the page sets its ink, metadata is removed."""
     drawn = io.BytesIO()
     with warnings.catch_warnings():
-        # Names in Chinese, say: the browser has the letters that matplotlib's font lacks.
+        # Chinese names, for example: the browser has the glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(drawn, format="svg", transparent=True)
     svg = ElementTree.fromstring(drawn.getvalue())

@@ -1,4 +1,4 @@
-"""The dataset card as one HTML page for people: opens without a network, prints, fits a phone."""
+"""The dataset card as one HTML page for people, which opens without a network, prints, and fits a phone."""
 
 import base64
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from conf.words import RESEARCH_USE
 from conf.workspace import atomic_path
 from etl.card.counts import kinds_of
 from etl.card.distributions import describe_patients
@@ -18,9 +19,9 @@ from etl.card.figures import draw_counts, draw_heat_map, draw_shares
 from etl.contract.schema import SPLITS, Card
 
 MAX_SHOWN = 30
-"""findings and quarantine reasons in figures and first tables; the page says how many there are"""
+"""most findings and quarantine reasons in the figures and first tables; the page says how many there are"""
 FILM_SIDE_PX = 256
-"""larger films of the contact sheet are made smaller"""
+"""larger films of the contact sheet are reduced to this"""
 FILM_JPEG_QUALITY = 85
 
 _TEMPLATES = jinja2.Environment(
@@ -34,34 +35,37 @@ _TEMPLATES.filters["thousands"] = "{:,}".format
 
 
 @dataclass(frozen=True)
-class Film:
+class SheetFilm:
     """One image of the contact sheet."""
 
     image_id: str
     split: str
     pixels: np.ndarray
-    """(S, S) grey or (S, S, 3) red, green, blue; uint8"""
+    """(S, S) grey or (S, S, 3) RGB, uint8"""
     findings: list[str]
-    """those present"""
+    """findings that are present"""
     boxes: list[tuple[str, float, float, float, float]]
     """finding, then x, y of the upper left corner, width, height as fractions of the square, 0..1"""
 
 
-def write_card_page(path: Path, card: Card, rows: pd.DataFrame, quarantine: pd.DataFrame, sheet: list[Film]) -> None:
+def write_card_page(
+    path: Path, card: Card, rows: pd.DataFrame, quarantine: pd.DataFrame, sheet: list[SheetFilm]
+) -> None:
     """Writes the page, atomically.
 
-    rows: one per image of the table: image_id, patient_id, follow_up, age_years (both nullable), sex, view (None where
+    rows: one per image of the table: image_id, patient_id, follow_up, age_years (both nullable), sex, view (None if
     unknown), findings (float32 arrays in the order of card.findings: 1, 0, NaN unknown), split.
-    quarantine: image_id, path, reason; a reason's part before its first colon is its kind. sheet: films to show.
+    quarantine: image_id, path, reason; the part of a reason before its first colon is its kind. sheet: films to show.
     """
     in_rows = rows.split.value_counts().to_dict()
-    assert in_rows == card.images, f"the rows are {in_rows}, the card says {card.images}"
+    assert in_rows == card.images, f"images per split: the rows have {in_rows}, the card says {card.images}"
     totals = {finding: sum(card.positives[split][finding] for split in SPLITS) for finding in card.findings}
-    # Most frequent first; sorted() keeps the vocabulary's order where counts are equal.
+    # Most frequent first; sorted() keeps the vocabulary's order for equal counts.
     by_frequency = sorted(card.findings, key=lambda finding: -totals[finding])
     shown = by_frequency[:MAX_SHOWN]
     page = _TEMPLATES.get_template("page.html.j2").render(
         card=card,
+        research_use=RESEARCH_USE,
         num_images=len(rows),
         splits=SPLITS,
         is_phantoms=card.settings.get("source") == "phantoms",
@@ -78,7 +82,7 @@ def write_card_page(path: Path, card: Card, rows: pd.DataFrame, quarantine: pd.D
         films=[(film, _to_data_uri(film.pixels)) for film in sheet],
     )
     with atomic_path(path) as temporary:
-        # A file name that is no UTF-8 reaches us with lone surrogates, which cannot be written as they are.
+        # A file name that is not UTF-8 arrives with lone surrogates, which UTF-8 cannot encode.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
@@ -87,7 +91,7 @@ def _source_name(card: Card) -> str:
 
 
 def _flatten(settings: dict, prefix: str = "") -> Iterable[tuple[str, object]]:
-    """Nested settings as `quality.min_side_px` and value."""
+    """Nested settings as pairs of a dotted name, such as `quality.min_side_px`, and a value."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{key}.")
@@ -96,7 +100,7 @@ def _flatten(settings: dict, prefix: str = "") -> Iterable[tuple[str, object]]:
 
 
 def _percentages(part: dict, whole: dict, finding: str) -> dict[str, float]:
-    """Per split, NaN where the whole is 0. From the counts: the card's own percentages are rounded once already."""
+    """Percent per split; NaN if the whole is 0. From the counts, as the card's own percentages are rounded already."""
     return {
         split: 100 * part[split][finding] / whole[split][finding] if whole[split][finding] else float("nan")
         for split in SPLITS
@@ -104,7 +108,7 @@ def _percentages(part: dict, whole: dict, finding: str) -> dict[str, float]:
 
 
 def _draw_findings(card: Card, rows: pd.DataFrame, shown: list[str]) -> dict[str, Markup | None]:
-    """The figures of the shown findings; None for those that would have nothing to show."""
+    """The figures of the shown findings; None for a figure with nothing to show."""
     percentages = [_percentages(card.positives, card.known, finding) for finding in shown]
     missing = {split: [card.images[split] - card.known[split][finding] for finding in shown] for split in SPLITS}
     together = _co_occurrence(rows, [card.findings.index(finding) for finding in shown])
@@ -135,7 +139,7 @@ def _draw_findings(card: Card, rows: pd.DataFrame, shown: list[str]) -> dict[str
         else None,
         "pairs_figure": draw_heat_map(
             "pairs",
-            "Heat map: of the images with the finding of a row, the percentage that also have that of a column.",
+            "Heat map: percentage of the images with a row's finding that also have the column's finding.",
             shown,
             together,
         )
@@ -145,19 +149,19 @@ def _draw_findings(card: Card, rows: pd.DataFrame, shown: list[str]) -> dict[str
 
 
 def _co_occurrence(rows: pd.DataFrame, columns: list[int]) -> np.ndarray:
-    """(columns, columns) percent: of images with the row's finding, those that have the column's, where that is known.
+    """(columns, columns) percent of the images with the row's finding that also have the column's.
 
-    NaN where no image with the row's finding has a known label for the column's.
+    Only images with a known label for the column's finding count; NaN if there is none.
     """
     labels = np.stack([findings[columns] for findings in rows.findings])
-    # Sums of float32 ones are exact up to 16 million images, and the product is a fast one.
+    # Sums of ones are exact in float32 up to 16 million images, and its matrix product is fast.
     present, known = (labels == 1).astype(np.float32), (~np.isnan(labels)).astype(np.float32)
     both, base = present.T @ present, present.T @ known
     return np.divide(100 * both, base, out=np.full_like(both, np.nan), where=base > 0)
 
 
 def _group_reasons(quarantine: pd.DataFrame) -> dict:
-    """Kinds of reasons, most frequent first, with their counts and the first image of each, and a figure of them."""
+    """Kinds of reasons, most frequent first, with the count and first image of each, and a figure of the counts."""
     kinds = kinds_of(quarantine.reason)
     counts = kinds.value_counts(sort=False).sort_values(ascending=False, kind="stable")
     examples = quarantine[~kinds.duplicated()].set_index(kinds[~kinds.duplicated()])
@@ -169,7 +173,7 @@ def _group_reasons(quarantine: pd.DataFrame) -> dict:
 
 
 def _to_data_uri(pixels: np.ndarray) -> str:
-    """The film as a JPEG inside a URI; pixels as in Film."""
+    """The film as a JPEG in a data URI; pixels as in Film."""
     side = min(len(pixels), FILM_SIDE_PX)
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)

@@ -1,1 +1,1 @@
-"""Work on Spark's workers. The only folder that imports pyspark."""
+"""Runs work on Spark's workers. The only folder that imports pyspark."""

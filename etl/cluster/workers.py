@@ -1,4 +1,4 @@
-"""Functions over the cluster's Python workers: the one owner of pyspark. No pixel passes the JVM."""
+"""Runs functions on the cluster's Python workers; the one owner of pyspark. No pixels pass through the JVM."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ Batches = Iterator[pa.RecordBatch]
 
 
 class SparkWorkers:
-    """A quiet session that starts with the first piece of work and stops at the end of the `with`."""
+    """A quiet Spark session that starts with the first work and stops when the `with` block ends."""
 
     def __init__(self, master: str | None = None):
         """master: such as local[2]; None: what spark-submit or Spark's own settings say."""
@@ -37,10 +37,10 @@ class SparkWorkers:
             self.spark.stop()
 
     def map(self, function: Callable[[Any], Any], items: Sequence, images: Sequence[int], title: str) -> list:
-        """function(item) of each item, in the items' order, each as one task on any worker.
+        """Returns function(item) for each item, in the items' order; each call is one task on any worker.
 
-        images: of each item, for the progress bar with its rate and remaining time. A task that goes down with its
-        worker is tried again.
+        images: number of images in each item, for the progress bar's rate and remaining time. A task whose worker dies
+        is tried again. Raises InputError if a task cannot read or write.
         """
         if not items:
             return []
@@ -51,8 +51,8 @@ class SparkWorkers:
             results = tasks.map(partial(_try, function)).collect()
         if failed := next((result for result in results if isinstance(result, OSError)), None):
             raise InputError(
-                f"a worker cannot go on ({failed}): nothing was committed; check the rights and the space where the "
-                "table lies, and run it again"
+                f"a worker cannot continue ({failed}): nothing was committed; check permissions and free space at the "
+                "table, and run the command again"
             )
         return results
 
@@ -64,18 +64,18 @@ class SparkWorkers:
         rows_per_task: int,
         title: str,
     ) -> pa.Table:
-        """What function(batches, num_threads) gives of all rows, in their order, by Spark's mapInArrow.
+        """Applies function(batches, num_threads) to all rows with Spark's mapInArrow and keeps their order.
 
-        function: batches of `rows` to batches of `schema`. num_threads: the cores that Spark lends a task (its setting
-        spark.task.cpus): tasks that keep to them never take more than there are. The result is held in memory here.
-        A task that goes down with its worker is tried again.
+        function: turns batches of `rows` into batches of `schema`. num_threads: the cores that Spark gives each task
+        (its setting spark.task.cpus); tasks that use no more never overload the machine. The result is held in memory
+        here. A task whose worker dies is tried again.
         """
         self.spark = self.spark or start_spark(self.master)
         context = self.spark.sparkContext
-        # As many for each core, so that none waits for another at the end.
+        # The same number of tasks per core, so that no core waits for another at the end.
         cores = context.defaultParallelism
         num_tasks = min(len(rows), -(-len(rows) // (rows_per_task * cores)) * cores)
-        # Of its own, for its settings: a local table goes to Spark in so many parts, each in the order of the rows.
+        # A session of its own for these settings: Spark cuts a local table into so many parts, each in row order.
         session = self.spark.newSession()
         session.conf.set("spark.sql.leafNodeDefaultParallelism", num_tasks)
         session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", rows_per_task)
@@ -87,18 +87,18 @@ class SparkWorkers:
 
 
 def _with_lent_cores(function: Callable[[Batches, int], Batches], batches: Batches) -> Batches:
-    # Before each task Spark lets Python forget what it knows of the import path: of its own zip files, where it would
-    # read their lists of contents again for each package in them, 0.2 s. What is not known need not be forgotten.
+    # Before each task Spark invalidates Python's import caches. Python would then read the lists of contents of Spark's
+    # zip files again for each package in them, 0.2 s. Without cache entries for them there is nothing to invalidate.
     for path, finder in list(sys.path_importer_cache.items()):
         if isinstance(finder, zipimporter):
             del sys.path_importer_cache[path]
-    # After each task it looks for garbage among all that the imports have made, 0.05 s.
+    # After each task Spark collects garbage; freezing spares it all objects that the imports have made, 0.05 s.
     gc.freeze()
     return function(batches, TaskContext.get().cpus())
 
 
 def _try(function: Callable[[Any], Any], item: Any) -> Any:
-    """function(item), or the OSError that it raises: a full disk is no fault of the program and needs no trace."""
+    """Returns function(item) or the OSError that it raised: a full disk is not a bug and needs no traceback."""
     try:
         return function(item)
     except OSError as error:
@@ -110,7 +110,7 @@ def _try(function: Callable[[Any], Any], item: Any) -> Any:
 
 
 def start_spark(master: str | None = None) -> SparkSession:
-    """The session, started where there is none."""
+    """Returns the Spark session; starts one if there is none."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("chexscale").config("spark.ui.showConsoleProgress", "false")
     if master:

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -59,7 +60,7 @@ def read_card(table: str, version: int | None = None) -> Card | None:
         raise InputError(
             f"version {commit.get('version')} of {table} was written by another program ({commit.get('engineInfo')}): "
             "choose another --workspace or --etl.table, or, where the table was made here, make it anew with "
-            "--etl.rebuild true"
+            "--rebuild"
         )
     return Card.parse(commit["userMetadata"], f"the commit of {table}") if card["contract"] == CONTRACT else None
 
@@ -110,7 +111,7 @@ def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
         return Committed(card, pd.concat(parts, ignore_index=True), bad.to_pyarrow_table().to_pandas())
     except (DeltaError, OSError) as error:
         raise InputError(
-            f"version {card.quarantine_version} of {quarantine} cannot be read ({error}): add --etl.rebuild true to "
+            f"version {card.quarantine_version} of {quarantine} cannot be read ({error}): add --rebuild to "
             "make the table anew"
         ) from error
 
@@ -125,8 +126,14 @@ def read_labels(file: str) -> pd.DataFrame:
             return parquet.read(columns, use_threads=False).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{file} of the table cannot be read ({error}): add --etl.rebuild true to make the table anew"
+            f"{file} of the table cannot be read ({error}): add --rebuild to make the table anew"
         ) from error
+
+
+def read_rows(table: str, version: int, splits: Iterable[str]) -> pd.DataFrame:
+    """One row per image of these splits in a version of the table: all columns but the pixels."""
+    parts = [read_labels(file) for split in splits for file in snapshot_files(table, version, split)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["image_id", "patient_id"])
 
 
 def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
-"""A patient's anatomy, which follow-ups share, and one film's pose: where the outlines of the chest run.
+"""A patient's anatomy, which follow-ups share, and one film's pose: where the outlines of the chest lie.
 
 Positions are fractions of the film's width: the origin is its centre, x grows to the film's right (the patient's left),
-y grows downwards. The spreads are set by eye after NIH's films.
+y grows downwards. The ranges are set by eye after NIH's films.
 """
 
 from dataclasses import dataclass, replace
@@ -14,51 +14,51 @@ from etl.phantoms.canvas import CANVAS_PX, smooth_curve
 # x in half thorax widths from the midline, y in lung heights from the apex (0) to the costophrenic angle (1).
 LUNG_WALL = np.array([[0.24, 0.38, 0.6, 0.79, 0.91, 0.97, 1.0, 1.0], [0.04, 0.0, 0.05, 0.19, 0.4, 0.62, 0.82, 1.0]]).T
 LUNG_MEDIAL = np.array([[0.12, 0.13, 0.13], [0.72, 0.4, 0.15]]).T
-# x in the heart's width to each side of the midline, y in its height; clockwise from the right upper border.
+# x as a share of the heart's width on that side of the midline, y of its height; clockwise from the right upper border.
 HEART_X = np.array([-0.35, -0.8, -1.0, -0.85, -0.2, 0.45, 0.88, 1.0, 0.86, 0.56, 0.36, 0.1])
 HEART_Y = np.array([-0.62, -0.35, 0.0, 0.32, 0.42, 0.42, 0.34, 0.12, -0.16, -0.45, -0.66, -0.72])
 RIGHT_OF_MIDLINE = 0.34
-"""share of the heart's width"""
+"""share of the heart's width that lies to the right of the midline"""
 AP_MAGNIFICATION = 1.1
-"""of the heart: it lies further from the film than on a PA film, and the tube is nearer"""
+"""factor for the heart's width: on an AP film the heart is further from the film, and the tube is nearer"""
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a patient keeps between follow-ups; lengths as fractions of the film's width."""
+    """The anatomy that a patient keeps between follow-ups; lengths are fractions of the film's width."""
 
     half_width: float
-    """of the thorax inside the ribs"""
+    """half the width of the thorax inside the ribs"""
     lung_height: float
-    """apex to costophrenic angle"""
+    """from the apex to the costophrenic angle"""
     dome_tops: tuple[float, float]
-    """of the right and left diaphragm, in lung heights from the apex"""
+    """tops of the right and left diaphragm, in lung heights from the apex"""
     cardiothoracic_ratio: float
     """heart width / inner thorax width on a PA film; above 0.5 counts as enlarged (Danzer 1919)"""
     heart_height: float
     heart_tilt: float
     """radians"""
     mediastinum: float
-    """half width"""
+    """half the width of the mediastinum"""
     rib_spacing: float
     rib_width: float
     rib_contrast: float
-    """attenuation"""
+    """attenuation of the ribs"""
     tissue: float
     """attenuation of the chest wall"""
     wall: float
     """outer half width of the chest, in half thorax widths"""
     shoulder: float
-    """height above the lungs"""
+    """height of the shoulders above the lungs"""
     breast: float
-    """radius of the breast shadows, 0 where there are none"""
+    """radius of the breast shadows; 0 if there are none"""
     vessel_contrast: float
-    """attenuation"""
+    """attenuation of the vessels"""
     vessel_seed: int
 
 
 def draw_anatomy(rng: Generator, female: bool) -> Anatomy:
-    """A normal anatomy."""
+    """Draws a normal anatomy at random."""
     half_width = rng.uniform(0.31, 0.385)
     dome = rng.uniform(0.76, 0.88)
     return Anatomy(
@@ -88,7 +88,7 @@ def enlarge_heart(rng: Generator, anatomy: Anatomy) -> Anatomy:
 
 
 def lung_point(anatomy: Anatomy, side: int, points: np.ndarray) -> np.ndarray:
-    """(..., 2) lung positions, as in LUNG_WALL, to body positions; side -1 is the patient's right lung, +1 the left."""
+    """Body positions of (..., 2) lung positions as in LUNG_WALL; side -1 is the patient's right lung, +1 the left."""
     return points * (side * anatomy.half_width, anatomy.lung_height) - (0, 0.56 * anatomy.lung_height)
 
 
@@ -121,12 +121,12 @@ class Pose:
     """(2,) canvas pixels"""
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """(..., 2) body positions to canvas pixels."""
+        """Canvas pixels of (..., 2) body positions."""
         return points @ self.matrix.T + self.centre
 
 
 def draw_pose(rng: Generator) -> Pose:
-    """A film's shift (s.d. 3.5% of the width), rotation (s.d. 2.5 degrees) and scale (0.92 to 1.16)."""
+    """Draws a film's shift (s.d. 3.5% of the width), rotation (s.d. 2.5 degrees) and scale (0.92 to 1.16)."""
     angle, scale = rng.normal(0, np.radians(2.5)), rng.uniform(0.92, 1.16)
     rotation = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     shift = np.clip(rng.normal(0, 0.035, 2), -0.08, 0.08)

@@ -1,7 +1,7 @@
-"""Soft shapes, lines and noise on a square canvas: what a film is drawn with.
+"""Soft shapes, lines and noise on a square canvas, which films are drawn with.
 
-A film is drawn at CANVAS_PX whatever its size, as float32 masks of 0..1 that add up, and enlarged at the end:
-a chest is smooth at that scale, and grain is added to the enlarged film.
+A film of any size is drawn at CANVAS_PX, as a sum of float32 masks of 0..1, and resized at the end. A chest is smooth
+at that scale, and grain is added to the resized film.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numpy.random import Generator
 
 CANVAS_PX = 512
 SUBPIXEL_BITS = 4
-"""binary digits behind the point that OpenCV gets of each position"""
+"""fractional bits of the fixed-point positions that OpenCV takes"""
 
 
 def smooth_curve(points: np.ndarray, closed: bool = False, steps: int = 8) -> np.ndarray:
@@ -34,13 +34,13 @@ def blank() -> np.ndarray:
 
 
 def fixed_point(shapes: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Positions as OpenCV takes them; all shapes have the same number of points."""
+    """Positions in OpenCV's fixed-point format; all shapes have the same number of points."""
     return list(np.int32(np.asarray(shapes) * 2**SUBPIXEL_BITS))
 
 
 def fill(mask: np.ndarray, polygons: Sequence[np.ndarray], value: int) -> None:
     """Draws filled polygons, each (n, 2) canvas pixels, into a uint8 mask."""
-    # One by one: OpenCV leaves out what an even number of polygons of one call cover.
+    # One by one: OpenCV leaves areas empty that an even number of polygons of one call cover.
     for polygon in fixed_point(polygons):
         cv2.fillPoly(mask, [polygon], value, cv2.LINE_AA, SUBPIXEL_BITS)
 
@@ -73,7 +73,7 @@ def paint(polygons: Sequence[np.ndarray], blur_px: float) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def noise_tile(wavelength_px: int, side_px: int) -> np.ndarray:
-    """Smooth noise of unit variance, (side_px, side_px) float32, the same in every process: films take pieces of it."""
+    """Smooth noise of unit variance, (side_px, side_px) float32, the same in every process; films use crops of it."""
     coarse = max(4, 2 * side_px // wavelength_px)
     noise = np.random.default_rng([wavelength_px, side_px]).standard_normal((coarse, coarse), dtype=np.float32)
     tile = cv2.resize(noise, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
@@ -81,6 +81,6 @@ def noise_tile(wavelength_px: int, side_px: int) -> np.ndarray:
 
 
 def crop_noise(rng: Generator, wavelength_px: int, side_px: int = CANVAS_PX) -> np.ndarray:
-    """A random (side_px, side_px) piece of the noise of this wavelength, a view."""
+    """A random (side_px, side_px) crop of the noise of this wavelength, as a view."""
     top, left = rng.integers(side_px // 2, size=2)
     return noise_tile(wavelength_px, side_px * 3 // 2)[top : top + side_px, left : left + side_px]

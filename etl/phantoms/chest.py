@@ -10,7 +10,7 @@ from etl.phantoms.anatomy import LUNG_WALL, Anatomy, Pose, heart_outline, lung_o
 from etl.phantoms.canvas import blank, crop_noise, fill, paint, smooth_curve, soften, stroke
 
 LUNG_DEPTH = 0.44
-"""attenuation that the air of the lungs takes away; lesions are measured in it"""
+"""attenuation that the air in the lungs removes; the unit of a lesion's strength"""
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class Chest:
     anatomy: Anatomy
     pose: Pose
     outlines: tuple[np.ndarray, np.ndarray]
-    """of the right and left lung, each (n, 2) canvas pixels"""
+    """outlines of the right and left lung, each (n, 2) canvas pixels"""
     lungs: tuple[np.ndarray, np.ndarray]
-    """right and left lung, 0..1, heart and mediastinum included"""
+    """masks of the right and left lung, 0..1, including what heart and mediastinum cover"""
     heart: np.ndarray
-    """0..1"""
+    """mask of the heart, 0..1"""
     air: np.ndarray
-    """0..1: the lungs without heart and mediastinum"""
+    """mask of the lungs without heart and mediastinum, 0..1"""
     vessels: np.ndarray
-    """attenuation of vessels and lung texture: what a pneumothorax or an effusion takes away"""
+    """attenuation of vessels and lung texture, which a pneumothorax or an effusion removes"""
     rest: np.ndarray
-    """attenuation of all else"""
+    """attenuation of everything else"""
 
     def place(self, side: int, x: float, y: float) -> np.ndarray:
         """(2,) canvas pixels of a lung position; side -1 is the patient's right lung, +1 the left."""
@@ -38,7 +38,7 @@ class Chest:
 
 
 def draw_chest(anatomy: Anatomy, pose: Pose, ap: bool, rng: Generator) -> Chest:
-    """All shadows of one film. rng: of this film, for what changes between follow-ups."""
+    """Draws all shadows of one film. rng: the film's own, for everything that changes between follow-ups."""
     outlines = tuple(pose.pixels(lung_outline(anatomy, side)) for side in (-1, 1))
     lungs = tuple(paint([outline], 1.6) for outline in outlines)
     heart = paint([pose.pixels(heart_outline(anatomy, ap))], 2.5)
@@ -78,7 +78,7 @@ def draw_ribs(anatomy: Anatomy, pose: Pose) -> np.ndarray:
 
 
 def draw_vessels(anatomy: Anatomy, pose: Pose) -> np.ndarray:
-    """Branches that leave the hila, wind and thin out: 0..1."""
+    """Vessels that branch from the hila, wind and thin out: 0..1."""
     rng = np.random.default_rng(anatomy.vessel_seed)
     mask = blank()
     num_stems, num_twigs = 11, 34

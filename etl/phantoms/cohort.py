@@ -1,4 +1,4 @@
-"""Who is in a set of phantoms: patients, studies, findings and the split, distributed like NIH ChestX-ray14."""
+"""The cohort of a set of phantoms: patients, studies, findings and the split, distributed like NIH ChestX-ray14."""
 
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -6,8 +6,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.random import Generator
 
-# Share of images with each finding: the official test list's (of 25,596), raised to 5% where it is rarer, so that each
-# split of a small set has positives.
+# Share of images with each finding in the official test list (25,596 images). Rarer findings are raised to 5%, so that
+# each split of a small set has positives.
 PREVALENCE = {
     "Atelectasis": 3279 / 25596,
     "Cardiomegaly": 0.05,
@@ -18,7 +18,7 @@ PREVALENCE = {
     "Pneumonia": 0.05,
     "Pneumothorax": 2665 / 25596,
 }
-# Findings that come together more often than by chance, as correlations of the normal variables behind them.
+# Findings that occur together more often than by chance, as correlations of their latent normal variables.
 TOGETHER = {
     ("Effusion", "Atelectasis"): 0.3,
     ("Effusion", "Infiltration"): 0.2,
@@ -27,15 +27,15 @@ TOGETHER = {
     ("Infiltration", "Pneumonia"): 0.25,
 }
 PATIENT_SHARE = 0.3
-"""share of the variance behind a finding that a patient keeps between studies, 0..1"""
+"""share of a finding's latent variance that a patient keeps between studies, 0..1"""
 TEST_SHARE = 25596 / 112120
 MOST_STUDIES = 40
-"""per patient; NIH's largest patient has 184, too many for a small set"""
+"""most studies of one patient; NIH's maximum is 184, too many for a small set"""
 
 
 @dataclass(frozen=True)
 class Study:
-    """One image and what its label file says of it."""
+    """One image and what its label file says about it."""
 
     patient: int
     follow_up: int
@@ -44,7 +44,7 @@ class Study:
     ap: bool
     findings: tuple[str, ...]
     test: bool
-    """in the test list, otherwise in train_val"""
+    """on the test list, otherwise on train_val"""
 
     @property
     def image_id(self) -> str:
@@ -52,7 +52,7 @@ class Study:
 
 
 def draw_cohort(seed: int, num_images: int) -> list[Study]:
-    """`num_images` studies, ordered by patient and follow-up; no patient is in both lists."""
+    """Draws `num_images` studies, ordered by patient and follow-up; no patient is in both lists."""
     rng = np.random.default_rng(seed)
     sizes = draw_studies_per_patient(rng, num_images)
     in_test = draw_test_patients(rng, sizes)
@@ -64,7 +64,7 @@ def draw_cohort(seed: int, num_images: int) -> list[Study]:
 
 
 def draw_studies_per_patient(rng: Generator, num_images: int) -> list[int]:
-    """Studies of each patient: a power law like NIH's (57% have one, the mean is 3.6)."""
+    """Number of studies of each patient, by a power law like NIH's (57% have one, the mean is 3.6)."""
     counts = np.arange(1, min(MOST_STUDIES, max(2, num_images // 25)) + 1)
     weights = counts**-1.75
     sizes = []
@@ -85,7 +85,7 @@ def draw_test_patients(rng: Generator, sizes: list[int]) -> np.ndarray:
 
 
 def draw_patient(rng: Generator, patient: int, num_studies: int, test: bool) -> list[Study]:
-    """One patient's studies: findings that come and go, an age that grows, sicker studies more often AP."""
+    """Draws one patient's studies: findings come and go, the age grows, and more findings make AP more likely."""
     names = list(PREVALENCE)
     correlation = np.eye(len(names))
     for (one, other), value in TOGETHER.items():
@@ -95,7 +95,7 @@ def draw_patient(rng: Generator, patient: int, num_studies: int, test: bool) -> 
     thresholds = np.array([NormalDist().inv_cdf(1 - share) for share in PREVALENCE.values()])
     lasting = mixing @ rng.standard_normal(len(names)) * PATIENT_SHARE**0.5
     female = bool(rng.random() < 0.435)
-    # An enlarged heart is a sign of age; NIH's ages are 46.6 +- 16.6 years.
+    # Enlarged hearts go with age; NIH's ages are 46.6 +- 16.6 years.
     age = np.clip(46.6 + 16 * rng.standard_normal() + 6 * lasting[names.index("Cardiomegaly")], 2, 94)
     studies = []
     for follow_up in range(num_studies):

@@ -12,7 +12,7 @@ from etl.phantoms.chest import LUNG_DEPTH, Chest, draw_chest
 from etl.phantoms.lesions import bound, plant
 
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")
-"""what can be planted; the order fixes which random stream is whose"""
+"""findings that can be planted; the order fixes which random stream each of them uses"""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Box:
 def render(
     key: tuple[int, int, int], female: bool, ap: bool, findings: tuple[str, ...], size_px: int
 ) -> tuple[np.ndarray, list[Box]]:
-    """(size_px, size_px) uint8 film and the boxes of its findings.
+    """Renders a (size_px, size_px) uint8 film; returns it and the boxes of its findings.
 
-    key: seed, patient, follow-up: nothing else is random. The chest, its pose, the exposure and the noise are the same
-    with and without findings, and each finding is the same with and without the others.
+    key: seed, patient and follow-up, the only source of randomness. The chest, its pose, the exposure and the noise are
+    the same with and without findings, and each finding is the same with and without the others.
     """
     seed, patient, follow_up = key
     film_rng = np.random.default_rng([seed, patient, follow_up])
@@ -78,7 +78,7 @@ def expose(attenuation: np.ndarray, ap: bool, rng: Generator, size_px: int) -> n
     low, high, gamma = rng.uniform(0.0, 0.17), rng.uniform(0.9, 1.2), rng.uniform(0.8, 1.35)
     body = np.minimum(attenuation * np.float32(4), 1)
     tone = (attenuation + scatter * body - np.float32(low)) * np.float32(1 / (high - low))
-    # A film's toe: the darkest parts keep some contrast instead of going black at once.
+    # The toe of a film's curve: the darkest parts keep some contrast instead of turning black at once.
     tone = np.float32(0.5) * (tone + np.sqrt(tone * tone + np.float32(0.01)))
     grey = cv2.pow(np.minimum(tone, 1), gamma) * np.float32(245) + np.float32(rng.uniform(0, 5))
     mark(grey, ap, rng)
@@ -88,7 +88,7 @@ def expose(attenuation: np.ndarray, ap: bool, rng: Generator, size_px: int) -> n
 
 
 def mark(grey: np.ndarray, ap: bool, rng: Generator) -> None:
-    """Writes the lead letter of the side, and PORTABLE on some AP films, into a canvas of grey values."""
+    """Writes the lead letter of the side, and AP PORTABLE on some AP films, onto a canvas of grey values."""
     row, right = int(rng.integers(30, 90)), CANVAS_PX - int(rng.integers(24, 60))
     brightness = float(rng.uniform(170, 250))
     cv2.putText(grey, "L", (right, row), cv2.FONT_HERSHEY_SIMPLEX, 0.7, brightness, 2, cv2.LINE_AA)

@@ -1,10 +1,10 @@
-"""A folder of generated radiographs in the layout of NIH ChestX-ray14 or by class, complete or not there at all.
+"""Generates a folder of radiographs in the layout of NIH ChestX-ray14 or by class, complete or not at all.
 
 images/NNNNNNNN_FFF.png     square 8-bit grey films
 Data_Entry_2017_v2020.csv   labels, follow-up, patient, age, sex, view
-BBox_List_2017.csv          boxes of the findings on the test list's films, as NIH has them
+BBox_List_2017.csv          boxes of the findings on the films of the test list, as in NIH's
 train_val_list.txt, test_list.txt
-phantoms.json               the settings that made it; its presence means complete
+phantoms.json               the settings that made the folder; its presence means that the folder is complete
 
 With phantoms.layout classes: train|val|test/CLASS/NNNNNNNN_FFF.png, films with one finding or none, split by patient.
 """
@@ -32,32 +32,32 @@ from etl.phantoms.film import Box, render
 from etl.sources.nih import BOX_FRAME_PX
 
 GENERATOR_VERSION = 6
-"""raised with every change of the pictures, so that older folders are made anew"""
+"""raised whenever the films change, so that older folders are generated again"""
 MADE_BY = "phantoms.json"
 VAL_PATIENTS = 8
-"""one of so many of the training's patients validates, where the folders say who does"""
+"""with layout classes, one in this many of the patients outside test is in val"""
 LABEL_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 BOX_NAMES = {"Infiltration": "Infiltrate"}
-"""NIH's box file calls one finding by another name than its label file"""
-# Width, height and pixel spacing in mm of NIH's most common detectors.
+"""name in the label file -> name in NIH's box file, for the one finding where they differ"""
+# From NIH's most common detectors.
 ORIGINALS = {True: (2500, 2048, 0.168, 0.168), False: (2992, 2991, 0.143, 0.143)}
-"""AP (bedside) -> of the original film"""
+"""whether AP (bedside) -> width and height in pixels and pixel spacing in mm, x and y, of the original film"""
 
 
 def generate_phantoms(folder: Path, settings: Phantoms) -> None:
-    """Makes `folder` hold the phantoms of these settings; returns at once where it does already.
+    """Generates the phantoms of these settings in `folder`; returns at once if they are already there.
 
-    The same settings give the same bytes, whatever the number of processes. The folder appears whole or not at all.
-    Raises InputError, and touches nothing, where `folder` holds anything that was not made here.
+    The same settings give the same bytes, whatever the number of processes. The folder appears complete or not at all.
+    Raises InputError, and touches nothing, if `folder` holds anything that was not made here.
     """
     folder = Path(folder)
     made_by = {"generator_version": GENERATOR_VERSION, **asdict(settings)}
     if settings.layout == "nih":
-        # As it was before there was another, so that folders made then stay.
+        # Left out for nih, so that folders made before `layout` existed still match.
         del made_by["layout"]
     if _made_by(folder) == made_by:
         return
@@ -67,7 +67,7 @@ def generate_phantoms(folder: Path, settings: Phantoms) -> None:
 
 
 def _made_by(folder: Path) -> dict | None:
-    """What made the folder; None where it is absent or empty. Raises InputError where it is someone else's."""
+    """The settings that made the folder; None if it is absent or empty. Raises InputError if it was not made here."""
     if not folder.exists():
         return None
     if not folder.is_dir():
@@ -79,13 +79,13 @@ def _made_by(folder: Path) -> dict | None:
     if any(folder.iterdir()):
         raise InputError(
             f"{folder} holds files but no {MADE_BY}, so it was not made by this generator and is left alone: "
-            "move it away, choose another workspace, or give the folder as etl.source if it is a dataset of yours"
+            "move it away, choose another workspace, or, if it is a dataset of yours, give it as etl.source"
         )
     return None
 
 
 def write_films(folder: Path, settings: Phantoms) -> None:
-    """Writes all files but phantoms.json into an existing folder, on all cores."""
+    """Writes all files except phantoms.json into an existing folder, on all cores."""
     cohort = draw_cohort(settings.seed, settings.num_images)
     if settings.layout == "classes":
         cohort = [study for study in cohort if len(study.findings) <= 1]
@@ -104,18 +104,18 @@ def write_films(folder: Path, settings: Phantoms) -> None:
 
 
 def place_in_images(study: Study) -> Path:
-    """Of its film below the folder, as NIH has it."""
+    """The path of the study's film below the folder, in NIH's layout."""
     return Path("images", study.image_id)
 
 
 def place_by_class(study: Study) -> Path:
-    """Of its film below the folder: split, class, name. Patients are numbered at random."""
+    """The path of the study's film below the folder: split, class, name. Patient numbers are in random order."""
     split = "test" if study.test else "train" if study.patient % VAL_PATIENTS else "val"
     return Path(split, study.findings[0] if study.findings else NO_FINDING, study.image_id)
 
 
 def start_worker() -> None:
-    """Keeps a worker to one core, and ends it with its parent: an orphan would write on into a folder being removed."""
+    """Keeps a worker to one core and ends it with its parent: an orphan would write into a folder being removed."""
 
     def end_with_parent():
         multiprocessing.parent_process().join()
@@ -128,8 +128,8 @@ def start_worker() -> None:
 def write_film(folder: Path, place: Callable[[Study], Path], seed: int, size_px: int, study: Study) -> list[Box]:
     """Renders and writes one study's PNG; returns its boxes."""
     film, boxes = render((seed, study.patient, study.follow_up), study.female, study.ap, study.findings, size_px)
-    # Grain does not compress by matching strings: Huffman codes alone are smaller and twice as fast. Giving a level as
-    # well would make OpenCV try every filter on every row.
+    # Grain does not compress by matching strings: Huffman codes alone are smaller and twice as fast. A compression
+    # level as well would make OpenCV try every filter on every row.
     _, encoded = cv2.imencode(".png", film, (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY))
     (folder / place(study)).write_bytes(encoded)
     return boxes

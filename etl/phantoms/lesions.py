@@ -1,7 +1,7 @@
 """The findings planted into a chest: what each looks like, where it sits, and its exact box.
 
 The signs follow Hansell et al., "Fleischner Society: glossary of terms for thoracic imaging", Radiology 2008. Every
-sign varies in size and strength down to subtle. Cardiomegaly is no lesion but another anatomy: anatomy.enlarge_heart.
+sign varies in size and strength, down to subtle. For cardiomegaly, anatomy.enlarge_heart changes the anatomy instead.
 """
 
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ def bound(mask: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def plant(finding: str, rng: Generator, chest: Chest) -> list[Lesion]:
-    """Draws a finding into a chest: one lesion or a few, none where the film shows no room for it."""
+    """Draws a finding into a chest: one lesion or a few, none if the film has no room for it."""
     layers = SIGNS[finding](rng, chest)
     return [Lesion(finding, layer) for layer in layers if np.abs(layer).max() > 0.1]
 
 
 def pick_spot(rng: Generator, chest: Chest, highest: float = 0.0, lowest: float = 1.0) -> np.ndarray:
-    """A canvas position in aerated lung, off its edge, between two heights of the lung (0 apex, 1 angle)."""
+    """A random canvas position in aerated lung, away from its edge, between two lung heights (0 apex, 1 angle)."""
     top, bottom = chest.place(1, 0.0, highest)[1], chest.place(1, 0.0, lowest)[1]
     rows, columns = np.nonzero(cv2.erode(chest.air[::8, ::8], np.ones((3, 3))) > 0.8)
     inside = (rows * 8 > top) & (rows * 8 < bottom)
@@ -55,7 +55,7 @@ def pick_spot(rng: Generator, chest: Chest, highest: float = 0.0, lowest: float 
 
 
 def blob(rng: Generator, centre: np.ndarray, radius_px: float, lobes: float) -> np.ndarray:
-    """(n, 2) outline around a centre; lobes: amplitude of its bulges, share of the radius."""
+    """(n, 2) outline around a centre; lobes: amplitude of its bulges as a share of the radius."""
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     order, phase = np.array([2, 3, 5]), rng.uniform(0, 2 * np.pi, 3)
     bulge = 1 + lobes * np.sin(angle[:, None] * order + phase) @ (rng.uniform(0.3, 1.0, 3) / np.sqrt(order))

@@ -1,6 +1,6 @@
 """The manifest of a folder in the CheXpert layout (Irvin et al., "CheXpert", AAAI 2019).
 
-train.csv, valid.csv     labels, one row per image; the radiologists' 234 in valid.csv are the test split here
+train.csv, valid.csv     labels, one row per image; the 234 that radiologists labelled (valid.csv) are the test split
 train/, valid/           patient00001/study1/view1_frontal.jpg; the tables' paths start one folder above the source
 """
 
@@ -8,13 +8,14 @@ import pandas as pd
 from upath import UPath
 
 from conf.settings import Etl
+from conf.words import SEXES
 from etl.contract.storage import list_files
 from etl.sources.label_file import known_words, optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_official, assign_split
 
 IMAGE_FILES = (".jpg", ".jpeg", ".png")
-# All but "No Finding", which says that the others are absent.
+# All label columns except "No Finding", which only says that the others are absent.
 CHEXPERT_FINDINGS = (
     "Enlarged Cardiomediastinum",
     "Cardiomegaly",
@@ -33,11 +34,11 @@ CHEXPERT_FINDINGS = (
 
 
 def read_chexpert(source: UPath, settings: Etl) -> Manifest:
-    """Reads both tables and looks for the images; opens no image.
+    """Reads both tables and locates the images without opening any.
 
-    A blank cell, a finding that the report does not mention, is absent, as in Irvin et al.; -1, uncertain, becomes what
-    settings.uncertain says. Raises InputError for a missing table or column, a cell that is no label, a path that
-    names no patient, or a source without any of the listed images.
+    A blank cell means that the report does not mention the finding. It counts as absent, as in Irvin et al. A cell of
+    -1 (uncertain) becomes what settings.uncertain says. Raises InputError for a missing table or column, a cell that is
+    no label, a path that names no patient, or a source that has none of the listed images.
     """
     tables = [source / "train.csv", source / "valid.csv"]
     train_val, test = (_read_labels(path, settings.uncertain) for path in tables)
@@ -52,7 +53,7 @@ def read_chexpert(source: UPath, settings: Etl) -> Manifest:
 
 def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
     table = read_table(path, ["Path", *CHEXPERT_FINDINGS])
-    # CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg: the first folder is the source itself.
+    # CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg, where the first folder is the source itself.
     images = table["Path"].str.split("/", n=1).str[-1]
     patients = images.str.extract(r"(patient\d+)/")[0].fillna("")
     studies = pd.to_numeric(images.str.extract(r"/study(\d+)/")[0])
@@ -63,7 +64,7 @@ def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
         patients=patients,
         follow_up=studies - 1,
         age=optional_column(table, "Age"),
-        sex=known_words(optional_column(table, "Sex").str[:1], ("F", "M")),
+        sex=known_words(optional_column(table, "Sex").str[:1], SEXES),
         view=known_words(optional_column(table, "AP/PA"), ("PA", "AP")).where(frontal, "LATERAL"),
         findings=parse_cells(table, CHEXPERT_FINDINGS, path, uncertain, blank=0.0),
     )

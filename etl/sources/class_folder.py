@@ -1,7 +1,7 @@
-"""The manifest of a folder with one folder per class, in colour and single-label, for pre-training and other tasks.
+"""The manifest of a source with one folder per class: single-label colour images, for pre-training and other tasks.
 
 daisy/*.jpg, rose/*.jpg                     split by a hash of the path
-train/daisy/*.jpg, val/daisy/*.jpg, ...     train, val and test (or valid, validation) as they are
+train/daisy/*.jpg, val/daisy/*.jpg, ...     the folders' own train, val (or valid, validation) and test
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "
 
 
 def read_class_folder(source: UPath, settings: Etl) -> Manifest:
-    """Looks for the images; opens none. The findings are the classes, sorted; each image has one of them.
+    """Locates the images without opening any; the findings are the sorted classes, and each image has one of them.
 
-    No image is known to be of the same patient as another. Raises InputError where an image is in no class's folder,
-    or there are fewer than two classes.
+    Each image counts as its own patient, because nothing says which images belong together. Raises InputError if an
+    image is not in a class folder or there are fewer than two classes.
     """
     files = list_files(source, IMAGE_FILES)
     paths = pd.Series(files.index, dtype=str)
@@ -31,12 +31,12 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     outside = paths[parts.str.len() < depth + 2]
     if len(outside):
         raise InputError(
-            f"{source / outside.iloc[0]} is in no class's folder, expected CLASS/image or SPLIT/CLASS/image below "
+            f"{source / outside.iloc[0]} is not in a class folder, expected CLASS/image or SPLIT/CLASS/image below "
             f"{source}: move it, or choose another --etl.format"
         )
     classes = sorted(parts.str[depth].unique())
     if len(classes) < 2:
-        raise InputError(f"{source} holds {len(paths)} images in {len(classes)} classes, expected two classes or more")
+        raise InputError(f"{source} holds {len(paths)} images in {len(classes)} classes, expected at least two classes")
     unknown = pd.Series("", paths.index)
     rows = build_rows(
         source,

@@ -1,7 +1,7 @@
-"""The manifest of a folder of DICOM files: who and how from their tags, findings from a table where there is one.
+"""The manifest of a folder of DICOM files: patient and view come from the tags, findings from a label table if given.
 
-No identity leaves the files: patients and images are named by keyed hashes (CHEXSCALE_SALT), dates become the order of
-a patient's studies, and paths stay out of the tables.
+No identity leaves the files: hashes keyed with CHEXSCALE_SALT name patients and images, dates become the order of a
+patient's studies, and paths stay out of the tables.
 """
 
 import os
@@ -15,8 +15,8 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.cluster.workers import SparkWorkers
-from etl.contract.images.decode import BadImage
 from etl.contract.images.dicom_file import looks_like_dicom
+from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS, SPLITS
 from etl.contract.storage import list_files, read_bytes
 from etl.sources.dicom_tags import Tags, read_tags
@@ -25,18 +25,18 @@ from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split
 
-# Tags stand before the pixels; only few files have so many that more must be read.
+# Tags come before the pixels; few files have so many tags that more must be read.
 HEAD_BYTES = 1 << 20
 FILES_PER_TASK = 256
 
 
 def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Manifest:
-    """Reads every file's tags on the workers, and the table settings.columns.label_file where it exists.
+    """Reads every file's tags on the workers, and the table settings.columns.label_file if it exists.
 
-    The table's image column holds paths below the source or SOP Instance UIDs; its columns of patient, follow-up, age,
-    sex and view, where it has them, replace the tags. Without a table no finding is known. A file whose tags cannot be
-    used is in the manifest with the reason. Raises InputError without a salt, for what is wrong with the table, or
-    where no file is DICOM.
+    The table's image column holds paths below the source or SOP Instance UIDs. If the table has columns for patient,
+    follow-up, age, sex or view, they replace the tags. Without a table every finding is unknown. A file whose tags
+    cannot be used is in the manifest with the reason. Raises InputError if the salt is missing, the table is faulty, or
+    no DICOM file can be used.
     """
     salt, path = read_salt(), source / settings.columns.label_file
     name_of = partial(hide, salt=salt)
@@ -62,7 +62,7 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     tags = tags[tags.patient != ""]
     if tags.empty:
         raise InputError(
-            f"none of the {len(found)} DICOM files below {source} can be used, such as {found.index[0]}: "
+            f"none of the {len(found)} DICOM files below {source} can be used, for example {found.index[0]}: "
             f"{reasons.get(found.index[0], 'not in the table')}"
         )
     rows = build_rows(
@@ -77,8 +77,8 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     )
     listed = files.loc[rows.index].set_axis(rows.image_id)
     rows = assign_split(rows, settings, None if own is None else own[rows.index])
-    manifest = assemble(rows, listed, findings, tables, f"images below {source}")
-    # Of another kind than the names of instances, which a file may bear as its own.
+    manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used")
+    # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
     bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
     bad = bad.assign(reason=list(reasons.values()), looked_at=True, patient_id="", split=None)
     return replace(
@@ -92,13 +92,13 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
 
 
 def _count_studies(tags: pd.DataFrame) -> pd.Series:
-    """The place of each study among its patient's, from 0: the day of a study says who it is, its place does not."""
+    """Each study's position among its patient's, from 0: a date can identify the patient, a position cannot."""
     counted = tags.study_time.where(tags.study_time != "").astype(float).groupby(tags.patient).rank("dense") - 1
     return tags["follow_up"].where(tags["follow_up"] != "", counted) if "follow_up" in tags else counted
 
 
 def _read_all(paths: list[str]) -> list[Tags | str | None]:
-    """Of each file its tags, or why they cannot be used, or None for a file that is no DICOM."""
+    """Each file's tags, the reason why they cannot be used, or None if the file is not DICOM."""
     return [_read_one(path) for path in paths]
 
 
@@ -120,10 +120,10 @@ def _read_one(path: str) -> Tags | str | None:
 def _with_table(
     tags: pd.DataFrame, path: UPath, settings: Etl
 ) -> tuple[pd.DataFrame, list[str], pd.Series | None, int]:
-    """The tags of files that the table names, with its columns; the vocabulary; its split; how many files it lacks."""
+    """The tags of the table's files, with its columns; its findings; its split; how many of its rows have no file."""
     columns = settings.columns
     header = read_table(path, [columns.image])
-    # `patient` is what the setting says unless told otherwise, and the tags have it too.
+    # columns.patient is set by default, but a table may lack that column: the tags name the patient too.
     roles = {role: getattr(columns, role) for role in ("patient", "follow_up", "age", "sex", "view", "split")}
     roles = {role: name for role, name in roles.items() if name and (role != "patient" or name in header)}
     table = read_table(path, [*roles.values(), *columns.findings])
@@ -135,12 +135,12 @@ def _with_table(
     table.index = pd.Index(table[columns.image].map(paths))
     twice = table.index[table.index.notna() & table.index.duplicated()]
     if len(twice):
-        raise InputError(f"{path} names {twice[0]} twice, by its path or by its SOP Instance UID: keep one row each")
+        raise InputError(f"{path} names {twice[0]} twice, by its path or by its SOP Instance UID: keep one row")
     labels = pd.Series(labels, table.index)
     named = tags.index.intersection(table.index)
     if named.empty:
         raise InputError(
-            f"none of the {len(table)} images of {path} is among the {len(tags)} DICOM files: expected paths below the "
+            f"none of the {len(table)} images in {path} is among the {len(tags)} DICOM files: expected paths below the "
             f"source or SOP Instance UIDs in its column {columns.image}"
         )
     tags = tags.loc[named].assign(findings=labels[named])

@@ -1,4 +1,4 @@
-"""What a DICOM file says of its image: patient, study, age, sex, view."""
+"""What a DICOM file says about its image: patient, study, age, sex, view."""
 
 import re
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from datetime import datetime
 
 import pydicom
 
-from etl.contract.images.decode import BadImage
+from conf.words import SEXES
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
+from etl.contract.images.pixels import BadImage
 
 # View Position (PS3.3 C.8.1.1) and the meanings of View Code Sequence (PS3.16 CID 4010), letters only.
-# Oblique and decubitus views are none of these.
+# Oblique and decubitus views match none of these.
 VIEWS = {
     **dict.fromkeys(("PA", "POSTEROANTERIOR"), "PA"),
     **dict.fromkeys(("AP", "ANTEROPOSTERIOR"), "AP"),
@@ -22,16 +23,16 @@ TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation")
 
 @dataclass(frozen=True)
 class Tags:
-    """What a DICOM file says of its image; an empty text: unknown."""
+    """What a DICOM file says about its image; an empty string means unknown."""
 
     patient: str
-    """Patient ID, as it stands; may be empty"""
+    """Patient ID, unchanged; may be empty"""
     instance: str
     """SOP Instance UID"""
     study_time: str
     """YYYYMMDDhhmmss"""
     age: str
-    """such as 058Y or 018M; from the dates of birth and study where there is no Patient's Age"""
+    """such as 058Y or 018M; computed from the birth and study dates if Patient's Age is missing"""
     sex: str
     """F or M"""
     view: str
@@ -39,9 +40,9 @@ class Tags:
 
 
 def read_tags(content: bytes) -> Tags:
-    """The tags of a DICOM file, without its pixels. Raises BadImage where it is none or has no SOP Instance UID."""
+    """The tags of a DICOM file, without its pixels. Raises BadImage if it is not DICOM or has no SOP Instance UID."""
     dataset = read_dicom(content, stop_before_pixels=True, specific_tags=list(TAGS))
-    # The values of these tags tell who it is: they must not get into a reason.
+    # The values of these tags identify the patient, so they must not appear in a reason.
     with damage_is_bad_image("damaged tags", show=False):
         cells = {tag: str(dataset.get(tag) or "").strip() for tag in TAGS}
         view = _find_view(dataset, cells["ViewPosition"])
@@ -54,13 +55,13 @@ def read_tags(content: bytes) -> Tags:
         instance=cells["SOPInstanceUID"],
         study_time=f"{study:%Y%m%d}{time}" if study else "",
         age=_find_age(cells["PatientAge"], _parse_date(cells["PatientBirthDate"]), study),
-        sex=cells["PatientSex"] if cells["PatientSex"] in ("F", "M") else "",
+        sex=cells["PatientSex"] if cells["PatientSex"] in SEXES else "",
         view=view,
     )
 
 
 def _find_view(dataset: pydicom.Dataset, position: str) -> str:
-    """By View Position, else View Code Sequence, else Patient Orientation: rows that run front to back are lateral."""
+    """The view by View Position, else View Code Sequence, else Patient Orientation (front-to-back rows are lateral)."""
     named = [position, *(str(code.get("CodeMeaning")) for code in dataset.get("ViewCodeSequence") or [])]
     for name in named:
         view = VIEWS.get(re.sub("[^A-Z]", "", name.upper()))

@@ -1,4 +1,4 @@
-"""Tables of labels as people keep them: which words and numbers stand for what."""
+"""Label tables as people keep them: how to read them, and what their words and numbers mean."""
 
 import csv
 import io
@@ -10,56 +10,56 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from conf.settings import VIEWS
+from conf.words import SEXES, VIEWS
 
 # Ages above this are typing errors, such as the 413 years of ChestX-ray14's first release.
 MAX_AGE_YEARS = 120
-# Units of an age such as 018M (DICOM PS3.5, section 6.2, AS); most tables have bare years.
+# Units of an age such as 018M (DICOM PS3.5, section 6.2, AS); most tables have plain years.
 YEARS_PER_UNIT = {"": 1, "Y": 1, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 
 
 def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
-    """A comma-separated table, header and cells as text without blanks around it, empty where missing.
+    """Reads a comma-separated table; header and cells are stripped text, and missing cells are empty.
 
-    Raises InputError where the file is absent, no such table, cut off, or lacks one of the `needed` columns.
+    Raises InputError if the file is absent, is not such a table, is truncated, or lacks one of the `needed` columns.
     """
     if not path.is_file():
         raise InputError(f"no label file at {path}: check --etl.source and --etl.format")
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
-            raise pd.errors.ParserError("it holds bytes of value 0")
+            raise pd.errors.ParserError("it contains null bytes")
         with warnings.catch_warnings():
-            # More cells in a row than in the header, and not empty ones: pandas would drop them.
+            # pandas only warns before it drops filled cells of a row that is longer than the header.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # index_col=False: some tables end their rows with one comma more than their header.
+            # index_col=False: in some tables the rows end with one comma more than the header.
             table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
     except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(
-            f"{path} is no comma-separated table in UTF-8 ({error}), expected a label file: get it again"
+            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy"
         ) from error
-    # Commas at the ends of all rows make columns without a name.
+    # Commas at the end of every row make columns without a name.
     nameless = [
         name for name in table.columns if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()
     ]
     table = table.drop(columns=nameless).rename(columns=str.strip)
     twice = table.columns[table.columns.duplicated() | (table.columns == "")]
     if len(twice):
-        raise InputError(f"{path} has the column {twice[0]!r} twice or without a name: found {list(table.columns)}")
+        raise InputError(f"{path} has the duplicate or unnamed column {twice[0]!r}: found {list(table.columns)}")
     missing = [column for column in needed if column not in table.columns]
     if missing:
-        hint = "; its cells are to be separated by commas" if len(table.columns) == 1 else ""
+        hint = "; separate its cells by commas" if len(table.columns) == 1 else ""
         raise InputError(f"{path} lacks the columns {missing}: found {list(table.columns)}{hint}")
     if table.empty:
-        raise InputError(f"{path} has a header and no row below it: get it again")
+        raise InputError(f"{path} has a header but no rows: get a fresh copy")
     _check_whole_rows(path, text)
     return table.apply(lambda cells: cells.str.strip())
 
 
 def _check_whole_rows(path: UPath, text: str) -> None:
-    """Raises InputError for a row with fewer cells than the header: one that was cut off may end in half a number."""
+    """Raises InputError for a row with fewer cells than the header: a truncated row may end in half a number."""
     rows = csv.reader(io.StringIO(text, newline=None))
     # pandas skips blank lines too.
     written = (row for row in rows if "".join(row).strip())
@@ -68,47 +68,47 @@ def _check_whole_rows(path: UPath, text: str) -> None:
     for row in written:
         if len(row) < width:
             raise InputError(
-                f"{path} line {rows.line_num}: {len(row)} cells, expected {width} as in the header: the file is cut "
-                "off or the row broken; get it again or mend the row"
+                f"{path} line {rows.line_num}: {len(row)} cells, expected {width} as in the header: the file is "
+                "truncated or the row is broken; get a fresh copy or fix the row"
             )
 
 
 def read_lines(path: UPath, what: str, advice: str) -> list[str]:
-    """The lines of a text file that are not blank.
+    """The stripped lines of a text file, without blank ones.
 
-    what: what it should be, and advice: the next step, for the InputError where it is not there.
+    what: what the file should be. advice: the next step. Both are for the InputError that is raised if it is missing.
     """
     if not path.is_file():
         raise InputError(f"no {what} at {path}: {advice}")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no UTF-8 text ({error}), expected a {what}: get it again") from error
+        raise InputError(f"{path} is not UTF-8 text ({error}), expected a {what}: get a fresh copy") from error
     return [line.strip() for line in lines if line.strip()]
 
 
 def optional_column(table: pd.DataFrame, name: str) -> pd.Series:
-    """A column of read_table's, empty cells where the table lacks it."""
+    """A column of a table from read_table; empty cells if the table lacks it."""
     return table[name] if name in table.columns else pd.Series("", index=table.index)
 
 
 def known_words(cells: pd.Series, words: Iterable[str]) -> pd.Series:
-    """The cells that are one of `words`, None elsewhere."""
+    """The cells that are one of `words`; None for the others."""
     return cells.where(cells.isin(list(words)), None)
 
 
 def parse_sexes(cells: pd.Series) -> pd.Series:
-    """F, M, and words that begin so in whatever case; None for all else."""
-    return known_words(cells.str.upper().str[:1], ("F", "M"))
+    """F or M by the first letter, in any case; None for anything else."""
+    return known_words(cells.str.upper().str[:1], SEXES)
 
 
 def parse_views(cells: pd.Series) -> pd.Series:
-    """PA, AP and LATERAL in whatever case; None for all else."""
+    """PA, AP or LATERAL, in any case; None for anything else."""
     return known_words(cells.str.upper(), VIEWS)
 
 
 def parse_ages(cells: pd.Series) -> pd.Series:
-    """Cells such as `58`, `060Y` or `018M` to years, Float32; NA for all else and above MAX_AGE_YEARS."""
+    """Cells such as `58`, `060Y` or `018M` as years, Float32; NA for anything else and for ages above MAX_AGE_YEARS."""
     parts = cells.str.extract(r"^([0-9]{1,3}(?:\.[0-9]{0,3})?)([YMWD]?)$")
     years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
     return years.where(years <= MAX_AGE_YEARS).astype("Float32")
@@ -117,10 +117,10 @@ def parse_ages(cells: pd.Series) -> pd.Series:
 def parse_cells(
     table: pd.DataFrame, findings: Iterable[str], path: UPath, uncertain: str, blank: float
 ) -> list[np.ndarray]:
-    """Columns of 1, 0, -1 (uncertain) and empty cells to one float32 array per row, in the order of `findings`.
+    """Columns of 1, 0, -1 (uncertain) and empty cells as one float32 array per row, in the order of `findings`.
 
-    uncertain: `unknown`, `zero` or `one`. blank: what an empty cell means: 0 absent, NaN unknown.
-    Raises InputError for any other cell, with its line.
+    uncertain: what -1 means, `unknown`, `zero` or `one`. blank: what an empty cell means, 0 (absent) or NaN (unknown).
+    Raises InputError for any other cell and names its line.
     """
     meaning = {"1": 1.0, "0": 0.0, "-1": UNCERTAIN[uncertain], "": blank, "nan": float("nan")}
     values = []
@@ -129,8 +129,8 @@ def parse_cells(
         wrong = cells.index[~cells.isin(meaning.keys())]
         if len(wrong):
             raise InputError(
-                f"{path} line {wrong[0] + 2}: {finding} is {table[finding][wrong[0]]!r}, expected 1 present, 0 absent, "
-                "-1 uncertain, or nothing"
+                f"{path} line {wrong[0] + 2}: {finding} is {table[finding][wrong[0]]!r}, expected 1 (present), 0 "
+                "(absent), -1 (uncertain) or an empty cell"
             )
         values.append(cells.map(meaning).to_numpy(np.float32))
     return list(np.stack(values, axis=1))

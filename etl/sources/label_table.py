@@ -1,4 +1,4 @@
-"""The manifest of any folder of images with a table: the settings say which column holds what."""
+"""The manifest of any folder of images with a label table whose columns the settings describe."""
 
 from upath import UPath
 
@@ -12,11 +12,11 @@ from etl.sources.split import assign_split, find_leaks
 
 
 def read_label_table(source: UPath, settings: Etl) -> Manifest:
-    """Reads the table that settings.columns describes and looks for the images; opens no image.
+    """Reads the table that settings.columns describes and locates the images without opening any.
 
-    The image column holds paths below the source. Cells of findings are 1, 0, -1 (uncertain: settings.uncertain) or
+    The image column holds paths below the source. Cells of findings are 1, 0, -1 (uncertain, see settings.uncertain) or
     empty (unknown). Raises InputError for a missing table or column, a cell that is no label, a patient in two splits,
-    or a source without any of the listed images.
+    or a source that has none of the listed images.
     """
     columns = settings.columns
     path = source / columns.label_file
@@ -41,7 +41,7 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
         leaks = find_leaks(rows.assign(split=own)[["patient_id", "split"]].dropna())
         if leaks:
             raise InputError(
-                f"{path}: {len(leaks)} patients are in more than one split, such as {', '.join(leaks[:3])}: mend the "
+                f"{path}: {len(leaks)} patients are in more than one split, such as {', '.join(leaks[:3])}: fix the "
                 f"column {columns.split!r}, or leave etl.columns.split empty for a split by patient"
             )
     rows = assign_split(rows, settings, own)

@@ -1,4 +1,4 @@
-"""The manifest: which images a source has, of whom, with which findings. Every source is turned into this one."""
+"""The manifest: a source's images with their patients, findings and splits, the same for every source format."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,27 +14,27 @@ from etl.sources.label_file import parse_ages
 
 @dataclass(frozen=True)
 class Manifest:
-    """Every listed image that has a file, and what the source names beside that."""
+    """Every listed image that has a file, and what else is known about the source."""
 
     names: pd.Series
     """image_id of every image that the label files name"""
     images: pd.DataFrame
-    """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split, reason:
-    why the image is left out before anyone decodes it, None for the others; looked_at: whether its file is at fault"""
+    """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split;
+    reason: why the image is left out before decoding, or None; looked_at: whether the reason is a fault of its file"""
     findings: list[str]
     """vocabulary, in the order of the `findings` column"""
     listed: int
     """images in the label files"""
     absent: int
-    """of these, without a file"""
+    """listed images without a file"""
     unlisted: int
     """files that the label files do not name"""
     sha256: dict[str, str]
-    """label and list files -> hash of their bytes"""
+    """name of each label or list file -> SHA-256 of its bytes"""
     channels: int = 1
     """1 grey, 3 colour (RGB)"""
     identities: str = ""
-    """fingerprint of the salt that names patients and images; then the files' names stay out of the tables"""
+    """fingerprint of the salt that patients and images are named with; if set, file paths stay out of the tables"""
 
 
 def build_rows(
@@ -47,9 +47,9 @@ def build_rows(
     view: pd.Series,
     findings: list[np.ndarray],
 ) -> pd.DataFrame:
-    """The columns of Manifest.images that a label file gives, from its cells.
+    """The columns of Manifest.images that come from the cells of a label file.
 
-    sex, view: the contract's words or None, see known_words. path: for messages.
+    sex, view: the contract's words or None, see known_words. path: the label file, for error messages.
     Raises InputError for an image that is named twice or has no patient.
     """
     _check_ids(path, images, patients)
@@ -68,12 +68,12 @@ def build_rows(
 
 
 def sha256_of(file: UPath) -> str:
-    """Of the bytes, hexadecimal."""
+    """SHA-256 of the file's bytes, in hexadecimal."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _parse_follow_ups(cells: pd.Series) -> pd.Series:
-    """Whole numbers from 0, Int32; NA for all else."""
+    """Whole numbers from 0 to 9,999, Int32; NA for anything else."""
     numbers = pd.to_numeric(cells, errors="coerce")
     return numbers.where((numbers % 1 == 0) & (numbers >= 0) & (numbers < 10_000)).astype("Int32")
 
@@ -88,9 +88,9 @@ def assemble(
 ) -> Manifest:
     """The manifest of the rows that have a file.
 
-    rows: build_rows with `split`, None for an image in no split. files: list_files, indexed by image_id.
-    tables: label and list files. searched: which images were looked for where, and what to check, for the InputError
-    where none has a file.
+    rows: from build_rows, with `split`, None for an image in no split. files: from list_files, indexed by image_id.
+    tables: label and list files. searched: the end of the InputError raised if no row has a file: which images were
+    looked for, where, and what to check.
     """
     present = rows[rows.image_id.isin(files.index)].reset_index(drop=True)
     if present.empty:
@@ -111,18 +111,18 @@ def assemble(
 
 
 def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
-    """Raises InputError for an image that is named twice or has no patient, with its line."""
+    """Raises InputError for an image that is named twice or has no patient."""
     duplicates = images[images.duplicated()]
     if len(duplicates):
         raise InputError(
-            f"{path} names {len(duplicates)} images twice, such as {duplicates.iloc[0]}: keep one row each"
+            f"{path} names {len(duplicates)} images twice, such as {duplicates.iloc[0]}: keep one row per image"
         )
     without_patient = images.index[patients == ""]
     if len(without_patient):
-        # Whoever it is could be in another split already.
-        raise InputError(f"{path} line {without_patient[0] + 2}: no patient, expected one in each row; mend the row")
+        # The unknown patient could already be in another split.
+        raise InputError(f"{path} line {without_patient[0] + 2}: no patient, expected one in every row: fix the row")
 
 
 def _normalise_patients(cells: pd.Series) -> pd.Series:
-    """Numbers without leading zeros: one release writes 1, another 00000001, for the same patient."""
+    """Patient numbers without leading zeros: for the same patient one release writes 1, another 00000001."""
     return cells.str.replace(r"^0+(?=\d+$)", "", regex=True)

@@ -1,4 +1,4 @@
-"""The manifest of a folder in the NIH ChestX-ray14 layout: which images there are, of whom, with which findings.
+"""The manifest of a folder in the NIH ChestX-ray14 layout.
 
 Data_Entry_2017*.csv   labels, one row per image (Wang et al., CVPR 2017; v2020 is the corrected release)
 train_val_list.txt     the official split by patient; not needed with etl.split lists or hashed
@@ -16,6 +16,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.words import SEXES
 from etl.contract.schema import NIH_FINDINGS, NO_FINDING
 from etl.contract.storage import is_local, list_files
 from etl.sources.label_file import known_words, optional_column, read_lines, read_table
@@ -26,31 +27,31 @@ LABEL_FILES = "Data_Entry_2017*.csv"
 LISTS = ("train_val_list.txt", "test_list.txt")
 BOX_FILE = "BBox_List_2017.csv"
 BOX_NAMES = {"Infiltrate": "Infiltration"}
-"""the box file calls one finding by another name than the label file"""
+"""name in the box file -> name in the label file, for the one finding where they differ"""
 BOX_FRAME_PX = 1024
-"""side of the PNGs in whose pixels the boxes are given, however small the copies at hand"""
-# Two more of NIH's column names contain commas, so the header seems to have 11 columns; the rows do have 11 cells.
+"""side of the original PNGs, whose pixels the boxes refer to even if the images at hand are smaller copies"""
+# Two of NIH's other column names contain a comma, so the header is read as 11 columns, which match the rows' 11 cells.
 NEEDED_COLUMNS = ["Image Index", "Finding Labels", "Patient ID"]
 
 
 def read_nih(source: UPath, settings: Etl) -> Manifest:
-    """Reads the label file, lists and boxes and looks for the images; opens no image.
+    """Reads the label file, lists and boxes, and locates the images without opening any.
 
     Raises InputError for a missing or unreadable folder, file or column, a label outside the vocabulary, an image named
-    twice, a row without a patient, a patient in both lists, or a source without any of the listed images.
+    twice, a row without a patient, a patient in both lists, or a source that has none of the listed images.
     """
     label_files = sorted(source.glob(LABEL_FILES))
     if len(label_files) != 1:
         found = ", ".join(file.name for file in label_files) or "none"
         raise InputError(
-            f"{source} should hold one label file {LABEL_FILES}, found: {found}; check --etl.source and --etl.format"
+            f"{source} must hold one label file {LABEL_FILES}, found {found}: check --etl.source and --etl.format"
         )
     rows, tables = _read_labels(label_files[0]), [label_files[0]]
     if (source / BOX_FILE).is_file():
         tables.append(source / BOX_FILE)
         boxes = _read_boxes(source / BOX_FILE)
         rows["boxes"] = pd.Series([boxes.get(image, []) for image in rows.image_id], rows.index)
-    # Over all listed images, so that a fault of the lists shows even where images are absent.
+    # Covers all listed images, so that a fault in the lists is found even if images are absent.
     official = None
     if settings.split == "source":
         tables += [source / name for name in LISTS]
@@ -61,8 +62,8 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         official = assign_official(rows, train_val, test)
     rows = assign_split(rows, settings, official)
     searched = (
-        f"images in {label_files[0].name} is in {source} below {settings.image_folders}: check --etl.source and "
-        "--etl.image_folders"
+        f"images in {label_files[0].name} is in the folders {settings.image_folders} of {source}: check "
+        "--etl.source and --etl.image_folders"
     )
     return assemble(rows, _find_images(source, settings.image_folders), list(NIH_FINDINGS), tables, searched)
 
@@ -75,19 +76,19 @@ def _read_labels(path: UPath) -> pd.DataFrame:
         patients=table["Patient ID"],
         follow_up=optional_column(table, "Follow-up #"),
         age=optional_column(table, "Patient Age"),
-        sex=known_words(optional_column(table, "Patient Gender"), ("F", "M")),
+        sex=known_words(optional_column(table, "Patient Gender"), SEXES),
         view=known_words(optional_column(table, "View Position"), ("PA", "AP")),
         findings=_parse_findings(table["Finding Labels"], path),
     )
 
 
 def _parse_findings(cells: pd.Series, path: UPath) -> list[np.ndarray]:
-    """Cells such as `Effusion|Mass` to arrays of 0 and 1 in the order of the vocabulary."""
+    """Cells such as `Effusion|Mass` as float32 arrays of 0 and 1 in the order of the vocabulary."""
     position = {finding: index for index, finding in enumerate(NIH_FINDINGS)}
     rows = []
     for line, cell in enumerate(cells, start=2):
         row = np.zeros(len(NIH_FINDINGS), dtype=np.float32)
-        # The label file writes Pleural_Thickening, NIH's paper and other lists write it with a blank.
+        # The label file writes Pleural_Thickening; NIH's paper and other lists write a space.
         for label in cell.replace("Pleural Thickening", "Pleural_Thickening").split("|"):
             if label in position:
                 row[position[label]] = 1
@@ -101,9 +102,9 @@ def _parse_findings(cells: pd.Series, path: UPath) -> list[np.ndarray]:
 
 
 def _read_boxes(path: UPath) -> dict[str, list[float]]:
-    """Image -> its boxes as the contract has them.
+    """The boxes of each image, in the contract's format.
 
-    The header names three columns, the rows have six, some nine; some name several findings, joined by |.
+    The header names three columns, but the rows have six cells or nine. Some name several findings, joined by |.
     """
     boxes: dict[str, list[float]] = {}
     for number, line in enumerate(read_lines(path, "box file", "check --etl.source")[1:], start=2):
@@ -113,7 +114,7 @@ def _read_boxes(path: UPath) -> dict[str, list[float]]:
         if not (set(findings) <= set(NIH_FINDINGS) and len(box) == 4 and max(box) <= 1 and min(box[2:]) > 0):
             raise InputError(
                 f"{path} line {number}: {line!r}, expected an image, findings of the vocabulary and x, y, width and "
-                f"height in pixels of 0 to {BOX_FRAME_PX}: mend the row, or take the file away"
+                f"height in pixels from 0 to {BOX_FRAME_PX}: fix the row, or remove the file"
             )
         for finding in findings:
             boxes.setdefault(image, []).extend([float(NIH_FINDINGS.index(finding)), *box])
@@ -121,7 +122,7 @@ def _read_boxes(path: UPath) -> dict[str, list[float]]:
 
 
 def _find_images(source: UPath, folders: list[str]) -> pd.DataFrame:
-    """list_files of every PNG directly in one of the folders (glob patterns below the source), by file name."""
+    """The list_files table of all PNGs directly in the folders (glob patterns below the source), by file name."""
     parts = [list_files(folder, (".png",), recursive=False) for folder in _match_folders(source, folders)]
     files = pd.concat([pd.DataFrame(columns=["path", "file_version"]), *parts])
     twice = files[files.index.duplicated(keep=False)].sort_index()
@@ -134,7 +135,7 @@ def _find_images(source: UPath, folders: list[str]) -> pd.DataFrame:
 
 
 def _match_folders(source: UPath, patterns: list[str]) -> list[UPath]:
-    """The folders that match any of the patterns, each once however many patterns or links lead to it."""
+    """The folders that match any of the patterns, each once, however many patterns or links lead to it."""
     folders: dict[str, UPath] = {}
     for pattern in patterns:
         try:
@@ -142,7 +143,7 @@ def _match_folders(source: UPath, patterns: list[str]) -> list[UPath]:
         except (NotImplementedError, ValueError, IndexError) as error:
             raise InputError(
                 f"etl.image_folders holds {pattern!r}, expected names or glob patterns of folders below the "
-                "source, such as images_*/images: give a folder elsewhere by its parent as --etl.source"
+                "source, such as images_*/images: for a folder elsewhere, give its parent as --etl.source"
             ) from error
         for folder in matches:
             if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Which reader makes the manifest of which source, and which images the settings leave out of it."""
+"""Chooses the reader for a source and leaves out the images that the settings exclude."""
 
 import csv
 
@@ -22,10 +22,10 @@ READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, 
 
 
 def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = None) -> Manifest:
-    """The manifest of `source` in the format settings.format; decodes no image.
+    """Reads the manifest of `source`, which has the format settings.format, without decoding any image.
 
-    workers: read the tags of DICOM files, other formats need none. Raises InputError for a missing folder, a store that
-    does not answer, and whatever the format's reader finds wrong.
+    workers: read the tags of DICOM files; other formats need none. Raises InputError for a missing folder, a store that
+    does not answer, and any fault that the format's reader finds.
     """
     if not is_folder(source):
         raise InputError(f"no source folder at {source}: give it with --etl.source (see README, real radiographs)")
@@ -36,17 +36,17 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     images = manifest.images
     for file in map(locate, settings.exclude):
         lines = read_lines(file, "list of images to leave out", "check etl.exclude")
-        # A name alone, which may hold blanks and commas, or the first cell or word of more.
+        # A line is a name, which may contain spaces and commas, or its first cell or word is one.
         names = {name.strip() for line, row in zip(lines, csv.reader(lines), strict=False) for name in (line, row[0])}
         names |= {name.split()[0] for name in names if name}
         listed = images.image_id.isin(names)
-        # Also of images that are absent today.
+        # The names include those of images that are absent today.
         if lines and names.isdisjoint(manifest.names):
             raise InputError(
                 f"none of the {len(lines)} lines of {file}, such as {lines[0]!r}, names an image of the source, such "
-                f"as {images.image_id.iloc[0]!r}: mend the list, or leave it out of etl.exclude"
+                f"as {images.image_id.iloc[0]!r}: fix the list, or remove it from etl.exclude"
             )
-        _leave_out(images, listed, f"on {file.name}")
+        _leave_out(images, listed, f"listed in {file.name}")
         manifest.sha256[file.name] = sha256_of(file)
     if settings.split == "lists":
         folder = locate(settings.split_lists)
@@ -58,6 +58,6 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
 
 
 def _leave_out(images: pd.DataFrame, which: pd.Series, reason: str | pd.Series) -> None:
-    """Sets the reason of these images where they have none yet."""
+    """Sets the reason of these images if they have none yet."""
     which = which & images.reason.isna()
     images.loc[which, "reason"] = reason if isinstance(reason, str) else reason[which]

@@ -1,4 +1,4 @@
-"""Which patient is in which split, and the proof that no patient is in two."""
+"""Assigns patients to splits, and checks that no patient is in two."""
 
 import hashlib
 
@@ -16,10 +16,10 @@ LISTS = {split: f"{split}_list.txt" for split in SPLITS}
 
 
 def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd.DataFrame:
-    """The rows with their `split` by settings.split, None for an image in no split.
+    """Adds the `split` of each row as settings.split says; None for an image in no split.
 
-    rows: build_rows. own: the split that the source brings; None: it has none, and `source` means hashed. Where it
-    has no validation, that is taken from its training patients by settings.val_fraction.
+    rows: from build_rows. own: the source's own split; None if it has none, so that `source` means hashed. If the
+    source's split has no validation images, settings.val_fraction of its training patients become validation.
     Raises InputError for a patient in two splits of the lists, or lists that cannot be read.
     """
     if settings.split == "lists":
@@ -27,14 +27,14 @@ def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd
     if settings.split == "hashed" or own is None:
         own = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
     elif not own.eq("val").any():
-        # By a hash, so that a patient stays where he is when others come.
+        # By a hash, so that a patient keeps the split when other patients are added.
         validates = _hash_places(rows.patient_id, settings.seed) < settings.val_fraction
         own = own.mask(own.eq("train") & validates, "val")
     return rows.assign(split=own)
 
 
 def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str]) -> pd.Series:
-    """The official lists, before assign_split takes validation from train.
+    """The split of the official lists, before assign_split takes validation from train.
 
     manifest: columns image_id and patient_id. Returns train, test, and None for an image in neither list.
     Raises InputError for a patient (or an image) on both lists.
@@ -48,7 +48,7 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str])
         one, other = (manifest.image_id[of_patient & where].iloc[0] for where in (in_train_val, in_test))
         raise InputError(
             f"{len(both)} patients have images in both the train_val and the test list, such as {patient} with {one} "
-            f"in the first and {other} in the second: a patient may be in one split only, mend the lists"
+            f"in the first and {other} in the second: a patient may be in one split only, fix the lists"
         )
     split = pd.Series(None, index=manifest.index, dtype=object)
     split[in_train_val] = "train"
@@ -57,9 +57,9 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str])
 
 
 def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
-    """train, val or test by a hash of seed and patient: who is in a split stays there when others come.
+    """Assigns train, val or test by a hash of seed and patient: a patient keeps the split when others are added.
 
-    test_fraction: share of all patients; val_fraction: share of the others; both 0..1.
+    test_fraction: share of all patients. val_fraction: share of the remaining patients. Both are 0..1.
     """
     places = _hash_places(patients, seed)
     split = pd.Series("train", index=patients.index)
@@ -69,11 +69,11 @@ def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float
 
 
 def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
-    """The rows with the split of the lists, and their findings where the lists have labels.
+    """The rows with the split of the lists, and with their labels as findings if the lists have labels.
 
-    A line is an image, and after it nothing or one 0 or 1 per finding, as in the lists that the reproductions of
+    A line names an image, followed by nothing or by a 0 or 1 per finding, as in the lists that the reproductions of
     CheXNet share (Rajpurkar et al. 2017; labels of NIH's first release).
-    Raises InputError for an image on two lists, a patient in two splits, or labels of another number or kind.
+    Raises InputError for an image on two lists, a patient in two splits, or labels of the wrong number or kind.
     """
     width = len(rows.findings.iloc[0]) if len(rows) else 0
     splits: dict[str, str] = {}
@@ -88,7 +88,7 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
             if len(cells) != width or not set(cells) <= {"0", "1"}:
                 raise InputError(
                     f"{folder / name} line {number}: {len(cells)} labels {' '.join(cells[:4])}..., expected none, or "
-                    f"{width} of 0 and 1, one per finding of the label file"
+                    f"{width} zeros and ones, one per finding of the label file"
                 )
             labels[image] = np.array(cells, np.float32)
     listed = rows.assign(split=rows.image_id.map(splits).astype(object).where(rows.image_id.isin(splits), None))
@@ -96,7 +96,7 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
     if leaks:
         raise InputError(
             f"{len(leaks)} patients are on two of the lists in {folder}, such as {', '.join(leaks[:3])}: a patient may "
-            "be in one split only, mend the lists"
+            "be in one split only, fix the lists"
         )
     if labels:
         found = [labels.get(image, old) for image, old in zip(rows.image_id, rows.findings, strict=True)]
@@ -111,7 +111,7 @@ def find_leaks(patients: pd.DataFrame) -> list[str]:
 
 
 def _hash_places(patients: pd.Series, seed: int) -> pd.Series:
-    """0..1, spread evenly over the patients; the same for a patient whoever else is there."""
+    """A number in 0..1 for each patient, evenly spread and independent of the other patients."""
 
     def place(patient: str) -> float:
         digest = hashlib.blake2b(f"{seed}:{patient}".encode(), digest_size=8).digest()

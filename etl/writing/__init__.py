@@ -1,1 +1,1 @@
-"""From a manifest to a committed version of the table: what has changed, its shards, the checks, the commit."""
+"""From a manifest to a committed version of the table: compare, write shards, check, commit."""

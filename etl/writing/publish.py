@@ -1,4 +1,4 @@
-"""One run of the ETL as at most one new version: files written, what was written checked, and only then committed."""
+"""One run of the ETL makes at most one new version: it writes files, checks them, and only then commits."""
 
 import uuid
 from collections import Counter
@@ -37,32 +37,40 @@ from etl.writing.update import (
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run did."""
+class Published:
+    """What a run of the ETL did."""
 
     card: Card
     rows: pd.DataFrame
-    """of the table, as in Committed"""
+    """rows of the table, as in Committed"""
     quarantine: pd.DataFrame
     counts: dict[str, int]
-    """images new, changed, relabelled, removed"""
+    """numbers of new, changed, relabelled and removed images"""
     committed: bool
     """whether there is a new version"""
     worker_peak_mb: float
 
 
-def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manifest, workers: SparkWorkers) -> Outcome:
-    """Brings the tables to what the manifest says; commits nothing where they are there already.
+def publish(
+    tables: tuple[str, str],
+    settings: Etl,
+    source: str,
+    manifest: Manifest,
+    workers: SparkWorkers,
+    rebuild: bool = False,
+) -> Published:
+    """Brings the tables up to date with the manifest; commits nothing if they already are.
 
-    tables: folders or addresses of the shards and of the quarantine.
-    Raises InputError where too many images are bad, a split is empty or a patient is in two; whatever it raises, and
-    when it is killed, the old version stays the newest.
+    tables: folders or addresses of the shards and of the quarantine. rebuild: decode every image again and replace the
+    table, whatever it holds.
+    Raises InputError if too many images are bad, a split is empty or a patient is in two splits. After any error, or
+    if the run is killed, the old version is still the newest.
     """
-    # Before hours of decoding; what is written is checked again.
+    # Fails before hours of decoding; the written rows are checked again.
     check_splits(manifest.images.split[manifest.images.reason.isna()])
     shards, quarantine_table = tables
     identity = read_identity(shards)
-    card = None if settings.rebuild else read_card(shards)
+    card = None if rebuild else read_card(shards)
     before = None
     if not needs_rebuild(card, manifest, settings):
         before = read_committed(shards, quarantine_table, card)
@@ -70,7 +78,7 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     if before and not update.shards and not update.replaced and update.quarantine.equals(before.quarantine):
         stated = (manifest.listed, manifest.absent, manifest.unlisted, manifest.sha256, source)
         if stated == (card.images_listed, card.images_absent, card.images_unlisted, card.source_sha256, card.source):
-            return Outcome(
+            return Published(
                 with_address(card, shards, settings), before.rows, before.quarantine, update.counts, False, 0.0
             )
 
@@ -99,13 +107,13 @@ def publish(tables: tuple[str, str], settings: Etl, source: str, manifest: Manif
     added = [(file.path, file.size_bytes, file.num_rows) for file in written if file.path]
     commit(shards, card, table_schema(settings.sizes_px), added, update.replaced)
     peak_mb = max((file.peak_mb for file in written), default=0.0)
-    return Outcome(with_address(card, shards, settings), rows, quarantine, update.counts, True, peak_mb)
+    return Published(with_address(card, shards, settings), rows, quarantine, update.counts, True, peak_mb)
 
 
 def _join_quarantine(
     known: pd.DataFrame, written: list[ShardFile], duplicates: pd.DataFrame, manifest: Manifest
 ) -> pd.DataFrame:
-    """Columns of QUARANTINE: what was known to be bad, what the workers found so, and copies."""
+    """The quarantine: images known to be bad, images that the workers found bad, and copies; columns of QUARANTINE."""
     bad = pd.DataFrame([fault for file in written for fault in file.bad], columns=["image_id", "reason"])
     sources = manifest.images.set_index("image_id")[["path", "file_version"]]
     bad = pd.concat([bad, duplicates]).join(sources, on="image_id")
@@ -116,7 +124,7 @@ def _join_quarantine(
 
 
 def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) -> Card:
-    """The card of these rows; raises InputError where a split is empty or a patient is in two."""
+    """The card of these rows. Raises InputError if a split is empty or a patient is in two splits."""
     return Card(
         contract=CONTRACT,
         table="",
@@ -136,17 +144,17 @@ def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) 
 
 
 def with_address(card: Card, shards: str, settings: Etl) -> Card:
-    """The card with the table's address, where that is not the workspace: only card.json has it, see Card.committed."""
+    """The card with the table's address if it is not the workspace: only card.json has it, see Card.committed."""
     return replace(card, table=shards.removesuffix("/shards") if settings.table else "")
 
 
 def new_attempt(shards: str) -> str:
-    """How the names of a run's files start: by version first, because readers sort them."""
+    """The prefix of a run's file names. The version comes first, because readers sort the names."""
     return f"{next_version(shards):08}-{uuid.uuid4().hex[:8]}"
 
 
 def discard(shards: str, attempt: str) -> None:
-    """Removes what a run has written that will not be committed, such as what has filled the disk."""
+    """Removes the files of a run that will not be committed, which may have filled the disk."""
     for file in locate(shards).glob(f"split=*/{attempt}-*.parquet"):
         file.unlink(missing_ok=True)
 
@@ -158,7 +166,7 @@ def _write(
     write: Callable[[Shard], ShardFile],
     workers: SparkWorkers,
 ) -> tuple[list[ShardFile], pd.DataFrame]:
-    """The update's files as written, without copies of images; and these copies: image_id, reason, same_as."""
+    """Writes the update's files without copies of images; returns the files, and the copies as in find_duplicates."""
 
     def run(shards: list[Shard], title: str) -> list[ShardFile]:
         return workers.map(write, shards, [len(shard.rows) for shard in shards], title)
@@ -174,17 +182,17 @@ def _write(
         rows, good = update.shards[index].rows, set(pending[index].image_id) - set(duplicates.image_id)
         rows = rows[rows.image_id.isin(good)].assign(kept_in=pending[index].file.iloc[0])
         shards.append(replace(update.shards[index], rows=rows))
-    for index, file in zip(again, run(shards, "without copies"), strict=True):
+    for index, file in zip(again, run(shards, "removing copies"), strict=True):
         (locate(table) / written[index].path).unlink()
         written[index] = replace(file, bad=written[index].bad)
     return written, duplicates
 
 
 def find_duplicates(rows: pd.DataFrame, there: set[str], settings: Etl) -> pd.DataFrame:
-    """Images with the stored pixels of another one, as settings.quality wants them out: image_id, reason, same_as.
+    """Images with the same stored pixels as another, as far as settings.quality excludes them.
 
-    rows: image_id, patient_id and pixel_hash. there: images that the table has already: they stay the originals of
-    those that come; otherwise the smallest image_id is the original.
+    rows: image_id, patient_id and pixel_hash. there: images that are in the table already. They stay the originals of
+    new copies; otherwise the smallest image_id is the original. Returns image_id, reason, same_as (the original).
     """
     order = rows.assign(comes=~rows.image_id.isin(there)).sort_values(["comes", "image_id"])
     quality = settings.quality
@@ -207,13 +215,14 @@ def _copies(rows: pd.DataFrame, origins: pd.Series, whose: str) -> pd.DataFrame:
 
 
 def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame, max_fraction: float) -> None:
-    """Every image is once in the table or once in quarantine, and not too many turned out bad.
+    """Checks that every image is once in the table or once in quarantine, and that not too many are bad.
 
     images, written: image ids of the manifest and of the files as read back. quarantine: columns of QUARANTINE.
+    Raises InputError if too many are bad.
     """
     listed, found = Counter(images), Counter([*written, *quarantine.image_id])
     lost, surplus = sorted(listed - found), sorted(found - listed)
-    assert listed == found, f"of {len(images)} images, lost: {lost[:3]}, twice or of no manifest: {surplus[:3]}"
+    assert listed == found, f"of {len(images)} images, lost: {lost[:3]}, duplicated or unlisted: {surplus[:3]}"
     bad = quarantine[quarantine.file_version.notna()]
     looked_at = len(written) + len(bad)
     if len(bad) > max_fraction * looked_at:
@@ -221,12 +230,12 @@ def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame
         reasons = ", ".join(f"{kind} {row['size']} (such as {row['first']})" for kind, row in kinds.iterrows())
         raise InputError(
             f"{len(bad)} of {looked_at} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
-            f"allows: {reasons}. Nothing was committed: look at these, leave them out by etl.exclude, or raise the "
-            "fraction to find all of them in the quarantine table"
+            f"allows: {reasons}. Nothing was committed: look at these images, leave them out with etl.exclude, or "
+            "raise the fraction to find all of them in the quarantine table"
         )
 
 
 def read_new_file(table: str, file: ShardFile) -> pd.DataFrame:
-    """The rows of a new file as it stands there, without pixels, and `split` and `file`."""
+    """Reads back the rows of a new file, without pixels, and adds `split` and `file`."""
     path = str(locate(table) / file.path)
     return read_labels(path).assign(split=file.path.split("/")[0].removeprefix("split="), file=path)

@@ -1,4 +1,4 @@
-"""One Parquet file of the table, written where its images are decoded; what a Spark worker runs, without Spark."""
+"""Writes one Parquet file of the table where its images are decoded: the code that Spark workers run, without Spark."""
 
 import hashlib
 import resource
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.settings import Etl
-from etl.contract.images.decode import BadImage, decode_colour, decode_grey, to_square
+from etl.contract.images.decode import decode_colour, decode_grey
+from etl.contract.images.pixels import BadImage, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from etl.contract.schema import LABELS, image_column, table_schema
 from etl.contract.storage import is_local, locate, read_bytes
@@ -21,38 +22,38 @@ from etl.contract.storage import is_local, locate, read_bytes
 
 @dataclass(frozen=True)
 class Shard:
-    """What one file shall hold."""
+    """The planned content of one file."""
 
     split: str
     index: int
-    """place among the files of a run, so that readers find them in the same order in every run"""
+    """position among the files of a run, which gives readers the same order in every run"""
     rows: pd.DataFrame
-    """LABELS, path, file_version, and kept_in: the Parquet file that has the pixels already, None: decode the image"""
+    """LABELS, path, file_version and kept_in: the Parquet file that already has the pixels; None: decode the image"""
 
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A file as it was written; empty (no path) where all its images were bad."""
+    """A written file; the path is empty if all its images were bad."""
 
     path: str
-    """below the table's folder"""
+    """relative to the table's folder"""
     size_bytes: int
     num_rows: int
     bad: list[tuple[str, str]]
-    """image_id and reason of each image that could not be taken"""
+    """image_id and reason of each bad image"""
     peak_mb: float
-    """most memory that the writing process has had resident so far"""
+    """peak resident memory of the writing process so far"""
 
 
 def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels: int) -> ShardFile:
     """Decodes or copies the pixels of the shard's images and writes them, in its order, in row groups of the set size.
 
-    attempt: starts the file's name, which is new each time: a file counts for nothing until it is committed.
+    attempt: prefix of the file's name, which is new each time. A file is not part of the table until it is committed.
     Holds one row group in memory.
     """
     folder = locate(table) / f"split={shard.split}"
     if is_local(folder):
-        # A store needs no folders, and its client would make a missing bucket too.
+        # An object store needs no folders, and its client would create a missing bucket as well.
         folder.mkdir(parents=True, exist_ok=True)
     name = f"split={shard.split}/{attempt}-{shard.index:06}-{uuid.uuid4().hex[:8]}.parquet"
     schema = table_schema(settings.sizes_px)
@@ -64,7 +65,7 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
     file = locate(table) / name
     with (
         file.open("wb") as target,
-        # Pixels as they are: noise does not compress, and their smallest and largest values say nothing.
+        # Pixels get no compression and no statistics: noise does not compress, and minima and maxima say nothing.
         pq.ParquetWriter(
             target,
             schema,
@@ -85,7 +86,7 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
 
 
 def load_squares(path: str, settings: Etl, channels: int) -> list[np.ndarray]:
-    """The image at each of settings.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB; raises BadImage with the reason."""
+    """The image at each of settings.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB. Raises BadImage with the reason."""
     try:
         content = read_bytes(path)
     except OSError as error:
@@ -99,7 +100,7 @@ def load_squares(path: str, settings: Etl, channels: int) -> list[np.ndarray]:
 
 
 def _rows(shard: Shard, settings: Etl, channels: int, bad: list[tuple[str, str]]) -> Iterator[dict]:
-    """The shard's rows with their pixels; those of bad images go to `bad` instead."""
+    """Yields the shard's rows with their pixels; bad images are appended to `bad` instead."""
     for kept_in, part in shard.rows.groupby("kept_in", sort=False, dropna=False):
         if isinstance(kept_in, str):
             yield from _copied(part, kept_in, settings)
@@ -114,7 +115,7 @@ def _rows(shard: Shard, settings: Etl, channels: int, bad: list[tuple[str, str]]
 
 
 def _copied(rows: pd.DataFrame, file: str, settings: Etl) -> Iterator[dict]:
-    """These rows with the pixels that `file` has of them, in the file's order."""
+    """Yields these rows with their pixels from `file`, in the file's order."""
     wanted = {row["image_id"]: _labels(row) for row in rows.to_dict("records")}
     with locate(file).open("rb") as source:
         for batch in pq.ParquetFile(source).iter_batches(batch_size=settings.rows_per_row_group):
@@ -125,13 +126,13 @@ def _copied(rows: pd.DataFrame, file: str, settings: Etl) -> Iterator[dict]:
 
 
 def _labels(row: dict) -> dict:
-    """The labels of a manifest's row as Arrow takes them: None where unknown, NaN only inside the lists."""
+    """The labels of a manifest's row in the form that Arrow needs: None if unknown, NaN only inside the lists."""
     values = {name: row[name] for name in LABELS.names if name != "split"}
     return {k: None if np.isscalar(v) and pd.isna(v) else v for k, v in values.items()}
 
 
 def _pixels(squares: list[np.ndarray], sizes_px: list[int]) -> dict:
-    """The columns of the pixels, of (S, S) or (S, S, 3) uint8 squares."""
+    """The pixel columns of one row, from (S, S) or (S, S, 3) uint8 squares."""
     columns = {}
     for size, square in zip(sizes_px, squares, strict=True):
         mean, std = cv2.meanStdDev(square.reshape(-1, 1))

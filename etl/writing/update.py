@@ -1,4 +1,4 @@
-"""What a run has to do: the manifest compared with the newest version of the table."""
+"""Plans what a run has to do, by comparing the manifest with the newest version of the table."""
 
 from dataclasses import asdict, dataclass
 
@@ -14,9 +14,10 @@ from etl.sources.manifest import Manifest
 from etl.writing.shard_file import Shard
 
 NO_ROWS = pd.DataFrame(columns=["image_id", "patient_id", "pixel_hash"], dtype=str)
-# How the reasons of copies end.
+# Endings of the reasons for which copies are in quarantine.
 SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
 # Settings that change neither which images are in the table nor what they look like there.
+# `rebuild` is in the cards of older releases, where it was a setting.
 FREE_SETTINGS = ("source", "table", "max_quarantined_fraction", "rebuild")
 
 
@@ -27,38 +28,38 @@ class Update:
     shards: list[Shard]
     """files to write"""
     replaced: list[str] | None
-    """files of the newest version that these replace; None: all, the table is made anew"""
+    """files of the newest version that the shards replace; None: all of them, because the table is rebuilt"""
     kept: pd.DataFrame
-    """rows of the other files, as in Committed"""
+    """rows of the files that stay, as in Committed"""
     quarantine: pd.DataFrame
-    """images known to be bad or left out already, columns of QUARANTINE"""
+    """images already known to be bad or left out, with the columns of QUARANTINE"""
     counts: dict[str, int]
-    """images that are new, changed, relabelled and removed"""
+    """numbers of new, changed, relabelled and removed images"""
 
 
 def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
-    """Whether the table has to be made anew. Raises InputError where it has another vocabulary or another salt."""
-    if card is None or settings.rebuild:
+    """Whether the table must be rebuilt. Raises InputError if it has other findings or was made with another salt."""
+    if card is None:
         return True
     if card.identities != manifest.identities:
         raise InputError(
-            "the patients of the table were named with another CHEXSCALE_SALT, so each would be in any split: set that "
-            "one, choose another --workspace, or replace the table with --etl.rebuild true"
+            "the patients of the table were named with another CHEXSCALE_SALT, so this one would reshuffle the splits: "
+            "set the old salt, choose another --workspace, or replace the table with --rebuild"
         )
     if card.findings != manifest.findings:
         raise InputError(
-            f"the table has the findings {', '.join(card.findings)}, the source {', '.join(manifest.findings)}: "
-            "choose another --workspace, or replace the table with --etl.rebuild true"
+            f"the table has the findings {', '.join(card.findings)}, the source has {', '.join(manifest.findings)}: "
+            "choose another --workspace, or replace the table with --rebuild"
         )
     was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (card.settings, asdict(settings)))
     return was != wanted
 
 
 def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> Update:
-    """Which files to write, so that the table holds each usable image of the manifest once.
+    """Plans which files to write so that the table holds each usable image of the manifest once.
 
-    before: the newest version; None: the table is made anew. Whole files stay or go: the kept rows of a file that
-    loses or changes one are copied to a new file, and only files of new or changed images are decoded.
+    before: the newest version; None: the table is rebuilt. Files stay or are replaced as a whole: if a row of a file is
+    removed or changed, its other rows are copied to a new file. Only new and changed images are decoded.
     """
     images = manifest.images.assign(kept_in=None)
     left_out = images[images.reason.notna()].assign(same_as=None)
@@ -72,7 +73,7 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
 
     rows = before.rows.set_index("image_id", drop=False)
     known_bad = _still_bad(before.quarantine, wanted, rows)
-    # A folder that was moved keeps the times of its files.
+    # The source may have moved: its files then have the same versions at new paths.
     known_bad = known_bad.assign(path=None if manifest.identities else wanted.path[known_bad.image_id].to_numpy())
     wanted = wanted.drop(index=known_bad.image_id)
     common = wanted.index.intersection(rows.index)
@@ -95,9 +96,9 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
 
 
 def plan_compaction(rows: pd.DataFrame, settings: Etl) -> tuple[list[Shard], list[str]]:
-    """Files to write and the files that they replace: those with less than half of rows_per_file rows, by split.
+    """Files to write and the small files that they replace: those with less than half of rows_per_file rows, by split.
 
-    rows: of the newest version, as in Committed. A split with one such file keeps it.
+    rows: rows of the newest version, as in Committed. A split with only one small file keeps it.
     """
     sizes = rows.groupby(["split", "file"]).size().rename("size").reset_index()
     small = sizes[sizes["size"] * 2 < settings.rows_per_file]
@@ -107,18 +108,18 @@ def plan_compaction(rows: pd.DataFrame, settings: Etl) -> tuple[list[Shard], lis
 
 
 def sort_quarantine(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns of QUARANTINE in the order of the images, unknown cells None."""
+    """The rows with the columns of QUARANTINE, sorted by image; unknown cells are None."""
     ordered = rows.sort_values("image_id", ignore_index=True).reindex(columns=QUARANTINE.names).astype(object)
     return ordered.where(ordered.notna(), None)
 
 
 def _still_bad(quarantine: pd.DataFrame, wanted: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The quarantined images whose file is the same as then; a copy only while the other image is still the same."""
+    """The quarantined images whose file is unchanged; a copy only if its original is unchanged too."""
     bad = quarantine[quarantine.image_id.isin(wanted.index)]
     bad = bad[wanted.loc[bad.image_id, "file_version"].to_numpy() == bad.file_version.to_numpy()]
     origins = wanted.index.intersection(rows.index)
     origins = origins[wanted.loc[origins, "file_version"] == rows.loc[origins, "file_version"]]
-    # What could not be read may be readable now: rights and networks leave no trace in the file.
+    # A file that could not be read may be readable now: permissions and networks leave no trace in the file.
     bad = bad[~bad.reason.str.startswith("cannot be read")]
     whose = wanted.patient_id.reindex(bad.same_as).to_numpy() == wanted.patient_id[bad.image_id].to_numpy()
     same_kind = bad.reason.str.endswith(SAME_PATIENT).to_numpy() == whose
@@ -131,7 +132,7 @@ def _same_labels(new: pd.DataFrame, old: pd.DataFrame) -> np.ndarray:
     for field in LABELS:
         one, other = (pa.array(frame[field.name], field.type, from_pandas=True) for frame in (new, old))
         if pa.types.is_list(field.type):
-            # Arrow has no equality of lists; the text of a float32 is exact.
+            # Arrow cannot compare lists; the text of a float32 is exact.
             agree &= np.array([str(a) == str(b) for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], bool)
         else:
             a, b = one.to_pandas(), other.to_pandas()
@@ -140,14 +141,14 @@ def _same_labels(new: pd.DataFrame, old: pd.DataFrame) -> np.ndarray:
 
 
 def _cut(rows: pd.DataFrame, settings: Etl) -> list[Shard]:
-    """The rows as shards of at most rows_per_file rows of one split, shuffled by the seed; copies before new images."""
+    """Cuts rows into shards of one split and up to rows_per_file rows, shuffled by the seed, copied rows first."""
     shuffled = rows.reset_index(drop=True).sort_values("image_id").sample(frac=1, random_state=settings.seed)
     shuffled = shuffled.sort_values("kept_in", kind="stable", na_position="last")
     shards = []
     for split in SPLITS:
         part = shuffled[shuffled.split == split]
         num_files = -(-len(part) // settings.rows_per_file)
-        # Of about the same length, so that no task is left over at the end.
+        # Chunks of about equal length, so that no long task remains at the end.
         chunks = np.array_split(np.arange(len(part)), num_files or 1)
         shards += [Shard(split, index, part.iloc[chunk]) for index, chunk in enumerate(chunks)]
     return [shard for shard in shards if len(shard.rows)]

@@ -12,7 +12,7 @@ from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import is_folder, is_local, list_files, locate
-from etl.contract.table import snapshot_files
+from etl.contract.version import TableVersion
 from inference.model.properties import PREPARATION, Properties
 
 IMAGES = pa.schema(
@@ -63,10 +63,10 @@ def list_images(source: str, workspace: Workspace, properties: Properties) -> Li
 
 def list_table(workspace: Workspace, properties: Properties) -> Listing:
     """All images of the version of the table that card.json names."""
-    card = Card.read(workspace.card)
+    table = TableVersion.of(workspace)
+    card = table.card
     _check_kind(card, workspace, properties)
-    shards = workspace.tables(card.table)[0]
-    files = [file for split in SPLITS for file in snapshot_files(shards, card.delta_version, split)]
+    files = [file for split in SPLITS for file in table.files(split)]
     return Listing(card.delta_table_id, card.delta_version, pa.concat_tables(map(_rows_of, files)))
 
 

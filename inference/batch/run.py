@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from inference.batch.listing import Listing
 from inference.batch.scores import Run, append_scores, choose_new, known_images
-from inference.batch.scoring import OUT_OF_REACH, Model, answer_schema, score_images
+from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, score_images
 from inference.model.served_model import ServedModel
 
 # Of a table some row groups; of files less, as decoding takes longer.
@@ -20,7 +20,7 @@ ROWS_PER_TASK, FILES_PER_TASK = 1024, 64
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """What a run did."""
 
     rows: pa.Table
@@ -35,7 +35,7 @@ class Outcome:
 
 def score_new(
     model: ServedModel, listing: Listing, output: str, batch_size: int, map_in_arrow: Callable[..., pa.Table]
-) -> Outcome:
+) -> BatchOutcome:
     """Scores what this version of the model has not scored yet. A run that is killed leaves the old version.
 
     map_in_arrow: of etl.cluster.workers.SparkWorkers. Raises InputError where `output` is no table of scores.
@@ -54,9 +54,9 @@ def score_new(
     known = len(listing.images) - len(new.images)
     schema = answer_schema(model.properties.findings)
     if not len(new.images):
-        return Outcome(schema.empty_table(), known, 0, None)
+        return BatchOutcome(schema.empty_table(), known, 0, None)
     answers = map_in_arrow(
-        partial(score_images, model=Model(model.mode, variant, batch_size)),
+        partial(score_images, model=WorkerModel(model.mode, variant, batch_size)),
         new.images,
         schema,
         FILES_PER_TASK if listing.table_version is None else ROWS_PER_TASK,
@@ -64,7 +64,7 @@ def score_new(
     )
     assert len(answers) == len(new.images), f"{len(new.images)} images gave {len(answers)} rows"
     rows, version = append_scores(output, answers, run)
-    return Outcome(rows, known, count_out_of_reach(answers) - count_out_of_reach(rows), version)
+    return BatchOutcome(rows, known, count_out_of_reach(answers) - count_out_of_reach(rows), version)
 
 
 def sha256_of(folder: Path) -> str:

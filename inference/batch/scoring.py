@@ -14,24 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.contract.images.decode import BadImage
 from etl.contract.schema import image_column
 from etl.contract.storage import is_of_a_store, locate, read_bytes
 from inference.film.answers import call_findings
-from inference.film.films import MAX_FILE_BYTES, load_film
+from inference.film.films import OUT_OF_REACH, NoFilm, read_film
 from inference.model.graphs import Predict
 from inference.model.properties import Properties
 from inference.model.variants import open_variant
 
 # Of what goes back to Spark, so that the cost of a batch is that of many images; all of them are in memory.
 ROWS_PER_BATCH = 128
-TOLD = ("image_id", "image_version", "fault", "unreadable")
-OUT_OF_REACH = "cannot be read"
-"""how the reason begins where nobody has seen the image: a later run tries it again"""
+COPIED = ("image_id", "image_version", "fault", "unreadable")
 
 
 @dataclass(frozen=True)
-class Model:
+class WorkerModel:
     """Which variant a worker opens, in a folder that it can read."""
 
     mode: str
@@ -74,7 +71,7 @@ def probability_column(finding: str) -> str:
     return f"probability_{finding}"
 
 
-def score_images(batches: Iterator[pa.RecordBatch], num_threads: int, model: Model) -> Iterator[pa.RecordBatch]:
+def score_images(batches: Iterator[pa.RecordBatch], num_threads: int, model: WorkerModel) -> Iterator[pa.RecordBatch]:
     """Batches of IMAGES (listing.py) to batches of answer_schema, in the same order; holds one row group.
 
     An image that cannot be read gets a row with the reason: none is lost, none ends the run.
@@ -102,21 +99,18 @@ def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]
 
 def read_file(row: dict, properties: Properties) -> Image:
     """The image of a file."""
-    names = row["image_id"], row["image_version"]
-    try:
-        content = read_bytes(row["file"], MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise BadImage(f"too large: over {MAX_FILE_BYTES // 10**6} MB")
-        film = load_film(content, properties)
-    except BadImage as reason:
-        return Image(*names, None, unreadable=str(reason))
-    except MemoryError:
-        return Image(*names, None, unreadable=f"{OUT_OF_REACH}: not enough memory to decode it")
-    except Exception as error:
-        if isinstance(error, OSError) or is_of_a_store(error):
-            return Image(*names, None, unreadable=f"{OUT_OF_REACH}: {getattr(error, 'strerror', None) or error}")
-        # A library's own way to fail on a file is that file's trouble.
-        return Image(*names, None, unreadable=f"cannot be decoded: {type(error).__name__}: {error}"[:500])
+
+    def read(limit: int) -> bytes:
+        try:
+            return read_bytes(row["file"], limit)
+        except Exception as error:
+            if not is_of_a_store(error):
+                raise
+            raise OSError(str(error)) from error
+
+    names, film = (row["image_id"], row["image_version"]), read_film(read, properties)
+    if isinstance(film, NoFilm):
+        return Image(*names, None, unreadable=film.reason)
     return Image(*names, film.pixels, film.fault)
 
 
@@ -166,7 +160,7 @@ def answer(images: list[Image], predict: Predict, properties: Properties, batch_
     names = np.array(properties.findings)
     called = [list(names[row]) if known else None for row, known in zip(present, familiar, strict=True)]
     columns = {
-        **{name: [getattr(image, name) for image in images] for name in TOLD},
+        **{name: [getattr(image, name) for image in images] for name in COPIED},
         **{
             probability_column(finding): pa.array(probabilities[:, index], mask=~familiar)
             for index, finding in enumerate(properties.findings)

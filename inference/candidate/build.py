@@ -12,7 +12,7 @@ from conf.settings import Inference
 from conf.workspace import write_json
 from etl.contract.schema import Card
 from inference.candidate.gate import Decision, compare_with_champion, decide, overrun, refuse
-from inference.candidate.incumbent import Champion
+from inference.candidate.incumbent import Incumbent
 from inference.candidate.making.calibration_set import calibration_images
 from inference.candidate.making.export import export_graphs, open_exported
 from inference.candidate.making.familiarity import distance_threshold
@@ -32,7 +32,7 @@ from inference.model.graphs import (
     save_graph,
     with_distance_threshold,
 )
-from inference.model.network import Served, torch_predict
+from inference.model.network import FittedModel, torch_predict
 from inference.model.ten_crop import SUFFIX, with_ten_crops
 from training.network.checkpoint import Checkpoint
 from training.reading.plan import Split
@@ -42,7 +42,7 @@ NUM_COMPARED = 8
 
 
 @dataclass(frozen=True)
-class Source:
+class CandidateSource:
     """What a candidate is made of."""
 
     checkpoint: Checkpoint
@@ -55,7 +55,7 @@ class Source:
 
 
 def build_candidate(
-    source: Source, champion: Champion | None, options: Inference, folder: Path, console: Console
+    source: CandidateSource, champion: Incumbent | None, options: Inference, folder: Path, console: Console
 ) -> tuple[dict, Decision]:
     """Fills `folder` with torch/, fp32/, fp16/, onnx/, int8/, report.json, boxes.json and the model card.
 
@@ -106,8 +106,8 @@ def build_candidate(
 
 
 def _quantize(
-    source: Source,
-    champion: Champion | None,
+    source: CandidateSource,
+    champion: Incumbent | None,
     options: Inference,
     fp32: Predict,
     scored: Scored,
@@ -196,7 +196,7 @@ def _familiarity(scored: Scored, folder: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def _lineage(served: Served) -> dict:
+def _lineage(served: FittedModel) -> dict:
     properties = served.properties
     return {
         key: getattr(properties, key)

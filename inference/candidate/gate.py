@@ -1,8 +1,8 @@
-"""The gate: which INT8 model may become the champion? Plain numbers, no files.
+"""The gate: may an INT8 model become the champion? Decides on plain numbers and reads no files.
 
-What counts is not the measured fall of AUROC but the upper end of its 95% interval, paired and by patient: a test split
-too small to show that a model is as good as before lets it not pass (non-inferiority, as in trials of devices).
-An interval of a handful of patients is too narrow: findings that rest on so few are named beside the decision.
+What counts is not the measured drop of AUROC but the upper end of its 95% interval, paired and by patient. If the test
+split is too small to show that the model is as good as before, the model fails (non-inferiority, as in device trials).
+An interval from a handful of patients is too narrow, so findings with so few patients are named beside the decision.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -14,20 +14,20 @@ from training.measures.intervals import Intervals
 
 CHANCE = 0.5
 FEW_PATIENTS = 5
-"""with a finding, or without it, below which its interval lets a clear loss pass too often, see tests"""
+"""number of patients with or without a finding below which its interval lets a clear loss pass too often, see tests"""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """How much AUROC falls; negative is a gain."""
+    """How much AUROC drops; negative is a gain."""
 
     value: float
     worst: float
-    """upper end of the 95% interval; the value itself where fewer than two patients have a positive or a negative"""
+    """upper end of the 95% interval; the value itself if fewer than two patients have the finding or lack it"""
 
     @classmethod
     def of(cls, difference: Intervals, index: int) -> "Drop":
-        """The drop that a difference, after minus before, stands for."""
+        """Converts a difference, after minus before, to a drop."""
         value, worst = -float(difference.values[index]), -float(difference.low[index])
         return cls(value, value if isnan(worst) else worst)
 
@@ -37,26 +37,26 @@ class Drop:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says and why."""
+    """The gate's decision and its reasons."""
 
     passed: bool
     reasons: list[str]
-    """one sentence per bound that does not hold; what was checked, where all hold"""
+    """one sentence per bound that is exceeded; what was checked if none is"""
     mean_drop: Drop | None
-    """of the mean AUROC over the compared findings, FP32 to INT8; None when nothing was measured"""
+    """drop of the mean AUROC over the compared findings, from FP32 to INT8; None if nothing was measured"""
     drops: dict[str, Drop]
-    """compared finding -> FP32 to INT8"""
+    """compared finding -> drop of its AUROC from FP32 to INT8"""
     undefined: list[str]
     """findings without an AUROC in the test split (no positives or no negatives): not compared"""
     few_patients: list[str]
-    """compared findings of fewer than FEW_PATIENTS patients with, or without it: passing shows little of them"""
+    """compared findings with fewer than FEW_PATIENTS patients with or without them: passing says little about them"""
     quantisation_costs: bool = False
-    """whether it is quantisation that fails it: a more careful one may pass"""
+    """whether the model fails because of quantisation: a more careful one may pass"""
     champion_drop: Drop | None = None
-    """of the mean AUROC, from the present champion; None where there is none, or it cannot be compared"""
+    """drop of the mean AUROC from the champion to this model; None if there is none or it cannot be compared"""
 
     def to_dict(self) -> dict:
-        """For JSON."""
+        """Returns the decision as a dictionary for JSON."""
         return asdict(self)
 
 
@@ -69,13 +69,13 @@ def decide(
     max_finding_drop: float,
     num_patients: list[int],
 ) -> Decision:
-    """Does quantisation cost too much, and does the model know anything at all?
+    """Decides whether quantisation costs too much, and whether the model is better than chance.
 
-    fp32, int8: AUROC of each finding and their mean; NaN is undefined. difference: INT8 minus FP32 of the same images.
-    max_mean_drop, max_finding_drop: largest accepted fall, which the upper end of its interval must not exceed.
-    num_patients: of each finding, with it or without it, whichever are fewer.
-    A finding that FP32 has a number for and INT8 has not (its scores are not finite) fails the gate; one that is
-    undefined for FP32 is listed and not compared. With nothing compared the gate does not pass.
+    fp32, int8: AUROC of each finding, then their mean; NaN is undefined. difference: INT8 minus FP32, same images.
+    max_mean_drop, max_finding_drop: largest accepted drop, which the upper end of the interval must not exceed.
+    num_patients: number of patients with each finding, or without it, whichever is smaller.
+    If a finding has an AUROC in FP32 but none in INT8 (its scores are not finite), the model fails. A finding that is
+    undefined in FP32 is listed and not compared. If no finding can be compared, the model fails.
     """
     columns = range(len(findings))
     undefined = [findings[index] for index in columns if isnan(fp32.values[index])]
@@ -87,37 +87,39 @@ def decide(
     few = [finding for finding, count in counts if count < FEW_PATIENTS and finding in drops]
 
     mean_drop = Drop.of(difference, -1)
-    reasons = [f"{finding}: INT8 gives no AUROC, its scores are not finite" for finding in lost]
-    # `not <=` instead of `>`: a bound that is NaN refuses.
+    reasons = [f"{finding}: INT8 gives no AUROC because its scores are not finite" for finding in lost]
+    # `not <=` instead of `>`, so that the model fails if a bound is NaN.
     if not mean_drop.worst <= max_mean_drop:
-        reasons.append(f"mean AUROC falls by {mean_drop}, at most {max_mean_drop} (inference.max_mean_drop)")
+        reasons.append(
+            f"mean AUROC falls by {mean_drop}, but at most {max_mean_drop} is allowed (inference.max_mean_drop)"
+        )
     reasons += [
-        f"{finding}: AUROC falls by {drop}, at most {max_finding_drop} (inference.max_finding_drop)"
+        f"{finding}: AUROC falls by {drop}, but at most {max_finding_drop} is allowed (inference.max_finding_drop)"
         for finding, drop in drops.items()
         if not drop.worst <= max_finding_drop
     ]
     costs = bool(reasons)
     if isnan(difference.low[-1]):
-        reasons.append("nothing shown: no finding has two patients with it and two without it in the test split")
+        reasons.append("the test split shows nothing: no finding has two patients with it and two without it")
     low = int8.values[-1] if np.isnan(int8.low[-1]) else int8.low[-1]
     if not low > CHANCE:
         reasons.append(
-            f"mean AUROC is {int8.values[-1]:.3f}, and as low as {low:.3f} by its interval: chance is {CHANCE}"
+            f"mean AUROC is {int8.values[-1]:.3f}, but its interval reaches down to {low:.3f}, and chance is {CHANCE}"
         )
     if reasons:
         return Decision(False, reasons, mean_drop, drops, undefined, few, costs)
     worst = max(drops, key=lambda finding: drops[finding].worst)
     summary = (
-        f"mean AUROC falls by {mean_drop}, at most {max_mean_drop}; the worst finding, {worst}, by {drops[worst]}, "
-        f"at most {max_finding_drop}"
+        f"mean AUROC falls by {mean_drop} of an allowed {max_mean_drop}; the worst finding, {worst}, falls by "
+        f"{drops[worst]} of an allowed {max_finding_drop}"
     )
     return Decision(True, [summary], mean_drop, drops, undefined, few)
 
 
 def overrun(difference: Intervals, max_mean_drop: float, max_finding_drop: float) -> float:
-    """By how much the worst fall of AUROC is beyond its bound: 0 or less where all are within, inf where none is known.
+    """Returns by how much the worst drop of AUROC exceeds its bound: 0 or less if none does, inf if none is known.
 
-    The parameters are decide's.
+    The parameters are those of decide.
     """
     bounds = [*[max_finding_drop] * (len(difference.values) - 1), max_mean_drop]
     overruns = [Drop.of(difference, index).worst - bound for index, bound in enumerate(bounds)]
@@ -125,11 +127,11 @@ def overrun(difference: Intervals, max_mean_drop: float, max_finding_drop: float
 
 
 def compare_with_champion(decision: Decision, difference: Intervals, version: int, max_mean_drop: float) -> Decision:
-    """The decision once the present champion's AUROC on the same images is known.
+    """Returns the decision after a comparison with the present champion on the same images.
 
-    difference: the candidate's minus that of champion `version`. Another training's AUROC differs by chance, more than
-    quantisation's: the candidate is refused when its mean falls by more than max_mean_drop, or falls beyond doubt (the
-    whole interval is a fall).
+    difference: AUROC of the candidate minus that of champion `version`. Between two trainings AUROC differs by chance,
+    more than between two precisions. The candidate is therefore refused only if its mean drops by more than
+    max_mean_drop, or if the drop is beyond doubt (the whole interval is a drop).
     """
     drop, best = Drop.of(difference, -1), -float(difference.high[-1])
     if drop.value <= max_mean_drop and not best > 0:
@@ -138,10 +140,10 @@ def compare_with_champion(decision: Decision, difference: Intervals, version: in
             reasons=[*decision.reasons, *([f"not worse than champion version {version}"] if decision.passed else [])],
             champion_drop=drop,
         )
-    reason = f"mean AUROC is by {drop} below that of the champion, version {version}"
+    reason = f"mean AUROC is {drop} below the champion's (version {version})"
     return replace(refuse(decision, reason), champion_drop=drop)
 
 
 def refuse(decision: Decision, reason: str) -> Decision:
-    """The decision with a reason, or one more, against the candidate."""
+    """Returns the decision with this reason against the candidate; reasons for it are dropped."""
     return replace(decision, passed=False, reasons=[*([] if decision.passed else decision.reasons), reason])

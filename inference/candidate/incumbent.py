@@ -1,10 +1,10 @@
-"""The present champion, against which a candidate is measured on the same images."""
+"""The incumbent: the champion of the moment, against which a candidate is measured on the same images."""
 
 from dataclasses import dataclass
 
 from conf.errors import InputError
 from conf.workspace import Workspace
-from etl.contract.schema import Card
+from etl.contract.version import TableVersion
 from inference.model.graphs import Predict, compile_graph, open_graph, properties_of
 from inference.model.properties import PREPARATION, Properties
 from inference.model.registry import champion_version, fetch_model
@@ -14,12 +14,12 @@ from training.reading.readers import open_split
 
 
 @dataclass(frozen=True)
-class Champion:
-    """A version of the registry."""
+class Incumbent:
+    """The registered version that is the champion now."""
 
     version: int
     why_not: str
-    """why it cannot be compared; empty where it can"""
+    """why the candidate cannot be compared with it; empty if it can"""
     predict: Predict | None = None
     """its INT8 graph"""
     properties: Properties | None = None
@@ -27,8 +27,9 @@ class Champion:
     """the same images at its size"""
 
 
-def present_champion(workspace: Workspace, name: str, card: Card) -> Champion | None:
-    """The champion, to be measured on the card's test split at its own size; None where there is no champion yet."""
+def open_incumbent(workspace: Workspace, name: str, table: TableVersion) -> Incumbent | None:
+    """The champion, to be measured on the table's test split at its own input size; None if there is none yet."""
+    card = table.card
     version = champion_version(workspace, name)
     if version is None:
         return None
@@ -36,24 +37,25 @@ def present_champion(workspace: Workspace, name: str, card: Card) -> Champion | 
         graph = open_graph(fetch_model(workspace, name, version) / "int8")
         properties = properties_of(graph)
     except InputError as error:
-        # Of an older format, or damaged: that must not keep a new one out of the registry.
-        return Champion(version, str(error))
+        # A champion of an older format, or a damaged one, must not keep a new model out of the registry.
+        return Incumbent(version, str(error))
     for what in ("findings", "delta_table_id"):
         before, now = getattr(properties, what), getattr(card, what)
         if before != now:
-            return Champion(version, f"its {what} is {before}, this model's {now}")
+            return Incumbent(version, f"its {what} is {before}, this model's {now}")
     for what in PREPARATION:
         before, now = getattr(properties, what), card.settings[what]
         if before != now:
-            return Champion(version, f"its images were made with etl.{what} {before}, the table's are with {now}")
+            return Incumbent(version, f"its images were made with etl.{what} {before}, the table's are with {now}")
     if properties.size_px not in card.sizes_px:
-        return Champion(version, f"it takes {properties.size_px} pixels, the table has {card.sizes_px}")
-    shards = workspace.tables(card.table)[0]
+        return Incumbent(version, f"it takes {properties.size_px} pixels, the table has {card.sizes_px}")
     try:
-        seen = seen_in_test(shards, card, [vars(properties), *properties.ancestors])
+        seen = seen_in_test(table, [vars(properties), *properties.ancestors])
     except InputError as error:
-        return Champion(version, f"what it was trained on is gone ({error})")
+        return Incumbent(version, f"what it was trained on is gone ({error})")
     if seen:
-        return Champion(version, f"it was trained on {len(seen)} of the test split's patients, who were in others then")
-    test = open_split(shards, card, "test", properties.size_px)
-    return Champion(version, "", compile_graph(graph), properties, test)
+        return Incumbent(
+            version, f"it was trained on {len(seen)} of the test split's patients, who were in others then"
+        )
+    test = open_split(table, "test", properties.size_px)
+    return Incumbent(version, "", compile_graph(graph), properties, test)

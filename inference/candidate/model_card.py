@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from conf.words import RESEARCH_USE
 from conf.workspace import write_json
 from etl.contract.schema import Card
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
 from inference.model.properties import CARD_FILE, Properties
 from training.measures.calibration import bin_reliability, measure_thresholds
+from training.measures.cells import interval_cell, value_cell
 from training.measures.subgroups import MEAN, subgroup_table
 from training.record.evaluation import NUM_BINS, named, records
 
 TEXT_FILE = "model_card.md"
 INTENDED_USE = (
-    "Research use only, not for clinical use. For research on chest radiographs like those of the data below: adults' "
+    f"{RESEARCH_USE} For research on chest radiographs like those of the data below: adults' "
     "or children's frontal films in the proportions of its training split. No output may guide the care of a patient."
 )
 LIMITS = (
@@ -117,8 +119,8 @@ def to_text(described: dict) -> str:
         "|---|---|---|---|---|---|",
     ]
     for finding, ends in described["test_auroc"].items():
-        cells = [_cell(ends["value"]), "-" if ends["low"] is None else f"{ends['low']:.3f} to {ends['high']:.3f}"]
-        cells += [_cell(youden.get(key, {}).get(finding)) for key in ("probability", "sensitivity", "specificity")]
+        cells = [value_cell(ends["value"]), interval_cell(ends)]
+        cells += [value_cell(youden.get(key, {}).get(finding)) for key in ("probability", "sensitivity", "specificity")]
         lines.append(f"| {finding} | {' | '.join(cells)} |")
     lines += [
         "",
@@ -128,11 +130,7 @@ def to_text(described: dict) -> str:
         "|---|---|---|---|---|",
     ]
     for row in described["subgroups"] or []:
-        interval = "-" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+        interval = interval_cell(row)
         group = f"{row['attribute']} {row['group']}"
-        lines.append(f"| {group} | {row['images']} | {row['patients']} | {_cell(row['auroc'])} | {interval} |")
+        lines.append(f"| {group} | {row['images']} | {row['patients']} | {value_cell(row['auroc'])} | {interval} |")
     return "\n".join([*lines, "", "## Limits", "", *[f"- {limit}" for limit in described["limits"]], ""])
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -16,6 +16,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from conf.errors import InputError
+from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
 from inference.candidate.gate import Decision
 from inference.model.properties import Properties
@@ -25,9 +26,8 @@ PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
 # The files are on this disk: a bar over two of them tells nothing.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-INTENDED_USE = "Research use only, not for clinical use."
 DESCRIPTION = (
-    f"Findings on frontal chest radiographs, INT8 for CPUs. {INTENDED_USE} Input: (n, S, S) uint8 grey pixels. "
+    f"Findings on frontal chest radiographs, INT8 for CPUs. {RESEARCH_USE} Input: (n, S, S) uint8 grey pixels. "
     "Output: a calibrated probability per finding, and the distance from the training data; "
     'params={"maps": True} adds class activation maps. '
     "`challenger` is the last version, `champion` the last one that passed the gate, or was promoted by hand."
@@ -94,7 +94,7 @@ def register(
     number = int(created.version)
     client.update_registered_model(name, DESCRIPTION)
     verdict = "Passed the gate: " if decision.passed else "Refused by the gate: "
-    client.update_model_version(name, created.version, f"{INTENDED_USE} {verdict}{'; '.join(decision.reasons)}")
+    client.update_model_version(name, created.version, f"{RESEARCH_USE} {verdict}{'; '.join(decision.reasons)}")
     client.set_registered_model_alias(name, CHALLENGER, created.version)
     if not decision.passed:
         return Registered(name, number, [CHALLENGER])
@@ -126,7 +126,7 @@ def _tags(properties: Properties, report: dict, decision: Decision) -> dict[str,
         "gate": "passed" if decision.passed else "failed",
         "gate_reasons": "; ".join(decision.reasons)[:5000],
         **{key: "undefined" if mean is None else f"{mean:.4f}" for key, mean in means.items()},
-        "intended_use": INTENDED_USE,
+        "intended_use": RESEARCH_USE,
     }
 
 

@@ -10,11 +10,13 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from conf.words import RESEARCH_USE
 from conf.workspace import atomic_path
 from inference.candidate.gate import CHANCE, Decision
 from inference.candidate.measuring.evaluate import Scored, auroc_differences, auroc_intervals
 from inference.candidate.measuring.localisation import summarise
 from inference.model.ten_crop import SUFFIX
+from training.measures.cells import value_cell
 from training.record.evaluation import describe_intervals
 
 # Order and titles of the variants wherever they are shown.
@@ -49,7 +51,7 @@ def describe(
     """
     positives = np.nansum(scored.labels, axis=0).astype(int).tolist()
     return {
-        "note": "Research use only, not for clinical use.",
+        "note": RESEARCH_USE,
         "data": {
             "images": len(scored.labels),
             "patients": len(np.unique(scored.patients)),
@@ -91,7 +93,7 @@ def auroc_table(report: dict) -> Table:
         table.add_row(
             finding,
             str(positives),
-            *[_cell(aurocs[name][finding]["value"]) for name in COMPARED],
+            *[value_cell(aurocs[name][finding]["value"]) for name in COMPARED],
             _interval(aurocs["int8"][finding]),
             style="bold" if finding == "mean" else None,
         )
@@ -109,9 +111,9 @@ def quality_table(report: dict) -> Table:
         places = report["localisation"].get(name, {}).get("all")
         table.add_row(
             TITLES[name],
-            _cell(report["test_auroc"][name]["mean"]["value"]),
+            value_cell(report["test_auroc"][name]["mean"]["value"]),
             "" if difference is None else _difference(difference["mean"]),
-            *([_cell(report["test_auroc"][name + SUFFIX]["mean"]["value"])] if with_crops else []),
+            *([value_cell(report["test_auroc"][name + SUFFIX]["mean"]["value"])] if with_crops else []),
             *(["-", "-"] if places is None else [f"{places[key]:.2f}" for key in ("pointing_game", "chance")]),
         )
     return table
@@ -144,12 +146,8 @@ def _narrow_table(title: str, first: str) -> Table:
     return table
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
 def _difference(ends: dict[str, float | None]) -> str:
-    return "-" if ends["value"] is None else f"{ends['value']:+.4f} {_interval(ends, '+.4f')}"
+    return f"{value_cell(ends['value'], '+.4f')} {_interval(ends, '+.4f')}".rstrip()
 
 
 def _interval(ends: dict[str, float | None], form: str = ".3f") -> str:

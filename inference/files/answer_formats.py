@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inference.film.answers import NOTE, Finding, Findings
+from conf.words import RESEARCH_USE
+from inference.film.answers import Finding, Findings
 
 CSV_COLUMNS = ("file", "finding", "probability", "threshold", "called", "familiar", "warnings", "error")
 
@@ -37,7 +38,7 @@ def as_json(answered: Answered, model: dict) -> str:
     if answered.findings is None:
         return json.dumps(told | {"error": answered.fault})
     size = {"width_px": answered.width_px, "height_px": answered.height_px}
-    return json.dumps(told | size | answered.findings.to_dict() | {"heatmaps": answered.heatmaps, "note": NOTE})
+    return json.dumps(told | size | answered.findings.to_dict() | {"heatmaps": answered.heatmaps, "note": RESEARCH_USE})
 
 
 def as_csv(answered: Answered) -> str:

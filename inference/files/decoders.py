@@ -15,9 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 
-from etl.contract.images.decode import BadImage
 from inference.files.image_files import ImageFile
-from inference.film.films import MAX_FILE_BYTES, Film, load_film
+from inference.film.films import DECODER_DIED, Film, read_film
 from inference.model.properties import Properties
 
 # For each process, so that none waits for the file before its own.
@@ -33,14 +32,14 @@ class Decoded:
     fault: str | None
 
 
-class Decoders:
+class FileDecoders:
     """`number` processes, started at once: they are ready when the model is."""
 
     def __init__(self, number: int):
         self._number = number
         self._start()
 
-    def __enter__(self) -> "Decoders":
+    def __enter__(self) -> "FileDecoders":
         return self
 
     def __exit__(self, *_) -> None:
@@ -80,7 +79,7 @@ class Decoders:
             return self._submit(file, properties, shown_px).result()
         except BrokenProcessPool:
             self._restart()
-            return Decoded(file.path, None, "the process that decoded it died, perhaps by want of memory")
+            return Decoded(file.path, None, DECODER_DIED)
 
     def _end(self) -> None:
         # Waits for the few files in work: Python's own end and that of a pool disturb each other (CPython 3.11).
@@ -103,24 +102,16 @@ class Decoders:
 
 
 def decode_file(file: ImageFile, properties: Properties, shown_px: int) -> Decoded:
-    """Reads and decodes one file; whatever is wrong with it is its fault."""
+    """Reads and decodes one file; arguments as of load_film."""
     if file.fault:
         return Decoded(file.path, None, file.fault)
-    try:
+
+    def read(limit: int) -> bytes:
         with open(file.path, "rb") as opened:
-            content = opened.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise BadImage(f"larger than any image that is read: over {MAX_FILE_BYTES // 10**6} MB")
-        return Decoded(file.path, load_film(content, properties, shown_px), None)
-    except BadImage as error:
-        return Decoded(file.path, None, str(error))
-    except OSError as error:
-        return Decoded(file.path, None, error.strerror or str(error))
-    except MemoryError:
-        return Decoded(file.path, None, "not enough memory to decode it")
-    except Exception as error:
-        # A library's own way to fail on a file is that file's trouble.
-        return Decoded(file.path, None, f"cannot be decoded: {type(error).__name__}: {error}"[:500])
+            return opened.read(limit)
+
+    found = read_film(read, properties, shown_px)
+    return Decoded(file.path, found, None) if isinstance(found, Film) else Decoded(file.path, None, found.reason)
 
 
 def _end_with_parent() -> None:

@@ -7,9 +7,10 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from conf.words import RESEARCH_USE
 from conf.workspace import atomic_path
 from inference.files.answer_formats import printable
-from inference.film.answers import NOTE, Finding, Findings
+from inference.film.answers import Finding, Findings
 from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of, overlay
 from inference.model.properties import Properties
 
@@ -80,7 +81,11 @@ def _odds_to_threshold(finding: Finding) -> float:
 def _with_caption(picture: np.ndarray, heading: str, what: str, model: str) -> np.ndarray:
     """The picture over a dark strip of three lines, the second after the scale of colours, (h, w, 3) uint8 RGB."""
     height, width = picture.shape[:2]
-    lines = [(heading, HEADING_PX, HEADING_GREY), (what, TEXT_PX, TEXT_GREY), (f"{model} · {NOTE}", TEXT_PX, TEXT_GREY)]
+    lines = [
+        (heading, HEADING_PX, HEADING_GREY),
+        (what, TEXT_PX, TEXT_GREY),
+        (f"{model} · {RESEARCH_USE}", TEXT_PX, TEXT_GREY),
+    ]
     strip = 2 * MARGIN_PX + sum(round(LINE_HEIGHT * size) for _, size, _ in lines)
     page = Image.new("RGB", (max(width, MIN_WIDTH_PX), height + strip), (BACKGROUND,) * 3)
     page.paste(Image.fromarray(picture), ((page.width - width) // 2, 0))

@@ -9,7 +9,6 @@ from inference.model.properties import Properties
 
 OPERATING_POINT = "youden"
 UNFAMILIAR = "unlike the training data"
-NOTE = "Research use only, not for clinical use."
 
 
 @dataclass(frozen=True)

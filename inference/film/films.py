@@ -1,20 +1,26 @@
-"""An image file as the model takes it: the ETL's own functions, so that training and serving cannot differ.
+"""An image file as the model takes it, by the ETL's own functions, so that training and serving cannot differ.
 
-Imports neither torch nor pyspark: the service, the command line and Spark's workers all come through here.
+Imports neither torch nor pyspark, because the service, the command line and Spark's workers all use it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from conf.settings import Quality
-from etl.contract.images.decode import MAX_SIDE_PX, decode_grey, to_square
+from etl.contract.images.decode import begins_like_image, decode_grey
+from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from inference.model.properties import Properties
 
-# Of a file: in colour, of 16 bits, uncompressed, with the longest sides that are read; and a header.
+# The largest file that can be an image: 16-bit colour, uncompressed, both sides as long as they may be, and a header.
 MAX_FILE_BYTES = 6 * MAX_SIDE_PX**2 + 1_000_000
+MAX_REASON_CHARACTERS = 500
+OUT_OF_REACH = "cannot be read"
+"""how a reason begins if nobody has seen the image, so that a later try may succeed"""
+DECODER_DIED = "cannot be decoded: the decoder process died, possibly out of memory"
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,45 @@ class Film:
     """(h, w) uint8 grey for people, in the film's own proportions and grey values; None where not asked for"""
 
 
-def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film:
-    """Bytes of a PNG, JPEG, TIFF or DICOM file to the model's input. Raises BadImage with the reason.
+@dataclass(frozen=True)
+class NoFilm:
+    """Why a file gives no film."""
 
-    shown_px: longer side of `shown`; 0: it is not made. Raises MemoryError where there is too little.
+    reason: str
+    """for people, of at most MAX_REASON_CHARACTERS; begins with OUT_OF_REACH if another try may succeed"""
+    is_image: bool = True
+    """False if the file does not even begin like an image of a kind that is read"""
+    bug: Exception | None = None
+    """what a decoder raised beyond its known ways to refuse a file; `reason` quotes it, and it may quote the file"""
+
+
+def read_film(read: Callable[[int], bytes], properties: Properties, shown_px: int = 0) -> Film | NoFilm:
+    """A file to its film, or the reason why it has none, in the same words for command line, batch and service.
+
+    read: gives the file's bytes, at most as many as its argument; may raise OSError. shown_px: as for load_film.
+    """
+    content = b""
+    try:
+        content = read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            return NoFilm(f"too large: over {MAX_FILE_BYTES // 10**6} MB, more than any image that is read")
+        return load_film(content, properties, shown_px)
+    except BadImage as error:
+        return NoFilm(str(error)[:MAX_REASON_CHARACTERS], begins_like_image(content))
+    except MemoryError:
+        return NoFilm(f"{OUT_OF_REACH}: not enough memory to decode it")
+    except OSError as error:
+        return NoFilm(f"{OUT_OF_REACH}: {error.strerror or error}"[:MAX_REASON_CHARACTERS])
+    except Exception as error:
+        reason = f"cannot be decoded: {type(error).__name__}: {error}"
+        return NoFilm(reason[:MAX_REASON_CHARACTERS], bug=error)
+
+
+def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film:
+    """Bytes of a PNG, JPEG, TIFF or DICOM file to the model's input.
+
+    shown_px: longer side of `shown`; 0: `shown` is not made.
+    Raises BadImage with the reason if the file is no usable image, MemoryError if there is too little memory.
     """
     try:
         image = decode_grey(content)

@@ -1,1 +1,1 @@
-"""One model: its properties, its forms (OpenVINO, ONNX, torch, MLflow), and the registry that holds its versions."""
+"""One model: its properties, its forms (OpenVINO, ONNX, torch, MLflow) and the registry of its versions."""

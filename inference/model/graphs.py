@@ -1,12 +1,12 @@
-"""OpenVINO graphs: convert, save, open, compile. The one owner of openvino (beside pyfunc_model.py); no torch.
+"""Converts, saves, opens and compiles OpenVINO graphs. The one owner of openvino, beside pyfunc_model.py; no torch.
 
-A graph is kept as a folder with model.xml and model.bin. It takes `pixels`, (batch, S, S) uint8, and gives
+A graph is stored as a folder with model.xml and model.bin. Its input is `pixels`, (batch, S, S) uint8; its outputs are
 
     probabilities   (batch, findings) float32, calibrated, 0..1
     maps            (batch, findings, s, s) float32, class activation maps in calibrated logits
     distances       (batch,) float32, 0 or more: how far the image is from the training data, see familiarity.py
 
-It carries its Properties inside, so that a copied folder still knows what its outputs mean.
+The graph carries its Properties inside, so a copied folder still says what the outputs mean.
 """
 
 from collections.abc import Callable
@@ -21,21 +21,22 @@ import openvino as ov
 from conf.errors import InputError
 from inference.model.properties import Properties
 
-# One for the process, which never goes: the plugin that a Core loads sets the thread's signal stack, and the first of
-# two that goes leaves the other's without memory, so that the next signal, such as Ctrl-C, would end the process.
+# One Core for the whole process, never destroyed. The plugin that a Core loads sets the thread's signal stack. When one
+# of two Cores is destroyed, the other's signal stack loses its memory, and the next signal, such as Ctrl-C, would end
+# the process.
 CORE = ov.Core()
 Graph, CompiledModel = ov.Model, ov.CompiledModel
 
 FILE = "model.xml"
 OUTPUTS = ("probabilities", "maps", "distances")
 PROPERTIES_KEY = "chexscale"
-# One request at a time over all cores. Without the precision, CPUs with AMX silently compute a FP32 graph in bf16 and
-# ARM in fp16; what INT8 layers compute does not depend on it.
+# One request at a time, on all cores. Without the precision hint, CPUs with AMX silently compute an FP32 graph in bf16,
+# and ARM CPUs in fp16. The hint does not change what INT8 layers compute.
 COMPILE_OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
 
 class Answer(NamedTuple):
-    """What a graph says of a batch; shapes as in the module's docstring. A baseline has probabilities alone."""
+    """A graph's outputs for one batch, shaped as in the module's docstring. A baseline has only probabilities."""
 
     probabilities: np.ndarray
     maps: np.ndarray | None = None
@@ -46,7 +47,7 @@ Predict = Callable[[np.ndarray], Answer]
 
 
 def convert(program, size_px: int, properties: Properties) -> Graph:
-    """A torch.export program with the inputs and outputs of a graph as an OpenVINO graph, any batch size."""
+    """Converts a torch.export program that has a graph's input and outputs; the result takes any batch size."""
     graph = ov.convert_model(program, input=[ov.PartialShape([-1, size_px, size_px])])
     graph.inputs[0].tensor.set_names({"pixels"})
     for output, name in zip(graph.outputs, OUTPUTS, strict=True):
@@ -55,29 +56,29 @@ def convert(program, size_px: int, properties: Properties) -> Graph:
 
 
 def with_properties(graph: Graph, properties: Properties) -> Graph:
-    """The same graph, which now says `properties` of itself."""
+    """Stores `properties` in the graph and returns it."""
     graph.set_rt_info(properties.to_json(), PROPERTIES_KEY)
     return graph
 
 
 def with_distance_threshold(graph: Graph, threshold: float) -> Graph:
-    """The same graph with this threshold: quantisation moves the distances, so each graph has its own."""
+    """Stores this threshold in the graph and returns it; quantisation moves distances, so each graph has its own."""
     return with_properties(graph, replace(properties_of(graph), distance_threshold=threshold))
 
 
 def save_graph(graph: Graph, folder: Path, *, fp16: bool = False) -> None:
-    """Writes model.xml and model.bin into `folder`, made where missing.
+    """Writes model.xml and model.bin into `folder`, which is created if missing.
 
-    fp16: weights in half precision, which are computed with in single; otherwise they keep theirs.
+    fp16: store the weights in half precision (computations stay in single precision); otherwise they keep theirs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ov.save_model(graph, folder / FILE, compress_to_fp16=fp16)
 
 
 def open_graph(folder: Path, *, mapped: bool = True) -> Graph:
-    """Reads a graph; raises InputError where there is none or its files are damaged.
+    """Reads a graph; raises InputError if there is none or its files are damaged.
 
-    mapped: whether the weights stay in the file and are read when they are needed; otherwise the file may change.
+    mapped: keep the weights in the file and read them when needed; otherwise the file may change afterwards.
     """
     if not (folder / FILE).exists():
         raise InputError(f"no graph at {folder / FILE}: run `python inference/register.py` with this workspace first")
@@ -90,24 +91,24 @@ def open_graph(folder: Path, *, mapped: bool = True) -> Graph:
 
 
 def properties_of(graph: Graph) -> Properties:
-    """What the graph says of itself; it survives saving and quantising. Raises InputError for a foreign graph."""
+    """Reads the graph's Properties, which survive saving and quantising. Raises InputError for a foreign graph."""
     if not graph.has_rt_info([PROPERTIES_KEY]):
-        raise InputError("this OpenVINO graph is not one of CheXScale's: give one that inference/register.py has made")
+        raise InputError("this OpenVINO graph was not made by CheXScale: use one that inference/register.py exported")
     return Properties.parse(graph.get_rt_info([PROPERTIES_KEY]).value, "the graph")
 
 
 def compile_graph(graph: Graph, num_threads: int = 0) -> Predict:
-    """A function from pixels, (batch, S, S) uint8, to the graph's Answer, on the CPU; for one thread at a time.
+    """Compiles the graph for the CPU; returns a function from pixels, (batch, S, S) uint8, to the Answer.
 
-    num_threads: 0: all cores.
+    Only one thread at a time may call that function. num_threads: 0 means all cores.
     """
-    # Who asks for few has other processes beside this one: pinned, all of them would share the first cores.
+    # A caller that asks for few threads runs beside other processes; pinned, all of them would share the first cores.
     threads = {"INFERENCE_NUM_THREADS": num_threads, "ENABLE_CPU_PINNING": False} if num_threads else {}
     return predict_with(CORE.compile_model(graph, "CPU", COMPILE_OPTIONS | threads))
 
 
 def predict_with(compiled: CompiledModel) -> Predict:
-    """The function of a graph that is compiled already."""
+    """Returns the function of compile_graph for a graph that is already compiled."""
 
     def predict(pixels: np.ndarray) -> Answer:
         outputs = compiled(pixels)
@@ -117,24 +118,24 @@ def predict_with(compiled: CompiledModel) -> Predict:
 
 
 class SharedGraph:
-    """One graph for several threads at a time, over all cores together.
+    """One graph that several threads may call at a time; together they use all cores.
 
-    OpenVINO's own queue would do without them, but tells nobody of a batch that fails, and keeps for ever what it has
-    last called.
+    OpenVINO's own queue would need no threads, but it does not report a batch that fails, and it keeps its last
+    callback alive for ever.
     """
 
     def __init__(self, graph: Graph):
         many = CORE.compile_model(graph, "CPU", COMPILE_OPTIONS | {"PERFORMANCE_HINT": "THROUGHPUT"})
         one = CORE.compile_model(graph, "CPU", COMPILE_OPTIONS)
         self.num_requests = many.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        """batches that are computed side by side; one more would wait"""
+        """number of batches that are computed side by side; one more would wait"""
         self._many, self._one = SimpleQueue(), SimpleQueue()
         for _ in range(self.num_requests):
             self._many.put(many.create_infer_request())
         self._one.put(one.create_infer_request())
 
     def predict(self, pixels: np.ndarray, alone: bool = False) -> Answer:
-        """pixels: (batch, S, S) uint8. alone: whether no other work wants the cores, so that all may compute these."""
+        """Computes one batch. pixels: (batch, S, S) uint8; alone: nothing else needs the cores, so it may use all."""
         requests = self._one if alone and not self._one.empty() else self._many
         request = requests.get()
         try:
@@ -145,7 +146,7 @@ class SharedGraph:
 
 
 def convolutions(graph: Graph) -> dict[str, bool]:
-    """Name of each convolution -> whether the CPU computes it on 8-bit inputs, after its own fusions and fallbacks."""
+    """Maps each convolution's name to whether the CPU computes it on 8-bit inputs, after its fusions and fallbacks."""
     runtime = CORE.compile_model(graph, "CPU", COMPILE_OPTIONS).get_runtime_model()
     layers = [operation.get_rt_info() for operation in runtime.get_ops()]
     return {

@@ -1,4 +1,4 @@
-"""The network as it is served: the trained classifier, its calibration and its familiarity in one torch module."""
+"""The network as it is served: the trained classifier, its calibration and its familiarity as one torch module."""
 
 import copy
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FILE = "network.pt"
 
 
 class ServedNetwork(nn.Module):
-    """(batch, S, S) uint8 to the outputs of a graph (inference/model/graphs.py): probabilities, maps, distances."""
+    """Pixels, (batch, S, S) uint8, to a graph's outputs (inference/model/graphs.py): probabilities, maps, distances."""
 
     def __init__(
         self,
@@ -28,11 +28,11 @@ class ServedNetwork(nn.Module):
         centre: np.ndarray,
         whitening: np.ndarray,
     ):
-        """shifts, temperatures: (findings,), see Calibration; centre, whitening: of the features, see Familiarity."""
+        """shifts, temperatures: (findings,), see Calibration; centre, whitening: for the features, see Familiarity."""
         super().__init__()
         self.classifier = copy.deepcopy(classifier)
         if not classifier.exclusive:
-            # Into the last layer: an operation of their own would be quantised, and the logits with it.
+            # Folded into the last layer: a separate operation would be quantised, and the logits with it.
             last, scale = self.classifier.classifier, torch.from_numpy(np.asarray(temperatures, np.float32))
             last.weight.data /= scale[:, None]
             last.bias.data = (last.bias.data + torch.from_numpy(np.asarray(shifts, np.float32))) / scale
@@ -48,7 +48,7 @@ class ServedNetwork(nn.Module):
         features, maps = self.classifier.features_and_maps(pixels)
         logits = maps.mean(dim=(2, 3))
         if self.classifier.exclusive:
-            # As training.loss.log_odds, which no other framework takes; infinite where float32 knows no doubt.
+            # As training.loop.loss.log_odds, which other frameworks cannot run; infinite where the softmax rounds to 1.
             logits = logits.log_softmax(dim=1) - torch.log1p(-logits.softmax(dim=1))
             logits = (logits + self.shifts) / self.temperatures
         distances = torch.linalg.vector_norm((features - self.centre) @ self.whitening, dim=1)
@@ -56,8 +56,8 @@ class ServedNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class Served:
-    """A network that is ready to be exported, with what its graphs say of themselves."""
+class FittedModel:
+    """A network that is ready for export, with the properties that its graphs will carry."""
 
     checkpoint: Checkpoint
     network: ServedNetwork
@@ -65,15 +65,15 @@ class Served:
     properties: Properties
 
     def save(self, folder: Path) -> None:
-        """Writes network.pt into `folder`, made where missing: with load_served, the network as torch computes it."""
+        """Writes the torch network to network.pt in `folder`, which is created if missing; load_served reads it."""
         folder.mkdir(parents=True, exist_ok=True)
         buffers = dict(self.network.named_buffers(recurse=False))
         content = {"checkpoint": vars(self.checkpoint), "properties": self.properties.to_json(), "buffers": buffers}
         torch.save(content, folder / FILE)
 
 
-def load_served(folder: Path) -> Served:
-    """Reads what Served.save has written, running no code from it; raises InputError where it is absent or damaged."""
+def load_served(folder: Path) -> FittedModel:
+    """Reads what FittedModel.save wrote, without running code from it; raises InputError if it is absent or damaged."""
     if not (folder / FILE).exists():
         raise InputError(f"no network at {folder / FILE}: run `python inference/register.py` with this workspace first")
     try:
@@ -85,11 +85,11 @@ def load_served(folder: Path) -> Served:
             f"{folder / FILE} is not a readable network ({error!r:.200}): run `python inference/register.py` again"
         ) from error
     network = ServedNetwork(checkpoint.build(), **buffers).eval()
-    return Served(checkpoint, network, Properties.parse(content["properties"], str(folder / FILE)))
+    return FittedModel(checkpoint, network, Properties.parse(content["properties"], str(folder / FILE)))
 
 
 def torch_predict(network: ServedNetwork) -> Predict:
-    """The network as it was trained, on the CPU, called as a graph is."""
+    """Returns a function like compile_graph's that runs the network in torch on the CPU."""
 
     def predict(pixels: np.ndarray) -> Answer:
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The network as ONNX, for other runtimes; the one owner of onnx and onnxruntime. Opening one needs no torch."""
+"""The network as ONNX, for other runtimes. The one owner of onnx and onnxruntime. Opening a model needs no torch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 
 FILE = "model.onnx"
 OPSET = 20
-"""of ONNX's default domain; read by ONNX Runtime 1.17 (2024) and later"""
+"""version of ONNX's default operator set; ONNX Runtime 1.17 (2024) and later can run it"""
 
 
 def save_onnx(program: torch.export.ExportedProgram, folder: Path, properties: Properties) -> None:
-    """Writes model.onnx into `folder`, made where missing, checked by ONNX; input and outputs are those of a graph."""
-    # Here, because who opens one has no need of them.
+    """Writes model.onnx into `folder`, which is created if missing; its input and outputs are those of a graph.
+
+    ONNX's own checker checks the model before it is written.
+    """
+    # Imported here because opening a model does not need them.
     import onnx
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    # Its exporter tells each of its steps.
+    # The exporter logs each of its steps.
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):
         exported = torch.onnx.export(
@@ -47,28 +50,28 @@ def save_onnx(program: torch.export.ExportedProgram, folder: Path, properties: P
 
 
 def open_onnx(folder: Path, num_threads: int = 0) -> onnxruntime.InferenceSession:
-    """The model in `folder`, by ONNX Runtime on the CPU; raises InputError where there is none or it is damaged.
+    """Opens the model in `folder` with ONNX Runtime on the CPU; raises InputError if it is missing or damaged.
 
-    num_threads: 0: all cores.
+    num_threads: 0 means all cores.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(folder / FILE, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own errors have no common class but this
+    except Exception as error:  # onnxruntime's own errors share no other class
         raise InputError(
             f"{folder / FILE} is not a readable ONNX model ({error}): run `python inference/register.py` again"
         ) from error
 
 
 def onnx_properties(session: onnxruntime.InferenceSession) -> Properties:
-    """What the model says of itself; raises InputError for a foreign one."""
+    """Reads the model's Properties; raises InputError for a foreign model."""
     return Properties.parse(session.get_modelmeta().custom_metadata_map.get(PROPERTIES_KEY, "null"), "the ONNX model")
 
 
 def onnx_predict(session: onnxruntime.InferenceSession) -> Predict:
-    """A function from pixels, (batch, S, S) uint8, to the model's Answer."""
+    """Returns a function from pixels, (batch, S, S) uint8, to the model's Answer."""
 
     def predict(pixels: np.ndarray) -> Answer:
         return Answer(*session.run(list(OUTPUTS), {"pixels": pixels}))

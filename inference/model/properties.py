@@ -1,6 +1,6 @@
-"""What an exported model says of itself: it travels inside the graph, so that a copied folder knows what it means.
+"""What an exported model says about itself. It travels inside the graph, so a copied folder says what its outputs mean.
 
-Imports neither torch nor openvino: who serves a model reads this too.
+Imports neither torch nor openvino, because programs that only serve a model read it too.
 """
 
 import json
@@ -9,56 +9,56 @@ from dataclasses import asdict, dataclass
 from conf.errors import InputError
 
 FORMAT = 2
-"""raised when the meaning of a field or an output changes: an older graph is exported again"""
+"""increased when the meaning of a field or an output changes; older graphs must be exported again"""
 PREPARATION = ("square", "intensity")
-"""settings of the ETL, and fields of Properties, on which the pixels of a table depend"""
+"""settings of the ETL on which the pixels of a table depend; Properties has fields of the same names"""
 CARD_FILE = "model_card.json"
-"""beside the graphs in a registered model's folder: all that is told of it"""
+"""the model card, beside the graphs in a registered model's folder"""
 
 
 @dataclass(frozen=True)
 class Properties:
-    """Lists are in the order of the outputs, one number per finding; null is undefined."""
+    """Facts about one exported model. Lists have one entry per finding, in output order; null means undefined."""
 
     findings: list[str]
     """vocabulary"""
     exclusive: bool
-    """whether each image is of exactly one of the findings, which are classes"""
+    """whether the findings are classes, so that each image has exactly one of them"""
     size_px: int
-    """side of the square input, pixels"""
+    """side of the square input, in pixels"""
     square: str
     """how the ETL made its images square: `pad` or `stretch`"""
     intensity: str
     """how the ETL adjusted its grey values: `none`, `percentile` or `clahe`"""
     quality: dict
-    """which images the ETL left out for what they show, see conf.settings.Quality"""
+    """settings by which the ETL rejected images for their content, see conf.settings.Quality"""
     shifts: list[float]
-    """added to the network's logits before they are divided by `temperatures`; the probabilities have both inside"""
+    """added to the network's logits before they are divided by `temperatures`; the probabilities include both"""
     temperatures: list[float]
     thresholds: dict[str, list[float | None]]
-    """operating point -> calibrated probability from which on a finding is called, chosen on the validation split"""
+    """operating point -> calibrated probabilities from which findings are called, chosen on the validation split"""
     distance_threshold: float
-    """of `distances`, above which an image is unlike the training data; of this very graph on the validation split"""
+    """an image at a larger distance is unlike the training data; set for this very graph on the validation split"""
     map_first: float
-    """centre of a map's first cell from the image's edge, as a share of the side; see map_grid.py"""
+    """distance from the image's edge to the centre of a map's first cell, as a share of the side; see map_grid.py"""
     map_step: float
-    """distance from cell to cell, as a share of the side"""
+    """distance between neighbouring cells, as a share of the side"""
     network: str
     run_id: str
     delta_table_id: str
     delta_version: int
     commit: str
     ancestors: list[dict]
-    """models whose weights the training began with: `source`, and where known run_id, delta_table_id, delta_version"""
+    """models whose weights the training started from: `source` and, if known, run_id, delta_table_id, delta_version"""
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """One line."""
+        """Returns one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def parse(cls, text: str, origin: str) -> "Properties":
-        """to_json's reverse; raises InputError, which names `origin`, for any other text or another format."""
+        """Reads the output of to_json; raises InputError, naming `origin`, for any other text or another format."""
         try:
             fields = json.loads(text)
             properties = cls(**fields) if fields["format"] == FORMAT else None
@@ -68,7 +68,7 @@ class Properties:
             ) from error
         if properties is None:
             raise InputError(
-                f"{origin} has format {fields['format']}, this program reads {FORMAT}: run "
+                f"{origin} has format {fields['format']}, but this program reads {FORMAT}: run "
                 "`python inference/register.py` again"
             )
         return properties

@@ -1,7 +1,8 @@
-"""Models in the MLflow registry, their aliases and their history: the one owner of mlflow in this package. No torch.
+"""Models in the MLflow registry, their aliases and their history. The one owner of mlflow in this package; no torch.
 
-`challenger` is the last version registered, `champion` the one that is served. Every move of the champion is a tag of
-the registered model, `champion_history.` and the time: one of its own, so that two at once lose nothing.
+`challenger` is the version registered last, `champion` the one that is served. Each move of the champion is recorded in
+a tag of the registered model, named `champion_history.` plus the time. Because each move has its own tag, two moves at
+the same time are both recorded.
 """
 
 import getpass
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-# First: it silences what mlflow would log on import.
+# Imported first, because it silences what mlflow would log on import.
 from training.record.store import use_store  # isort: skip
 
 import mlflow
@@ -26,7 +27,7 @@ from conf.workspace import Workspace, atomic_folder, locked
 CHALLENGER, CHAMPION = "challenger", "champion"
 HISTORY = "champion_history."
 MAX_WHY = 2000
-"""characters; a tag holds 5,000"""
+"""characters; an MLflow tag holds 5,000"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Move:
 
     version: int
     replaced: int | None
-    """the champion before; None where there was none"""
+    """the champion before; None if there was none"""
     at: str
     """UTC, ISO 8601"""
     by: str
@@ -54,12 +55,12 @@ class Move:
 
 
 def champion_version(workspace: Workspace, name: str) -> int | None:
-    """The version that `champion` points at; None where there is none."""
+    """Returns the version that `champion` points to; None if there is none."""
     return version_of(workspace, name, CHAMPION)
 
 
 def version_of(workspace: Workspace, name: str, which: str) -> int | None:
-    """The number of a version: of an alias, or of its own number, as text; None where the registry has no such one."""
+    """Returns a version's number. which: an alias, or the number as text; None if the registry has no such version."""
     if not workspace.has_store:
         return None
     use_store(workspace)
@@ -76,19 +77,19 @@ def version_of(workspace: Workspace, name: str, which: str) -> int | None:
 
 @contextmanager
 def _told(workspace: Workspace) -> Iterator[None]:
-    """Turns what mlflow, its database and its files raise into an InputError."""
+    """Turns errors of mlflow, its database and its files into an InputError."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason, *_ = str(error).splitlines()
         raise InputError(
-            f"the registry at {workspace.store} cannot be read ({reason}): look at it in MLflow's pages, or get it "
-            "from a backup"
+            f"the registry at {workspace.store} cannot be read ({reason}): look at it in MLflow's UI, or restore "
+            "it from a backup"
         ) from error
 
 
 def history(workspace: Workspace, name: str) -> list[Move]:
-    """Every move of the champion, the newest last. Raises InputError where there is no such registered model."""
+    """Returns every move of the champion, newest last. Raises InputError if there is no such registered model."""
     absent = InputError(f"no registered model {name}: run `python inference/register.py` first")
     if not workspace.has_store:
         raise absent
@@ -106,54 +107,57 @@ def history(workspace: Workspace, name: str) -> list[Move]:
 def promote(
     workspace: Workspace, name: str, number: int, why: str, is_rollback: bool = False, compared: int | None = None
 ) -> Move:
-    """Makes this version the champion and writes down who did it and why.
+    """Makes this version the champion and records who did it and why.
 
-    compared: the champion that it was found not to be worse than; 0: there was none; None: nobody compared.
-    Raises InputError for a version that the registry does not have, or that is the champion already, and where the
-    champion is not the one it was compared with.
+    compared: the champion that this version was found not to be worse than; 0 if there was none; None if it was not
+    compared.
+    Raises InputError if the registry has no such version, if it is already the champion, or if the champion is not the
+    one it was compared with.
     """
-    # Raises where there is no such model.
+    # Raises if there is no such model.
     history(workspace, name)
     if version_of(workspace, name, str(number)) is None:
-        raise InputError(f"{name} has no version {number}: look at its versions in MLflow's pages (`make ui`)")
+        raise InputError(f"{name} has no version {number}: look at its versions in MLflow's UI (`make ui`)")
     replaced = champion_version(workspace, name)
     if replaced == number:
-        raise InputError(f"{name} version {number} is the champion already")
+        raise InputError(f"{name} version {number} is already the champion")
     if compared is not None and (replaced or 0) != compared:
         raise InputError(
-            f"the champion of {name} is version {replaced} now, and version {number} was compared with "
-            f"{f'version {compared}' if compared else 'none'}: it is registered as @{CHALLENGER}; run this again, or "
-            "promote it by hand with `python inference/promote.py`"
+            f"the champion of {name} is now version {replaced}, but version {number} was compared with "
+            f"{f'version {compared}' if compared else 'none'}: it stays registered as @{CHALLENGER}; run this again, "
+            "or promote it by hand with `python inference/promote.py`"
         )
     now = datetime.now(UTC)
     move = Move(number, replaced, now.isoformat(timespec="seconds"), getpass.getuser(), why[:MAX_WHY], is_rollback)
     client = mlflow.MlflowClient()
     with _told(workspace):
-        # First, as a move that did not come about is told from one that nobody has written down.
+        # Record first: a recorded move that never happened can be detected, an unrecorded one cannot.
         client.set_registered_model_tag(name, f"{HISTORY}{now:%Y-%m-%dT%H.%M.%S.%f}", json.dumps(asdict(move)))
         client.set_registered_model_alias(name, CHAMPION, str(number))
     return move
 
 
 def rollback(workspace: Workspace, name: str, why: str) -> Move:
-    """Makes the champion before the present one champion again; once more, the one before that.
+    """Makes the previous champion the champion again; a second call goes back one more.
 
-    Raises InputError where there was none.
+    Raises InputError if there was no champion before.
     """
     present = champion_version(workspace, name)
     before = before_present(history(workspace, name), present)
     if before is None:
         raise InputError(
-            f"{name} has no champion before version {present}: promote one with `python inference/promote.py "
-            "--inference.version N`"
+            f"{name} has no champion before version {present}: promote one with `python inference/promote.py N`"
         )
     return promote(workspace, name, before, f"rollback from version {present}: {why}", is_rollback=True)
 
 
 def before_present(moves: list[Move], present: int | None) -> int | None:
-    """The champion that a rollback goes back to: what a rollback has left is not come back to. None where none is."""
+    """Returns the version that a rollback would restore; None if there is none.
+
+    It is the previous champion, leaving out versions that were rolled back.
+    """
     if moves and present == moves[-1].replaced:
-        # A kill came between the record and the move.
+        # The process was killed between the record and the move.
         moves = moves[:-1]
     line: list[int] = []
     for move in moves:
@@ -164,18 +168,18 @@ def before_present(moves: list[Move], present: int | None) -> int | None:
 
 
 def _ending_in(line: list[int], present: int | None) -> list[int]:
-    # An alias that was moved in MLflow's pages has left no word.
+    # Moving the alias in MLflow's UI leaves no record.
     return line if present is None or line[-1:] == [present] else [*line, present]
 
 
 def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
-    """The folder of a registered version, with fp32/, fp16/, int8/, onnx/, report.json and model_card.json.
+    """Returns the folder of a registered version, with fp32/, fp16/, int8/, onnx/, report.json and model_card.json.
 
-    One that a server keeps is copied into ~/.cache/chexscale once.
+    If a tracking server stores the version, it is copied into ~/.cache/chexscale once.
     """
     use_store(workspace)
     uri = f"models:/{name}/{number}"
-    # As pyfunc lays out its artifacts: the name of the folder that was registered.
+    # pyfunc keeps the name of the folder that was registered.
     inside = Path("artifacts") / workspace.model.name
     with _told(workspace):
         found = mlflow.MlflowClient().get_model_version(name, str(number))
@@ -192,13 +196,13 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
     except (MlflowException, OSError) as error:
         raise InputError(
             f"the files of {name} version {number} cannot be fetched ({error}): they were written below "
-            f"{workspace.tracking_server or workspace.artifacts}, or where the workspace was before it was moved; move "
-            "it back, or register the model again"
+            f"{workspace.tracking_server or workspace.artifacts}, or below the workspace's old path if it was moved; "
+            "move it back, or register the model again"
         ) from error
 
 
 def trained_versions(workspace: Workspace, delta_table_id: str) -> set[int]:
-    """Versions of this Delta table that any registered model was trained on."""
+    """Returns the versions of this Delta table that registered models were trained on."""
     use_store(workspace)
     found = mlflow.search_model_versions(filter_string=f"tags.delta_table_id = '{delta_table_id}'")
     return {int(version.tags["delta_version"]) for version in found}

@@ -1,4 +1,4 @@
-"""A model of the registry, ready to answer; what the command line and the batch open."""
+"""A model from the registry, ready to answer, as the command line and the batch open it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +21,20 @@ class ServedModel:
     properties: Properties
     predict: Predict
     folder: Path
-    """with the other modes, report.json and model_card.json"""
+    """holds the other modes too, report.json and model_card.json"""
 
 
 def open_served(
     workspace: Workspace, name: str, which: str = CHAMPION, mode: str = "int8", num_threads: int = 0
 ) -> ServedModel:
-    """A version of the registry. which: an alias, or a version's number; num_threads: 0: all cores.
+    """Opens a version from the registry. which: an alias or a version's number; num_threads: 0 means all cores.
 
-    Raises InputError where the registry has no such version, or it has no such mode.
+    Raises InputError if the registry has no such version, or the version no such mode.
     """
     version = version_of(workspace, name, which)
     if version is None:
         raise InputError(
-            f"no {which} of {name} in {workspace.store}: run "
+            f"no version or alias {which} of {name} in {workspace.store}: run "
             "`python inference/register.py`, or promote a version with `python inference/promote.py`"
         )
     folder = fetch_model(workspace, name, version)

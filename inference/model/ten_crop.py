@@ -1,7 +1,7 @@
-"""Ten crops of an image, whose probabilities are averaged: Krizhevsky et al., NeurIPS 2012, as CheXNet's reproductions.
+"""Averages the probabilities of ten crops (Krizhevsky et al., NeurIPS 2012), as CheXNet's reproductions do.
 
-Half of them are mirrored, and the training mirrors nothing (the heart is on the left): what the average gains or loses
-is a matter of measuring, which inference/register.py does.
+Half of the crops are mirrored, although the training mirrors nothing (the heart is on the left). Whether the average
+helps must therefore be measured, which inference/register.py does.
 """
 
 import cv2
@@ -10,16 +10,16 @@ import numpy as np
 from inference.model.graphs import Answer, Predict
 
 SHARE = 224 / 256
-"""side of a crop to the image's, that of the published ones"""
+"""side of a crop as a share of the image's side, as published"""
 NUM_CROPS = 10
 SUFFIX = "_ten_crop"
-"""of the name of a variant that averages them"""
+"""ends the name of a variant that averages ten crops"""
 
 
 def ten_crops(pixels: np.ndarray) -> np.ndarray:
-    """(batch, S, S) uint8 to (10 * batch, S, S): an image's four corners and centre, enlarged to S, and their mirrors.
+    """Cuts out each image's four corners and centre, enlarged to S, and mirrors them.
 
-    Its crops follow each other.
+    (batch, S, S) uint8 to (10 * batch, S, S); the crops of one image follow each other.
     """
     size_px = pixels.shape[1]
     side = round(size_px * SHARE)
@@ -34,11 +34,11 @@ def ten_crops(pixels: np.ndarray) -> np.ndarray:
 
 
 def with_ten_crops(predict: Predict) -> Predict:
-    """The same model, its probabilities the means over ten crops; maps and distances are of the whole image."""
+    """Averages the model's probabilities over ten crops; maps and distances stay those of the whole image."""
 
     def averaged(pixels: np.ndarray) -> Answer:
         whole = predict(pixels)
-        # A crop at a time of all images: the batch stays as large as the caller has chosen it.
+        # One crop of all images at a time, so that batches stay as large as the caller chose.
         crops = ten_crops(pixels).reshape(len(pixels), NUM_CROPS, *pixels.shape[1:])
         means = np.mean(
             [predict(np.ascontiguousarray(crops[:, crop])).probabilities for crop in range(NUM_CROPS)], axis=0

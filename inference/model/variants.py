@@ -1,4 +1,4 @@
-"""The same model in several forms, opened and called alike; each imports what it needs and no more."""
+"""The same model in several forms, opened and called alike. Each form imports only what it needs."""
 
 from pathlib import Path
 
@@ -9,16 +9,16 @@ from inference.model.properties import Properties
 
 
 def open_variant(mode: str, folder: Path, num_threads: int = 0) -> tuple[Predict, Properties]:
-    """The variant `mode` in `folder`, for one thread at a time, and what it says of itself.
+    """Opens the variant `mode` in `folder`; returns its predict function, for one thread at a time, and its Properties.
 
-    num_threads: 0: all cores. Raises InputError for another mode, where there is no such variant, and where what
-    computes it is not installed.
+    num_threads: 0 means all cores. Raises InputError if the mode is unknown, if there is no such variant, or if the
+    library that runs it is not installed.
     """
     try:
         return _open_variant(mode, folder, num_threads)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"mode {mode} needs {error.name}, which is not installed: `pip install '.[training,inference]'`, or take "
+            f"mode {mode} needs {error.name}, which is not installed: `pip install '.[training,inference]'`, or use "
             "int8, fp16 or fp32"
         ) from error
 

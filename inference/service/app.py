@@ -1,4 +1,4 @@
-"""The service as one ASGI app: its parts are started and ended with it."""
+"""The service as one ASGI app, which starts and stops its parts."""
 
 import asyncio
 import logging
@@ -15,53 +15,56 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from conf.settings import Settings
-from inference.film.answers import NOTE
+from conf.words import RESEARCH_USE
+from conf.workspace import Workspace
 from inference.service import probes, routes
 from inference.service.door.capacity import Capacity
 from inference.service.door.counters import Counters
 from inference.service.door.guard import Guard
 from inference.service.door.refusals import Refusal, json_response
 from inference.service.door.uploads import MB
-from inference.service.engine.champion import PICKED_UP, Champion
-from inference.service.engine.decoding import Decoders
+from inference.service.engine.champion import PICKED_UP, LiveChampion
+from inference.service.engine.decoding import DecoderPool
 from inference.service.openapi import KEY
-from inference.service.state import State
+from inference.service.state import ServiceState
 
 log = logging.getLogger("chexscale.service")
 
 PAGE = Path(__file__).parent / "page"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-# A server of MLflow's that does not answer is waited for no longer: the service starts, and says so.
+# If an MLflow server does not answer within this time, the service starts without a model and says so.
 FIRST_LOOK_S = 20
-SEE_API = "see /openapi.json for what there is"
+SEE_API = "see /openapi.json for all routes and parameters"
 
 
 class Service(Guard):
     """The guarded app."""
 
     upload_s: float
-    """seconds in which a request must have arrived whole"""
+    """seconds within which a whole request must have arrived"""
 
     def greeting(self, address: str) -> str:
-        """What the console says once it serves there."""
+        """Returns what the console says once the service listens at `address`."""
         served = self.app.state.service.champion.served
         if served is None:
             reason = self.app.state.service.champion.registry.reason
             return f"Serving no model yet ({reason}) at {address}; {PICKED_UP}"
         model = served.model
         return (
-            f"Serving {model.name} version {model.version}, {model.mode}. {NOTE}\n"
+            f"Serving {model.name} version {model.version}, {model.mode}. {RESEARCH_USE}\n"
             f"Next: open {address}, or `curl -F files=@FILE {address}/v1/predict`"
         )
 
 
-def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None = None) -> Service:
-    """key: that callers must know; empty: none. watch: see Champion."""
+def create_app(
+    settings: Settings, workspace: Workspace, key: str = "", watch: subprocess.Popen | None = None
+) -> Service:
+    """Builds the service. key: the API key that callers must send; empty: none is needed. watch: see LiveChampion."""
     counters = Counters()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = app.state.service = _start_state(settings, counters, watch)
+        state = app.state.service = _start_state(settings, workspace, counters, watch)
         await state.decoders.start()
         following = asyncio.create_task(state.champion.follow())
         looked = asyncio.create_task(state.champion.looked.wait())
@@ -75,14 +78,14 @@ def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None
     app = FastAPI(
         title="CheXScale",
         version="1",
-        description=f"Findings of chest radiographs. **{NOTE}**",
+        description=f"Findings of chest radiographs. **{RESEARCH_USE}**",
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere.
+        # These pages would load scripts from other hosts.
         docs_url=None,
         redoc_url=None,
-        # Behind a proxy with TLS they would lead to plain HTTP.
+        # Behind a TLS proxy, redirects would lead to plain HTTP.
         redirect_slashes=False,
-        # What a caller sends goes nowhere else, whatever the environment says.
+        # Nothing that a caller sends leaves the service, whatever the environment says.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     secured = [Security(KEY)] if key else []
@@ -104,18 +107,20 @@ def create_app(settings: Settings, key: str = "", watch: subprocess.Popen | None
     return service
 
 
-def _start_state(settings: Settings, counters: Counters, watch: subprocess.Popen | None) -> State:
+def _start_state(
+    settings: Settings, workspace: Workspace, counters: Counters, watch: subprocess.Popen | None
+) -> ServiceState:
     serving = settings.serving
     capacity = Capacity(serving.max_waiting, int(serving.max_waiting_mb * MB))
     counters.waiting.set_function(lambda: capacity.files)
-    decoders = Decoders(
+    decoders = DecoderPool(
         serving.num_decoders or len(os.sched_getaffinity(0)) + 1,
         int(serving.max_file_mb * MB),
         serving.decode_mb,
         serving.decode_s,
         counters,
     )
-    return State(serving, Champion(settings, counters, watch), decoders, capacity, counters)
+    return ServiceState(serving, LiveChampion(settings, workspace, counters, watch), decoders, capacity, counters)
 
 
 async def _page() -> Response:
@@ -127,7 +132,7 @@ async def _refuse(request: Request, refusal: Refusal) -> Response:
 
 
 async def _http_problem(request: Request, problem: HTTPException) -> Response:
-    """Unknown routes and methods."""
+    """Answers unknown routes and methods."""
     return json_response({"error": problem.detail, "next": SEE_API}, problem.status_code, problem.headers)
 
 
@@ -137,5 +142,5 @@ async def _invalid(request: Request, invalid: RequestValidationError) -> Respons
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    """A bug; guard.py logs where."""
-    return json_response({"error": "the service failed on this request", "next": "look into the service's log"}, 500)
+    """Answers after a bug; guard.py logs its place."""
+    return json_response({"error": "the service failed on this request", "next": "look at the service's log"}, 500)

@@ -1,4 +1,4 @@
-"""What those who run the service ask it."""
+"""Routes for the people and programs that run the service: health, readiness, metrics."""
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -14,13 +14,13 @@ guarded = APIRouter()
 
 @router.get("/healthz", response_model=schemas.Health)
 async def healthz() -> Response:
-    """That the process answers; needs no key."""
+    """Says that the process answers. Needs no key."""
     return json_response({"status": "ok"})
 
 
 @router.get("/readyz", response_model=schemas.Health, responses={503: PROBLEMS[503]})
 async def readyz(request: Request) -> Response:
-    """Whether it has a model and can answer; needs no key."""
+    """Says whether the service has a model and can answer. Needs no key."""
     state_of(request).champion.now()
     return json_response({"status": "ok"})
 
@@ -31,6 +31,6 @@ async def readyz(request: Request) -> Response:
     response_class=Response,
 )
 async def metrics(request: Request) -> Response:
-    """Requests, latencies, batches, decoders and the model, for Prometheus."""
+    """Returns metrics of requests, latencies, batches, decoders and the model, for Prometheus."""
     counters = state_of(request).counters
     return Response(generate_latest(counters.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -7,31 +7,32 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from inference.film.answers import NOTE, OPERATING_POINT, describe_findings
+from conf.words import RESEARCH_USE
+from inference.film.answers import OPERATING_POINT, describe_findings
 from inference.film.films import Film
 from inference.model.graphs import Answer
 from inference.model.properties import Properties
 from inference.service import schemas
 from inference.service.door.refusals import Refusal, json_response
 from inference.service.door.uploads import Upload, read_uploads
-from inference.service.engine.champion import Served
-from inference.service.engine.decoding import Unreadable
+from inference.service.engine.champion import QueuedModel
+from inference.service.engine.decoding import CannotDecode
 from inference.service.engine.pictures import explain, picture
 from inference.service.openapi import PROBLEMS, file_body
-from inference.service.state import State, state_of
+from inference.service.state import ServiceState, state_of
 
 NOT_AN_IMAGE, UNUSABLE = 415, 422
 
 router = APIRouter(prefix="/v1")
 OperatingPoint = Annotated[
     str,
-    Query(max_length=50, description="which of the model's thresholds call a finding", examples=[OPERATING_POINT]),
+    Query(max_length=50, description="which set of the model's thresholds to use", examples=[OPERATING_POINT]),
 ]
 
 
 @dataclass(frozen=True)
 class Read:
-    """One file, seen by the model."""
+    """One decoded file and the model's answer to it."""
 
     film: Film
     answer: Answer
@@ -45,10 +46,10 @@ class Read:
     openapi_extra=file_body("files", many=True),
 )
 async def predict(request: Request, operating_point: OperatingPoint = OPERATING_POINT) -> Response:
-    """The findings of one or many images: PNG, JPEG, TIFF or DICOM, whatever they are called.
+    """Returns the findings of one or more images. They are PNG, JPEG, TIFF or DICOM by content, whatever their names.
 
-    A file that is no usable image gets an `error` in its place. Where all are, the status is 415 if none of them is of
-    these kinds, otherwise 422. Research use only, not for clinical use.
+    A file that is not a usable image gets an `error` in its place. If no file is usable, the status is 415 if none of
+    them has one of these formats, otherwise 422. Research use only, not for clinical use.
     """
     state = state_of(request)
     served = state.champion.now()
@@ -58,13 +59,13 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
         reads = await all_or_none(read(state, served, upload, operating_point) for upload in uploads)
     answer = {
         "model": served.model.identity,
-        "note": NOTE,
+        "note": RESEARCH_USE,
         "results": [
-            {"index": index, "name": upload.name, **(_error(one) if isinstance(one, Unreadable) else one.result)}
+            {"index": index, "name": upload.name, **(_error(one) if isinstance(one, CannotDecode) else one.result)}
             for index, (upload, one) in enumerate(zip(uploads, reads, strict=True))
         ],
     }
-    bad = [one for one in reads if isinstance(one, Unreadable)]
+    bad = [one for one in reads if isinstance(one, CannotDecode)]
     if len(bad) == len(reads):
         raise _unusable(bad, answer)
     return json_response(answer)
@@ -84,41 +85,41 @@ async def explain_(
     request: Request,
     operating_point: OperatingPoint = OPERATING_POINT,
     finding: Annotated[
-        str | None, Query(max_length=200, description="only this one's map", examples=["Effusion"])
+        str | None, Query(max_length=200, description="return only this finding's map", examples=["Effusion"])
     ] = None,
 ) -> Response:
-    """The findings of one image, the image as the model sees it, a heat map for each finding, and known boxes.
+    """Returns the findings of one image, the image as the model sees it, a heat map per finding, and known boxes.
 
-    With `finding` and `Accept: image/png`: that finding's map laid over the image, as a picture. An image that is
-    unlike the training data has no maps, because no finding of it is called: `maps` is empty, and for a picture the
-    status is 422. A map shows what speaks for a finding, not that it is there. Research use only.
+    With `finding` and `Accept: image/png`, the answer is a picture: the image with that finding's map over it. If an
+    image is unlike the training data, no finding is called on it and it has no maps: `maps` is empty, and a request for
+    a picture gets status 422. A map shows what speaks for a finding, not that the finding is there. Research use only.
     """
     state = state_of(request)
     served = state.champion.now()
     properties = served.model.properties
     _check_point(properties, operating_point)
     if finding is not None and finding not in properties.findings:
-        raise Refusal(404, f"unknown finding {finding!r}", f"known are {', '.join(properties.findings)}")
+        raise Refusal(404, f"unknown finding {finding!r}", f"choose one of {', '.join(properties.findings)}")
     with state.capacity.share() as share:
         (upload,) = await read_uploads(request, "file", 1, state.settings, share)
         one = await read(state, served, upload, operating_point)
-    if isinstance(one, Unreadable):
+    if isinstance(one, CannotDecode):
         raise _unusable([one], {})
     chosen = [finding] if finding else properties.findings
     if finding and "image/png" in request.headers.get("accept", ""):
         if not one.result["familiar"]:
-            raise Refusal(UNUSABLE, one.result["warnings"][0], "ask for JSON, which has the image without maps")
+            raise Refusal(UNUSABLE, one.result["warnings"][0], "ask for JSON, which shows the image without maps")
         content = await asyncio.to_thread(picture, served.model, one.film, one.answer, finding, operating_point)
         return Response(content, media_type="image/png")
     drawn = chosen if one.result["familiar"] else []
     shown = await asyncio.to_thread(explain, served.model, one.film, one.answer, drawn, operating_point)
-    about = {"model": served.model.identity, "note": NOTE, "index": 0, "name": upload.name}
+    about = {"model": served.model.identity, "note": RESEARCH_USE, "index": 0, "name": upload.name}
     return json_response({**about, **one.result, **shown})
 
 
 @router.get("/model", response_model=schemas.ModelDescription, responses=PROBLEMS)
 async def describe(request: Request) -> Response:
-    """The model that answers now, its thresholds and card, what it may be sent, and whether a newer one was seen."""
+    """Describes the model in use, its thresholds and card, the limits of a request, and the state of the registry."""
     state = state_of(request)
     serving = state.settings
     model = state.champion.now().model
@@ -126,7 +127,7 @@ async def describe(request: Request) -> Response:
     return json_response(
         {
             **model.identity,
-            "note": NOTE,
+            "note": RESEARCH_USE,
             "findings": properties.findings,
             "size_px": properties.size_px,
             "square": properties.square,
@@ -147,7 +148,10 @@ async def describe(request: Request) -> Response:
 
 
 async def all_or_none(works: Iterable[Coroutine]) -> list:
-    """What they give, in their order. Where one raises, the others are ended first: none outlives its request."""
+    """Runs all coroutines at once and returns their results in order.
+
+    If one raises, the others are cancelled before the error is passed on, so that none outlives its request.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]
@@ -156,12 +160,12 @@ async def all_or_none(works: Iterable[Coroutine]) -> list:
     return [task.result() for task in tasks]
 
 
-async def read(state: State, served: Served, upload: Upload, operating_point: str) -> Read | Unreadable:
-    """Decodes one file and asks the model."""
+async def read(state: ServiceState, served: QueuedModel, upload: Upload, operating_point: str) -> Read | CannotDecode:
+    """Decodes one file and asks the model about it."""
     properties = served.model.properties
     try:
         film = await state.decoders.decode(upload.chunks, served.model.properties_json, properties.size_px)
-    except Unreadable as error:
+    except CannotDecode as error:
         state.counters.files.labels("refused").inc()
         return error
     answer = await served.batcher.answer(film.pixels, alone=state.capacity.files == 1)
@@ -174,14 +178,14 @@ async def read(state: State, served: Served, upload: Upload, operating_point: st
 def _check_point(properties: Properties, operating_point: str) -> None:
     if operating_point not in properties.thresholds:
         known = ", ".join(properties.thresholds)
-        raise Refusal(422, f"unknown operating point {operating_point!r}", f"known are {known}")
+        raise Refusal(422, f"unknown operating point {operating_point!r}", f"choose one of {known}")
 
 
-def _error(unreadable: Unreadable) -> dict:
+def _error(unreadable: CannotDecode) -> dict:
     return {"error": str(unreadable)}
 
 
-def _unusable(bad: list[Unreadable], answer: dict) -> Refusal:
+def _unusable(bad: list[CannotDecode], answer: dict) -> Refusal:
     status = UNUSABLE if any(one.is_image for one in bad) else NOT_AN_IMAGE
     error = str(bad[0]) if len(bad) == 1 else f"none of the {len(bad)} files is a usable image"
     return Refusal(status, error, schemas.SEND_A_FILM, **answer)

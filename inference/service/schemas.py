@@ -1,10 +1,10 @@
-"""What the service says, as OpenAPI describes it. The answers themselves are made by routes.py, without these."""
+"""The service's answers as OpenAPI describes them. routes.py builds the answers themselves without these classes."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inference.film.answers import NOTE
+from conf.words import RESEARCH_USE
 
 MODEL = {"name": "chexscale", "version": 3, "mode": "int8"}
 FINDINGS = [
@@ -35,7 +35,7 @@ def _shown(example: dict) -> ConfigDict:
 
 
 class ModelName(BaseModel):
-    """Which model has answered."""
+    """The model that answered."""
 
     model_config = _shown(MODEL)
     name: str
@@ -48,29 +48,29 @@ class Finding(BaseModel):
 
     model_config = _shown(FINDINGS[0])
     name: str
-    probability: float | None = Field(description="calibrated, 0..1; null where the image is unlike the training data")
-    threshold: float | None = Field(description="from which on the finding is called; null where none is known")
-    present: bool | None = Field(description="probability >= threshold; null where either is missing")
+    probability: float | None = Field(description="calibrated, 0..1; null if the image is unlike the training data")
+    threshold: float | None = Field(description="probability from which the finding is called; null if none is known")
+    present: bool | None = Field(description="probability >= threshold; null if either is missing")
 
 
 class Result(BaseModel):
     """One image."""
 
     model_config = _shown(RESULT)
-    index: int = Field(description="of the file in the request, from 0")
-    name: str = Field(description="of the file, as it was sent")
+    index: int = Field(description="position of the file in the request, from 0")
+    name: str = Field(description="name of the file as it was sent")
     findings: list[Finding]
     familiar: bool = Field(description="whether the image is like the training data; otherwise no finding is called")
-    distance: float | None = Field(description="from the training data")
+    distance: float | None = Field(description="distance from the training data")
     distance_threshold: float
-    fault: str | None = Field(description="why the ETL would have put the image into quarantine")
-    warnings: list[str] = Field(description="what speaks against trusting this answer, in words")
+    fault: str | None = Field(description="why the ETL would have put the image into quarantine; null if it would not")
+    warnings: list[str] = Field(description="reasons not to trust this answer, in words")
     width_px: int
     height_px: int
 
 
 class Unreadable(BaseModel):
-    """A file that is no usable image."""
+    """A file that is not a usable image."""
 
     model_config = _shown(UNREADABLE)
     index: int
@@ -79,24 +79,24 @@ class Unreadable(BaseModel):
 
 
 class Prediction(BaseModel):
-    """Of all files of a request, in their order."""
+    """The answers to all files of a request, in order."""
 
-    model_config = _shown({"model": MODEL, "note": NOTE, "results": [RESULT, UNREADABLE]})
+    model_config = _shown({"model": MODEL, "note": RESEARCH_USE, "results": [RESULT, UNREADABLE]})
     model: ModelName
-    note: Literal[NOTE]
+    note: Literal[RESEARCH_USE]
     results: list[Result | Unreadable]
 
 
 class Map(BaseModel):
-    """Where the image speaks for a finding, to be laid over `image`."""
+    """A heat map of what speaks for one finding, to be laid over `image`."""
 
-    png: str = Field(description="data: address of a PNG, as large as `image`, transparent where nothing speaks for it")
-    low: float = Field(description="smallest evidence, log odds above the finding's threshold")
-    high: float = Field(description="largest evidence; painted is what is above 0")
+    png: str = Field(description="data URL of a PNG as large as `image`, transparent where nothing speaks for it")
+    low: float = Field(description="smallest evidence, in log odds above the finding's threshold")
+    high: float = Field(description="largest evidence, in the same unit; only evidence above 0 is painted")
 
 
 class Box(BaseModel):
-    """Where radiologists saw a finding; as shares, 0..1, of the side of `image`."""
+    """A box in which radiologists saw a finding. Its numbers are shares, 0..1, of the side of `image`."""
 
     finding: str
     left: float
@@ -111,7 +111,7 @@ class Explanation(Result):
     model_config = _shown(
         {
             "model": MODEL,
-            "note": NOTE,
+            "note": RESEARCH_USE,
             **RESULT,
             "image": PIXEL,
             "maps": {"Cardiomegaly": {"png": PIXEL, "low": -4.1, "high": 2.3}},
@@ -119,48 +119,48 @@ class Explanation(Result):
         }
     )
     model: ModelName
-    note: Literal[NOTE]
-    image: str = Field(description="data: address of a PNG: the square that the model sees, grey")
-    maps: dict[str, Map] = Field(description="by finding; empty where the image is unlike the training data")
-    boxes: list[Box] = Field(description="known ones, of images of the test split")
+    note: Literal[RESEARCH_USE]
+    image: str = Field(description="data URL of a PNG: the grey square that the model sees")
+    maps: dict[str, Map] = Field(description="heat maps by finding; empty if the image is unlike the training data")
+    boxes: list[Box] = Field(description="known boxes; only images of the test split have any")
 
 
 class Registry(BaseModel):
-    """The registry, from which a new champion would come."""
+    """The registry that new champions come from."""
 
     reachable: bool
-    since: str | None = Field(description="UTC, ISO 8601, since when it is not; null where it is")
-    reason: str | None = Field(description="why no newer model answers; null where nothing is wrong")
+    since: str | None = Field(description="when it became unreachable, UTC, ISO 8601; null while it is reachable")
+    reason: str | None = Field(description="why no newer model is in use; null if nothing is wrong")
 
 
 class Limits(BaseModel):
-    """What one request may hold."""
+    """The limits of one request."""
 
     files: int
-    file_mb: float = Field(description="of each file, 10**6 bytes")
-    request_mb: float = Field(description="of all of it, 10**6 bytes")
+    file_mb: float = Field(description="size of each file, 10**6 bytes")
+    request_mb: float = Field(description="size of the whole request, 10**6 bytes")
 
 
 class ModelDescription(ModelName):
-    """The model that answers now."""
+    """The model in use."""
 
     model_config = _shown(
         {
             **MODEL,
-            "note": NOTE,
+            "note": RESEARCH_USE,
             "findings": ["Cardiomegaly", "Effusion"],
             "size_px": 256,
             "square": "pad",
             "thresholds": {"youden": {"Cardiomegaly": 0.34, "Effusion": 0.29}},
             "registry": {"reachable": True, "since": None, "reason": None},
             "limits": {"files": 64, "file_mb": 50, "request_mb": 200},
-            "card": {"intended_use": NOTE},
+            "card": {"intended_use": RESEARCH_USE},
             "loaded_at": "2026-01-31T12:00:00+00:00",
         }
     )
-    note: Literal[NOTE]
+    note: Literal[RESEARCH_USE]
     findings: list[str]
-    size_px: int = Field(description="side of the square that it sees")
+    size_px: int = Field(description="side of the square that the model sees, in pixels")
     square: str = Field(description="how films are made square: pad or stretch")
     thresholds: dict[str, dict[str, float | None]] = Field(description="by operating point, then by finding")
     registry: Registry
@@ -170,32 +170,32 @@ class ModelDescription(ModelName):
 
 
 class Health(BaseModel):
-    """That it is well, or ready."""
+    """The service is running, or ready."""
 
     model_config = _shown({"status": "ok"})
     status: str
 
 
 class Problem(BaseModel):
-    """Why there is no answer."""
+    """Why a request gets no answer."""
 
-    model_config = _shown({"error": "a file of more than 50 MB", "next": "send a smaller file"})
+    model_config = _shown({"error": "a file is larger than 50 MB", "next": "send a smaller file"})
     error: str
-    next: str = Field(description="what to do")
+    next: str = Field(description="what to do next")
 
 
 class AllUnreadable(Problem):
-    """Not one file of the request is a usable image."""
+    """No file of the request is a usable image."""
 
     model_config = _shown(
         {
             "error": UNREADABLE["error"],
             "next": SEND_A_FILM,
             "model": MODEL,
-            "note": NOTE,
+            "note": RESEARCH_USE,
             "results": [UNREADABLE | {"index": 0}],
         }
     )
     model: ModelName | None = None
-    note: str = NOTE
+    note: str = RESEARCH_USE
     results: list[Unreadable] = []

@@ -1,4 +1,4 @@
-"""The HTTP server around the app, and what it says on its console. The one owner of uvicorn (with connection.py)."""
+"""The HTTP server around the app, and its console output. The one owner of uvicorn, with connection.py."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ MAX_WAIT_S = 10
 
 
 def run(app: Service, listener: socket.socket, grace_s: int) -> None:
-    """Serves until SIGINT or SIGTERM, then ends what is in work within grace_s seconds."""
+    """Serves until SIGINT or SIGTERM, then answers the requests in progress for up to grace_s seconds."""
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("chexscale.service").setLevel(logging.INFO)
     config = uvicorn.Config(
@@ -26,10 +26,10 @@ def run(app: Service, listener: socket.socket, grace_s: int) -> None:
         lifespan="on",
         log_config=None,
         log_level="warning",
-        # guard.py's has no names of files.
+        # guard.py writes its own log, without file names.
         access_log=False,
         server_header=False,
-        # Anybody could send these headers, and be another client each time.
+        # Anybody could send these headers and pose as a new client each time.
         proxy_headers=False,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_graceful_shutdown=grace_s,
@@ -46,7 +46,7 @@ class _Server(uvicorn.Server):
 
 
 def address_of(listener: socket.socket) -> str:
-    """As a browser on this machine takes it."""
+    """Returns the address that a browser on this machine can open."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

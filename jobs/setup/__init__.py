@@ -1,1 +1,1 @@
-"""Set-up of one machine: the environment from its lock, Horovod's wheel, Delta's jars. Standard library only."""
+"""Sets up a machine: the environment from its lock, Horovod's wheel, Delta's jars. Uses the standard library only."""

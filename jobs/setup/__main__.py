@@ -1,4 +1,4 @@
-"""Makes everything that the project needs on this machine; what is already there is left as it is.
+"""Sets up everything that the project needs on this machine; leaves alone what is already there.
 
 python3 -m jobs.setup     in the project's folder, with any Python; `make setup` finds the right one
 """
@@ -14,10 +14,10 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.E
 
 
 def main() -> int:
-    """Checks the machine, then runs each step that is not done. Exit code 2 for a known problem."""
+    """Checks the machine, then runs each unfinished step. Returns exit code 2 for a known problem."""
     root = Path(__file__).resolve().parents[2]
     if preflight.check_python():
-        # The steps are written for 3.11 and cannot be asked what they need: name whatever a first set-up needs.
+        # The steps need Python 3.11 even to say what is pending, so report everything that a first set-up needs.
         return refuse(preflight.report(preflight.find_problems(root, fetching=True, installing=True, building=True)))
 
     from jobs.setup import steps
@@ -35,9 +35,9 @@ def main() -> int:
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
             raise
-        return refuse(f"{error}\n  next step: make room or mend the permissions there, then run set-up again")
+        return refuse(f"{error}\n  next step: free some space or fix the permissions there, then run set-up again")
     except KeyboardInterrupt:
-        print("\nset-up: stopped; the next run goes on from here", file=sys.stderr)
+        print("\nset-up: stopped; the next run resumes from here", file=sys.stderr)
         return 130
     return 0
 

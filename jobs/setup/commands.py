@@ -1,4 +1,4 @@
-"""Runs the set-up's commands: output into a log, one line of progress on the screen, a clear end when one fails."""
+"""Runs the set-up's commands: their output goes to a log, one line of progress to the screen, and errors are clear."""
 
 import ctypes
 import os
@@ -26,7 +26,7 @@ class SetupError(Exception):
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Says what is being done and, at its end, how long it took."""
+    """Prints what is being done and, at the end, how long it took."""
     started = time.monotonic()
     print(f"set-up: {title}", flush=True)
     yield
@@ -40,10 +40,10 @@ def run_logged(
     status_of: Callable[[str], str | None] = lambda line: None,
     env: dict[str, str] | None = None,
 ) -> None:
-    """Runs `command` with all its output in `log`; raises SetupError with the log's end where it fails.
+    """Runs `command` with all its output in `log`; raises SetupError with the end of the log if it fails.
 
     advice: the next step, shown when the command fails.
-    status_of: turns a line of output into the words shown as progress; None leaves them as they are.
+    status_of: turns a line of output into the text shown as progress; None keeps the text as it is.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -61,13 +61,13 @@ def run_logged(
     if process.returncode != 0:
         shown = telling_lines(log.read_text(errors="replace"))
         raise SetupError(
-            f"{Path(command[0]).name} ended with {process.returncode}\n{shown}\n"
+            f"{Path(command[0]).name} ended with exit code {process.returncode}\n{shown}\n"
             f"  whole log: {log}\n  next step: {advice}"
         )
 
 
 def telling_lines(output: str) -> str:
-    """The last lines of a failed command and, where it lies above them, the first error of a compiler or of CMake."""
+    """Returns the last lines of a failed command and, if it is above them, the first error of a compiler or CMake."""
     lines = [f"    {line}" for line in output.splitlines() if line.strip()]
     above, last = lines[:-TAIL_LINES], lines[-TAIL_LINES:]
     errors = [index for index, line in enumerate(above) if FIRST_ERROR.search(line)]
@@ -76,12 +76,12 @@ def telling_lines(output: str) -> str:
 
 
 def end_with_parent() -> None:
-    """A set-up killed with -9 takes its running command with it: none writes on beside the next set-up."""
+    """Has the kernel kill a command when its set-up is killed, so that it does not write beside the next set-up."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def show_progress(source: int, keep: Callable[[bytes], int], status_of: Callable[[str], str | None]) -> None:
-    """Reads `source` to its end; every second (every 15 where no terminal watches) shows status and time."""
+    """Reads `source` to its end; shows status and time every second, or every 15 s if there is no terminal."""
     terminal = sys.stdout.isatty()
     every_s = 1 if terminal else 15
     started = shown = time.monotonic()
@@ -106,7 +106,7 @@ def show_progress(source: int, keep: Callable[[bytes], int], status_of: Callable
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: `3.2 s`, `3 min 39 s`."""
+    """Formats seconds for people: `3.2 s`, `3 min 39 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

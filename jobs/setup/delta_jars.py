@@ -1,6 +1,6 @@
-"""The four jars that Delta needs beside what Spark ships, in the environment's Spark: no --packages, no network.
+"""Installs the four jars that Delta needs into the environment's Spark, so that no job needs --packages or a network.
 
-The other 29 that Maven resolves repeat what Spark ships.
+The other 29 jars that Maven resolves are already part of Spark.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def are_installed() -> bool:
 
 
 def install() -> None:
-    """Puts every jar that is missing or damaged into Spark's folder, out of the cache or from Maven Central."""
+    """Copies every jar that is missing or damaged to Spark's folder, from the cache or from Maven Central."""
     with step(f"Delta {DELTA} jars into the environment's Spark"):
         for artifact, sha256 in SHA256.items():
             cached, installed = JARS / jar_name(artifact), PYSPARK / "jars" / jar_name(artifact)
@@ -51,7 +51,7 @@ def sha256_of(file: Path) -> str:
 
 
 def fetch(artifact: str, sha256: str, target: Path) -> None:
-    """Fetches one jar with the Ivy that Spark ships; raises SetupError where its sum is not `sha256`."""
+    """Fetches one jar with the Ivy that Spark ships; raises SetupError if its hash is not `sha256`."""
     (ivy,) = (PYSPARK / "jars").glob("ivy-*.jar")
     with new_folder(target.parent) as temporary:
         question = ("-cache", temporary / "cache", "-dependency", "io.delta", artifact, DELTA)
@@ -61,26 +61,26 @@ def fetch(artifact: str, sha256: str, target: Path) -> None:
             LOGS / f"{artifact}.log",
             "set-up needs Maven Central once; check the network (behind a proxy: JAVA_TOOL_OPTIONS="
             f"'-Dhttps.proxyHost=HOST -Dhttps.proxyPort=PORT'), or put {target.name} into {target.parent} by hand. "
-            "Then run it again: it goes on where it stopped",
+            "Then run set-up again: it resumes where it stopped",
         )
         keep_if_sound(temporary / target.name, sha256, target)
 
 
 def keep_if_sound(fetched: Path, sha256: str, target: Path) -> None:
-    """Moves `fetched` to `target`; raises SetupError where it is absent or its sum is not `sha256`."""
+    """Moves `fetched` to `target`; raises SetupError if it is absent or its hash is not `sha256`."""
     if not fetched.is_file():
-        raise SetupError(f"{fetched.name}: Maven Central gave no such file\n  next step: run set-up again")
+        raise SetupError(f"{fetched.name}: Maven Central has no such file\n  next step: run set-up again")
     got = sha256_of(fetched)
     if got != sha256:
         raise SetupError(
             f"{fetched.name}: sha256 {got}, expected {sha256}; not installed\n"
-            "  next step: run set-up again; where it stays so, a mirror or proxy on the way changes the file"
+            "  next step: run set-up again; if this repeats, a mirror or proxy on the way changes the file"
         )
     fetched.replace(target)
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copies beside the target and replaces it in one step: a kill leaves no half jar in Spark's folder."""
+    """Copies beside the target and replaces the target in one step, so that a kill leaves no partial jar with Spark."""
     temporary = target.with_name(f".{target.name}.new")
     shutil.copyfile(source, temporary)
     temporary.replace(target)

@@ -1,4 +1,4 @@
-"""The virtual environment: every locked package with its hash, and the project itself."""
+"""Installs the virtual environment: every locked package, checked by its hash, and the project itself."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ from jobs.setup.installer import PYPI_ADVICE, find_uv, uv_environment
 from jobs.setup.places import LOCK, LOGS, PYTHON, ROOT, SITE_PACKAGES, STATE, VENV, read_state, write_state
 from jobs.setup.preflight import base_python
 
-# The mode `compat` puts the project's folder on the path: a package that is added later needs no new set-up.
+# The mode `compat` puts the project's folder on the path, so that a package added later needs no new set-up.
 EDITABLE_INSTALL = (
     *("pip", "install", "--offline", "--no-deps", "--no-build-isolation", "--reinstall"),
     *("--config-settings", "editable_mode=compat"),
@@ -18,16 +18,16 @@ EDITABLE_INSTALL = (
 
 
 def are_packages_installed() -> bool:
-    """True where a set-up finished this lock here, Python is there, and every package still has its version."""
+    """True if set-up finished this lock in this folder, Python is there, and every package still has its version."""
     if read_state().get("packages") != lock_key() or not PYTHON.exists():
         return False
     return locked_packages(LOCK.read_text(encoding="utf-8")).items() <= installed_packages(SITE_PACKAGES).items()
 
 
 def install_packages() -> None:
-    """Brings the environment to the lock. One that no set-up finished, or whose Python is gone, is made anew.
+    """Updates the environment to the lock; rebuilds it if no set-up has finished it, or if its Python is gone.
 
-    uv removes what the lock does not name, Horovod and the project too: the state of the later steps is void.
+    uv removes what the lock does not name, Horovod and the project too, so the later steps have to run again.
     """
     uv, log = find_uv(), LOGS / "packages.log"
     with step(f"packages of {LOCK.name} into {VENV.name}"):
@@ -35,7 +35,7 @@ def install_packages() -> None:
         STATE.unlink(missing_ok=True)
         if not finished:
             if VENV.exists():
-                print(f"        {VENV} was left unfinished or made by hand: making it anew", flush=True)
+                print(f"        {VENV} was left unfinished or made by hand: rebuilding it", flush=True)
                 shutil.rmtree(VENV)
             run_logged([uv, "venv", "-p", base_python(), VENV], log, "read the lines above", env=uv_environment())
         sync_with_lock(uv, log)
@@ -43,10 +43,11 @@ def install_packages() -> None:
 
 
 def sync_with_lock(uv: Path, log: Path) -> None:
-    """Installs what the lock names, removes the rest; asks uv's cache first, so that mending takes no network.
+    """Installs what the lock names and removes the rest; tries uv's cache first, so that a repair needs no network.
 
-    Compiled here once, all imports of a training take a third of the time; where Python may write no bytecode
-    (PYTHONDONTWRITEBYTECODE, as in many containers, or a folder of another user's), they would never be compiled.
+    All packages are compiled here once, because the imports of a training then take a third of the time. If Python may
+    not write bytecode (PYTHONDONTWRITEBYTECODE, as in many containers, or another user's folder), they would otherwise
+    never be compiled.
     """
     sync = [uv, "pip", "sync", "--compile-bytecode", "--require-hashes", "-p", PYTHON, LOCK]
     try:
@@ -62,18 +63,18 @@ def sync_with_lock(uv: Path, log: Path) -> None:
 
 
 def lock_key() -> str:
-    """Changes with the lock, and with the folder: an environment that was moved has dead paths in it."""
+    """Returns a key that changes with the lock and with the folder: a moved environment has dead paths in it."""
     return hashlib.sha256(LOCK.read_bytes() + str(ROOT).encode()).hexdigest()
 
 
 def locked_packages(lock_text: str) -> dict[str, str]:
-    """Name (lower case with hyphens, PEP 503) to version of every package in a lock."""
+    """Returns name (lower case with hyphens, PEP 503) -> version of every package in a lock."""
     found = re.findall(r"^([\w.-]+)(?:\[[^]]*\])?==([^\s;\\]+)", lock_text, re.MULTILINE)
     return {normal_name(name): version for name, version in found}
 
 
 def installed_packages(site_packages: Path) -> dict[str, str]:
-    """The same of what lies in a site-packages folder, from the names of its dist-info folders."""
+    """Returns the same for the packages in a site-packages folder, from the names of its dist-info folders."""
     found = [folder.name.removesuffix(".dist-info").split("-", 1) for folder in site_packages.glob("*.dist-info")]
     return {normal_name(name): version for name, version in found}
 
@@ -87,12 +88,12 @@ def is_project_installed() -> bool:
 
 
 def install_project() -> None:
-    """Installs the project as an editable one, so that `import etl` works from any folder and in Spark's workers."""
+    """Installs the project in editable mode, so that `import etl` works from any folder and in Spark's workers."""
     with step("the project itself"):
         run_logged(
             [find_uv(), *EDITABLE_INSTALL, "-p", PYTHON, "-e", ROOT],
             LOGS / "project.log",
-            "mend setup.py or pyproject.toml as the lines above say",
+            "fix setup.py or pyproject.toml as the lines above say",
             env=uv_environment(),
         )
         write_state({**read_state(), "project": project_key()})

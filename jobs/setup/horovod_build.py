@@ -1,7 +1,7 @@
-"""Builds Horovod's wheel: its last release made to compile against today's torch.
+"""Builds Horovod's wheel: its last release, changed so that it compiles against today's torch.
 
-Horovod 0.28.1 is source only and asks for C++14; torch 2.15's headers want C++20. And its ranks wait for each other in
-a loop without pause, which takes the cores from the ranks that compute: here they sleep.
+Horovod 0.28.1 is released as source only and asks for C++14, but torch 2.15's headers need C++20. Its ranks also wait
+for each other in a loop without pause, which takes the cores from the ranks that compute. Here they sleep instead.
 """
 
 import os
@@ -36,7 +36,7 @@ CXX_STANDARD: tuple[Replacement, ...] = (
     ("CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
     ("horovod/torch/CMakeLists.txt", "set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 20)"),
 )
-# A tenth of a millisecond is nothing beside a step, and yield() alone gives no core away on today's Linux.
+# A tenth of a millisecond is nothing beside a training step, and yield() alone frees no core on today's Linux.
 SLEEP_WHILE_WAITING: tuple[Replacement, ...] = (
     (
         "horovod/torch/mpi_ops_v2.cc",
@@ -45,19 +45,19 @@ SLEEP_WHILE_WAITING: tuple[Replacement, ...] = (
     ),
 )
 CHANGES = CXX_STANDARD + SLEEP_WHILE_WAITING
-# Where nvcc lies about without the CUDA runtime, CMake would ask for the whole toolkit and end.
+# If nvcc is installed without the CUDA runtime, CMake would ask for the whole toolkit and fail.
 NO_CUDA: tuple[Replacement, ...] = (("cmake/Modules/FindPytorch.cmake", "(CUDA_HOME is not None)", "(False)"),)
-GB_PER_COMPILER = 2  # torch's headers: 1.3 GB was the largest seen
+GB_PER_COMPILER = 2  # for torch's headers; the most seen was 1.3 GB
 
 
 def replacements(options: dict[str, str]) -> tuple[Replacement, ...]:
-    """The changes to the source; CUDA is looked for only where an option asks for it."""
+    """Returns the changes to the source; CUDA is looked for only if an option asks for it."""
     for_gpu = any(name.startswith("HOROVOD_GPU") for name in options)
     return CHANGES if for_gpu else CHANGES + NO_CUDA
 
 
 def build(folder: Path, options: dict[str, str]) -> None:
-    """Builds the wheel beside `folder`, which appears in one step when the wheel is whole."""
+    """Builds the wheel into `folder`, which appears in one step when the wheel is complete."""
     with new_folder(folder.parent) as temporary:
         source = fetch_source(temporary)
         change_source(source, replacements(options))
@@ -76,7 +76,7 @@ def build(folder: Path, options: dict[str, str]) -> None:
                     source,
                 ],
                 LOGS / "horovod-build.log",
-                "mend what the first error names, then run set-up again (docs/environment.md, Horovod's wheel)",
+                "fix what the first error names, then run set-up again (docs/environment.md, Horovod's wheel)",
                 status_of=progress_of,
                 env=build_environment(options),
             )
@@ -84,9 +84,9 @@ def build(folder: Path, options: dict[str, str]) -> None:
 
 
 def fetch_source(folder: Path) -> Path:
-    """Downloads the source release into `folder`, its hash checked by pip, and unpacks it."""
+    """Downloads the source release into `folder`, has pip check its hash, and unpacks it."""
     with step("Horovod's source"):
-        # pip runs the source's setup.py: without the environment's setuptools it would save nothing and say nothing.
+        # pip runs the source's setup.py. Without the environment's setuptools it would save nothing and report nothing.
         run_logged(
             [PYTHON, *PIP_DOWNLOAD, "-r", REQUIREMENT, "-d", folder],
             LOGS / "horovod-source.log",
@@ -96,7 +96,7 @@ def fetch_source(folder: Path) -> Path:
         archives = list(folder.glob("horovod-*.tar.gz"))
         if len(archives) != 1:
             raise SetupError(
-                f"pip said nothing and saved {archives} in {folder}\n  whole log: {LOGS}/horovod-source.log"
+                f"pip reported no error but saved {archives} in {folder}\n  whole log: {LOGS}/horovod-source.log"
             )
         with tarfile.open(archives[0]) as archive:
             archive.extractall(folder, filter="data")
@@ -104,7 +104,7 @@ def fetch_source(folder: Path) -> Path:
 
 
 def change_source(source: Path, changes: tuple[Replacement, ...]) -> None:
-    """Makes each replacement; raises SetupError where a file has not exactly one place for it."""
+    """Makes each replacement; raises SetupError if a file does not have exactly one place for it."""
     for name, old, new in changes:
         file = source / name
         text = file.read_text(encoding="utf-8")
@@ -116,12 +116,12 @@ def change_source(source: Path, changes: tuple[Replacement, ...]) -> None:
 
 
 def build_path() -> str:
-    """PATH with the environment first: CMake asks the first `python` there for torch."""
+    """Returns PATH with the environment first, as CMake asks the first `python` there for torch."""
     return f"{PYTHON.parent}:{os.environ['PATH']}"
 
 
 def build_environment(options: dict[str, str]) -> dict[str, str]:
-    """The environment of the build: no HOROVOD_* variable but ours, the options, and the choice of CMake."""
+    """Returns the build's environment, whose only HOROVOD_* variables are ours, the options and the choice of CMake."""
     kept = {name: value for name, value in uv_environment().items() if not name.startswith("HOROVOD_")}
     if "HOROVOD_CMAKE" in os.environ:
         kept["HOROVOD_CMAKE"] = os.environ["HOROVOD_CMAKE"]
@@ -129,13 +129,16 @@ def build_environment(options: dict[str, str]) -> dict[str, str]:
 
 
 def num_compilers() -> int:
-    """Compilers at a time: one per core that this process may use, fewer where memory is short."""
+    """Returns the number of compilers at a time: one per core that this process may use, fewer if memory is short."""
     memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     return max(1, min(len(os.sched_getaffinity(0)), int(memory_gb / GB_PER_COMPILER)))
 
 
 def progress_of(line: str) -> str | None:
-    """`[ 45%] Building CXX object .../allreduce.cc.o` as `45 %  allreduce.cc`, CMake's `-- ` lines; None for others."""
+    """Turns a line of make or CMake into progress; None for other lines.
+
+    `[ 45%] Building CXX object .../allreduce.cc.o` becomes `45 %  allreduce.cc`; CMake's `-- ` lines are 0 %.
+    """
     if line.startswith("-- "):
         return f"0 %  {line[3:]}"
     found = re.match(r"\[ *(\d+)%\] \w+ \w+ (?:\w+ )*(?:\S*/)?(\S+)", line)

@@ -1,4 +1,4 @@
-"""Horovod's wheel: built once per machine for each set of versions and options, then out of the cache."""
+"""Installs Horovod's wheel: built once per machine for each set of versions and options, then kept in the cache."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from jobs.setup.installer import find_uv, uv_environment
 from jobs.setup.places import CACHE, LOCK, LOGS, PYTHON, SITE_PACKAGES, read_state, write_state
 
 WHEELS = CACHE / "horovod"
-# Build options that go through to Horovod (its docs/install.rst); HOROVOD_* variables of the running time do not count.
+# Build options that are passed on to Horovod (see its docs/install.rst). Its HOROVOD_* run-time variables do not count.
 OPTION = re.compile(r"HOROVOD_(GPU|GPU_\w+|NCCL_(HOME|INCLUDE|LIB|LINK)|(CUDA|ROCM|BUILD)_\w+|ALLOW_MIXED_GPU_IMPL)")
 
 
@@ -30,7 +30,7 @@ def is_cached() -> bool:
 
 
 def install() -> None:
-    """Installs the wheel out of the cache, and builds it first where it is not there."""
+    """Installs the wheel from the cache; builds it first if it is not there."""
     options = build_options()
     if not is_cached():
         build(wheel_folder(), options)
@@ -39,23 +39,23 @@ def install() -> None:
         run_logged(
             [find_uv(), "pip", "install", "--offline", "--no-deps", "--reinstall", "-p", PYTHON, wheel],
             LOGS / "horovod-install.log",
-            f"delete {wheel_folder()} and run set-up again: it builds the wheel anew",
+            f"delete {wheel_folder()} and run set-up again, which rebuilds the wheel",
             env=uv_environment(),
         )
         write_state({**read_state(), "horovod": wheel_name(), "horovod_options": options})
 
 
 def build_options() -> dict[str, str]:
-    """The options in the environment; where there are none, those of the installed wheel.
+    """Returns the options in the environment or, if there are none, those of the installed wheel.
 
-    So `HOROVOD_GPU_OPERATIONS=NCCL make setup` is said once, and `make demo` in another shell keeps that wheel.
+    So `HOROVOD_GPU_OPERATIONS=NCCL make setup` is typed once, and `make demo` in another shell keeps that wheel.
     """
     asked = {name: value for name, value in sorted(os.environ.items()) if OPTION.fullmatch(name)}
     return asked or read_state().get("horovod_options", {})
 
 
 def wheel_name() -> str:
-    """The cache's key: versions of Horovod, torch and Python, then a digest of options, flags and source changes."""
+    """Returns the cache key: versions of Horovod, torch and Python, a digest of options, flags and source changes."""
     horovod = locked_packages(REQUIREMENT.read_text(encoding="utf-8"))["horovod"]
     torch = locked_packages(LOCK.read_text(encoding="utf-8"))["torch"]
     options = build_options()

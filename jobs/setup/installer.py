@@ -1,4 +1,4 @@
-"""uv, which installs everything else: the machine's own, or a pinned one in the cache."""
+"""Finds uv, which installs everything else: the machine's own, or a pinned version in the cache."""
 
 import os
 import re
@@ -14,13 +14,13 @@ REQUIREMENT = HERE / "uv.txt"
 UV_MINIMUM = (0, 8)
 PIP_INSTALL = ("-m", "pip", "install", "--no-deps", "--only-binary", ":all:", "--require-hashes")
 PYPI_ADVICE = (
-    "if the lines above speak of connections or names: set-up needs the Python package index once; check the network, "
-    "proxy or mirror settings. Then run it again: it goes on where it stopped"
+    "if the lines above mention connections or host names: set-up needs the Python package index once; check the "
+    "network, proxy or mirror settings. Then run set-up again: it resumes where it stopped"
 )
 
 
 def find_uv() -> Path:
-    """uv's path; the pinned one is fetched with pip where there is none."""
+    """Returns uv's path; fetches the pinned version with pip if there is none."""
     if is_uv_missing():
         fetch_uv(pinned_folder())
     return uv_on_path() or pinned_folder() / "bin" / "uv"
@@ -31,7 +31,7 @@ def is_uv_missing() -> bool:
 
 
 def uv_on_path() -> Path | None:
-    """The machine's own uv, where it is recent enough."""
+    """Returns the machine's own uv if it is recent enough, else None."""
     command = shutil.which("uv")
     return Path(command) if command and uv_version(command) >= UV_MINIMUM else None
 
@@ -42,7 +42,7 @@ def pinned_folder() -> Path:
 
 
 def uv_version(command: str) -> tuple[int, ...]:
-    """(major, minor) of a uv; (0,) where it does not say."""
+    """Returns (major, minor) of a uv; (0,) if it does not report its version."""
     try:
         answer = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -52,7 +52,7 @@ def uv_version(command: str) -> tuple[int, ...]:
 
 
 def fetch_uv(folder: Path) -> None:
-    """Installs the pinned uv into `folder`, which appears only when it is whole."""
+    """Installs the pinned uv into `folder`, which appears only when it is complete."""
     python = base_python()
     with step("uv, the installer"), new_folder(CACHE) as temporary:
         run_logged(
@@ -66,5 +66,5 @@ def fetch_uv(folder: Path) -> None:
 
 
 def uv_environment() -> dict[str, str]:
-    """os.environ with the limit raised for torch's wheels of up to 500 MB: uv's own 30 s are short on slow lines."""
+    """Returns os.environ with a longer timeout for torch's wheels (up to 500 MB): uv's 30 s are short on slow lines."""
     return {"UV_HTTP_TIMEOUT": "300", **os.environ, "NO_COLOR": "1"}

@@ -1,4 +1,4 @@
-"""Where set-up reads and writes: the project, its environment, the cache of this machine."""
+"""Where set-up reads and writes: the project, its environment and this machine's cache."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LOGS = CACHE / "logs"
 
 
 def read_state() -> dict:
-    """What the finished steps left in the environment: one key per step. Empty where there is none."""
+    """Reads the state that finished steps left in the environment: one key per step, empty if there is none."""
     try:
         return json.loads(STATE.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -29,7 +29,7 @@ def read_state() -> dict:
 
 
 def write_state(state: dict) -> None:
-    """Replaces the state in one step; a kill leaves the old one."""
+    """Replaces the state in one step; a kill leaves the old state."""
     temporary = STATE.with_suffix(".new")
     temporary.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     temporary.replace(STATE)
@@ -37,9 +37,9 @@ def write_state(state: dict) -> None:
 
 @contextmanager
 def new_folder(parent: Path) -> Iterator[Path]:
-    """Yields an empty folder on the disk of `parent`, from which what is whole moves to its place in one step.
+    """Yields an empty folder on the disk of `parent`, from which finished work moves to its place in one step.
 
-    Folders that a killed set-up left there are removed first: only one set-up runs at a time.
+    Folders that a killed set-up left there are removed first; this is safe because only one set-up runs at a time.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left_by_a_kill in parent.glob("new-*"):

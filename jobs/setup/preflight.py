@@ -1,6 +1,6 @@
-"""Names everything on this machine that is missing or wrong, at once, each with what mends it.
+"""Reports at once everything on this machine that is missing or wrong, and how to fix it.
 
-Runs before anything is written, on whatever Python was found: nothing in here needs more than Python 3.7.
+Runs before anything is written, on whatever Python was found, so this file needs no more than Python 3.7.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import NamedTuple
 
 PYTHON = (3, 11)
 JAVA_RELEASES = (17, 21)  # Spark 4.0's own list, https://spark.apache.org/docs/4.0.0/
-CMAKE_MINIMUM = (3, 13)  # below it Horovod's setup.py fetches a CMake of its own
+CMAKE_MINIMUM = (3, 13)  # below it, Horovod's setup.py downloads a CMake of its own
 DISK_NEEDED_GB = 12  # .venv and uv's cache share their 7 GB by hard links; the rest is room for downloads
 
 
-class Problem(NamedTuple):
-    """One thing to mend: what was found and expected, the Debian packages and the words that mend it."""
+class Missing(NamedTuple):
+    """One thing to fix: what was found and expected, the Debian packages that fix it, and further advice."""
 
     what: str
     packages: tuple[str, ...] = ()
     advice: str = ""
 
 
-def find_problems(folder: Path, fetching: bool, installing: bool, building: bool) -> list[Problem]:
-    """All problems of this machine, in the order in which they should be mended; empty means ready.
+def find_problems(folder: Path, fetching: bool, installing: bool, building: bool) -> list[Missing]:
+    """Returns all problems of this machine in the order in which to fix them; empty means ready.
 
     folder: where the environment goes. fetching: uv has yet to be fetched (pip is needed).
     installing: the packages have yet to be installed (disk is needed).
@@ -46,9 +46,9 @@ def find_problems(folder: Path, fetching: bool, installing: bool, building: bool
     return [problem for problem in checks if problem]
 
 
-def report(problems: list[Problem]) -> str:
-    """The list as it is shown: every problem, then one apt-get line for all of them."""
-    lines = [f"this machine is not ready, and nothing was changed; {len(problems)} to mend:", ""]
+def report(problems: list[Missing]) -> str:
+    """Returns the text that is shown: every problem, then one apt-get line for all of them."""
+    lines = [f"this machine is not ready, and nothing was changed; {len(problems)} to fix:", ""]
     for number, problem in enumerate(problems, 1):
         lines.append(f"  {number}. {problem.what}")
         lines += [f"     {line}" for line in problem.advice.splitlines()]
@@ -59,12 +59,12 @@ def report(problems: list[Problem]) -> str:
     return "\n".join([*lines, "", "  Then run the same command again."])
 
 
-def check_machine() -> Problem | None:
+def check_machine() -> Missing | None:
     system, machine = platform.system(), platform.machine()
     if (system, machine) != ("Linux", "x86_64"):
-        return Problem(f"machine: {system} on {machine}; the locked packages are for Linux on x86_64")
+        return Missing(f"machine: {system} on {machine}; the locked packages are for Linux on x86_64")
     if "CS_GNU_LIBC_VERSION" not in os.confstr_names or not libc_is_gnu():
-        return Problem("machine: no GNU C library (Alpine?); the locked packages are built against it")
+        return Missing("machine: no GNU C library (Alpine?); the locked packages are built against it")
     return None
 
 
@@ -75,97 +75,97 @@ def libc_is_gnu() -> bool:
         return False
 
 
-def check_python() -> Problem | None:
+def check_python() -> Missing | None:
     if sys.version_info[:2] == PYTHON:
         return None
-    return Problem(
+    return Missing(
         f"Python: {platform.python_version()} at {sys.executable}; needs 3.11, for which the packages are locked",
         ("python3.11", "python3.11-dev"),
-        "where apt-get has no python3.11: `uv python install 3.11` or `pyenv install 3.11`, and put it on PATH",
+        "if apt-get has no python3.11: run `uv python install 3.11` or `pyenv install 3.11`, and put it on PATH",
     )
 
 
-def check_pip() -> Problem | None:
+def check_pip() -> Missing | None:
     python = base_python()
     if output_of([python, "-m", "pip", "--version"]).startswith("pip "):
         return None
-    return Problem(f"pip: {python} has none; it fetches uv, the installer", ("python3-pip",))
+    return Missing(f"pip: {python} has none; set-up needs it to fetch uv, the installer", ("python3-pip",))
 
 
 def base_python() -> str:
-    """The interpreter that the environment is made from, also when this one is the environment's own."""
+    """Returns the interpreter that the environment is made from, even if this one is the environment's own."""
     return getattr(sys, "_base_executable", None) or sys.executable
 
 
 def java_command() -> str | None:
-    """The java that Spark will start: JAVA_HOME's, else the one on PATH; None where there is none."""
+    """Returns the java that Spark will start: JAVA_HOME's, else the one on PATH; None if there is none."""
     home = os.environ.get("JAVA_HOME")
     return shutil.which(str(Path(home, "bin", "java"))) if home else shutil.which("java")
 
 
-def check_java() -> Problem | None:
+def check_java() -> Missing | None:
     packages, needed = ("openjdk-17-jre-headless",), "Spark 4.0 needs Java 17 or 21"
     java = java_command()
     if java is None:
         where = f"JAVA_HOME={os.environ['JAVA_HOME']}" if os.environ.get("JAVA_HOME") else "PATH"
-        return Problem(f"Java: none in {where}; {needed}", packages)
+        return Missing(f"Java: none in {where}; {needed}", packages)
     answer = output_of([java, "-version"])
     found = re.search(r'version "(?:1\.)?(\d+)', answer)
     if not found or int(found.group(1)) not in JAVA_RELEASES:
         seen = found.group(1) if found else f"no version in {answer.strip()[:80]!r}"
-        return Problem(
+        return Missing(
             f"Java: {seen} at {java}; {needed}",
             packages,
-            "then, where the other one stays the default: export JAVA_HOME=/usr/lib/jvm/java-17-openjdk-amd64",
+            "then, if the other one stays the default: export JAVA_HOME=/usr/lib/jvm/java-17-openjdk-amd64",
         )
     if "version" not in output_of([java, "--add-modules", "jdk.incubator.vector", "-version"]):
-        return Problem(f"Java: {java} has no module jdk.incubator.vector, without which Spark 4.0 ends", packages)
+        return Missing(f"Java: {java} has no module jdk.incubator.vector, which Spark 4.0 needs", packages)
     return None
 
 
-def check_compiler() -> Problem | None:
-    return None if shutil.which("g++") else Problem("g++: not on PATH; it compiles Horovod", ("g++",))
+def check_compiler() -> Missing | None:
+    return None if shutil.which("g++") else Missing("g++: not on PATH; it compiles Horovod", ("g++",))
 
 
-def check_make() -> Problem | None:
-    return None if shutil.which("make") else Problem("make: not on PATH; it builds Horovod", ("make",))
+def check_make() -> Missing | None:
+    return None if shutil.which("make") else Missing("make: not on PATH; it builds Horovod", ("make",))
 
 
-def check_cmake() -> Problem | None:
+def check_cmake() -> Missing | None:
     cmake = shutil.which(os.environ.get("HOROVOD_CMAKE", "cmake"))
     if cmake is None:
-        return Problem("CMake: not on PATH; Horovod needs CMake 3", ("cmake",))
+        return Missing("CMake: not on PATH; Horovod needs CMake 3", ("cmake",))
     found = re.search(r"version (\d+)\.(\d+)", output_of([cmake, "--version"]))
     version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
     if CMAKE_MINIMUM <= version < (4, 0):
         return None
-    return Problem(
-        f"CMake: {version[0]}.{version[1]} at {cmake}; Horovod needs 3.13 or later, and not 4",
+    return Missing(
+        f"CMake: {version[0]}.{version[1]} at {cmake}; Horovod needs 3.13 or later, but not 4",
         ("cmake",),
-        "then, where the other one comes first on PATH: export HOROVOD_CMAKE=/usr/bin/cmake\n"
-        "where apt-get has only CMake 4: python3 -m pip install 'cmake<4'",
+        "then, if the other one comes first on PATH: export HOROVOD_CMAKE=/usr/bin/cmake\n"
+        "if apt-get has only CMake 4: python3 -m pip install 'cmake<4'",
     )
 
 
-def check_headers() -> Problem | None:
+def check_headers() -> Missing | None:
     header = Path(sysconfig.get_path("include"), "Python.h")
     if header.exists():
         return None
-    return Problem(f"Python's headers: no {header}; Horovod compiles against them", ("python3.11-dev",))
+    return Missing(f"Python's headers: no {header}; Horovod compiles against them", ("python3.11-dev",))
 
 
-def check_disk(folder: Path) -> Problem | None:
+def check_disk(folder: Path) -> Missing | None:
     free_gb = shutil.disk_usage(folder).free / 1e9
     if free_gb >= DISK_NEEDED_GB:
         return None
-    return Problem(
+    return Missing(
         f"disk: {free_gb:.1f} GB free in {folder}; the environment needs {DISK_NEEDED_GB} GB",
-        advice="make room there, or put the project on another disk",
+        advice="free some space there, or put the project on another disk",
     )
 
 
 def output_of(command: list[str]) -> str:
-    """Standard output and error of a short command; its words also when it fails, empty when it cannot start."""
+    """Returns the standard output and error of a short command, even if it fails; empty if it cannot start or hangs."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,10 +1,10 @@
-"""Spark's defaults in the environment's own Spark: a quiet console. A cluster's Spark has its own and keeps them."""
+"""Writes the defaults of the environment's own Spark, such as a quiet console. A cluster's Spark keeps its own."""
 
 from jobs.setup.commands import step
 from jobs.setup.places import PYSPARK
 
 FILES = {
-    # Spark's own file logs warnings that ask nothing of the reader: native Hadoop, host names, log levels.
+    # Spark's own file logs warnings that need no action: native Hadoop, host names, log levels.
     "log4j2.properties": """\
 rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = console
@@ -14,8 +14,8 @@ appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{HH:mm:ss} %p %c{1}: %m%n%ex
 """,
-    # Delta, so that any Spark program of this environment reads the tables.
-    # As on a cluster, a task is tried four times: a worker may be killed for want of memory.
+    # Enables Delta, so that any Spark program of this environment can read the tables.
+    # As on a cluster, a task is tried four times, because a worker may be killed when memory runs out.
     "spark-defaults.conf": """\
 spark.master                    local[*,4]
 spark.ui.showConsoleProgress    false

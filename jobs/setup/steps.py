@@ -1,4 +1,4 @@
-"""The steps of the set-up in their order; a step runs when its own check says that it is not done."""
+"""Runs the steps of the set-up in order; a step runs only if its own check says that it is not done."""
 
 import fcntl
 from collections.abc import Callable, Iterator
@@ -25,22 +25,22 @@ STEPS = (
 
 
 def is_fetching() -> bool:
-    """Whether uv has yet to be fetched, which takes pip."""
+    """Whether uv has yet to be fetched, which needs pip."""
     return not all(step.is_done() for step in STEPS) and installer.is_uv_missing()
 
 
 def is_installing() -> bool:
-    """Whether the packages have yet to be installed, which takes disk."""
+    """Whether the packages have yet to be installed, which needs disk space."""
     return not environment.are_packages_installed()
 
 
 def is_building() -> bool:
-    """Whether Horovod's wheel has yet to be built, which takes a compiler, make and CMake."""
+    """Whether Horovod's wheel has yet to be built, which needs a compiler, make and CMake."""
     return not horovod_wheel.is_installed() and not horovod_wheel.is_cached()
 
 
 def run_pending() -> int:
-    """Runs what is not done, one set-up at a time on this machine; returns how many steps ran."""
+    """Runs the unfinished steps, one set-up at a time on this machine; returns how many steps ran."""
     if all(step.is_done() for step in STEPS):
         return 0
     num_run = 0
@@ -54,12 +54,12 @@ def run_pending() -> int:
 
 @contextmanager
 def only_one(lock: Path) -> Iterator[None]:
-    """Holds `lock` against every other set-up; the kernel frees it when this process ends, however it ends."""
+    """Holds `lock` against every other set-up; the kernel releases it when this process ends, however it ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("set-up: another one is running on this machine; waiting for it", flush=True)
+            print("set-up: another set-up is running on this machine; waiting for it", flush=True)
             fcntl.flock(held, fcntl.LOCK_EX)
         yield

@@ -1,23 +1,85 @@
 import pytest
 
-from conf.errors import InputError
-from conf.settings import (
+from conf import reference
+from conf.arguments import (
     DEMO_CONFIG,
-    Etl,
-    Inference,
-    Jobs,
-    Phantoms,
-    Settings,
-    Training,
+    add_switch,
+    knobs,
+    load_arguments,
     load_settings,
-    with_same_arguments,
+    with_same_settings,
 )
+from conf.errors import InputError
+from conf.settings import Etl, Inference, Jobs, Phantoms, Settings, Training
+from tests.jobs.chains import CHAINS
 
 
-def test_the_next_command_has_the_same_arguments_but_those_for_once(monkeypatch):
-    once = ["--etl.rebuild", "true", "--jobs.keep_versions=[0, 1]", "--training.resume=true"]
-    monkeypatch.setattr("sys.argv", ["x.py", *once, "--workspace", "a b", "--etl.seed=1"])
-    assert with_same_arguments("y") == "y --workspace 'a b' --etl.seed=1"
+def test_the_next_command_has_the_same_settings_but_no_argument_of_this_command(monkeypatch):
+    once = ["--etl.rebuild", "true", "--keep_versions=[0, 1]", "--training.resume=true", "--resume", "3", "--why", "x"]
+    monkeypatch.setattr("sys.argv", ["x.py", *once, "--workspace", "a b", "4", "--etl.seed=1"])
+    assert with_same_settings("y") == "y --workspace 'a b' --etl.seed=1"
+
+
+def add_own(parser) -> None:
+    parser.add_argument("version", nargs="?", type=int, default=0)
+    parser.add_argument("--why", default="no reason")
+    add_switch(parser, "--rebuild", "everything")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["3", "--why", "x", "--rebuild"], (3, "x", True)),
+        (["--inference.version", "3", "--inference.why=x", "--etl.rebuild", "true"], (3, "x", True)),
+        (["--etl.rebuild=false", "--training.resume", "true", "--workspace", "w"], (0, "no reason", False)),
+    ],
+)
+def test_the_old_spelling_of_a_commands_own_argument_still_works_and_says_so(words, expected, capsys):
+    _, options = load_arguments("t", "", add_own, words)
+    assert (options.version, options.why, options.rebuild) == expected
+    said = capsys.readouterr().err
+    assert said.count("note: ") == sum("." in word for word in words)
+    assert ("--training.resume has no effect here; it is now the argument --resume of" in said) == (expected[0] == 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--etl.sede", "3"], "did you mean --etl.seed?"),
+        (["--epochs", "3"], "did you mean --training.epochs?"),
+        (["--mode", "int8"], "did you mean --scoring.mode or --serving.mode?"),
+        (["--training.optimiser", "sgd"], "did you mean --training.optimizer?"),
+        (["--training.optimizer", "sdg"], "training.optimizer is 'sdg', expected one of adamw, adam, sgd"),
+        (["--training.epochs", "ten"], "training.epochs is 'ten', expected at least 1"),
+        (["--etl.views", "[FRONT]"], "etl.views is 'FRONT', expected any of PA, AP, LATERAL"),
+    ],
+)
+def test_a_wrong_setting_is_answered_with_what_is_meant(arguments, hint, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        load_settings("t", arguments)
+    assert stopped.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_a_key_of_a_file_that_has_become_an_argument_is_explained(tmp_path, capsys):
+    scenario = tmp_path / "mine.yaml"
+    scenario.write_text("training:\n  resume: true\n")
+    with pytest.raises(SystemExit):
+        load_settings("t", ["--config", str(scenario)])
+    assert "it is now the argument --resume of training/train.py" in capsys.readouterr().err
+
+
+def test_help_shows_what_the_command_reads_and_with_all_everything(capsys):
+    shown = {}
+    for words in (["--help"], ["--help", "--all"]):
+        with pytest.raises(SystemExit):
+            load_settings("t", words, reads=("scoring", "inference.batch_size"))
+        shown[len(words)] = capsys.readouterr().out
+    for name in knobs():
+        assert f"--{name} " in shown[2] or f"--{name},\n" in shown[2] or f"--{name}+" in shown[2], name
+        in_short = name in ("workspace", "tracking_server", "inference.batch_size") or name.startswith("scoring.")
+        assert (f"--{name} " in shown[1]) == in_short, name
+    assert "at least 1" in shown[1] and "{int8,fp16,fp32,onnx,torch}" in shown[1]
 
 
 def test_no_arguments_choose_the_demo():
@@ -25,8 +87,6 @@ def test_no_arguments_choose_the_demo():
 
 
 def test_every_scenario_is_run_by_make_recipes():
-    from tests.jobs.test_recipes import CHAINS
-
     scenarios = {path.stem for path in DEMO_CONFIG.parent.glob("*.yaml")}
     assert {recipe for chain in CHAINS.values() for recipe in chain} == scenarios
 
@@ -98,3 +158,10 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys):
 def test_values_out_of_range_are_input_errors(section, wrong):
     with pytest.raises(InputError, match=f"{section.__name__.lower()}.{next(iter(wrong))}"):
         section(**wrong)
+
+
+def test_the_reference_of_the_settings_is_up_to_date(capsys):
+    reference.main()
+    page = (DEMO_CONFIG.parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == page, "run `python -m conf.reference > docs/settings.md`"
+    assert all(f"| `{name}` |" in page for name in knobs())

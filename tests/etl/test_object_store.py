@@ -1,12 +1,9 @@
-"""Sources and tables in an object store: versitygw, an S3 server, on this machine; skipped where it is missing."""
+"""Sources and tables in an object store: versitygw, an S3 server, on this machine; skipped if it is missing."""
 
 import os
 import re
-import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,63 +20,18 @@ from etl.contract.schema import SPLITS, Card, table_schema
 from etl.contract.storage import locate
 from etl.contract.table import QUARANTINE, commit, read_card, snapshot_files, write_quarantine
 from etl.sources.read import read_manifest
-from etl.writing.maintain import maintain
-from etl.writing.publish import Outcome, publish
+from etl.writing.housekeeping import maintain
+from etl.writing.publish import Published, publish
 from tests.conftest import InlineWorkers, NihFolder, make_card
-from tests.etl.cluster.test_cluster import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
-from tests.etl.writing.test_publish import SMALL, rows_of, run
-from tests.etl.writing.test_update import add, film
+from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
+from tests.etl.tables import SMALL, add, film, rows_of, run
 
-PROGRAM = "versitygw"
-VARIABLE = "CHEXSCALE_VERSITYGW"
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_REGION": "us-east-1"}
 # An address that refuses every connection.
 NOBODY = "http://127.0.0.1:9"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    """The server's address; its keys and its address are in the environment."""
-    program = os.environ.get(VARIABLE) or shutil.which(PROGRAM) or shutil.which(Path.home() / "go" / "bin" / PROGRAM)
-    if not program:
-        pytest.skip(f"no {PROGRAM} on PATH, and {VARIABLE} names none")
-    port, root = free_port(), tmp_path_factory.mktemp("buckets")
-    owner = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
-    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(root)]
-    process = subprocess.Popen(command, env={**os.environ, **owner}, stdout=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 30
-        while not answers(port):
-            assert time.monotonic() < end, f"{command} does not listen"
-            assert process.poll() is None, f"{command} ended with {process.returncode}"
-            time.sleep(0.05)
-        with pytest.MonkeyPatch.context() as environment:
-            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
-                environment.delenv(name, raising=False)
-            address = f"http://127.0.0.1:{port}"
-            for name, value in {**KEYS, "AWS_ENDPOINT_URL": address, "NO_PROXY": "127.0.0.1"}.items():
-                environment.setenv(name, value)
-            s3fs.S3FileSystem.clear_instance_cache()
-            yield address
-    finally:
-        s3fs.S3FileSystem.clear_instance_cache()
-        process.kill()
-        process.wait()
-
-
 class Bucket:
-    """An empty bucket, and an NIH folder that is copied into it as another program would do it."""
+    """A new bucket, and an NIH folder that is copied into it as another program would copy it."""
 
     def __init__(self, name: str, folder: NihFolder):
         self.name, self.folder = name, folder
@@ -96,7 +48,7 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(server, nih_folder, request) -> Bucket:
+def bucket(s3_server, nih_folder, request) -> Bucket:
     bucket = Bucket(re.sub("[^a-z0-9]+", "-", request.node.name.lower())[-60:].strip("-"), nih_folder)
     bucket.upload()
     return bucket
@@ -107,7 +59,7 @@ def workspace(tmp_path) -> Workspace:
     return Workspace.at(str(tmp_path / "workspace"))
 
 
-def run_there(bucket: Bucket, workspace: Workspace, scheme: str = "s3") -> Outcome:
+def run_there(bucket: Bucket, workspace: Workspace, scheme: str = "s3") -> Published:
     settings = Etl(**SMALL, table=f"{scheme}://{bucket.name}/table/")
     source = locate(f"{scheme}://{bucket.name}/nih")
     manifest = read_manifest(source, settings)
@@ -115,7 +67,7 @@ def run_there(bucket: Bucket, workspace: Workspace, scheme: str = "s3") -> Outco
 
 
 def rows_there(workspace: Workspace, card: Card) -> pd.DataFrame:
-    """rows_of without file_version, which is of another kind here."""
+    """rows_of without file_version, which has another form in a store."""
     parts = []
     for split in SPLITS:
         for file in snapshot_files(workspace.tables(card.table)[0], card.delta_version, split):
@@ -166,12 +118,13 @@ def test_housekeeping(bucket, workspace):
 
 
 def test_training_reads_every_row_once(bucket, workspace):
+    from etl.contract.version import TableVersion
     from training.reading.readers import open_split, read_batches
 
     card = run_there(bucket, workspace).card
     expected = rows_there(workspace, card)
     expected = expected[expected.split == "train"]
-    split = open_split(workspace.tables(card.table)[0], card, "train", 64)
+    split = open_split(TableVersion(workspace.tables(card.table)[0], card), "train", 64)
     seen = []
     for rank in range(2):
         for batch in read_batches(split, 4, rank, 2, shuffle_seed=1):
@@ -191,7 +144,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_store_out_of_reach_is_told_in_time(server, monkeypatch, fault):
+def test_an_unreachable_store_is_reported_in_time(s3_server, monkeypatch, fault):
     changes, bucket, of_source, of_table = FAULTS[fault]
     for name, value in changes.items():
         monkeypatch.setenv(name, value)
@@ -227,7 +180,7 @@ def test_the_command_from_store_to_store(bucket, workspace, tmp_path):
     finished = subprocess.run(
         command,
         cwd=PROJECT,
-        # With the keys and the address of now.
+        # With the current keys and address.
         env={**ENVIRONMENT, **{name: value for name, value in os.environ.items() if name.startswith("AWS_")}},
         capture_output=True,
         text=True,
@@ -235,7 +188,7 @@ def test_the_command_from_store_to_store(bucket, workspace, tmp_path):
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "48 listed = 48 rows" in finished.stdout
-    # Java's line on its own modules is no warning of ours.
+    # Java's line about its own modules is not a warning of ours.
     lines = (finished.stdout + finished.stderr).replace("WARNING: Using incubator modules", "")
     assert not re.search("warning|traceback", lines, re.IGNORECASE), lines
     card = Card.read(workspace.card)

@@ -21,11 +21,12 @@ from deltalake import CommitProperties, write_deltalake
 from conf.settings import Quality, Training
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
+from etl.contract.version import TableVersion
 from inference.candidate.making.calibration_set import calibration_images
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import quantize_folder
-from inference.model.network import Served
+from inference.model.network import FittedModel
 from training.loop.loss import masked_bce
 from training.network.checkpoint import BEST, Checkpoint
 from training.network.models import build_model
@@ -170,7 +171,7 @@ def checkpoint(workspace) -> Checkpoint:
 @pytest.fixture(scope="session")
 def splits(workspace):
     card = Card.read(workspace.card)
-    return {name: open_split(workspace.shards, card, name, SIZE_PX) for name in SPLITS}
+    return {name: open_split(TableVersion(str(workspace.shards), card), name, SIZE_PX) for name in SPLITS}
 
 
 @pytest.fixture(scope="session")
@@ -180,7 +181,7 @@ def test_images(splits) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def served(workspace, checkpoint, splits) -> Served:
+def served(workspace, checkpoint, splits) -> FittedModel:
     return fit_served(checkpoint, Card.read(workspace.card), splits["train"], splits["val"], seed=0)
 
 

@@ -22,16 +22,17 @@ from PIL import Image
 from pydicom import uid
 
 from conf.settings import MODES
+from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
 from inference.files.decoders import decode_file
 from inference.files.image_files import ImageFile
-from inference.film.answers import NOTE, describe_findings
+from inference.film.answers import describe_findings
 from inference.model.registry import promote
 from inference.model.served_model import open_served
 from tests.conftest import png
 from tests.etl.dicom_files import build, written
 from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX, Ended
-from tests.inference.files.test_decoders import wait_until_group_is_gone
+from tests.processes import wait_until_group_is_gone
 from training.record.store import use_store
 
 SCRIPT = REPOSITORY / "inference" / "infer.py"
@@ -110,7 +111,7 @@ def test_every_mode_answers_as_its_model_does(mode, infer, registry, films, test
         assert probabilities == pytest.approx([finding.probability for finding in findings.findings], abs=1e-6)
         assert told["distance"] == pytest.approx(findings.distance, rel=1e-5)
         assert (told["file"], told["model"], told["version"], told["mode"]) == (path, "chexscale", 1, mode)
-        assert (told["width_px"], told["note"]) == (SIZE_PX, NOTE)
+        assert (told["width_px"], told["note"]) == (SIZE_PX, RESEARCH_USE)
 
 
 @pytest.mark.parametrize("mode", ["int8", "onnx"])
@@ -149,7 +150,7 @@ def test_table_of_one_file_and_of_many(infer, films):
         assert words in one.stdout
     assert [line.split()[0] for line in many.stdout.splitlines()] == films
     assert (one.code, many.code) == (0, 0)
-    assert NOTE in one.stderr
+    assert RESEARCH_USE in one.stderr
     assert "5 of 5 files answered" in many.stderr
 
 
@@ -279,7 +280,7 @@ def test_heatmaps_are_pictures_of_the_called_findings(infer, films, tmp_path):
         (("--mode", "fp8"), "fp8"),
         ((), "FILE_OR_FOLDER"),
         (("--threshold", "best"), "expected one of youden, sensitivity_0.9"),
-        (("--version", "99"), "no 99 of chexscale"),
+        (("--version", "99"), "no version or alias 99 of chexscale"),
         (("--heatmaps", os.devnull), "cannot be made"),
         (("--colour", "red"), "colour"),
     ],
@@ -295,7 +296,7 @@ def test_wrong_usage_ends_with_code_2(options, message, infer, films):
 def test_no_champion_yet_says_what_to_do_and_makes_nothing(infer, films, tmp_path):
     ended = infer(films[0], workspace=Workspace.at(str(tmp_path / "none")))
     assert ended.code == 2
-    assert "no champion of chexscale" in ended.stderr
+    assert "no version or alias champion of chexscale" in ended.stderr
     assert "run `python inference/register.py`" in ended.stderr
     assert not list(tmp_path.iterdir())
 

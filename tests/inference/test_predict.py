@@ -28,7 +28,7 @@ from conf.workspace import Workspace
 from etl.contract.schema import Card
 from inference.batch import scores
 from inference.batch.listing import Listing, list_images
-from inference.batch.run import Outcome, score_new, sha256_of
+from inference.batch.run import BatchOutcome, score_new, sha256_of
 from inference.batch.scores import Run, append_scores
 from inference.batch.scoring import answer_schema
 from inference.candidate.gate import Decision
@@ -39,7 +39,6 @@ from inference.model.graphs import open_graph, properties_of, save_graph, with_p
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
 from tests.etl.dicom_files import build, written
-from tests.etl.test_object_store import server  # noqa: F401
 from tests.inference.conftest import FINDINGS, REPOSITORY, ROWS, SIZE_PX
 
 BATCH_SIZE = 16
@@ -65,7 +64,7 @@ def output(tmp_path) -> str:
     return str(tmp_path / "scores")
 
 
-def score(model: ServedModel, source: str, workspace: Workspace, output: str) -> Outcome:
+def score(model: ServedModel, source: str, workspace: Workspace, output: str) -> BatchOutcome:
     listing = list_images(source, workspace, model.properties)
     return score_new(model, listing, output, BATCH_SIZE, map_in_arrow)
 
@@ -99,7 +98,7 @@ def test_a_table_s_images_get_the_model_s_answers(model, workspace, output):
     assert {bool(row["called"]) for row in rows.values()} == {True, False}
 
 
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("s3_server")
 def test_films_and_scores_in_an_object_store(model, workspace, test_images, monkeypatch):
     # For deltalake alone: what the project itself opens needs no such permission.
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
@@ -245,7 +244,7 @@ def test_a_file_that_a_library_fails_on_in_its_own_way_ends_no_run(model, worksp
     def fail(*_):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("inference.batch.scoring.load_film", fail)
+    monkeypatch.setattr("inference.film.films.load_film", fail)
     rows = score(model, str(folder), workspace, output).rows.to_pylist()
     reasons = {row["image_id"]: row["unreadable"] for row in rows}
     assert reasons["one.png"] == "cannot be decoded: ZeroDivisionError: division by zero"
@@ -422,4 +421,5 @@ def test_without_a_champion_the_command_says_what_to_do(new_store, tmp_path):
     new_store(workspace)
     log = tmp_path / "log"
     assert start([sys.executable], workspace, log).wait() == 2
-    assert re.search(r"error: no champion of chexscale in .*: run `python inference/register.py`", log.read_text())
+    message = r"error: no version or alias champion of chexscale in .*: run `python inference/register.py`"
+    assert re.search(message, log.read_text())

@@ -21,8 +21,9 @@ from conf.errors import InputError
 from conf.settings import MODES
 from conf.workspace import Workspace
 from etl.contract.schema import Card
+from etl.contract.version import TableVersion
 from inference.candidate.gate import Decision
-from inference.candidate.incumbent import present_champion
+from inference.candidate.incumbent import open_incumbent
 from inference.candidate.measuring.evaluate import score_split
 from inference.candidate.model_card import describe_model, to_text
 from inference.candidate.registration import register
@@ -187,7 +188,7 @@ def test_its_checkpoint_starts_another_training(first, client, workspace, checkp
 
 
 def test_lineage_names_each_image_and_what_the_training_began_with(first, workspace):
-    program = [sys.executable, "inference/lineage.py", "--workspace", str(workspace.root), "--inference.version=1"]
+    program = [sys.executable, "inference/lineage.py", "--workspace", str(workspace.root), "1"]
     told = json.loads(subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout)
     names = {split: [f"{split}_{index:04}.png" for index in range(ROWS[split])] for split in ("train", "val")}
     assert {split: sorted(images) for split, images in told["images"].items()} == names
@@ -248,7 +249,7 @@ def test_every_mode_of_the_champion_answers_alike(mode, first, workspace, test_i
 
 def test_what_the_registry_lacks_is_an_input_error(first, workspace):
     for which, mode in (("nobody", "int8"), ("99", "int8"), ("champion", "fp8")):
-        with pytest.raises(InputError, match=f"no {which} of chexscale|mode is 'fp8'"):
+        with pytest.raises(InputError, match=f"no version or alias {which} of chexscale|mode is 'fp8'"):
             open_served(workspace, "chexscale", which, mode)
 
 
@@ -260,18 +261,20 @@ def test_a_champion_that_cannot_be_opened_does_not_stop_a_candidate(content, fir
     try:
         if content:
             file.write_text(content)
-        champion = present_champion(workspace, "chexscale", Card.read(workspace.card))
+        champion = open_incumbent(workspace, "chexscale", TableVersion.of(workspace))
     finally:
         file.write_bytes(whole)
     assert (champion.version, champion.predict) == (1, None)
     assert "python inference/register.py" in champion.why_not
-    assert present_champion(workspace, "chexscale", Card.read(workspace.card)).predict
+    assert open_incumbent(workspace, "chexscale", TableVersion.of(workspace)).predict
 
 
 def test_a_champion_that_saw_other_pixels_is_not_compared_with(first, workspace):
-    card = Card.read(workspace.card)
+    table = TableVersion.of(workspace)
+    card = table.card
     for key, value in (("square", "stretch"), ("intensity", "clahe")):
-        champion = present_champion(workspace, "chexscale", replace(card, settings=card.settings | {key: value}))
+        other = replace(table, card=replace(card, settings=card.settings | {key: value}))
+        champion = open_incumbent(workspace, "chexscale", other)
         assert champion.predict is None
         assert f"etl.{key}" in champion.why_not
 
@@ -282,7 +285,8 @@ def test_a_champion_that_was_trained_on_test_patients_is_not_compared_with(first
     rows = ds.dataset(tmp_path / "shards", partitioning="hive").to_table().to_pandas()
     rows["split"] = rows["split"].replace({"train": "test", "test": "train"})
     write_deltalake(tmp_path / "shards", pa.Table.from_pandas(rows, preserve_index=False), mode="overwrite")
-    champion = present_champion(workspace, "chexscale", replace(card, table=str(tmp_path), delta_version=1))
+    moved = TableVersion(str(tmp_path / "shards"), replace(card, delta_version=1))
+    champion = open_incumbent(workspace, "chexscale", moved)
     assert champion.predict is None
     assert champion.why_not.startswith(f"it was trained on {ROWS['train']} of the test split's patients")
 

@@ -1,4 +1,4 @@
-"""What can be said of the dependencies without a network; known vulnerabilities: `make audit`."""
+"""Checks of the dependencies that need no network; `make audit` checks for known vulnerabilities."""
 
 import re
 import sysconfig
@@ -21,12 +21,12 @@ def test_every_locked_package_has_one_version_and_hashes():
     assert [lines for lines in packages if not re.match(r"[\w.-]+==\S+.*\\\n +--hash=sha256:", lines)] == []
 
 
-def test_every_direct_need_is_locked():
+def test_every_direct_dependency_is_locked():
     locked = {normal(name) for name in re.findall(r"^([\w.-]+)==", LOCK, re.MULTILINE)}
     assert {normal(Requirement(need).name) for need in requires("chexscale")} - locked == set()
 
 
-def test_no_package_is_under_a_licence_that_binds_those_who_pass_the_software_on():
+def test_no_package_is_under_a_copyleft_licence():
     told = {
         package.name: " ".join(
             [

@@ -1,4 +1,4 @@
-"""The housekeeping as a person runs it, with a real registry."""
+"""The maintenance as a person runs it, with a real registry."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from conf.workspace import Workspace
 from etl.contract.schema import SPLITS
 from etl.contract.table import read_card
 from tests.conftest import files_of
-from tests.etl.writing.test_publish import run
+from tests.etl.tables import run
 from training.record.store import use_store
 
 PROJECT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def test_versions_of_registered_models_stay(nih_folder, new_store, tmp_path):
         tags = {"delta_table_id": table, "delta_version": version}
         client.create_model_version("chexscale", str(tmp_path), tags=tags)
 
-    done = maintain(workspace, "--jobs.retention_hours", "0", "--jobs.keep_versions", "[0]")
+    done = maintain(workspace, "--retention_hours", "0", "--keep_versions", "[0]")
     assert done.returncode == 0, done.stdout + done.stderr
     newest = read_card(str(workspace.shards)).delta_version
     assert f"versions kept: 0, 1, {newest}" in done.stdout

@@ -1,4 +1,4 @@
-"""The whole way on a handful of small phantoms, as the demo runs it."""
+"""The whole pipeline on a few small phantoms, as the demo runs it."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def test_from_nothing_to_a_champion_that_predicts(tmp_path):
     assert set(summary["seconds"]) == {"etl", "training", "register", "all"}
     assert {"torch", "fp32", "int8"} <= set(summary["test_auroc"])
     assert summary["registry"]["version"] == 1
-    # One epoch on some hundred phantoms has learned nothing that these few test images could show.
+    # One epoch on a few hundred phantoms learns nothing that these few test images could show.
     assert summary["registry"]["aliases"] == ["challenger"]
     assert "chance is 0.5" in summary["registry"]["gate_reasons"][-1]
     promote = [sys.executable, "inference/promote.py", "--workspace", str(workspace.root)]
@@ -59,11 +59,11 @@ def test_from_nothing_to_a_champion_that_predicts(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_first_failing_stage_stops_it_with_its_own_message(tmp_path):
+def test_the_first_failing_stage_stops_the_pipeline_with_its_own_message(tmp_path):
     workspace = tmp_path / "workspace"
     finished = pipeline("--workspace", str(workspace), "--etl.source", str(tmp_path / "nowhere"))
     assert finished.returncode == 2
-    # spark-submit sends what its Python writes to stderr to stdout.
+    # spark-submit redirects its Python's stderr to stdout.
     assert f"error: no source folder at {tmp_path / 'nowhere'}" in finished.stdout
     assert "stage etl failed" in finished.stderr
     assert "Traceback" not in finished.stdout + finished.stderr
@@ -79,7 +79,7 @@ def test_a_wrong_setting_ends_before_any_stage(tmp_path):
 
 
 @pytest.mark.parametrize(("stage", "code"), [("exit 3", 3), ("kill -9 $$", 137)])
-def test_it_ends_with_the_code_of_the_stage(stage, code, capfd):
+def test_the_pipeline_exits_with_the_code_of_the_stage(stage, code, capfd):
     with pytest.raises(SystemExit) as ended:
         run_stage("training", ["sh", "-c", stage])
     assert ended.value.code == code

@@ -1,4 +1,4 @@
-"""The preflight on fake machines: a PATH that holds what a test puts there, and nothing else."""
+"""The preflight on fake machines, whose PATH has only what a test puts there."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,7 @@ JAVA_17 = 'openjdk version "17.0.15" 2025-04-15'
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Returns a function that puts a fake command with the given answer on a PATH that holds nothing else."""
+    """Returns a function that puts a fake command with the given answer on an otherwise empty PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -64,7 +64,7 @@ def test_everything_missing_is_named_at_once_with_one_command(machine, tmp_path,
     assert apt[0].endswith("install -y python3.11 python3.11-dev openjdk-17-jre-headless python3-pip g++ make cmake")
 
 
-def test_compiler_and_disk_are_not_asked_for_when_nothing_is_to_build(machine, tmp_path, monkeypatch):
+def test_compiler_and_disk_are_not_needed_if_there_is_nothing_to_build(machine, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "DISK_NEEDED_GB", 10**9)
     machine("java", version(JAVA_17))
     assert preflight.find_problems(tmp_path, fetching=False, installing=False, building=False) == []
@@ -105,7 +105,7 @@ def test_cmake_is_3(machine, number, right):
     assert (preflight.check_cmake() is None) == right
 
 
-def test_horovods_own_choice_of_cmake_is_the_one_that_is_checked(machine, tmp_path, monkeypatch):
+def test_the_cmake_that_horovod_will_use_is_the_one_that_is_checked(machine, tmp_path, monkeypatch):
     machine("cmake", version("cmake version 4.1.0"))
     monkeypatch.setenv("HOROVOD_CMAKE", str(machine("cmake", version("cmake version 3.25.1"), tmp_path / "older")))
     assert preflight.check_cmake() is None

@@ -1,7 +1,7 @@
-"""Each recipe by its YAML: the ETL, the training under each launcher, and registering what the last one has trained.
+"""Runs each recipe from its YAML: the ETL, the training under each launcher, and the registration of the last model.
 
-`make recipes` runs it, some 25 minutes. What a YAML says stays, but for what makes a training long: few phantoms, few
-epochs, no download.
+`make recipes` runs this file in about 25 minutes. The settings of a YAML stay, except those that make a training long:
+here there are few phantoms, few epochs and no download.
 """
 
 import json
@@ -14,12 +14,13 @@ import torch
 from torchvision.models import densenet121
 
 from conf.workspace import Workspace
+from tests.jobs.chains import CHAINS
 from tests.training.commands import BIN, LAUNCHERS, PROJECT
 from training.network.checkpoint import BEST
 from training.record.store import use_store
 
 FEW = ["--etl.source", "phantoms", "--phantoms.num_images", "100", "--etl.val_fraction", "0.25"]
-# Of this few images, so that two ranks have row groups.
+# Small row groups and files, so that with so few images both ranks have row groups.
 FEW += ["--etl.rows_per_row_group", "8", "--etl.rows_per_file", "32", "--training.batch_size", "8"]
 FEW += [
     "--inference.num_calibration_images",
@@ -29,19 +30,6 @@ FEW += [
     "--inference.max_finding_drop",
     "1",
 ]
-ONE, TWO, THREE = (["--training.epochs", str(epochs)] for epochs in (1, 2, 3))
-# Recipes in the order in which one needs the other -> what makes each short. Those that warm up need an epoch more.
-CHAINS = {
-    "demo": {"demo": TWO},
-    "simple_cnn": {"simple_cnn": TWO},
-    "nih": {"nih": ONE},
-    "chexnet": {"chexnet": [*ONE, "--training.weights", "IMAGENET"]},
-    "two_stages": {"two_stages": [*TWO, "--training.head_epochs", "1", "--training.weights", "IMAGENET"]},
-    "pretrain and finetune": {
-        "pretrain": THREE,
-        "finetune": [*ONE, "--training.head_epochs", "1", "--training.weights", "PRETRAIN"],
-    },
-}
 pytestmark = [pytest.mark.recipes, pytest.mark.timeout(1800)]
 
 
@@ -54,7 +42,7 @@ def run(*words: str | Path) -> str:
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 def test_a_recipe_runs_end_to_end_under_each_launcher(chain, tmp_path):
-    # As torchvision's file of ImageNet's weights, but random.
+    # A file like torchvision's ImageNet weights, but with random weights.
     imagenet = tmp_path / "densenet121.pth"
     torch.save(densenet121().state_dict(), imagenet)
     files = {"IMAGENET": imagenet, "PRETRAIN": tmp_path / "pretrain" / "checkpoints" / BEST}

@@ -1,4 +1,4 @@
-"""Set-up without network and without building: fake machines, fake environments, real files."""
+"""Set-up without a network or a build: fake machines, fake environments, real files."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ from jobs.setup import (
 
 @pytest.fixture
 def venv(tmp_path, monkeypatch):
-    """An environment of two packages, set up by fakes, in which every file that set-up looks at is real."""
+    """A fake environment of two packages, in which every file that set-up looks at is real."""
     root = tmp_path / "project"
     site_packages = root / ".venv" / "lib" / "python3.11" / "site-packages"
     site_packages.mkdir(parents=True)
@@ -59,7 +59,7 @@ def venv(tmp_path, monkeypatch):
     return root
 
 
-def test_packages_are_done_only_with_this_lock_in_this_folder_and_every_package_there(venv):
+def test_packages_are_done_only_with_this_lock_in_this_folder_and_every_package_present(venv):
     assert not environment.are_packages_installed()
     places.write_state({"packages": environment.lock_key()})
     assert environment.are_packages_installed()
@@ -100,7 +100,7 @@ def uv_calls(venv, monkeypatch):
     return calls
 
 
-def test_an_unfinished_environment_is_made_anew(venv, uv_calls):
+def test_an_unfinished_environment_is_rebuilt(venv, uv_calls):
     (venv / ".venv" / "half").touch()
     environment.install_packages()
     assert not (venv / ".venv" / "half").exists()
@@ -108,7 +108,7 @@ def test_an_unfinished_environment_is_made_anew(venv, uv_calls):
     assert places.read_state() == {"packages": environment.lock_key()}
 
 
-def test_a_finished_one_is_brought_to_a_new_lock_in_place_and_later_steps_are_void(venv, uv_calls):
+def test_a_finished_environment_is_updated_in_place_and_later_steps_run_again(venv, uv_calls):
     (venv / ".venv" / "mine").touch()
     places.write_state({"packages": "an older lock", "horovod": "wheel", "project": "key"})
     environment.install_packages()
@@ -148,7 +148,7 @@ def test_the_wheels_key_changes_with_torch_and_with_options(venv, monkeypatch):
     assert "torch-2.16.0" in horovod_wheel.wheel_name()
 
 
-def test_options_said_once_are_kept_by_a_shell_without_them(venv, monkeypatch):
+def test_options_given_once_are_kept_in_a_shell_without_them(venv, monkeypatch):
     places.write_state({"horovod_options": {"HOROVOD_GPU_OPERATIONS": "NCCL"}})
     assert horovod_wheel.build_options() == {"HOROVOD_GPU_OPERATIONS": "NCCL"}
     monkeypatch.setenv("HOROVOD_GPU_OPERATIONS", "MPI")
@@ -194,7 +194,7 @@ def test_progress_is_read_from_makes_lines():
 
 @pytest.fixture
 def jars(venv, monkeypatch):
-    """Delta's jars as four tiny files with true sums, in the cache; Maven Central is out of reach."""
+    """Delta's jars as four tiny files with correct hashes in the cache; Maven Central cannot be reached."""
     contents = {artifact: artifact.encode() for artifact in delta_jars.SHA256}
     sums = {artifact: hashlib.sha256(content).hexdigest() for artifact, content in contents.items()}
     monkeypatch.setattr(delta_jars, "SHA256", sums)
@@ -206,7 +206,7 @@ def jars(venv, monkeypatch):
     return delta_jars.PYSPARK / "jars"
 
 
-def test_a_lost_or_damaged_jar_is_put_back_out_of_the_cache(jars):
+def test_a_lost_or_damaged_jar_is_restored_from_the_cache(jars):
     delta_jars.install()
     assert delta_jars.are_installed()
     first, second, *_ = sorted(jars.iterdir())
@@ -218,7 +218,7 @@ def test_a_lost_or_damaged_jar_is_put_back_out_of_the_cache(jars):
     assert len(list(jars.iterdir())) == 4
 
 
-def test_a_jar_with_another_sum_is_refused_and_not_kept(tmp_path):
+def test_a_jar_with_another_hash_is_refused_and_not_kept(tmp_path):
     fetched, target = tmp_path / "a.jar", tmp_path / "cache.jar"
     fetched.write_bytes(b"not the jar")
     with pytest.raises(commands.SetupError, match="expected 00ff"):
@@ -235,7 +235,7 @@ def test_sparks_defaults_are_written_again_when_changed(venv):
     assert not spark_conf.is_written()
 
 
-def test_only_what_is_not_done_runs(venv, monkeypatch):
+def test_only_unfinished_steps_run(venv, monkeypatch):
     ran, done = [], {"a": True, "b": False, "c": False}
 
     def run(name):
@@ -263,12 +263,12 @@ def project_on_path() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(places.ROOT)}
 
 
-def test_a_failing_command_shows_its_end_its_log_and_the_next_step(tmp_path):
+def test_a_failing_command_shows_its_last_lines_its_log_and_the_next_step(tmp_path):
     script = "for i in $(seq 100); do echo line $i; done; exit 3"
     with pytest.raises(commands.SetupError) as failed:
         commands.run_logged(["/bin/sh", "-c", script], tmp_path / "step.log", "buy a new disk")
     message = str(failed.value)
-    assert "ended with 3" in message
+    assert "ended with exit code 3" in message
     assert "line 61\n" in message
     assert "line 60\n" not in message
     assert str(tmp_path / "step.log") in message
@@ -276,7 +276,7 @@ def test_a_failing_command_shows_its_end_its_log_and_the_next_step(tmp_path):
     assert (tmp_path / "step.log").read_text().startswith("line 1\n")
 
 
-def test_the_first_error_is_shown_where_it_lies_above_the_last_lines():
+def test_the_first_error_is_shown_if_it_is_above_the_last_lines():
     shown = commands.telling_lines("fine\nCMake Error at FindNCCL.cmake:30\n" + "  in a traceback\n" * 100)
     assert "CMake Error at FindNCCL.cmake:30" in shown
     assert "fine" not in shown
@@ -295,7 +295,7 @@ def test_a_killed_setup_takes_its_command_with_it(tmp_path):
 
 
 def has_ended(pid: int) -> bool:
-    """True for a process that is gone, or dead and not yet collected by whoever inherited it."""
+    """True if a process is gone, or dead and not yet collected by the process that inherited it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:

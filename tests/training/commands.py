@@ -1,4 +1,4 @@
-"""The training's command, as people type it, and what tests do with one that runs."""
+"""The training command as people type it, and what tests do with one that is running."""
 
 import socket
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from conf.settings import load_settings
+from conf.arguments import load_settings
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX
 from training.network.checkpoint import LAST, State
@@ -44,8 +44,9 @@ def train(workspace: Workspace, launcher: str = "none", **changes) -> subprocess
 
 
 def train_here(workspace: Workspace, *words: str, **changes) -> None:
-    """As the command does on one process, but in this one, which has its imports already. words: more arguments."""
-    run_rank(load_settings("", [*command_of(workspace, "none", {**SMALL, **changes})[2:], *words]))
+    """As the command does on one process, but in this process, which has its imports already. words: more arguments."""
+    settings = load_settings("", [*command_of(workspace, "none", {**SMALL, **changes})[2:], *words])
+    run_rank(settings, Workspace.of(settings))
 
 
 def start(workspace: Workspace, launcher: str, **changes) -> subprocess.Popen:
@@ -66,7 +67,7 @@ def finish(run: subprocess.Popen, code: int = 0) -> str:
 
 
 def wait_for_epoch(run: subprocess.Popen, workspace: Workspace, epoch: int) -> None:
-    """Until a state of this epoch has been saved."""
+    """Waits until a state of this epoch has been saved."""
     end = time.monotonic() + 120
     while True:
         assert time.monotonic() < end

@@ -15,9 +15,10 @@ from conf.errors import InputError
 from conf.settings import Ensemble, Settings
 from conf.workspace import Workspace, write_json
 from etl.contract.schema import Card
+from etl.contract.version import TableVersion
 from tests.training.commands import PROJECT
 from training.ensemble import combine
-from training.ensembles.members import card_of, read_member, read_members
+from training.ensembles.members import read_member, read_members, table_of
 from training.measures.metrics import auroc_per_finding
 from training.measures.predictions import Predictions
 from training.record.evaluation import FIGURES, evaluate
@@ -29,7 +30,7 @@ def undrawn():
     """Figures take seconds each."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("draw_curves", "draw_reliability", "draw_subgroups"):
-            patch.setattr(f"training.record.record.evaluation.{name}", lambda *_: None)
+            patch.setattr(f"training.record.evaluation.{name}", lambda *_: None)
         yield patch
 
 
@@ -47,7 +48,7 @@ def trained(small_table, tmp_path_factory, undrawn):
             splits[-1].logits[np.isnan(labels)] = 0.5
         workspace = Workspace.at(str(folder / "abc"[seed]))
         replace(card, table=str(source.root)).write(workspace.card)
-        evaluate(workspace, card_at(workspace), *splits, np.array([1.0, 1 + 3 * seed]), 0)
+        evaluate(workspace, TableVersion.of(workspace), *splits, np.array([1.0, 1 + 3 * seed]), 0)
     return folder
 
 
@@ -75,7 +76,7 @@ def test_a_members_calibrated_logits_are_those_of_its_report(members):
 def combined(workspace: Workspace, members, method="weights"):
     ensemble = Ensemble([str(member.root) for member in members], method)
     read = read_members(ensemble.members, workspace)
-    return combine(Settings(str(workspace.root), ensemble=ensemble), card_of(read[0]), read)
+    return combine(Settings(str(workspace.root), ensemble=ensemble), workspace, table_of(read[0]), read)
 
 
 def test_the_report_has_each_members_weights_auroc_and_what_the_ensemble_gains(members, tmp_path):
@@ -126,8 +127,8 @@ def test_the_command_measures_and_records_the_ensemble(members, new_store, tmp_p
 def test_a_version_older_than_card_json_is_read_from_the_table(members, monkeypatch):
     card = card_at(members[0])
     replace(card, delta_version=3).write(members[0].card)
-    monkeypatch.setattr("training.ensembles.members.read_card", lambda shards, version: replace(card, table=""))
-    assert card_of(read_member(members[0])) == card
+    monkeypatch.setattr("etl.contract.version.read_card", lambda shards, version: replace(card, table=""))
+    assert table_of(read_member(members[0])).card == card
 
 
 def edit_json(path, change):
@@ -206,7 +207,7 @@ def test_two_different_members_and_a_workspace_of_its_own_are_needed(members, tm
 def test_a_table_that_was_made_anew_is_refused(members):
     replace(card_at(members[0]), delta_table_id="new").write(members[0].card)
     with pytest.raises(InputError, match="made anew"):
-        card_of(read_member(members[0]))
+        table_of(read_member(members[0]))
 
 
 def test_an_undefined_finding_is_null_in_the_report_and_has_a_vote(members):

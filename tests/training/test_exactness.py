@@ -1,4 +1,4 @@
-"""What distribution and resuming may not change: the weights that a training ends with."""
+"""Distribution and resuming must not change the weights that a training ends with."""
 
 import subprocess
 from pathlib import Path
@@ -35,7 +35,7 @@ def alone(table) -> dict[str, dict]:
 
 
 def check_resumed(ends: dict[str, dict]) -> None:
-    """Bit for bit."""
+    """Checks that resumed trainings end with the same weights, bit for bit."""
     for epoch, step in STOPS:
         for name, tensor in ends[f"resumed {epoch} {step}"]["weights"].items():
             assert torch.equal(tensor, ends["whole"]["weights"][name]), (epoch, step, name)
@@ -45,7 +45,7 @@ def check_close(one: dict, other: dict) -> None:
     for name, tensor in one["weights"].items():
         torch.testing.assert_close(tensor, other["weights"][name], rtol=0, atol=1e-5, msg=name)
     assert one["losses"] == pytest.approx(other["losses"], abs=1e-5)
-    # The ranks read the split in another order than one process.
+    # Several ranks read the split in a different order than one process.
     logits = [end["logits"][end["logits"][:, 0].argsort()] for end in (one, other)]
     torch.testing.assert_close(*logits, rtol=0, atol=1e-4)
 

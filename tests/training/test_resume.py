@@ -14,9 +14,11 @@ import torch
 from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
+from etl.contract.version import TableVersion
 from tests.conftest import SIZE_PX, write_small_table
 from tests.training.commands import EPOCHS, SETTINGS, finish, ranks_of, start, wait_for_epoch
 from tests.training.toy_training import make_state
+from training.loop.task import Task
 from training.network.checkpoint import BEST, LAST, Checkpoint, State
 from training.network.models import build_model
 from training.ranks.interruption import EXIT_SIGTERM
@@ -78,7 +80,7 @@ def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces, la
     assert run.returncode == (EXIT_SIGTERM if launcher == "none" else 1)
     assert re.search(code_of_rank.format(EXIT_SIGTERM), output), output
     assert "Stopped by SIGTERM in epoch" in output
-    assert "Next: the same command with --training.resume true" in output
+    assert "Next: the same command with --resume" in output
     use_store(workspace)
     run_id = State.load(workspace.checkpoints / LAST).run_id
     assert mlflow.get_run(run_id).info.status == "KILLED"
@@ -102,7 +104,9 @@ def test_a_killed_rank_ends_all_with_a_message(workspaces, launcher):
 
 
 def read(workspace: Workspace, card, plan: Plan, **changes) -> State | InputError:
-    return read_state(Settings(str(workspace.root), training=Training(**{**SETTINGS, **changes})), card, plan)
+    settings = Settings(str(workspace.root), training=Training(**{**SETTINGS, **changes}))
+    table = TableVersion(str(workspace.shards), card)
+    return read_state(Task(settings, workspace, table, plan, plan.split, plan.split, None))
 
 
 def test_only_the_same_training_goes_on(tmp_path):
@@ -112,7 +116,7 @@ def test_only_the_same_training_goes_on(tmp_path):
     table = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
     state = make_state(epoch=1, step=2, settings=asdict(Training(**SETTINGS)), plan=plan.describe(), **table)
     state.save(workspace.checkpoints / LAST)
-    assert read(workspace, card, plan, resume=True, threads=1).step == 2
+    assert read(workspace, card, plan, threads=1).step == 2
     # The same images per step, shared out among fewer ranks.
     alone = Plan(plan.split, 16, 1, 2)
     assert read(workspace, card, alone, batch_size=16, streams=2).epoch == 1

@@ -16,10 +16,13 @@ import torch
 from conf.errors import InputError, run_command
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
+from etl.contract.version import TableVersion
 from tests.conftest import SIZE_PX, make_card, write_small_table
 from tests.training.commands import BIN, LAUNCHERS, PROJECT, train, train_here
+from training.loop.task import Task
 from training.network.checkpoint import BEST, Checkpoint
 from training.ranks.topology import Topology
+from training.reading.plan import Plan, Split
 from training.record.store import use_store
 from training.start.prepare import check_same_training, prepare
 from training.train import RANK_0_SPEAKS_FIRST_S, main
@@ -136,7 +139,7 @@ def test_a_model_that_fails_on_these_images_is_refused_before_a_run_is_started(s
     workspace, *_ = small_table
     settings = Settings(str(workspace.root), training=Training(**{"size_px": SIZE_PX, **changes}))
     with pytest.raises(InputError, match=f"{changes['model']} fails in the smallest step"):
-        prepare(settings, ALONE)
+        prepare(settings, workspace, ALONE)
 
 
 class Pair:
@@ -151,10 +154,12 @@ class Pair:
 
 
 def test_ranks_with_other_settings_are_told():
-    settings, card = Settings(training=Training(epochs=3)), make_card(["A"], [1], [2])
-    check_same_training(Pair(epochs=3), settings, card, [])
+    settings, table = Settings(training=Training(epochs=3)), TableVersion("", make_card(["A"], [1], [2]))
+    split = Split("val", [], [2], SIZE_PX)
+    task = Task(settings, Workspace.of(settings), table, Plan(split, 1, 1, 1), split, split, None)
+    check_same_training(Pair(epochs=3), task)
     with pytest.raises(InputError, match="rank 1 has training.epochs 4, rank 0 3: start all with the same"):
-        check_same_training(Pair(epochs=4), settings, card, [])
+        check_same_training(Pair(epochs=4), task)
 
 
 def test_a_step_of_more_images_than_there_are_is_refused(small_table):
@@ -162,18 +167,19 @@ def test_a_step_of_more_images_than_there_are_is_refused(small_table):
     with pytest.raises(
         InputError, match=r"batch_size \(54\) \* ranks \(1\) = 54 images per step, and the train split has 53"
     ):
-        prepare(settings, ALONE)
+        prepare(settings, small_table[0], ALONE)
 
 
 def test_a_finding_of_which_nothing_can_be_learned_is_named(copied_table, small_table, tmp_path, capsys):
     workspace, card = copied_table(tmp_path / "workspace"), small_table[1]
     card = replace(card, positives={**card.positives, "train": {"Bright": 9, "Coin": 0}})
     card.write(workspace.card)
-    prepare(Settings(str(workspace.root), training=Training(model="simple_cnn", size_px=SIZE_PX)), ALONE)
-    assert "Nothing can be learned of Coin: " in capsys.readouterr().out
+    settings = Settings(str(workspace.root), training=Training(model="simple_cnn", size_px=SIZE_PX))
+    prepare(settings, workspace, ALONE)
+    assert "Cannot learn Coin: " in capsys.readouterr().out
     replace(card, positives={**card.positives, "val": {"Bright": 0, "Coin": 0}}).write(workspace.card)
     with pytest.raises(InputError, match="no finding has both positives and negatives among the 9 validation images"):
-        prepare(Settings(str(workspace.root), training=Training(model="simple_cnn", size_px=SIZE_PX)), ALONE)
+        prepare(settings, workspace, ALONE)
 
 
 @pytest.mark.slow

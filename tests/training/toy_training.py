@@ -1,7 +1,7 @@
-"""One rank of small trainings; test_exactness.py starts it by each launcher: python -m tests.training.toy_training DIR
+"""One rank of small trainings: python -m tests.training.toy_training DIR, run by test_exactness.py with each launcher.
 
-The table's row groups share out unevenly, every rank starts from other weights, and the network has BatchNorm and
-dropout: whatever could tell one rank, or one process, from another.
+The table's row groups divide unevenly, every rank starts from different weights, and the network has BatchNorm and
+dropout: everything that could make ranks differ from each other or from a single process.
 """
 
 import io
@@ -77,7 +77,7 @@ def train(trainer: Trainer, epoch: int = 0, step: int = 0, stops=()) -> tuple[di
 
 
 def copy_of(trainer_state: dict) -> State:
-    """The trainer's part of a State as it is after saving and loading."""
+    """The trainer's part of a State, as it is after saving and loading."""
     file = io.BytesIO()
     torch.save(trainer_state, file)
     file.seek(0)
@@ -85,7 +85,7 @@ def copy_of(trainer_state: dict) -> State:
 
 
 def make_state(**parts) -> State:
-    """A State with these parts, and all others empty."""
+    """A State with these parts; all others are empty."""
     place = {"stage": 0, "stage_epoch": 0, "epoch": 0, "step": 0}
     place |= {"run_id": "", "stage_run_ids": [], "delta_table_id": "", "delta_version": 0}
     story = {"losses": [], "all_losses": [], "epochs": [], "settings": {}, "plan": {}}
@@ -94,12 +94,12 @@ def make_state(**parts) -> State:
 
 
 def run(table: Path, ranks: Collectives) -> dict[str, dict]:
-    """name of a training -> what it ends with."""
+    """Name of a training -> what it ends with."""
     ends = {}
     ends["frozen"], _ = train(make_trainer(table, FROZEN, ranks, dropout=0))
     ends["accumulated"], _ = train(make_trainer(table, replace(FROZEN, accumulation=3), ranks, dropout=0))
     free = replace(FROZEN, freeze_batchnorm=False, schedule="plateau", warmup_epochs=0.3, clip_norm=1.0)
-    # Of more ranks Horovod adds up in an order that depends on which gradients were ready together.
+    # With more than two ranks, the order of Horovod's sums depends on which gradients were ready together.
     stops = STOPS if ranks.topology.world_size <= 2 else []
     ends["whole"], states = train(make_trainer(table, free, ranks, dropout=0.3), stops=stops)
     for (epoch, step), state in states.items():

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from conf.errors import InputError
 from conf.workspace import Workspace
-from etl.contract.schema import Card
-from etl.contract.table import read_card
+from etl.contract.version import TableVersion
 from training.measures.metrics import auroc_per_finding, check_predictions, mean_over_findings
 from training.measures.predictions import Predictions
 
@@ -104,7 +103,7 @@ def _reading(path: Path) -> Iterator[Path]:
     except (OSError, KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is not what a finished training writes ({type(error).__name__}: {error}): train this member to "
-            "its end (--training.resume true goes on with an interrupted training), or leave it out of ensemble.members"
+            "its end (training/train.py --resume continues an interrupted one), or leave it out of ensemble.members"
         ) from error
 
 
@@ -128,20 +127,7 @@ def first_difference(one: Member, other: Member) -> str:
     return ""
 
 
-def card_of(member: Member) -> Card:
-    """The card of the version that the member was trained on, with the table's address.
-
-    card.json may be of a newer version. Raises InputError where that version is gone.
-    """
-    card = Card.read(member.workspace.card)
-    table_id, version = member.trained_on.values()
-    table = card.table or str(member.workspace.root)
-    shards, _ = member.workspace.tables(table)
-    if card.delta_version != version:
-        card = read_card(shards, version)
-    if card is None or card.delta_table_id != table_id:
-        raise InputError(
-            f"{shards} was made anew since {member.workspace.root} was trained, and what it was trained on is gone: "
-            "train all members on the new table"
-        )
-    return replace(card, table=table)
+def table_of(member: Member) -> TableVersion:
+    """The version of the table that the member was trained on. Raises InputError if it is gone."""
+    newest = TableVersion.of(member.workspace)
+    return newest.trained_on(**member.trained_on, trained=str(member.workspace.root))

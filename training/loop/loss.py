@@ -1,4 +1,4 @@
-"""What a step makes smaller: binary cross-entropy over the labels that are known, or cross-entropy over classes."""
+"""The losses that training minimises: binary cross-entropy over the known labels, or cross-entropy over classes."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from etl.contract.schema import Card
 
 
 def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor, count: float | None = None) -> Tensor:
-    """Binary cross-entropy over the known labels: their sum over `count`, or their mean.
+    """Binary cross-entropy over the known labels: the sum divided by `count`, or without it the mean.
 
     logits, labels: (batch, findings) float32; a NaN label is unknown and adds no loss.
     pos_weight: (findings,) weight of a positive label.
-    count: labels of the whole step, known or not, so that each known label weighs the same in every step and on every
-    rank. A batch with no known label gives 0, so that every rank still joins the gradient average.
+    count: number of labels of the whole step, known or not, so that each known label weighs the same in every step and
+    on every rank. A batch with no known label gives 0, so that every rank still joins the gradient average.
     """
     known = ~labels.isnan()
     losses = nn.functional.binary_cross_entropy_with_logits(
@@ -26,34 +26,35 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor, count: float 
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0, count: float | None = None) -> Tensor:
-    """Cross-entropy of images of exactly one class each: their sum over `count`, or their mean.
+    """Cross-entropy of images of exactly one class each: the sum divided by `count`, or without it the mean.
 
     logits, labels: (batch, classes) float32; a row of labels has one 1, all else 0. smoothing: share of the target that
-    is spread over all classes, 0..1 (Szegedy et al., "Rethinking the Inception architecture", 2016). count: images.
+    is spread over all classes, 0..1 (Szegedy et al., "Rethinking the Inception architecture", 2016). count: number of
+    images.
     """
     losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
     return losses.sum() / (count or len(labels))
 
 
 def check_classes(labels: Tensor, image_ids: Sequence[str]) -> None:
-    """Raises InputError where an image is not of exactly one class. labels: (batch, classes) float32."""
+    """Raises InputError unless each image has exactly one class. labels: (batch, classes) float32."""
     strange = ((labels == 1).sum(dim=1) != 1) | ((labels != 0).sum(dim=1) != 1)
     if strange.any():
         names = [str(name) for name, is_strange in zip(image_ids, strange, strict=True) if is_strange]
         raise InputError(
-            f"training.loss is cross_entropy and {len(names)} of {len(strange)} images, such as {names[0]}, are of no "
-            "class, of several, or have an unknown label: leave training.loss out, or label each with one class"
+            f"training.loss is cross_entropy but {len(names)} of {len(strange)} images, such as {names[0]}, have no "
+            "class, several classes or an unknown label: leave training.loss out, or label each image with one class"
         )
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Logits whose sigmoid is the softmax of these: log(p / (1 - p)) of each class, (batch, classes) float32.
+    """Log-odds whose sigmoid is the softmax of the logits: log(p / (1 - p)) of each class, (batch, classes) float32.
 
-    With them each class is measured as a finding is.
+    With log-odds each class can be measured like a finding.
     """
     top = logits.argmax(dim=1, keepdim=True)
     others_of_top = logits.scatter(1, top, -torch.inf).logsumexp(dim=1, keepdim=True)
-    # Below the top a probability is at most one half, and 1 - p loses nothing.
+    # Below the top a probability is at most one half, so 1 - p loses no precision.
     odds = logits.log_softmax(dim=1) - torch.log1p(-logits.softmax(dim=1))
     return odds.scatter(1, top, logits.gather(1, top) - others_of_top)
 
@@ -61,7 +62,7 @@ def log_odds(logits: Tensor) -> Tensor:
 def positive_weights(card: Card, ceiling: float) -> Tensor:
     """Negatives per positive in the training split (Rajpurkar et al., "CheXNet", 2017), (findings,) float32.
 
-    ceiling: largest weight; a finding without positives in the training split gets 1, it can teach nothing.
+    ceiling: largest weight. A finding without positives in the training split gets 1: it can teach nothing.
     """
     known, positives = card.known["train"], card.positives["train"]
     ratios = [(known[f] - positives[f]) / positives[f] if positives[f] else 1.0 for f in card.findings]
@@ -69,7 +70,7 @@ def positive_weights(card: Card, ceiling: float) -> Tensor:
 
 
 def loss_weights(card: Card, settings: Training) -> Tensor:
-    """Weight of a positive label in the training's loss, (findings,) float32: cross-entropy has none, all are 1."""
+    """Weight of a positive label in the training's loss, (findings,) float32; 1 for cross-entropy, which has none."""
     if settings.exclusive:
         return torch.ones(len(card.findings))
     return positive_weights(card, settings.pos_weight_max)

@@ -1,4 +1,4 @@
-"""Optimizer and learning rate: which, how large, and how it changes."""
+"""The optimizer and its learning rate: how large the rate is and how it changes."""
 
 from collections.abc import Iterable
 
@@ -11,14 +11,17 @@ from conf.settings import Training
 
 MOMENTUM = 0.9
 WARM_UP_START = 0.01
-"""of the learning rate"""
-# CheXNet (Rajpurkar et al., 2017): a tenth whenever the validation loss stops falling.
+"""share of the learning rate at which the warm-up starts"""
+# CheXNet (Rajpurkar et al., 2017) cuts the rate to a tenth whenever the validation loss stops falling.
 PLATEAU_FACTOR = 0.1
 
 
 def peak_learning_rate(settings: Training, global_batch_size: int) -> float:
-    """The set one, times the images of a step over training.reference_batch where that is set (the linear scaling rule:
-    Goyal et al., "Accurate, large minibatch SGD", 2017)."""
+    """training.learning_rate, scaled by the images of a step over training.reference_batch if that is set.
+
+    global_batch_size: images per step of all ranks. Source: the linear scaling rule of Goyal et al., "Accurate, large
+    minibatch SGD", 2017.
+    """
     scale = global_batch_size / settings.reference_batch if settings.reference_batch else 1.0
     return settings.learning_rate * scale
 
@@ -31,7 +34,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Training, lear
 
 
 class Schedule:
-    """The learning rate of each step; the plateau's drops are decided after each validation."""
+    """Sets the learning rate of each step; `plateau` decides after each validation whether to drop it."""
 
     def __init__(self, optimizer: Optimizer, settings: Training, steps_per_epoch: int):
         self.warm_up_steps = round(settings.warmup_epochs * steps_per_epoch)
@@ -47,7 +50,7 @@ class Schedule:
 
     def after_epoch(self, val_loss: float) -> None:
         """val_loss: the same on every rank."""
-        # A drop inside the warm-up would be undone at its end.
+        # A drop during the warm-up would be undone at its end.
         if self.plateau and self.per_step.last_epoch >= self.warm_up_steps:
             self.plateau.step(val_loss)
 

@@ -1,4 +1,4 @@
-"""The loop, read from top to bottom: the steps of an epoch, and a validation."""
+"""The training loop, to be read from top to bottom: the steps of an epoch, and a validation."""
 
 import math
 import time
@@ -24,7 +24,7 @@ from training.reading.plan import Plan, Split
 from training.reading.prefetch import prefetch
 from training.reading.readers import Batch, join, read_batches, read_steps
 
-# Images per step of a validation, where nothing is kept for gradients.
+# Images per step of a validation, which keeps nothing for gradients.
 EVALUATION_BATCH_SIZE = 64
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,18 +32,18 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 @dataclass(frozen=True)
 class EpochResult:
     losses: list[float]
-    """per step, over the images of all ranks"""
+    """loss of each step, over the images of all ranks"""
     images_per_s: float
-    """of the whole world, reading included"""
+    """throughput of all ranks together, reading included"""
     waiting_fraction: float
-    """share of the time in which rank 0 waited for data, 0..1"""
+    """share of the time that rank 0 waited for data, 0..1"""
 
 
 class Trainer:
     """Everything that lives as long as a stage of the training: model, optimizer, schedule.
 
-    Random numbers do not: each step draws its own from the seed, the epoch, the step and the stream, so that they are
-    the same after a resume, and the augmentation's on any number of ranks too.
+    Random numbers do not: each step draws its own from the seed, the epoch, the step and the stream. They are therefore
+    the same after a resume, and those of the augmentation also on any number of ranks.
     """
 
     def __init__(
@@ -56,9 +56,12 @@ class Trainer:
         *,
         frozen: Sequence[nn.Module] = (),
     ):
-        """model: on the CPU, the same on every rank or not: rank 0's weights count; one that no Trainer has had before,
-        for gradients are taken from it in ways that stay. plan: of the training split. pos_weight: (findings,), of
-        masked_bce. frozen: parts of the model that keep their weights, and their statistics."""
+        """Moves the model to this rank's device and gives it an optimizer and a schedule.
+
+        model: on the CPU, with the same weights on every rank or not, because those of rank 0 count. It must be fresh:
+        the gradient hooks that a Trainer registers on it cannot be removed. plan: the training split's. pos_weight:
+        (findings,), as for masked_bce. frozen: parts of the model that keep their weights and their statistics.
+        """
         self.settings, self.plan, self.ranks, self.frozen = settings, plan, ranks, frozen
         for part in frozen:
             part.requires_grad_(False)
@@ -78,9 +81,10 @@ class Trainer:
         self._pending: tuple[Tensor, Batch, str] | None = None
 
     def train_epoch(self, epoch: int, start: int = 0) -> Iterator[int]:
-        """The steps of one pass over the training split from step `start` on; gives the images of each when it is done.
+        """Trains for one pass over the training split, from step `start` on.
 
-        epoch: from 0. The result is in `result` afterwards. Raises InputError where the loss is no number.
+        Yields after each step its number of images, over all ranks. epoch: counted from 0. Afterwards `result` holds
+        the epoch's result. Raises InputError if a loss is not finite.
         """
         self.model.train()
         if self.settings.freeze_batchnorm:
@@ -100,7 +104,7 @@ class Trainer:
                 self._fetch_loss()
                 self._pending = (loss, batch, f"epoch {epoch + 1}, step {step + 1}")
                 yield sizes[step]
-            # Runs the reader to its end, where it proves that no row was lost.
+            # Runs the reader to its end, where it checks that no row was lost.
             if next(steps, None) is not None:
                 raise RuntimeError("the reader has more batches than the plan")
         losses = self.mean_losses()
@@ -109,26 +113,26 @@ class Trainer:
         self.result = EpochResult(losses, sum(sizes[start:]) / seconds, waited / seconds)
 
     def after_validation(self, predictions: Predictions) -> None:
-        """Lets the schedule see the validation loss, which is the same on every rank.
+        """Gives the schedule the validation loss, which is the same on every rank.
 
-        Raises InputError where the model says something that is no number.
+        Raises InputError if a logit is not finite.
         """
         logits, labels = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels)
         strange = int((~logits.isfinite()).any(dim=1).sum())
         if strange:
             raise InputError(
-                f"the model's logits of {strange} of {len(logits)} validation images are no finite numbers: lower "
+                f"the model's logits of {strange} of {len(logits)} validation images are not finite: lower "
                 "training.learning_rate, or set training.clip_norm"
             )
         if self.exclusive:
-            # Of log-odds: the logarithm of the class's probability.
+            # The logsigmoid of log-odds is the logarithm of the class's probability.
             self.val_loss = -(labels * nn.functional.logsigmoid(logits)).sum().item() / len(labels)
         else:
             self.val_loss = masked_bce(logits, labels, self.pos_weight.cpu(), labels.numel()).item()
         self.schedule.after_epoch(self.val_loss)
 
     def predict(self, split: Split) -> Predictions:
-        """Logits of every image of a split, each once, on every rank.
+        """Predicts every image of a split once; every rank gets the logits of all images.
 
         BatchNorm's statistics are first averaged over the ranks, so that all evaluate the same model.
         """
@@ -150,7 +154,7 @@ class Trainer:
         return joined
 
     def state(self) -> dict:
-        """What a State keeps of the trainer. Every rank has to ask, between two steps or after a validation."""
+        """The trainer's part of a State. Every rank must call this, between two steps or after a validation."""
         return {
             "losses": self.mean_losses(),
             "weights": self.model.state_dict(),
@@ -161,7 +165,7 @@ class Trainer:
         }
 
     def load(self, state: State) -> None:
-        """Goes on from a state: with as many ranks as then bit for bit, otherwise from the mean of their buffers."""
+        """Resumes from a state: bit for bit on as many ranks as before, otherwise from the mean of their buffers."""
         if len(state.buffers) == self.plan.num_ranks:
             buffers = state.buffers[self.rank]
         else:
@@ -174,12 +178,12 @@ class Trainer:
         self.losses = list(state.losses)
 
     def mean_losses(self) -> list[float]:
-        """Of each step of this epoch so far, over the images of all ranks."""
+        """Loss of each step of this epoch so far, over the images of all ranks."""
         self._fetch_loss()
         return np.mean(self.ranks.gather(self.losses), axis=0).tolist()
 
     def _read(self, epoch: int, start: int) -> Iterator[tuple[Batch, list[int]]]:
-        """Of each step the rank's images, and how many of them are of which of its streams."""
+        """Yields for each step this rank's images, and how many of them come from each of its streams."""
         seed = random_state(ORDER, self.settings.seed, epoch) % 2**32
         for batches in read_steps(self.plan, self.rank, seed, start):
             whole = join(batches)
@@ -188,7 +192,7 @@ class Trainer:
             yield whole.pin() if self.device.type == "cuda" else whole, [len(batch.labels) for batch in batches]
 
     def _step(self, images: Batch, images_per_stream: list[int], epoch: int, step: int, global_size: int) -> Tensor:
-        """One change of the weights. Returns the rank's part of the loss times the ranks, on the device."""
+        """Updates the weights once. Returns this rank's part of the loss, times the number of ranks, on the device."""
         place, streams = (self.settings.seed, epoch, step), self.plan.streams_of(self.rank)
         draws = [
             draw_changes(number, random_state(AUGMENTATION, *place, stream))
@@ -197,7 +201,7 @@ class Trainer:
         torch.manual_seed(random_state(DROPOUT, *place, streams[0]))
         pixels = augment(images.pixels.to(self.device, non_blocking=True), torch.cat(draws).to(self.device))
         labels, attributes = (part.to(self.device, non_blocking=True) for part in (images.labels, images.attributes))
-        # A share of all the images of the step: gradients are averaged over ranks, of which one may have fewer.
+        # The step's images per rank, on average: gradients are averaged over the ranks, and one may have fewer images.
         num_images = global_size / self.plan.num_ranks
         pieces = self.settings.accumulation
         total = torch.zeros((), device=self.device)
@@ -236,11 +240,11 @@ class Trainer:
         self.losses.append(loss.item())
         if not math.isfinite(self.losses[-1]):
             raise InputError(
-                f"the loss is {self.losses[-1]} in {place}, images {', '.join(map(str, batch.image_ids))}: look at "
+                f"the loss is {self.losses[-1]} in {place}, images {', '.join(map(str, batch.image_ids))}: inspect "
                 "them, lower training.learning_rate, or set training.clip_norm"
             )
 
 
 def inputs(pixels: Tensor, attributes: Tensor) -> tuple[Tensor, ...]:
-    """What the model takes."""
+    """The model's arguments; attributes only if they are read."""
     return (pixels, attributes) if attributes.shape[1] else (pixels,)

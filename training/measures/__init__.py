@@ -1,1 +1,1 @@
-"""Metrics, intervals, calibration and subgroups: arrays in, numbers out. No torch, no files; imports only conf."""
+"""Metrics, intervals, calibration and subgroups, computed from plain arrays. No torch, no files; imports only conf."""

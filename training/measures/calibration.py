@@ -1,6 +1,6 @@
-"""Do the probabilities mean what they say, and from which score on is a finding called? Plain arrays, numbers out.
+"""Calibrates probabilities, and chooses and measures the thresholds at which a finding is called, on plain arrays.
 
-Temperatures and thresholds are chosen on the validation split and only measured on any other.
+Temperatures and thresholds are chosen on the validation split and only measured on the other splits.
 """
 
 import math
@@ -14,48 +14,50 @@ from sklearn.metrics import roc_curve
 from training.measures.metrics import check_predictions, has_both_classes, known_cells
 
 MAX_TEMPERATURE = 100.0
-"""temperatures are searched from 1/100 to 100; one at a bound says that logits order perfectly, or not at all"""
+"""temperatures are searched from 1/100 to 100; one at a bound means that the logits order the images perfectly, or not
+at all"""
 SENSITIVITY = 0.9
-"""of the second operating point"""
+"""sensitivity that the second operating point must reach"""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the validation split says of a model's logits; arrays of (findings,) float64."""
+    """Calibration of a model's logits, fitted on the validation split; arrays of (findings,) float64."""
 
     shifts: np.ndarray
     """added to the logits: minus the logarithm of the weight that a positive label had in the loss"""
     temperatures: np.ndarray
-    """by which the shifted logits are divided, 0.01..100"""
+    """divisors of the shifted logits, 0.01..100"""
     thresholds: dict[str, np.ndarray]
-    """operating point -> logit (of the model, not shifted) from which on a finding is called; NaN undefined"""
+    """operating point -> lowest logit (of the model, not shifted) at which a finding is called; NaN if undefined"""
 
     def shifted(self, logits: np.ndarray) -> np.ndarray:
-        """Logits as a loss without weights would have given them. logits: (images, findings) or (findings,)."""
+        """The logits that a loss without weights would have given. logits: (images, findings) or (findings,)."""
         return np.asarray(logits, np.float64) + self.shifts
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, 0..1 float64, of the shape of `logits`."""
+        """Calibrated probabilities, 0..1 float64, in the shape of `logits`."""
         return scaled_probabilities(self.shifted(logits), self.temperatures)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Equal-width bins of the predicted probability, arrays of (findings, bins); the last bin includes 1."""
+    """Equal-width bins of the predicted probability, as arrays of (findings, bins); the last bin includes 1."""
 
     predicted: np.ndarray
     """float64, mean probability of the bin's images, 0..1; NaN in an empty bin"""
     observed: np.ndarray
     """float64, share of positives among the bin's images, 0..1; NaN in an empty bin"""
     num_images: np.ndarray
-    """int64, with a known label"""
+    """int64, images of the bin whose label is known"""
 
     @property
     def expected_calibration_error(self) -> np.ndarray:
         """ECE per finding, (findings,) float64, 0..1; NaN for a finding without a known label.
 
-        Sum over the bins of |observed - predicted|, weighted by the bin's share of the images. Binary: the probability
-        of the finding itself, not of the likelier class. Source: Naeini et al., AAAI 2015; Guo et al., ICML 2017.
+        The sum over the bins of |observed - predicted|, weighted by the bin's share of the images. It takes the
+        probability of the finding itself, not that of the likelier class. Source: Naeini et al., AAAI 2015; Guo et al.,
+        ICML 2017.
         """
         totals = self.num_images.sum(axis=1)
         errors = np.nansum(self.num_images * np.abs(self.observed - self.predicted), axis=1)
@@ -64,25 +66,25 @@ class Reliability:
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """What calling a finding from a threshold on means; arrays of (findings,) float64, 0..1, NaN undefined."""
+    """What calling a finding at a threshold achieves; arrays of (findings,) float64, 0..1, NaN if undefined."""
 
     sensitivity: np.ndarray
     """share of the positives that are called; undefined without positives"""
     specificity: np.ndarray
     """share of the negatives that are not called; undefined without negatives"""
     ppv: np.ndarray
-    """positive predictive value: share of positives among the called; undefined where none is called"""
+    """positive predictive value: share of positives among the called images; undefined if none is called"""
     npv: np.ndarray
-    """negative predictive value: share of negatives among the not called; undefined where all are called"""
+    """negative predictive value: share of negatives among the images not called; undefined if all are called"""
 
 
 def fit_calibration(labels: np.ndarray, logits: np.ndarray, pos_weight: np.ndarray) -> Calibration:
-    """Calibration and operating thresholds of a model from its logits on the validation split.
+    """Fits a model's calibration and operating thresholds to its logits on the validation split.
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. logits: the same shape, finite where known.
-    pos_weight: (findings,), weight of a positive label in the loss. It has moved the logits by its logarithm, which no
-    temperature takes back. Thresholds: Youden's J, and the highest with a sensitivity of SENSITIVITY.
-    Raises ValueError as check_predictions.
+    pos_weight: (findings,), weight of a positive label in the loss. It has shifted the logits by its logarithm, which
+    no temperature can undo. The thresholds are the one with the largest Youden's J, and the highest one with a
+    sensitivity of at least SENSITIVITY. Raises ValueError as check_predictions does.
     """
     shifts = -np.log(pos_weight, dtype=np.float64)
     temperatures = fit_temperatures(labels, np.asarray(logits, np.float64) + shifts)
@@ -94,12 +96,13 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray, pos_weight: np.ndarr
 
 
 def fit_temperatures(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Temperature per finding, by which logits are divided so that the validation split's cross-entropy is least.
+    """The temperature per finding that minimises the validation split's cross-entropy when it divides the logits.
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. logits: the same shape, finite where known.
     Returns (findings,) float64, 0.01..100; 1.0 for a finding without both classes. A temperature changes no AUROC and
-    moves no probability across 0.5: logits shifted by a weight of the positives in the loss stay shifted.
-    Raises ValueError as check_predictions. Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    moves no probability across 0.5, so logits that a positive weight in the loss has shifted stay shifted.
+    Raises ValueError as check_predictions does.
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
     check_predictions(labels, logits)
     temperatures = np.ones(labels.shape[1])
@@ -107,7 +110,7 @@ def fit_temperatures(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     for column in np.flatnonzero(has_both_classes(labels)):
         present, known_logits = known_cells(labels, logits, column)
         margins = np.where(present, -1.0, 1.0) * known_logits
-        # Convex in 1/temperature, so it falls to one minimum and rises after it over the logarithm as well.
+        # The loss is convex in 1/temperature, so over the logarithm, too, it falls to one minimum and then rises.
         fit = minimize_scalar(
             lambda log_temperature, margins=margins: np.logaddexp(0, margins * math.exp(-log_temperature)).mean(),
             bounds=(-bound, bound),
@@ -124,17 +127,17 @@ def scaled_probabilities(logits: np.ndarray, temperatures: np.ndarray) -> np.nda
 
 
 def bin_reliability(labels: np.ndarray, probabilities: np.ndarray, num_bins: int) -> Reliability:
-    """Predicted against observed frequency in equal-width bins of the probability, for ECE and diagram.
+    """Predicted and observed frequency in equal-width bins of the probability, for the ECE and the reliability diagram.
 
     labels: (images, findings) 1, 0 or NaN. probabilities: the same shape, 0..1. num_bins: at least 1; 15 is usual.
-    Raises ValueError as check_predictions, and for probabilities outside 0..1.
+    Raises ValueError as check_predictions does, for probabilities outside 0..1, and for fewer than one bin.
     Source: DeGroot and Fienberg, The Statistician 32 (1983), 12-22.
     """
     check_predictions(labels, probabilities)
     known = ~np.isnan(labels)
     outside = probabilities[known & ((probabilities < 0) | (probabilities > 1))]
     if len(outside):
-        raise ValueError(f"a probability is {outside[0]}, expected 0 to 1: give scaled_probabilities, not logits")
+        raise ValueError(f"a probability is {outside[0]}, expected 0 to 1: pass scaled_probabilities, not logits")
     if num_bins < 1:
         raise ValueError(f"num_bins is {num_bins}, expected at least 1")
     predicted, observed = np.full((2, labels.shape[1], num_bins), np.nan)
@@ -149,11 +152,11 @@ def bin_reliability(labels: np.ndarray, probabilities: np.ndarray, num_bins: int
 
 
 def youden_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Threshold per finding with the largest sensitivity + specificity - 1, the highest of several.
+    """Threshold per finding with the largest sensitivity + specificity - 1; of equally good ones, the highest.
 
     labels: (images, findings) 1, 0 or NaN. scores: the same shape; the finding is called at `score >= threshold`.
-    Returns (findings,) float64, each a score of the finding; NaN for a finding without both classes.
-    Raises ValueError as check_predictions. Source: Youden, Cancer 3 (1950), 32-35.
+    Returns (findings,) float64, each one of the finding's scores; NaN for a finding without both classes.
+    Raises ValueError as check_predictions does. Source: Youden, Cancer 3 (1950), 32-35.
     """
     check_predictions(labels, scores)
     thresholds = np.full(labels.shape[1], np.nan)
@@ -161,19 +164,20 @@ def youden_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         present, known_scores = known_cells(labels, scores, column)
         false_positives, true_positives, cuts = roc_curve(present, known_scores, drop_intermediate=False)
         num_positives, num_negatives = present.sum(), (~present).sum()
-        # Whole numbers, because rounded rates would choose among equals by chance.
+        # Whole numbers, because rounding errors in rates would break ties arbitrarily.
         hits, false_calls = np.rint(true_positives * num_positives), np.rint(false_positives * num_negatives)
         gains = hits * num_negatives - false_calls * num_positives
-        # The first cut is infinity, where nothing is called.
+        # The first cut is infinity, at which nothing is called.
         thresholds[column] = cuts[1 + np.argmax(gains[1:])]
     return thresholds
 
 
 def sensitivity_thresholds(labels: np.ndarray, scores: np.ndarray, sensitivity: float) -> np.ndarray:
-    """Highest threshold per finding whose sensitivity is at least `sensitivity`, above 0 and up to 1.
+    """Highest threshold per finding whose sensitivity is at least `sensitivity`.
 
-    labels, scores: as for youden_thresholds. Returns (findings,) float64, each the score of a positive; NaN for a
-    finding without positives. Raises ValueError as check_predictions, and for a sensitivity outside its range.
+    labels, scores: as for youden_thresholds. sensitivity: above 0 and at most 1. Returns (findings,) float64, each the
+    score of a positive; NaN for a finding without positives. Raises ValueError as check_predictions does, and for a
+    sensitivity outside its range.
     """
     check_predictions(labels, scores)
     if not 0 < sensitivity <= 1:
@@ -189,9 +193,9 @@ def sensitivity_thresholds(labels: np.ndarray, scores: np.ndarray, sensitivity: 
 def measure_thresholds(labels: np.ndarray, scores: np.ndarray, thresholds: np.ndarray) -> OperatingPoints:
     """Sensitivity, specificity and predictive values of `score >= threshold` on any split.
 
-    labels, scores: (images, findings), as for youden_thresholds. thresholds: (findings,); NaN makes all four NaN.
-    The predictive values hold for this split's share of positives only. Raises ValueError as check_predictions, and
-    for another number of thresholds.
+    labels, scores: (images, findings), as for youden_thresholds. thresholds: (findings,); a NaN makes all four NaN.
+    The predictive values are valid only for this split's share of positives. Raises ValueError as check_predictions
+    does, and unless there is one threshold per finding.
     """
     check_predictions(labels, scores)
     if thresholds.shape != labels.shape[1:]:

@@ -1,7 +1,7 @@
-"""How sure is a measured AUROC or average precision: bootstrap over patients, plain arrays in, numbers out.
+"""How certain a measured AUROC or average precision is: a bootstrap over patients, on plain arrays.
 
-Images of one patient resemble each other, so patients are what is drawn. A resample is never materialised: each
-finding is ranked once, and a resample is only how often each patient counts.
+Images of one patient resemble each other, so the bootstrap draws patients, not images. A resample is never
+materialised: each finding is ranked once, and a resample only says how often each patient counts.
 """
 
 import os
@@ -16,28 +16,28 @@ from training.measures.metrics import check_predictions, has_both_classes, known
 
 CONFIDENCE = 0.95
 MIN_PATIENTS = 2
-"""with positives, and with negatives, below which there is no interval: drawing the only one shows no variation"""
+"""patients with positives, and with negatives, that an interval needs: resampling a single one shows no variation"""
 BLOCK_CELLS = 2**20
-"""numbers per array of a thread, some 8 MB"""
+"""numbers in one array of a thread, about 8 MB"""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """One number per finding, the mean over the findings last; arrays of (findings + 1,)."""
+    """A measure of each finding and, last, its mean over the findings; arrays of (findings + 1,)."""
 
     values: np.ndarray
-    """float64, on the images themselves; NaN undefined"""
+    """float64, on the images themselves; NaN if undefined"""
     low: np.ndarray
-    """float64, 2.5th percentile of the resamples; NaN undefined"""
+    """float64, 2.5th percentile of the resamples; NaN if undefined"""
     high: np.ndarray
-    """float64, 97.5th percentile of the resamples; NaN undefined"""
+    """float64, 97.5th percentile of the resamples; NaN if undefined"""
     num_resamples: np.ndarray
-    """int64, resamples in which the number is defined: the others are left out of the percentiles"""
+    """int64, resamples in which the measure is defined; the percentiles leave out the others"""
 
 
 @dataclass(frozen=True)
 class Areas:
-    """What is measured of every curve."""
+    """The areas below the ROC curve and the precision-recall curve."""
 
     auroc: Intervals
     average_precision: Intervals
@@ -46,15 +46,15 @@ class Areas:
 def bootstrap_areas(
     labels: np.ndarray, scores: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
 ) -> Areas:
-    """AUROC and average precision per finding and of their mean, with 95% percentile intervals over patients.
+    """AUROC and average precision of each finding and their means, with 95% percentile intervals over patients.
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. scores: the same shape, higher means more likely.
-    patients: (images,) identifiers of any one type. num_resamples: 1,000 is usual. seed: at least 0; the same seed
+    patients: (images,) identifiers, all of one type. num_resamples: 1,000 is usual. seed: at least 0; the same seed
     gives the same intervals, whatever the number of cores.
-    The mean of a resample is over the findings defined in it, as on the images themselves. An interval is NaN where
-    the value is undefined, or where fewer than two patients have a positive or a negative. With a few such patients
-    the percentiles are too narrow: read them beside the number of positives.
-    Raises ValueError for other shapes, labels, or scores that are not finite.
+    The mean of a resample is over the findings defined in it, as on the images themselves. An interval is NaN if the
+    value is undefined, or if fewer than two patients have a positive, or fewer than two a negative. With only a few
+    such patients the intervals are too narrow, so read them together with the number of positives.
+    Raises ValueError for wrong shapes or labels, and for scores that are not finite.
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; whole clusters are drawn as in
     Field and Welsh, J. R. Stat. Soc. B 69 (2007), 369-390.
     """
@@ -64,10 +64,11 @@ def bootstrap_areas(
 def bootstrap_differences(
     labels: np.ndarray, before: np.ndarray, after: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
 ) -> Areas:
-    """`after` minus `before` (INT8 minus FP32) of AUROC and average precision, with 95% percentile intervals.
+    """AUROC and average precision of `after` minus those of `before`, with 95% percentile intervals.
 
-    before, after: (images, findings), scores of the same images, measured on the same resamples, so that what both
-    have in common cancels out. All else, and what is raised, as for bootstrap_areas; values are -1..1.
+    before, after: (images, findings) scores of the same images, such as those of FP32 and INT8. Both are measured on
+    the same resamples, so that the variation they share cancels out. Values are -1..1. All else is as for
+    bootstrap_areas, including the errors raised.
     """
     measured, resampled = _resample(labels, [before, after], patients, num_resamples, seed)
     return _summarise(labels, patients, measured[1:] - measured[:1], resampled[1:] - resampled[:1])
@@ -76,10 +77,11 @@ def bootstrap_differences(
 def bootstrap_means(
     values: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over the images of each column, and its 95% percentile interval over patients: three (columns,) float64.
+    """Mean of each column over the images, with its 95% percentile interval over patients.
 
-    values: (images, columns), finite, such as hits of top-1 and top-5. patients, num_resamples, seed: as for
-    bootstrap_areas, and the same patients are drawn. The interval is NaN with fewer than two patients.
+    values: (images, columns), finite, such as top-1 and top-5 hits. patients, num_resamples, seed: as for
+    bootstrap_areas, which draws the same patients. Returns the mean, its lower and its upper bound, each (columns,)
+    float64; the bounds are NaN with fewer than two patients.
     """
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     members = csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape=(len(names), len(index)))
@@ -93,9 +95,10 @@ def bootstrap_means(
 
 
 def patient_weights(num_patients: int, resamples: range, seed: int) -> np.ndarray:
-    """How often each patient is drawn in each resample, (patients, resamples) float64; columns add up to num_patients.
+    """How often each patient is drawn in each resample, (patients, resamples) float64.
 
-    A resample depends on its number and the seed alone, so that blocks and threads do not change it.
+    Each column sums to num_patients. A resample depends only on its number and the seed, so that blocks and threads do
+    not change it.
     """
     weights = np.empty((num_patients, len(resamples)))
     for column, resample in enumerate(resamples):
@@ -105,11 +108,12 @@ def patient_weights(num_patients: int, resamples: range, seed: int) -> np.ndarra
 
 
 def rank_finding(present: np.ndarray, scores: np.ndarray, patients: np.ndarray, num_patients: int) -> csr_array:
-    """Images of a finding counted by place in the ranking and by patient, (3 * places, num_patients) float64, sparse.
+    """Counts a finding's images by place in the ranking and by patient: sparse (3 * places, num_patients) float64.
 
     present: (images,) bool. scores: (images,) finite. patients: (images,) 0..num_patients-1.
-    A place is a distinct score that a positive has, from the highest; its three rows count negatives between the place
-    above and this one, negatives with this very score, and positives. The last place has the negatives below.
+    A place is a distinct score of at least one positive, counted from the highest. Its three rows count the negatives
+    between the place above and this one, the negatives with exactly this score, and the positives. One more place at
+    the end has the negatives below.
     """
     levels, level = np.unique(-scores.astype(np.float64), return_inverse=True)
     is_place = np.bincount(level[present], minlength=len(levels)) > 0
@@ -129,7 +133,7 @@ def weighted_areas(ranking: csr_array, weights: np.ndarray) -> np.ndarray:
     negatives_so_far = np.cumsum(counts[:, 0] + tied, axis=0)
     positives_so_far = np.cumsum(positives, axis=0)
     num_negatives, num_positives = negatives_so_far[-1].copy(), positives_so_far[-1].copy()
-    # A place that nobody of this resample has reached has no positives: any precision does.
+    # If a resample has no image at or above a place, it has no positive there, and any precision will do.
     precision = positives_so_far / np.maximum(positives_so_far + negatives_so_far, 1)
     beaten = num_negatives - negatives_so_far + tied / 2
     sums = np.stack([np.einsum("pr,pr->r", positives, beaten), np.einsum("pr,pr->r", positives, precision)])
@@ -140,16 +144,18 @@ def weighted_areas(ranking: csr_array, weights: np.ndarray) -> np.ndarray:
 def _resample(
     labels: np.ndarray, variants: list[np.ndarray], patients: Sequence, num_resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Measures of each variant on the images themselves and on each resample, the latter last of the axes.
+    """AUROC and average precision of each variant, on the images themselves and on each resample (the last axis).
 
     Returns (variants, 2, findings, 1) and (variants, 2, findings, num_resamples), AUROC first.
     """
     for scores in variants:
         check_predictions(labels, scores)
     if len(patients) != len(labels):
-        raise ValueError(f"{len(patients)} patients for {len(labels)} images: expected one for each image")
+        raise ValueError(f"{len(patients)} patients for {len(labels)} images: expected one patient per image")
     if num_resamples < 1 or seed < 0:
-        raise ValueError(f"num_resamples is {num_resamples} and seed {seed}: expected at least 1 and at least 0")
+        raise ValueError(
+            f"num_resamples is {num_resamples} and seed {seed}: expected at least 1 resample and a seed of at least 0"
+        )
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     rankings = {
         (variant, column): rank_finding(
@@ -167,20 +173,20 @@ def _resample(
 
     most = max([len(names), *(ranking.shape[0] for ranking in rankings.values())], default=1)
     blocks = _blocks(num_resamples, most)
-    # Sparse products and sums, where the time goes, leave the interpreter to the other threads.
+    # Nearly all the time goes into sparse products and sums, which release the GIL.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         parts = list(threads.map(lambda block: measure(patient_weights(len(names), block, seed)), blocks))
     return measure(np.ones((len(names), 1))), np.concatenate(parts, axis=-1)
 
 
 def _blocks(num_resamples: int, rows: int) -> list[range]:
-    """Resamples that are computed together, so that an array of `rows` for each of them stays small."""
+    """Groups of resamples to compute together, so that an array of `rows` numbers for each of them stays small."""
     size = min(128, max(1, BLOCK_CELLS // rows))
     return [range(num_resamples)[start : start + size] for start in range(0, num_resamples, size)]
 
 
 def _summarise(labels: np.ndarray, patients: Sequence, measured: np.ndarray, resampled: np.ndarray) -> Areas:
-    """Intervals from the measures of one variant, (1, 2, findings, ...) each."""
+    """Intervals of one variant. measured, resampled: (1, 2, findings, ...), from _resample."""
     patients = np.asarray(patients)
     enough = [
         all(len(np.unique(patients[labels[:, column] == value])) >= MIN_PATIENTS for value in (0, 1))
@@ -190,9 +196,13 @@ def _summarise(labels: np.ndarray, patients: Sequence, measured: np.ndarray, res
 
 
 def _intervals(measured: np.ndarray, resampled: np.ndarray, enough: np.ndarray) -> Intervals:
-    """measured: (findings, 1). resampled: (findings, resamples). enough: (findings,) have patients for an interval."""
+    """Intervals of one measure.
+
+    measured: (findings, 1). resampled: (findings, resamples). enough: (findings,) bool, whether a finding has enough
+    patients for an interval.
+    """
     num_defined = (~np.isnan(resampled)).sum(axis=0)
-    # Without a finding this is 0 / 0.
+    # If no finding is defined, this is 0 / 0.
     with np.errstate(invalid="ignore"):
         means = np.nansum(resampled, axis=0) / num_defined
     bounds, counts = [], []

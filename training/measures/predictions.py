@@ -1,4 +1,4 @@
-"""What a model says about a split: the loop computes it, record and ensemble have it measured."""
+"""A model's predictions for a split: the loop computes them, the record and the ensemble have them measured."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Predictions:
-    """Rows in the order of the ranks."""
+    """Labels and logits of a split's images; the rows are in the order of the ranks that read them."""
 
     image_ids: np.ndarray
     """(images,) str"""
     labels: np.ndarray
-    """(images, findings) float32: 1, 0, NaN unknown"""
+    """(images, findings) float32: 1 present, 0 absent, NaN unknown"""
     logits: np.ndarray
-    """(images, findings) float32; of classes the log-odds of their softmax"""
+    """(images, findings) float32; for classes, the log-odds of their softmax"""

@@ -1,24 +1,23 @@
-"""Is a model as good for everyone? AUROC by sex, age and view, and the gap between groups, as tidy tables."""
+"""Is a model equally good for everyone? AUROC by sex, age and view, and the gap between groups, as tidy tables."""
 
 import numpy as np
 import pandas as pd
 
-from conf.settings import VIEWS
+from conf.words import SEXES, VIEWS
 from training.measures.intervals import bootstrap_areas
 
 UNKNOWN = "unknown"
 MEAN = "mean"
-SEXES = ("F", "M")
-# Years; the last band has no end.
+# In years; the last band has no upper end.
 AGE_STARTS = (0, 18, 40, 60, 80)
 AGE_BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
 
 
 def group_images(images: pd.DataFrame) -> dict[str, pd.Categorical]:
-    """Group of each image by each attribute: `sex` (F, M), `age` (bands of years) and `view` (PA, AP, LATERAL).
+    """The group of each image by each attribute: `sex` (F, M), `age` (bands of years) and `view` (PA, AP, LATERAL).
 
-    images: one row per image with `sex`, `age_years` and `view` as in the contract of etl/contract/schema.py. What is
-    missing, negative, or none of these words, is in the group `unknown`.
+    images: one row per image with `sex`, `age_years` and `view` as in the contract of etl/contract/schema.py. A value
+    that is missing, a negative age, and any other word belong to the group `unknown`.
     """
     ages = pd.to_numeric(images["age_years"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     bands = pd.cut(ages, [*AGE_STARTS, np.inf], right=False, labels=list(AGE_BANDS))
@@ -43,12 +42,12 @@ def subgroup_table(
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. scores: the same shape, higher means more likely.
     images: one row per image, in the same order, with `patient_id` and the columns of group_images.
-    Returns a row per attribute, group and finding, `mean` after the findings: `attribute`, `group`, `finding`,
-    `images`, `patients`, `positives`, `negatives`, `auroc`, `low`, `high`, `num_resamples`; NaN is undefined. A
-    finding's row counts the images whose label is known; that of the mean counts the images with any known label, and
-    the positive and negative labels of all findings. The mean is over the findings that are defined in the group:
-    compare groups with subgroup_gaps, which takes the same findings of each.
-    Raises ValueError as bootstrap_areas, and for another number of rows or findings.
+    Returns a row per attribute, group and finding, with a row `mean` after the findings. Its columns are `attribute`,
+    `group`, `finding`, `images`, `patients`, `positives`, `negatives`, `auroc`, `low`, `high`, `num_resamples`; NaN is
+    undefined. A finding's row counts the images whose label is known. The mean's row counts the images with any known
+    label, and the positive and negative labels of all findings. The mean is over the findings that are defined in the
+    group, so compare groups with subgroup_gaps, which takes the same findings from each.
+    Raises ValueError as bootstrap_areas does, and for a wrong number of rows or findings.
     """
     if len(images) != len(labels) or labels.shape[1:] != (len(findings),):
         raise ValueError(
@@ -95,14 +94,14 @@ def _measure_group(
 
 
 def subgroup_gaps(table: pd.DataFrame, min_positives: int) -> pd.DataFrame:
-    """Largest minus smallest AUROC over the groups of an attribute that have enough of a finding, `unknown` included.
+    """Largest minus smallest AUROC over the groups of an attribute with enough labels of a finding, `unknown` included.
 
-    table: from subgroup_table. min_positives: least number of positives, and of negatives, in a group.
-    Returns a row per attribute and finding, `mean` after the findings: `attribute`, `finding`, `gap` (0..1, NaN with
-    fewer than two such groups), `best` and `worst` (groups, None without a gap), `num_groups` and `num_findings`
-    compared. The mean's gap is between means over the same findings, those with a gap of their own, and over the groups
-    that have enough of each of them. The more groups, and the fewer positives, the larger is a gap by chance alone:
-    read it beside the intervals.
+    table: from subgroup_table. min_positives: fewest positives, and fewest negatives, that a group needs.
+    Returns a row per attribute and finding, with a row `mean` after the findings. Its columns are `attribute`,
+    `finding`, `gap` (0..1, NaN with fewer than two such groups), `best` and `worst` (groups, None without a gap), and
+    `num_groups` and `num_findings` compared. The mean's gap compares means over the same findings, those with a gap of
+    their own, in the groups that have enough labels of each of them. More groups and fewer positives make a gap larger
+    by chance alone, so read it together with the intervals.
     """
     enough = (table["positives"] >= min_positives) & (table["negatives"] >= min_positives)
     measured = table[table["finding"] != MEAN].assign(auroc=table["auroc"].where(enough))
@@ -117,7 +116,7 @@ def subgroup_gaps(table: pd.DataFrame, min_positives: int) -> pd.DataFrame:
 
 
 def _gap(aurocs: pd.DataFrame) -> dict:
-    """aurocs: a row per group, a column per finding, all defined."""
+    """The gap's columns of subgroup_gaps. aurocs: a row per group, a column per finding, all defined."""
     counts = {"num_groups": len(aurocs), "num_findings": aurocs.shape[1]}
     if len(aurocs) < 2 or aurocs.shape[1] == 0:
         return {"gap": np.nan, "best": None, "worst": None, **counts}

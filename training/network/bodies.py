@@ -1,6 +1,6 @@
-"""Bodies of the networks: our two small ones, and every torchvision classifier with the last part of its head cut off.
+"""Bodies of the networks: two small ones of our own, and every torchvision classifier without the end of its head.
 
-The layers of a torchvision network keep its names, so that its published weights fit without a table of names.
+The layers of a torchvision network keep their names, so that its published weights fit without a table of names.
 """
 
 from collections import OrderedDict
@@ -12,30 +12,30 @@ from torchvision.models.resnet import BasicBlock
 from conf.errors import InputError
 
 HEADS = ("avgpool", "flatten", "dropout", "fc", "classifier", "head", "heads")
-"""what torchvision calls the children of a network that come after its last feature map or class token"""
+"""torchvision's names for the children of a network that come after its last feature map or class token"""
 FIXED_SIZE = ("vit", "maxvit")
-"""families that are built for one side of the input"""
+"""families that are built for one size of the input"""
 
 
 def build_body(name: str, size_px: int | None) -> tuple[nn.Module, nn.Module]:
-    """A freshly initialised body and neck.
+    """Builds a freshly initialised body and neck.
 
-    name: `simple_cnn`, `resnet10_half` or a torchvision classifier; size_px: side of the input, which only the
-    FIXED_SIZE families need. The body takes (batch, 3, S, S) float32 and gives a feature map (batch, channels, s, s),
-    or (batch, channels), the class token, from vit_*. The neck is what torchvision has between the pooling and the
-    first linear layer of the head: the LayerNorm of convnext_* and maxvit_t, dropout, mostly nothing. It takes
-    (batch, channels, 1, 1) or (batch, channels) and keeps the number of channels.
+    name: `simple_cnn`, `resnet10_half` or a torchvision classifier. size_px: side of the input, which only the
+    FIXED_SIZE families need. The body takes (batch, 3, S, S) float32 and returns a feature map (batch, channels, s, s);
+    vit_* return the class token (batch, channels) instead. The neck has the layers that torchvision puts between the
+    pooling and the first linear layer of the head: the LayerNorm of convnext_* and maxvit_t, dropout, usually nothing.
+    It takes (batch, channels, 1, 1) or (batch, channels) and keeps the number of channels.
 
-    The head's linear layers are left out, hidden ones too (two of vgg* and alexnet, one of mobilenet_v3_* and
-    maxvit_t): one linear layer follows here, as in the VGGnet-GAP of Zhou et al., CVPR 2016. Raises InputError for an
-    unknown name and for a side that the network does not take.
+    The head's linear layers are left out, including hidden ones (two in vgg* and alexnet, one in mobilenet_v3_* and
+    maxvit_t). A single linear layer follows instead, as in the VGGnet-GAP of Zhou et al., CVPR 2016. Raises InputError
+    for an unknown name and for an input size that the network does not take.
     """
     if name in OWN_BODIES:
         return OWN_BODIES[name](), nn.Sequential()
     network = _torchvision_network(name, size_px)
     neck = _neck(network)
     if name.startswith("vit"):
-        # Its class token and its patches are no children: the network stays whole.
+        # Its class token and its patches are not child modules, so the network stays whole.
         network.heads = nn.Identity()
         return network, neck
     stages = OrderedDict((part, child) for part, child in network.named_children() if part not in HEADS)
@@ -56,19 +56,19 @@ def _torchvision_network(name: str, size_px: int | None) -> nn.Module:
         )
     options = {}
     if name in ("googlenet", "inception_v3"):
-        # They would warn that they start slowly, and add a second head.
+        # Without these they would warn of a slow initialisation and add a second head.
         options = {"init_weights": True, "aux_logits": False}
     elif name.startswith(FIXED_SIZE):
         if size_px is None:
-            raise InputError(f"training.model {name} is built for one side of its input: give build_model its size_px")
+            raise InputError(f"training.model {name} is built for one input size: pass size_px to build_model")
         options = {"image_size": size_px} if name.startswith("vit") else {"input_size": (size_px, size_px)}
     try:
         return torchvision.models.get_model(name, weights=None, **options)
     except (AssertionError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"training.model {name} does not take images of {size_px} x {size_px} pixels ({reason}): choose another "
-            f"training.size_px, {_sides(name)}, or another model"
+            f"training.model {name} does not take images of {size_px} x {size_px} pixels ({reason}): choose a "
+            f"training.size_px that is {_sides(name)}, or another model"
         ) from error
 
 
@@ -101,8 +101,8 @@ def _simple_cnn() -> nn.Module:
 def _resnet10_half() -> nn.Module:
     """ResNet-18 (He et al., CVPR 2016) with one block instead of two per stage and half its channels.
 
-    An eighth of ResNet-18's work and a tenth of its weights: it learns in minutes on two cores, where sending 45 MB of
-    gradients per step would cost as much as computing them.
+    It has an eighth of ResNet-18's work and a tenth of its weights, so it learns in minutes on two cores, where sending
+    ResNet-18's 45 MB of gradients per step would cost as much as computing them.
     """
     stages = [nn.Conv2d(3, 32, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
     stages += [nn.MaxPool2d(3, stride=2, padding=1), BasicBlock(32, 32)]

@@ -1,6 +1,6 @@
 """Checkpoints: written whole or not at all, read without running code from the file.
 
-best.pt is the model of the best epoch; last.pt is all that an interrupted training needs to go on.
+best.pt is the model of the best epoch; last.pt is all that an interrupted training needs to resume.
 """
 
 import pickle
@@ -14,13 +14,13 @@ from conf.workspace import atomic_path
 from training.network.models import XrayClassifier, build_model
 
 BEST, LAST = "best.pt", "last.pt"
-# torch.load's, for damaged or foreign files; URLError, HTTPError and timeouts are OSErrors.
+# What torch.load raises for damaged or foreign files; URLError, HTTPError and timeouts are OSErrors.
 UNREADABLE = (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, AttributeError, pickle.PickleError)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights and all that is needed to rebuild the model and to name where it came from."""
+    """The weights, and all that is needed to rebuild the model and to say where it came from."""
 
     weights: dict[str, torch.Tensor]
     model: str
@@ -29,7 +29,7 @@ class Checkpoint:
     pixel_mean: float
     pixel_std: float
     channels: int
-    """of the images: 1 grey, 3 RGB"""
+    """channels of the images: 1 grey, 3 RGB"""
     tabular: bool
     """whether the model takes age, sex and view too"""
     epoch: int
@@ -41,12 +41,12 @@ class Checkpoint:
     commit: str
     settings: dict
     exclusive: bool = False
-    """whether each image is of exactly one of the findings, which are classes"""
+    """whether the findings are classes, of which each image has exactly one"""
     ancestors: list[dict] = field(default_factory=list)
-    """models whose weights it began with, see StartingWeights"""
+    """models whose weights the training started from, see StartingWeights"""
 
     def save(self, path: Path) -> None:
-        """Writes the checkpoint; a kill leaves the old file. Raises InputError where it cannot be written."""
+        """Writes the checkpoint; a killed process leaves the old file. Raises InputError if it cannot be written."""
         _save(vars(self), path)
 
     @classmethod
@@ -57,7 +57,7 @@ class Checkpoint:
         return _load(cls, path, "train again, or give the workspace of a finished training")
 
     def build(self) -> XrayClassifier:
-        """The trained model on the CPU, in evaluation mode. Raises InputError when the weights do not fit it."""
+        """The trained model on the CPU, in evaluation mode. Raises InputError if the weights do not fit the model."""
         model = build_model(
             self.model,
             len(self.findings),
@@ -80,39 +80,39 @@ class State:
     """A training between two steps."""
 
     stage: int
-    """from 0, the one that the next step is of"""
+    """stage of the next step, from 0"""
     stage_epoch: int
-    """epochs of this stage that are done"""
+    """finished epochs of this stage"""
     epoch: int
-    """from 0, over all stages, the one that the next step is of"""
+    """epoch of the next step, from 0, counted over all stages"""
     step: int
-    """of this epoch, from 0, the next one"""
+    """the next step in this epoch, from 0"""
     losses: list[float]
-    """of this epoch's steps so far"""
+    """losses of this epoch's steps so far"""
     weights: dict[str, torch.Tensor]
     buffers: list[dict[str, torch.Tensor]]
-    """of each rank: BatchNorm's statistics are a rank's own between two validations"""
+    """buffers of each rank, because between two validations each rank has its own BatchNorm statistics"""
     optimizer: dict
     schedule: dict
     scaler: dict
     all_losses: list[float]
-    """of the finished epochs' steps"""
+    """losses of the finished epochs' steps"""
     epochs: list[dict[str, float]]
     """metrics of the finished epochs"""
     run_id: str
     stage_run_ids: list[str]
-    """empty where the training has one stage"""
+    """empty if the training has only one stage"""
     delta_table_id: str
     delta_version: int
     settings: dict
-    """of the training alone"""
+    """settings of the `training` section alone"""
     plan: dict
-    """images per step of all ranks, and streams: with these the steps have the same images"""
+    """images per step of all ranks, and number of streams; while both stay the same, so do the images of each step"""
     ancestors: list[dict] = field(default_factory=list)
     """as in Checkpoint"""
 
     def save(self, path: Path) -> None:
-        """Writes the state; a kill leaves the old file. Raises InputError where it cannot be written."""
+        """Writes the state; a killed process leaves the old file. Raises InputError if it cannot be written."""
         _save(vars(self), path)
 
     @classmethod
@@ -120,9 +120,10 @@ class State:
         """Reads a state onto the CPU; raises InputError for an absent, truncated or foreign file."""
         if not path.exists():
             raise InputError(
-                f"no interrupted training at {path}: leave out --training.resume, or give the workspace of one"
+                f"no interrupted training at {path}: leave out --resume, or give the workspace of a training "
+                "that was interrupted"
             )
-        return _load(cls, path, "train from the start, without --training.resume")
+        return _load(cls, path, "train from the start, without --resume")
 
 
 def _save(content: dict, path: Path) -> None:
@@ -130,13 +131,13 @@ def _save(content: dict, path: Path) -> None:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     except (RuntimeError, OSError) as error:
-        # torch tells of a full disk by a RuntimeError of its file writer.
+        # torch reports a full disk by a RuntimeError of its file writer.
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
             raise
         reason = str(error).strip().partition("\n")[0][:200]
-        before = "; the file of before is whole" if path.exists() else ""
+        before = "; the previous file is intact" if path.exists() else ""
         raise InputError(
-            f"{path} cannot be written ({reason}): check the space left and the rights there{before}"
+            f"{path} cannot be written ({reason}): check the free space and the permissions there{before}"
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""Networks: a body, pooling and one linear layer, so that nearly every model has class activation maps.
+"""Networks of a body, pooling and one linear layer, so that nearly every model has class activation maps.
 
 The model takes the contract's pixels as they are stored. Normalisation is part of the network, and therefore of every
-checkpoint and exported graph: training and serving cannot preprocess differently.
+checkpoint and exported graph, so training and serving cannot preprocess differently.
 """
 
 import copy
@@ -12,21 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import InputError
-from conf.settings import VIEWS
+from conf.words import SEXES, VIEWS
 from training.network.bodies import FIXED_SIZE, build_body
 
-# Large enough for every body; how many channels come out does not depend on it.
+# Large enough for every body; the number of its output channels does not depend on it.
 PROBE_PX = 96
-SEXES = ("F", "M")
-# So that the ages of a hospital lie between -2 and 2.
+# They scale the ages of a hospital's patients to between -2 and 2.
 AGE_CENTRE_YEARS, AGE_SCALE_YEARS = 50.0, 25.0
-# Age and its indicator, a column per sex and view, and each one's indicator of "unknown".
+# Age and its indicator of "unknown"; a column per sex and one for "unknown"; the same for view.
 NUM_ATTRIBUTES = 2 + len(SEXES) + 1 + len(VIEWS) + 1
 TABULAR_FEATURES = 16
 
 
 class XrayClassifier(nn.Module):
-    """Pixels, and with a tabular branch attributes, to one logit per finding, and on request class activation maps."""
+    """Turns pixels into one logit per finding, and on request into class activation maps.
+
+    With a tabular branch it takes attributes too.
+    """
 
     def __init__(
         self,
@@ -42,9 +44,9 @@ class XrayClassifier(nn.Module):
         exclusive: bool = False,
         has_maps: bool = True,
     ):
-        """body, neck: see bodies.build_body, with `num_features` channels; pixel_mean, pixel_std: 0..255, of the
-        training split, over all channels; channels: 1 grey, 3 RGB; exclusive: each image is of exactly one class;
-        has_maps: the body ends in a feature map."""
+        """body, neck: from bodies.build_body, with `num_features` channels. pixel_mean, pixel_std: 0..255, those of the
+        training split over all channels. channels: 1 grey, 3 RGB. exclusive: whether each image has exactly one class.
+        has_maps: whether the body ends in a feature map."""
         super().__init__()
         self.body = body
         self.neck = neck
@@ -58,19 +60,22 @@ class XrayClassifier(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(float(pixel_std)))
 
     def feature_map(self, pixels: Tensor) -> Tensor:
-        """pixels: (batch, S, S) grey or (batch, S, S, 3) RGB, uint8 or float32, 0..255.
+        """The body's output, (batch, channels, s, s) float32, or (batch, channels) if the model has no maps.
 
-        Returns (batch, channels, s, s) float32, or (batch, channels) where the model has no maps. A radiograph is grey:
-        the three channels that published networks expect are made here, on the device.
+        pixels: (batch, S, S) grey or (batch, S, S, 3) RGB, uint8 or float32, 0..255. A radiograph is grey; the three
+        channels that published networks expect are made here, on the device.
         """
         normalised = (pixels.float() - self.pixel_mean) / self.pixel_std
         images = normalised.permute(0, 3, 1, 2) if self.channels == 3 else normalised.unsqueeze(1).expand(-1, 3, -1, -1)
         return self.body(images.contiguous(memory_format=torch.channels_last))
 
     def forward(self, pixels: Tensor, attributes: Tensor | None = None) -> Tensor:
-        """pixels: as in feature_map; attributes: (batch, NUM_ATTRIBUTES) float32 of encode_attributes, with a tabular
-        branch and only then. Returns logits (batch, findings) float32."""
-        assert (attributes is None) == (self.tabular is None), "attributes go with a tabular branch"
+        """The logits, (batch, findings) float32.
+
+        pixels: as in feature_map. attributes: (batch, NUM_ATTRIBUTES) float32 from encode_attributes, if and only if
+        the model has a tabular branch.
+        """
+        assert (attributes is None) == (self.tabular is None), "attributes and a tabular branch go together"
         features = self.feature_map(pixels)
         if self.has_maps:
             features = features.mean(dim=(2, 3), keepdim=True)
@@ -82,17 +87,17 @@ class XrayClassifier(nn.Module):
     def features_and_maps(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pooled features (batch, num_features), and class activation maps (batch, findings, s, s) in logits.
 
-        pixels, attributes: as in forward; for a model in evaluation mode. The map is the classifier applied to each
-        place of the feature map (Zhou et al., "Learning deep features for discriminative localization", CVPR 2016);
-        what the attributes add is the same at all places. Its mean over the places is the logit. The features are the
-        image's alone. Raises InputError for a model without maps.
+        pixels, attributes: as in forward. The model must be in evaluation mode. A map is the classifier applied to each
+        place of the feature map (Zhou et al., "Learning deep features for discriminative localization", CVPR 2016), and
+        its mean over the places is the logit. The attributes add the same at all places; the features are those of the
+        image alone. Raises InputError for a model without maps.
         """
         if not self.has_maps:
             raise InputError(
                 "this network ends in one vector per image and has no class activation maps: choose a training.model "
                 "that has them, such as densenet121, resnet50, convnext_tiny or swin_t"
             )
-        assert (attributes is None) == (self.tabular is None), "attributes go with a tabular branch"
+        assert (attributes is None) == (self.tabular is None), "attributes and a tabular branch go together"
         places = self._through_neck(self.feature_map(pixels))
         num_features = places.shape[1]
         maps = nn.functional.conv2d(places, self.classifier.weight[:, :num_features, None, None], self.classifier.bias)
@@ -102,9 +107,9 @@ class XrayClassifier(nn.Module):
         return places.mean(dim=(2, 3)), maps
 
     def _through_neck(self, feature_map: Tensor) -> Tensor:
-        """The neck at each place, so that the mean over the places is the neck of the mean.
+        """Applies the neck at each place, so that the mean over the places is the neck of the pooled features.
 
-        That holds for a LayerNorm with the deviation of the pooled features, the only part of it that is not linear.
+        A LayerNorm therefore uses the deviation of the pooled features, which is its only part that is not linear.
         """
         norm = next((layer for layer in self.neck.modules() if isinstance(layer, nn.LayerNorm)), None)
         if norm is None:
@@ -115,7 +120,7 @@ class XrayClassifier(nn.Module):
         return centred / deviation * norm.weight[:, None, None] + norm.bias[:, None, None]
 
     def example_batch(self, num_images: int, size_px: int, device: str = "cpu") -> tuple[Tensor, ...]:
-        """Zeros as `forward` takes them: uint8 pixels, and float32 attributes with a tabular branch."""
+        """Zeros that `forward` takes: uint8 pixels and, with a tabular branch, float32 attributes."""
         side = (size_px, size_px)
         shape = (num_images, *side, 3) if self.channels == 3 else (num_images, *side)
         pixels = torch.zeros(shape, dtype=torch.uint8, device=device)
@@ -133,13 +138,13 @@ def build_model(
     tabular: bool = False,
     exclusive: bool = False,
 ) -> XrayClassifier:
-    """A freshly initialised model, in training mode.
+    """Builds a freshly initialised model, in training mode.
 
-    name: `simple_cnn`, `resnet10_half`, or any torchvision classifier. pixel_mean, pixel_std: 0..255, of the training
-    split. size_px: side of the images; only vit_* and maxvit_t need it. channels: 1 grey, 3 RGB. tabular: with a branch
-    for age, sex and view. exclusive: probabilities are a softmax over classes. Only vit_* have no class activation maps
-    (`has_maps`): they classify by a token that belongs to no place. Raises InputError for another name or number of
-    channels, and for a size that the network does not take.
+    name: `simple_cnn`, `resnet10_half`, or any torchvision classifier. pixel_mean, pixel_std: those of the training
+    split, 0..255. size_px: side of the images; only vit_* and maxvit_t need it. channels: 1 grey, 3 RGB. tabular:
+    whether there is a branch for age, sex and view. exclusive: whether probabilities are a softmax over classes. Only
+    vit_* have no class activation maps (`has_maps`), because they classify by a token that belongs to no place. Raises
+    InputError for an unknown name, another number of channels, and a size that the network does not take.
     """
     if channels not in (1, 3):
         raise InputError(f"images have {channels} channels, expected 1 (grey) or 3 (RGB)")
@@ -163,12 +168,12 @@ def build_model(
 
 
 def check_step(model: XrayClassifier, name: str, size_px: int, num_images: int) -> None:
-    """Raises InputError where a training step of `num_images` images with side `size_px` would fail.
+    """Raises InputError if a training step of `num_images` images with side `size_px` would fail.
 
-    Small images shrink to nothing in some networks, others take one side only, and BatchNorm needs more than one value
-    per channel: more than one image where the feature map has one place.
+    Some networks shrink small images to nothing, and others take only one size. BatchNorm needs more than one value per
+    channel, so it needs more than one image if the feature map has a single place.
     """
-    # The meta device computes shapes and nothing else; a copy, for no weights come back from there.
+    # The meta device computes nothing but shapes. It gets a copy, because no weights come back from there.
     shapes = copy.deepcopy(model).train().to("meta")
     try:
         shapes(*model.example_batch(num_images, size_px, "meta"))
@@ -182,11 +187,11 @@ def check_step(model: XrayClassifier, name: str, size_px: int, num_images: int) 
 def encode_attributes(
     age_years: Sequence[float | None], sex: Sequence[str | None], view: Sequence[str | None]
 ) -> np.ndarray:
-    """What the table knows beside the pixels, as numbers: (batch, NUM_ATTRIBUTES) float32.
+    """Age, sex and view as numbers, (batch, NUM_ATTRIBUTES) float32.
 
     age_years: years, None or NaN unknown; sex: F, M or None; view: PA, AP, LATERAL or None, each (batch,). Columns: age
-    as (years - 50) / 25, 0 where unknown; 1 where age is unknown; one-hot F, M, unknown; one-hot PA, AP, LATERAL,
-    unknown. Raises InputError for another sex or view.
+    as (years - 50) / 25, 0 if unknown; 1 if age is unknown, else 0; one-hot F, M, unknown; one-hot PA, AP, LATERAL,
+    unknown. Raises InputError for any other sex or view.
     """
     years = np.array(age_years, dtype=np.float32)
     unknown = np.isnan(years)

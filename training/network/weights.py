@@ -1,4 +1,4 @@
-"""Starting weights of a training: torchvision's, a file's, or a registered model's."""
+"""Starting weights of a training, from torchvision, a file or a registered model."""
 
 import math
 import re
@@ -17,7 +17,7 @@ from training.network.checkpoint import UNREADABLE
 from training.network.models import XrayClassifier
 
 SECOND_HEADS = ("aux1", "aux2", "AuxLogits")
-"""of googlenet and inception_v3, which only serve their first training"""
+"""second heads of googlenet and inception_v3, which serve only the first training of these networks"""
 BODY = ("body.", "neck.")
 LINEAGE = ("run_id", "delta_table_id", "delta_version", "commit")
 PIXELS = ("pixel_mean", "pixel_std")
@@ -26,19 +26,19 @@ POSITIONS = "body.encoder.pos_embedding"
 
 @dataclass(frozen=True)
 class StartingWeights:
-    """What `load_weights` did; names are those of the tensors in the model, of `left_out` those in the file."""
+    """What `load_weights` did; names are those of tensors in the model, and in `left_out` those in the file."""
 
     source: str
     loaded: list[str]
     adapted: dict[str, str]
-    """of these, those that were changed to fit -> how"""
+    """loaded tensor that was changed to fit -> how"""
     fresh: list[str]
     """parameters that keep their random values"""
     left_out: list[str]
-    """head of the file: of other findings, or of another shape"""
+    """tensors of the file's head, which is for other findings or has another shape"""
     ancestors: list[dict] = field(default_factory=list)
-    """`source`, and of our checkpoints run_id, delta_table_id, delta_version and commit; after it what that one began
-    with"""
+    """first the source itself: its `source` and, if it is one of our checkpoints, its run_id, delta_table_id,
+    delta_version and commit; then that checkpoint's own ancestors"""
 
     def describe(self) -> str:
         """One line for the log."""
@@ -57,23 +57,24 @@ def load_weights(
     findings: Sequence[str] = (),
     resolve: Callable[[str], Path] | None = None,
 ) -> StartingWeights:
-    """Puts the weights of `source` into the model, in place, and says what it did.
+    """Loads the weights of `source` into the model, in place, and reports what it did.
 
-    name: the model's, as for build_model. source, one of
+    name: the model's name, as for build_model. source: one of
     - empty: nothing is loaded;
-    - `imagenet` or a name such as `DenseNet121_Weights.IMAGENET1K_V1`: torchvision's, downloaded once into torch's
-      folder ($TORCH_HOME/hub/checkpoints);
+    - `imagenet` or a name such as `DenseNet121_Weights.IMAGENET1K_V1`: torchvision's weights, downloaded once into
+      torch's folder ($TORCH_HOME/hub/checkpoints);
     - a file: the state dict of a torchvision network, alone or under the key `state_dict`, with or without `module.`
       before its names, or one of our checkpoints;
-    - `models:/name@alias` or `models:/name/3`: `resolve` is called with it and gives the path of the checkpoint that
-      the registered model was made from, or raises InputError.
+    - `models:/name@alias` or `models:/name/3`: `resolve` is called with it and returns the path of the checkpoint
+      that the registered model was made from, or raises InputError.
 
-    Body and neck must fit tensor by tensor. The head comes along from a checkpoint of ours with the same `findings`
-    in the same order, where it has the same shape; any other head stands for other classes and stays in the file.
-    pixel_mean and pixel_std stay the model's, which are those of its training split. A first convolution of grey images
-    becomes one of three channels with a third of its weights each, which gives the same for three equal channels; the
-    position embeddings of vit_* are interpolated to another image size. Raises InputError, and leaves the model as it
-    was, for whatever is absent, damaged, or of another network. No code of the file is run.
+    Body and neck must fit tensor by tensor. The head is loaded only from one of our checkpoints with the same
+    `findings` in the same order, and only if it has the same shape; any other head stands for other classes and stays
+    in the file. The model keeps its own pixel_mean and pixel_std, which are those of its training split. A first
+    convolution for grey images is spread over three channels, each with a third of its weights, which gives the same
+    for three equal channels. The position embeddings of vit_* are interpolated to the model's image size. Raises
+    InputError, and leaves the model unchanged, if the source is absent, damaged, or from another network. No code from
+    the file is run.
     """
     if not source:
         return StartingWeights(source, [], {}, [key for key, _ in model.named_parameters()], [])
@@ -86,19 +87,19 @@ def load_weights(
     _check_fit(offered, model.state_dict(), source, name)
     model.load_state_dict(offered, strict=False)
     fresh = [key for key, _ in model.named_parameters() if key not in offered]
-    # Of a file its name: where it lay is nobody's business.
+    # A file is recorded by its name only: its folder is private.
     named = source if source.startswith("models:/") else Path(source).name
     origin = {"source": named} | {key: content[key] for key in LINEAGE if key in content}
     return StartingWeights(source, list(offered), adapted, fresh, left_out, [origin, *content.get("ancestors", [])])
 
 
 def _read(source: str, name: str, resolve: Callable[[str], Path] | None) -> dict:
-    """One of our checkpoints, or a state dict with torchvision's names."""
+    """Reads one of our checkpoints, or a state dict with torchvision's names."""
     if source == "imagenet" or re.fullmatch(r"\w+_Weights\.\w+", source):
         content = _published(source, name)
     elif source.startswith("models:/"):
         if resolve is None:
-            raise InputError(f"training.weights is {source}, but no registry is at hand: give a checkpoint's path")
+            raise InputError(f"training.weights is {source}, but no registry is available: give a checkpoint's path")
         content = _load_file(resolve(source))
     else:
         content = _load_file(Path(source).expanduser())
@@ -107,7 +108,7 @@ def _read(source: str, name: str, resolve: Callable[[str], Path] | None) -> dict
     tensors = content.get("weights", content) if isinstance(content, dict) else None
     if not (tensors and isinstance(tensors, dict) and all(isinstance(value, Tensor) for value in tensors.values())):
         raise InputError(
-            f"{source} holds no state dict, a dict of tensors: save it anew with torch.save(network.state_dict(), FILE)"
+            f"{source} holds no state dict (dict of tensors): save it again with torch.save(network.state_dict(), FILE)"
         )
     return content
 
@@ -125,7 +126,7 @@ def _load_file(path: Path) -> object:
             start = file.read(24)
         raise InputError(
             f"{path} is not a readable weight file (it begins with {start!r}; {str(error) or repr(error):.160}): copy "
-            "or download it again, or where it holds more than tensors, save it anew with "
+            "or download it again or, if it holds more than tensors, save it again with "
             "torch.save(network.state_dict(), FILE)"
         ) from error
 
@@ -137,7 +138,7 @@ def _published(source: str, name: str) -> object:
     known = torchvision.models.get_model_weights(name)
     weights = known.DEFAULT if source == "imagenet" else next((one for one in known if str(one) == source), None)
     if weights is None:
-        raise InputError(f"training.weights is {source}, for {name} torchvision has {', '.join(map(str, known))}")
+        raise InputError(f"training.weights is {source}, but for {name} torchvision has {', '.join(map(str, known))}")
     stored = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     if stored.exists():
         return _load_file(stored)
@@ -145,19 +146,19 @@ def _published(source: str, name: str) -> object:
         return weights.get_state_dict(progress=False, check_hash=True, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise InputError(
-            f"{weights} cannot be downloaded ({error!s:.160}): fetch {weights.url} where there is a network and put it "
-            f"at {stored} (the variable TORCH_HOME moves that folder), or name the file with --training.weights FILE"
+            f"{weights} cannot be downloaded ({error!s:.160}): fetch {weights.url} on a machine with a network and put "
+            f"it at {stored} (the variable TORCH_HOME moves that folder), or give the file: --training.weights FILE"
         ) from error
 
 
 def _from_checkpoint(
     content: dict, model: XrayClassifier, source: str, name: str, findings: Sequence[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors meant for the model, under its names, and the names of the head's that stay in the file."""
+    """The tensors for the model, under its names, and the names of the head's tensors that stay in the file."""
     if content.get("model") != name:
         raise InputError(
-            f"{source} is a checkpoint of {content.get('model')}, training.model is {name}: choose the same model or "
-            "other weights"
+            f"{source} is a checkpoint of {content.get('model')}, but training.model is {name}: choose the same "
+            "model or other weights"
         )
     same_findings = list(content.get("findings", [])) == list(findings)
     wanted = model.state_dict()
@@ -173,11 +174,11 @@ def _from_checkpoint(
 
 
 def _from_torchvision(state: dict[str, Tensor], model: XrayClassifier) -> tuple[dict[str, Tensor], list[str]]:
-    """The same of a torchvision network's state dict; names of no known layer are kept, for `_check_fit` to refuse."""
+    """The same for a torchvision state dict; names of unknown layers are kept, so that `_check_fit` refuses them."""
     places = {key.partition(".")[2]: key for key in model.state_dict() if key.startswith(BODY)}
     offered, left_out = {}, []
     for key, tensor in state.items():
-        # DataParallel's prefix, and the old names in torchvision's DenseNet files (torchvision/models/densenet.py).
+        # Drops DataParallel's prefix, and renames the old names in torchvision's DenseNet files (see its densenet.py).
         plain = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key.removeprefix("module."))
         if plain not in places and plain.partition(".")[0] in HEADS + SECOND_HEADS:
             left_out.append(key)
@@ -187,7 +188,7 @@ def _from_torchvision(state: dict[str, Tensor], model: XrayClassifier) -> tuple[
 
 
 def _adapt(offered: dict[str, Tensor], model: XrayClassifier) -> dict[str, str]:
-    """Changes what can be made to fit, in `offered`. Returns name -> what was done."""
+    """Changes the tensors of `offered` that can be made to fit. Returns name -> what was done."""
     wanted, adapted = model.state_dict(), {}
     for key, tensor in list(offered.items()):
         target = wanted.get(key, tensor)
@@ -207,8 +208,8 @@ def _adapt(offered: dict[str, Tensor], model: XrayClassifier) -> dict[str, str]:
 
 
 def _check_fit(offered: dict[str, Tensor], wanted: dict[str, Tensor], source: str, name: str) -> None:
-    """Raises InputError unless every tensor of body and neck is offered, in its shape, and nothing unknown besides."""
-    # Files older than PyTorch 0.4.1 do not count batches.
+    """Raises InputError unless all tensors of body and neck are offered, fit and are finite, and none is unknown."""
+    # Files from before PyTorch 0.4.1 do not count batches.
     needed = [key for key in wanted if key.startswith(BODY) and not key.endswith("num_batches_tracked")]
     kinds = {
         "missing": [key for key in needed if key not in offered],
@@ -224,5 +225,5 @@ def _check_fit(offered: dict[str, Tensor], wanted: dict[str, Tensor], source: st
     if faults:
         raise InputError(
             f"{source} does not fit {name}: {'; '.join(faults)}: give weights of {name}, or choose the training.model "
-            "that these belong to"
+            "that these weights belong to"
         )

@@ -1,1 +1,1 @@
-"""The processes of a training: which there are, how they speak, and what happens when one is lost or stopped."""
+"""The processes of a training: their ranks, how they communicate, and what happens if one is lost or stopped."""

@@ -1,7 +1,7 @@
-"""Goes on with the ranks that are left, where `horovodrun --min-np` started them.
+"""Continues a training with the remaining ranks when one is lost, under `horovodrun --min-np`.
 
-The collectives of a lost rank's peers fail. Each peer leaves the workspace and the MLflow run, joins the others again
-under a new rank, and the training goes on from checkpoints/last.pt, its steps shared out among fewer ranks.
+The collectives of a lost rank's peers fail. Each peer leaves the workspace and the MLflow run and joins the others
+again under a new rank. The training then resumes from checkpoints/last.pt, its steps divided among fewer ranks.
 """
 
 import gc
@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from conf.errors import InputError
 from conf.settings import Settings, Training
@@ -20,82 +21,85 @@ from training.ranks.topology import Topology
 
 
 def is_elastic(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the launcher lets the other ranks live when one is lost: horovodrun with a discovery script."""
+    """Whether the launcher keeps the other ranks alive when one is lost, as horovodrun with a discovery script does."""
     return environ.get("HOROVOD_ELASTIC") == "1"
 
 
-def run_elastic(settings: Settings, run_rank: Callable[[Settings], None]) -> None:
-    """Runs a training as one of the ranks, again after each loss of another one, until it has ended.
+def run_elastic(
+    settings: Settings, workspace: Workspace, resume: bool, run_rank: Callable[[Settings, Workspace, bool], None]
+) -> None:
+    """Runs a training as one of its ranks, and again after each loss of another rank, until it has finished.
 
-    Raises InputError where the ranks that are left cannot share the steps, or are too few for the launcher.
+    resume: whether it begins with the state that an interrupted training saved.
+    Raises InputError if the remaining ranks cannot share the steps, or are too few for the launcher.
     """
     first_ranks, others_state, before = 0, 0, None
-    last = Workspace.at(settings.workspace).checkpoints / LAST
+    last = workspace.checkpoints / LAST
     while True:
         try:
             ranks = join(settings)
-            known = begin_or_go_on(settings, first_ranks, others_state, ranks.topology)
+            known = begin_or_resume(resume, last, first_ranks, others_state, ranks.topology)
             first_ranks, others_state, resume = ranks.broadcast(known)
-            training = share_out(settings.training, first_ranks, ranks.topology.world_size)
-            run_rank(replace(settings, training=replace(training, resume=resume)))
+            training = share_steps(settings.training, first_ranks, ranks.topology.world_size)
+            run_rank(replace(settings, training=training), workspace, resume)
             return
         except RuntimeError as error:
             here = os.environ["HOROVOD_SIZE"], last.stat().st_mtime_ns if last.exists() else 0
-            # As many ranks again, and not a state further: that is no lost rank.
+            # As many ranks as before and no newer state: the fault repeats itself, so no rank was lost.
             if not is_lost_rank(error) or here == before:
                 raise
             before = here
-        # The readers' threads and the model of before, which the error held.
+        # Frees the readers' threads and the old model, which the error kept alive.
         gc.collect()
-        # What was to be saved is on the disk: SIGTERM may end a rank that waits for the others.
+        # All that had to be saved is on disk, so SIGTERM may end a rank that waits for the others.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         rejoin()
 
 
 def join(settings: Settings) -> Collectives:
-    """The collectives of all ranks. Raises InputError where these are not Horovod's, which alone outlive a rank."""
+    """The collectives of all ranks. Raises InputError unless they are Horovod's, which alone survive a lost rank."""
     topology = Topology.detect(settings.training.device)
     if topology.backend != "horovod":
         raise InputError(
-            f"horovodrun --min-np needs Horovod's collectives, these ranks on {topology.device} speak by "
+            f"horovodrun --min-np needs Horovod's collectives, but these ranks on {topology.device} use "
             f"{topology.backend}: leave out --min-np and the discovery script, or choose another training.device"
         )
     return Collectives(topology)
 
 
-def begin_or_go_on(
-    settings: Settings, first_ranks: int, others_state: int, topology: Topology
+def begin_or_resume(
+    resume: bool, last: Path, first_ranks: int, others_state: int, topology: Topology
 ) -> tuple[int, int, bool]:
-    """The number of ranks that the training began with, the state of another training that lay there then, and whether
-    there is a state of this one to go on from.
+    """Decides whether the training begins, or resumes from a saved state of its own.
 
-    first_ranks: 0 in a process that has not begun. others_state: its time in nanoseconds, 0 none. Rank 0's answer is
-    the one that counts.
+    resume: whether a training that has not begun is to resume. last: the file of the saved state.
+    first_ranks: number of ranks that the training began with; 0 in a process that has not begun. others_state:
+    modification time, in nanoseconds, of a last.pt that another training had left there by then; 0 if there was none.
+    Returns first_ranks, others_state, and whether there is a state of this training to resume from. Only rank 0's
+    answer counts.
     """
-    last = Workspace.at(settings.workspace).checkpoints / LAST
     saved = last.stat().st_mtime_ns if topology.is_main and last.exists() else 0
     if not first_ranks:
-        resume = settings.training.resume
         return topology.world_size, 0 if resume else saved, resume
     resume = saved not in (0, others_state)
     if topology.is_main:
-        whence = "its last saved state" if resume else "its start, as no state of it was saved yet"
-        print(f"Lost a rank: {topology.world_size} of {first_ranks} go on from {whence}", flush=True)
+        whence = "the last saved state" if resume else "the start, as no state was saved yet"
+        print(f"Lost a rank: continuing with {topology.world_size} of {first_ranks} ranks from {whence}", flush=True)
     return first_ranks, others_state, resume
 
 
-def share_out(training: Training, first_ranks: int, num_ranks: int) -> Training:
-    """The settings by which `num_ranks` ranks do the steps of a training that `first_ranks` began.
+def share_steps(training: Training, first_ranks: int, num_ranks: int) -> Training:
+    """The settings with which `num_ranks` ranks do the steps of a training that `first_ranks` ranks began.
 
-    Images per step of all ranks and streams stay, and so do, rounded down, the images that a rank holds in memory at
-    once. Raises InputError where the images of a step cannot be shared out.
+    The images per step of all ranks and the number of streams stay the same, and a rank holds no more images in memory
+    at once. Raises InputError if the images of a step cannot be divided evenly among the ranks.
     """
     images = training.batch_size * first_ranks
     if images % num_ranks:
         raise InputError(
-            f"expected training.batch_size ({training.batch_size}) * ranks at the start ({first_ranks}) = a whole "
-            f"number * ranks now ({num_ranks}): got {images} / {num_ranks}; start again with --training.resume true "
-            f"on a number of ranks that divides {images}"
+            f"expected training.batch_size ({training.batch_size}) * ranks at the start ({first_ranks}) to be a "
+            f"multiple of the ranks now ({num_ranks}): got {images} / {num_ranks}; start again with --resume "
+            f" on a number of ranks that divides {images}"
         )
     return replace(
         training,

@@ -1,4 +1,4 @@
-"""When a training is to be saved inside an epoch, and when to stop: at the same step on every rank."""
+"""Decides when to save a training inside an epoch and when to stop it, at the same step on every rank."""
 
 import signal
 import time
@@ -6,20 +6,20 @@ import time
 from training.ranks.collectives import Collectives
 
 EXIT_SIGTERM = 128 + signal.SIGTERM
-# Schedulers send SIGTERM some 30 s before SIGKILL.
+# Schedulers send SIGTERM about 30 s before SIGKILL.
 NOTICE_WITHIN_S = 2
 SAVE_EVERY_S = 300
 
 
 class Interruption:
-    """Notes SIGTERM when it comes; the ranks act on it at a step at which all meet.
+    """Notes SIGTERM when it arrives; the ranks act on it at a step at which all of them meet.
 
-    Ranks that stopped or saved at different steps would wait for each other for ever. A meeting costs a message, so the
-    next one is set by how long the steps since the last took, of which all ranks hear the same.
+    Ranks that stopped or saved at different steps would wait for each other forever. A meeting costs a message, so the
+    ranks set the next one by how long the steps since the last one took; the meeting tells all ranks the same times.
     """
 
     def __init__(self, ranks: Collectives, save_every_steps: int):
-        """save_every_steps: 0: by time. From now on SIGTERM does not end this process by itself."""
+        """save_every_steps: 0 saves by time. From now on SIGTERM alone no longer ends this process."""
         self.ranks, self.save_every_steps = ranks, save_every_steps
         self.terminated = False
         self.step = self.last_meeting = 0
@@ -28,7 +28,7 @@ class Interruption:
         signal.signal(signal.SIGTERM, self._note)
 
     def after_step(self) -> str:
-        """To be asked by every rank after each step: `stop` (save first), `save`, or nothing."""
+        """Returns `stop` (save first), `save` or an empty string. Every rank must call it after each step."""
         self.step += 1
         save = self.save_every_steps > 0 and self.step % self.save_every_steps == 0
         if self.step < self.next_meeting and not save:
@@ -45,7 +45,7 @@ class Interruption:
         return "save" if save else ""
 
     def close(self) -> bool:
-        """From now on SIGTERM ends this process again. Returns whether some rank has got it before."""
+        """Lets SIGTERM end this process again. Returns whether any rank has received it so far."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return any(self.ranks.gather(self.terminated))
 

@@ -1,13 +1,13 @@
-"""Who am I among the ranks: plain arithmetic over the launcher's variables, no process is contacted.
+"""This process's place among the ranks: plain arithmetic over the launcher's variables, no process is contacted.
 
-A launcher (horovodrun, torchrun or none) starts the processes; a backend moves the gradients:
+A launcher (horovodrun, torchrun or none) starts the processes, and a backend exchanges the gradients:
 
     launcher     device      backend    run here
     horovodrun   cpu, cuda   horovod    cpu
     torchrun     cpu         gloo       yes
-    torchrun     cuda        nccl       no GPU was at hand
-    either       hpu         hccl       no HPU was at hand: no public Horovod speaks to Gaudi from PyTorch, so under
-                                        horovodrun the collectives are torch.distributed's
+    torchrun     cuda        nccl       no GPU was available
+    either       hpu         hccl       no HPU was available; no public Horovod supports Gaudi from PyTorch, so under
+                                        horovodrun, too, the collectives are torch.distributed's
     none         any         none       cpu
 """
 
@@ -26,14 +26,14 @@ LAUNCHER_VARIABLES = {
     "horovodrun": ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
 }
-# Launchers that are not spoken here -> where they put the number of processes. Slurm's is the step's, which a batch
-# script around a single process or a torchrun does not have.
+# Unsupported launcher -> variable that holds its number of processes. Slurm's is the variable of a job step, which is
+# not set in a batch script around a single process or a torchrun.
 FOREIGN_LAUNCHERS = {"srun": "SLURM_STEP_NUM_TASKS", "mpirun": "OMPI_COMM_WORLD_SIZE", "mpiexec": "PMI_SIZE"}
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Place of this process in the world."""
+    """The place of this process among all processes, and its device."""
 
     launcher: str
     rank: int
@@ -56,9 +56,9 @@ class Topology:
     def detect(cls, device: str, environ: Mapping[str, str] = os.environ) -> "Topology":
         """Reads the launcher's variables.
 
-        device: `auto`, `cpu`, `cuda` or `hpu`; auto takes cuda where every rank of the host can have a GPU of its own,
-        and says so where it leaves one unused. Raises InputError for a device that these ranks cannot compute on, and
-        for processes that were started together and cannot find each other.
+        device: `auto`, `cpu`, `cuda` or `hpu`; auto takes cuda if every rank of the host can have a GPU of its own, and
+        prints a line if it leaves a GPU unused. Raises InputError for a device that these ranks cannot compute on, and
+        for processes that were started together but cannot find each other.
         """
         launcher, place = _read_launcher(environ)
         topology = cls(launcher, *place, device)
@@ -77,7 +77,7 @@ class Topology:
 
     @property
     def num_hosts(self) -> int:
-        """Hosts of this training, where each has as many ranks as this one."""
+        """Number of hosts of this training, if each has as many ranks as this one."""
         return math.ceil(self.world_size / self.local_size)
 
     @property
@@ -91,15 +91,15 @@ class Topology:
         return torch.device("cuda", self.local_rank) if self.device == "cuda" else torch.device(self.device)
 
     def cpu_threads(self, wanted: int) -> int:
-        """CPU threads of this rank: `wanted`, or for 0 an equal share of the host's cores, at least 1.
+        """CPU threads of this rank: `wanted`, or if that is 0 an equal share of the host's cores, at least 1.
 
-        Without a limit each rank takes all cores and they wait for each other's spinning threads.
+        Without a limit, each rank would take all cores, and the ranks would wait for each other's spinning threads.
         """
         return wanted or max(1, len(os.sched_getaffinity(0)) // self.local_size)
 
 
 def launched_rank(environ: Mapping[str, str] = os.environ) -> int:
-    """Rank by any launcher's variables, also where they are incomplete; 0 without one."""
+    """The rank from any launcher's variables, even if they are incomplete; 0 without a launcher."""
     ranks = [environ[rank] for rank, *_ in LAUNCHER_VARIABLES.values() if rank in environ]
     return int(ranks[0]) if ranks else 0
 
@@ -107,7 +107,7 @@ def launched_rank(environ: Mapping[str, str] = os.environ) -> int:
 def _read_launcher(environ: Mapping[str, str]) -> tuple[str, tuple[int, ...]]:
     """Name of the launcher, and rank, world size, rank on the host and ranks on the host.
 
-    Raises InputError where other processes run that this one could not find: each would take itself for rank 0 and
+    Raises InputError if there are other processes that this one cannot find: each would take itself for rank 0 and
     write the same checkpoint.
     """
     for launcher, variables in LAUNCHER_VARIABLES.items():
@@ -118,39 +118,39 @@ def _read_launcher(environ: Mapping[str, str]) -> tuple[str, tuple[int, ...]]:
         if found:
             missing = [variable for variable in variables if variable not in environ]
             raise InputError(
-                f"the environment has {', '.join(found)} and lacks {', '.join(missing)}, of which {launcher} sets all: "
+                f"the environment has {', '.join(found)} but lacks {', '.join(missing)}; {launcher} sets all of these: "
                 f"start with {launcher}, or unset {', '.join(found)} to train in one process"
             )
     for launcher, variable in FOREIGN_LAUNCHERS.items():
         processes = int(environ.get(variable, 1))
         if processes > 1:
             raise InputError(
-                f"{variable} is {processes}: {launcher} started {processes} processes that cannot find each other: "
+                f"{variable} is {processes}, so {launcher} started {processes} processes that cannot find each other: "
                 f"use `horovodrun -np {processes} python training/train.py`, or one torchrun per host"
             )
     return "none", (0, 1, 0, 1)
 
 
 def _choose_device(topology: Topology) -> str:
-    """The device that is meant by the wanted one, which may be `auto`. Raises InputError where it cannot be had."""
+    """The device to use for the wanted one, which may be `auto`. Raises InputError if it is not available."""
     wanted = topology.device
     if wanted == "hpu" and importlib.util.find_spec("habana_frameworks") is None:
         raise InputError(
-            "training.device is hpu and habana_frameworks is not installed: choose cpu or auto, or install Intel "
+            "training.device is hpu but habana_frameworks is not installed: choose cpu or auto, or install Intel "
             "Gaudi's PyTorch"
         )
     if wanted not in ("auto", "cuda"):
         return wanted
     obstacle = _obstacle_to_cuda(topology)
     if obstacle and wanted == "cuda":
-        raise InputError(f"training.device is cuda and {obstacle}")
+        raise InputError(f"training.device is cuda but {obstacle}")
     if obstacle and torch.cuda.is_available() and topology.is_main:
-        print(f"training.device auto takes the CPU and leaves the GPU unused: {obstacle}", flush=True)
+        print(f"training.device auto uses the CPU and leaves the GPU unused: {obstacle}", flush=True)
     return "cpu" if obstacle else "cuda"
 
 
 def _obstacle_to_cuda(topology: Topology) -> str:
-    """Why these ranks cannot compute on GPUs, with the way out; empty where they can."""
+    """Why these ranks cannot compute on GPUs, and what to do about it; empty if they can."""
     if not torch.cuda.is_available():
         return "torch sees no GPU: choose cpu or auto, or check the driver"
     if topology.local_size > torch.cuda.device_count():

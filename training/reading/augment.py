@@ -1,4 +1,4 @@
-"""Random changes of a batch, made on the device."""
+"""Random changes to the images of a batch, made on the device."""
 
 import math
 
@@ -6,28 +6,31 @@ import torch
 from torch import Tensor, nn
 
 MAX_ROTATION_DEGREES = 7.0
-# Of the image's side, of its scale, of each pixel's distance from the image's mean.
+# Shares of the image's side, of its scale, and of each pixel's distance from the image's mean.
 MAX_SHIFT = 0.06
 MAX_ZOOM = 0.12
 MAX_CONTRAST = 0.15
 
 
 def draw_changes(num_images: int, seed: int) -> Tensor:
-    """(num_images, 5) float32, -1..1: for `augment`. On the CPU: a seed draws the same changes for every device."""
+    """Random numbers for `augment`, (num_images, 5) float32, -1..1.
+
+    They are drawn on the CPU, so that a seed gives the same changes on every device.
+    """
     return torch.rand(num_images, 5, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def augment(pixels: Tensor, draws: Tensor) -> Tensor:
-    """Each image rotated, shifted, zoomed and changed in contrast by its own random amount.
+    """Rotates, shifts and zooms each image and changes its contrast, by random amounts of its own.
 
-    pixels: (batch, S, S) or (batch, S, S, 3) uint8; draws: of draw_changes, on the same device. Returns float32 of the
-    same shape, 0..255, on that device. No mirroring: the heart is on the left.
+    pixels: (batch, S, S) or (batch, S, S, 3) uint8. draws: from draw_changes, on the same device. Returns float32 of
+    the same shape, 0..255, on that device. Images are not mirrored, because the heart is on the left.
     """
     batch = len(pixels)
     angle = draws[:, 0] * math.radians(MAX_ROTATION_DEGREES)
     zoom = 1 + draws[:, 1] * MAX_ZOOM
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    # Shares of the image's side; grid coordinates run from -1 to 1.
+    # Shares of the image's side, times two because grid coordinates run from -1 to 1.
     shift_x, shift_y = draws[:, 2] * MAX_SHIFT * 2, draws[:, 3] * MAX_SHIFT * 2
     affine = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).view(batch, 2, 3)
     # (batch, channels, S, S)

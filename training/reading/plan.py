@@ -1,9 +1,9 @@
-"""Which images each rank reads in each step: arithmetic over row groups, nothing is read.
+"""Which images each rank reads in each step: plain arithmetic over row groups, nothing is read.
 
-A stream has the row groups with `index % num_streams == stream`. Their rows are known from the Parquet footers, so
-every rank computes every stream's batches: each row is read once per epoch, and streams with fewer rows take slightly
-smaller batches instead of fewer steps. A rank reads one stream or several side by side: as long as their number stays,
-a step has the same images on any number of ranks.
+A stream has the row groups with `index % num_streams == stream`. Their numbers of rows are known from the Parquet
+footers, so every rank can compute every stream's batches. Each row is read once per epoch, and streams with fewer rows
+take slightly smaller batches instead of fewer steps. A rank reads one stream, or several side by side. As long as the
+number of streams stays the same, a step has the same images on any number of ranks.
 """
 
 import math
@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which stream brings how many images in each step of an epoch, and which rank reads it."""
+    """How many images each stream contributes to each step of an epoch, and which rank reads it."""
 
     split: Split
     batch_size: int
@@ -47,9 +47,9 @@ class Plan:
 
     @classmethod
     def of(cls, split: Split, batch_size: int, num_ranks: int, num_streams: int = 0) -> "Plan":
-        """A plan in which every rank has at least one image in every step.
+        """Makes a plan in which every rank has at least one image in every step.
 
-        num_streams: a multiple of num_ranks; 0: one per rank. Raises InputError where there is no such plan.
+        num_streams: a multiple of num_ranks; 0: one per rank. Raises InputError if no such plan exists.
         """
         plan = cls(split, batch_size, num_ranks, num_streams or num_ranks)
         plan._check()
@@ -57,41 +57,41 @@ class Plan:
 
     @property
     def images_per_step(self) -> int:
-        """Of all ranks together, at most."""
+        """Largest number of images in a step, over all ranks."""
         return self.batch_size * self.num_ranks
 
     @property
     def steps(self) -> int:
-        """Of an epoch, on every rank."""
+        """Number of steps in an epoch, the same on every rank."""
         longest = max(self.split.rows_of(stream, self.num_streams) for stream in range(self.num_streams))
         return math.ceil(longest / self._images_per_stream)
 
     def sizes(self, stream: int) -> list[int]:
-        """Images of each step of an epoch that `stream` brings."""
+        """Images that `stream` contributes to each step of an epoch."""
         rows, steps = self.split.rows_of(stream, self.num_streams), self.steps
         return [rows * (step + 1) // steps - rows * step // steps for step in range(steps)]
 
     def streams_of(self, rank: int) -> range:
-        """The streams that `rank` reads. Neighbours, so that a step's images have one order on any number of ranks."""
+        """The streams that `rank` reads: neighbours, so that a step's images have one order on any number of ranks."""
         each = self.num_streams // self.num_ranks
         return range(rank * each, (rank + 1) * each)
 
     @property
     def global_sizes(self) -> list[int]:
-        """Images of each step of an epoch, of all ranks together."""
+        """Images in each step of an epoch, over all ranks."""
         return [sum(sizes) for sizes in zip(*map(self.sizes, range(self.num_streams)), strict=True)]
 
     def describe(self) -> dict[str, int]:
-        """What makes the steps the same: images per step of all ranks, and streams."""
+        """The numbers that decide which images a step has: images per step of all ranks, and streams."""
         return {"images_per_step": self.images_per_step, "parallel_streams": self.num_streams}
 
     def sizes_of(self, rank: int) -> list[int]:
-        """Images of each step of an epoch on `rank`."""
+        """Images in each step of an epoch on `rank`."""
         return [sum(sizes) for sizes in zip(*map(self.sizes, self.streams_of(rank)), strict=True)]
 
     @property
     def smallest_step(self) -> int:
-        """Images of the smallest step of any rank."""
+        """Images in the smallest step of any rank."""
         return min(min(self.sizes_of(rank)) for rank in range(self.num_ranks))
 
     @property
@@ -99,12 +99,12 @@ class Plan:
         return self.images_per_step // self.num_streams
 
     def _check(self) -> None:
-        equation = f"training.streams ({self.num_streams}) = a whole number * ranks ({self.num_ranks})"
+        equation = f"training.streams ({self.num_streams}) to be a multiple of the ranks ({self.num_ranks})"
         if self.num_streams % self.num_ranks:
             raise InputError(f"expected {equation}: change training.streams or the number of ranks")
         if self.images_per_step % self.num_streams:
             raise InputError(
-                f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) is no multiple of "
+                f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) is not a multiple of "
                 f"training.streams ({self.num_streams}): change one of them"
             )
         if self.images_per_step > self.split.rows:
@@ -116,14 +116,14 @@ class Plan:
         if self.num_streams > row_groups:
             wanted = "ranks" if self.num_streams == self.num_ranks else "streams"
             raise InputError(
-                f"{self.num_streams} {wanted} and {row_groups} row groups in the {self.split.name} split: start at "
-                f"most {row_groups}, or run the ETL with fewer etl.rows_per_row_group"
+                f"{self.num_streams} {wanted} and {row_groups} row groups in the {self.split.name} split: use at "
+                f"most {row_groups}, or run the ETL with a smaller etl.rows_per_row_group"
             )
         for rank in range(self.num_ranks):
             sizes = self.sizes_of(rank)
             if min(sizes) == 0:
                 raise InputError(
                     f"rank {rank} of {self.num_ranks} has {sum(sizes)} rows for {len(sizes)} steps: raise "
-                    f"training.batch_size ({self.batch_size}), start fewer ranks, or run the ETL with fewer "
+                    f"training.batch_size ({self.batch_size}), start fewer ranks, or run the ETL with a smaller "
                     "etl.rows_per_row_group"
                 )

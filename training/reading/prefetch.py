@@ -1,4 +1,4 @@
-"""Batches made ready by a thread while the model computes."""
+"""Makes batches ready in a thread while the model computes."""
 
 import queue
 import threading
@@ -7,17 +7,17 @@ from contextlib import closing
 from typing import TypeVar
 
 Item = TypeVar("Item")
-# Steps that wait in memory: more than one only evens out readers that are as fast as the model.
+# Steps that wait in memory; more than one only helps a reader that is just about as fast as the model.
 DEPTH = 2
-# How soon the thread notices that nobody wants its batches any more.
+# How soon the thread notices that its batches are no longer wanted.
 POLL_S = 0.1
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:
-    """The items in their order, up to DEPTH of them made before they are asked for.
+    """Yields the items in their order, up to DEPTH of them made before they are asked for.
 
-    items: a generator; it runs in a thread, which ends with it or when this generator is closed. What it raises is
-    raised here.
+    items: a generator, which runs in a thread. The thread ends when the items do or when this generator is closed. An
+    error that `items` raises is raised here.
     """
     ready: queue.Queue = queue.Queue(DEPTH)
     unwanted = threading.Event()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from conf.errors import InputError
-from etl.contract.schema import Card, image_column
+from etl.contract.schema import image_column
 from etl.contract.storage import is_local, locate
-from etl.contract.table import snapshot_files
+from etl.contract.version import TableVersion
 from training.network.models import encode_attributes
 from training.reading.plan import Plan, Split
 
@@ -48,18 +48,19 @@ class Batch:
         return Batch(self.image_ids, *(part.pin_memory() for part in (self.pixels, self.labels, self.attributes)))
 
 
-def open_split(shards: str, card: Card, name: str, size_px: int, has_attributes: bool = False) -> Split:
-    """Lists the row groups of a split in the version that the card names; reads footers only.
+def open_split(table: TableVersion, name: str, size_px: int, has_attributes: bool = False) -> Split:
+    """Lists the row groups of a split; reads footers only.
 
-    shards: folder or address of the table. has_attributes: whether age, sex and view will be read too.
+    has_attributes: whether age, sex and view will be read too.
     Raises InputError for a size that is not stored, a file that is gone or cut off, or a split without images.
     """
+    shards, card = table.shards, table.card
     if size_px not in card.sizes_px:
         raise InputError(
             f"training.size_px is {size_px}, the table at {shards} holds {card.sizes_px}: choose one of these, "
             "or add the size to etl.sizes_px and run the ETL again"
         )
-    files = snapshot_files(shards, card.delta_version, name)
+    files = table.files(name)
     row_groups = []
     for file in files:
         try:

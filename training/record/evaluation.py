@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from conf.words import RESEARCH_USE
 from conf.workspace import Workspace, atomic_path, write_json
 from etl.contract.schema import Card
-from etl.contract.table import read_labels, snapshot_files
+from etl.contract.version import TableVersion
 from training.measures.calibration import Calibration, bin_reliability, fit_calibration, measure_thresholds
 from training.measures.intervals import Areas, Intervals, bootstrap_areas, bootstrap_means
 from training.measures.metrics import top_k_hits
@@ -29,7 +30,7 @@ MIN_POSITIVES = 10
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredSplit:
     """One split."""
 
     predictions: Predictions
@@ -43,17 +44,17 @@ class Measured:
         return table.assign(labels=list(self.predictions.labels), logits=list(self.predictions.logits))
 
 
-def measure(predictions: Predictions, rows: pd.DataFrame, seed: int) -> Measured:
-    """rows: of the split, as read_labels gives them, in any order."""
+def measure(predictions: Predictions, rows: pd.DataFrame, seed: int) -> MeasuredSplit:
+    """The AUROC of predictions on a split, with intervals. rows: the split's, as TableVersion.rows gives them."""
     images = rows.set_index("image_id").loc[predictions.image_ids].reset_index()
     patients = images["patient_id"].to_numpy()
     areas = bootstrap_areas(predictions.labels, predictions.logits, patients, num_resamples=NUM_RESAMPLES, seed=seed)
-    return Measured(predictions, images, areas)
+    return MeasuredSplit(predictions, images, areas)
 
 
 def evaluate(
     workspace: Workspace,
-    card: Card,
+    table: TableVersion,
     val: Predictions,
     test: Predictions,
     pos_weight: np.ndarray,
@@ -63,17 +64,15 @@ def evaluate(
 ) -> dict:
     """Measures both splits and writes predictions.parquet, evaluation.json and its figures; returns the report.
 
-    card: of the version of the table that has the images, whose patients, ages, sexes and views are read from it.
-    sections: what the report has beside the measures. exclusive: each image is of exactly one of the findings; top-1
-    and, of more than five, top-5 accuracy are measured too.
-    pos_weight: (findings,), of the loss. Thresholds are given in calibrated probabilities, see Calibration, and in the
-    model's own, sigmoid(logit).
+    table: the version that has the images; their patients, ages, sexes and views are read from it.
+    pos_weight: (findings,), the weights of the training's loss. sections: further sections of the report.
+    exclusive: each image has exactly one of the findings, so top-1 accuracy is measured too, and top-5 accuracy if
+    there are more than five findings.
+    Thresholds are given in calibrated probabilities, see Calibration, and in the model's own, sigmoid(logit).
     """
-    shards, _ = workspace.tables(card.table)
-    measured = {}
+    card, measured = table.card, {}
     for name, predictions in (("val", val), ("test", test)):
-        rows = pd.concat(map(read_labels, snapshot_files(shards, card.delta_version, name)))
-        measured[name] = measure(predictions, rows, seed)
+        measured[name] = measure(predictions, table.rows(name), seed)
     with atomic_path(workspace.predictions) as temporary:
         tables = [split.to_table().assign(split=name) for name, split in measured.items()]
         pd.concat(tables).to_parquet(temporary, index=False)
@@ -81,7 +80,7 @@ def evaluate(
     findings = card.findings
     calibration = fit_calibration(val.labels, val.logits, pos_weight)
     report = {
-        "note": "Research use only, not for clinical use.",
+        "note": RESEARCH_USE,
         "data": card.title,
         "delta_table_id": card.delta_table_id,
         "delta_version": card.delta_version,
@@ -102,16 +101,18 @@ def evaluate(
         if exclusive:
             report["splits"][name]["accuracy"] = _accuracy(split, seed)
     images = measured["test"].images
-    table = subgroup_table(test.labels, test.logits, images, findings, num_resamples=NUM_RESAMPLES, seed=seed)
-    draw_subgroups(workspace.figures / "test_subgroups.png", table, f"Test split, {card.title}")
-    report["subgroups"] = records(table)
-    report["gaps"] = records(subgroup_gaps(table, MIN_POSITIVES))
+    groups = subgroup_table(test.labels, test.logits, images, findings, num_resamples=NUM_RESAMPLES, seed=seed)
+    draw_subgroups(workspace.figures / "test_subgroups.png", groups, f"Test split, {card.title}")
+    report["subgroups"] = records(groups)
+    report["gaps"] = records(subgroup_gaps(groups, MIN_POSITIVES))
     report |= sections or {}
     write_json(workspace.evaluation, report)
     return report
 
 
-def _describe_split(workspace: Workspace, card: Card, name: str, split: Measured, calibration: Calibration) -> dict:
+def _describe_split(
+    workspace: Workspace, card: Card, name: str, split: MeasuredSplit, calibration: Calibration
+) -> dict:
     """Draws a split's curves and reliability, before and after the temperatures; its part of the report."""
     findings, labels, logits = card.findings, split.predictions.labels, split.predictions.logits
     plain, scaled = (
@@ -135,7 +136,7 @@ def _describe_split(workspace: Workspace, card: Card, name: str, split: Measured
     }
 
 
-def _accuracy(split: Measured, seed: int) -> dict[str, dict[str, float | None]]:
+def _accuracy(split: MeasuredSplit, seed: int) -> dict[str, dict[str, float | None]]:
     """top_1, and of more than five classes top_5: share of the images whose class is among so many highest scores."""
     labels, logits = split.predictions.labels, split.predictions.logits
     ranks = [k for k in TOP if k < labels.shape[1]]

@@ -10,7 +10,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 
 from conf.workspace import write_json
-from training.record.store import full_disk_told
+from training.record.store import full_disk_is_input_error
 
 # How often a server that is away is asked again, and how long for an answer.
 TRY_EVERY_S, HEALTH_S = 60, 10
@@ -34,7 +34,7 @@ class Outbox:
         """Calls the method of that name; what was kept goes first. arguments: as JSON has them; of log_batch the run,
         and (name, value, milliseconds, step) of each metric."""
         if not self.server:
-            with full_disk_told():
+            with full_disk_is_input_error():
                 _call(method, *arguments)
             return
         stamp = _stamp(arguments[1]) if method == "log_artifact" else None

@@ -10,10 +10,10 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from conf.settings import Settings, with_same_arguments
-from conf.workspace import Workspace, update_summary
-from etl.contract.schema import Card
+from conf.arguments import with_same_settings
+from conf.workspace import update_summary
 from training.loop.stages import stages_of
+from training.loop.task import Task
 from training.loop.trainer import EVALUATION_BATCH_SIZE, EpochResult, Trainer
 from training.measures.metrics import auroc_per_finding, mean_over_findings, top_k_hits
 from training.measures.predictions import Predictions
@@ -23,7 +23,7 @@ from training.reading.plan import Split
 from training.reading.readers import read_batches
 from training.record.evaluation import FIGURES, evaluate
 from training.record.figures import draw_history, draw_roc
-from training.record.store import full_disk_told
+from training.record.store import full_disk_is_input_error
 from training.record.tracking import TrackedRun
 
 
@@ -32,24 +32,22 @@ class Record:
 
     def __init__(
         self,
-        settings: Settings,
-        card: Card,
+        task: Task,
         topology: Topology,
         pos_weight: np.ndarray,
-        ancestors: list[dict],
         interrupted: State | None,
     ):
-        """pos_weight: (findings,), of the loss. ancestors: as in Checkpoint. interrupted: the training that goes on."""
-        self.workspace = Workspace.at(settings.workspace, settings.tracking_server)
-        self.settings, self.card, self.topology, self.pos_weight = settings, card, topology, pos_weight
-        self.stages = stages_of(settings.training)
+        """pos_weight: (findings,), the weights of the loss. interrupted: the state from which the training resumes."""
+        self.task, self.topology, self.pos_weight = task, topology, pos_weight
+        self.workspace, self.settings, self.card = task.workspace, task.settings, task.card
+        self.stages = stages_of(task.settings.training)
         self.losses: list[float] = list(interrupted.all_losses) if interrupted else []
         self.epochs: list[dict[str, float]] = list(interrupted.epochs) if interrupted else []
-        self.ancestors = interrupted.ancestors if interrupted else ancestors
+        self.ancestors = interrupted.ancestors if interrupted else task.ancestors
         self.stopped = False
         run_id, stage_ids = (interrupted.run_id, interrupted.stage_run_ids) if interrupted else (None, [])
-        with full_disk_told():
-            self.run = TrackedRun(self.workspace, settings, card, self.topology, run_id)
+        with full_disk_is_input_error():
+            self.run = TrackedRun(task.workspace, task.settings, task.table, topology, run_id)
             try:
                 self.run.plan_stages(self.stages, stage_ids)
             except BaseException as error:
@@ -123,7 +121,7 @@ class Record:
         """Says where SIGTERM has stopped the training, and how to go on."""
         self.stopped = True
         print(f"Stopped by SIGTERM in epoch {epoch + 1} after step {step}: {self.workspace.checkpoints / LAST}")
-        print("Next: the same command with --training.resume true")
+        print("Next: the same command with --resume")
 
     def _quality(self, metrics: dict[str, float]) -> float:
         by = self.settings.training.choose_by
@@ -142,11 +140,10 @@ class Record:
         """The model of the best epoch."""
         return Checkpoint.load(self.workspace.checkpoints / BEST).weights
 
-    def finish(self, peaks_mb: list[float], val_split: Split, val: Predictions, test: Predictions) -> None:
-        """Measures the best epoch, logs figures and checkpoint, writes the summary's part, and says what comes next.
+    def finish(self, peaks_mb: list[float], val: Predictions, test: Predictions) -> None:
+        """Measures the best epoch, logs figures and checkpoint, adds to summary.json, and prints the next step.
 
-        peaks_mb: most resident memory of each rank. val_split: read once more, to time the reader alone. val, test:
-        what the best epoch's model says.
+        peaks_mb: peak resident memory of each rank, MB. val, test: predictions of the best epoch's model.
         """
         report = self._evaluate(val, test)
         for name in ("val_roc", *FIGURES):
@@ -166,7 +163,7 @@ class Record:
                 "world_size": self.topology.world_size,
                 "epochs": len(self.epochs),
                 "images_per_s": round(self._mean("images_per_s"), 1),
-                "reader_images_per_s": round(reading_speed(val_split), 1),
+                "reader_images_per_s": round(reading_speed(self.task.val), 1),
                 "waiting_fraction": round(self._mean("waiting_fraction"), 4),
                 "val_auroc": round(self.best["val_auroc_mean"], 4),
                 "test_auroc": of_test,
@@ -181,7 +178,7 @@ class Record:
             print(f"Test split: {name.replace('_', '-')} {value}, 95% interval over patients {low} to {high}")
         # What inference/register.py exports.
         if self.model.channels == 1 and self.model.has_maps and self.model.tabular is None:
-            print("Next: " + with_same_arguments("python inference/register.py"))
+            print("Next: " + with_same_settings("python inference/register.py"))
         else:
             print(f"Next: a training that starts from it, --training.weights {best}; it cannot be registered yet")
 
@@ -189,7 +186,7 @@ class Record:
         """The report of evaluation.json, which the run keeps too, as it keeps the predictions."""
         seed = self.settings.training.seed
         exclusive = self.settings.training.exclusive
-        report = evaluate(self.workspace, self.card, val, test, self.pos_weight, seed, exclusive=exclusive)
+        report = evaluate(self.workspace, self.task.table, val, test, self.pos_weight, seed, exclusive=exclusive)
         self.run.log_evaluation(self.workspace, report)
         return report
 

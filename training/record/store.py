@@ -90,7 +90,7 @@ def end_dead_runs(workspace: Workspace) -> None:
 
 
 @contextmanager
-def full_disk_told() -> Iterator[None]:
+def full_disk_is_input_error() -> Iterator[None]:
     """Makes a database's failure to write what it is, an OSError, which a command ends on with a message."""
     try:
         yield

@@ -16,8 +16,10 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from conf.settings import Settings
+from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
 from etl.contract.schema import Card
+from etl.contract.version import TableVersion
 from training.loop.stages import Stage
 from training.ranks.topology import Topology
 from training.record.outbox import Outbox
@@ -50,7 +52,12 @@ class TrackedRun:
     """One MLflow run, from its start to `end`."""
 
     def __init__(
-        self, workspace: Workspace, settings: Settings, card: Card, topology: Topology | None, run_id: str | None = None
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        table: TableVersion,
+        topology: Topology | None,
+        run_id: str | None = None,
     ):
         """Starts the run, or goes on with one, and logs what is known before the first step.
 
@@ -81,8 +88,8 @@ class TrackedRun:
         if self.is_new:
             name = f"{training.model} {training.size_px} px" if topology else f"ensemble, {settings.ensemble.method}"
             run = mlflow.start_run(
-                run_name=f"{name}, Delta version {card.delta_version}",
-                description="Research use only, not for clinical use.",
+                run_name=f"{name}, Delta version {table.card.delta_version}",
+                description=RESEARCH_USE,
                 tags=self.tags,
                 log_system_metrics=True,
             )
@@ -93,7 +100,7 @@ class TrackedRun:
         self.commit = git_commit()
         if self.is_new:
             try:
-                self._log_beginning(workspace, settings, card, topology)
+                self._log_beginning(workspace, settings, table, topology)
             except BaseException:
                 mlflow.end_run("FAILED")
                 raise
@@ -104,21 +111,24 @@ class TrackedRun:
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.end(error)
 
-    def _log_beginning(self, workspace: Workspace, settings: Settings, card: Card, topology: Topology | None) -> None:
+    def _log_beginning(
+        self, workspace: Workspace, settings: Settings, table: TableVersion, topology: Topology | None
+    ) -> None:
+        card = table.card
         section = "training" if topology else "ensemble"
         mlflow.log_params({f"{section}.{key}": value for key, value in settings.to_dict()[section].items()})
         if topology:
             names = ("launcher", "backend", "world_size", "device")
             mlflow.log_params({name: getattr(topology, name) for name in names})
         mlflow.log_param("delta_version", card.delta_version)
-        mlflow.set_tags({"delta_version": str(card.delta_version), "delta_table": workspace.tables(card.table)[0]})
+        mlflow.set_tags({"delta_version": str(card.delta_version), "delta_table": table.shards})
         mlflow.set_tag("git_commit", self.commit)
         mlflow.log_dict(settings.to_dict(), "settings.yaml")
         mlflow.log_text(card.to_json(), workspace.card.name)
         # The page is of the newest version, and this training may be of an older one.
         if workspace.card_page.exists() and Card.read(workspace.card).sha256 == card.sha256:
             mlflow.log_artifact(str(workspace.card_page))
-        source = DeltaDatasetSource(path=workspace.tables(card.table)[0], delta_table_version=card.delta_version)
+        source = DeltaDatasetSource(path=table.shards, delta_table_version=card.delta_version)
         lineage = {
             "delta_version": str(card.delta_version),
             "delta_table_id": card.delta_table_id,

@@ -1,7 +1,6 @@
 """What a training needs before its first step, checked on every rank before any of them waits for another."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,34 +9,29 @@ from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card, image_column
-from etl.contract.table import read_card
-from training.network.models import XrayClassifier, build_model, check_step
+from etl.contract.version import TableVersion
+from training.loop.task import Task
+from training.network.models import build_model, check_step
 from training.network.weights import load_weights
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
 from training.reading.leaks import seen_in_test
-from training.reading.plan import Plan, Split
+from training.reading.plan import Plan
 from training.reading.readers import open_split
 
 
-def prepare(settings: Settings, topology: Topology):
-    """Checks all inputs; card, plan of the training split, validation and test split, and the model to start from."""
-    workspace, training = Workspace.at(settings.workspace), settings.training
-    card = Card.read(workspace.card)
-    shards, _ = workspace.tables(card.table)
-    if training.delta_version >= 0:
-        card = replace(card_of_version(shards, training.delta_version), table=card.table)
-    train_split, val_split, test_split = (
-        open_split(shards, card, name, training.size_px, training.tabular) for name in SPLITS
-    )
-    plan = Plan.of(train_split, training.batch_size, topology.world_size, training.streams)
+def prepare(settings: Settings, workspace: Workspace, topology: Topology) -> Task:
+    """Checks all inputs and builds the model to start from. Raises InputError for what cannot be trained."""
+    training = settings.training
+    table = TableVersion.of(workspace, training.delta_version)
+    card = table.card
+    train, val, test = (open_split(table, name, training.size_px, training.tabular) for name in SPLITS)
+    plan = Plan.of(train, training.batch_size, topology.world_size, training.streams)
     check_measurable(card)
     known, positives = card.known["train"], card.positives["train"]
     alike = [finding for finding in card.findings if positives[finding] in (0, known[finding])]
     if alike and topology.is_main:
-        print(
-            f"Nothing can be learned of {', '.join(alike)}: the training split has no two kinds of labels", flush=True
-        )
+        print(f"Cannot learn {', '.join(alike)}: all their known training labels are the same", flush=True)
     torch.manual_seed(training.seed)
     column = image_column(training.size_px)
     model = build_model(
@@ -57,42 +51,36 @@ def prepare(settings: Settings, topology: Topology):
         )
     smallest_pass = plan.smallest_step // training.accumulation
     check_step(model, training.model, training.size_px, smallest_pass)
-    return card, plan, val_split, test_split, model
+    return Task(settings, workspace, table, plan, val, test, model)
 
 
-def load_starting_weights(settings: Settings, card: Card, model: XrayClassifier) -> list[dict]:
-    """Puts training.weights into the model and says what stays random; returns StartingWeights.ancestors."""
+def load_starting_weights(task: Task) -> list[dict]:
+    """Puts training.weights into the task's model and says what stays random; returns StartingWeights.ancestors.
+
+    Raises InputError if those weights have seen patients of the test split.
+    """
 
     def find(address: str) -> Path:
         # Here, because mlflow takes seconds to import.
         from training.record.store import fetch_checkpoint
 
-        return fetch_checkpoint(Workspace.at(settings.workspace, settings.tracking_server), address)
+        return fetch_checkpoint(task.workspace, address)
 
-    training = settings.training
-    started = load_weights(model, training.weights, training.model, findings=card.findings, resolve=find)
+    training = task.settings.training
+    started = load_weights(task.model, training.weights, training.model, findings=task.card.findings, resolve=find)
     print(f"Starting weights: {started.describe()}", flush=True)
-    shards = Workspace.at(settings.workspace).tables(card.table)[0]
     try:
-        seen = seen_in_test(shards, card, started.ancestors)
+        seen = seen_in_test(task.table, started.ancestors)
     except InputError as error:
-        print(f"Nobody can tell whether {training.weights} has seen patients of the test split: {error}", flush=True)
+        print(f"Cannot tell whether {training.weights} has seen patients of the test split: {error}", flush=True)
         return started.ancestors
     if seen:
         raise InputError(
             f"the weights of {training.weights} were trained on {len(seen)} patients of today's test split, such as "
-            f"{min(seen)}, who were in other splits then: the test would flatter the model; begin with other weights, "
-            "or bring the split back (etl.split, etl.seed, the fractions)"
+            f"{min(seen)}, who were in other splits then, so the test would flatter the model: start from other "
+            "weights, or restore the earlier split (etl.split, etl.seed, the fractions)"
         )
     return started.ancestors
-
-
-def card_of_version(shards: str, version: int) -> Card:
-    """The card of an older version. Raises InputError where it is not there or too old for this program."""
-    card = read_card(shards, version)
-    if card is None:
-        raise InputError(f"version {version} of {shards} was written by an older program: run the ETL again")
-    return card
 
 
 def check_measurable(card: Card) -> None:
@@ -105,13 +93,15 @@ def check_measurable(card: Card) -> None:
         )
 
 
-def check_same_training(ranks: Collectives, settings: Settings, card: Card, splits: Sequence[Split]) -> None:
-    """Raises InputError, on every rank, where two ranks read different tables or have different settings.
+def check_same_training(ranks: Collectives, task: Task) -> None:
+    """Raises InputError, on every rank, if two ranks read different tables or have different settings.
 
-    They would take different numbers of steps, and the longer one would wait for its peers for ever.
+    They would take different numbers of steps, and the rank with more steps would wait for its peers for ever.
     """
-    own = {key: value for key, value in asdict(settings.training).items() if key != "threads"}
-    table = (card.delta_table_id, card.delta_version, [split.row_groups for split in splits])
+    own = {key: value for key, value in asdict(task.settings.training).items() if key != "threads"}
+    own |= {"resume": task.resume}
+    splits = (task.plan.split, task.val, task.test)
+    table = (task.card.delta_table_id, task.card.delta_version, [split.row_groups for split in splits])
     tables, chosen = zip(*ranks.gather((table, own)), strict=True)
 
     def described(rank: int) -> str:

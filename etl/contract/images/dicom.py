@@ -13,9 +13,9 @@ from pydicom import uid
 from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
-from etl.contract.images.decode import MAX_SIDE_PX, BadImage
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.dicom_grey import palette, to_grey, to_luminance
+from etl.contract.images.pixels import BadImage, check_size
 
 # Pillow and openjpeg refuse damaged streams that gdcm fills; gdcm alone reads the other two kinds of JPEG.
 DECODERS = {
@@ -76,10 +76,7 @@ def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
     if missing:
         raise BadImage(f"header lacks {', '.join(missing)}")
     rows, columns, bits, samples = (int(dataset.get(tag)) for tag in NEEDED[:4])
-    if rows * columns == 0:
-        raise BadImage(f"no pixels: {columns}x{rows}")
-    if max(rows, columns) > MAX_SIDE_PX:
-        raise BadImage(f"too large: {columns}x{rows} pixels, limit {MAX_SIDE_PX} a side")
+    check_size(columns, rows)
     if bits not in (1, 8, 16):
         raise BadImage(f"pixels of {bits} bits, expected 8 or 16")
     if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:

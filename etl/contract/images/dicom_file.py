@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.filereader import read_dataset, read_preamble
 
-from etl.contract.images.decode import MAX_SIDE_PX, BadImage
+from etl.contract.images.pixels import MAX_SIDE_PX, BadImage
 
 # A 16-bit image of the largest size that decode.py reads, and its tags.
 MAX_INFLATED_BYTES = 2 * MAX_SIDE_PX**2 + 1_000_000

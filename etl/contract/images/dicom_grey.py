@@ -5,7 +5,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_windowing
 
-from etl.contract.images.decode import BadImage
+from etl.contract.images.pixels import BadImage
 
 
 def to_grey(dataset: pydicom.Dataset, stored: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""The candidate's files: calibration, familiarity, export, INT8."""
+"""Makes the candidate's files: calibration, familiarity, export, INT8."""

@@ -1,4 +1,4 @@
-"""Which images of the training split calibrate INT8: each finding is among them, and no patient twice."""
+"""Chooses the training images that calibrate INT8: every finding is among them, no patient needlessly twice."""
 
 from collections import deque
 
@@ -11,11 +11,12 @@ from training.reading.plan import Split
 
 
 def choose_images(rows: pd.DataFrame, num_images: int, seed: int) -> list[str]:
-    """image_ids, at most num_images, for the ranges of the activations to cover what the training split shows.
+    """Chooses at most num_images image_ids whose activations cover the ranges that the training split produces.
 
-    rows: image_id, patient_id and findings (a list of 1, 0 or NaN) of the training split. Takes turns between the
-    findings and the images without any, in the order of `seed`, one image a patient; where the patients are used up,
-    further images of theirs. A table with fewer images gives all of them.
+    rows: image_id, patient_id and findings (a list of 1, 0 or NaN) of the training split. The choice takes turns
+    between the findings and the images without a finding, in an order drawn from `seed`, with one image per patient.
+    Once every patient is used, it takes further images of the same patients. If the table has fewer images, it
+    returns all of them.
     """
     shuffled = rows.iloc[np.random.default_rng(seed).permutation(len(rows))]
     present = np.stack(shuffled["findings"].to_numpy()) == 1
@@ -39,7 +40,7 @@ def choose_images(rows: pd.DataFrame, num_images: int, seed: int) -> list[str]:
 
 
 def calibration_images(split: Split, num_images: int, seed: int) -> np.ndarray:
-    """(images, S, S) uint8 of choose_images, the same in every call; fewer where the split has fewer."""
+    """Reads the images of choose_images, (images, S, S) uint8: the same in every call, fewer if the split has fewer."""
     rows = {file: read_labels(file)[["image_id", "patient_id", "findings"]] for file in split.files}
     ids = choose_images(pd.concat(rows.values()), num_images, seed)
     wanted = set(ids)

@@ -1,4 +1,4 @@
-"""The served network becomes graphs, and each graph is held against the network it came from."""
+"""Exports the served network to graphs and compares each graph with the network it came from."""
 
 from pathlib import Path
 
@@ -6,24 +6,25 @@ import numpy as np
 import torch
 
 from inference.model.graphs import Predict, convert, save_graph
-from inference.model.network import Served, ServedNetwork, torch_predict
+from inference.model.network import FittedModel, ServedNetwork, torch_predict
 from inference.model.onnx_graph import save_onnx
 from inference.model.variants import open_variant
 
-# Largest difference of a probability; and of a map and of a distance, as shares of the largest one. Float32 sums in
-# another order differ by 1e-5, weights of half precision by 1e-3; a wrong layer exceeds these by orders of magnitude.
+# Largest accepted difference of a probability, and of a map or a distance as a share of its largest value. Summing
+# float32 in another order changes results by 1e-5, and half-precision weights by 1e-3. A wrong layer exceeds the
+# tolerances by orders of magnitude.
 TOLERANCES = {"fp32": (1e-4, 1e-3), "fp16": (1e-2, 2e-2), "onnx": (1e-4, 1e-3)}
 
 
-def export_graphs(served: Served, folder: Path, pixels: np.ndarray) -> dict[str, float]:
+def export_graphs(served: FittedModel, folder: Path, pixels: np.ndarray) -> dict[str, float]:
     """Writes fp32/ and fp16/ (OpenVINO), onnx/ and torch/ into `folder`.
 
-    Returns each graph's largest difference of a probability to torch. pixels: (images, S, S) uint8, real images; two
-    synthetic ones are added.
-    Raises RuntimeError where a written graph and torch differ by more than its TOLERANCES.
+    Returns the largest difference between each graph's probabilities and torch's.
+    pixels: (images, S, S) uint8, real images; two synthetic ones are added.
+    Raises RuntimeError if a written graph differs from torch by more than its TOLERANCES.
     """
     size_px = served.properties.size_px
-    # Two images: a batch of one would be taken for a constant.
+    # Two images, because torch.export would take a batch size of one for a constant.
     example = torch.zeros(2, size_px, size_px, dtype=torch.uint8)
     batch = {"pixels": {0: torch.export.Dim("batch")}}
     program = torch.export.export(served.network, (example,), dynamic_shapes=batch)
@@ -38,12 +39,12 @@ def export_graphs(served: Served, folder: Path, pixels: np.ndarray) -> dict[str,
 
 
 def open_exported(folder: Path) -> dict[str, Predict]:
-    """What export_graphs has written beside torch/: name -> graph."""
+    """Opens the graphs that export_graphs wrote beside torch/: name -> graph."""
     return {name: open_variant(name, folder / name)[0] for name in TOLERANCES}
 
 
 def compare_with_torch(network: ServedNetwork, name: str, predict: Predict, pixels: np.ndarray) -> float:
-    """Largest difference of a probability between torch and a graph; RuntimeError above the TOLERANCES of `name`."""
+    """Returns the largest difference in probability between torch and a graph. Raises RuntimeError above TOLERANCES."""
     expected, got = torch_predict(network)(pixels), predict(pixels)
     most, share = TOLERANCES[name]
     difference = float(np.abs(got.probabilities - expected.probabilities).max())
@@ -54,14 +55,14 @@ def compare_with_torch(network: ServedNetwork, name: str, predict: Predict, pixe
     # Written so that NaN fails.
     if not (difference <= most and max(shares) <= share):
         raise RuntimeError(
-            f"the exported {name} graph differs from torch by {difference:.2g} in a probability (at most {most}), "
-            f"{shares[0]:.2g} of the largest map value and {shares[1]:.2g} of the largest distance (at most {share}): "
-            "this network is not converted faithfully, choose another training.model"
+            f"the exported {name} graph differs from torch by {difference:.2g} in a probability (allowed: {most}), "
+            f"{shares[0]:.2g} of the largest map value and {shares[1]:.2g} of the largest distance (allowed: {share}): "
+            "the conversion of this network is not faithful, choose another training.model"
         )
     return difference
 
 
 def _synthetic(size_px: int) -> np.ndarray:
-    """(2, S, S) uint8: noise and black."""
+    """Returns an image of noise and a black one, (2, S, S) uint8."""
     noise = np.random.default_rng(0).integers(0, 256, (size_px, size_px), dtype=np.uint8)
     return np.stack([noise, np.zeros_like(noise)])

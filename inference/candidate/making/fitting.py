@@ -1,4 +1,4 @@
-"""What a trained classifier still needs before it is served: calibration, thresholds, and what is familiar to it."""
+"""Adds what a trained classifier needs before it is served: calibration, thresholds and familiarity."""
 
 from contextlib import closing
 
@@ -7,11 +7,11 @@ import torch
 from tqdm import tqdm
 
 from conf.errors import InputError
-from conf.settings import Training
+from conf.settings import Training, restore
 from etl.contract.schema import Card
 from inference.candidate.making.familiarity import distance_threshold, fit_familiarity
 from inference.candidate.making.map_grid import measure_map_grid
-from inference.model.network import Served, ServedNetwork
+from inference.model.network import FittedModel, ServedNetwork
 from inference.model.properties import Properties
 from training.loop.loss import log_odds, loss_weights
 from training.measures.calibration import Calibration, fit_calibration
@@ -20,25 +20,26 @@ from training.network.models import XrayClassifier
 from training.reading.plan import Split
 from training.reading.readers import read_batches
 
-# Enough for the covariance of 2,048 features, and minutes instead of an hour on the real data.
+# Enough to estimate the covariance of 2,048 features, and takes minutes instead of an hour on real data.
 MAX_TRAINING_IMAGES = 5000
 READ_BATCH = 32
 
 
-def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, seed: int) -> Served:
-    """Calibrates on the validation split, learns what is familiar from at most MAX_TRAINING_IMAGES training images.
+def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, seed: int) -> FittedModel:
+    """Calibrates on the validation split, and fits familiarity on at most MAX_TRAINING_IMAGES training images.
 
-    card: of the version of the table that the checkpoint was trained on. seed: chooses the training images.
-    Raises InputError for a network that cannot be exported: no class activation maps, or more inputs than grey pixels.
+    card: the card of the table version that the checkpoint was trained on. seed: chooses the training images.
+    Raises InputError if the network cannot be exported, because it has no class activation maps or takes more inputs
+    than grey pixels.
     """
     if checkpoint.channels != 1 or checkpoint.tabular:
         raise InputError(
-            "the checkpoint's model takes colour or age, sex and view, and a graph takes grey images alone: train one "
-            "on a table of radiographs without training.tabular"
+            "the checkpoint's model takes colour images or age, sex and view, but a graph takes grey images alone: "
+            "train a model on a table of radiographs without training.tabular"
         )
     classifier = checkpoint.build()
     labels, logits, val_features = predict_features(classifier, val, val.rows, None)
-    pos_weight = loss_weights(card, Training(**checkpoint.settings["training"])).numpy()
+    pos_weight = loss_weights(card, restore(Training, checkpoint.settings["training"])).numpy()
     calibration = fit_calibration(labels, logits, pos_weight)
     _, _, features = predict_features(classifier, train, MAX_TRAINING_IMAGES, seed)
     familiarity = fit_familiarity(features)
@@ -46,15 +47,16 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     parts = calibration.shifts, calibration.temperatures, familiarity.centre, familiarity.whitening
     network = ServedNetwork(classifier, *parts).eval()
     grid = measure_map_grid(classifier, checkpoint.size_px)
-    return Served(checkpoint, network, _properties(checkpoint, card, calibration, threshold, grid))
+    return FittedModel(checkpoint, network, _properties(checkpoint, card, calibration, threshold, grid))
 
 
 def predict_features(
     classifier: XrayClassifier, split: Split, num_images: int, seed: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels and logits, (images, findings) float32, and pooled features, (images, features) float32.
+    """Returns labels and logits, (images, findings) float32, and pooled features, (images, features) float32.
 
-    Of the first num_images of the split, in the order of `seed`, or of the table where it is None.
+    Covers the first num_images images of the split, in an order drawn from `seed`, or in the table's order if seed is
+    None.
     """
     parts: list[tuple[np.ndarray, ...]] = []
     missing = min(num_images, split.rows)

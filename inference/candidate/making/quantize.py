@@ -1,4 +1,4 @@
-"""FP32 graph to INT8 graph, calibrated on images of the training split. The one owner of nncf."""
+"""Quantises an FP32 graph to INT8, calibrated on images of the training split. The one owner of nncf."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -24,27 +24,27 @@ from inference.model.graphs import (
 )
 from training.reading.plan import Split
 
-# Its notes on what it does not quantise are for its developers.
+# NNCF's messages about what it does not quantise are for its own developers.
 nncf.set_log_level(logging.ERROR)
 
 CAREFUL_FACTOR = 4
-"""calibration images of the second and third try to those of the first"""
+"""times as many calibration images in the second and third try as in the first"""
 MAX_ITERATIONS = 20
-"""layers, or groups of them, that the third try gives their FP32 back, the most sensitive first"""
+"""largest number of layers, or groups of layers, that the third try returns to FP32, the most sensitive first"""
 RANKING_IMAGES = 64
-"""calibration images, those that 8 bits change most, on which it finds the most sensitive ones"""
+"""number of calibration images, those that 8 bits change most, by which the third try ranks the layers"""
 INTERRUPTED = Event()
 """set by Ctrl-C"""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way of quantising, in the order in which they are tried."""
+    """One try at quantising the graph."""
 
     name: str
     calibration_images: int
     kept_in_fp32: list[str]
-    """convolutions that are not computed on 8 bits"""
+    """convolutions that are not computed in 8 bits"""
 
 
 def quantize_attempts(
@@ -56,10 +56,10 @@ def quantize_attempts(
     reference: Predict,
     val_overrun: Callable[[Predict], float],
 ) -> Iterator[Attempt]:
-    """Writes into `int8` one INT8 version of the graph in `fp32` after the other, each more careful than the last.
+    """Writes one INT8 version of the graph in `fp32` after another into `int8`, each more careful than the last.
 
-    The caller stops when it is satisfied. reference: what the graph in `fp32` answers. val_overrun: by how much AUROC
-    on the validation split falls too far; the last try gives layers back to FP32 until it is 0 or less.
+    The caller stops when it is satisfied. reference: predicts with the graph in `fp32`. val_overrun: by how much the
+    drop of AUROC on the validation split exceeds its bound; the last try returns layers to FP32 until it is 0 or less.
     """
     for name, count in (("plain", num_images), ("more images", num_images * CAREFUL_FACTOR)):
         images = calibration_images(train, count, seed)
@@ -73,7 +73,7 @@ def quantize_folder(fp32: Path, int8: Path, images: np.ndarray) -> None:
     """Writes the INT8 version of the graph in `fp32` into `int8`; the input stays uint8 and the batch size free.
 
     images: (images, S, S) uint8, from the training split only: ranges taken from test images would flatter the test.
-    Weights are symmetric, activations symmetric or not, whichever fits (NNCF's MIXED preset).
+    Weights are quantised symmetrically; activations symmetrically or not, whichever fits (NNCF's MIXED preset).
     """
     graph = open_graph(fp32)
     save_graph(_in_thread(nncf.quantize, graph, _dataset(images), **_options(graph, len(images))), int8)
@@ -82,22 +82,26 @@ def quantize_folder(fp32: Path, int8: Path, images: np.ndarray) -> None:
 def keep_sensitive_layers(
     fp32: Path, int8: Path, images: np.ndarray, reference: Predict, val_overrun: Callable[[Predict], float]
 ) -> None:
-    """As quantize_folder, but the layers whose rounding costs most stay in FP32, until val_overrun is 0 or less.
+    """Quantises like quantize_folder, but keeps the most sensitive layers in FP32 until val_overrun is 0 or less.
 
-    By NNCF's accuracy control: layers are ranked by how near the logits of RANKING_IMAGES come to `reference` without
-    their rounding. Minutes for a small network, hours for a large one.
+    NNCF's accuracy control ranks each layer by how near the logits of RANKING_IMAGES come to those of `reference` when
+    it is not rounded. This takes minutes for a small network and hours for a large one.
     """
     graph = open_graph(fp32)
     shown = images[: 2 * RANKING_IMAGES]
     at_best = val_overrun(reference)
 
     def measure(compiled: CompiledModel, items: Iterable[np.ndarray]) -> tuple[float, list[float]]:
-        """What NNCF wants high: by all images it decides, by some it ranks; and the same of each image."""
+        """Returns the score that NNCF maximises, and the likeness of each image's logits to those of `reference`.
+
+        For all images the score comes from val_overrun, and NNCF decides by it. For a part of them it is their mean
+        likeness, and NNCF ranks the layers by it.
+        """
         _check_interrupted()
         predict = predict_with(compiled)
         changes = (_logits(predict(image[np.newaxis])) - _logits(reference(image[np.newaxis])) for image in items)
         likeness = [-float(np.square(change).mean()) for change in changes]
-        # 1 for FP32: NNCF divides by it.
+        # 1 is added, so that FP32 gets 1: NNCF divides by it.
         deciding = len(likeness) == len(shown)
         return 1 + at_best - val_overrun(predict) if deciding else float(np.mean(likeness)), likeness
 
@@ -107,7 +111,7 @@ def keep_sensitive_layers(
         calibration_dataset=_dataset(images),
         validation_dataset=_dataset(shown),
         validation_fn=measure,
-        # The drop that is left when val_overrun is 0.
+        # The drop at which val_overrun is 0.
         max_drop=-at_best,
         drop_type=nncf.DropType.ABSOLUTE,
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
@@ -119,14 +123,16 @@ def keep_sensitive_layers(
 
 
 def _in_thread(quantize: Callable[..., Graph], *arguments, **named) -> Graph:
-    """In a thread of its own: NNCF makes Cores that come and go, see graphs.CORE, and a thread's signal stack is its
-    own. Ctrl-C ends the work at its next image."""
+    """Runs `quantize` in a thread of its own; Ctrl-C ends the work at its next image.
+
+    NNCF creates and destroys Cores, which breaks the signal stack of the thread it runs in (see graphs.CORE).
+    """
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(quantize, *arguments, **named)
         try:
             return done.result()
         except KeyboardInterrupt:
-            # Waited for: a thread that computes while the program ends makes it abort.
+            # Wait for the thread: if it still computed while the program ends, the program would abort.
             INTERRUPTED.set()
             wait([done])
             INTERRUPTED.clear()
@@ -143,7 +149,7 @@ def _logits(answer: Answer) -> np.ndarray:
 
 
 def _dataset(images: np.ndarray) -> nncf.Dataset:
-    # One by one: NNCF counts items, and ranges over a batch hide the extremes of single images.
+    # One image per item: NNCF counts items, and ranges over a batch hide the extremes of single images.
     def item(image: np.ndarray) -> np.ndarray:
         _check_interrupted()
         return image[np.newaxis]
@@ -160,10 +166,10 @@ def _options(graph: Graph, num_images: int) -> dict:
 
 
 def _after_the_means(graph: Graph) -> list[str]:
-    """The operations from the means over the places to probabilities and distances.
+    """Returns the names of the operations from the means over the map's cells to probabilities and distances.
 
-    They cost nothing, and 8 bits would leave 256 different logits, and fewer probabilities; whitening enlarges the
-    directions in which the training data hardly differ, and the rounding of the features with them.
+    They stay in FP32, which costs nothing: 8 bits would leave 256 different logits and fewer probabilities. Whitening
+    amplifies the directions in which the training data hardly vary, and with them the rounding of the features.
     """
     names: dict[str, None] = {}
     waiting = [graph.output(name).get_node() for name in ("probabilities", "distances")]

@@ -1,1 +1,1 @@
-"""The candidate's numbers on the test split: AUROC, localisation, speed, memory, a simple baseline."""
+"""Measures the candidate: AUROC and localisation on the test split, speed, memory, and a simple baseline."""

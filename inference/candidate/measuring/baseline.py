@@ -1,4 +1,4 @@
-"""What a model without a network reaches: logistic regression on thumbnails, one per finding."""
+"""The baseline without a neural network: a logistic regression on thumbnails for each finding."""
 
 from contextlib import closing
 
@@ -12,10 +12,10 @@ from training.reading.plan import Split
 from training.reading.readers import read_batches
 
 THUMBNAIL_PX = 16
-# Enough for 256 weights, and seconds instead of minutes on the real data.
+# Enough to fit 256 weights, and takes seconds instead of minutes on real data.
 MAX_ROWS = 20_000
 READ_BATCH = 64
-# Inverse strength of the L2 penalty. Small: some findings have a handful of positives for 256 weights.
+# Inverse strength of the L2 penalty. It is small because some findings have a handful of positives for 256 weights.
 INVERSE_PENALTY = 0.01
 
 
@@ -30,7 +30,7 @@ class ThumbnailBaseline:
         self.models = [_fit(features, labels[:, column]) for column in range(labels.shape[1])]
 
     def predict(self, pixels: np.ndarray) -> Answer:
-        """pixels: (batch, S, S) uint8. Answers with probabilities; NaN where a finding could not be fitted."""
+        """Returns probabilities; NaN for a finding that could not be fitted. pixels: (batch, S, S) uint8."""
         features = self.scaler.transform(_thumbnails(torch.from_numpy(pixels)))
         nothing = np.full(len(pixels), np.nan)
         return Answer(
@@ -51,12 +51,12 @@ def _read_features(split: Split, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _thumbnails(pixels: torch.Tensor) -> np.ndarray:
-    """(batch, S, S) uint8 to (batch, 256) area averages."""
+    """Reduces (batch, S, S) uint8 to (batch, 256) area averages."""
     return torch.nn.functional.adaptive_avg_pool2d(pixels.float(), THUMBNAIL_PX).flatten(1).numpy()
 
 
 def _fit(features: np.ndarray, labels: np.ndarray) -> LogisticRegression | None:
-    """A fitted model, or None where the known labels hold no positives or no negatives."""
+    """Returns a fitted model, or None if the known labels contain no positives or no negatives."""
     known = ~np.isnan(labels)
     if not 0 < labels[known].sum() < known.sum():
         return None

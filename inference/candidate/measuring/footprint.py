@@ -1,4 +1,4 @@
-"""What a process costs that serves one variant of the model: prints JSON, see inference/candidate/measuring/speed.py.
+"""Measures what a process that serves one variant of the model costs; prints JSON for measuring/speed.py.
 
 python -m inference.candidate.measuring.footprint torch|fp32|fp16|int8|onnx FOLDER BATCH_SIZE
 """
@@ -23,7 +23,7 @@ def main() -> None:
     predict(np.zeros((1, *side), np.uint8))
     seconds = time.perf_counter() - STARTED
     predict(np.zeros((int(sys.argv[3]), *side), np.uint8))
-    # Not getrusage, which in a new process starts from the memory of the one that started it.
+    # Not getrusage: in a new process, its peak starts at the memory of the parent process.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak_mb = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
     print(json.dumps({"first_answer_s": seconds, "peak_memory_mb": peak_mb}))

@@ -1,4 +1,4 @@
-"""Do the heat maps show where the radiologists saw it? Class activation maps against boxes, plain arrays.
+"""Do the heat maps show where the radiologists saw the finding? Compares class activation maps with boxes.
 
 Pointing game: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without its tolerance.
 IoU of a thresholded map: Wang et al., "ChestX-ray8", CVPR 2017, with one threshold, half of the map's range.
@@ -14,12 +14,12 @@ from inference.model.properties import Properties
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5)
 MAP_LEVEL = 0.5
-"""of a map's range, from its smallest to its largest value, above which it is taken for the finding's place"""
+"""share of a map's range, from its smallest to its largest value; the map above it counts as the finding's place"""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """One finding of one image: its map against its boxes."""
+    """One finding in one image: its map compared with its boxes."""
 
     finding: int
     hit: bool
@@ -27,14 +27,14 @@ class Overlap:
     iou: float
     """intersection over union, 0..1, of the boxes' area and the map above MAP_LEVEL"""
     box_share: float
-    """of the image's area that the boxes cover: how often a random place would be a hit"""
+    """share of the image's area that the boxes cover: how often a random place would be a hit"""
 
 
 def overlaps_of(maps: np.ndarray, boxes: np.ndarray, properties: Properties) -> list[Overlap]:
-    """Each finding that has boxes in this image.
+    """Compares the map of each finding that has boxes in this image with its boxes.
 
     maps: (findings, s, s) float32. boxes: (5 * n,) as in the contract: index of the finding, left, top, width and
-    height as shares of the image's side. Both are compared at the model's size.
+    height as shares of the image's side. Maps and boxes are compared at the model's image size.
     """
     size_px = properties.size_px
     boxes = np.asarray(boxes, np.float64).reshape(-1, 5)
@@ -42,7 +42,7 @@ def overlaps_of(maps: np.ndarray, boxes: np.ndarray, properties: Properties) -> 
     for finding in np.unique(boxes[:, 0]).astype(int):
         inside = np.zeros((size_px, size_px), bool)
         for left, top, width, height in boxes[boxes[:, 0] == finding, 1:]:
-            # Every box has at least one pixel.
+            # Every box covers at least one pixel.
             columns, rows = (
                 slice(int(start * size_px), max(int(start * size_px) + 1, round((start + length) * size_px)))
                 for start, length in ((left, width), (top, height))
@@ -57,16 +57,16 @@ def overlaps_of(maps: np.ndarray, boxes: np.ndarray, properties: Properties) -> 
 
 
 def _pixel_of(cell: int, num_cells: int, properties: Properties) -> tuple[int, int]:
-    """Row and column of the pixel at the centre of a cell, which is counted row by row."""
+    """Returns row and column of the pixel at the centre of a cell; cells are counted row by row."""
     centres = properties.map_first + np.array(divmod(int(cell), num_cells)) * properties.map_step
     row, column = np.clip(centres * properties.size_px, 0, properties.size_px - 1).astype(int)
     return row, column
 
 
 def summarise(overlaps: list[Overlap], findings: list[str]) -> dict[str, dict]:
-    """Finding, and `all` -> number of images with boxes, and shares of them, 0..1, ready for JSON.
+    """Returns, for each finding and for `all`, the number of images with boxes and means over them, ready for JSON.
 
-    Findings without boxes are left out; an empty list gives nothing.
+    All means are 0..1. Findings without boxes are left out; an empty list gives an empty dictionary.
     """
     groups: dict[str, list[Overlap]] = {}
     for overlap in sorted(overlaps, key=lambda overlap: overlap.finding):

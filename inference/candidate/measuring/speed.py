@@ -1,4 +1,4 @@
-"""How fast is each variant of the model, and how large: latency, throughput, bytes, memory of a process of its own."""
+"""Measures each variant of the model: latency, throughput, bytes on disk, and memory of a process of its own."""
 
 import json
 import os
@@ -15,35 +15,35 @@ from inference.model.graphs import Predict
 WARM_UP = 3
 LATENCY_REPETITIONS = 50
 THROUGHPUT_REPETITIONS = 5
-# A large network in torch on a busy machine takes a second per image: its median is known long before 50 of them.
+# A large network in torch on a busy machine takes a second per image: its median is known long before 50 repetitions.
 TIME_LIMIT_S = 10
 MIN_REPETITIONS = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Wall time of one process that uses all cores, one request at a time."""
+    """Wall times in one process that uses all cores, one request at a time."""
 
     latency_ms: float
-    """of a single image, median"""
+    """median, for a single image"""
     latency_p95_ms: float
-    """of a single image, 95th percentile"""
+    """95th percentile, for a single image"""
     images_per_s: float
     """at inference.batch_size, from the median batch"""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """A process that imports what a variant needs, opens it and answers once."""
+    """The cost of a process that imports what a variant needs, opens it and answers."""
 
     first_answer_s: float
     """from the process's first line to its first answer"""
     peak_memory_mb: float
-    """most memory that was resident, with a batch of inference.batch_size"""
+    """peak resident memory, including a batch of inference.batch_size"""
 
 
 def measure_speed(predict: Predict, size_px: int, batch_size: int) -> Speed:
-    """Times a variant on noise: the time of these networks does not depend on the picture."""
+    """Times a variant on noise, as the speed of these networks does not depend on the picture."""
     pixels = np.random.default_rng(0).integers(0, 256, (batch_size, size_px, size_px), dtype=np.uint8)
     singles_s = _repeat(predict, pixels[:1], WARM_UP, LATENCY_REPETITIONS)
     batches_s = _repeat(predict, pixels, 1, THROUGHPUT_REPETITIONS)
@@ -55,7 +55,7 @@ def measure_speed(predict: Predict, size_px: int, batch_size: int) -> Speed:
 
 
 def _repeat(predict: Predict, pixels: np.ndarray, warm_up: int, repetitions: int) -> np.ndarray:
-    """Seconds of each repetition after the warm-up; fewer than asked for once TIME_LIMIT_S is used up."""
+    """Returns the seconds of each repetition after the warm-up; stops early when TIME_LIMIT_S is used up."""
     for _ in range(warm_up):
         predict(pixels)
     seconds: list[float] = []
@@ -67,7 +67,7 @@ def _repeat(predict: Predict, pixels: np.ndarray, warm_up: int, repetitions: int
 
 
 def measure_footprint(mode: str, folder: Path, batch_size: int) -> Footprint:
-    """Starts inference/candidate/measuring/footprint.py on the variant `mode` in `folder`."""
+    """Runs inference/candidate/measuring/footprint.py on the variant `mode` in `folder`."""
     command = [
         sys.executable,
         "-m",
@@ -78,17 +78,17 @@ def measure_footprint(mode: str, folder: Path, batch_size: int) -> Footprint:
     ]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
-        raise RuntimeError(f"`{' '.join(command)}` ended with {ended.returncode}: {ended.stderr[-500:]}")
+        raise RuntimeError(f"`{' '.join(command)}` ended with exit code {ended.returncode}: {ended.stderr[-500:]}")
     return Footprint(**json.loads(ended.stdout))
 
 
 def size_mb(folder: Path) -> float:
-    """Of the files in `folder`; 10**6 bytes."""
+    """Returns the size of the files in `folder`, in 10**6 bytes."""
     return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
 
 
 def describe_machine() -> dict:
-    """What the speeds depend on: the processor's name, the cores of this process, and 8-bit instructions it has."""
+    """Returns what the speeds depend on: the processor, the cores of this process, and the 8-bit instructions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}

@@ -1,1 +1,1 @@
-"""What each connection and request passes before anything is computed for it: limits, keys, uploads, refusals."""
+"""The checks that each connection and request passes before anything is computed: limits, keys, uploads, refusals."""

@@ -1,4 +1,4 @@
-"""A connection that does not wait for ever: uvicorn's, with limits on how long its client may neither send nor read."""
+"""A uvicorn connection that does not wait for ever for a client that sends no headers or reads no answer."""
 
 import asyncio
 import math
@@ -10,15 +10,15 @@ from inference.service.door.guard import HEADERS
 from inference.service.door.refusals import json_response
 
 MAX_CONNECTIONS = 2048
-"""further ones are closed at once"""
+"""more connections than these are closed at once"""
 
 
 class Connection(H11Protocol):
-    """One client's, for as long as it is kept alive."""
+    """One client's connection, for as long as it is kept alive."""
 
     def __init__(self, *arguments, wait_s: float, **named):
-        """wait_s: seconds from a connection, or the first byte of a later request, to the end of the headers; and
-        within which some of an answer must be read."""
+        """wait_s: seconds within which the headers must be complete, counted from the connection or from the first byte
+        of a later request, and seconds within which the client must read some of an answer."""
         super().__init__(*arguments, **named)
         self._wait_s = wait_s
         self._waits: asyncio.TimerHandle | None = None
@@ -28,7 +28,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
-        # Then it is told of every answer that is not taken at once, and when it has been.
+        # With 0, asyncio calls pause_writing for every answer that is not read at once, and resume_writing afterwards.
         transport.set_write_buffer_limits(0)
         self._expect_headers()
 
@@ -50,7 +50,7 @@ class Connection(H11Protocol):
         self._stop_watching()
 
     def _expect_reading(self, unread: float) -> None:
-        """unread: bytes a while ago."""
+        """Ends the connection if nothing was read since the last look. unread: bytes that were unread then."""
         now = self.transport.get_write_buffer_size()
         if now >= unread:
             self.transport.abort()
@@ -63,7 +63,7 @@ class Connection(H11Protocol):
             self._unread = None
 
     def _expect_headers(self) -> None:
-        """Sets the timer where a request has begun, but its headers are not complete."""
+        """Runs the timer while the headers of a request are incomplete."""
         if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
             self._stop_waiting()
         elif self._waits is None:
@@ -75,10 +75,10 @@ class Connection(H11Protocol):
             self._waits = None
 
     def send_400_response(self, msg: str) -> None:
-        """As all other errors, where the request is no HTTP at all. msg: h11's, for its log."""
-        # Otherwise it has its answer already.
+        """Answers bytes that are not HTTP with an error of the usual shape. msg: uvicorn's text, already logged."""
+        # In any other state the request already has its answer.
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            answer = json_response({"error": "this is no valid HTTP request", "next": "see /openapi.json"}, 400)
+            answer = json_response({"error": "this is not a valid HTTP request", "next": "see /openapi.json"}, 400)
             headers = [*answer.raw_headers, *HEADERS, (b"connection", b"close")]
             event = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
             for part in (event, h11.Data(data=answer.body), h11.EndOfMessage()):

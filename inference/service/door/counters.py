@@ -1,4 +1,4 @@
-"""What the service measures of itself, for Prometheus."""
+"""The service's metrics, for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -7,7 +7,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Counters:
-    """Of one service; no label holds anything that a client has sent."""
+    """The metrics of one service. No label holds anything that a client has sent."""
 
     def __init__(self):
         self.registry = registry = CollectorRegistry()
@@ -17,34 +17,34 @@ class Counters:
         )
         self.request_s = Histogram(
             "chexscale_request_seconds",
-            "From a request's first line to the end of its answer",
+            "Seconds from a request's first line to the end of its answer",
             ["route"],
             buckets=SECONDS,
             registry=registry,
         )
-        self.files = Counter("chexscale_files_total", "Files: answered, refused", ["outcome"], registry=registry)
+        self.files = Counter("chexscale_files_total", "Files, answered or refused", ["outcome"], registry=registry)
         self.decode_s = Histogram(
             "chexscale_decode_seconds",
-            "Of one file, without the wait for a decoder",
+            "Seconds to decode one file, without the wait for a decoder",
             buckets=SECONDS,
             registry=registry,
         )
         self.decoders_replaced = Counter(
             "chexscale_decoders_replaced_total", "Decoders that died or were stopped", registry=registry
         )
-        self.inference_s = Histogram("chexscale_inference_seconds", "Of one batch", buckets=SECONDS, registry=registry)
+        self.inference_s = Histogram(
+            "chexscale_inference_seconds", "Seconds to compute one batch", buckets=SECONDS, registry=registry
+        )
         self.batch_size = Histogram("chexscale_batch_size", "Images per batch", buckets=BATCHES, registry=registry)
         self.waiting = Gauge("chexscale_files_in_work", "Files that are being read or answered", registry=registry)
-        self.reloads = Counter("chexscale_reloads_total", "Models opened, the first included", registry=registry)
-        self.model = Gauge(
-            "chexscale_model_info", "The model that answers", ["name", "version", "mode"], registry=registry
-        )
+        self.reloads = Counter("chexscale_reloads_total", "Models opened, including the first", registry=registry)
+        self.model = Gauge("chexscale_model_info", "The model in use", ["name", "version", "mode"], registry=registry)
         self.registry_reachable = Gauge(
-            "chexscale_registry_reachable", "Whether the registry of models answers", registry=registry
+            "chexscale_registry_reachable", "Whether the model registry answers", registry=registry
         )
 
     def set_model(self, name: str, version: int, mode: str) -> None:
-        """From now on, this one answers."""
+        """Records that this model answers from now on."""
         self.reloads.inc()
         self.model.clear()
         self.model.labels(name, version, mode).set(1)

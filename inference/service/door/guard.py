@@ -1,4 +1,4 @@
-"""What every request passes before it is answered, and every answer on its way out: plain ASGI around the app."""
+"""Checks every request before it is answered, and completes every answer on its way out: plain ASGI around the app."""
 
 import asyncio
 import hmac
@@ -30,23 +30,23 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-# All other paths need the key, and are counted against a client's rate.
+# All paths other than these need the key and count towards a client's rate.
 PAGE = "/page/"
 OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
-# Counters and the log name these routes alone: another path may hold anything.
+# Counters and the log name only these routes, because any other path may contain anything.
 ROUTES = (*OPEN, "/v1/predict", "/v1/explain", "/v1/model", "/metrics")
-# How long the rest of a refused upload is read and thrown away after the answer: a connection that is closed on what
-# has arrived unread is reset, and its client may never see why it was refused.
+# How long the rest of a refused upload is read and thrown away after the answer. A connection that is closed with bytes
+# unread is reset, and its client may never see why it was refused.
 DRAIN_S = 2
 CLOSED_BY_CLIENT = 499
-ENDING = Refusal(503, "the service ends", "send it again", {"Connection": "close", "Retry-After": "10"})
+ENDING = Refusal(503, "the service is shutting down", "send it again", {"Connection": "close", "Retry-After": "10"})
 
 
 class Guard:
-    """Host and origin, rate, key; then headers, counters and one line of log for each answer."""
+    """Checks host, origin, rate and key; then adds headers, counts, and logs one line for each answer."""
 
     def __init__(self, app, hosts: Iterable[str], key: str, requests_per_minute: int, counters: Counters):
-        """hosts: names under which the service may be called; key: empty where none is needed."""
+        """hosts: names under which the service may be called; key: empty if none is needed."""
         self.app, self.counters = app, counters
         self.hosts = {host.lower().strip("[]") for host in hosts}
         self.key = key.encode()
@@ -66,12 +66,12 @@ class Guard:
         except ClientDisconnect:
             exchange.status = CLOSED_BY_CLIENT
         except asyncio.CancelledError:
-            # The service ends, and the time for what was in work is over: for the rest of an upload too.
+            # The service is shutting down and its grace period is over: the rest of an upload is not read either.
             exchange.unread = False
             if not exchange.has_answered:
                 await ENDING.response()(scope, exchange.receive, exchange.send)
         except Exception as error:
-            # Without its message, which may quote what was sent.
+            # The error's message is not logged, because it may quote what was sent.
             trace = "".join(traceback.format_tb(error.__traceback__))
             log.error("%s in request %s\n%s", type(error).__name__, exchange.id, trace)
         seconds, route = time.perf_counter() - started, _route(scope["path"])
@@ -81,17 +81,21 @@ class Guard:
         return None
 
     def _check(self, scope, headers: Headers) -> None:
-        """Raises Refusal."""
+        """Raises Refusal if the request's host, origin, rate or key is not allowed."""
         host = headers.get("host", "").lower()
         if _without_port(host) not in self.hosts:
-            raise Refusal(421, "this service is not called by that name", "allow it with --serving.allowed_hosts")
+            raise Refusal(421, "this host name is not allowed", "allow it with --serving.allowed_hosts")
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host:
-            raise Refusal(403, "asked by a page of another site", "use the service's own page, or no browser")
+            raise Refusal(
+                403, "the request comes from a page of another site", "use the service's own page, or no browser"
+            )
         if scope["path"] in OPEN or scope["path"].startswith(PAGE):
             return
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            raise Refusal(403, "asked by a page of another site", "use the service's own page, or no browser")
+            raise Refusal(
+                403, "the request comes from a page of another site", "use the service's own page, or no browser"
+            )
         client = scope["client"][0] if scope.get("client") else ""
         wait_s = self.rate.take(client)
         if wait_s:
@@ -106,7 +110,7 @@ class Guard:
 
 
 class _Exchange:
-    """One request and its answer, with what is added to it on the way out."""
+    """One request and its answer, to which headers are added on the way out."""
 
     def __init__(self, scope, headers: Headers, receive, send):
         self._receive, self._send = receive, send
@@ -114,7 +118,7 @@ class _Exchange:
         self.status, self.has_answered = 500, False
         self._path = scope["path"]
         self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        # Such a client sends nothing before it is told to, which reading does.
+        # Such a client sends nothing until the first read asks it to.
         self._waits = headers.get("expect", "").lower() == "100-continue"
 
     async def receive(self) -> dict:
@@ -154,7 +158,7 @@ def _route(path: str) -> str:
 
 
 def _without_port(host: str) -> str:
-    """Of `name:port` or `[address]:port`; lower case."""
+    """Returns the host of `name:port` or `[address]:port`, all in lower case."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]

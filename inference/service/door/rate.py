@@ -1,24 +1,24 @@
-"""How often one client may ask: a bucket of tokens for each address (Turner 1986, IEEE Communications 24(10):8-15)."""
+"""Limits how often one client may ask: a token bucket per address (Turner 1986, IEEE Communications 24(10):8-15)."""
 
 import ipaddress
 import math
 import time
 from functools import lru_cache
 
-# Then those that have not asked for a minute are forgotten.
+# Once this many clients are known, those that have not asked for a minute are forgotten.
 MAX_CLIENTS = 10_000
 
 
 class RateLimit:
-    """A minute's requests may come at once; afterwards one each 60 / per_minute seconds."""
+    """Lets a client send a minute's requests at once, and afterwards one every 60 / per_minute seconds."""
 
     def __init__(self, per_minute: int):
-        """per_minute: 0 for no limit."""
+        """per_minute: 0 means no limit."""
         self.per_minute = per_minute
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def take(self, client: str, now: float | None = None) -> int:
-        """0 where the client may ask; otherwise the seconds, whole, after which it may. now: seconds, for tests."""
+        """Returns 0 if the client may ask now, otherwise the whole seconds until it may. now: seconds, for tests."""
         if not self.per_minute:
             return 0
         now = time.monotonic() if now is None else now
@@ -34,7 +34,10 @@ class RateLimit:
 
 @lru_cache(1024)
 def _network(client: str) -> str:
-    """An IPv6 client has 2^64 addresses of its own, which count as one; an IPv4 client may be written as IPv6."""
+    """Returns the address or network that counts as one client.
+
+    An IPv6 client has 2^64 addresses of its own, which count as one; an IPv4 address may be written as IPv6.
+    """
     if ":" not in client:
         return client
     address = ipaddress.IPv6Address(client.partition("%")[0])

@@ -1,4 +1,4 @@
-"""Requests that do not get what they ask for: one shape of error, which names the next step and nothing inside."""
+"""Refusals: all errors have one shape, which names the next step and reveals nothing internal."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 
 class Refusal(Exception):
-    """Ends a request with this status. error: what is wrong; next_step: what its sender can do; more: beside them."""
+    """Ends a request with this status. error: what is wrong; next_step: what the sender can do; more: other fields."""
 
     def __init__(self, status: int, error: str, next_step: str, headers: Mapping[str, str] | None = None, **more):
         super().__init__(error)
@@ -20,6 +20,6 @@ class Refusal(Exception):
 
 
 def json_response(content: dict, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """NaN and infinity, which JSON does not know, are bugs and raise ValueError."""
+    """Encodes an answer as JSON. NaN and infinity, which JSON does not have, are bugs and raise ValueError."""
     body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Response(body.encode("utf-8", "replace"), status, headers, "application/json")

@@ -1,4 +1,4 @@
-"""The files of a request, read as they arrive: never more than the limits allow comes into memory."""
+"""Reads the files of a request as they arrive, so that memory never holds more than the limits allow."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from inference.service.door.refusals import Refusal
 
 MULTIPART = "multipart/form-data"
 RAW = ("image/png", "image/jpeg", "image/tiff", "application/dicom", "application/octet-stream")
-"""content types of a body that is one file; what the file really is, its content says"""
+"""content types of a body that is one file; the file's content, not this type, decides what it is"""
 MB = 10**6
-# Longer ones are cut: the name is only given back.
+# Longer names are cut; a name is only repeated in the answer.
 MAX_NAME = 255
 
 
@@ -24,18 +24,18 @@ class Upload:
     """One file as it was sent."""
 
     name: str
-    """as its sender calls it; for the answer alone, never for a log"""
+    """as the sender gave it; only for the answer, never for a log"""
     chunks: list[bytes | memoryview]
-    """as they came: joined only where the decoder reads them"""
+    """pieces as they arrived; joined only where the decoder reads them"""
 
 
 async def read_uploads(request: Request, field: str, max_files: int, serving: Serving, share: Share) -> list[Upload]:
-    """The files of a multipart body's `field`, at least one, or the one file that the body is.
+    """Reads the files in the multipart field `field`, at least one, or the one file that the body is.
 
-    Raises Refusal: 408 too slow, 413 too large or too many, 415 another content type, 400 and 422 a malformed body.
+    Raises Refusal: 408 too slow, 413 too large or too many files, 415 wrong content type, 400 and 422 malformed body.
     """
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise Refusal(415, "the body is compressed", "send it as it is, without Content-Encoding")
+        raise Refusal(415, "the body is compressed", "send it uncompressed, without Content-Encoding")
     max_bytes = int(serving.max_request_mb * MB)
     _check_size(int(request.headers.get("content-length", 0)), max_bytes)
     received = 0
@@ -49,7 +49,7 @@ async def read_uploads(request: Request, field: str, max_files: int, serving: Se
                 collector.write(chunk)
     except TimeoutError:
         raise Refusal(
-            408, f"the upload took longer than {serving.upload_s:g} s", "send smaller files, or over a faster line"
+            408, f"the upload took longer than {serving.upload_s:g} s", "send smaller files, or use a faster connection"
         ) from None
     except FormParserError as error:
         raise Refusal(400, f"damaged multipart body: {error}", "send it as `curl -F` does") from None
@@ -58,7 +58,7 @@ async def read_uploads(request: Request, field: str, max_files: int, serving: Se
 
 def _check_size(num_bytes: int, max_bytes: int) -> None:
     if num_bytes > max_bytes:
-        raise Refusal(413, f"a request of more than {max_bytes / MB:g} MB", "send the files in several requests")
+        raise Refusal(413, f"the request is larger than {max_bytes / MB:g} MB", "send the files in several requests")
 
 
 def _collector(
@@ -71,7 +71,7 @@ def _collector(
     if kind != MULTIPART:
         raise Refusal(
             415,
-            f"content type {kind[:50]!r}" if kind else "no content type",
+            f"content type {kind[:50]!r} is not supported" if kind else "the request has no content type",
             f"send {MULTIPART} with the field {field!r}, or one file as {', '.join(RAW)}",
         )
     if not parameters.get(b"boundary"):
@@ -80,7 +80,7 @@ def _collector(
 
 
 class _File:
-    """One file that is arriving."""
+    """A file that is arriving."""
 
     def __init__(self, serving: Serving, share: Share, name: str = ""):
         share.add_file()
@@ -91,7 +91,7 @@ class _File:
     def write(self, chunk: bytes | memoryview) -> None:
         self.room -= len(chunk)
         if self.room < 0:
-            raise Refusal(413, f"a file of more than {self.max_mb:g} MB", "send a smaller file")
+            raise Refusal(413, f"a file is larger than {self.max_mb:g} MB", "send a smaller file")
         self.chunks.append(chunk)
 
     def end(self) -> Upload:
@@ -99,7 +99,7 @@ class _File:
 
 
 class _Whole(_File):
-    """The body is the file."""
+    """A body that is one file."""
 
     def end(self) -> list[Upload]:
         return [super().end()]
@@ -133,9 +133,9 @@ class _Parts:
     def end(self) -> list[Upload]:
         self.parser.finalize()
         if not self.whole:
-            raise Refusal(400, "the multipart body ends early", "send it again, whole")
+            raise Refusal(400, "the multipart body ends early", "send the whole body again")
         if not self.uploads:
-            raise Refusal(422, "no file", f"send at least one in the field {self.field!r}")
+            raise Refusal(422, "the request has no file", f"send at least one in the field {self.field!r}")
         return self.uploads
 
     def on_part_begin(self) -> None:
@@ -158,7 +158,9 @@ class _Parts:
         if field != self.field:
             raise Refusal(422, f"unknown field {field[:50]!r}", f"send files in the field {self.field!r}")
         if len(self.uploads) == self.max_files:
-            raise Refusal(413, f"more than {self.max_files} files in a request", "send the files in several requests")
+            raise Refusal(
+                413, f"the request has more than {self.max_files} files", "send the files in several requests"
+            )
         name = options.get(b"filename", b"").decode("utf-8", "replace")[:MAX_NAME]
         self.file = _File(self.serving, self.share, name)
 

@@ -1,1 +1,1 @@
-"""What computes: decoding processes, batches, the model in use and the watch for its successor."""
+"""The parts that compute: decoder processes, batches, the model in use, and the watch for its successor."""

@@ -1,4 +1,4 @@
-"""Dynamic batches: images that wait while the model is busy are computed together, and none waits while it is not."""
+"""Dynamic batches: images that wait while the model is busy are computed together; none waits while it is idle."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ from inference.service.door.counters import Counters
 from inference.service.door.refusals import Refusal
 
 Compute = Callable[[np.ndarray, bool], Answer]
-"""(pixels, alone) -> the answer of a batch, (batch, S, S) uint8. alone: whether no other work wants the cores"""
-# A batch takes a second at most. Images of one that is never answered would be held for ever.
+"""(pixels, alone) -> Answer of a batch, (batch, S, S) uint8. alone: whether nothing else needs the cores"""
+# A batch takes a second at most. Without a limit, the images of a batch that never ends would be held for ever.
 MAX_INFERENCE_S = 60
 
 
 class Batcher:
-    """Puts the images of all requests before one model. Of one event loop."""
+    """Gives the images of all requests to one model, in batches. Belongs to one event loop."""
 
     def __init__(self, compute: Compute, num_requests: int, max_batch: int, counters: Counters):
-        """num_requests: batches that are computed side by side; so many threads call `compute` at a time."""
+        """num_requests: batches that are computed side by side, each in a thread that calls `compute`."""
         self._compute, self._max_batch, self._counters = compute, max_batch, counters
         self._num_requests = self._free = num_requests
         self._threads = ThreadPoolExecutor(num_requests, "model")
@@ -30,10 +30,10 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
 
     async def answer(self, pixels: np.ndarray, alone: bool = False) -> Answer:
-        """pixels: (S, S) uint8, one image. The answer's arrays are of this image, without the batch's axis.
+        """Returns the answer to one image, (S, S) uint8; its arrays have no batch axis.
 
-        alone: whether nothing else, such as a file that is decoded, wants the cores. Raises what computing has raised,
-        and Refusal, 503, where the model takes too long for one batch; the wait for other batches does not count.
+        alone: whether nothing else, such as a file being decoded, needs the cores. Raises the error of `compute`, and
+        Refusal (503) if the model takes too long for one batch; the wait for other batches does not count.
         """
         future = self._loop.create_future()
         self._waiting.append((pixels, future))
@@ -41,10 +41,10 @@ class Batcher:
         return await future
 
     def _start_batches(self, alone: bool = False) -> None:
-        # Without those whose request has ended.
+        # Drop the images whose request has ended.
         self._waiting = [one for one in self._waiting if not one[1].done()]
         while self._waiting and self._free:
-            # Not all that wait: the other requests, which end soon, have cores of their own.
+            # Not all waiting images: the other inference requests, which end soon, have cores of their own.
             size = min(self._max_batch, -(-len(self._waiting) // self._num_requests))
             images, futures = zip(*self._waiting[:size], strict=True)
             del self._waiting[:size]
@@ -80,5 +80,5 @@ class Batcher:
 
 
 def _too_slow() -> Refusal:
-    reason = f"the model has not answered within {MAX_INFERENCE_S:g} s"
+    reason = f"the model did not answer within {MAX_INFERENCE_S:g} s"
     return Refusal(503, reason, "send it again in a minute", {"Retry-After": "60"})

@@ -1,4 +1,4 @@
-"""The model in use: follows the registry's champion, opens a new one beside the old, and goes on with what it has."""
+"""The model in use: follows the registry's champion, opens a new one beside the old, keeps the old if that fails."""
 
 import asyncio
 import json
@@ -15,16 +15,16 @@ from conf.workspace import Workspace
 from inference.service.door.counters import Counters
 from inference.service.door.refusals import Refusal
 from inference.service.engine.batching import Batcher
-from inference.service.engine.model import Model, open_model
+from inference.service.engine.model import OpenModel, open_model
 from inference.service.engine.watch import Look, start_watch
 
 log = logging.getLogger("chexscale.service")
 
-# Beside the time between two looks: mlflow's import, and what it waits for a server.
+# Added to the time between two looks, for mlflow's import and its wait for a server.
 MAX_LOOK_S = 60
-# A server's model comes over the network, and anew where that was cut off.
+# A model on a server comes over the network, and from the start again if the transfer was cut off.
 MAX_FETCH_S = 3600
-# Between two attempts at opening the same champion: what keeps it from it, such as a lack of memory, may pass.
+# Longest pause between two attempts to open the same champion; the cause, such as a lack of memory, may pass.
 MAX_PAUSE_S = 300
 NOT_ASKED = "the registry was not asked"
 PICKED_UP = (
@@ -34,22 +34,22 @@ PICKED_UP = (
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model with the queue before it."""
+class QueuedModel:
+    """A model and the queue in front of it."""
 
-    model: Model
+    model: OpenModel
     batcher: Batcher
 
 
 @dataclass(frozen=True)
-class Registry:
+class RegistryState:
     """Whether the registry answers."""
 
     reachable: bool
     since: str | None
-    """UTC, ISO 8601: since when it does not; None where it does"""
+    """when it stopped answering, UTC, ISO 8601; None while it answers"""
     reason: str | None
-    """why no champion, or no newer one, is served; None where nothing is wrong"""
+    """why no champion, or no newer one, is served; None if nothing is wrong"""
 
 
 @dataclass(frozen=True)
@@ -59,38 +59,39 @@ class Failed:
     wanted: tuple[int, str]
     """version and folder"""
     kind: str
-    """of the error"""
+    """class name of the error"""
     pause_s: float
     until: float
-    """of the monotonic clock, in seconds: when it is tried again"""
+    """when to try again, in seconds of the monotonic clock"""
 
 
-class Champion:
-    """What answers now. Requests take `now()` once and keep it, so that a swap drops none of them."""
+class LiveChampion:
+    """The model that answers now. A request calls `now()` once and keeps the result, so a swap drops no request."""
 
-    def __init__(self, settings: Settings, counters: Counters, watch: subprocess.Popen | None = None):
-        """watch: of start_watch, where it was started already."""
-        self._settings, self._counters, self._watch = settings, counters, watch
-        self._workspace = Workspace.at(settings.workspace, settings.tracking_server)
+    def __init__(
+        self, settings: Settings, workspace: Workspace, counters: Counters, watch: subprocess.Popen | None = None
+    ):
+        """watch: the process of start_watch, if it was started already."""
+        self._settings, self._workspace, self._counters, self._watch = settings, workspace, counters, watch
         self._name, self._mode = settings.inference.registered_model, settings.serving.mode
-        self.served: Served | None = None
-        self.registry = Registry(False, _now(), "not asked yet")
+        self.served: QueuedModel | None = None
+        self.registry = RegistryState(False, _now(), "not asked yet")
         self._failed: Failed | None = None
         self.looked = asyncio.Event()
-        """set once the registry has been asked, and its champion opened"""
+        """set once the registry has been asked and its champion opened"""
 
-    def now(self) -> Served:
-        """Raises Refusal, 503, while there has not been a champion yet."""
+    def now(self) -> QueuedModel:
+        """Returns the model in use. Raises Refusal (503) until there has been a champion."""
         if self.served is None:
             raise Refusal(503, f"there is no model yet: {self.registry.reason}", PICKED_UP, {"Retry-After": "5"})
         return self.served
 
     async def follow(self) -> None:
-        """For ever; cancelled, it ends the process that watches."""
+        """Follows the champion for ever. When cancelled, it ends the watching process."""
         async for look in self._looks():
             if look.version is not None and not look.folder:
                 if not self.looked.is_set():
-                    self.registry = Registry(True, None, look.reason)
+                    self.registry = RegistryState(True, None, look.reason)
                 continue
             reason, detail = look.reason or None, look.detail or look.reason
             wanted = (look.version, look.folder)
@@ -105,14 +106,14 @@ class Champion:
         return (self.served.model.version, str(self.served.model.folder)) if self.served else None
 
     async def _try(self, wanted: tuple[int, str]) -> None:
-        """Swaps, unless that failed a short time ago; the pauses double."""
+        """Swaps to the wanted champion, unless that failed a short time ago; the pauses double."""
         before = self._failed if self._failed and self._failed.wanted == wanted else None
         if before and time.monotonic() < before.until:
             return
         try:
             await self._swap(*wanted)
             self._failed = None
-        # A model may be damaged in any way, and the one in use goes on.
+        # A model may be damaged in any way; the one in use keeps answering.
         except Exception as error:
             kind = type(error).__name__
             if not before or before.kind != kind:
@@ -123,23 +124,23 @@ class Champion:
     async def _swap(self, version: int, folder: str) -> None:
         model = await asyncio.to_thread(open_model, Path(folder), self._name, version, self._mode)
         batcher = Batcher(model.compute, model.num_requests, self._settings.serving.max_batch, self._counters)
-        self.served = Served(model, batcher)
+        self.served = QueuedModel(model, batcher)
         self._counters.set_model(self._name, version, self._mode)
-        log.info("%s version %d answers now", self._name, version)
+        log.info("%s version %d is now in use", self._name, version)
 
     def _note(self, reachable: bool, reason: str | None, detail: str) -> None:
-        before, self.registry = self.registry, Registry(reachable, None, reason)
+        before, self.registry = self.registry, RegistryState(reachable, None, reason)
         self._counters.registry_reachable.set(reachable)
         if not reachable:
             since = before.since if not before.reachable and before.since else _now()
-            self.registry = Registry(False, since, reason)
+            self.registry = RegistryState(False, since, reason)
         changed = (before.reachable, before.reason) != (reachable, reason)
         if changed and (reason or self.looked.is_set()):
-            goes_on = f"; goes on with version {self.served.model.version}" if self.served else ""
+            goes_on = f"; still serving version {self.served.model.version}" if self.served else ""
             log.warning("registry: %s%s", detail or "reachable", goes_on if reason else "")
 
     async def _looks(self) -> AsyncIterator[Look]:
-        """What the watching process says; one that dies, hangs, or says something else is replaced."""
+        """Yields the looks of the watching process, which is replaced if it dies, hangs or writes anything else."""
         every_s = self._settings.serving.reload_s
         while True:
             watch, self._watch = self._watch, None
@@ -154,10 +155,10 @@ class Champion:
                     look = Look(**json.loads(line))
                     limit_s = MAX_FETCH_S if look.version is not None and not look.folder else MAX_LOOK_S
                     yield look
-                yield Look(False, reason=NOT_ASKED, detail="the process that asks has ended")
+                yield Look(False, reason=NOT_ASKED, detail="the process that asks the registry has ended")
             except TimeoutError:
                 yield Look(False, reason="the registry does not answer")
-            # It could not be started, or its line is too long, no JSON, or no Look.
+            # The process could not be started, or its line is too long, not JSON, or not a Look.
             except (OSError, ValueError, TypeError) as error:
                 yield Look(False, reason=NOT_ASKED, detail=f"{NOT_ASKED}: {type(error).__name__}: {error}")
             finally:

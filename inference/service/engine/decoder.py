@@ -1,9 +1,9 @@
-"""A process that turns files into films, one after the other: what a file does to its decoder stays in here.
+"""A process that decodes files into films, one after the other. A file that does harm can only harm this process.
 
     python -m inference.service.engine.decoder MEMORY_FD SOCKET_FD MAX_MB        started by decoding.py
 
-The file is in shared memory, a line of JSON on the socket says how long it is and for which model; the answer is a line
-of JSON, and the film's pixels stand where the file was.
+The file is in shared memory. A line of JSON on the socket gives its length and the properties of the model. The answer
+is a line of JSON, and the film's pixels replace the file in shared memory.
 """
 
 import json
@@ -17,15 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-# Imported here, not with the first DICOM file.
+# Imported at the start, not with the first DICOM file.
 import etl.contract.images.dicom  # noqa: F401
-from etl.contract.images.decode import BadImage, begins_like_image
-from inference.film.films import load_film
+from inference.film.films import NoFilm, read_film
 from inference.model.properties import Properties
-
-# It may quote the file, and a line is read up to 64 KiB.
-MAX_REASON = 300
-TOO_MUCH_MEMORY = "cannot be decoded in the memory that a file may take"
 
 
 def main() -> None:
@@ -44,7 +39,7 @@ def main() -> None:
 
 
 def limit_memory(max_mb: int) -> None:
-    """Lets this process, and those that it forks, have so much more than they have now; no memory dumps."""
+    """Lets this process, and any that it forks, use max_mb (10**6 bytes) more than now; forbids core dumps."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + max_mb * 10**6
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -52,18 +47,16 @@ def limit_memory(max_mb: int) -> None:
 
 
 def decode(memory: mmap.mmap, num_bytes: int, properties: str) -> dict:
-    """What is to be said of the file in `memory`: its film, whose pixels replace it there, or why it has none."""
-    try:
-        content = memory[:num_bytes]
-        film = load_film(content, parse(properties))
-    except BadImage as error:
-        return {"reason": str(error)[:MAX_REASON], "is_image": begins_like_image(content)}
-    except MemoryError:
-        return {"reason": TOO_MUCH_MEMORY, "is_image": True}
-    except Exception as error:
-        # A bug: where it is, without the message, which may quote the file.
-        print(f"decoder: {type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}", file=sys.stderr)
-        return {"reason": "cannot be decoded", "is_image": True}
+    """Describes the film of the file in `memory`, whose pixels replace the file there, or says why there is none."""
+    film = read_film(lambda limit: memory[: min(num_bytes, limit)], parse(properties))
+    if isinstance(film, NoFilm):
+        reason = film.reason
+        if film.bug:
+            # Report only the error's kind and place, because its message may quote the file.
+            reason = f"cannot be decoded: {type(film.bug).__name__}"
+            trace = "".join(traceback.format_tb(film.bug.__traceback__))
+            print(f"decoder: {reason}\n{trace}", file=sys.stderr)
+        return {"reason": reason, "is_image": film.is_image}
     memory[: film.pixels.size] = np.ascontiguousarray(film.pixels).tobytes()
     return {"fault": film.fault, "width_px": film.width_px, "height_px": film.height_px}
 

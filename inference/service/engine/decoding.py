@@ -1,4 +1,4 @@
-"""A pool of decoders, each a process with limits on time and memory; one that dies or hangs is replaced."""
+"""A pool of decoders, each a process with limits on time and memory. A decoder that dies or hangs is replaced."""
 
 import asyncio
 import json
@@ -12,27 +12,27 @@ from contextlib import suppress
 
 import numpy as np
 
-from inference.film.films import Film
+from inference.film.films import DECODER_DIED, Film
 from inference.service.door.counters import Counters
 
-# The pixels of the film stand where the file was: (S, S) of the largest model there may be.
+# The film's pixels replace the file, so there must be room for (S, S) of the largest model that is possible.
 MIN_MEMORY_BYTES = 4096**2
 START_S = 60
 AGAIN_S = 1
-# The process has ended, or what it says is no line of JSON.
+# The process has ended, or its answer is not a line of JSON.
 NO_ANSWER = (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError, json.JSONDecodeError)
 
 
-class Unreadable(Exception):
-    """This file is no usable image. is_image: whether it is of a kind that is read, however damaged."""
+class CannotDecode(Exception):
+    """The file is not a usable image. is_image: whether it has a format that is read, however damaged it is."""
 
     def __init__(self, reason: str, is_image: bool):
         super().__init__(reason)
         self.is_image = is_image
 
 
-class Decoders:
-    """Files to films, in `number` processes."""
+class DecoderPool:
+    """Decodes files into films, in `number` processes."""
 
     def __init__(self, number: int, max_file_bytes: int, max_mb: int, max_s: float, counters: Counters):
         self._number, self._max_s, self._counters = number, max_s, counters
@@ -52,12 +52,12 @@ class Decoders:
         await asyncio.gather(*(decoder.process.wait() for decoder in self._all))
 
     async def decode(self, chunks: list[bytes | memoryview], properties: str, size_px: int) -> Film:
-        """The film of a file in pieces, for a model with these properties, as JSON, and this size.
+        """Decodes a file, given in pieces, into the film for a model with these properties, as JSON, and this size.
 
-        Raises Unreadable with the reason, also where the file killed its decoder, or took too long.
+        Raises CannotDecode with the reason, also if the file killed its decoder or took too long.
         """
         while (decoder := await self._idle.get()).has_ended():
-            # While it was idle, as under the kernel when memory is short: of that no file is the cause.
+            # It died while idle, for example killed by the kernel when memory was short; no file is the cause.
             self._replace(decoder)
         started = time.perf_counter()
         try:
@@ -65,18 +65,18 @@ class Decoders:
                 answer = await decoder.ask(chunks, properties)
         except TimeoutError:
             self._replace(decoder)
-            raise Unreadable(f"not decoded within {self._max_s:g} s", is_image=True) from None
+            raise CannotDecode(f"not decoded within {self._max_s:g} s", is_image=True) from None
         except NO_ANSWER:
             self._replace(decoder)
-            raise Unreadable("cannot be decoded: it made its decoder stop", is_image=True) from None
+            raise CannotDecode(DECODER_DIED, is_image=True) from None
         except BaseException:
-            # Cancelled: its answer would be taken for the next file's.
+            # Cancelled: the late answer would be taken for the next file's.
             self._replace(decoder)
             raise
         self._counters.decode_s.observe(time.perf_counter() - started)
         if "reason" in answer:
             self._idle.put_nowait(decoder)
-            raise Unreadable(answer["reason"], answer["is_image"])
+            raise CannotDecode(answer["reason"], answer["is_image"])
         pixels = decoder.pixels(size_px)
         self._idle.put_nowait(decoder)
         return Film(pixels, **answer)
@@ -90,7 +90,7 @@ class Decoders:
         task.add_done_callback(self._starting.discard)
 
     async def _add_again(self) -> None:
-        """Until it works: what keeps a process from starting, such as a lack of memory, may pass."""
+        """Adds a decoder, trying until one starts: what prevents it, such as a lack of memory, may pass."""
         while True:
             try:
                 return await self._add()
@@ -114,7 +114,7 @@ class _Decoder:
         try:
             os.ftruncate(memory_fd, memory_bytes)
             self.memory = mmap.mmap(memory_fd, memory_bytes)
-            # A session of its own: it can be killed with what it has forked, and Ctrl-C does not reach it.
+            # In its own session it can be killed together with what it forked, and Ctrl-C does not reach it.
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "inference.service.engine.decoder"),
                 *(str(memory_fd), str(theirs.fileno()), str(max_mb)),

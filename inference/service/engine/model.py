@@ -16,8 +16,8 @@ from inference.service.engine.batching import Compute
 
 
 @dataclass(frozen=True)
-class Model:
-    """One version, with all that is told of it."""
+class OpenModel:
+    """One version, with everything that the service reports about it."""
 
     name: str
     version: int
@@ -26,16 +26,16 @@ class Model:
     properties: Properties
     compute: Compute
     num_requests: int
-    """threads that may call it at a time"""
+    """number of threads that may call `compute` at a time"""
     boxes: dict[str, list[list[float]]]
-    """known ones, see inference/film/known_boxes.py"""
+    """known boxes, see inference/film/known_boxes.py"""
     card: dict
     loaded_at: str
     """UTC, ISO 8601"""
 
     @property
     def identity(self) -> dict:
-        """As every answer names the model."""
+        """Returns the fields by which every answer names the model."""
         return {"name": self.name, "version": self.version, "mode": self.mode}
 
     @cached_property
@@ -43,23 +43,23 @@ class Model:
         return self.properties.to_json()
 
 
-def open_model(folder: Path, name: str, version: int, mode: str) -> Model:
-    """Opens the variant `mode` of the registered model in `folder`, and has it answer once.
+def open_model(folder: Path, name: str, version: int, mode: str) -> OpenModel:
+    """Opens the variant `mode` of the registered model in `folder`, and lets it answer once.
 
-    Afterwards the files may go away or change. Raises InputError for a variant that is missing or damaged.
+    Afterwards the files may be changed or deleted. Raises InputError if the variant is missing or damaged.
     """
     if mode in ("onnx", "torch"):
         predict, properties = open_variant(mode, folder / mode)
-        # Such a model computes on all cores, alone or not.
+        # Such a model uses all cores, whether it is alone or not.
         compute, num_requests = (lambda pixels, alone: predict(pixels)), 1
     else:
         graph = open_graph(folder / mode, mapped=False)
         properties, shared = properties_of(graph), SharedGraph(graph)
         compute, num_requests = shared.predict, shared.num_requests
-    # So that the first request does not wait for what is prepared on first use, and a model that cannot is told.
+    # So that the first request does not wait for preparations on first use, and a model that cannot answer fails here.
     for alone in (True, False):
         compute(np.zeros((1, properties.size_px, properties.size_px), np.uint8), alone)
     boxes = load_boxes(folder)
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8")) if (folder / CARD_FILE).exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Model(name, version, mode, folder, properties, compute, num_requests, boxes, card, now)
+    return OpenModel(name, version, mode, folder, properties, compute, num_requests, boxes, card, now)

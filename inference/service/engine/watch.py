@@ -1,9 +1,10 @@
-"""Which version of the registered model is the champion? A process of its own asks the registry again and again.
+"""A process that asks the registry again and again which version of the registered model is the champion.
 
     python -m inference.service.engine.watch ROOT TRACKING_SERVER NAME EVERY_S        started by champion.py
 
-Importing mlflow takes seconds, and a registry that hangs, hangs only this process. Each look is a line of JSON on the
-output, and one more before a model's files are fetched; it ends when its input does, which is when the service ends.
+Importing mlflow takes seconds, and a registry that hangs blocks only this process. Each look writes a line of JSON to
+standard output, and one more before a model's files are fetched. The process ends when its standard input is closed,
+which happens when the service ends.
 """
 
 import json
@@ -16,33 +17,33 @@ from dataclasses import asdict, dataclass
 
 from conf.workspace import Workspace
 
-# Of a line of the log; a database's error may quote all that it was asked.
+# Characters of a log line; a database's error may quote the whole query.
 MAX_DETAIL = 500
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the registry has said."""
+    """What the registry answered."""
 
     reachable: bool
     version: int | None = None
-    """the champion; None where there is none, or the registry was not reached"""
+    """the champion; None if there is none, or the registry was not reached"""
     folder: str = ""
-    """where its files are; empty while they are fetched, which a second look says of the same version"""
+    """where its files are; empty while they are fetched, after which a second look at the same version follows"""
     reason: str = ""
-    """for everybody: why there is no version"""
+    """why there is no version to open, for everybody"""
     detail: str = ""
-    """for the log: the same with paths and addresses"""
+    """the same with paths and addresses, for the log"""
 
 
 def start_watch(workspace: Workspace, name: str, every_s: float) -> subprocess.Popen:
-    """Starts the process; each line of its output is a Look, as JSON."""
+    """Starts the process; each line of its output is a Look as JSON."""
     arguments = [str(workspace.root), workspace.tracking_server, name, str(every_s)]
     return subprocess.Popen(
         [sys.executable, "-m", "inference.service.engine.watch", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # Ctrl-C is for the service, which ends this one.
+        # Ctrl-C is for the service, which then ends this process.
         start_new_session=True,
     )
 
@@ -51,7 +52,7 @@ def main() -> None:
     root, server, name, every_s = sys.argv[1:]
     workspace = Workspace.at(root, server)
     identity = _identity(workspace)
-    # What a library prints is no look.
+    # What a library prints must not be read as a look.
     output, sys.stdout = sys.stdout, sys.stderr
     while True:
         for found in look(workspace, name):
@@ -59,13 +60,13 @@ def main() -> None:
         if select.select([sys.stdin], [], [], float(every_s))[0]:
             return
         if identity not in (None, now := _identity(workspace)) and now is not None:
-            # Another database in the place of the one that mlflow has open.
+            # Another database has replaced the one that mlflow has open.
             os.execv(sys.executable, [sys.executable, "-m", "inference.service.engine.watch", *sys.argv[1:]])
         identity = identity or now
 
 
 def look(workspace: Workspace, name: str) -> Iterator[Look]:
-    """Asks the registry once; the last one is all that it has said. Whatever goes wrong is said, not raised."""
+    """Asks the registry once; the last look is the complete one. Errors are reported in a look, not raised."""
     if not workspace.has_store:
         yield Look(False, reason="there is no registry", detail=f"there is no {workspace.tracking_db}")
         return
@@ -86,7 +87,7 @@ def look(workspace: Workspace, name: str) -> Iterator[Look]:
 
 
 def _identity(workspace: Workspace) -> tuple[int, int] | None:
-    """Of the registry's file, None where there is none."""
+    """Returns device and inode of the registry's file; None if there is no such file."""
     if workspace.tracking_server or not workspace.tracking_db.exists():
         return None
     status = workspace.tracking_db.stat()

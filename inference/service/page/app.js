@@ -21,13 +21,13 @@ import { drawStrip } from "./strip.js";
 import { clearFilm, showFilm, showHeat } from "./viewer.js";
 
 const LOOK_AT_MODEL_MS = 15_000;
-// Who steps through the list with the arrow keys does not want each image read.
+// A person who steps through the list with the arrow keys does not want every image read.
 const SETTLE_MS = 150;
 
-let model = null; // as /v1/model described it last; an outage leaves it, so that another one after it is noticed
+let model = null; // as /v1/model last described it; kept during an outage, so that another model afterwards is noticed
 let lost = false; // whether the last look at the model failed
 let selected = null; // the film that is shown
-let reading = new AbortController(); // ends the request for the film that was selected before
+let reading = new AbortController(); // ends the request for the previously selected film
 let settling = 0;
 
 function add(files) {
@@ -35,7 +35,7 @@ function add(files) {
   const room = MAX_FILMS - films.length;
   const added = addFilms(files.slice(0, room));
   if (files.length > room)
-    notify("left-out", `The list holds ${count(MAX_FILMS, "image")}: ${files.length - room} were left out.`);
+    notify("left-out", `The list holds at most ${count(MAX_FILMS, "image")}, so ${files.length - room} were left out.`);
   if (!added.length) return;
   select(added[0]);
   document.querySelector("#films :checked").parentElement.scrollIntoView({ block: "nearest" });
@@ -56,7 +56,7 @@ async function read(film, signal) {
   try {
     await readFilm(film, signal);
   } catch (error) {
-    // Another film was selected meanwhile.
+    // Another film was selected in the meantime.
     if (error.name === "AbortError") return summarise();
     if (!(error instanceof ServiceError)) throw error;
   }
@@ -69,11 +69,11 @@ const summarise = () => summariseFilms((film) => film !== selected, strip);
 
 const strip = () => drawStrip(selected, select);
 
-/** Draws the selected film as far as it is known. */
+/** Draws what is known so far of the selected film. */
 function show() {
   strip();
   clearFilm();
-  if (find("problem").contains(document.activeElement)) find("results").focus(); // its button goes away
+  if (find("problem").contains(document.activeElement)) find("results").focus(); // its button disappears
   find("warnings").hidden = find("familiarity").hidden = find("problem").hidden = true;
   find("findings").replaceChildren();
   const film = selected;
@@ -113,7 +113,7 @@ function readAllAgain() {
 
 async function enterKey() {
   if (!(await askForKey())) return;
-  document.querySelector(".actions .choose").focus(); // the button that was pressed goes away
+  document.querySelector(".actions .choose").focus(); // the button that was pressed disappears
   lookAtModel();
 }
 
@@ -142,7 +142,7 @@ async function lookAtModel() {
     notify("notice", aboutRegistry(model));
     if (moved) {
       forgetAnswers();
-      notify("left-out", `Version ${model.version} of the model answers now: the images are read again.`);
+      notify("left-out", `Version ${model.version} of the model is now in use: the images are being read again.`);
       select(selected);
     } else if (lost) readAllAgain();
     lost = false;
@@ -157,17 +157,17 @@ async function lookAtModel() {
 }
 
 function aboutRegistry({ version, registry: { reachable, since, reason } }) {
-  if (reachable) return reason ? sentence(`version ${version} goes on answering: ${reason}`) : "";
+  if (reachable) return reason ? sentence(`version ${version} is still in use: ${reason}`) : "";
   const time = since ? ` since ${new Date(since).toLocaleString()}` : "";
-  return `The registry cannot be reached${time}: version ${version} goes on answering.`;
+  return `The registry cannot be reached${time}. Version ${version} is still in use.`;
 }
 
-/** Takes the files of a drop or a paste. */
+/** Adds the files of a drop or a paste. */
 function addFrom(transfer) {
   const items = [...transfer.items].filter((item) => item.kind === "file");
   const files = items.filter((item) => !item.webkitGetAsEntry?.()?.isDirectory).map((item) => item.getAsFile());
   add(files.filter(Boolean));
-  if (files.length < items.length) notify("left-out", "Folders are not read: give the files that are in them.");
+  if (files.length < items.length) notify("left-out", "Folders are not read. Give the files in them instead.");
 }
 
 for (const button of document.querySelectorAll(".choose"))
@@ -192,7 +192,7 @@ find("remove").addEventListener("click", () => {
   const place = films.indexOf(selected);
   removeFilm(selected);
   select(films[Math.min(place, films.length - 1)] ?? null);
-  if (find("strip").hidden) find("results").focus(); // the button is gone with the list
+  if (find("strip").hidden) find("results").focus(); // the button disappears with the list
 });
 find("remove-all").addEventListener("click", () => {
   while (films.length) removeFilm(films[0]);
@@ -202,7 +202,7 @@ find("remove-all").addEventListener("click", () => {
 
 find("retry").addEventListener("click", () => {
   readAllAgain();
-  document.querySelector("#films :checked").focus(); // the button goes away
+  document.querySelector("#films :checked").focus(); // the button disappears
 });
 
 find("enter-key").addEventListener("click", enterKey);

@@ -6,7 +6,7 @@ import { draw, find, make, percent, sentence, spoken } from "./elements.js";
 const AXIS = [0.4, 1];
 const PLOT_PX = { width: 132, height: 18 };
 
-/** Fills the panel. model: as /v1/model answers. */
+/** Fills the panel. model: the answer of /v1/model. */
 export function showCard(model) {
   const { card } = model;
   const has = (part, show) => (card[part] ? [show(card[part])] : []);
@@ -27,14 +27,14 @@ export function showCard(model) {
   );
 }
 
-const intervals = "With 95% intervals over patients; the dotted line is chance.";
-const points = `${intervals} Thresholds are Youden's, of the validation split.`;
+const intervals = "The 95% intervals are over patients; the dotted line is chance.";
+const points = `${intervals} Thresholds are Youden's, from the validation split.`;
 const pointing =
   "Pointing game: how often the strongest place of the heat map lies in a known box. By chance: how often " +
-  "any place would.";
+  "a random place would.";
 
 const gateWords = ({ reasons, few_patients: few = [] }) =>
-  [...reasons, ...few.map((name) => `too few patients to show much of ${spoken(name)}`)].map(sentence);
+  [...reasons, ...few.map((name) => `too few patients to say much about ${spoken(name)}`)].map(sentence);
 
 const section = (title, ...content) => make("section", {}, make("h3", {}, title), ...content);
 const list = (items) =>
@@ -53,7 +53,7 @@ function facts(pairs) {
   );
 }
 
-/** columns: headings; rows: lists of text or elements, the first the row's heading. */
+/** columns: headings; rows: lists of text or elements, the first of which is the row's heading. */
 function table(columns, rows) {
   if (!rows.length) return make("p", {}, "Not measured.");
   const head = make(
@@ -70,7 +70,7 @@ function table(columns, rows) {
     ),
   );
   const whole = make("table", {}, make("thead", {}, head), make("tbody", {}, body));
-  // Wide tables scroll in themselves, by keyboard too.
+  // Wide tables scroll inside their frame, by keyboard too.
   const frame = make("div", { className: "wide", tabIndex: 0 }, whole);
   frame.setAttribute("role", "region");
   frame.setAttribute("aria-label", `${columns[0]} table`);
@@ -79,10 +79,10 @@ function table(columns, rows) {
 
 const decimal = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
 const share = (value) => (value === null || value === undefined ? "–" : percent(value));
-/** An interval, which a subgroup of few patients may lack. */
+/** An interval; a subgroup of few patients may have none. */
 const range = ({ low, high }) => (low === null ? "–" : `${low.toFixed(3)} to ${high.toFixed(3)}`);
 
-/** A dot with its interval between AXIS; empty where nothing was measured. */
+/** A dot with its interval on the AXIS; empty if nothing was measured. */
 function plot(value, low, high) {
   const { width, height } = PLOT_PX;
   const place = (auroc) => 6 + ((Math.max(auroc, AXIS[0]) - AXIS[0]) / (AXIS[1] - AXIS[0])) * (width - 12);
@@ -164,10 +164,10 @@ const dataFacts = (data) => [
 const modelFacts = ({ card, mode, loaded_at }) => [
   ["Network", card.model?.network],
   ["Input", card.model?.input.replaceAll("`", "")],
-  ["Answers in", mode.toUpperCase()],
+  ["Precision", mode.toUpperCase()],
   ["Loaded", new Date(loaded_at).toLocaleString()],
   ["Run", card.model?.run_id],
   ["Commit", card.model?.commit],
-  ["Began with", card.model?.ancestors?.map(({ source }) => source).join(", which began with ")],
-  ["Speed", card.speed && `${card.speed.latency_ms.toFixed(1)} ms an image on ${card.speed.machine.cpu}`],
+  ["Started from", card.model?.ancestors?.map(({ source }) => source).join(", which started from ")],
+  ["Speed", card.speed && `${card.speed.latency_ms.toFixed(1)} ms per image on ${card.speed.machine.cpu}`],
 ];

@@ -1,4 +1,4 @@
-/* Elements of the page, made and found. Text goes in as text, never as markup: names come from files and models. */
+/* Makes and finds elements of the page. Text is never treated as markup, because names come from files and models. */
 
 export const find = (id) => document.getElementById(id);
 

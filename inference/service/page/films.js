@@ -1,25 +1,25 @@
-/* The images that were given, in their order, and what the model said of them. */
+/* The images that were given, in order, and what the model said about them. */
 
 import { explain, predict, ServiceError } from "./service.js";
 
 export const MAX_FILMS = 500;
-// Of one request, so that it arrives in time and its answers appear soon; the service may take less.
+// Limits of one request, so that it arrives in time and its answers appear soon; the service may allow less.
 const FILES_AT_ONCE = 8;
 const MB_AT_ONCE = 32;
-// What a form adds to each of its files, and more.
+// More than a form adds to each of its files.
 const FORM_MB = 0.001;
-// With their films and heat maps, some MB each; of the others only the findings stay.
+// Answers kept with films and heat maps, some MB each; of the others only the findings are kept.
 const ANSWERS_KEPT = 8;
 
 export const films = [];
-const kept = []; // films with a whole answer, the last looked at at the end
+const kept = []; // films with a whole answer, the most recently viewed at the end
 
 let num = 0;
-let limits = { files: 1, file_mb: Infinity, request_mb: Infinity }; // until the service has said what it takes
+let limits = { files: 1, file_mb: Infinity, request_mb: Infinity }; // until the service has reported its limits
 
 export const setLimits = (told) => (limits = told);
 
-/** Takes files in; returns their films. */
+/** Adds files and returns their films. */
 export function addFilms(files) {
   const added = files.map((file) => ({ id: ++num, file, findings: null, answer: null, error: null, asked: false }));
   films.push(...added);
@@ -31,26 +31,26 @@ export function removeFilm(film) {
   if (kept.includes(film)) kept.splice(kept.indexOf(film), 1);
 }
 
-/** Forgets what was said, such as by another model. */
+/** Forgets all answers, such as those of another model. */
 export function forgetAnswers() {
   kept.length = 0;
   for (const film of films) Object.assign(film, { findings: null, answer: null, error: null, asked: false });
 }
 
-/** Forgets the failures that may have passed. */
+/** Forgets the failures that may be over by now. */
 export function forgetTroubles() {
   for (const film of films)
     if (film.error?.passing) Object.assign(film, { error: null, asked: film.findings !== null });
 }
 
-/** Asks for film, heat maps and boxes of one image. Throws AbortError where `signal` ends it. */
+/** Asks for film, heat maps and boxes of one image. Throws AbortError if `signal` ends the request. */
 export async function readFilm(film, signal) {
   film.asked = true;
   try {
     const fault = sizeFault(film.file);
     if (fault) throw fault;
     film.answer = film.findings = await explain(film.file, signal);
-    film.error = null; // of a group that it was in
+    film.error = null; // which may come from a group of films that it was sent with
     keep(film);
   } catch (error) {
     if (error.name === "AbortError") film.asked = film.findings !== null;
@@ -59,7 +59,7 @@ export async function readFilm(film, signal) {
   }
 }
 
-/** Keeps this whole answer as the last one looked at. */
+/** Keeps this whole answer as the most recently viewed one. */
 export function keep(film) {
   if (kept.includes(film)) kept.splice(kept.indexOf(film), 1);
   kept.push(film);
@@ -68,7 +68,7 @@ export function keep(film) {
 
 let summarising = false;
 
-/** Asks for the findings of all that nobody has asked for, several at a time. changed: called whenever they change. */
+/** Asks for the findings of all films not asked about yet, several at a time. changed: called whenever they change. */
 export async function summariseFilms(belongs, changed) {
   if (summarising) return;
   summarising = true;
@@ -113,9 +113,9 @@ function nextGroup(belongs) {
 
 const sizeInForm = (file) => file.size / 1e6 + FORM_MB;
 
-/** What the service would say of a file that is too large, whole requests with it; else null. */
+/** The error for a file that is too large, by itself or for one request; null if it is not. */
 function sizeFault(file) {
   if (file.size / 1e6 <= limits.file_mb && sizeInForm(file) <= limits.request_mb) return null;
   const most_mb = Math.min(limits.file_mb, limits.request_mb);
-  return new ServiceError(413, `a file of more than ${most_mb} MB`, { next: "send a smaller file" });
+  return new ServiceError(413, `the file is larger than ${most_mb} MB`, { next: "send a smaller file" });
 }

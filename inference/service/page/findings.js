@@ -1,4 +1,4 @@
-/* The findings of one image: called ones first, each with its probability against its threshold. */
+/* The findings of one image, called ones first, each with its probability and its threshold. */
 
 import { count, find, make, percent, sentence, spoken } from "./elements.js";
 
@@ -8,7 +8,7 @@ const GROUPS = [
   ["without a threshold", (finding) => finding.present === null],
 ];
 
-/** Called first; among each, by how far the probability reaches towards its threshold. */
+/** Called findings first; within each group, by how near the probability comes to its threshold. */
 export function inOrder(findings) {
   const nearness = ({ probability, threshold }) => (threshold === null ? probability : probability / threshold);
   return GROUPS.flatMap(([, belongs]) => findings.filter(belongs).sort((a, b) => nearness(b) - nearness(a)));
@@ -16,7 +16,7 @@ export function inOrder(findings) {
 
 export const called = (answer) => inOrder(answer.findings).filter((finding) => finding.present);
 
-/** One sentence: for the list of images, and to be spoken. */
+/** One sentence, for the list of images and for screen readers. */
 export function summary(answer) {
   if (!answer.familiar) return "unlike the training data";
   const names = called(answer).map(({ name, probability }) => `${spoken(name)} ${percent(probability)}`);
@@ -30,7 +30,7 @@ export function showFindings(answer, chosen, choose) {
   find("familiarity").hidden = !answer.familiar;
   if (!answer.familiar) return;
   const [distance, limit] = [answer.distance, answer.distance_threshold].map((value) => value.toFixed(1));
-  find("familiarity").textContent = `Distance from the training data ${distance}; up to ${limit} a film is like it.`;
+  find("familiarity").textContent = `Distance from the training data: ${distance}. Films up to ${limit} count as like it.`;
 }
 
 function showWarnings(answer) {
@@ -38,8 +38,8 @@ function showWarnings(answer) {
   warnings.hidden = !answer.warnings.length;
   if (warnings.hidden) return;
   const title = answer.familiar
-    ? "Look at the film before you trust this answer"
-    : "The model does not know such films";
+    ? "Check the film before you trust this answer"
+    : "The model does not know films like this";
   warnings.replaceChildren(
     make("h3", {}, title),
     ...answer.warnings.map((warning) => make("p", {}, sentence(warning))),
@@ -50,8 +50,8 @@ const nothingSaid = () =>
   make(
     "p",
     { className: "nothing" },
-    "No probabilities are shown: what the network says of such an image, it has not learned. Give a frontal chest " +
-      "film like those of the model card.",
+    "No probabilities are shown, because the network has not learned from such images. Give a frontal chest film " +
+      "like those that the model card describes.",
   );
 
 function list(answer, chosen, choose) {

@@ -5,7 +5,7 @@ import { find } from "./elements.js";
 const PLACE = "chexscale-api-key";
 
 let asking = null;
-let declined = false; // by Cancel: then only the person opens the dialog again
+let declined = false; // by Cancel; afterwards only a button opens the dialog again
 
 /** The key that was given, or null. */
 export function storedKey() {
@@ -15,7 +15,7 @@ export function storedKey() {
   return null;
 }
 
-/** What a request that lacks a key does: askForKey, but not against the person's will. */
+/** Asks for the key when a request lacks one, unless the person has declined. */
 export const wantKey = async (reason) => !declined && askForKey(reason);
 
 /** Resolves to whether a key was given; several requests that lack one share the dialog. */
@@ -46,7 +46,7 @@ export function askForKey(reason = "") {
   return asking;
 }
 
-/** Why no key looks so, or "". A header with another character, such as an invisible space, cannot even be sent. */
+/** Why this cannot be a key, or "". A header that is not ASCII, such as by an invisible space, cannot even be sent. */
 function faultOf(key) {
   const other = key.match(/[^ -~]/u);
   if (!other) return "";

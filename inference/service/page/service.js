@@ -1,28 +1,28 @@
-/* What the page asks of the service. Names of files stay in the browser: every upload is called "image". */
+/* The page's requests to the service. File names stay in the browser: every upload is called "image". */
 
 import { count, find, sentence } from "./elements.js";
 import { storedKey, wantKey } from "./key.js";
 
-// Of what may be over soon; before each new try, unless the service names another time.
+// Statuses of troubles that may be over soon, and the waits before each new try, unless the service names another time.
 const SHORT_TROUBLES = [0, 429, 503];
 const WAITS_S = [1, 2, 4];
 const LONGEST_WAIT_S = 60;
 
-/** An answer that is no answer: what happened, and what to do next. status 0: the service was not reached. */
+/** A request that failed: what happened, and what to do next. status 0: the service was not reached. */
 export class ServiceError extends Error {
-  /** results: of /v1/predict where no file is usable, with the reason of each; wait_s: as the service wants it. */
+  /** results: the reason for each file, if /v1/predict finds none usable; wait_s: seconds that the service asks for. */
   constructor(status, message, { next = "", results = [], wait_s = null } = {}) {
     super(message);
     Object.assign(this, { status, next, results, wait_s });
   }
 
-  /** Whether the same request may be answered later; what is no image, or too large, stays so. */
+  /** Whether the same request may succeed later; a file that is not an image, or too large, never will. */
   get passing() {
     return this.status !== 413 && this.status !== 422;
   }
 }
 
-/** One image with its film, heat maps and known boxes. */
+/** The findings of one image, with its film, heat maps and known boxes. */
 export function explain(file, signal) {
   const body = new FormData();
   body.append("file", file, "image");
@@ -50,7 +50,7 @@ async function askPatiently(path, options, bytes) {
     } catch (error) {
       const wait_s = error.wait_s ?? usual_s;
       if (!SHORT_TROUBLES.includes(error.status) || wait_s > LONGEST_WAIT_S) throw error;
-      find("trouble").textContent = sentence(`${error.message}: asked again in ${count(wait_s, "second")}`);
+      find("trouble").textContent = sentence(`${error.message}: trying again in ${count(wait_s, "second")}`);
       await pause(wait_s, options.signal).finally(() => (find("trouble").textContent = ""));
     }
   return ask(path, options, bytes);
@@ -70,9 +70,9 @@ async function ask(path, options, bytes) {
     const { ok, status, answer, wait_s } = await reach(path, { ...options, headers }, bytes);
     if (ok) return answer;
     if (status === 401) {
-      answer.error = key ? "the service refuses this key" : "the service wants an API key";
+      answer.error = key ? "the service refuses this key" : "the service needs an API key";
       answer.next = ""; // the page has a button for it
-      // Another request may have asked for the key meanwhile.
+      // Another request may have asked for the key in the meantime.
       if (key !== storedKey() || (await wantKey(key ? sentence(answer.error) : ""))) continue;
     }
     const { error = `the service answers with status ${status}`, next, results } = answer;
@@ -87,10 +87,10 @@ async function reach(path, options, bytes) {
     return { ok: response.ok, status: response.status, answer: await response.json(), wait_s };
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    if (error instanceof SyntaxError) throw new ServiceError(0, "something else than the service answers here");
+    if (error instanceof SyntaxError) throw new ServiceError(0, "something other than the service answers here");
     // A service that refuses an upload half way closes the connection, which looks the same from here.
     const size = bytes > 1e7 ? `, or it refuses ${Math.round(bytes / 1e6)} MB` : "";
-    const next = "see that it is running, then try again";
+    const next = "check that it is running, then try again";
     throw new ServiceError(0, `the service cannot be reached${size}`, { next });
   }
 }

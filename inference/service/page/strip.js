@@ -1,10 +1,10 @@
-/* The list of images, each with what the model said of it. */
+/* The list of images, each with what the model said about it. */
 
 import { count, find, make } from "./elements.js";
 import { films } from "./films.js";
 import { called, summary } from "./findings.js";
 
-/** Draws the list where there is more than one image. choose: called with a film. */
+/** Draws the list if there is more than one image. choose: called with a film. */
 export function drawStrip(selected, choose) {
   find("strip").hidden = films.length < 2;
   find("strip-title").textContent = count(films.length, "image");

@@ -3,10 +3,10 @@
 import { find, make, spoken } from "./elements.js";
 
 let shown = null; // the answer whose film is shown
-let original = null; // address of the file itself, where the browser can show it
-let finding = null; // whose heat map is shown
+let original = null; // address of the file itself, if the browser can show it
+let finding = null; // the finding whose heat map is shown
 
-/** Shows the film of an answer. file: as it was given; stretched: whether the model's film has lost its proportions. */
+/** Shows the film of an answer. file: as it was given; stretched: whether the model sees it with other proportions. */
 export async function showFilm(answer, file, stretched) {
   clearFilm();
   shown = answer;
@@ -14,7 +14,7 @@ export async function showFilm(answer, file, stretched) {
   find("box-count").textContent = answer.boxes.length ? `(${answer.boxes.length})` : "(none)";
   find("boxes-on").disabled = !answer.boxes.length;
   drawLayers();
-  // The file itself is sharper than what the model sees, and lies at the same place.
+  // The file itself is sharper than what the model sees, and is shown in the same place.
   const address = await openOriginal(file, answer, stretched);
   if (shown !== answer) return void (address && URL.revokeObjectURL(address));
   original = address;
@@ -37,7 +37,7 @@ export function clearFilm() {
   drawLayers();
 }
 
-/** Address of the file where the browser decodes it to the very pixels that the service has read; else null. */
+/** Address of the file if the browser decodes it to the same pixels as the service; otherwise null. */
 async function openOriginal(file, answer, stretched) {
   if (stretched && answer.width_px !== answer.height_px) return null;
   const address = URL.createObjectURL(file);
@@ -80,11 +80,11 @@ function drawHeat(map) {
   const nothing = map.high <= 0;
   find("legend-scale").hidden = nothing;
   find("legend-text").textContent = nothing
-    ? `Nothing is painted: no place of this film speaks for ${spoken(finding)}.`
-    : `Where the network looked for ${spoken(finding)}, not that it is there.`;
+    ? `Nothing is painted, because no place of this film speaks for ${spoken(finding)}.`
+    : `Shows where the network looked for ${spoken(finding)}, not that it is there.`;
 }
 
-/** The model's square is padded; over a film in its own proportions the map ends where the film does. */
+/** The model's square is padded, so over a film in its own proportions the map is cut off where the film ends. */
 function clipHeat() {
   if (!shown || find("film").src !== original) return void (find("heat").style.clipPath = "none");
   const side = Math.max(shown.width_px, shown.height_px);

@@ -1,1 +1,1 @@
-"""How fast the ETL is, and what a kill leaves."""
+"""Measures how fast the ETL is, and what a kill leaves behind."""

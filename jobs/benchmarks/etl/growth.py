@@ -1,9 +1,9 @@
-"""Whether the ETL keeps its speed and memory with more images and with more tasks, as ratios of one run.
+"""Measures whether the ETL keeps its speed and memory with more images and more tasks, as ratios of one run.
 
     python -m jobs.benchmarks.etl.growth --images DIR      1,000, 5,000 and 20,000 images; 1, 2 and 4 tasks
 
-DIR as in jobs.benchmarks.etl. The machine itself is faster at one time than at another, so a plain loop of as many
-processes runs beside each measurement. Needs some 8 GB of disk, and about ten minutes on two cores.
+DIR is as for jobs.benchmarks.etl.throughput. The speed of the machine itself varies, so a plain loop of as many
+processes follows each measurement. Needs about 8 GB of disk, and about ten minutes on two cores.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of PNGs")
     folder_of_images = parser.parse_args().images
-    table = Table("images", "tasks", "images/s", "of a plain loop", "most MB of a worker", "of the driver so far")
+    table = Table("images", "tasks", "images/s", "to plain loop", "peak MB of a worker", "of the driver so far")
     for num_images, tasks in MEASUREMENTS:
         with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
             spark = measure_spark(repeated(folder_of_images, num_images), tasks, f"{folder}/spark")

@@ -1,11 +1,11 @@
-"""Whether a kill at any moment leaves the old version or the new one: the real command, killed at random moments.
+"""Checks that a kill leaves either the old version or the new one: kills the real command at random moments.
 
     python -m jobs.benchmarks.etl.kills --images DIR   20 kills, of the whole run and of one worker in turn
     python -m jobs.benchmarks.etl.kills --images DIR --kills 100 --seed 1
 
-DIR holds PNGs. Before each run some images are exchanged, removed or relabelled, so that there is work; after each kill
-the newest version is read and compared. At the end a last run must give the rows of a fresh table. Prints a line per
-kill; the exit code is not 0 where a version is neither the old nor the new one.
+DIR holds PNGs. Before each run some images are replaced, removed or relabelled, so that there is work to do. After each
+kill the newest version is read and compared. A last run must give the rows of a fresh table. Prints one line per kill;
+the exit code is not 0 if a version is neither the old nor the new one.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Source:
         self.change(list(self.labels))
 
     def change(self, names: list[str]) -> None:
-        """Gives these images another file or none, and another label."""
+        """Links these images to other files or to none, and draws new labels for them."""
         for name in names:
             (self.root / name).unlink(missing_ok=True)
             if self.dice.random() < 0.95:
@@ -64,8 +64,8 @@ class Source:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of PNGs")
-    parser.add_argument("--kills", type=int, default=20, help="how many (default 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and the changes (default 0)")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments and the changes (default 0)")
     arguments = parser.parse_args()
     films = find_pngs(arguments.images)
     dice = random.Random(arguments.seed)
@@ -88,18 +88,18 @@ def main() -> None:
             before, old = version, rows
             version, rows = read_rows(workspace)
             if version == before and not rows.equals(old):
-                raise InputError(f"kill {kill} ({what}) has changed version {version}")
+                raise InputError(f"kill {kill} ({what}) changed the rows of version {version}")
             print(f"kill {kill}: {what}: {'the old' if version == before else 'a new'} version, {len(rows)} rows")
         finish(start(folder, workspace), folder)
         fresh = Workspace.at(f"{folder}/fresh")
         finish(start(folder, fresh), folder)
         if not read_rows(workspace)[1].equals(read_rows(fresh)[1]):
-            raise InputError("the table after the last run is not that of a fresh run")
+            raise InputError("the table after the last run differs from that of a fresh run")
         print(f"{hits} of {arguments.kills} kills hit; the last version has the rows of a fresh table")
 
 
 def start(folder: str, workspace: Workspace) -> subprocess.Popen:
-    """The command, the first of a group of processes."""
+    """Starts the command as the leader of a process group of its own."""
     command = ["spark-submit", "etl/preprocess.py", "--config", f"{folder}/small.yaml"]
     command += ["--etl.source", f"{folder}/source", "--workspace", str(workspace.root)]
     with open(f"{folder}/output", "w") as output:
@@ -123,7 +123,7 @@ def kill_all(run: subprocess.Popen, seconds: float) -> tuple[bool, str]:
 
 
 def kill_worker(run: subprocess.Popen, folder: str, dice: random.Random) -> tuple[bool, str]:
-    """Kills one Python worker soon after it has come up; the run has to end well."""
+    """Kills one Python worker soon after it has started; the run must still succeed."""
     workers: list[psutil.Process] = []
     while not workers and run.poll() is None:
         time.sleep(0.05)
@@ -135,7 +135,7 @@ def kill_worker(run: subprocess.Popen, folder: str, dice: random.Random) -> tupl
     except (IndexError, psutil.NoSuchProcess):
         killed = False
     finish(run, folder)
-    return killed, f"a worker {'was killed' if killed else 'had ended'}, the run went on"
+    return killed, f"a worker {'was killed' if killed else 'had ended'}, the run continued"
 
 
 def find_workers(run: subprocess.Popen) -> list[psutil.Process]:
@@ -146,21 +146,21 @@ def find_workers(run: subprocess.Popen) -> list[psutil.Process]:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether it is one of Spark's Python workers, which pyspark.daemon forks."""
+    """Whether the process is one of Spark's Python workers, which pyspark.daemon forks."""
     try:
         return all("pyspark.daemon" in part.cmdline() for part in (process, process.parent() or process))
     except psutil.Error:
-        # It has just ended.
+        # The process has just ended.
         return False
 
 
 def read_rows(workspace: Workspace) -> tuple[int, pd.DataFrame]:
-    """Newest version, and image, pixels and labels of each of its rows."""
+    """Returns the newest version, and the image, pixel hash, findings and split of each of its rows."""
     tables = workspace.tables("")
     card = read_card(tables[0])
     rows = read_committed(*tables, card).rows
     if len(rows) != sum(card.images.values()):
-        raise InputError(f"version {card.delta_version} has {len(rows)} rows, its card says {card.images}")
+        raise InputError(f"version {card.delta_version} has {len(rows)} rows, but its card says {card.images}")
     rows = rows[["image_id", "pixel_hash", "findings", "split"]].sort_values("image_id", ignore_index=True)
     return card.delta_version, rows.assign(findings=rows.findings.map(tuple))
 

@@ -1,4 +1,4 @@
-"""How long and in how much memory the driver plans a whole dataset: manifest, split, and which file holds what.
+"""Measures the time and memory that the driver needs to plan a dataset: manifest, split, and rows of each file.
 
     python -m jobs.benchmarks.etl.plan --source DIR        NIH's label file and lists; images need not be there
 
@@ -27,7 +27,7 @@ def main() -> None:
     source = parser.parse_args().source.absolute()
     labels = sorted(source.glob(LABEL_FILES))
     if len(labels) != 1:
-        raise InputError(f"{source} should hold one label file {LABEL_FILES}, found {len(labels)}: give --source")
+        raise InputError(f"{source} should hold one label file {LABEL_FILES}, found {len(labels)}: change --source")
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
         images.mkdir()

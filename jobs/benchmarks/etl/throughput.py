@@ -1,9 +1,9 @@
-"""How fast the ETL is, as ratios of one run: against a plain loop without Spark, and against the way of the past.
+"""Measures the ETL's speed against a plain loop without Spark and Godonou et al.'s method, as ratios of one run.
 
     python -m jobs.benchmarks.etl.throughput --images DIR      2,000 images, at 512 and 256 pixels
 
-DIR holds 8-bit grey PNGs of 1024x1024 pixels, such as NIH's; their copies under new names make up the number. Prints
-images/s, ratios, bytes on disk and the memory of the workers. Needs some 0.4 MB of disk per image.
+DIR holds 8-bit grey PNGs of 1024x1024 pixels, such as NIH's; copies of them under new names make up the number. Prints
+images/s, ratios, bytes on disk and the memory of the workers. Needs about 0.4 MB of disk per image.
 """
 
 import argparse
@@ -24,12 +24,13 @@ import pyarrow.parquet as pq
 from conf.errors import InputError, run_command
 from conf.settings import Etl, Quality
 from etl.cluster.workers import SparkWorkers
-from etl.contract.images.decode import decode_grey, to_square
+from etl.contract.images.decode import decode_grey
+from etl.contract.images.pixels import to_square
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.writing.publish import publish
 
 SIZES_PX = [512, 256]
-# The way of the past is slow: some hundred images tell its speed.
+# Godonou et al.'s method is slow, so a few hundred images suffice to measure it.
 NUM_PAST = 200
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of PNGs")
     parser.add_argument("--num_images", type=int, default=2000, help="images to process (default 2000)")
     parser.add_argument(
-        "--tasks", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)"
+        "--tasks", type=int, default=len(os.sched_getaffinity(0)), help="number of processes (default: one per core)"
     )
     arguments = parser.parse_args()
     paths = repeated(arguments.images, arguments.num_images)
@@ -56,26 +57,26 @@ def main() -> None:
 
 
 def repeated(folder: Path, num_images: int) -> list[str]:
-    """Paths of the folder's PNGs, again and again. Raises InputError where it has none."""
+    """Returns num_images paths of the folder's PNGs, repeated as needed. Raises InputError if it has none."""
     paths = find_pngs(folder)
     return [str(paths[index % len(paths)]) for index in range(num_images)]
 
 
 def find_pngs(folder: Path) -> list[Path]:
-    """Absolute paths of the folder's PNGs, sorted. Raises InputError where it has none."""
+    """Returns the absolute paths of the folder's PNGs, sorted. Raises InputError if it has none."""
     paths = sorted(folder.absolute().glob("*.png"))
     if not paths:
-        raise InputError(f"no PNG in {folder}: give a folder with --images")
+        raise InputError(f"no PNG in {folder}: give a folder of PNGs with --images")
     return paths
 
 
 def measure_spark(paths: list[str], tasks: int, folder: str) -> dict:
-    """From the manifest to the committed Delta table, in a session that is already up."""
-    # The images are copies of each other.
+    """Measures from the manifest to the committed Delta table, in a session that is already running."""
+    # The images are copies of each other, so duplicates must pass.
     quality = Quality(duplicates=False, duplicates_across_patients=False)
     settings = Etl(sizes_px=SIZES_PX, quality=quality)
     with SparkWorkers(master=f"local[{tasks}]") as workers:
-        # The first tasks of a session start its Python processes and import what they need.
+        # Not timed: the first tasks of a session start its Python processes and import what they need.
         publish((f"{folder}-warm", f"{folder}-warm-bad"), settings, "benchmark", manifest_of(paths[:100]), workers)
         started = time.perf_counter()
         outcome = publish((f"{folder}/shards", f"{folder}/bad"), settings, "benchmark", manifest_of(paths), workers)
@@ -88,7 +89,7 @@ def measure_spark(paths: list[str], tasks: int, folder: str) -> dict:
 
 
 def manifest_of(paths: list[str]) -> Manifest:
-    """One patient per image, no finding present."""
+    """Makes a manifest with one patient per image and no finding present."""
     names = pd.Series([f"{index:08}.png" for index in range(len(paths))])
     nothing = pd.Series("", names.index)
     rows = build_rows(
@@ -107,7 +108,7 @@ def manifest_of(paths: list[str]) -> Manifest:
 
 
 def measure_plain(paths: list[str], tasks: int, folder: str) -> dict:
-    """The same decoding, resizing and Parquet in a plain loop per process: nothing checked, nothing committed."""
+    """Measures the same decoding, resizing and Parquet in a plain loop per process, without checks or commits."""
     seconds = time_processes(write_plain, paths, tasks, folder)
     return {"plain_images_per_s": len(paths) / seconds, "plain_bytes_per_image": bytes_in(folder) / len(paths)}
 
@@ -127,9 +128,9 @@ def write_plain(folder: str, paths: list[str]) -> None:
 
 
 def measure_past(paths: list[str], tasks: int, folder: str) -> dict:
-    """As Godonou et al.'s project did: torchvision resizes and normalises, the floats go to Parquet as flat lists.
+    """Measures the method of Godonou et al.: torchvision resizes and normalises, and the floats go to Parquet as lists.
 
-    Parquet finds the repetitions in these floats: beside what it stores stands what they are as plain float64.
+    Parquet compresses the repetitions in these floats, so the result also has their size as plain float64.
     """
     seconds = time_processes(write_past, paths, tasks, folder)
     return {
@@ -157,7 +158,7 @@ def write_past(folder: str, paths: list[str]) -> None:
 
 
 def time_processes(write, paths: list[str], tasks: int, folder: str) -> float:
-    """Seconds that `tasks` processes take for their shares, after they have started."""
+    """Returns the seconds that `tasks` processes take for their shares once they have started."""
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     with ProcessPoolExecutor(tasks) as pool:

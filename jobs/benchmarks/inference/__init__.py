@@ -1,1 +1,1 @@
-"""How fast and how sure a model is."""
+"""Measures how fast a model is, and how well it recognises images unlike its training data."""

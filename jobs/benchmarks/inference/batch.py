@@ -1,13 +1,13 @@
-"""How fast Spark scores, as ratios of one run: against the plain OpenVINO loop, as many processes, a thread in each.
+"""Measures how fast Spark scores, against a plain OpenVINO loop of as many single-threaded processes, in one run.
 
     python -m jobs.benchmarks.inference.batch   20,000 rows of runs/demo's table, its 2,000 phantoms
     python -m jobs.benchmarks.inference.batch --mode fp32 --turns 9
 
-The table is the workspace's training split again and again. The loop has a part of the row groups for each process and
-asks the model in batches; it keeps nothing of the answers. It is timed twice: with the pixels in memory, which is the
-model alone, and reading them as Spark's workers do. Spark's time is from the listed images to the committed scores, in
-a session that is up; below the ratios stands the whole command, from its first line to its last. What other programs
-take from the machine changes the images per second, but hardly those per second of CPU, of all processes together.
+The table repeats the workspace's training split. In the loop, each process has a share of the row groups, asks the
+model in batches and discards the answers. The loop is timed twice: with the pixels in memory, which measures the model
+alone, and reading them as Spark's workers do. Spark's time is from the listed images to the committed scores, in a
+running session. Below the ratios is the time of the whole command, from its first line to its last. Other programs on
+the machine change the images per second, but hardly the images per second of CPU, which counts all processes.
 """
 
 import argparse
@@ -34,8 +34,9 @@ from rich.table import Table
 from conf.errors import run_command
 from conf.workspace import Workspace
 from etl.cluster.workers import SparkWorkers
-from etl.contract.schema import Card, image_column
+from etl.contract.schema import image_column
 from etl.contract.storage import locate
+from etl.contract.version import TableVersion
 from inference.batch.listing import Listing, list_folder, list_table
 from inference.batch.run import score_new
 from inference.film.films import load_film
@@ -48,8 +49,8 @@ BATCH_SIZE = 16
 SPARK, MEMORY, READING = "Spark", "plain loop, pixels in memory", "plain loop, reading"
 
 
-class Speed(NamedTuple):
-    """Of one turn of one way."""
+class TurnSpeed(NamedTuple):
+    """The speed of one method in one turn."""
 
     per_s: float
     """images per second"""
@@ -59,14 +60,14 @@ class Speed(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", default="runs/demo", help="with a champion (default runs/demo)")
+    parser.add_argument("--workspace", default="runs/demo", help="workspace with a champion (default runs/demo)")
     parser.add_argument("--mode", default="int8", help="precision of the graph (default int8)")
-    parser.add_argument("--rows", type=int, default=20_000, help="of the table, about (default 20,000)")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows of the table, about (default 20,000)")
     parser.add_argument("--files", type=int, default=2000, help="images of the folder, at most (default 2,000)")
-    parser.add_argument("--images", type=Path, help="folder (default: the workspace's phantoms)")
-    parser.add_argument("--turns", type=int, default=5, help="of each way (default 5)")
+    parser.add_argument("--images", type=Path, help="folder of image files (default: the workspace's phantoms)")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each method (default 5)")
     parser.add_argument(
-        "--tasks", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)"
+        "--tasks", type=int, default=len(os.sched_getaffinity(0)), help="number of processes (default: one per core)"
     )
     arguments = parser.parse_args()
     workspace = Workspace.at(arguments.workspace)
@@ -83,18 +84,17 @@ def main() -> None:
 
 
 def repeat_workspace(workspace: Workspace, num_rows: int, folder: Path) -> Workspace:
-    """A workspace with a larger table of the same images."""
-    card = Card.read(workspace.card)
-    _, repeated = repeat_table(workspace.tables(card.table)[0], card, num_rows, str(folder / "shards"))
-    repeated.write(folder / "card.json")
+    """Makes a workspace with a larger table of the same images."""
+    repeated = repeat_table(TableVersion.of(workspace), num_rows, str(folder / "shards"))
+    repeated.card.write(folder / "card.json")
     return Workspace.at(str(folder))
 
 
 def measure(
     model: ServedModel, listing: Listing, workers: SparkWorkers, turns: int, tasks: int, folder: str
-) -> dict[str, list[Speed]]:
-    """Speed of each turn of each way; a first turn of Spark, in which its workers start, is not counted."""
-    speeds: dict[str, list[Speed]] = {SPARK: [], MEMORY: [], READING: []}
+) -> dict[str, list[TurnSpeed]]:
+    """Returns each method's speed in each turn; a first turn of Spark, in which its workers start, is not counted."""
+    speeds: dict[str, list[TurnSpeed]] = {SPARK: [], MEMORY: [], READING: []}
     score_with_spark(model, listing, workers, f"{folder}/warm-{len(listing.images)}")
     for turn in range(turns):
         speeds[SPARK].append(score_with_spark(model, listing, workers, f"{folder}/{turn}-{len(listing.images)}"))
@@ -103,30 +103,30 @@ def measure(
     return speeds
 
 
-def score_with_spark(model: ServedModel, listing: Listing, workers: SparkWorkers, output: str) -> Speed:
+def score_with_spark(model: ServedModel, listing: Listing, workers: SparkWorkers, output: str) -> TurnSpeed:
     started, cpu_before = time.perf_counter(), cpu_s_of_all()
     outcome = score_new(model, listing, os.path.abspath(output), BATCH_SIZE, workers.map_in_arrow)
     seconds, cpu_s = time.perf_counter() - started, cpu_s_of_all() - cpu_before
     assert len(outcome.rows) == len(listing.images)
-    return Speed(len(outcome.rows) / seconds, len(outcome.rows) / cpu_s)
+    return TurnSpeed(len(outcome.rows) / seconds, len(outcome.rows) / cpu_s)
 
 
 def cpu_s_of_all() -> float:
-    """Of this process, and of those below it: Java's and the workers'."""
+    """Returns the CPU seconds of this process and those below it, which include Java and the workers."""
     this = psutil.Process()
     times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
     return sum(each.user + each.system for each in times)
 
 
-def loop_in_processes(model: ServedModel, images: pa.Table, tasks: int, in_memory: bool) -> Speed:
-    """Of `tasks` processes together; the time is that of the slowest."""
+def loop_in_processes(model: ServedModel, images: pa.Table, tasks: int, in_memory: bool) -> TurnSpeed:
+    """Returns the speed of `tasks` processes together; the time is that of the slowest."""
     context = multiprocessing.get_context("spawn")
     bounds = [len(images) * task // tasks for task in range(tasks + 1)]
     shares = [images.slice(start, end - start) for start, end in itertools.pairwise(bounds)]
     loop = partial(loop_plainly, mode=model.mode, folder=model.folder / model.mode, in_memory=in_memory)
     with ProcessPoolExecutor(tasks, context, keep_barrier, (context.Barrier(tasks),)) as pool:
         seconds, cpu_s = zip(*pool.map(loop, shares), strict=True)
-        return Speed(len(images) / max(seconds), len(images) / sum(cpu_s))
+        return TurnSpeed(len(images) / max(seconds), len(images) / sum(cpu_s))
 
 
 def keep_barrier(barrier) -> None:
@@ -135,7 +135,7 @@ def keep_barrier(barrier) -> None:
 
 
 def loop_plainly(images: pa.Table, mode: str, folder: Path, in_memory: bool) -> tuple[float, float]:
-    """Seconds, and seconds of CPU, of a plain loop over these images, which begins in all processes at once."""
+    """Returns seconds and CPU seconds of a plain loop over these images; it starts in all processes at once."""
     predict, properties = open_variant(mode, folder, num_threads=1)
     predict(np.zeros((BATCH_SIZE, properties.size_px, properties.size_px), np.uint8))
     batches = batches_of(images, properties)
@@ -149,7 +149,7 @@ def loop_plainly(images: pa.Table, mode: str, folder: Path, in_memory: bool) -> 
 
 
 def batches_of(images: pa.Table, properties: Properties) -> Iterator[np.ndarray]:
-    """(BATCH_SIZE, S, S) uint8, as little as can be done for them."""
+    """Yields (BATCH_SIZE, S, S) uint8 with as little work as possible."""
     side = properties.size_px
     if images["row_group"].null_count:
         paths = images["file"].to_pylist()
@@ -160,7 +160,7 @@ def batches_of(images: pa.Table, properties: Properties) -> Iterator[np.ndarray]
     places = images.group_by(["file", "row_group"], use_threads=False).aggregate([("row", "min"), ("row", "max")])
     for place in places.to_pylist():
         cells = pq.ParquetFile(place["file"]).read_row_group(place["row_group"], [image_column(side)]).column(0)
-        # All rows have as many bytes, so that the column's buffer is the images.
+        # All rows have the same number of bytes, so the column's buffer is the images.
         array = cells.combine_chunks()
         pixels = np.frombuffer(array.buffers()[2], np.uint8, len(array) * side**2, array.offset * side**2)
         pixels = pixels.reshape(-1, side, side)[place["row_min"] : place["row_max"] + 1]
@@ -168,12 +168,12 @@ def batches_of(images: pa.Table, properties: Properties) -> Iterator[np.ndarray]
             yield pixels[start : start + BATCH_SIZE]
 
 
-def show(title: str, speeds: dict[str, list[Speed]]) -> None:
-    table = Table("", "images/s", "Spark to it", "images/CPU s", "Spark to it", title=title)
-    table.caption = "medians; in brackets the smallest and the largest"
+def show(title: str, speeds: dict[str, list[TurnSpeed]]) -> None:
+    table = Table("", "images/s", "Spark / this", "images/CPU s", "Spark / this", title=title)
+    table.caption = "medians, with the smallest and the largest in brackets"
     for name, turns in speeds.items():
         cells = []
-        for field in range(len(Speed._fields)):
+        for field in range(len(TurnSpeed._fields)):
             values = [turn[field] for turn in turns]
             ratios = [spark[field] / value for spark, value in zip(speeds[SPARK], values, strict=True)]
             cells.append(f"{statistics.median(values):,.0f}")
@@ -183,7 +183,7 @@ def show(title: str, speeds: dict[str, list[Speed]]) -> None:
 
 
 def show_command(workspace: Workspace, folder: str, mode: str, num_rows: int) -> None:
-    """The command as it is typed, with all that starts."""
+    """Times the command as it is typed, including everything that it starts."""
     command = ["spark-submit", "inference/predict.py", "--workspace", str(workspace.root), "--scoring.mode", mode]
     command += ["--scoring.source", f"{folder}/table", "--scoring.output", f"{folder}/command"]
     started = time.perf_counter()

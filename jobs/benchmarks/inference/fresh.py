@@ -1,4 +1,4 @@
-"""A network with random weights in every precision, for what depends on its layers and not on what it has learned."""
+"""Exports a network with random weights in every precision, to measure what depends on its layers alone."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +9,7 @@ from conf.settings import Quality, Training
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.map_grid import measure_map_grid
 from inference.candidate.making.quantize import quantize_folder
-from inference.model.network import Served, ServedNetwork
+from inference.model.network import FittedModel, ServedNetwork
 from inference.model.properties import Properties
 from training.network.checkpoint import Checkpoint
 from training.network.models import build_model
@@ -20,7 +20,7 @@ MEAN, DEVIATION = 127.0, 60.0
 
 
 def export_fresh(model: str, size_px: int, folder: Path) -> None:
-    """Fills `folder` with torch/, fp32/, fp16/, onnx/ and int8/ of `model`, as training.model names it."""
+    """Fills `folder` with torch/, fp32/, fp16/, onnx/ and int8/ of `model`, a name as in training.model."""
     classifier = build_model(model, NUM_FINDINGS, MEAN, DEVIATION, size_px=size_px).eval()
     findings = [f"finding {number}" for number in range(1, NUM_FINDINGS + 1)]
     lineage = {"run_id": "none", "delta_table_id": "none", "delta_version": 0, "commit": "none"}
@@ -52,7 +52,7 @@ def export_fresh(model: str, size_px: int, folder: Path) -> None:
         shifts=nothing.tolist(),
         temperatures=ones.tolist(),
         thresholds={"youden": [0.5] * NUM_FINDINGS},
-        # Nothing is unfamiliar to it.
+        # No image is unfamiliar to this network.
         distance_threshold=1e9,
         map_first=first,
         map_step=step,
@@ -62,5 +62,5 @@ def export_fresh(model: str, size_px: int, folder: Path) -> None:
     )
     shape = (NUM_CALIBRATION_IMAGES, size_px, size_px)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    export_graphs(Served(checkpoint, network, properties), folder, pixels[:2])
+    export_graphs(FittedModel(checkpoint, network, properties), folder, pixels[:2])
     quantize_folder(folder / "fp32", folder / "int8", pixels)

@@ -1,10 +1,10 @@
-"""How fast one network answers in torch, ONNX Runtime and OpenVINO, on the same images with the same threads.
+"""Measures how fast one network answers in torch, ONNX Runtime and OpenVINO, on the same images and number of threads.
 
     python -m jobs.benchmarks.inference.precisions   the champion of runs/demo
     python -m jobs.benchmarks.inference.precisions --model densenet121 --size_px 224   a fresh network, random weights
 
 torch runs eager and compiled (torch.compile), ONNX Runtime in FP32, OpenVINO in FP32 and INT8; each with --threads
-threads. They take turns, so that what slows the machine slows all. Prints images/s and the ratio to OpenVINO FP32.
+threads. They take turns, so that what slows the machine slows them all. Prints images/s and the ratio to OpenVINO FP32.
 """
 
 import argparse
@@ -35,12 +35,16 @@ REFERENCE = "OpenVINO FP32"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", default="runs/demo", help="whose champion is asked (default runs/demo)")
-    parser.add_argument("--model", help="a fresh one instead, as training.model, such as densenet121")
-    parser.add_argument("--size_px", type=int, default=224, help="its side (default 224)")
-    parser.add_argument("--threads", type=int, default=1, help="of each (default 1)")
-    parser.add_argument("--repetitions", type=int, default=9, help="turns (default 9)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn of each, at least (default 1)")
+    parser.add_argument(
+        "--workspace", default="runs/demo", help="workspace whose champion is measured (default runs/demo)"
+    )
+    parser.add_argument("--model", help="a fresh network instead, as in training.model, such as densenet121")
+    parser.add_argument("--size_px", type=int, default=224, help="side of the fresh network's images (default 224)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each runtime (default 1)")
+    parser.add_argument("--repetitions", type=int, default=9, help="number of turns (default 9)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="seconds of each runtime's turn, at least (default 1)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as temporary:
@@ -57,7 +61,7 @@ def main() -> None:
 
 
 def open_all(folder: Path, threads: int) -> dict[str, Predict]:
-    """Name -> the network in `folder`."""
+    """Opens the network in `folder` in each runtime: name -> network."""
     modes = {"ONNX Runtime FP32": "onnx", REFERENCE: "fp32", "OpenVINO INT8": "int8"}
     eager, _ = open_variant("torch", folder / "torch", threads)
     compiled = torch.compile(load_served(folder / "torch").network)
@@ -74,7 +78,7 @@ def open_all(folder: Path, threads: int) -> dict[str, Predict]:
 def measure(
     predicts: dict[str, Callable], size_px: int, repetitions: int, seconds: float
 ) -> dict[tuple[str, int], list[float]]:
-    """(name, batch size) -> images/s of each turn; a first call of each is not counted."""
+    """Returns (name, batch size) -> images/s of each turn; a first call of each is not counted."""
     speeds: dict[tuple[str, int], list[float]] = {}
     rng = np.random.default_rng(0)
     batches = {size: rng.integers(0, 256, (size, size_px, size_px), dtype=np.uint8) for size in BATCHES}

@@ -1,4 +1,4 @@
-"""Pictures that no model of frontal chest films has learned: drawn, photographed, or films that are turned."""
+"""Makes pictures unlike any frontal chest film: drawings, photographs, noise, and films inverted or turned."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ WORDS = ("no", "acute", "cardiopulmonary", "process", "lungs", "clear", "heart",
 
 
 def lateral(seed: int, size_px: int = 256) -> np.ndarray:
-    """A crude lateral view: a body before black, spine at its back, one dark lung, heart in front, bright abdomen."""
+    """Draws a crude lateral view: a body on black, spine at the back, one dark lung, heart in front, bright abdomen."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : 1 : size_px * 1j, 0 : 1 : size_px * 1j]
     middle = rng.uniform(0.42, 0.58)
@@ -31,7 +31,7 @@ def lateral(seed: int, size_px: int = 256) -> np.ndarray:
 
 
 def photo(seed: int, size_px: int = 256) -> np.ndarray:
-    """A square cut at random from scikit-learn's two photographs, a flower and a temple, in grey."""
+    """Cuts a random square from one of scikit-learn's two photographs, a flower and a temple, in grey."""
     rng = np.random.default_rng(seed)
     picture = cv2.cvtColor(load_sample_images().images[seed % 2], cv2.COLOR_RGB2GRAY)
     side = int(rng.integers(150, min(picture.shape)))
@@ -41,7 +41,7 @@ def photo(seed: int, size_px: int = 256) -> np.ndarray:
 
 
 def page(seed: int, size_px: int = 256) -> np.ndarray:
-    """A page of printed words: dark on white."""
+    """Draws a page of printed words, dark on white."""
     rng = np.random.default_rng(seed)
     sheet = np.full((512, 512), 245, np.uint8)
     for line in range(12):
@@ -51,7 +51,7 @@ def page(seed: int, size_px: int = 256) -> np.ndarray:
 
 
 def noise(seed: int, size_px: int = 256) -> np.ndarray:
-    """Grey noise of about a film's mean and deviation."""
+    """Makes grey noise with about the mean and deviation of a film."""
     return np.random.default_rng(seed).normal(120, 55, (size_px, size_px)).clip(0, 255).astype(np.uint8)
 
 

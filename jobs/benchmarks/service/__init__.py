@@ -1,1 +1,1 @@
-"""How the REST service bears load, damaged files and a bare machine."""
+"""Measures how the REST service handles load, damaged files and a minimal environment."""

@@ -1,13 +1,13 @@
-"""The service against direct calls of the same model, and against `mlflow models serve`, at several concurrencies.
+"""Compares the service with direct calls of the same model and with `mlflow models serve`, at several concurrencies.
 
     python -m jobs.benchmarks.service.load                                the champion of runs/demo, INT8, its phantoms
     python -m jobs.benchmarks.service.load --workspace DIR --mode fp32 --images FOLDER
 
-Each request is one file. Direct calls decode it and ask the model, in a process per core (at concurrency 1, in one
-process whose model uses all cores), with no HTTP between. `mlflow models serve` takes no files: it gets the pixels as
-JSON, decoded beforehand, which is not counted. The three take turns. Clients are threads with plain sockets that send
-prepared bytes; they share the machine's cores with what they ask, and nothing of theirs is in the direct calls. Prints
-requests/s, the 95th percentile of the latency, and the ratios; medians of the repetitions.
+Each request is one file. Direct calls decode it and ask the model without HTTP, in a process per core (at concurrency
+1, in one process whose model uses all cores). `mlflow models serve` takes no files: it gets the pixels as JSON, and the
+decoding beforehand is not counted. The three take turns. Clients are threads with plain sockets that send prepared
+bytes. They share the machine's cores with the server that they ask; direct calls need no such clients. Prints
+requests/s, the 95th percentile of the latency, and the ratios, as medians of the repetitions.
 """
 
 import argparse
@@ -47,23 +47,25 @@ DIRECT, SERVICE, MLFLOW = "direct calls", "service", "mlflow models serve"
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one repetition."""
+    """The figures of one repetition."""
 
     requests_per_s: float
     p95_ms: float
 
 
 Load = Callable[[int, float], Measured]
-"""(concurrency, seconds) -> what was measured"""
+"""(concurrency, seconds) -> the figures measured"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", default="runs/demo", help="of a finished register.py (default runs/demo)")
-    parser.add_argument("--mode", default="int8", choices=MODES, help="of the model (default int8)")
+    parser.add_argument(
+        "--workspace", default="runs/demo", help="workspace of a finished register.py (default runs/demo)"
+    )
+    parser.add_argument("--mode", default="int8", choices=MODES, help="precision of the model (default int8)")
     parser.add_argument("--images", type=Path, help="folder of files to send (default: the workspace's phantoms)")
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement (default 8)")
-    parser.add_argument("--repetitions", type=int, default=3, help="of each (default 3)")
+    parser.add_argument("--seconds", type=float, default=8, help="seconds of each measurement (default 8)")
+    parser.add_argument("--repetitions", type=int, default=3, help="repetitions of each measurement (default 3)")
     arguments = parser.parse_args()
     workspace = Workspace.at(arguments.workspace)
     folder = arguments.images or workspace.phantoms / "images"
@@ -87,11 +89,11 @@ def main() -> None:
             loads[MLFLOW] = lambda concurrency, seconds: ask(mlflow, arrays_of(model, files), concurrency, seconds)
         results = measure(loads, arguments.seconds, arguments.repetitions)
     console.print(show(results, f"{NAME} version {version}, {arguments.mode}; {len(files)} files of {folder.name}/"))
-    console.print(f"{CORES} cores, shared with the clients; medians of {arguments.repetitions}")
+    console.print(f"{CORES} cores, shared with the clients; medians of {arguments.repetitions} repetitions")
 
 
 def measure(loads: dict[str, Load], seconds: float, repetitions: int) -> dict[tuple[str, int], list[Measured]]:
-    """In turns, after a short round that is not counted."""
+    """Measures the loads in turns, after a short round that is not counted."""
     results: dict[tuple[str, int], list[Measured]] = {}
     for repetition in range(repetitions + 1):
         for concurrency in CONCURRENCIES:
@@ -122,7 +124,7 @@ def show(results: dict[tuple[str, int], list[Measured]], title: str) -> Table:
 
 
 def call_directly(model: Path, mode: str, files: list[Path], concurrency: int, seconds: float) -> Measured:
-    """As many processes as cores, or as the concurrency, share the cores."""
+    """Measures direct calls in as many processes as the concurrency, at most one per core; they share the cores."""
     num_processes = min(concurrency, CORES)
     context = multiprocessing.get_context("spawn")
     ready, latencies = context.Barrier(num_processes), context.Queue()
@@ -149,7 +151,7 @@ def _decode_and_predict(model, mode, files, num_threads, seconds, ready, latenci
 
 
 def ask(address: str, requests: list[bytes], concurrency: int, seconds: float) -> Measured:
-    """Each client sends a request when it has the answer to the one before, over a connection that it keeps."""
+    """Measures a server; each client keeps one connection and sends a request when the last one is answered."""
     place = urlsplit(address)
 
     def client(number: int, until: float) -> list[float]:
@@ -165,7 +167,7 @@ def ask(address: str, requests: list[bytes], concurrency: int, seconds: float) -
 
 
 def _repeat(call: Callable[[bytes], None], contents: list[bytes], until: float) -> list[float]:
-    """Seconds of each call, over and over the contents."""
+    """Returns the seconds of each call; goes through the contents again and again until `until`."""
     seconds = []
     while True:
         for content in contents:
@@ -195,7 +197,7 @@ def summarise(latencies: list[float], seconds: float) -> Measured:
 
 
 def bodies_of(files: list[Path]) -> list[bytes]:
-    """Requests of the service: forms, as browsers send them."""
+    """Returns requests for the service: forms, as browsers send them."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="film.png"\r\n\r\n'.encode()
     end = f"\r\n--{BOUNDARY}--\r\n".encode()
     kind = f"multipart/form-data; boundary={BOUNDARY}"
@@ -203,7 +205,7 @@ def bodies_of(files: list[Path]) -> list[bytes]:
 
 
 def arrays_of(model: Path, files: list[Path]) -> list[bytes]:
-    """Requests of MLflow's server: the pixels that the model takes, as JSON."""
+    """Returns requests for MLflow's server: the pixels that the model takes, as JSON."""
     properties = properties_of(open_graph(model / "int8"))
     films = [load_film(file.read_bytes(), properties).pixels for file in files]
     return [

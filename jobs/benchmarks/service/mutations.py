@@ -1,11 +1,12 @@
-"""Damaged PNG, JPEG and DICOM files, thousands of them, sent to a service: it answers each, and is well afterwards.
+"""Sends thousands of damaged PNG, JPEG and DICOM files to a service, which must answer each and stay healthy.
 
     python -m jobs.benchmarks.service.mutations --files 10000                 a service on the workspace runs/demo
     python -m jobs.benchmarks.service.mutations --workspace DIR --seed 7
 
-A file is one of nine small ones with bytes changed, cut, inserted or repeated, the same for the same seed. Anything but
-200, 413, 415 or 422 with a reason, an answer that takes longer than a minute, or a service that has ended stops the run
-with exit code 1, and the file is kept. Prints how many files got which answer, and how many decoders they cost.
+Each file is one of nine small ones with bytes changed, cut, inserted or repeated; a seed always gives the same files.
+The run stops with exit code 1 and keeps the file if the answer is not 200, 413, 415 or 422 with a reason, if it takes
+longer than a minute, or if the service has ended. Prints how many files got which answer, and how many decoders were
+replaced.
 """
 
 import argparse
@@ -42,9 +43,11 @@ SIDE_PX = 128
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", default="runs/demo", help="of a finished register.py (default runs/demo)")
-    parser.add_argument("--files", type=int, default=10_000, help="how many (default 10,000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations (default 0)")
+    parser.add_argument(
+        "--workspace", default="runs/demo", help="workspace of a finished register.py (default runs/demo)"
+    )
+    parser.add_argument("--files", type=int, default=10_000, help="number of files (default 10,000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the mutations (default 0)")
     arguments = parser.parse_args()
     originals = make_originals()
     names = list(originals)
@@ -75,7 +78,7 @@ def main() -> None:
 
 
 def ask(address: str, content: bytes) -> int:
-    """The status; ends the run where it, or the answer, is none that a damaged file may get."""
+    """Returns the status; ends the run if a damaged file must not get this status or answer."""
     try:
         request = urllib.request.Request(f"{address}/v1/predict", content, {"Content-Type": "application/octet-stream"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
@@ -103,7 +106,7 @@ def read(address: str) -> str:
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
-    """`content` with one to eight changes, most of them where headers are."""
+    """Returns `content` with one to eight changes, most of them where headers are."""
     mutated = bytearray(content)
     for _ in range(rng.randint(1, 8)):
         end = min(len(mutated), rng.choice((64, 400, 2_000, len(mutated))))
@@ -128,7 +131,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 
 
 def make_originals() -> dict[str, bytes]:
-    """Name -> a small whole file."""
+    """Makes the undamaged files: name -> content."""
     grey = np.random.default_rng(0).normal(140, 40, (SIDE_PX, SIDE_PX)).clip(0, 255).astype(np.uint8)
     image = Image.fromarray(grey)
     files = {

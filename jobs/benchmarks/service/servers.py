@@ -1,4 +1,4 @@
-"""The project's service and MLflow's as processes, for measurements."""
+"""Starts the project's service and MLflow's server as processes, for measurements."""
 
 import os
 import re
@@ -14,12 +14,12 @@ from conf.workspace import Workspace
 from inference.model.registry import CHAMPION
 
 NAME = "chexscale"
-# What they say once they serve.
+# What the servers print once they serve.
 SERVES, MLFLOW_SERVES = r"Next: open (http://[^,\s]+)", r"running on (http://\S+)"
 
 
 def service_command(workspace: Workspace, mode: str, python: str = sys.executable) -> list[str]:
-    """python: of the environment that the service runs in."""
+    """Returns the service's command. python: the interpreter of the environment that the service runs in."""
     script = Path(__file__).parents[3] / "inference" / "serve.py"
     options = {"workspace": workspace.root, "serving.port": 0, "serving.mode": mode, "serving.requests_per_minute": 0}
     return [python, str(script), *(f"--{key}={value}" for key, value in options.items())]
@@ -34,7 +34,7 @@ def mlflow_command() -> list[str]:
 
 @contextmanager
 def started(command: list[str], pattern: str, stream: int, workspace: Workspace | None = None) -> Iterator[str]:
-    """A server's address, once it says it on its standard output (stream 1) or error (2)."""
+    """Starts a server and yields its address once it prints it on standard output (stream 1) or error (2)."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace.tracking_db}"} if workspace else {}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -45,12 +45,12 @@ def started(command: list[str], pattern: str, stream: int, workspace: Workspace 
             for line in process.stdout or process.stderr:
                 if found := re.search(pattern, line):
                     with ThreadPoolExecutor(1) as reader:
-                        # What it says further must go somewhere.
+                        # Read what else it prints, since a full pipe would block it.
                         reader.submit((process.stdout or process.stderr).read)
                         yield found[1]
                         process.terminate()
                     break
             else:
-                raise RuntimeError(f"`{' '.join(command)}` ended with {process.wait()} before it served")
+                raise RuntimeError(f"`{' '.join(command)}` ended with exit code {process.wait()} before it served")
         finally:
             process.terminate()

@@ -1,10 +1,10 @@
-"""How large an environment for serving is, and how soon its service answers.
+"""Measures how large an environment for serving is, and how soon its service answers.
 
     python -m jobs.benchmarks.service.serving_install --workspace DIR   the workspace of a champion (default runs/demo)
 
-Makes a fresh environment with the versions of requirements.lock and no more than `pip install '.[serving]'` asks for,
-in a temporary folder, from the package index or uv's cache; then starts the service in it several times. Prints the
-size, the largest packages, and the seconds from the start of the process to the first finding.
+Makes a fresh environment in a temporary folder, from the package index or uv's cache. It has only what
+`pip install '.[serving]'` asks for, in the versions of requirements.lock. Then starts the service in it several times.
+Prints the size, the largest packages, and the seconds from the start of the process to the first finding.
 """
 
 import argparse
@@ -32,8 +32,8 @@ SHOWN_PACKAGES = 6
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", default="runs/demo", help="of a champion (default runs/demo)")
-    parser.add_argument("--repetitions", type=int, default=5, help="starts of the service (default 5)")
+    parser.add_argument("--workspace", default="runs/demo", help="workspace with a champion (default runs/demo)")
+    parser.add_argument("--repetitions", type=int, default=5, help="number of starts of the service (default 5)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         environment = Path(temporary, "environment")
@@ -43,7 +43,9 @@ def main() -> None:
         packages = sorted(((size_mb(path), path.name) for path in site_packages(environment).iterdir()), reverse=True)
         table = Table("what", "measured")
         table.add_row("environment, MB", f"{size_mb(environment):.0f}")
-        table.add_row("of it", ", ".join(f"{name} {size:.0f}" for size, name in packages[:SHOWN_PACKAGES]))
+        table.add_row(
+            "largest packages, MB", ", ".join(f"{name} {size:.0f}" for size, name in packages[:SHOWN_PACKAGES])
+        )
         table.add_row(
             "first finding, s", f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
         )
@@ -51,7 +53,7 @@ def main() -> None:
 
 
 def install(environment: Path, versions: Path) -> None:
-    """Makes the environment, compiled as set-up compiles its own."""
+    """Makes the environment; compiles bytecode, as set-up does."""
     versions.write_text("\n".join(re.findall(r"^[\w.-]+==\S+", LOCK.read_text(encoding="utf-8"), re.MULTILINE)))
     uv = str(find_uv())
     subprocess.run([uv, "venv", "--quiet", "--python", "3.11", str(environment)], check=True)
@@ -60,7 +62,7 @@ def install(environment: Path, versions: Path) -> None:
 
 
 def first_finding_s(environment: Path, workspace: Workspace) -> float:
-    """Starts the service, sends one image, stops it."""
+    """Starts the service, sends one image and stops it; returns the seconds until the answer."""
     image = cv2.imencode(".png", np.tile(np.arange(256, dtype=np.uint8), (256, 1)))[1].tobytes()
     command = service_command(workspace, "int8", str(environment / "bin" / "python"))
     began = time.perf_counter()
@@ -76,7 +78,7 @@ def site_packages(environment: Path) -> Path:
 
 
 def size_mb(path: Path) -> float:
-    """Of a file, or all files below a folder; 10**6 bytes."""
+    """Returns the size of a file, or of all files below a folder, in 10**6 bytes."""
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.lstat().st_size for file in files if not file.is_dir()) / 1e6
 

@@ -1,1 +1,1 @@
-"""How fast a training reads, steps and measures."""
+"""Measures how fast a training reads, takes steps and evaluates."""

@@ -1,8 +1,8 @@
-"""How long and in how much memory intervals of AUROC and average precision of NIH's test split are bootstrapped.
+"""Measures the time and memory of bootstrapping intervals of AUROC and average precision for NIH's test split.
 
     python -m jobs.benchmarks.training.bootstrap        25,596 images of 2,797 patients, 14 findings, 1,000 resamples
 
-Labels and scores are random, as frequent as NIH's. Prints seconds and megabytes as JSON.
+Labels and scores are random; findings are as frequent as NIH's. Prints seconds and megabytes as JSON.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from conf.errors import run_command
 from training.measures.intervals import bootstrap_areas
 
 NUM_IMAGES, NUM_PATIENTS = 25_596, 2_797
-# Images with each finding in NIH's test split, in the contract's order.
+# Number of images with each finding in NIH's test split, in the contract's order.
 POSITIVES = (3279, 1069, 4658, 6112, 1748, 1623, 555, 2665, 1815, 925, 1093, 435, 1143, 86)
 NUM_RESAMPLES = 1_000
 

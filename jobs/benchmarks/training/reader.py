@@ -1,12 +1,12 @@
-"""How fast training reads and in how much memory: against plain pyarrow, MosaicML Streaming and PNG files, in one run.
+"""Measures the speed and memory of training's reader against plain pyarrow, MosaicML Streaming and PNG files.
 
     python -m jobs.benchmarks.training.reader --workspace DIR   the workspace of a finished ETL (default runs/demo)
 
 Every reader gives the same images at 256 pixels, shuffled, in torch tensors of 16, and nothing is computed with them.
-The repetitions take turns, so that what slows the machine slows all. DataLoaders keep their workers from one pass to
-the next, the training's reader starts anew. Prints two tables: images/s, and the peak memory of fresh processes that
-read tables of two sizes. Needs 0.1 MB of disk per row. The line of MosaicML Streaming needs its package, whose
-dependencies do not fit this environment as a whole:
+The readers take turns in one run, so that what slows the machine slows them all. DataLoaders keep their workers from
+one pass to the next, while the training's reader starts anew. Prints two tables: images/s, and the peak memory of fresh
+processes that read tables of two sizes. Needs 0.1 MB of disk per row. MosaicML Streaming is measured only if its
+package is installed. Not all of its dependencies fit this environment, so install it like this:
 
     pip install --target /tmp/mds --no-deps mosaicml-streaming==0.13.0 transformers==4.57.6 tokenizers==0.22.2 \\
         'huggingface-hub<1' safetensors regex catalogue zstd Brotli python-snappy cramjam xxhash
@@ -36,7 +36,8 @@ from torchvision.transforms import PILToTensor
 
 from conf.errors import run_command
 from conf.workspace import Workspace
-from etl.contract.schema import Card, image_column
+from etl.contract.schema import image_column
+from etl.contract.version import TableVersion
 from jobs.benchmarks.training.repeated import repeat_table, write_pngs
 from training.reading.plan import Plan, Split
 from training.reading.prefetch import prefetch
@@ -48,29 +49,28 @@ MEMORY_ROWS = (2_000, 20_000)
 NUM_WORKERS = (0, 1, 2)
 
 Pass = Callable[[int], Iterable[int]]
-"""one pass in the order of a seed: the images of each batch"""
+"""one pass in the order of a seed, giving the number of images in each batch"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", default="runs/demo", help="of a finished ETL (default runs/demo)")
-    parser.add_argument("--size_px", type=int, default=256, help="which stored side is read (default 256)")
-    parser.add_argument("--rows", type=int, default=10_000, help="of a pass, about (default 10,000)")
+    parser.add_argument("--workspace", default="runs/demo", help="workspace of a finished ETL (default runs/demo)")
+    parser.add_argument("--size_px", type=int, default=256, help="stored side that is read (default 256)")
+    parser.add_argument("--rows", type=int, default=10_000, help="rows of a pass, about (default 10,000)")
     parser.add_argument("--repetitions", type=int, default=5, help="passes of each reader (default 5)")
     arguments = parser.parse_args()
-    # As many threads make tensors for each reader.
+    # Every reader makes its tensors with the same number of threads.
     torch.set_num_threads(1)
-    card = Card.read(Workspace.at(arguments.workspace).card)
-    shards, _ = Workspace.at(arguments.workspace).tables(card.table)
+    table = TableVersion.of(Workspace.at(arguments.workspace))
     with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
-        split = open_split(*repeat_table(shards, card, arguments.rows, f"{folder}/table"), "train", arguments.size_px)
+        split = open_split(repeat_table(table, arguments.rows, f"{folder}/table"), "train", arguments.size_px)
         write_pngs(split, Path(folder, "png", "images"))
         show_speeds(measure(readers(split, folder), split.rows, arguments.repetitions))
-        show_memory([(rows, repeat_table(shards, card, rows, f"{folder}/{rows}")) for rows in MEMORY_ROWS], split)
+        show_memory([(rows, repeat_table(table, rows, f"{folder}/{rows}")) for rows in MEMORY_ROWS], split)
 
 
 def readers(split: Split, folder: str) -> dict[str, Pass]:
-    """Name -> reader; MosaicML's is left out, and that is said, where its package is absent."""
+    """Returns name -> reader; if MosaicML's package is absent, says so and leaves its readers out."""
     plan = Plan.of(split, BATCH_SIZE, num_ranks=1)
     passes: dict[str, Pass] = {
         OURS: lambda seed: (len(join(batches).labels) for batches in read_steps(plan, 0, seed)),
@@ -79,9 +79,9 @@ def readers(split: Split, folder: str) -> dict[str, Pass]:
     if importlib.util.find_spec("streaming"):
         passes |= streaming_readers(split, f"{folder}/mds")
     else:
-        print("MosaicML Streaming is not installed, its lines are LEFT OUT: --help says how to install it")
+        print("MosaicML Streaming is not installed, so its rows are LEFT OUT: --help says how to install it")
     for workers in NUM_WORKERS:
-        # As grey as the files are: its own loader would make them RGB.
+        # Keeps the images grey; ImageFolder's own loader would make them RGB.
         dataset = ImageFolder(f"{folder}/png", transform=PILToTensor(), loader=Image.open)
         loader = DataLoader(dataset, BATCH_SIZE, True, num_workers=workers, persistent_workers=workers > 0)
         passes[f"ImageFolder of PNGs, {workers} workers"] = partial(read_loader, loader)
@@ -89,7 +89,7 @@ def readers(split: Split, folder: str) -> dict[str, Pass]:
 
 
 def read_plain(split: Split, seed: int) -> Iterator[int]:
-    """As little as can be done: one thread reads row groups, the caller's makes the tensors."""
+    """Reads with as little work as possible: one thread reads row groups, the caller's thread makes the tensors."""
     rng, column = np.random.default_rng(seed), image_column(split.size_px)
     files = [pq.ParquetFile(file) for file in split.files]
     places = [(file, index) for file in files for index in range(file.num_row_groups)]
@@ -98,7 +98,7 @@ def read_plain(split: Split, seed: int) -> Iterator[int]:
     image_ids, pixels, labels = np.empty(0, object), None, None
     for table in prefetch(tables):
         order = torch.from_numpy(rng.permutation(len(table)))
-        # All rows have as many bytes, so that the column's buffer is the tensor.
+        # All rows have the same number of bytes, so the column's buffer is the tensor.
         (array,) = table[column].chunks
         grey = torch.frombuffer(array.buffers()[2], dtype=torch.uint8, offset=array.offset * split.size_px**2)
         new_pixels = grey[: len(table) * split.size_px**2].view(-1, split.size_px, split.size_px)[order]
@@ -114,7 +114,7 @@ def read_plain(split: Split, seed: int) -> Iterator[int]:
 
 
 def streaming_readers(split: Split, folder: str) -> dict[str, Pass]:
-    """MosaicML's own format with the same raw bytes, read by its own dataset."""
+    """Writes the same raw bytes in MosaicML's own format, and reads them with its own dataset."""
     from streaming import MDSWriter, StreamingDataset
 
     with MDSWriter(out=folder, columns={"image_id": "str", "pixels": "bytes", "labels": "ndarray"}) as writer:
@@ -143,7 +143,7 @@ def read_loader(loader: DataLoader, seed: int) -> Iterator[int]:
 
 
 def measure(passes: dict[str, Pass], rows: int, repetitions: int) -> dict[str, list[float]]:
-    """Images/s of each repetition of each reader, in turns; a first pass of each is not counted."""
+    """Returns images/s of each repetition of each reader, in turns; a first pass of each is not counted."""
     speeds: dict[str, list[float]] = {name: [] for name in passes}
     for repetition in range(repetitions + 1):
         for name, read in passes.items():
@@ -156,7 +156,9 @@ def measure(passes: dict[str, Pass], rows: int, repetitions: int) -> dict[str, l
 
 
 def show_speeds(speeds: dict[str, list[float]]) -> None:
-    table = Table("reader", "images/s", "ours to it", "smallest", "largest", caption="medians; ours: training's reader")
+    table = Table(
+        "reader", "images/s", "ours / this", "smallest", "largest", caption="medians; ours: training's reader"
+    )
     for name, values in speeds.items():
         ratios = [ours / theirs for ours, theirs in zip(speeds[OURS], values, strict=True)]
         shown = (statistics.median(ratios), min(ratios), max(ratios))
@@ -164,26 +166,26 @@ def show_speeds(speeds: dict[str, list[float]]) -> None:
     Console().print(table)
 
 
-def show_memory(tables: list[tuple[int, tuple[str, Card]]], split: Split) -> None:
-    shown = Table("rows, about", "MB after the imports", "peak MB of a pass")
-    for rows, (shards, card) in tables:
+def show_memory(tables: list[tuple[int, TableVersion]], split: Split) -> None:
+    shown = Table("rows (about)", "MB after the imports", "peak MB of a pass")
+    for rows, table in tables:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            before, peak = pool.submit(peak_mb, shards, card, split.size_px).result()
+            before, peak = pool.submit(peak_mb, table, split.size_px).result()
         shown.add_row(f"{rows:,}", f"{before:.0f}", f"{peak:.0f}")
     Console().print(shown)
 
 
-def peak_mb(shards: str, card: Card, size_px: int) -> tuple[float, float]:
-    """Of this process: memory before and at most during a pass, as a rank reads."""
+def peak_mb(table: TableVersion, size_px: int) -> tuple[float, float]:
+    """Returns this process's memory before a pass, and its peak during one that reads as a rank does."""
     before = resident_peak_mb()
-    plan = Plan.of(open_split(shards, card, "train", size_px), BATCH_SIZE, num_ranks=1)
+    plan = Plan.of(open_split(table, "train", size_px), BATCH_SIZE, num_ranks=1)
     for batches in prefetch(read_steps(plan, 0, shuffle_seed=0)):
         join(batches)
     return before, resident_peak_mb()
 
 
 def resident_peak_mb() -> float:
-    # getrusage's would be the starting process's, where that is larger.
+    # Not getrusage, which gives the parent process's peak if that is larger.
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 

@@ -1,4 +1,4 @@
-"""A table of any number of rows from one that is there, and its images as PNG files: for the training's benchmarks."""
+"""Makes a table of any number of rows by repeating another, and PNG files of its images, for the benchmarks."""
 
 import os
 from dataclasses import replace
@@ -7,19 +7,19 @@ from pathlib import Path
 import cv2
 import pyarrow.parquet as pq
 
-from etl.contract.schema import Card, table_schema
-from etl.contract.table import commit, snapshot_files
+from etl.contract.schema import table_schema
+from etl.contract.table import commit
+from etl.contract.version import TableVersion
 from training.reading.plan import Split
 from training.reading.readers import read_batches
 
 
-def repeat_table(shards: str, card: Card, num_rows: int, folder: str) -> tuple[str, Card]:
-    """A table in `folder` whose training split has the files of this one, again and again, and no other split.
+def repeat_table(table: TableVersion, num_rows: int, folder: str) -> TableVersion:
+    """Makes a table in `folder` whose only split, training, repeats the files of this table's training split.
 
-    At least num_rows rows, to the end of a file; the files are links. Returns its address and card. Raises InputError
-    where there is no table.
+    It has at least num_rows rows, always in whole files, which are links.
     """
-    files = snapshot_files(shards, card.delta_version, "train")
+    card, files = table.card, table.files("train")
     added, rows = [], 0
     os.makedirs(f"{folder}/split=train")
     while rows < num_rows:
@@ -29,11 +29,11 @@ def repeat_table(shards: str, card: Card, num_rows: int, folder: str) -> tuple[s
         rows += added[-1][2]
     repeated = replace(card, table="", delta_version=0, images={**card.images, "train": rows})
     commit(folder, repeated, table_schema(card.sizes_px), added, None)
-    return folder, repeated
+    return TableVersion(folder, repeated)
 
 
 def write_pngs(split: Split, folder: Path) -> None:
-    """The split's images in the table's order, as 00000000.png and so on."""
+    """Writes the split's images in the table's order, as 00000000.png and so on."""
     folder.mkdir(parents=True)
     index = 0
     for batch in read_batches(split, batch_size=64):

@@ -1,12 +1,12 @@
-"""What reading costs a training step, as ratios of one run: the real reader, tensors in memory, and PNG files.
+"""Measures what reading costs a training step: the real reader, tensors in memory and PNG files, as ratios of one run.
 
     python -m jobs.benchmarks.training.step                      resnet10_half at 96 pixels, the workspace runs/demo
     python -m jobs.benchmarks.training.step --model densenet121 --size_px 256 --images 200
 
-The same Trainer runs whole epochs on the CPU, augmentation, backward pass and AdamW included; only where its batches
-come from differs: the training's reader, a list of the same batches, or torch's DataLoader over PNG files of the same
-side. The repetitions take turns, after an epoch of each that is not counted. Prints images/s, CPU seconds per image
-(of all threads and processes), and the ratio of each to the training in memory.
+The same Trainer runs whole epochs on the CPU, with augmentation, backward pass and AdamW. Only the source of its
+batches differs: the training's reader, a list of the same batches, or torch's DataLoader over PNG files of the same
+side. The three take turns, after an epoch of each that is not counted. Prints images/s, CPU time per image (of all
+threads and processes), and the ratio of each to the training in memory.
 """
 
 import argparse
@@ -31,7 +31,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from conf.errors import run_command
 from conf.settings import Training
 from conf.workspace import Workspace
-from etl.contract.schema import Card, image_column
+from etl.contract.schema import image_column
+from etl.contract.version import TableVersion
 from jobs.benchmarks.training.repeated import repeat_table, write_pngs
 from training.loop.loss import positive_weights
 from training.loop.trainer import Trainer
@@ -46,7 +47,7 @@ OURS, MEMORY, PNG = "training's reader", "tensors in memory", "PNG files, DataLo
 
 
 class FedTrainer(Trainer):
-    """A Trainer whose batches come from elsewhere: `batches`, gone through once in each epoch."""
+    """A Trainer that takes its batches from `batches`, once through in each epoch."""
 
     batches: Iterable[Batch]
 
@@ -56,7 +57,7 @@ class FedTrainer(Trainer):
 
 @dataclass(frozen=True)
 class PngFiles(Dataset):
-    """One image per file, as torchvision's ImageFolder reads them, with the labels of the table."""
+    """Reads one image per file, as torchvision's ImageFolder does, with the labels of the table."""
 
     paths: list[Path]
     labels: Tensor
@@ -72,19 +73,18 @@ class PngFiles(Dataset):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workspace", default="runs/demo", help="of a finished ETL (default runs/demo)")
-    parser.add_argument("--model", default="resnet10_half", help="as training.model (default resnet10_half)")
+    parser.add_argument("--workspace", default="runs/demo", help="workspace of a finished ETL (default runs/demo)")
+    parser.add_argument("--model", default="resnet10_half", help="model, as in training.model (default resnet10_half)")
     parser.add_argument("--size_px", type=int, default=96, help="side of the images (default 96)")
     parser.add_argument("--batch_size", type=int, default=16, help="images per step (default 16)")
-    parser.add_argument("--images", type=int, default=2_000, help="of an epoch, at least (default 2,000)")
-    parser.add_argument("--workers", type=int, default=1, help="of the DataLoader (default 1)")
-    parser.add_argument("--repetitions", type=int, default=5, help="epochs of each (default 5)")
+    parser.add_argument("--images", type=int, default=2_000, help="images of an epoch, at least (default 2,000)")
+    parser.add_argument("--workers", type=int, default=1, help="workers of the DataLoader (default 1)")
+    parser.add_argument("--repetitions", type=int, default=5, help="epochs with each source (default 5)")
     arguments = parser.parse_args()
     keep_freed_memory()
-    card = Card.read(Workspace.at(arguments.workspace).card)
-    shards, _ = Workspace.at(arguments.workspace).tables(card.table)
+    newest = TableVersion.of(Workspace.at(arguments.workspace))
     with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
-        table = repeat_table(shards, card, arguments.images, f"{folder}/table")
+        table = repeat_table(newest, arguments.images, f"{folder}/table")
         trainers = build_trainers(table, arguments, Path(folder, "png"))
         costs: dict[str, list[tuple[float, float]]] = {name: [] for name in trainers}
         for repetition in range(arguments.repetitions + 1):
@@ -95,10 +95,10 @@ def main() -> None:
     show(costs)
 
 
-def build_trainers(table: tuple[str, Card], arguments: argparse.Namespace, folder: Path) -> dict[str, Trainer]:
-    """Name -> trainer; each with its own model of the same weights."""
-    (_, card), column = table, image_column(arguments.size_px)
-    plan = Plan.of(open_split(*table, "train", arguments.size_px), arguments.batch_size, num_ranks=1)
+def build_trainers(table: TableVersion, arguments: argparse.Namespace, folder: Path) -> dict[str, Trainer]:
+    """Returns name -> trainer; each has its own model with the same weights."""
+    card, column = table.card, image_column(arguments.size_px)
+    plan = Plan.of(open_split(table, "train", arguments.size_px), arguments.batch_size, num_ranks=1)
     settings = Training(
         model=arguments.model, size_px=arguments.size_px, batch_size=arguments.batch_size, schedule="constant"
     )
@@ -126,7 +126,7 @@ def build_trainers(table: tuple[str, Card], arguments: argparse.Namespace, folde
 
 @dataclass(frozen=True)
 class ShuffledBatches:
-    """Indices in random order, in batches of the plan's sizes."""
+    """Yields indices in random order, in batches of the plan's sizes."""
 
     sizes: list[int]
 
@@ -143,7 +143,7 @@ def to_batch(samples: list[tuple[str, Tensor, Tensor]]) -> Batch:
 
 
 def train_epoch(trainer: Trainer, epoch: int) -> tuple[float, float]:
-    """Seconds, and CPU seconds of this process and its ended children, per image."""
+    """Trains one epoch; returns seconds per image, and CPU seconds per image of this process and its ended children."""
     started, cpu = time.perf_counter(), cpu_seconds()
     images = sum(trainer.train_epoch(epoch))
     return (time.perf_counter() - started) / images, (cpu_seconds() - cpu) / images
@@ -156,7 +156,7 @@ def cpu_seconds() -> float:
 
 def show(costs: dict[str, list[tuple[float, float]]]) -> None:
     cores = len(os.sched_getaffinity(0))
-    table = Table("batches from", "images/s", "of memory's, median", "smallest", "largest", "CPU ms per image")
+    table = Table("batches from", "images/s", "to memory, median", "smallest", "largest", "CPU ms per image")
     for name, values in costs.items():
         ratios = [memory[0] / own[0] for memory, own in zip(costs[MEMORY], values, strict=True)]
         seconds, cpu = (statistics.median(parts) for parts in zip(*values, strict=True))

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from etl.card import distributions as card_distributions
 from etl.card import page as card_page
 from etl.card.counts import describe_splits
-from etl.card.page import Film, write_card_page
+from etl.card.page import SheetFilm, write_card_page
 from etl.contract.schema import SPLITS, Card
 
 VOID = {"meta", "img", "br"}
@@ -71,7 +71,7 @@ class Page(HTMLParser):
         return rows
 
     def figure(self, alt: str) -> str:
-        """Text inside the SVG whose description begins so."""
+        """Text inside the SVG whose description begins with `alt`."""
         return next(
             " ".join("".join(text).split())
             for tag, attributes, text in self.elements
@@ -137,7 +137,7 @@ def show(tmp_path):
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    """Spares the drawing, which takes most of the time, to tests that read only text and tables."""
+    """Skips the drawing, which takes most of the time, in tests that read only text and tables."""
     for module, name in (
         (card_page, "draw_counts"),
         (card_page, "draw_shares"),
@@ -182,7 +182,7 @@ def test_an_equation_that_does_not_hold_is_not_written_as_one(show):
 @pytest.mark.usefixtures("without_figures")
 def test_percentages_are_of_the_known_labels_with_the_most_frequent_finding_first(show):
     nan = np.nan
-    # In turn train, val, test: A 1 of 3, none known, 0 of 2; B 3 of 3, 1 of 2, 2 of 2.
+    # Rows are train, val, test in turn. A: 1 of 3, none known, 0 of 2. B: 3 of 3, 1 of 2, 2 of 2.
     labels = [[1, 1], [nan, 1], [0, 1], [0, 1], [nan, 0], [0, 1], [0, 1], [nan, nan], [nan, nan]]
     page = show(make_rows(labels), ["A", "B"])
     table = [row for row in page.rows if row[0] in ("A", "B")]
@@ -190,8 +190,8 @@ def test_percentages_are_of_the_known_labels_with_the_most_frequent_finding_firs
     assert page.texts("h3").count("Unknown labels") == 1
 
 
-def test_findings_together_are_of_the_rows_finding(show):
-    # Of 3 images with A one has B; of 2 images with B one has A; C is known for one of the images with A, and there.
+def test_co_occurrence_is_a_share_of_the_images_with_the_rows_finding(show):
+    # One of 3 images with A has B, one of 2 images with B has A. C is known for one image with A, and present there.
     labels = [[1, 1, 1], [1, 0, np.nan], [1, 0, np.nan], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
     rows = make_rows(labels)
     shares = card_page._co_occurrence(rows, [0, 1, 2])
@@ -237,7 +237,7 @@ def test_unknown_ages_sexes_views_and_follow_ups_are_counted(show):
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_a_table_that_knows_nothing_of_its_patients_says_so(show):
+def test_a_table_that_knows_nothing_about_its_patients_says_so(show):
     nothing = [None] * 3
     rows = make_rows([[np.nan]] * 3, sex=nothing, view=nothing, follow_up=nothing, age_years=nothing)
     page = show(rows, ["Mass"])
@@ -273,15 +273,17 @@ def test_quarantine_is_grouped_by_the_kind_of_reason(show):
         ["too small", "2", "a.pngtoo small: 64x64 pixels, expected: 128/in/a.png"],
         ["empty file", "1", "c.pngempty file/in/c.png"],
     ]
-    assert "No image was put into quarantine." in show(make_rows([[0]] * 3), ["Mass"]).text
+    assert "No image is in quarantine." in show(make_rows([[0]] * 3), ["Mass"]).text
 
 
 @pytest.mark.usefixtures("without_figures")
 def test_films_are_shown_in_colour_with_their_boxes(show):
-    grey = Film("g.png", "val", np.full((300, 300), 90, np.uint8), [], [])
+    grey = SheetFilm("g.png", "val", np.full((300, 300), 90, np.uint8), [], [])
     red = np.zeros((40, 40, 3), np.uint8)
     red[..., 0] = 220
-    colour = Film("c.jpg", "test", red, ["Mass", "Nodule"], [("Mass", 0.25, 0.5, 0.125, 0.2), ("Nodule", 0, 0, 1, 1)])
+    colour = SheetFilm(
+        "c.jpg", "test", red, ["Mass", "Nodule"], [("Mass", 0.25, 0.5, 0.125, 0.2), ("Nodule", 0, 0, 1, 1)]
+    )
     page = show(make_rows([[0]] * 3), ["Mass"], sheet=[grey, colour])
     images = [attributes for tag, attributes, _ in page.elements if tag == "img"]
     assert [image["alt"] for image in images] == ["g.png, val: no finding", "c.jpg, test: Mass, Nodule"]
@@ -300,7 +302,7 @@ def test_films_are_shown_in_colour_with_their_boxes(show):
 
 def test_whatever_a_source_says_stays_text(show):
     evil = "</svg></style><script>alert('1')</script>\"&$x_{1}$\x0b 肺炎\udcff"
-    film = Film(evil, "val", np.zeros((8, 8), np.uint8), [evil], [(evil, 0, 0, 1, 1)])
+    film = SheetFilm(evil, "val", np.zeros((8, 8), np.uint8), [evil], [(evil, 0, 0, 1, 1)])
     page = show(
         make_rows([[1, 1]] * 3, image_id=[evil, "b", "c"]),
         [evil, "$x_{1}$ <b>\x0b肺炎\udcff"],  # short enough for the figures
@@ -324,7 +326,7 @@ def full_page(tmp_path_factory) -> Page:
     """A page with every section and figure."""
     rows = make_rows([[1, 1, 0], [0, 0, np.nan], [1, 0, 1]] * 3)
     path = tmp_path_factory.mktemp("page") / "card.html"
-    film = Film("a.png", "val", np.zeros((8, 8), np.uint8), [], [])
+    film = SheetFilm("a.png", "val", np.zeros((8, 8), np.uint8), [], [])
     write_card_page(path, make_card(rows, list("ABC")), rows, make_quarantine(("x", "y", "too small: z")), [film])
     return Page(path.read_text(encoding="utf-8"))
 
@@ -361,8 +363,8 @@ def test_the_page_is_made_of_landmarks_and_described_figures(full_page):
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_phantoms_are_called_so_and_nothing_else_is(show):
-    banner = "Phantoms: generated images, nothing here says anything about patients."
+def test_phantoms_and_only_phantoms_are_called_phantoms(show):
+    banner = "Phantoms: the images are generated, and nothing here says anything about real patients."
     rows = make_rows([[0]] * 3)
     assert banner in show(rows, ["Mass"], settings={"source": "phantoms"}).text
     assert banner not in show(rows, ["Mass"], source="/data/phantoms").text
@@ -375,7 +377,7 @@ def test_of_many_classes_the_most_frequent_are_shown_and_the_rest_listed(show):
     names = [f"class {index:03d}" for index in range(number)]
     names[199] = "class 199 " + "long " * 30
     page = show(make_rows(labels), names)
-    assert "The vocabulary has 200 findings: the figures show the 30 most frequent." in page.text
+    assert "The vocabulary has 200 findings. The figures show the 30 most frequent." in page.text
     assert "The other 170 findings" in page.text
     assert ["class 000", "0", "0.0", "0.0", "0.0"] in page.rows
     assert len({row[0] for row in page.rows if row[0].startswith("class")}) == number

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,30 +16,12 @@ import pytest
 from conf.workspace import Workspace
 from etl.contract.schema import Card
 from tests.conftest import NihFolder
-from tests.etl.writing.test_publish import rows_of, run
-
-PROJECT = Path(__file__).parents[3]
-# test_publish.SMALL as a scenario.
-SCENARIO = """
-etl:
-  sizes_px: [32, 64]
-  val_fraction: 0.3
-  rows_per_row_group: 5
-  rows_per_file: 11
-  quality: {min_side_px: 0, constant: false, clipped: false, inverted: false}
-"""
-# Spark finds itself, and its Python workers theirs, through the environment's programs; nothing leaves the machine.
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    "SPARK_LOCAL_IP": "127.0.0.1",
-}
-# For programs that live for seconds.
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
+from tests.etl.tables import rows_of, run
 
 
 def wait_for(found: Callable, seconds: float = 120):
-    """What found() gives as soon as it is true."""
+    """Waits until found() is true, and returns its result."""
     end = time.monotonic() + seconds
     while not (result := found()):
         assert time.monotonic() < end, f"{found} stayed false for {seconds} s"
@@ -49,13 +30,13 @@ def wait_for(found: Callable, seconds: float = 120):
 
 
 def kill(machine: psutil.Process) -> None:
-    """Ends a process and all below it, as a power cut does."""
+    """Kills a process and all its children, as a power cut does."""
     for process in [machine, *machine.children(recursive=True)]:
         try:
             process.kill()
             process.wait(10)
         except psutil.NoSuchProcess:
-            # It went down with the one above it.
+            # It ended with its parent.
             continue
 
 
@@ -93,7 +74,7 @@ def cluster(tmp_path) -> Iterator[Cluster]:
 
 
 def catch_writer(job: subprocess.Popen, machines: list[psutil.Process], table: Path) -> tuple[psutil.Process, ...]:
-    """A machine, and its Python process that is at work on a file of the table: stopped, so that it stays at it."""
+    """A machine and its Python process that is writing a file of the table, suspended so that it cannot finish."""
 
     def find() -> tuple[psutil.Process, psutil.Process] | None:
         assert job.poll() is None, job.stdout.read()
@@ -101,7 +82,7 @@ def catch_writer(job: subprocess.Popen, machines: list[psutil.Process], table: P
             for process in machine.children(recursive=True):
                 if is_writing(process, table):
                     process.suspend()
-                    # It goes on until the signal reaches it.
+                    # It runs until the signal reaches it.
                     wait_for(lambda p=process: p.status() == psutil.STATUS_STOPPED)
                     if is_writing(process, table):
                         return machine, process
@@ -123,7 +104,7 @@ def is_writing(process: psutil.Process, table: Path) -> bool:
 @pytest.mark.spark
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_process_and_a_machine_gives_the_same_table(tmp_path, cluster):
-    # Large enough that a file takes longer to write than to find out who writes it.
+    # Large enough that writing a file takes longer than finding the process that writes it.
     nih_folder = NihFolder(tmp_path / "nih", size_px=800)
     local = Workspace.at(str(tmp_path / "local"))
     expected = rows_of(local, run(nih_folder, local).card)
@@ -142,14 +123,14 @@ def test_a_cluster_that_loses_a_process_and_a_machine_gives_the_same_table(tmp_p
         "spark.executor.memory": "512m",
         "spark.executor.extraJavaOptions": QUICK_START,
         "spark.driver.extraJavaOptions": QUICK_START,
-        # No task before both workers are there.
+        # No task starts before both workers are there.
         "spark.cores.max": "2",
         "spark.scheduler.minRegisteredResourcesRatio": "1",
     }
     command = ["spark-submit", "--master", cluster.url]
     command += [word for name, value in options.items() for word in ("--conf", f"{name}={value}")]
     command += ["etl/preprocess.py", "--config", str(scenario), "--workspace", str(workspace.root)]
-    # Relative to this folder, in which no worker runs.
+    # Relative to this folder; no worker runs in it.
     command += ["--etl.source", os.path.relpath(nih_folder.root, PROJECT)]
     command += ["--etl.table", os.path.relpath(tmp_path / "tables", PROJECT)]
     with subprocess.Popen(

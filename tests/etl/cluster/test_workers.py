@@ -1,4 +1,4 @@
-"""Spark's workers with functions of the tests: those of the stages are tested in place."""
+"""Spark's workers with functions of the tests; the tests of each stage cover the stage's own functions."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ SCHEMA = pa.schema([("square", pa.int64()), ("process", pa.int64()), ("threads",
 
 
 def make_square(marker: Path | None = None):
-    """Squares; where there is no `marker` yet it is made, and the worker killed.
+    """A function that squares; if `marker` does not exist yet, the function makes it and kills its worker.
 
-    A function inside this one: Spark sends its code, as workers cannot import the tests.
+    It is nested so that Spark sends its code, because workers cannot import the tests.
     """
 
     def square(batches, num_threads):
@@ -40,7 +40,7 @@ def test_rows_keep_their_order_over_more_tasks_than_cores(spark):
     assert result["square"].to_pylist() == [number**2 for number in range(1000)]
     assert set(result["threads"].to_pylist()) == {1}
     assert max(result["rows"].to_pylist()) <= 64
-    # Workers go from task to task, and keep the model that they have opened.
+    # Workers are reused for further tasks, and keep the model that they have opened.
     assert len(set(result["process"].to_pylist())) <= cores
     assert spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch") == before
 

@@ -1,4 +1,4 @@
-"""The greys that a DICOM file shows, in every form that it may have."""
+"""The greys that a DICOM file shows, in every form that the file may have."""
 
 import struct
 from pathlib import Path
@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as st_np
 from pydicom import uid
 from pydicom.data import get_testdata_file
 
-from etl.contract.images.decode import BadImage
 from etl.contract.images.dicom import decode_dicom
+from etl.contract.images.pixels import BadImage
 from tests.etl.dicom_files import ENCODERS, RAMP, build, shown, written
 
 
@@ -130,7 +130,7 @@ def test_a_palette_becomes_luminance():
     for colour in ("Red", "Green", "Blue"):
         colours[f"{colour}PaletteColorLookupTableDescriptor"] = [4, 5, 8]
         colours[f"{colour}PaletteColorLookupTableData"] = bytes([10, 20, 30, 40])
-    # The last colour is that of all values beyond it, of 256 more than the first too.
+    # All values beyond the palette get its last colour, even one 256 above the first.
     pixels = np.array([[0, 5, 6, 261]], np.uint16)
     assert shown(pixels, photometric="PALETTE COLOR", **colours) == [[10, 10, 20, 40]]
 

@@ -1,4 +1,4 @@
-"""DICOM files that are damaged, of another kind, or made to do harm."""
+"""DICOM files that are damaged, unsupported, or made to do harm."""
 
 import contextlib
 import io
@@ -17,9 +17,9 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
-from etl.contract.images.decode import MAX_SIDE_PX, BadImage
 from etl.contract.images.dicom import decode_dicom
 from etl.contract.images.dicom_file import looks_like_dicom
+from etl.contract.images.pixels import MAX_SIDE_PX, BadImage
 from etl.sources.dicom_tags import read_tags
 from tests.etl.dicom_files import ENCODERS, RAMP, TWO, build, shown, written
 
@@ -115,7 +115,7 @@ def test_no_cut_of_compressed_pixels_is_accepted_as_whole():
         (written(build(TWO, syntax="1.2.840.10008.1.2.4.100", PixelData=encapsulate([b"12"]))), "unsupported MPEG2"),
     ],
 )
-def test_what_is_no_radiograph_says_why(content, reason, capfd):
+def test_a_file_that_is_no_radiograph_gets_a_reason(content, reason, capfd):
     with pytest.raises(BadImage, match=reason):
         decode_dicom(content)
     assert capfd.readouterr() == ("", "")

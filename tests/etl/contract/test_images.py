@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 from PIL import Image
 
-from etl.contract.images.decode import MAX_SIDE_PX, BadImage, decode_colour, decode_grey, to_square
+from etl.contract.images.decode import decode_colour, decode_grey
+from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, to_square
 from tests.conftest import png
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -194,7 +195,7 @@ def test_no_flipped_bit_changes_pixels_unnoticed(position, bit):
         (raw_png(2, 2, 8, 2, bytes(15), interlaced=2), "cannot be decoded"),
     ],
 )
-def test_what_is_no_image_says_why(content, reason):
+def test_a_file_that_is_no_image_gets_a_reason(content, reason):
     with pytest.raises(BadImage, match=reason):
         decode_grey(content)
 

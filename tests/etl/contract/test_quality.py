@@ -1,4 +1,4 @@
-"""The checks on toy films, on phantoms, and on the real sample: how many they find, and how many they find wrongly."""
+"""The checks on toy films, phantoms and the real sample: how many faults they find, and how many false ones."""
 
 import re
 import time
@@ -49,12 +49,12 @@ def real_films(nih_sample) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def original_films(nih_sample) -> list[np.ndarray]:
-    """60 of them in NIH's own 1024x1024."""
+    """60 of these films in NIH's original 1024x1024."""
     return [decode_grey(path.read_bytes()) for path in sorted((nih_sample / "images").glob("*.png"))[::4]]
 
 
 def share_of(reason: str, films: list[np.ndarray]) -> float:
-    """Share of the films that get a reason that begins so, with every check on."""
+    """Share of the films whose fault begins with `reason`, with every check on."""
     return np.mean([(find_fault(film, ALL) or "").startswith(reason) for film in films])
 
 

@@ -44,7 +44,7 @@ def test_the_first_bytes_alone_are_read_when_asked(folder):
     assert read_bytes(str(folder / "notes.txt"), 3) == b"not"
 
 
-def test_what_is_no_ordinary_file_is_not_opened(folder):
+def test_a_pipe_is_not_opened(folder):
     os.mkfifo(folder / "pipe.png")
     with pytest.raises(OSError, match="no ordinary file"):
         read_bytes(str(folder / "pipe.png"))

@@ -1,4 +1,4 @@
-"""The phantoms against what they promise: NIH's files, exact boxes, the same bytes again, whole or not there."""
+"""What the phantoms promise: NIH's files, exact boxes, the same bytes every time, a complete folder or none."""
 
 import csv
 import hashlib
@@ -83,7 +83,7 @@ def test_label_rows_read_like_nihs(generated):
         assert view in ("PA", "AP")
 
 
-def test_lists_part_the_images_by_patient(generated):
+def test_lists_split_the_images_by_patient(generated):
     train_val = (generated / "train_val_list.txt").read_text().split()
     test = (generated / "test_list.txt").read_text().split()
     listed = [row[0] for row in rows_of(generated / "Data_Entry_2017_v2020.csv")]
@@ -92,7 +92,7 @@ def test_lists_part_the_images_by_patient(generated):
     assert len(test) == pytest.approx(23, abs=2)
 
 
-def test_boxes_are_of_the_test_lists_findings(generated):
+def test_boxes_show_the_findings_of_the_test_list(generated):
     labels = {row[0]: row[1].split("|") for row in rows_of(generated / "Data_Entry_2017_v2020.csv")}
     test = set((generated / "test_list.txt").read_text().split())
     boxes = rows_of(generated / "BBox_List_2017.csv")
@@ -100,7 +100,7 @@ def test_boxes_are_of_the_test_lists_findings(generated):
     boxed = {(row[0], row[1].replace("Infiltrate", "Infiltration")) for row in boxes}
     assert boxed == {(name, finding) for name in test for finding in labels[name] if finding != "No Finding"}
     assert "Infiltration" not in {row[1] for row in boxes}
-    # In pixels of NIH's films of 1024, however small these are.
+    # In pixels of NIH's 1024x1024 films, although these are smaller.
     edges = np.array([row[2:6] for row in boxes], float)
     assert 512 < (edges[:, :2] + edges[:, 2:]).max() <= 1024
 
@@ -170,7 +170,7 @@ def test_the_same_settings_give_the_same_bytes_on_any_number_of_cores(generated,
     assert hashes(tmp_path / "again") == hashes(generated)
 
 
-def test_a_complete_folder_is_left_alone_and_other_settings_make_it_anew(tmp_path, monkeypatch):
+def test_a_complete_folder_is_left_alone_and_other_settings_replace_it(tmp_path, monkeypatch):
     written = []
 
     def write_nothing(folder, settings):
@@ -205,7 +205,7 @@ def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["phantoms"]
 
 
-def test_a_folder_of_someone_else_is_refused_and_kept(tmp_path):
+def test_a_folder_that_was_not_generated_is_refused_and_kept(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds files but no phantoms\.json"):
         generate_phantoms(tmp_path, SETTINGS)

@@ -1,4 +1,4 @@
-"""A folder in CheXpert's layout, with its quirks, to the manifest."""
+"""The manifest of a folder in CheXpert's layout, with its quirks."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def write(path, rows) -> None:
     path.write_text("".join(",".join(cells) + "\n" for cells in [HEADER, *rows]))
 
 
-def test_rows_become_the_contracts(chexpert):
+def test_rows_follow_the_contract(chexpert):
     (chexpert / "train/patient00003/study2/view2_lateral.jpg").unlink()
     (chexpert / "train/patient00003/extra.jpg").touch()
     manifest = read_manifest(chexpert, Etl(format="chexpert"))
@@ -63,7 +63,7 @@ def test_uncertain_is_what_the_setting_says_and_blank_is_absent(chexpert, uncert
     assert (labels["Edema"], labels["Fracture"], labels["Lung Opacity"]) == (1, 0, 0)
 
 
-def test_valid_tests_and_validation_is_taken_from_train_by_patient(chexpert):
+def test_valid_csv_is_the_test_split_and_validation_is_taken_from_train_by_patient(chexpert):
     images = read_manifest(chexpert, Etl(format="chexpert")).images
     assert set(images.image_id[images.split == "test"].str[:5]) == {"valid"}
     assert set(images.split) == {"train", "val", "test"}
@@ -72,7 +72,7 @@ def test_valid_tests_and_validation_is_taken_from_train_by_patient(chexpert):
 
 def test_a_cell_that_is_no_label_is_named_with_its_line(chexpert):
     write(chexpert / "valid.csv", [row("valid/patient1/study1/a.jpg"), row("valid/patient2/study1/a.jpg", Edema="yes")])
-    with pytest.raises(InputError, match=r"valid.csv line 3: Edema is 'yes', expected 1 present"):
+    with pytest.raises(InputError, match=r"valid.csv line 3: Edema is 'yes', expected 1 \(present\)"):
         read_manifest(chexpert, Etl(format="chexpert"))
 
 

@@ -14,7 +14,7 @@ from etl.sources.pseudonyms import hide
 from etl.sources.read import read_manifest
 from etl.writing.publish import publish
 from tests.conftest import InlineWorkers
-from tests.etl.writing.test_publish import ANY, rows_of
+from tests.etl.tables import ANY, rows_of
 
 SALT = "not a secret, as it stands here"
 SETTINGS = {"format": "dicom", "sizes_px": [32], "val_fraction": 0.3, "test_fraction": 0.3, "quality": ANY}
@@ -70,7 +70,7 @@ def test_a_folder_without_a_table_gives_hashed_patients_and_unknown_findings(fol
     manifest, outcome = run(folder, workspace)
     rows = rows_of(workspace, outcome.card)
     assert (manifest.listed, manifest.absent, manifest.unlisted, len(rows)) == (30, 0, 0, 30)
-    # The later film was written first: IM0 is of the 20th, IM1 of the 19th.
+    # The later film was written first: IM0 is from the 20th, IM1 from the 19th.
     for follow_up, name in enumerate(("IM1", "IM0")):
         row = rows.loc[hide(pydicom.dcmread(folder / "Patient 1" / name).SOPInstanceUID, SALT)]
         assert (row.patient_id, row.follow_up) == (hide("HOSP-1", SALT), follow_up)
@@ -110,7 +110,7 @@ def test_a_table_names_findings_by_path_or_by_instance(folder, workspace):
     assert np.isnan(np.stack(outcome.rows.findings)[:, 1]).all()
 
 
-def test_what_is_no_film_is_quarantined_or_counted(folder, workspace):
+def test_files_that_are_no_films_are_quarantined_or_counted(folder, workspace):
     (folder / "README").write_text("Exported on a Monday.")
     first = write_film(folder / "loop" / "multi", "HOSP-1", 3, 5, NumberOfFrames=2)
     assert first.NumberOfFrames == 2
@@ -133,7 +133,7 @@ def test_a_film_that_begins_as_a_tiff_is_a_film(folder):
     assert (decode_grey(path.read_bytes()) == decode_grey(content)).all()
 
 
-def test_a_second_run_commits_nothing_and_another_salt_is_another_table(folder, workspace, monkeypatch):
+def test_a_second_run_commits_nothing_and_another_salt_is_refused(folder, workspace, monkeypatch):
     _, first = run(folder, workspace)
     _, again = run(folder, workspace)
     assert set(again.counts.values()) == {0}
@@ -144,7 +144,7 @@ def test_a_second_run_commits_nothing_and_another_salt_is_another_table(folder, 
         run(folder, workspace)
 
 
-def test_a_table_may_say_whose_a_film_is_and_name_films_that_are_absent(folder, workspace):
+def test_a_table_may_name_the_patients_and_films_that_are_absent(folder, workspace):
     for path in sorted(folder.rglob("IM*")):
         film = pydicom.dcmread(path)
         film.PatientID = ""

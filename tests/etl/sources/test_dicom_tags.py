@@ -1,10 +1,10 @@
-"""What is read of a DICOM file beside its pixels, and how patients are named."""
+"""What is read from a DICOM file besides its pixels, and how patients are named."""
 
 import pydicom
 import pytest
 
 from conf.errors import InputError
-from etl.contract.images.decode import BadImage
+from etl.contract.images.pixels import BadImage
 from etl.sources.dicom_tags import Tags, read_tags
 from etl.sources.pseudonyms import hide, read_salt
 from tests.etl.dicom_files import TWO, build, written

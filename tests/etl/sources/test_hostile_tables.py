@@ -1,4 +1,4 @@
-"""Label files, lists and box files as they come: whatever is wrong with them, a message or a manifest that adds up."""
+"""Damaged label files, lists and box files: each gives a message or a manifest that adds up."""
 
 import shutil
 from pathlib import Path
@@ -45,7 +45,7 @@ EDITS = st.lists(
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory) -> Path:
-    """A folder whose tables start with rows of the real ones' kind."""
+    """A folder whose tables have rows like the real ones."""
     folder = NihFolder(tmp_path_factory.mktemp("hostile") / "nih", num_patients=6, size_px=8)
     boxes = ["00000004_000.png,Mass,1.5,2,3,4", "00000004_001.png,Nodule,9,9,9,9,,,"]
     (folder.root / "BBox_List_2017.csv").write_text("\n".join([BOX_HEADER, *boxes, ""]))
@@ -97,7 +97,7 @@ def test_a_damaged_table_is_refused_with_a_message_or_read_in_full(tables, edits
 
 
 def test_real_tables_cut_anywhere(nih_sample, tmp_path):
-    """The real files, cut in the middle of a row: a message, or what is left is read."""
+    """A real file that is cut in the middle of a row gives a message, or the rest of it is read."""
     for name in NAMES:
         shutil.copy(nih_sample / name, tmp_path / name)
     (tmp_path / "images").mkdir()

@@ -98,7 +98,7 @@ def test_ages_have_units_in_the_first_release(nih_folder, cell, age_years):
 @pytest.mark.parametrize("comma_in_header", ["", ","])
 @pytest.mark.filterwarnings("error")
 def test_the_first_release_is_read(nih_folder, comma_in_header):
-    # Its rows end with a comma more than v2020's, and in some copies so does its header.
+    # Its rows end with one comma more than v2020's, and in some copies so does its header.
     expected = read_manifest(nih_folder.root, SETTINGS).images
     path = nih_folder.root / "Data_Entry_2017_v2020.csv"
     header, *rows = path.read_text().splitlines()
@@ -108,7 +108,7 @@ def test_the_first_release_is_read(nih_folder, comma_in_header):
     pd.testing.assert_frame_equal(read_manifest(nih_folder.root, SETTINGS).images, expected)
 
 
-def test_one_patient_is_one_patient_however_his_number_is_written(nih_folder):
+def test_a_patient_is_the_same_however_the_number_is_written(nih_folder):
     for row, patient in zip(nih_folder.rows, ["1", " 00000001", "2 ", "02", "P03", "P3", "000", "0"], strict=False):
         row[3] = patient
     nih_folder.write_lists()
@@ -116,7 +116,7 @@ def test_one_patient_is_one_patient_however_his_number_is_written(nih_folder):
     assert patients[:8].tolist() == ["1", "1", "2", "2", "P03", "P3", "0", "0"]
 
 
-def test_blanks_around_an_image_name_are_no_part_of_it(nih_folder):
+def test_blanks_around_an_image_name_are_ignored(nih_folder):
     nih_folder.rows[0][0] = " 00000001_000.png "
     nih_folder.write_lists()
     manifest = read_manifest(nih_folder.root, SETTINGS)
@@ -133,18 +133,18 @@ def test_blanks_around_an_image_name_are_no_part_of_it(nih_folder):
         (b"", "No columns"),
         (b"\xff\xfeI\x00m\x00", "utf-8"),
         (b'Image Index,Finding Labels,Patient ID\n"a.png,Mass,1\n', "EOF inside string"),
-        (b"Image Index,Finding Labels,Patient ID\na.png,Mass,1\x00\n", "bytes of value 0"),
+        (b"Image Index,Finding Labels,Patient ID\na.png,Mass,1\x00\n", "null bytes"),
     ],
 )
 def test_a_label_file_that_is_no_table(nih_folder, content, fault):
     (nih_folder.root / "Data_Entry_2017_v2020.csv").write_bytes(content)
-    with pytest.raises(InputError, match=rf"Data_Entry_2017_v2020.csv is no .*{fault}.*: get it again"):
+    with pytest.raises(InputError, match=rf"Data_Entry_2017_v2020.csv is not a .*{fault}.*: get a fresh copy"):
         read_manifest(nih_folder.root, SETTINGS)
 
 
 @pytest.mark.parametrize("keep", ["Effusion,1,12", "Effusion,1,1234,58,F"])
-def test_a_row_that_was_cut_off_is_no_row(nih_folder, keep):
-    # Half a patient's number would be another patient, who may be in another split.
+def test_a_row_that_was_cut_off_is_refused(nih_folder, keep):
+    # Half a patient's number would name another patient, who may be in another split.
     path = nih_folder.root / "Data_Entry_2017_v2020.csv"
     path.write_text(path.read_text() + f"00001234_001.png,{keep}")
     cells = 1 + len(keep.split(","))
@@ -162,12 +162,12 @@ def test_a_row_without_a_patient_is_named_with_its_line(nih_folder):
 
 
 @pytest.mark.parametrize("pattern", ["/abs", "", ".", "images**"])
-def test_a_folder_pattern_that_is_none(nih_folder, pattern):
+def test_a_wrong_folder_pattern_is_refused(nih_folder, pattern):
     with pytest.raises(InputError, match=r"etl.image_folders holds '.*expected .*below the source"):
         read_manifest(nih_folder.root, Etl(image_folders=[pattern]))
 
 
-def test_a_folder_that_two_patterns_reach_counts_once_and_files_count_not(nih_folder):
+def test_a_folder_that_two_patterns_reach_counts_once_and_files_do_not_count(nih_folder):
     (nih_folder.root / "images_001.tar.gz").touch()
     manifest = read_manifest(nih_folder.root, Etl(image_folders=["images*", "*", "images"]))
     assert len(manifest.images) == 48

@@ -33,12 +33,12 @@ def test_no_patient_is_in_two_splits(images, fraction, seed):
 
 
 @given(PATIENTS, PATIENTS)
-def test_a_patient_stays_where_he_is_when_others_come(images, more):
+def test_a_patient_keeps_the_split_when_others_are_added(images, more):
     together = list(dict.fromkeys([*images, *more]))
     assert list(split_of(together)[: len(images)]) == list(split_of(images))
 
 
-def test_the_fraction_of_the_patients_validates():
+def test_the_set_fraction_of_the_patients_is_in_validation():
     split = split_of([(patient, 0) for patient in range(10_000)], fraction=0.125)
     assert 0.115 < (split == "val").sum() / (split != "test").sum() < 0.135
 
@@ -49,7 +49,7 @@ def test_a_leak_is_found():
 
 
 @given(st.lists(st.integers(0, 10_000), unique=True, min_size=1), st.integers(0, 3))
-def test_hashed_patients_stay_where_they_are_when_others_come(numbers, seed):
+def test_hashed_patients_keep_the_split_when_others_are_added(numbers, seed):
     patients = pd.Series([str(number) for number in numbers])
     few, all_of_them = (assign_hashed(part, 0.1, 0.2, seed) for part in (patients[: len(patients) // 2], patients))
     assert few.tolist() == all_of_them[: len(few)].tolist()

@@ -1,4 +1,4 @@
-"""The stage as a whole: manifest in, tables and card out. Without Spark, but for the tests that say so."""
+"""The stage as a whole, from the manifest to tables and card; without Spark, except in the tests marked so."""
 
 import hashlib
 import json
@@ -21,27 +21,9 @@ from etl.contract.table import read_card, snapshot_files
 from etl.phantoms.generate import BOX_HEADER
 from etl.sources.read import read_manifest
 from etl.writing import publish as stage
-from etl.writing.publish import Outcome, check_images, find_duplicates, publish
+from etl.writing.publish import check_images, find_duplicates, publish
 from tests.conftest import InlineWorkers, png
-
-# The folder's images are noise of 64 pixels.
-ANY = Quality(min_side_px=0, constant=False, clipped=False, inverted=False)
-SMALL = {"sizes_px": [32, 64], "val_fraction": 0.3, "rows_per_row_group": 5, "rows_per_file": 11, "quality": ANY}
-
-
-def run(folder, workspace: Workspace, workers=None, **etl) -> Outcome:
-    settings = Etl(**{**SMALL, **etl})
-    manifest = read_manifest(folder.root, settings)
-    return publish(workspace.tables(""), settings, str(folder.root), manifest, workers or InlineWorkers())
-
-
-def rows_of(workspace: Workspace, card: Card) -> pd.DataFrame:
-    """All rows with all columns of the card's version, by image."""
-    parts = []
-    for split in SPLITS:
-        files = snapshot_files(workspace.shards, card.delta_version, split)
-        parts.append(ds.dataset(files).to_table().to_pandas().assign(split=split))
-    return pd.concat(parts).set_index("image_id").sort_index()
+from tests.etl.tables import SMALL, rows_of, run
 
 
 @pytest.fixture
@@ -88,7 +70,7 @@ def test_boxes_are_shares_of_the_side(nih_folder, workspace):
 )
 def test_a_broken_box_is_named_with_its_line(nih_folder, line):
     (nih_folder.root / "BBox_List_2017.csv").write_text(f"{BOX_HEADER}\n{line}\n")
-    with pytest.raises(InputError, match=r"BBox_List_2017.csv line 2: .*mend the row"):
+    with pytest.raises(InputError, match=r"BBox_List_2017.csv line 2: .*fix the row"):
         read_manifest(nih_folder.root, Etl())
 
 
@@ -123,7 +105,7 @@ def test_a_fitting_size_is_not_resampled_and_squares_are_as_set(nih_folder, work
     assert stretched.loc["00000001_000.png"].mean_64 == pytest.approx(200)
 
 
-def test_bad_images_are_quarantined_with_their_reasons_and_the_rest_goes_on(nih_folder, workspace):
+def test_bad_images_are_quarantined_with_their_reasons_and_the_rest_is_stored(nih_folder, workspace):
     good = (nih_folder.root / "images" / "00000001_000.png").read_bytes()
     nih_folder.put("00000001_000.png", good[: len(good) // 2])
     nih_folder.put("00000001_001.png", b"")
@@ -169,7 +151,7 @@ def test_images_left_out_on_purpose_are_not_too_many(nih_folder, workspace, tmp_
     nih_folder.write_lists()
     outcome = run(nih_folder, workspace, exclude=[str(tmp_path / "poor images.csv")], views=["PA"])
     assert outcome.quarantine.reason.value_counts().to_dict() == {
-        "on poor images.csv": 8,
+        "listed in poor images.csv": 8,
         "view AP, not in etl.views": 1,
         "view unknown, not in etl.views": 1,
     }
@@ -237,7 +219,7 @@ def test_every_failure_before_the_commit_leaves_the_old_version(nih_folder, work
             with monkeypatch.context() as patch, pytest.raises(error):
                 patch.setattr(stage, name, fault)
                 run(nih_folder, workspace, seed=1)
-            # A commit may have been made before it failed: what it left is for the housekeeping to judge.
+            # A commit may take effect before it fails, so its files are left to the housekeeping.
             assert on_disk() == there or name == "commit"
             assert read_card(str(workspace.shards)) == before
             assert first_run or len(rows_of(workspace, before)) == 48
@@ -361,7 +343,7 @@ def test_a_worker_that_cannot_write_ends_with_a_message(spark, nih_folder, works
     workspace.root.mkdir()
     workspace.shards.write_text("in the way")
     with pytest.raises(
-        InputError, match=r"a worker cannot go on .*nothing was committed; check the rights and the space"
+        InputError, match=r"a worker cannot continue .*nothing was committed; check permissions and free space"
     ):
         SparkWorkers().map(os.stat, [str(workspace.shards / "file")], [1], "test")
 

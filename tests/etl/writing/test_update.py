@@ -15,28 +15,15 @@ from conf.settings import Etl, Quality
 from conf.workspace import Workspace
 from etl.contract.table import read_card, vacuum
 from etl.sources.read import read_manifest
-from etl.writing.publish import Outcome, publish
+from etl.writing.publish import Published, publish
 from etl.writing.update import _same_labels
-from tests.conftest import InlineWorkers, NihFolder, files_of, png
-from tests.etl.writing.test_publish import ANY, SMALL, rows_of, run
+from tests.conftest import InlineWorkers, NihFolder, files_of
+from tests.etl.tables import ANY, SMALL, add, film, rows_of, run
 
 
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     return Workspace.at(str(tmp_path / "workspace"))
-
-
-def film(value: int, size_px: int = 64) -> bytes:
-    return png(np.random.default_rng(value).integers(0, 256, (size_px, size_px), dtype=np.uint8))
-
-
-def add(folder: NihFolder, patient: int, follow_up: int, content: bytes, finding: str = "Hernia") -> str:
-    name = f"{patient:08d}_{follow_up:03d}.png"
-    folder.rows.append([name, finding, str(follow_up), str(patient), "58", "F", "PA", "64", "64", "1", "1"])
-    folder.put(name, content)
-    (folder.train_val if patient % 4 else folder.test).append(name)
-    folder.write_lists()
-    return name
 
 
 class NoWorkers:
@@ -116,7 +103,7 @@ def test_a_new_copy_does_not_displace_what_is_there(nih_folder, workspace):
     assert set(run(nih_folder, workspace).counts.values()) == {0}
 
 
-def test_other_settings_make_the_table_anew_and_the_old_version_stays(nih_folder, workspace):
+def test_other_settings_rebuild_the_table_and_the_old_version_stays(nih_folder, workspace):
     first = run(nih_folder, workspace)
     before = rows_of(workspace, first.card)
     second = run(nih_folder, workspace, sizes_px=[48])
@@ -133,7 +120,7 @@ def test_a_check_that_is_switched_on_applies_to_old_images_too(nih_folder, works
         run(nih_folder, workspace, quality=Quality(**{**vars(ANY), "min_side_px": 65}))
 
 
-def test_another_vocabulary_is_refused_unless_told(nih_folder, workspace, tmp_path):
+def test_another_vocabulary_is_refused_unless_a_rebuild_is_set(nih_folder, workspace, tmp_path):
     run(nih_folder, workspace)
     other = tmp_path / "flowers"
     for index in range(24):
@@ -144,7 +131,9 @@ def test_another_vocabulary_is_refused_unless_told(nih_folder, workspace, tmp_pa
         root = other
 
     options = {"format": "classes", "val_fraction": 0.4, "test_fraction": 0.3}
-    with pytest.raises(InputError, match=r"the table has the findings Atelectasis.*the source class0, class1.*rebuild"):
+    with pytest.raises(
+        InputError, match=r"the table has the findings Atelectasis.*the source has class0, class1.*rebuild"
+    ):
         run(Flowers, workspace, **options)
     assert run(Flowers, workspace, rebuild=True, **options).card.findings == ["class0", "class1"]
 
@@ -159,7 +148,7 @@ def test_a_table_of_another_program_is_left_alone(nih_folder, workspace):
     assert DeltaTable(workspace.shards).version() == 0
 
 
-def test_a_table_that_another_program_has_changed_can_be_made_anew(nih_folder, workspace):
+def test_a_table_that_another_program_has_changed_can_be_rebuilt(nih_folder, workspace):
     from deltalake import DeltaTable
 
     run(nih_folder, workspace)
@@ -209,8 +198,8 @@ def test_any_chain_of_updates_ends_where_a_fresh_run_does(tmp_path_factory, roun
     shutil.rmtree(root)
 
 
-def check_copies(folder: NihFolder, outcome: Outcome, within: bool, across: bool) -> None:
-    """No two rows are copies of each other, and whatever is out as a copy has its original in the table."""
+def check_copies(folder: NihFolder, outcome: Published, within: bool, across: bool) -> None:
+    """Checks that no two rows are copies of each other, and that the table has the original of every copy."""
     rows, copies = outcome.rows, outcome.quarantine[outcome.quarantine.same_as.notna()]
     assert not within or not rows.duplicated(["pixel_hash", "patient_id"]).any()
     assert not across or rows.groupby("pixel_hash").patient_id.nunique().max() == 1
@@ -220,7 +209,7 @@ def check_copies(folder: NihFolder, outcome: Outcome, within: bool, across: bool
 
 
 def apply(folder: NihFolder, kind: str, index: int, offset: int) -> None:
-    """One change of a folder; the patients 1 to 4 keep the three splits alive."""
+    """Makes one change in a folder. Patients 1 to 4 stay as they are, so that no split becomes empty."""
     row = folder.rows[10 + index % (len(folder.rows) - 10)]
     path = folder.root / "images" / row[0]
     if kind == "add":
@@ -235,7 +224,7 @@ def apply(folder: NihFolder, kind: str, index: int, offset: int) -> None:
         row[1] = "Fibrosis" if row[1] != "Fibrosis" else "No Finding"
         folder.write_lists()
     elif kind == "copy":
-        # Of patient 1, who stays, or of the image beside it, which may not.
+        # A copy of patient 1, whose images stay, or of the image beside it, which may not stay.
         source = folder.root / "images" / folder.rows[[0, 1, folder.rows.index(row) ^ 1][index % 3]][0]
         if source.exists():
             path.write_bytes(source.read_bytes())
@@ -274,7 +263,7 @@ def test_the_card_of_an_older_version_is_read_across_housekeeping(nih_folder, wo
         read_card(str(workspace.shards), 9)
 
 
-def test_a_table_of_an_older_contract_is_made_anew(nih_folder, workspace, monkeypatch):
+def test_a_table_of_an_older_contract_is_rebuilt(nih_folder, workspace, monkeypatch):
     monkeypatch.setattr("etl.writing.publish.CONTRACT", 1)
     first = run(nih_folder, workspace).card
     monkeypatch.undo()
@@ -283,7 +272,7 @@ def test_a_table_of_an_older_contract_is_made_anew(nih_folder, workspace, monkey
     assert second.card.delta_table_id == first.delta_table_id
 
 
-def test_what_could_not_be_read_is_tried_again(nih_folder, workspace, monkeypatch):
+def test_an_image_that_could_not_be_read_is_tried_again(nih_folder, workspace, monkeypatch):
     def refuse(path, *_):
         if path.endswith("00000001_000.png"):
             raise PermissionError(13, "Permission denied")
@@ -340,12 +329,12 @@ def test_counts_that_change_alone_make_a_version_of_the_same_files(nih_folder, w
     assert not run(nih_folder, workspace).committed
 
 
-def test_a_table_keeps_its_identity_when_it_is_made_anew(nih_folder, workspace):
+def test_a_table_keeps_its_identity_when_it_is_rebuilt(nih_folder, workspace):
     first = run(nih_folder, workspace).card
     assert run(nih_folder, workspace, rebuild=True).card.delta_table_id == first.delta_table_id
 
 
-def test_a_moved_table_is_where_it_is(nih_folder, workspace, tmp_path):
+def test_a_moved_table_is_used_where_it_is_now(nih_folder, workspace, tmp_path):
     settings = {"table": str(tmp_path / "one")}
     first = publish_at(nih_folder, workspace, **settings)
     assert first.card.table == str(tmp_path / "one")
@@ -360,7 +349,7 @@ def publish_at(folder: NihFolder, workspace: Workspace, table: str):
     return publish(workspace.tables(table), etl, str(folder.root), manifest, InlineWorkers())
 
 
-def test_when_all_images_are_bad_the_reasons_are_told(nih_folder, workspace):
+def test_when_all_images_are_bad_the_reasons_are_reported(nih_folder, workspace):
     with pytest.raises(InputError, match=r"48 of 48 images are bad.*too small"):
         run(nih_folder, workspace, quality=Quality(min_side_px=4000))
 

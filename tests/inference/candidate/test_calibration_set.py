@@ -46,5 +46,5 @@ def test_calibration_images_are_training_images_and_the_same_every_time(splits):
     assert {image.tobytes() for image in images} <= stored
 
 
-def test_calibration_takes_the_whole_split_where_it_is_smaller(splits):
+def test_calibration_takes_the_whole_split_if_it_is_smaller(splits):
     assert len(calibration_images(splits["val"], 1000, seed=0)) == splits["val"].rows

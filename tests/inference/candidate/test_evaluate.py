@@ -61,7 +61,7 @@ def test_the_map_of_a_texture_finds_its_place_more_often_than_chance(scored):
     summary = summarise(scored.overlaps["fp32"], ["Bright_Corner", "Chequers", "Never"])
     assert summary["Chequers"]["images"] > 20
     assert summary["Chequers"]["pointing_game"] > 2 * summary["Chequers"]["chance"]
-    # Of an erased classifier all maps are flat.
+    # All maps of an erased classifier are flat.
     assert summarise(scored.overlaps["damaged"], ["", "", ""])["all"]["pointing_game"] < 0.5
 
 

@@ -48,7 +48,7 @@ def test_probability_is_calibrated_and_the_sigmoid_of_the_maps_mean(served, fp32
     np.testing.assert_allclose(answer.probabilities, calibration.probabilities(plain), atol=1e-5)
 
 
-def test_the_shift_of_the_loss_is_taken_back(checkpoint, workspace, splits, test_images):
+def test_the_shift_that_a_weighted_loss_causes_is_undone(checkpoint, workspace, splits, test_images):
     card = Card.read(workspace.card)
     # Three negatives per positive of the first finding.
     counts = {"train": {"Bright_Corner": 4, "Chequers": 2, "Never": 2}}
@@ -87,7 +87,7 @@ def test_graph_takes_uint8_and_carries_its_vocabulary_and_thresholds(checkpoint,
     assert properties.findings == checkpoint.findings
     assert (properties.run_id, properties.delta_version) == (checkpoint.run_id, 0)
     assert 0 < properties.thresholds["youden"][0] < 1
-    # Never positive: nothing to choose a threshold by.
+    # The finding is never positive, so there is nothing to choose a threshold by.
     assert properties.thresholds["youden"][2] is None
 
 
@@ -98,7 +98,7 @@ def test_onnx_states_its_opset_and_carries_the_same_properties(fp32):
     assert ours == theirs
 
 
-def test_the_network_as_torch_computes_it_comes_back_from_its_file(served, fp32, test_images, tmp_path):
+def test_the_torch_network_survives_saving_and_loading(served, fp32, test_images, tmp_path):
     loaded = load_served(fp32.with_name("torch"))
     assert loaded.properties == served.properties
     answer, expected = (torch_predict(one.network)(test_images) for one in (loaded, served))
@@ -152,7 +152,7 @@ def test_damaged_graph_is_an_input_error(fp32, tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "package"), [("onnx", "onnxruntime"), ("torch", "torch")])
-def test_a_form_whose_package_is_absent_says_so(mode, package, fp32, monkeypatch):
+def test_a_variant_whose_package_is_missing_says_so(mode, package, fp32, monkeypatch):
     for module in (package, "inference.model.onnx_graph", "inference.model.network"):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)

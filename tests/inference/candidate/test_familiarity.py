@@ -27,7 +27,7 @@ def test_one_training_like_image_in_a_hundred_is_called_unlike(features):
     assert 0 < (distances[200:] > threshold).mean() <= 0.01
 
 
-def test_what_breaks_the_correlations_or_wakes_a_feature_is_far(features):
+def test_images_that_break_correlations_or_wake_a_feature_are_far(features):
     familiarity = fit_familiarity(features[:200])
     rng = np.random.default_rng(1)
     shuffled = np.column_stack([rng.permutation(column) for column in features[200:].T])

@@ -19,7 +19,7 @@ widths = st.floats(0, 0.2)
 
 
 def intervals(values, width: float = 0.01) -> Intervals:
-    """Of AUROCs, or of differences, with their mean last."""
+    """Intervals of AUROCs, or of their differences, with the mean last."""
     values = np.array(values, np.float64)
     defined = values[~np.isnan(values)]
     values = np.append(values, defined.mean() if len(defined) else nan)
@@ -65,7 +65,7 @@ def test_reason_names_finding_drop_and_bound():
     assert not decision.passed
     assert decision.quantisation_costs
     assert decision.reasons == [
-        "Hernia: AUROC falls by 0.0500 (up to 0.0500), at most 0.02 (inference.max_finding_drop)"
+        "Hernia: AUROC falls by 0.0500 (up to 0.0500), but at most 0.02 is allowed (inference.max_finding_drop)"
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_finding_of_few_patients_is_named():
     decision = decide(FINDINGS, intervals([0.9] * 3), intervals([0.9, 0.9, 0.89]), difference, 0.1, 0.02, counts)
     assert decision.passed
     assert decision.few_patients == ["Nodule", "Hernia"]
-    # Without an interval its drop alone counts.
+    # Without an interval, only its drop counts.
     assert decision.drops["Hernia"].worst == pytest.approx(0.01)
 
 
@@ -92,16 +92,14 @@ def test_a_test_split_without_any_interval_shows_nothing():
     difference = intervals([0, 0, 0], nan)
     decision = decide(FINDINGS, same, same, difference, 0.1, 0.02, [1, 1, 1])
     assert not decision.passed
-    assert decision.reasons == [
-        "nothing shown: no finding has two patients with it and two without it in the test split"
-    ]
+    assert decision.reasons == ["the test split shows nothing: no finding has two patients with it and two without it"]
 
 
 @pytest.mark.parametrize(("patients", "is_few"), [(2, True), (FEW_PATIENTS, False)])
 def test_few_patients_let_a_clear_loss_pass_more_than_once_in_twenty(patients, is_few):
     random, passed = np.random.default_rng(0), 0
     labels = np.repeat([[1.0], [0.0]], [patients, 200], axis=0).astype(np.float32)
-    # Normal scores of AUROC 0.85, and with noise of 0.78.
+    # Normal scores with an AUROC of 0.85, which added noise lowers to 0.78.
     shift, less = (norm.ppf(auroc) * 2**0.5 for auroc in (0.85, 0.78))
     noise = ((shift / less) ** 2 - 1) ** 0.5
     for seed in range(100):
@@ -149,7 +147,7 @@ def test_nothing_measured_does_not_pass():
 def test_finding_that_int8_loses_fails():
     decision = judge([0.9, 0.8, nan], [0.9, nan, nan], 1, 1)
     assert not decision.passed
-    assert decision.reasons == ["Nodule: INT8 gives no AUROC, its scores are not finite"]
+    assert decision.reasons == ["Nodule: INT8 gives no AUROC because its scores are not finite"]
 
 
 @pytest.mark.parametrize("bounds", [(nan, 1), (1, nan)])
@@ -161,7 +159,7 @@ def test_bound_that_is_nan_refuses(bounds):
     ("gain", "width", "passes"),
     [(0.01, 0.001, True), (0, 0, True), (-0.004, 0.01, True), (-0.006, 0.01, False), (-0.004, 0.001, False)],
 )
-def test_the_champion_must_not_be_missed(gain, width, passes):
+def test_a_model_clearly_below_the_champion_fails(gain, width, passes):
     decision = judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.7])
     compared = compare_with_champion(decision, intervals([gain] * 3, width), 7, max_mean_drop=0.005)
     assert compared.passed == passes

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from inference.candidate.measuring.localisation import overlaps_of, summarise
 from inference.film.heatmap import enlarge
-from tests.inference.film.test_answers import PROPERTIES
+from tests.inference.toy_properties import PROPERTIES
 
-# A map that has a cell for each pixel.
+# The properties of a map with one cell per pixel.
 PIXELS = replace(PROPERTIES, map_first=0.5 / 64, map_step=1 / 64)
 FINDINGS = ["Mass", "Nodule", "Hernia"]
 
@@ -59,7 +59,7 @@ def test_enlarging_keeps_the_place_of_the_peak():
 
 
 def test_cells_lie_where_the_network_s_padding_puts_them():
-    """The first one at the image's edge, as in a ResNet: the third one's centre is at two steps."""
+    """The first cell lies at the image's edge, as in a ResNet, so the third cell's centre is two steps from it."""
     at_the_edge = replace(PROPERTIES, map_first=0.0, map_step=0.25)
     heat = enlarge(maps_with_peak(2, 2, side=4)[0], 64, at_the_edge)
     assert np.unravel_index(heat.argmax(), heat.shape) in [(31, 31), (31, 32), (32, 31), (32, 32)]

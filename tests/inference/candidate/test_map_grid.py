@@ -8,8 +8,8 @@ from training.network.models import build_model
 @pytest.mark.parametrize(
     ("name", "first_px", "step_px"),
     [
-        # A convolution with stride 2, a side of 5 and a padding of 2 has its first place on pixel 0, whose centre is
-        # at 0.5; a pooling of 2 pixels between them. Twice: 5.5.
+        # A convolution with stride 2, kernel size 5 and padding 2 puts its first cell on pixel 0, whose centre is at
+        # 0.5. Pooling puts its first cell between the first two. Both twice give 5.5.
         ("simple_cnn", 5.5, 16),
         # Strided convolutions only.
         ("resnet10_half", 0.5, 32),
@@ -23,7 +23,7 @@ def test_the_first_cell_lies_where_the_paddings_put_it(name, first_px, step_px):
 
 
 class Everywhere(torch.nn.Module):
-    """A network each of whose cells sees the whole image, as attention does."""
+    """A network in which every cell sees the whole image, as with attention."""
 
     def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
         cells = torch.nn.functional.avg_pool2d(pixels.float()[:, None], 32)

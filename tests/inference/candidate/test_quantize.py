@@ -12,7 +12,7 @@ from tests.inference.conftest import REPOSITORY
 
 
 def test_int8_graph_computes_its_convolutions_on_8_bits(fp32, int8):
-    # Two in the body, and the one that makes the maps.
+    # Two convolutions in the body, and the one that makes the maps.
     assert list(convolutions(open_graph(fp32)).values()) == [False] * 3
     assert list(convolutions(open_graph(int8)).values()) == [True] * 3
     assert (int8 / "model.bin").stat().st_size < (fp32 / "model.bin").stat().st_size / 3
@@ -44,7 +44,7 @@ def test_int8_graph_keeps_input_batch_size_and_vocabulary(fp32, int8, test_image
         np.testing.assert_allclose(answer.distances, expected.distances, rtol=0.5)
 
 
-def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_split_is_content(fp32, test_images, tmp_path):
+def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_bound_is_met(fp32, test_images, tmp_path):
     reference = compile_graph(open_graph(fp32))
     quantize_folder(fp32, tmp_path / "plain", test_images)
     asked = []
@@ -63,7 +63,7 @@ def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_split_is_co
     assert change(compile_graph(open_graph(tmp_path / "int8"))) <= bound
     is_int8 = list(convolutions(open_graph(tmp_path / "int8")).values())
     assert 0 < sum(is_int8) < len(is_int8)
-    # All layers are ranked by a few images: the split is scored for FP32, plain INT8, and each layer given back.
+    # Layers are ranked by a few images. The whole split is scored only for FP32, plain INT8 and each layer returned.
     assert len(asked) < 8
 
 
@@ -93,7 +93,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_signal_is_survived_after_graphs_have_come_and_gone(fp32, tmp_path):
-    """OpenVINO's plugin sets the thread's signal stack, and one that goes before another leaves it without memory."""
+    """OpenVINO's plugin sets the thread's signal stack; the first of two to be destroyed frees the other's memory."""
     program = [sys.executable, "-c", SIGNALLED, str(fp32), str(tmp_path / "int8")]
     ended = subprocess.run(program, capture_output=True, text=True, cwd=REPOSITORY)
     assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["noted"]), ended.stderr
@@ -120,7 +120,7 @@ run_command(lambda: keep_sensitive_layers(fp32, int8, images, compile_graph(open
 
 
 @pytest.mark.parametrize("when", ["asked 1", "asked 3"])
-def test_ctrl_c_ends_it_and_no_thread_computes_on(when, fp32, tmp_path):
+def test_ctrl_c_ends_it_and_no_thread_keeps_computing(when, fp32, tmp_path):
     program = [sys.executable, "-c", INTERRUPTED, str(fp32), str(tmp_path / "int8")]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
     for line in process.stdout:

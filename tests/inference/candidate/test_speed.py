@@ -32,6 +32,6 @@ def test_a_graph_costs_a_process_less_than_torch(fp32):
     assert size_mb(fp32) == pytest.approx(sum(files) / 1e6)
 
 
-def test_a_variant_that_is_not_there_is_told(tmp_path):
+def test_a_missing_variant_is_reported(tmp_path):
     with pytest.raises(RuntimeError, match="no graph at"):
         measure_footprint("fp32", tmp_path, 16)

@@ -1,33 +1,19 @@
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 
-import pytest
-
-from inference.files.decoders import Decoders, decode_file
+from inference.files.decoders import FileDecoders, decode_file
 from inference.files.image_files import ImageFile
 from tests.conftest import png
-
-
-def wait_until_group_is_gone(group: int) -> None:
-    for _ in range(100):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    os.killpg(group, signal.SIGKILL)
-    pytest.fail("processes were left behind")
+from tests.processes import wait_until_group_is_gone
 
 
 def test_decoders_end_with_a_killed_parent():
     script = """
 import time
-from inference.files.decoders import Decoders
-Decoders(2)
+from inference.files.decoders import FileDecoders
+FileDecoders(2)
 print("ready", flush=True)
 time.sleep(99)
 """
@@ -44,7 +30,7 @@ def test_decoders_leave_no_thread_for_the_end_of_the_program(test_images, served
     path = tmp_path / "film.png"
     path.write_bytes(png(test_images[0]))
     threads = set(threading.enumerate())
-    with Decoders(2) as decoders:
+    with FileDecoders(2) as decoders:
         assert next(decoders.decode([ImageFile(str(path))] * 8, served.properties, 0)).film is not None
     assert set(threading.enumerate()) == threads
 
@@ -53,7 +39,7 @@ def test_a_library_s_own_way_to_fail_is_the_file_s_fault(served, tmp_path, monke
     def fail(*_):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("inference.files.decoders.load_film", fail)
+    monkeypatch.setattr("inference.film.films.load_film", fail)
     path = tmp_path / "film.png"
     path.touch()
     decoded = decode_file(ImageFile(str(path)), served.properties, 0)
@@ -64,7 +50,7 @@ def test_a_decoder_that_dies_costs_no_answer(test_images, served, tmp_path):
     for index, image in enumerate(test_images):
         (tmp_path / f"{index}.png").write_bytes(png(image))
     files = [ImageFile(str(path)) for path in sorted(tmp_path.iterdir())] * 4
-    with Decoders(2) as decoders:
+    with FileDecoders(2) as decoders:
         decoded = decoders.decode(files, served.properties, 0)
         first = next(decoded)
         decoders._pool.submit(os._exit, 1)

@@ -2,7 +2,7 @@ import numpy as np
 
 from inference.files.overlays import worth_painting
 from inference.film.answers import describe_findings
-from tests.inference.film.test_answers import PROPERTIES
+from tests.inference.toy_properties import PROPERTIES
 
 
 def test_where_nothing_is_called_the_nearest_finding_is_painted():

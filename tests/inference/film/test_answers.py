@@ -1,33 +1,12 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from conf.settings import Quality
 from inference.film.answers import call_findings, describe_findings
-from inference.model.properties import Properties
+from tests.inference.toy_properties import PROPERTIES
 
-PROPERTIES = Properties(
-    findings=["Mass", "Nodule", "Hernia"],
-    exclusive=False,
-    size_px=64,
-    square="pad",
-    intensity="none",
-    quality=asdict(Quality()),
-    shifts=[0.0] * 3,
-    temperatures=[1.0] * 3,
-    thresholds={"youden": [0.3, 0.6, None], "sensitivity_0.9": [0.1, 0.2, 0.3]},
-    distance_threshold=10.0,
-    map_first=1 / 16,
-    map_step=1 / 8,
-    network="simple_cnn",
-    run_id="run",
-    delta_table_id="table",
-    delta_version=0,
-    commit="0123abc",
-    ancestors=[],
-)
 PROBABILITIES = np.array([0.3, 0.5, 0.9], np.float32)
 
 

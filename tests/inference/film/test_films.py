@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from conf.settings import Etl, Quality
-from etl.contract.images.decode import BadImage
+from etl.contract.images.pixels import BadImage
 from etl.writing.shard_file import load_squares
 from inference.film import films
 from inference.film.films import load_film
-from tests.inference.film.test_answers import PROPERTIES
+from tests.inference.toy_properties import PROPERTIES
 
 
 def png(pixels: np.ndarray) -> bytes:

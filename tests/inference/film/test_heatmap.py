@@ -15,7 +15,7 @@ from inference.film.heatmap import (
     overlay,
     paint_heat,
 )
-from tests.inference.film.test_answers import PROPERTIES
+from tests.inference.toy_properties import PROPERTIES
 
 STRETCHED = replace(PROPERTIES, square="stretch")
 

@@ -4,10 +4,10 @@ import pytest
 
 from conf.errors import InputError
 from inference.model.properties import Properties
-from tests.inference.film.test_answers import PROPERTIES
+from tests.inference.toy_properties import PROPERTIES
 
 
-def test_they_come_back_from_json_as_they_were():
+def test_properties_come_back_from_json_unchanged():
     assert Properties.parse(PROPERTIES.to_json(), "graph") == PROPERTIES
 
 
@@ -17,9 +17,9 @@ def test_other_texts_are_input_errors(text):
         Properties.parse(text, "the graph")
 
 
-def test_another_format_is_exported_again():
+def test_another_format_must_be_exported_again():
     older = json.loads(PROPERTIES.to_json()) | {"format": 1}
-    # Which that one did not have.
+    # Format 1 did not have this field.
     del older["quality"]
-    with pytest.raises(InputError, match=r"has format 1, this program reads 2: run .*register.py"):
+    with pytest.raises(InputError, match=r"has format 1, but this program reads 2: run .*register.py"):
         Properties.parse(json.dumps(older), "the graph")

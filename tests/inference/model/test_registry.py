@@ -41,12 +41,12 @@ def command(new_store, tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_versions_are_promoted_and_rolled_back_by_one_command_each_and_it_is_recorded(command):
-    code, said, _ = command("promote.py", "--inference.version=1", "--inference.why=a better recall")
+def test_one_command_promotes_and_one_rolls_back_and_both_are_recorded(command):
+    code, said, _ = command("promote.py", "1", "--why=a better recall")
     assert (code, champion_version(command.workspace, toy.NAME)) == (0, 1)
     assert "version 1 now, before it was version 3" in said
     for version in (3, 2):
-        code, said, _ = command("rollback.py", "--inference.why=too many calls")
+        code, said, _ = command("rollback.py", "--why=too many calls")
         assert (code, champion_version(command.workspace, toy.NAME)) == (0, version)
         assert f"version {version} again" in said
     made = [(move.version, move.replaced, move.why) for move in history(command.workspace, toy.NAME)][3:]
@@ -60,13 +60,13 @@ def test_versions_are_promoted_and_rolled_back_by_one_command_each_and_it_is_rec
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("promote.py", ("--inference.version=9",), "has no version 9"),
-        ("promote.py", ("--inference.version=3",), "version 3 is the champion already"),
+        ("promote.py", ("9",), "has no version 9"),
+        ("promote.py", ("3",), "version 3 is already the champion"),
         ("promote.py", ("--inference.registered_model=other",), "no version of other: run .*register.py"),
         ("rollback.py", ("--inference.registered_model=other",), "no registered model other: run .*register.py"),
     ],
 )
-def test_what_cannot_be_moved_is_told(name, options, message, command):
+def test_an_impossible_move_is_an_error_and_moves_nothing(name, options, message, command):
     code, _, error = command(name, *options)
     assert code == 2
     assert re.search(message, error)
@@ -77,7 +77,7 @@ def test_two_promotions_at_once_are_both_recorded(command, monkeypatch):
     ours, meanwhile = registry.champion_version, iter([1])
 
     def look(workspace, name):
-        """Between the look at the champion and the move of the alias another process moves it."""
+        """Has another process move the alias between the look at the champion and our own move."""
         present = ours(workspace, name)
         for number in meanwhile:
             promote(workspace, name, number, "the other one")
@@ -88,10 +88,10 @@ def test_two_promotions_at_once_are_both_recorded(command, monkeypatch):
     assert [move.why for move in history(command.workspace, toy.NAME)][-2:] == ["the other one", "this one"]
 
 
-def test_a_champion_that_was_not_compared_with_is_not_replaced(command):
+def test_a_champion_that_the_version_was_not_compared_with_is_not_replaced(command):
     number, _ = toy.register(command.workspace)
     promote(command.workspace, toy.NAME, 1, "by hand")
-    with pytest.raises(InputError, match=f"is version 1 now, and version 2 was compared with version {number}"):
+    with pytest.raises(InputError, match=f"is now version 1, but version 2 was compared with version {number}"):
         promote(command.workspace, toy.NAME, 2, "passed the gate", compared=number)
     assert champion_version(command.workspace, toy.NAME) == 1
     assert promote(command.workspace, toy.NAME, 2, "passed the gate", compared=1).replaced == 1
@@ -102,7 +102,7 @@ def test_a_long_reason_fits_into_the_registry(command):
     assert history(command.workspace, toy.NAME)[-1].why.startswith("because because")
 
 
-def test_a_registry_without_its_files_or_of_something_else_is_told(command):
+def test_missing_files_and_a_foreign_database_are_input_errors(command):
     shutil.rmtree(command.workspace.artifacts)
     with pytest.raises(InputError, match="the files of .* version 3 cannot be fetched .* below .*registry/"):
         fetch_model(command.workspace, toy.NAME, 3)
@@ -115,14 +115,14 @@ def test_a_registry_without_its_files_or_of_something_else_is_told(command):
 
 @pytest.mark.parametrize("name", ["promote.py", "rollback.py"])
 def test_a_mistyped_workspace_gets_no_registry(name, command, tmp_path):
-    code, _, error = command(name, f"--workspace={tmp_path / 'mistyped'}", "--inference.version=3")
+    code, _, error = command(name, f"--workspace={tmp_path / 'mistyped'}", "3")
     assert (code, "no registered model" in error) == (2, True)
     assert not (tmp_path / "mistyped").exists()
 
 
 def test_two_processes_fetch_a_version_of_a_server_once(command, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    # As of a server, whose files have to be fetched.
+    # Pretend that a tracking server stores the files, so that they have to be fetched.
     database = f"sqlite:///{command.workspace.tracking_db}"
     served = Workspace(command.workspace.root, "http://server")
     monkeypatch.setattr(registry, "use_store", lambda _: registry.mlflow.set_tracking_uri(database))
@@ -142,7 +142,7 @@ def test_two_processes_fetch_a_version_of_a_server_once(command, tmp_path, monke
 
 
 def moves(*steps: int) -> list[Move]:
-    """Promotions of these versions; a negative one is the rollback to it."""
+    """Promotions of these versions; a negative number is a rollback to that version."""
     before = [None, *map(abs, steps)]
     return [
         Move(abs(step), replaced, "", "", "", is_rollback=step < 0)
@@ -150,42 +150,42 @@ def moves(*steps: int) -> list[Move]:
     ]
 
 
-def test_a_rollback_goes_to_the_champion_before():
+def test_a_rollback_goes_to_the_previous_champion():
     assert before_present(moves(1, 2, 5), 5) == 2
 
 
-def test_a_second_rollback_goes_further_back_and_not_to_what_was_left():
+def test_a_second_rollback_goes_further_back_and_skips_versions_rolled_back():
     assert before_present(moves(1, 2, 5, -2), 2) == 1
     assert before_present(moves(1, 2, 5, -2, -1), 1) is None
 
 
-def test_a_promotion_after_a_rollback_has_the_one_before_it():
+def test_after_a_rollback_and_a_promotion_the_restored_version_comes_before():
     assert before_present(moves(1, 2, -1, 3), 3) == 1
 
 
-def test_a_first_champion_or_none_has_nothing_before():
+def test_nothing_comes_before_the_first_champion():
     assert before_present(moves(4), 4) is None
     assert before_present([], None) is None
 
 
-def test_an_alias_that_was_moved_elsewhere_counts_as_the_present():
+def test_an_alias_that_was_moved_by_hand_counts_as_the_present_champion():
     assert before_present(moves(1, 2), 7) == 2
 
 
-def test_an_alias_that_was_moved_elsewhere_between_two_moves_counts_too():
+def test_an_alias_that_was_moved_by_hand_between_two_moves_counts_too():
     # 3 is served, somebody moves the alias to 1, and 4 replaces it.
     assert before_present([*moves(1, 2, 3), Move(4, 1, "", "", "")], 4) == 1
-    # 2 is served, somebody moves the alias to 7, and it is rolled back.
+    # 2 is served, somebody moves the alias to 7, and 7 is rolled back.
     back = Move(2, 7, "", "", "", is_rollback=True)
     assert before_present([*moves(1, 2), back], 2) == 1
 
 
-def test_a_move_that_a_kill_has_kept_from_coming_about_does_not_count():
+def test_a_recorded_move_that_was_killed_before_it_happened_does_not_count():
     assert before_present(moves(1, 2, 3), 2) == 1
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=8))
-def test_rollbacks_go_back_through_the_promotions_in_their_order(versions):
+def test_rollbacks_undo_the_promotions_one_by_one(versions):
     line = [version for version, _ in groupby(versions)]
     made = moves(*line)
     for expected in [*line[-2::-1], None]:

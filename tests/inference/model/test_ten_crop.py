@@ -6,10 +6,10 @@ from inference.model.ten_crop import ten_crops, with_ten_crops
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
 
 
-def test_crops_are_corners_centre_and_their_mirrors():
+def test_crops_are_corners_centre_and_their_mirror_images():
     crops = ten_crops(PIXELS).reshape(3, 10, 64, 64)
     np.testing.assert_array_equal(crops[:, 1::2], crops[:, ::2, :, ::-1])
-    # 0 to 252.
+    # Grey values rise from 0 to 252.
     ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (1, 64, 1))
     left, right, *_ = ten_crops(ramp)[::2]
     assert left.mean() < 126 < right.mean()
@@ -17,7 +17,7 @@ def test_crops_are_corners_centre_and_their_mirrors():
     assert (ten_crops(flat) == 77).all()
 
 
-def test_probabilities_are_means_and_the_rest_is_of_the_whole_image():
+def test_probabilities_are_means_and_maps_and_distances_are_of_the_whole_image():
     def brightness(pixels: np.ndarray) -> Answer:
         means = pixels.mean(axis=(1, 2), keepdims=True) / 255
         return Answer(means[:, 0], means[..., None], means[:, 0, 0])

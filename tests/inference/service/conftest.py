@@ -1,16 +1,66 @@
-"""A registry with one toy model; each file of tests starts a service of its own on it."""
+"""A registry with one toy model, on which each test file starts its own service."""
+
+import shutil
+from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
-from conf.workspace import Workspace
+from conf.workspace import Workspace, write_json
 from tests.inference.service import toy
+from tests.inference.service.page import DESKTOP, KEY, OPTIONS, REFUSED, model_card
 
 
 @pytest.fixture(scope="module")
 def registry(new_store, tmp_path_factory) -> Workspace:
-    """Its champion is the toy model, which knows the boxes of one film."""
+    """A registry whose champion is the toy model, which knows the boxes of one film."""
     workspace = Workspace.at(str(tmp_path_factory.mktemp("registry")))
     new_store(workspace)
     known = toy.film(140, toy.SIZE_PX)
     toy.register(workspace, boxes=toy.boxes_of(known, [[0, 0.25, 0.5, 0.1, 0.2]]))
     return workspace
+
+
+@pytest.fixture(scope="module")
+def page_service(registry) -> Iterator[toy.Running]:
+    (card,) = registry.artifacts.rglob("model_card.json")
+    write_json(card, model_card())
+    with toy.running(registry, "--serving.requests_per_minute=0") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine: `apt-get install chromium`")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=[f"--{option}" for option in OPTIONS])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens a service's page; at the end it must have asked no other host, and its code must have raised no error."""
+    opened = []
+
+    def open_(service: toy.Running, **options) -> Page:
+        context = browser.new_context(viewport=DESKTOP, **options)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        seen = {"asked": [], "errors": []}
+        opened.append((service, context, seen))
+        page.on("request", lambda request: seen["asked"].append(request.url))
+        page.on("pageerror", lambda error: seen["errors"].append(str(error)))
+        page.on("console", lambda message: message.type in ("error", "warning") and seen["errors"].append(message.text))
+        page.goto(service.address)
+        return page
+
+    yield open_
+    for service, context, seen in opened:
+        context.close()
+        assert seen["asked"] and all(url.startswith((service.address, "blob:", "data:")) for url in seen["asked"])
+        assert not [url for url in seen["asked"] if "Doe" in url or KEY in url]
+        # The browser itself logs every status above 399 as an error.
+        assert [error for error in seen["errors"] if not error.startswith(REFUSED)] == []

@@ -1,4 +1,4 @@
-"""Whatever is sent, the service answers with a reason and goes on; a real process, with small limits."""
+"""Whatever is sent, the service answers with a reason and keeps running: a real process with small limits."""
 
 import io
 import json
@@ -14,7 +14,6 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,9 +23,10 @@ from pydicom import uid
 
 from tests.etl.dicom_files import build, written
 from tests.inference.service import toy
+from tests.processes import children
 
 FILM = toy.png(toy.film(150))
-# Above what the limit on memory allows, however it is decoded; a few kB as a file.
+# Less than the memory bomb below needs, however it is decoded; as a file the bomb has a few kB.
 DECODE_MB = 300
 
 
@@ -39,14 +39,14 @@ def service(registry):
 
 @pytest.fixture(autouse=True)
 def goes_on(service):
-    """After each test, a good film still gets its answer, and no bug has been told."""
+    """After each test, a good film still gets its answer, and no bug has been logged."""
     yield
     assert service.predict(FILM).status_code == 200
     assert service.places == []
 
 
 def png_of(width: int, height: int, pixels: bytes, bits: int = 8, colour: int = 0) -> bytes:
-    """A PNG that says so of itself; pixels: the inflated stream."""
+    """A PNG whose header has these values, true or not; pixels: the uncompressed stream."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -73,7 +73,7 @@ def zip_bomb() -> bytes:
 FRAMES = [Image.fromarray(toy.film(grey)) for grey in (100, 150)]
 NO_PIXELS = build(toy.film(150))
 del NO_PIXELS.PixelData
-# Each row starts with the byte of its filter.
+# Each row starts with its filter byte.
 ROW = bytes(1 + 9_000 * 8)
 with warnings.catch_warnings(action="ignore"):
     LONG_KIND = written(build(toy.film(150), PhotometricInterpretation="A" * 70_000))
@@ -88,7 +88,7 @@ BAD = {
     "no pixels": (png_of(0, 0, b""), 422, "no pixels"),
     "20,000 pixels a side": (png_of(20_000, 20_000, b""), 422, "too large: 20000x20000"),
     "bomb: more pixels than it says": (png_of(10, 10, bytes(100_000_000), 16), 422, "surplus pixels"),
-    "bomb: more memory than a decoder has": (png_of(9_000, 9_000, ROW * 9_000, 16, 6), 422, "in the memory"),
+    "bomb: more memory than a decoder has": (png_of(9_000, 9_000, ROW * 9_000, 16, 6), 422, "not enough memory"),
     "truncated JPEG": (saved(FRAMES[0], "JPEG")[:500], 422, "damaged JPEG"),
     "DICOM without pixels": (written(NO_PIXELS), 422, "no pixels"),
     "DICOM of many frames": (written(build(toy.film(150), NumberOfFrames=2)), 422, "2 frames"),
@@ -98,7 +98,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_usable_image_has_a_reason(service, name):
+def test_an_unusable_file_gets_a_reason(service, name):
     content, status, reason = BAD[name]
     response = service.predict(content)
     assert (response.status_code, reason in response.json()["error"]) == (status, True), response.text
@@ -126,13 +126,13 @@ def test_odd_images_are_read(service, name):
 
 def test_too_much_is_refused_before_it_is_read(service):
     many = service.predict(*[FILM] * 4)
-    assert many.status_code == 413 and many.json()["error"] == "more than 3 files in a request"
+    assert many.status_code == 413 and many.json()["error"] == "the request has more than 3 files"
     thousand = service.predict(*[b"x"] * 1000)
     assert thousand.status_code == 413
     large = service.predict(bytes(1_000_001))
-    assert large.status_code == 413 and large.json()["error"] == "a file of more than 1 MB"
+    assert large.status_code == 413 and large.json()["error"] == "a file is larger than 1 MB"
     together = service.predict(*[bytes(900_000)] * 3)
-    assert together.status_code == 413 and together.json()["error"] == "a request of more than 2 MB"
+    assert together.status_code == 413 and together.json()["error"] == "the request is larger than 2 MB"
 
 
 def test_a_body_that_says_it_is_huge_is_refused_at_once(service):
@@ -142,7 +142,7 @@ def test_a_body_that_says_it_is_huge_is_refused_at_once(service):
     for expects in (b"", b"Expect: 100-continue\r\n"):
         started = time.monotonic()
         assert raw(service, head + expects + b"\r\n").startswith(b"HTTP/1.1 413")
-        # It may still be sending, which is thrown away for two seconds.
+        # The client may still be sending; for two seconds, that is read and thrown away.
         assert time.monotonic() - started < (1 if expects else 4)
 
 
@@ -156,7 +156,7 @@ def test_a_huge_body_without_a_length_is_cut_off(service):
 
 
 def raw(service: toy.Running, *parts: bytes, pause_s: float = 0) -> bytes:
-    """What is answered to these bytes, up to the end of the connection."""
+    """Sends these bytes and returns all that is answered until the connection ends."""
     with closing(socket.create_connection(("127.0.0.1", service.port), timeout=15)) as connection:
         for part in parts:
             connection.sendall(part)
@@ -179,7 +179,7 @@ def test_headers_that_never_end_are_ended(service):
 @pytest.mark.parametrize("reads", [False, True])
 def test_only_a_client_that_reads_nothing_for_long_is_ended(service, reads):
     length = len(service.client.get("/openapi.json").content)
-    # More than the kernel keeps for it.
+    # More answers than the kernel buffers for the client.
     number = 40_000_000 // length
     requests = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * number
     read = 0
@@ -243,7 +243,7 @@ def test_only_its_own_pages_and_names_may_call_it(service):
     assert status(Origin=service.address) == 200
     assert status(Sec_Fetch_Site="cross-site") == 403
     assert status(Sec_Fetch_Site="same-origin") == 200
-    # Where another site links to the page, the browser says so too.
+    # Browsers send this header also when another site merely links to the page.
     assert service.client.get("/healthz", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
@@ -255,12 +255,12 @@ def test_unknown_routes_are_not_found(service, path):
     assert answer.startswith(b"HTTP/1.1 404") and b'"next"' in answer
 
 
-def test_what_is_no_http_is_told_so(service):
+def test_bytes_that_are_not_http_get_an_error(service):
     answer = raw(service, b"\x16\x03\x01 hello\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400") and json.loads(answer.partition(b"\r\n\r\n")[2])["next"]
 
 
-def test_what_breaks_after_its_answer_is_only_ended(service):
+def test_a_request_that_breaks_after_its_answer_gets_no_second_one(service):
     head = (
         b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/css\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
@@ -282,23 +282,10 @@ def test_a_decoder_that_dies_over_a_file_is_replaced_and_only_that_file_is_refus
             os.kill(pid, signal.SIGKILL)
         refused = response.result()
     assert refused.status_code == 422
-    assert refused.json()["error"] == "cannot be decoded: it made its decoder stop"
-    # The others, which have died without a file, refuse none.
+    assert refused.json()["error"] == "cannot be decoded: the decoder process died, possibly out of memory"
+    # The other decoders died without a file, so no further file is refused.
     assert [service.predict(FILM).status_code for _ in decoders] == [200] * len(decoders)
     assert service.metric("chexscale_decoders_replaced_total") - replaced == len(decoders)
-
-
-def children(parent: int, module: str) -> list[int]:
-    """Processes of `parent` that run this module."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(state[1]) == parent and module in (folder / "cmdline").read_text():
-                found.append(int(folder.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
 
 
 def test_mutated_files_are_read_or_refused_with_a_reason(service):

@@ -1,4 +1,4 @@
-"""The champion comes, changes and cannot be reached while a real service answers."""
+"""The champion appears, changes and becomes unreachable while a real service answers."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from conf.workspace import Workspace
 from tests.inference.service import toy
-from tests.inference.service.test_bad_input import children
+from tests.processes import children
 
 FILM = toy.png(toy.film(150))
 RELOAD_S = 0.2
@@ -42,7 +42,7 @@ def model_of(service: toy.Running) -> dict:
 
 
 class Callers:
-    """Ask for findings all the time, from threads, and keep what they get."""
+    """Threads that ask for findings all the time and keep the answers."""
 
     def __init__(self, service: toy.Running, number: int = 3):
         self.answers: list[tuple[int, dict]] = []
@@ -76,7 +76,7 @@ def test_a_service_without_a_champion_waits_for_one_and_follows_it(service, work
 
     new_store(workspace)
     wait_for(lambda: "no version of chexscale" in service.predict(FILM).json()["error"], "the empty registry")
-    # The process that asks the registry is replaced when it dies.
+    # The process that asks the registry is replaced if it dies.
     (watch,) = children(service.process.pid, "inference.service.engine.watch")
     os.kill(watch, signal.SIGKILL)
     _, first = toy.register(workspace)
@@ -96,10 +96,10 @@ def test_a_service_without_a_champion_waits_for_one_and_follows_it(service, work
     assert model_of(service)["size_px"] == 48
     assert service.metric("chexscale_reloads_total") == 2
 
-    # The third one is damaged: the second goes on, and that is said.
+    # The third champion is damaged: the second stays in use, and the service says so.
     third, folder = toy.register(workspace)
     assert third == 3
-    # Before the service has looked, or after: then a fourth.
+    # The service may have opened it before the damage, so a damaged fourth follows.
     (folder / "int8" / "model.xml").write_text("damaged")
     fourth = workspace.artifacts / "fourth"
     shutil.copytree(folder.parents[1], fourth)
@@ -115,7 +115,7 @@ def test_a_service_without_a_champion_waits_for_one_and_follows_it(service, work
     assert before in (2, 3)
     service.log(until="version 4 cannot be opened")
 
-    # The registry goes away, the files of the model too: it goes on, and says so once.
+    # The registry disappears, and the files of the models too: the service keeps its model, and says so once.
     gone = workspace.root / "gone.db"
     workspace.tracking_db.rename(gone)
     for served in (first, second, folder):
@@ -129,10 +129,10 @@ def test_a_service_without_a_champion_waits_for_one_and_follows_it(service, work
     assert service.predict(FILM).status_code == 200 and service.client.get("/readyz").status_code == 200
     time.sleep(4 * RELOAD_S)
     assert model_of(service)["registry"] == registry
-    said = [line for line in service.lines if "there is no" in line and "goes on with version" in line]
+    said = [line for line in service.lines if "there is no" in line and "still serving version" in line]
     assert len(said) == 1
 
-    # A damaged registry, then the old one, back in its place, with a new champion.
+    # A damaged registry; then the old one is back in its place, with a new champion.
     workspace.tracking_db.write_bytes(b"no database" * 1000)
     wait_for(lambda: "cannot be read" in model_of(service)["registry"]["reason"], "the damage to be seen")
     assert service.predict(FILM).status_code == 200

@@ -1,4 +1,4 @@
-"""A registered model, opened in each of its modes, answers alike."""
+"""A registered model gives the same answers in each of its modes."""
 
 import asyncio
 import gc
@@ -11,7 +11,7 @@ import pytest
 
 from conf.errors import InputError
 from inference.candidate.making.export import export_graphs
-from inference.model.network import Served, ServedNetwork, torch_predict
+from inference.model.network import FittedModel, ServedNetwork, torch_predict
 from inference.service.door.counters import Counters
 from inference.service.engine.batching import Batcher
 from inference.service.engine.model import open_model
@@ -22,13 +22,13 @@ FILMS = [toy.film(grey, toy.SIZE_PX) for grey in (60, 100, 150)]
 
 
 @pytest.fixture(scope="module")
-def served() -> Served:
+def served() -> FittedModel:
     """An untrained network."""
     checkpoint = make_checkpoint()
     classifier = checkpoint.build()
     width = classifier.classifier.in_features
     network = ServedNetwork(classifier, np.zeros(3), np.ones(3), np.zeros(width), np.eye(width) / 100).eval()
-    return Served(checkpoint, network, toy.PROPERTIES)
+    return FittedModel(checkpoint, network, toy.PROPERTIES)
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +53,13 @@ def test_each_mode_answers_as_the_network(folder, served, mode):
             assert np.allclose(own, other, atol=tolerance, rtol=tolerance)
 
 
-def test_a_mode_that_is_not_there_is_told(folder):
+def test_a_missing_mode_is_an_input_error(folder):
     with pytest.raises(InputError, match="no graph at .*int8"):
         open_model(folder, "chexscale", 1, "int8")
 
 
-def test_an_open_model_answers_though_its_files_are_cut(folder, tmp_path):
-    """In a process of its own: weights that are mapped from their file end it with a bus error."""
+def test_an_open_model_still_answers_after_its_files_are_cut(folder, tmp_path):
+    """Runs in a process of its own, because weights mapped from the cut file would end it with a bus error."""
     code = f"""
 import shutil
 from pathlib import Path
@@ -75,7 +75,7 @@ assert len(model.compute(np.zeros((3, {toy.SIZE_PX}, {toy.SIZE_PX}), np.uint8), 
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_model_that_has_answered_is_let_go(folder):
+def test_a_model_that_has_answered_is_freed(folder):
     async def ask() -> list[weakref.ref]:
         model = open_model(folder, "chexscale", 1, "fp32")
         batcher = Batcher(model.compute, model.num_requests, 16, Counters())
@@ -88,7 +88,7 @@ def test_a_model_that_has_answered_is_let_go(folder):
     assert [one() for one in kept] == [None, None]
 
 
-def test_a_batch_that_cannot_be_computed_takes_nothing_from_the_next(folder):
+def test_a_batch_that_cannot_be_computed_does_not_block_the_next(folder):
     async def ask() -> None:
         model = open_model(folder, "chexscale", 1, "fp32")
         batcher = Batcher(model.compute, model.num_requests, 16, Counters())

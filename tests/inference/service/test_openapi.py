@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes up from the service's own description are answered as it says."""
+"""Requests that schemathesis generates from the service's OpenAPI description are answered as it says."""
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -25,7 +25,7 @@ def test_every_answer_is_as_described(registry):
             )
             @given(case=operation.as_strategy())
             def check(case) -> None:
-                # Which bytes are an image, and which operating points the model has, no schema says.
+                # No schema says which bytes are an image, or which operating points the model has.
                 case.call_and_validate(headers={"X-API-Key": KEY}, excluded_checks=[positive_data_acceptance])
 
             check()

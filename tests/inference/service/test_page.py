@@ -1,126 +1,29 @@
-"""The page as a person uses it: in the system's Chromium, against a service in a process of its own."""
+"""The page as a person uses it, in the system's Chromium, with the service in a process of its own."""
 
 import base64
-import shutil
-from collections.abc import Iterator
 
-import numpy as np
-import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from conf.workspace import Workspace, write_json
-from inference.candidate.measuring.evaluate import Scored
-from inference.candidate.model_card import describe_model
-from tests.conftest import make_card
+from conf.workspace import Workspace
 from tests.inference.service import toy
+from tests.inference.service.page import BRIGHTER, DROP, FILM, KEY, drop, give_key, rows
 
-FILM, BRIGHTER, STRANGE = toy.film(150), toy.film(170), toy.film(250)
+STRANGE = toy.film(250)
 KNOWN = toy.film(140, toy.SIZE_PX)
-NAME = "Doe^Jane.png"
-KEY = "0123456789abcdef"
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-# A window of 1280 x 1024 at 400%.
+PHONE = {"width": 360, "height": 740}
+# A window of 1280 x 1024 pixels, magnified to 400%.
 MAGNIFIED = {"width": 320, "height": 256}
-# No sandbox, because tests may run as root; the rest calls home.
-OPTIONS = ("no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync")
-REFUSED = "Failed to load resource"
-DROP = """files => {
-    const transfer = new DataTransfer();
-    for (const [name, content] of files)
-        transfer.items.add(new File([Uint8Array.from(atob(content), letter => letter.charCodeAt(0))], name));
-    document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
-}"""
 
 
 @pytest.fixture(scope="module")
-def service(registry) -> Iterator[toy.Running]:
-    (card,) = registry.artifacts.rglob("model_card.json")
-    write_json(card, model_card())
-    with toy.running(registry, "--serving.requests_per_minute=0") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine: `apt-get install chromium`")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=[f"--{option}" for option in OPTIONS])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens the page of a service; afterwards it must have asked no other host, and have met no error in its code."""
-    opened = []
-
-    def open_(service: toy.Running, **options) -> Page:
-        context = browser.new_context(viewport=DESKTOP, **options)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        seen = {"asked": [], "errors": []}
-        opened.append((service, context, seen))
-        page.on("request", lambda request: seen["asked"].append(request.url))
-        page.on("pageerror", lambda error: seen["errors"].append(str(error)))
-        page.on("console", lambda message: message.type in ("error", "warning") and seen["errors"].append(message.text))
-        page.goto(service.address)
-        return page
-
-    yield open_
-    for service, context, seen in opened:
-        context.close()
-        assert seen["asked"] and all(url.startswith((service.address, "blob:", "data:")) for url in seen["asked"])
-        assert not [url for url in seen["asked"] if "Doe" in url or KEY in url]
-        # The browser itself names every status above 399.
-        assert [error for error in seen["errors"] if not error.startswith(REFUSED)] == []
+def service(page_service) -> toy.Running:
+    return page_service
 
 
 @pytest.fixture
 def page(open_page, service) -> Page:
     return open_page(service)
-
-
-def model_card() -> dict:
-    """Of 60 made images, as inference/register.py writes it."""
-    rng = np.random.default_rng(0)
-    labels = (rng.random((60, 3)) < 0.4).astype(np.float32)
-    labels[:, 2] = np.nan
-    scores = (0.4 * labels + 0.6 * rng.random((60, 3))).astype(np.float32)
-    scores[:, 2] = 0.5
-    patients = [str(index // 2) for index in range(60)]
-    images = pd.DataFrame({"patient_id": patients, "age_years": 50.0, "sex": ["F", "F", "M", "M"] * 15, "view": "PA"})
-    auroc = {
-        "Bright": {"value": 0.912, "low": 0.871, "high": 0.946},
-        "Never": {"value": None, "low": None, "high": None},
-    }
-    speed = {"latency_ms": 0.3, "latency_p95_ms": 0.4, "images_per_s": 3000.0, "first_answer_s": 0.1, "size_mb": 1.0}
-    report = {
-        "test_auroc": {"int8": auroc},
-        "difference_to_fp32": {"int8": auroc},
-        "localisation": {"int8": {"Bright": {"images": 9, "pointing_game": 0.625, "chance": 0.1, "mean_iou": 0.3}}},
-        "gate": {"passed": True, "reasons": ["mean AUROC falls by 0.0010"], "few_patients": ["Bright"]},
-        "speed": {"int8": speed},
-        "machine": {"cpu": "a CPU", "cores": 2, "int8_instructions": ["avx2"]},
-    }
-    card = make_card(toy.PROPERTIES.findings, [3, 4, 0], [8, 8, 8])
-    return describe_model(toy.PROPERTIES, card, Scored(labels, images, {"int8": scores}, {}, {}), report, seed=0)
-
-
-def drop(page: Page, *films: np.ndarray | bytes, name: str = NAME) -> None:
-    contents = [film if isinstance(film, bytes) else toy.png(film) for film in films]
-    page.evaluate(DROP, [[name, base64.b64encode(content).decode()] for content in contents])
-
-
-def give_key(page: Page, key: str) -> None:
-    page.get_by_role("textbox", name="API key").fill(key)
-    page.get_by_role("button", name="Use this key").click()
-
-
-def rows(page: Page) -> list[str]:
-    return [" ".join(text.split()) for text in page.locator("#findings label").all_inner_texts()]
 
 
 def fits(page: Page) -> bool:
@@ -131,7 +34,7 @@ def test_a_dropped_image_is_shown_with_its_findings_called_ones_first(page, serv
     with page.expect_response("**/v1/explain") as asked:
         drop(page, FILM)
     answer = asked.value.json()
-    assert answer["name"] == "image"  # its own never leaves the browser
+    assert answer["name"] == "image"  # the file's own name never leaves the browser
     expect(page.get_by_role("group", name="1 finding called")).to_be_visible()
     shares = {finding["name"]: f"{100 * finding['probability']:.1f}%" for finding in answer["findings"]}
     assert rows(page) == [
@@ -179,7 +82,7 @@ def test_the_keyboard_alone_chooses_findings_and_reads_the_card(page):
     for part in (
         "Gate passed",
         "Mean AUROC falls by 0.0010.",
-        "Too few patients to show much of Bright",
+        "Too few patients to say much about Bright",
         "62.5%",
         "where the network looked, not that",
     ):
@@ -209,9 +112,9 @@ def test_over_a_film_that_is_not_square_the_heat_map_ends_where_the_film_does(pa
     expect(page.locator("#heat")).to_have_css("clip-path", "none")
 
 
-def test_known_boxes_lie_where_they_are_and_a_warning_comes_first(page):
+def test_known_boxes_lie_in_their_places_and_a_warning_comes_first(page):
     drop(page, KNOWN)
-    # Shown with the film itself, after which nothing is drawn again.
+    # This checkbox appears with the film itself, after which nothing is drawn again.
     expect(page.get_by_role("checkbox", name="As the model sees it")).to_be_visible()
     box, stage = page.locator(".box").bounding_box(), page.locator("#stage").bounding_box()
     place = [(box[a] - stage[a]) / stage["width"] for a in ("x", "y")] + [
@@ -232,7 +135,7 @@ def test_an_image_unlike_the_training_data_gets_a_warning_and_no_probabilities(p
     expect(page.locator("#said")).to_contain_text("unlike the training data")
 
 
-def test_a_bad_file_says_why_and_a_lost_network_what_to_do(page):
+def test_a_bad_file_gets_a_reason_and_a_lost_network_a_next_step(page):
     drop(page, b"Dear Dr Doe")
     problem = page.get_by_role("alert")
     expect(problem).to_contain_text("No PNG, JPEG, TIFF or DICOM")
@@ -266,11 +169,11 @@ def test_a_list_of_images_is_read_and_only_the_last_keep_their_pictures(page):
     expect(page.get_by_text("Drop a chest radiograph anywhere")).to_be_visible()
 
 
-def test_the_focus_is_not_lost_with_the_list_that_held_it(page):
+def test_the_focus_is_not_lost_when_the_list_that_held_it_disappears(page):
     drop(page, FILM, BRIGHTER, STRANGE)
     remove = page.get_by_role("button", name="Remove", exact=True)
     remove.press("Enter")
-    expect(remove).to_be_focused()  # so that the next can go too
+    expect(remove).to_be_focused()  # so that the next image can be removed too
     remove.press("Enter")
     expect(page.get_by_role("region", name="Findings")).to_be_focused()
 
@@ -305,7 +208,7 @@ def test_a_key_is_asked_for_and_a_missing_model_or_registry_is_named(open_page, 
     new_store(workspace)
     with toy.running(workspace, "--serving.reload_s=0.3", key=KEY) as service:
         page = open_page(service)
-        dialog = page.get_by_role("dialog", name="The service wants an API key")
+        dialog = page.get_by_role("dialog", name="The service needs an API key")
         expect(dialog).to_be_visible()
         expect(dialog.get_by_role("alert")).to_have_count(0)
         give_key(page, "wrong" * 4)
@@ -326,6 +229,6 @@ def test_a_key_is_asked_for_and_a_missing_model_or_registry_is_named(open_page, 
             page.wait_for_timeout(100)
         page.reload()
         expect(page.locator("#notice")).to_contain_text("The registry cannot be reached since")
-        expect(page.locator("#notice")).to_contain_text("version 1 goes on answering")
+        expect(page.locator("#notice")).to_contain_text("Version 1 is still in use")
         assert page.evaluate("Object.values({...sessionStorage})") == [KEY]
         assert page.evaluate("localStorage.length") == 0 and page.context.cookies() == []

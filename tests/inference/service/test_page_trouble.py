@@ -1,34 +1,37 @@
-"""The page where something is amiss: outages, keys, limits, and another model than before."""
+"""The page in trouble: outages, keys, limits, and a model that has changed."""
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from conf.workspace import Workspace
-from tests.inference.service import test_page, toy
-from tests.inference.service.test_page import BRIGHTER, FILM, KEY, drop, give_key, rows
+from tests.inference.service import toy
+from tests.inference.service.page import BRIGHTER, FILM, KEY, drop, give_key, rows
 
-# Fixtures, which are looked for in this module.
-browser, open_page, service = test_page.browser, test_page.open_page, test_page.service
 POLL_MS = 15_000
+
+
+@pytest.fixture(scope="module")
+def service(page_service) -> toy.Running:
+    return page_service
 
 
 @pytest.fixture
 def workspace(new_store, tmp_path) -> Workspace:
-    """Without a model."""
+    """A workspace whose registry has no model."""
     workspace = Workspace.at(str(tmp_path / "registry"))
     new_store(workspace)
     return workspace
 
 
 def with_clock(page: Page) -> Page:
-    """Its time can be run forward."""
+    """Reloads the page with a clock that tests can run forward."""
     page.clock.install()
     page.reload()
     return page
 
 
 def refuse(page: Page, route: str, status: int, times: int) -> None:
-    """Answers so often in the service's place; with the header Retry-After."""
+    """Answers `times` requests in the service's place, with the header Retry-After."""
 
     def answer(asked: Route) -> None:
         asked.fulfill(status=status, headers={"Retry-After": "1"}, json={"error": "full", "next": "wait"})
@@ -36,7 +39,7 @@ def refuse(page: Page, route: str, status: int, times: int) -> None:
     page.route(route, answer, times=times)
 
 
-def test_a_version_that_comes_during_an_outage_reads_the_images_again(open_page, workspace):
+def test_images_are_read_again_if_a_new_version_came_during_an_outage(open_page, workspace):
     toy.register(workspace)
     with toy.running(workspace, "--serving.reload_s=0.3") as service:
         page = with_clock(open_page(service))
@@ -52,7 +55,7 @@ def test_a_version_that_comes_during_an_outage_reads_the_images_again(open_page,
         page.context.set_offline(False)
         page.clock.run_for(POLL_MS)
         expect(page.locator("#model")).to_have_text("chexscale · version 2 · INT8")
-        expect(page.get_by_text("the images are read again")).to_be_visible()
+        expect(page.get_by_text("the images are being read again")).to_be_visible()
         expect(page.locator("#findings label")).to_have_count(3)
         assert rows(page) != before
 
@@ -63,7 +66,7 @@ def test_a_model_without_a_card_says_only_what_is_known(open_page, workspace):
     with toy.running(workspace) as service:
         page = open_page(service)
         page.get_by_role("button", name="Model card").click()
-        expect(page.locator("#card-content")).to_contain_text("Answers in")
+        expect(page.locator("#card-content")).to_contain_text("Precision")
         expect(page.locator("#card-content")).not_to_contain_text("undefined")
         expect(page.locator("#card-content p")).to_have_count(0)
 
@@ -76,11 +79,11 @@ def locked(registry):
 
 def test_after_a_cancel_only_a_button_asks_for_the_key(open_page, locked):
     page = with_clock(open_page(locked))
-    dialog = page.get_by_role("dialog", name="The service wants an API key")
+    dialog = page.get_by_role("dialog", name="The service needs an API key")
     dialog.get_by_role("button", name="Cancel").click()
-    expect(page.locator("#notice")).to_have_text("The service wants an API key.")
+    expect(page.locator("#notice")).to_have_text("The service needs an API key.")
     drop(page, FILM, FILM)
-    expect(page.get_by_role("alert")).to_contain_text("The service wants an API key")
+    expect(page.get_by_role("alert")).to_contain_text("The service needs an API key")
     choose = page.get_by_role("button", name="Open images")
     choose.focus()
     with page.expect_response("**/v1/model"):
@@ -96,9 +99,9 @@ def test_after_a_cancel_only_a_button_asks_for_the_key(open_page, locked):
     expect(choose).to_be_focused()
 
 
-def test_a_key_that_no_request_can_carry_is_not_taken(open_page, locked):
+def test_a_key_that_no_request_can_carry_is_not_accepted(open_page, locked):
     page = open_page(locked)
-    dialog = page.get_by_role("dialog", name="The service wants an API key")
+    dialog = page.get_by_role("dialog", name="The service needs an API key")
     give_key(page, f"{KEY}\u200b")
     expect(dialog.get_by_role("alert")).to_contain_text("character 17 of this one is U+200B")
     assert page.evaluate("sessionStorage.length") == 0
@@ -119,7 +122,7 @@ def test_requests_keep_to_the_limits_of_the_service(open_page, registry):
         drop(page, *[small] * 4, large, *[small] * 8)
         states = page.locator("#films .state")
         for place in range(13):
-            expect(states.nth(place)).to_contain_text("a file of more than" if place == 4 else "Bright")
+            expect(states.nth(place)).to_contain_text("the file is larger than" if place == 4 else "Bright")
         page.locator("#films input").nth(4).check()
         expect(page.get_by_role("alert")).to_contain_text("Send a smaller file.")
         assert not [line for line in service.lines if " 413 " in line]
@@ -130,7 +133,7 @@ def test_a_short_trouble_is_waited_out(open_page, service):
     refuse(page, "**/v1/explain", 429, times=2)
     refuse(page, "**/v1/predict", 503, times=3)
     drop(page, *[FILM] * 10)
-    expect(page.get_by_text("Full: asked again in 1 second.")).to_be_visible()
+    expect(page.get_by_text("Full: trying again in 1 second.")).to_be_visible()
     expect(page.locator("#findings label")).to_have_count(3)
     for place in range(1, 10):
         expect(page.locator("#films .state").nth(place)).to_contain_text("Bright")
@@ -149,7 +152,7 @@ def test_what_failed_in_an_outage_is_read_again_on_a_click_or_when_the_service_i
     expect(states.last).to_contain_text("Bright")
     expect(page.locator("#findings label")).to_have_count(3)
     expect(page.locator("#films input").first).to_be_focused()
-    expect(again).to_be_hidden()  # the file that is no image stays none
+    expect(again).to_be_hidden()  # trying again does not help a file that is not an image
     expect(states.nth(1)).to_contain_text("no PNG")
 
     page.context.set_offline(True)

@@ -1,4 +1,4 @@
-"""Parts of the service that need no process: batches, capacity, rate."""
+"""Parts of the service that can be tested without starting it: batches, capacity, rate."""
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ def test_images_that_wait_while_the_model_is_busy_are_one_batch():
     assert distances == list(range(7))
 
 
-def test_images_that_wait_are_shared_among_all_requests():
+def test_waiting_images_are_shared_among_all_inference_requests():
     async def ask() -> list[int]:
         model = HeldModel()
         batcher = Batcher(model.compute, 2, 16, Counters())
@@ -80,7 +80,7 @@ def test_images_that_wait_are_shared_among_all_requests():
     assert asyncio.run(ask()) == [1, 1, 3, 2, 1]
 
 
-def test_a_batch_that_fails_is_told_to_all_who_wait_for_it_and_the_next_goes_on():
+def test_a_failed_batch_is_an_error_for_all_its_images_and_the_next_is_computed():
     async def ask() -> list:
         model = HeldModel()
         batcher = Batcher(model.compute, 1, 4, Counters())
@@ -116,7 +116,7 @@ def test_only_the_computing_is_timed_and_not_the_wait_for_it(monkeypatch):
     assert asyncio.run(ask()) == [1, 2, 3]
 
 
-def test_a_model_that_does_not_answer_is_told_to_all_and_goes_on_when_it_does(monkeypatch):
+def test_a_model_that_does_not_answer_is_an_error_for_all_and_is_used_again_when_it_does(monkeypatch):
     monkeypatch.setattr("inference.service.engine.batching.MAX_INFERENCE_S", 0.2)
 
     async def ask() -> tuple[list, float]:
@@ -151,7 +151,7 @@ def test_a_film_that_nobody_waits_for_is_not_computed():
     assert asyncio.run(ask()) == [3]
 
 
-def test_where_one_fails_the_others_are_ended():
+def test_if_one_fails_the_others_are_ended():
     async def ask() -> tuple[list[str], str]:
         ended = []
 
@@ -169,7 +169,7 @@ def test_where_one_fails_the_others_are_ended():
     assert asyncio.run(ask()) == (["bad", "good"], "no")
 
 
-def test_a_request_that_is_ended_with_the_service_is_told_so():
+def test_a_request_that_is_ended_with_the_service_gets_status_503():
     async def ask() -> tuple[list[dict], list[dict]]:
         sent = []
 
@@ -194,7 +194,7 @@ def test_a_request_that_is_ended_with_the_service_is_told_so():
 
     start, body = asyncio.run(ask())
     assert start["status"] == 503 and (b"connection", b"close") in start["headers"]
-    assert json.loads(body["body"])["error"] == "the service ends"
+    assert json.loads(body["body"])["error"] == "the service is shutting down"
 
 
 def test_capacity_is_given_back_whatever_happens():
@@ -222,12 +222,12 @@ def test_a_client_may_ask_a_minutes_requests_at_once_and_then_at_their_rate():
     assert (slow.take("a", 0), slow.take("a", 15), slow.take("a", 60)) == (0, 45, 0)
 
 
-def test_an_ipv6_client_is_its_network():
+def test_an_ipv6_client_counts_as_its_network():
     rate = RateLimit(1)
     assert rate.take("2001:db8::1", 0) == 0
     assert rate.take("2001:db8::2", 0) == 60
     assert rate.take("2001:db8:0:1::1", 0) == 0
-    # As IPv4 clients arrive where both are listened to.
+    # IPv4 clients arrive like this if the service listens to both.
     assert [rate.take(client, 0) for client in ("::ffff:1.2.3.4", "::ffff:1.2.3.5", "1.2.3.4")] == [0, 0, 60]
 
 

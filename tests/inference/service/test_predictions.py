@@ -1,4 +1,4 @@
-"""The service answers as direct calls of the model do; a real process, asked over HTTP."""
+"""The service, a real process asked over HTTP, gives the same answers as direct calls of the model."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from etl.contract.images.decode import to_square
+from etl.contract.images.pixels import to_square
 from tests.etl.dicom_files import build, written
 from tests.inference.service import toy
 
@@ -29,7 +29,7 @@ def sigmoid(logit: float) -> float:
 
 
 def seen(image: np.ndarray) -> float:
-    """Mean of what the model sees of it, above grey 128."""
+    """How far the mean of the square that the model sees lies above grey 128."""
     return float(to_square(image, toy.SIZE_PX).mean()) - 128
 
 
@@ -69,7 +69,7 @@ def test_another_operating_point_has_other_thresholds(service):
     answer = service.predict(toy.png(FILM), params={"operating_point": "sensitivity_95"}).json()
     assert [finding["present"] for finding in answer["results"][0]["findings"]] == [True, True, None]
     unknown = service.predict(toy.png(FILM), params={"operating_point": "guess"})
-    assert unknown.status_code == 422 and unknown.json()["next"] == "known are youden, sensitivity_95"
+    assert unknown.status_code == 422 and unknown.json()["next"] == "choose one of youden, sensitivity_95"
 
 
 def test_a_dicom_and_a_jpeg_are_read_by_their_content_whatever_they_are_called(service):
@@ -155,11 +155,11 @@ def test_an_explanation_of_one_finding_can_be_a_picture(service):
     assert picture.headers["content-type"] == "image/png"
     image = cv2.imdecode(np.frombuffer(picture.content, np.uint8), cv2.IMREAD_UNCHANGED)
     assert image.shape == (32, 32, 3)
-    # Coloured where there is evidence.
+    # The picture has colour where there is evidence.
     assert np.ptp(image.astype(int), axis=2).max() > 30
     assert list(service.client.post("/v1/explain", **request).json()["maps"]) == ["Bright"]
     unknown = service.client.post("/v1/explain", files={"file": toy.png(FILM)}, params={"finding": "Rickets"})
-    assert unknown.status_code == 404 and unknown.json()["next"] == "known are Bright, Dark, Never"
+    assert unknown.status_code == 404 and unknown.json()["next"] == "choose one of Bright, Dark, Never"
 
 
 def test_the_model_says_what_it_is(service):
@@ -209,7 +209,7 @@ def test_the_description_has_an_example_for_every_answer(service):
     assert example == {**said, "model": example["model"]}
 
 
-def test_every_answer_forbids_what_a_page_could_do_with_it(service):
+def test_every_answer_has_the_security_headers(service):
     answers = [
         service.client.get("/healthz"),
         service.client.get("/nothing"),

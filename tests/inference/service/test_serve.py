@@ -20,7 +20,7 @@ FILM = toy.png(toy.film(150))
 
 
 def start(*options: str, key: str = "") -> subprocess.CompletedProcess:
-    """Of a service that cannot start."""
+    """Runs a service that cannot start, to its end."""
     command = [sys.executable, str(toy.REPOSITORY / "inference" / "serve.py"), *options]
     environment = {**os.environ, "CHEXSCALE_API_KEY": key}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
@@ -35,7 +35,7 @@ def start(*options: str, key: str = "") -> subprocess.CompletedProcess:
         (["--serving.host=192.0.2.1"], KEY, "cannot listen on 192.0.2.1 port 8000"),
     ],
 )
-def test_what_would_be_unsafe_or_impossible_is_refused(options, key, message):
+def test_unsafe_or_impossible_settings_are_refused(options, key, message):
     ended = start(*options, key=key)
     assert ended.returncode == 2 and message in ended.stderr and "Traceback" not in ended.stderr
 
@@ -48,7 +48,7 @@ def test_a_port_in_use_is_named():
     assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in ended.stderr
 
 
-def test_of_two_that_start_at_a_time_one_has_the_port():
+def test_only_one_of_two_services_gets_the_port():
     with (
         listen("127.0.0.1", 0) as first,
         pytest.raises(InputError, match=r"cannot listen on 127.0.0.1 port \d+ \(Address already in use\)"),
@@ -57,7 +57,7 @@ def test_of_two_that_start_at_a_time_one_has_the_port():
 
 
 def test_the_serving_side_imports_nothing_of_training(registry):
-    """In a fresh process: what the service and its decoders import, and what opening a model imports."""
+    """Looks, in a fresh process, at what the service, its decoders and the opening of a model import."""
     folder = next(registry.artifacts.glob("*/artifacts/model"))
     code = f"""
 import sys
@@ -76,7 +76,7 @@ def test_with_a_key_only_health_and_page_need_none(registry):
     started = time.monotonic()
     with toy.running(registry, "--serving.requests_per_minute=20", key=KEY) as service:
         assert service.predict(FILM).status_code == 200
-        # On a machine with nothing else to do, 3 seconds.
+        # On an idle machine this takes 3 seconds.
         assert time.monotonic() - started < 20
         with httpx.Client(base_url=service.address) as stranger:
             for path in ("/healthz", "/readyz", "/openapi.json"):
@@ -86,7 +86,7 @@ def test_with_a_key_only_health_and_page_need_none(registry):
             assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "X-API-Key")
             secured = {path for path, methods in spec["paths"].items() for one in methods.values() if "security" in one}
             assert secured == set(spec["paths"]) - {"/healthz", "/readyz"}
-            # Routes match a line break at their end.
+            # A route also matches its path with a line break at the end.
             for path in ("/v1/model", "/metrics", "/metrics%0A", "/v1/model%0A", "/nothing"):
                 answer = stranger.get(path)
                 assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
@@ -101,7 +101,7 @@ def test_with_a_key_only_health_and_page_need_none(registry):
             assert status(Authorization=f"Bearer {KEY}") == 200
             assert status(X_API_Key=KEY + "x") == status(Authorization=f"Basic {KEY}") == 401
             assert stranger.post("/v1/predict", files={"files": FILM}).status_code == 401
-            # Those that guess keys are slowed down too.
+            # Clients that guess keys are slowed down too.
             statuses = [status(X_API_Key="guess") for _ in range(20)]
         assert statuses[-1] == 429 and statuses[0] == 401
         limited = service.client.get("/v1/model")
@@ -110,7 +110,7 @@ def test_with_a_key_only_health_and_page_need_none(registry):
         assert KEY not in "".join(service.lines)
 
 
-def test_it_ends_well_when_what_is_in_work_is_answered(registry):
+def test_it_answers_the_request_in_progress_and_then_ends_with_code_0(registry):
     with toy.running(registry) as service:
         uploading = (
             f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(FILM)}"
@@ -129,7 +129,7 @@ def test_it_ends_well_when_what_is_in_work_is_answered(registry):
             socket.create_connection(("127.0.0.1", service.port))
 
 
-def test_a_thousand_files_at_once_are_answered_or_told_to_come_again(registry):
+def test_a_thousand_files_at_once_are_answered_or_refused_with_status_503(registry):
     with toy.running(registry, "--serving.max_waiting=50", "--serving.requests_per_minute=0") as service:
         statuses: list[int] = []
         barrier = threading.Barrier(50)

@@ -1,4 +1,4 @@
-"""Whatever the process that asks the registry says or does, the service goes on following the champion."""
+"""Whatever the process that asks the registry writes or does, the service keeps following the champion."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from conf.settings import Settings
 from conf.workspace import Workspace
 from inference.service.door.counters import Counters
 from inference.service.engine import champion as following
-from inference.service.engine.champion import Champion
+from inference.service.engine.champion import LiveChampion
 from inference.service.engine.model import open_model
 from inference.service.engine.watch import MAX_DETAIL, look
 from tests.inference.service import toy
@@ -28,17 +28,17 @@ def settings_of(workspace: Workspace) -> Settings:
 
 
 def watching(code: str) -> subprocess.Popen:
-    """A process in the place of the one that asks."""
+    """Starts a process that stands in for the one that asks the registry."""
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def follow(
-    workspace: Workspace, watch: subprocess.Popen | None, until: Callable[[Champion], bool]
-) -> tuple[Champion, list]:
-    """Follows until then; the champion, and all that was said of the registry on the way."""
+    workspace: Workspace, watch: subprocess.Popen | None, until: Callable[[LiveChampion], bool]
+) -> tuple[LiveChampion, list]:
+    """Follows the champion until a condition; returns it, and all reasons given for the registry's state on the way."""
 
-    async def run() -> tuple[Champion, list]:
-        champion, said = Champion(settings_of(workspace), Counters(), watch), []
+    async def run() -> tuple[LiveChampion, list]:
+        champion, said = LiveChampion(settings_of(workspace), workspace, Counters(), watch), []
         task = asyncio.create_task(champion.follow())
         async with asyncio.timeout(30):
             while not until(champion):
@@ -63,14 +63,14 @@ def follow(
         "pass",
     ],
 )
-def test_a_watch_that_says_something_else_or_nothing_is_replaced(registry, code):
+def test_a_watch_that_writes_no_looks_is_replaced(registry, code):
     champion, said = follow(registry, watching(code), lambda champion: champion.served is not None)
     assert said[:2] == ["not asked yet", "the registry was not asked"]
     assert champion.registry == following.Registry(True, None, None)
 
 
 def test_a_watch_that_cannot_be_started_is_tried_again(registry, monkeypatch):
-    def until(champion: Champion) -> bool:
+    def until(champion: LiveChampion) -> bool:
         if champion.registry.reason == "the registry was not asked":
             monkeypatch.undo()
         return champion.served is not None
@@ -80,7 +80,7 @@ def test_a_watch_that_cannot_be_started_is_tried_again(registry, monkeypatch):
     assert said[:2] == ["not asked yet", "the registry was not asked"]
 
 
-def test_what_is_told_of_a_registry_that_cannot_be_read_is_one_short_line(tmp_path):
+def test_a_registry_that_cannot_be_read_is_reported_in_one_short_line(tmp_path):
     workspace = Workspace.at(str(tmp_path))
     workspace.tracking_db.write_bytes(b"no database" * 1000)
     (found,) = look(workspace, "chexscale" * 20_000)
@@ -101,14 +101,14 @@ time.sleep(60)
     assert said == ["not asked yet", "version 1 is being fetched"]
 
 
-def test_a_watch_that_says_nothing_is_replaced(registry, monkeypatch):
+def test_a_watch_that_hangs_is_replaced(registry, monkeypatch):
     monkeypatch.setattr(following, "MAX_LOOK_S", 0.5)
     hangs = watching("import time; time.sleep(60)")
     follow(registry, hangs, lambda champion: champion.registry.reason == "the registry does not answer")
     assert hangs.poll() is not None
 
 
-def test_a_champion_that_cannot_be_opened_is_tried_again_and_told_once(new_store, tmp_path, monkeypatch, caplog):
+def test_a_champion_that_cannot_be_opened_is_tried_again_and_logged_once(new_store, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(following, "MAX_PAUSE_S", 2 * RELOAD_S)
     workspace = Workspace.at(str(tmp_path / "registry"))
     new_store(workspace)
@@ -118,7 +118,7 @@ def test_a_champion_that_cannot_be_opened_is_tried_again_and_told_once(new_store
     tried = []
     monkeypatch.setattr(following, "open_model", lambda *which: tried.append(time.monotonic()) or open_model(*which))
 
-    def until(champion: Champion) -> bool:
+    def until(champion: LiveChampion) -> bool:
         if len(tried) == 4 and away.exists():
             away.rename(graph)
         return champion.served is not None
@@ -127,5 +127,5 @@ def test_a_champion_that_cannot_be_opened_is_tried_again_and_told_once(new_store
     assert said[-1] == "version 1 is the champion, but cannot be opened in mode int8"
     assert champion.registry == following.Registry(True, None, None)
     assert [record.levelname for record in caplog.records if "cannot be opened:" in record.message] == ["ERROR"]
-    # The first pause is that between two looks, later ones are longer.
+    # The first pause is the time between two looks; later ones are longer.
     assert tried[2] - tried[1] > 1.5 * RELOAD_S

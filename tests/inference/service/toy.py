@@ -1,4 +1,4 @@
-"""A model whose answers can be worked out by hand, registered without a training, and the service as a process."""
+"""A model whose answers can be computed by hand, registered without training, and the service as a process."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from inference.film.known_boxes import key_of
 from inference.model.graphs import OUTPUTS, save_graph, with_properties
 from inference.model.properties import Properties
 from inference.model.registry import mlflow, promote, use_store
-from tests.inference.film.test_answers import PROPERTIES as ANY_PROPERTIES
+from tests.inference.toy_properties import PROPERTIES as ANY_PROPERTIES
 
 REPOSITORY = Path(__file__).parents[3]
 NAME, SIZE_PX = "chexscale", 32
@@ -36,12 +36,12 @@ PROPERTIES = replace(
     map_first=1 / 8,
     map_step=1 / 4,
 )
-# Of each finding: the brighter the image than grey 128, the brighter it is, the less dark, and never anything else.
+# One per finding: above grey 128, Bright becomes more probable and Dark less; Never does not change.
 WEIGHTS = np.array([0.05, -0.05, 0.0], np.float32)
 
 
 def toy_graph(properties: Properties, weights: np.ndarray) -> ov.Model:
-    """Maps are (grey - 128) * weight of 4 x 4 places; the distance is how far the mean is from 128."""
+    """Its maps are (grey - 128) * weight at 4 x 4 places; its distance is how far the mean grey is from 128."""
     size = properties.size_px
     pixels = ops.parameter([-1, size, size], np.uint8)
     grey = ops.subtract(ops.convert(pixels, "f32"), ops.constant(np.float32(128)))
@@ -60,7 +60,7 @@ def toy_graph(properties: Properties, weights: np.ndarray) -> ov.Model:
 def register(
     workspace: Workspace, properties: Properties = PROPERTIES, weights=WEIGHTS, boxes: dict | None = None
 ) -> tuple[int, Path]:
-    """A new champion; its version and its folder."""
+    """Registers a new champion; returns its version and its folder."""
     use_store(workspace)
     artifacts = workspace.artifacts / uuid4().hex
     folder = artifacts / "artifacts" / workspace.model.name
@@ -76,7 +76,7 @@ def register(
 
 
 def film(grey: int = 150, side_px: int = 128) -> np.ndarray:
-    """(S, S) uint8: noise around a grey, which no check of the ETL objects to."""
+    """Returns (S, S) uint8 noise around a grey value, which passes every check of the ETL."""
     rng = np.random.default_rng(grey)
     return rng.normal(grey, 25, (side_px, side_px)).clip(0, 255).astype(np.uint8)
 
@@ -90,7 +90,7 @@ def boxes_of(image: np.ndarray, boxes: list) -> dict:
 
 
 def other_model() -> Properties:
-    """Another vocabulary, another size."""
+    """A model with another vocabulary and another size."""
     return replace(
         PROPERTIES, findings=["Other"], size_px=48, shifts=[0], temperatures=[1], thresholds={"youden": [0.3]}
     )
@@ -104,7 +104,7 @@ class Running:
     address: str
     client: httpx.Client
     lines: list[str]
-    """of both its outputs, up to now"""
+    """lines of its standard output and standard error so far"""
 
     @property
     def port(self) -> int:
@@ -115,12 +115,12 @@ class Running:
         return self.client.post("/v1/predict", files=files, **options)
 
     def metric(self, line: str) -> float:
-        """Of the line that starts so."""
+        """Returns the value of the metric with this name and these labels."""
         (found,) = [row for row in self.client.get("/metrics").text.splitlines() if row.startswith(f"{line} ")]
         return float(found.rpartition(" ")[2])
 
     def log(self, until: str) -> str:
-        """What it has said, once that has `until` in it: it is written after the answer that it is about."""
+        """Waits until its output contains `until`, and returns the output; log lines come after their answer."""
         end = time.monotonic() + 30
         while until not in (log := "".join(self.lines)):
             assert time.monotonic() < end, f"{until!r} is not in {log}"
@@ -129,11 +129,11 @@ class Running:
 
     @property
     def places(self) -> list[str]:
-        """Lines of its outputs that name a place in code, as each bug's do, whoever tells it."""
+        """The output lines that name a place in code, as the traceback of every bug does."""
         return [line for line in self.lines if line.startswith('  File "')]
 
     def end(self) -> int:
-        """As Ctrl-C does; the exit code."""
+        """Ends the service as Ctrl-C does; returns the exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(30)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from conf.errors import InputError
 from conf.settings import Training
+from etl.contract.version import TableVersion
 from tests.conftest import SIZE_PX
 from tests.training.toy_training import make_state
 from training.loop import trainer as loop
@@ -26,7 +27,7 @@ from training.reading.readers import open_split, read_batches, read_steps
 def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, frozen=(), **changes) -> Trainer:
     workspace, card, _ = small_table
     settings = Training(**{"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **changes})
-    split = open_split(workspace.shards, card, "train", SIZE_PX, tabular)
+    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX, tabular)
     torch.manual_seed(0)
     model = model or build_model("simple_cnn", 2, 127, 70, tabular=tabular)
     ranks = Collectives(Topology.detect("cpu", {}))
@@ -73,7 +74,9 @@ def test_age_sex_and_view_reach_the_model(small_table):
     losses(trainer)
     assert all(not torch.equal(a, b) for a, b in zip(before, trainer.model.tabular.parameters(), strict=True))
     workspace, card, _ = small_table
-    predictions = trainer.predict(open_split(workspace.shards, card, "val", SIZE_PX, has_attributes=True))
+    predictions = trainer.predict(
+        open_split(TableVersion(str(workspace.shards), card), "val", SIZE_PX, has_attributes=True)
+    )
     assert np.isfinite(predictions.logits).all()
 
 
@@ -112,7 +115,7 @@ def test_cross_entropy_learns_classes_and_refuses_other_labels(small_table, monk
             yield replace(batch, labels=torch.eye(2)[(batch.labels[:, 0] == 1).long()])
 
     trainer = make_trainer(small_table, loss="cross_entropy")
-    with pytest.raises(InputError, match="loss is cross_entropy and .* of no class, of several, or have an unknown"):
+    with pytest.raises(InputError, match="loss is cross_entropy but .* have no class, several classes or an unknown"):
         losses(trainer)
     monkeypatch.setattr(loop, "read_batches", lambda *a: one_hot(read_batches(*a)))
     monkeypatch.setattr(loop, "read_steps", lambda *a: (list(one_hot(batches)) for batches in read_steps(*a)))
@@ -121,14 +124,14 @@ def test_cross_entropy_learns_classes_and_refuses_other_labels(small_table, monk
         list(trainer.train_epoch(epoch))
     predictions = trainer.predict(trainer.plan.split)
     assert top_k_hits(predictions.labels, predictions.logits, 1).mean() > 0.9
-    # Of two classes the log-odds of one are those of the other, turned round.
+    # With two classes, the log-odds of one are minus those of the other.
     np.testing.assert_allclose(predictions.logits[:, 0], -predictions.logits[:, 1], rtol=1e-4, atol=1e-5)
     trainer.after_validation(predictions)
     log_loss = np.log1p(np.exp(-predictions.logits[predictions.labels == 1])).mean()
     assert trainer.val_loss == pytest.approx(log_loss, rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_with_the_images(small_table):
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(small_table):
     class Broken(nn.Module):
         def __init__(self):
             super().__init__()
@@ -155,10 +158,10 @@ def test_a_state_of_more_ranks_gives_the_mean_of_their_statistics(small_table):
     torch.testing.assert_close(dict(other.model.named_buffers())[name], state["buffers"][0][name] + 1)
 
 
-def test_logits_that_are_no_numbers_are_told(small_table):
+def test_logits_that_are_not_finite_are_refused(small_table):
     trainer = make_trainer(small_table)
     nan = Predictions(np.array(["a", "b"]), np.zeros((2, 2), np.float32), np.float32([[0, np.nan], [0, 0]]))
-    with pytest.raises(InputError, match="logits of 1 of 2 validation images are no finite numbers"):
+    with pytest.raises(InputError, match="logits of 1 of 2 validation images are not finite"):
         trainer.after_validation(nan)
 
 

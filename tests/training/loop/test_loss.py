@@ -63,7 +63,7 @@ def test_the_sigmoid_of_log_odds_is_the_softmax_and_no_certainty_is_infinite(val
     odds = log_odds(logits)
     assert odds.isfinite().all()
     torch.testing.assert_close(odds.sigmoid(), logits.softmax(1), rtol=1e-4, atol=1e-6)
-    # Of two classes they are the difference of the logits, however large.
+    # With two classes, they are the difference of the logits, however large.
     torch.testing.assert_close(log_odds(logits[:, :2])[:, 0], logits[:, 0] - logits[:, 1], rtol=1e-4, atol=1e-4)
 
 

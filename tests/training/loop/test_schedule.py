@@ -46,7 +46,7 @@ def test_cosine_falls_to_almost_nothing():
     assert seen[20] == pytest.approx(0.05)
 
 
-def test_a_schedule_goes_on_from_its_state():
+def test_a_schedule_resumes_from_its_state():
     training = Training(epochs=3, learning_rate=0.1, schedule="plateau", plateau_patience=0, warmup_epochs=0.5)
     whole = None
     for stop in (None, 5):

@@ -1,4 +1,4 @@
-"""Two stages, by the command: first the last layer alone, then all; one run below another."""
+"""Two stages, run by the command: first the last layer alone, then all layers; each has a child run."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def test_one_stage_unless_the_head_has_epochs_of_its_own():
 
 
 def test_each_stage_starts_from_the_best_epoch_so_far_and_has_a_run(workspace, capsys):
-    # A second stage that cannot learn: the result is the first one's best epoch.
+    # The second stage cannot learn, so the result is the first stage's best epoch.
     stages = {"head_epochs": 3, "head_learning_rate": 0.02, "epochs": 1, "learning_rate": 1e-30, "weight_decay": 0}
     stages["freeze_batchnorm"] = True
     train_here(workspace, **stages)

@@ -20,14 +20,14 @@ SCORES = st_np.arrays(np.float32, (15, 2), elements=st.integers(0, 8).map(lambda
 
 
 def make_logits(temperatures, num_images=20_000):
-    """Labels drawn with the probabilities that the logits have after division by the temperatures."""
+    """Labels drawn with the probabilities that the logits have once they are divided by the temperatures."""
     rng = np.random.default_rng(0)
     true_logits = rng.normal(-1, 1.5, (num_images, len(temperatures)))
     labels = (rng.random(true_logits.shape) < expit(true_logits)).astype(np.float32)
     return labels, (true_logits * temperatures).astype(np.float32)
 
 
-def test_the_temperature_that_logits_were_multiplied_with_is_found():
+def test_the_temperature_that_multiplied_the_logits_is_found():
     labels, logits = make_logits([0.5, 1, 3])
     labels[::7] = np.nan
     temperatures = fit_temperatures(labels, logits)
@@ -136,7 +136,7 @@ def test_the_threshold_of_the_youden_index_by_hand():
     assert sensitivity_thresholds(labels, scores, 0.5)[0] == 0.6
 
 
-def test_input_that_does_not_fit_is_refused():
+def test_invalid_input_is_refused():
     labels = np.array([[0.0], [1.0]])
     with pytest.raises(ValueError, match=r"-2\.0.*not logits"):
         bin_reliability(labels, np.array([[0.5], [-2.0]]), 10)

@@ -22,7 +22,7 @@ from training.measures.metrics import auroc_per_finding, average_precision_per_f
 
 
 def make_predictions(seed, num_patients=40, images_per_patient=1, distance=1.0, num_findings=2, cloned=False):
-    """Labels per patient and normal scores, one image a copy of the other where cloned."""
+    """Labels per patient and normal scores; if `cloned`, all images of a patient are copies of one."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((num_patients, num_findings)) < 0.4).astype(float)
     labels[:2] = [[0], [1]]
@@ -41,7 +41,7 @@ def make_predictions(seed, num_patients=40, images_per_patient=1, distance=1.0, 
     patients=st_np.arrays(np.int64, 20, elements=st.integers(0, 5)),
     seed=st.integers(0, 1000),
 )
-def test_a_weighted_resample_measures_what_scikit_learn_does_on_the_images_drawn(labels, scores, patients, seed):
+def test_a_weighted_resample_matches_scikit_learn_on_the_images_drawn(labels, scores, patients, seed):
     weights = patient_weights(6, range(4), seed)
     assert (weights.sum(axis=0) == 6).all()
     measured = weighted_areas(rank_finding(labels == 1, scores, patients, 6), weights)
@@ -86,7 +86,7 @@ def test_the_seed_alone_decides_and_neither_blocks_nor_threads(monkeypatch):
         np.testing.assert_array_equal(getattr(again.auroc, name), getattr(first.auroc, name))
 
 
-def test_resamples_without_a_finding_are_counted_out_and_the_mean_takes_the_other_findings():
+def test_resamples_without_a_finding_are_left_out_and_the_mean_takes_the_other_findings():
     labels = np.zeros((30, 3))
     labels[::2, 0] = labels[:2, 1] = 1
     scores = np.random.default_rng(0).normal(size=labels.shape)
@@ -113,7 +113,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
         labels, scores, patients = make_predictions(seed, num_patients=60, num_findings=1)
         auroc = bootstrap_areas(labels, scores, patients, num_resamples=100, seed=seed).auroc
         covered += auroc.low[0] <= truth <= auroc.high[0]
-    # The seeds are fixed. Percentiles of so few patients are a little narrow; half as wide would cover about 40.
+    # The seeds are fixed. With so few patients the interval is a little narrow; half the width would cover about 40.
     assert 52 <= covered <= 60
 
 
@@ -124,7 +124,7 @@ def test_images_of_one_patient_widen_the_interval():
         for interval in vars(bootstrap_areas(labels, scores, units, num_resamples=200, seed=0)).values():
             widths.append(interval.high - interval.low)
     by_patient, by_image = np.array(widths[:2]), np.array(widths[2:])
-    # Four copies of everything: by image the interval is half as wide as it should be.
+    # With four copies of everything, an interval over images is half as wide as it should be.
     np.testing.assert_allclose(by_patient / by_image, 2, rtol=0.3)
 
 
@@ -146,14 +146,14 @@ def test_differences_are_paired():
 
 @settings(max_examples=10)
 @given(seed=st.integers(0, 100))
-def test_nothing_changes_where_only_the_scale_of_the_scores_does(seed):
+def test_rescaling_the_scores_changes_nothing(seed):
     labels, scores, patients = make_predictions(seed)
     change = bootstrap_differences(labels, scores, np.exp(scores), patients, num_resamples=20, seed=seed)
     for interval in vars(change).values():
         np.testing.assert_array_equal([interval.values, interval.low, interval.high], np.zeros((3, 3)))
 
 
-def test_input_that_does_not_fit_is_refused():
+def test_invalid_input_is_refused():
     labels, scores, patients = make_predictions(0)
     with pytest.raises(ValueError, match="39 patients for 40 images"):
         bootstrap_areas(labels, scores, patients[1:], num_resamples=10, seed=0)

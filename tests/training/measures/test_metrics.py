@@ -48,7 +48,7 @@ def test_average_precision_is_the_mean_precision_at_the_score_of_each_positive(l
 
 @settings(max_examples=50)
 @given(LABELS, SCORES.map(np.round))
-def test_both_are_those_of_scikit_learn_on_the_known_labels(labels, scores):
+def test_both_match_scikit_learn_on_the_known_labels(labels, scores):
     known = ~np.isnan(labels[:, 0])
     truth = labels[known, 0]
     if 0 < truth.sum() < len(truth):
@@ -96,7 +96,7 @@ def test_an_unknown_label_hides_a_score_that_is_not_finite():
         (np.array([[0.0, 1.0]]), np.array([[0.0, np.inf]]), "inf for image 0, finding 1"),
     ],
 )
-def test_what_are_no_predictions_is_refused(labels, scores, message):
+def test_invalid_predictions_are_refused(labels, scores, message):
     for measure in (auroc_per_finding, average_precision_per_finding):
         with pytest.raises(ValueError, match=message):
             measure(labels, scores)
@@ -108,12 +108,12 @@ def test_what_are_no_predictions_is_refused(labels, scores, message):
     classes=st.lists(st.integers(0, 3), min_size=6, max_size=6),
     k=st.integers(1, 3),
 )
-def test_top_k_is_scikit_learns(scores, classes, k):
+def test_top_k_hits_match_scikit_learn(scores, classes, k):
     hits = top_k_hits(np.eye(4)[classes], scores, k)
     assert hits.mean() == top_k_accuracy_score(classes, scores, k=k, labels=range(4))
 
 
-def test_of_equal_scores_the_own_class_is_the_last_and_other_labels_are_refused():
+def test_a_tied_class_ranks_last_and_other_labels_are_refused():
     assert top_k_hits(np.eye(3), np.zeros((3, 3)), 2).tolist() == [False] * 3
     for labels in ([[1, 1]], [[0, 0]], [[1, np.nan]]):
         with pytest.raises(ValueError, match="no class, or more than one"):

@@ -40,7 +40,7 @@ def test_words_outside_the_contract_are_unknown():
     assert set(groups["view"]) == set(groups["age"]) == {"unknown"}
 
 
-def test_a_row_is_the_measure_of_the_groups_images_alone(predictions):
+def test_a_row_measures_the_images_of_its_group_alone(predictions):
     labels, scores, images = predictions
     table = subgroup_table(labels, scores, images, FINDINGS, num_resamples=20, seed=4)
     assert len(table) == (3 + 4 + 2) * 3
@@ -103,11 +103,11 @@ def test_a_gap_is_between_the_groups_with_enough_of_a_finding():
     assert gaps.loc["age", "num_groups"].tolist() == [3, 2, 1, 2]
     assert gaps.loc["age", "num_findings"].tolist() == [1, 1, 1, 2]
     assert gaps.loc["view", "gap"].isna().all()
-    # With fewer required, the youngest count for both findings.
+    # With fewer positives required, the youngest group counts for both findings.
     assert subgroup_gaps(table, min_positives=4).loc[1, "gap"] == pytest.approx(0.7)
 
 
-def test_rows_that_do_not_fit_are_refused(predictions):
+def test_a_wrong_number_of_rows_or_findings_is_refused(predictions):
     labels, scores, images = predictions
     with pytest.raises(ValueError, match=r"\(120, 2\).*\(119, 2\)"):
         subgroup_table(labels, scores, images[1:], FINDINGS, num_resamples=1, seed=0)

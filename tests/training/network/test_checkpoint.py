@@ -17,7 +17,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert (loaded.findings, loaded.run_id) == (saved.findings, saved.run_id)
 
 
-def test_no_checkpoint(tmp_path):
+def test_a_missing_checkpoint_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"no checkpoint at .* training/train.py"):
         Checkpoint.load(tmp_path / "best.pt")
 
@@ -59,14 +59,14 @@ def test_weights_of_another_network_are_refused(tmp_path):
         checkpoint.build()
 
 
-def test_a_full_disk_leaves_the_checkpoint_of_before(tmp_path):
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     path = tmp_path / "best.pt"
     checkpoint = make_checkpoint()
     checkpoint.save(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, hard))
     try:
-        with pytest.raises(InputError, match=r"best.pt cannot be written .*the file of before is whole"):
+        with pytest.raises(InputError, match=r"best.pt cannot be written .*the previous file is intact"):
             Checkpoint(**{**vars(checkpoint), "epoch": 7}).save(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

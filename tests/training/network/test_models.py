@@ -13,7 +13,7 @@ ATTRIBUTES = torch.rand(2, NUM_ATTRIBUTES, generator=torch.Generator().manual_se
 
 
 def make_lively(module):
-    """Takes fresh networks away from the ones and zeros that hide a layer that was lost."""
+    """Moves a fresh network's weights away from the ones and zeros that would hide a lost layer."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for tensor in module.parameters():
@@ -22,7 +22,8 @@ def make_lively(module):
     return module.eval()
 
 
-# What torchvision hands to the first linear layer of its head; vgg's map is 7 x 7, and its pooling nothing, at 224.
+# The layer of torchvision's head that first gets the features, and the image size; at 224 vgg's map is 7 x 7, and its
+# pooling does nothing.
 PENULTIMATE = {
     "densenet121": ("classifier", SIDE),
     "resnet50": ("fc", SIDE),
@@ -37,7 +38,7 @@ PENULTIMATE = {
 
 
 @pytest.mark.parametrize("name", PENULTIMATE)
-def test_the_features_are_torchvisions(name):
+def test_the_features_match_torchvision(name):
     layer, side = PENULTIMATE[name]
     model = build_model(name, 3, pixel_mean=100, pixel_std=50, size_px=side)
     options = {"image_size": side} if name == "vit_b_16" else {}
@@ -162,7 +163,7 @@ def test_an_unknown_word_among_the_attributes_is_refused():
         ("simple_cnn", {"channels": 2}, "2 channels"),
     ],
 )
-def test_a_model_that_cannot_be_is_refused(name, options, message):
+def test_an_impossible_model_is_refused(name, options, message):
     with pytest.raises(InputError, match=message):
         build_model(name, 3, 0, 1, **options)
 

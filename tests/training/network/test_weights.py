@@ -60,7 +60,7 @@ def test_a_torchvision_file_gives_body_and_neck(tmp_path, wrap):
     assert "random: classifier.weight, classifier.bias; left in the file:" in done.describe()
 
 
-def test_the_layer_norm_after_pooling_is_loaded_and_the_same_shaped_hidden_layer_is_not(tmp_path):
+def test_the_layer_norm_after_pooling_is_loaded_and_a_head_of_the_same_shape_is_not(tmp_path):
     model = fresh("convnext_tiny")
     state = {key.partition(".")[2]: tensor + 0.5 for key, tensor in model.state_dict().items() if "pixel" not in key}
     state |= {"classifier.2.weight": torch.zeros(2, 768), "classifier.2.bias": torch.zeros(2)}
@@ -137,7 +137,7 @@ def test_a_checkpoint_gives_its_head_to_the_same_findings_only(tmp_path, finding
     assert (model.pixel_mean, model.pixel_std) == (100, 50)
 
 
-def test_what_the_weights_began_with_is_told_the_nearest_first(tmp_path):
+def test_ancestors_of_the_weights_are_listed_nearest_first(tmp_path):
     foreign = load_weights(fresh(), save(tmp_path, published()), "resnet18")
     assert foreign.ancestors == [{"source": "weights.pth"}]
     lineage = {"run_id": "run", "delta_table_id": "table", "delta_version": 3, "commit": "0123abc"}
@@ -148,7 +148,7 @@ def test_what_the_weights_began_with_is_told_the_nearest_first(tmp_path):
     ]
 
 
-def test_a_registered_model_is_asked_of_the_resolver(tmp_path):
+def test_the_resolver_is_asked_for_a_registered_model(tmp_path):
     path = Path(save(tmp_path, checkpoint(fresh("simple_cnn"))))
     asked = []
     done = load_weights(
@@ -225,7 +225,7 @@ def truncated(path):
         (lambda path: torch.save(checkpoint(fresh("simple_cnn")), path), "a checkpoint of simple_cnn"),
     ],
 )
-def test_a_file_that_does_not_serve_is_refused_and_the_model_kept(tmp_path, write, message):
+def test_an_unusable_file_is_refused_and_the_model_kept(tmp_path, write, message):
     path = tmp_path / "weights.pth"
     write(path)
     model = fresh()
@@ -242,6 +242,6 @@ def test_a_file_that_does_not_serve_is_refused_and_the_model_kept(tmp_path, writ
         ("ResNet50_Weights.IMAGENET1K_V1", "resnet18", r"resnet18 torchvision has ResNet18_Weights\.IMAGENET1K_V1"),
     ],
 )
-def test_weights_that_torchvision_has_not_are_refused(source, name, message):
+def test_weights_that_torchvision_lacks_are_refused(source, name, message):
     with pytest.raises(InputError, match=message):
         load_weights(fresh(name), source, name)

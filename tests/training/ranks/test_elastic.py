@@ -1,4 +1,4 @@
-"""A training under `horovodrun --min-np` that loses a rank, and what it has to know for going on."""
+"""A training under `horovodrun --min-np` that loses a rank, and what it has to know to resume."""
 
 import subprocess
 from math import ceil
@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import InputError
-from conf.settings import Settings, Training
+from conf.settings import Training
 from conf.workspace import Workspace
 from tests.training.commands import BIN, LAUNCHERS, PROJECT, finish, ranks_of, start, train_here, wait_for_epoch
 from tests.training.toy_training import make_state
 from training.network.checkpoint import BEST, LAST, Checkpoint
-from training.ranks.elastic import begin_or_go_on, share_out
+from training.ranks.elastic import begin_or_resume, share_steps
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
 from training.record.store import use_store
 
-# With BatchNorm frozen the steps are the same on any number of ranks, to float rounding.
+# With BatchNorm frozen, the steps are the same on any number of ranks, up to float rounding.
 CHANGES = {"epochs": 2, "freeze_batchnorm": True}
 HOSTS = "#!/bin/sh\necho localhost:1\necho 127.0.0.1:1\n"
 
@@ -30,9 +30,9 @@ def test_other_ranks_do_the_same_steps_in_no_more_memory(first_ranks, num_ranks,
     began = Training(batch_size=batch_size, streams=840, accumulation=accumulation)
     if batch_size * first_ranks % num_ranks:
         with pytest.raises(InputError, match=f"got {batch_size * first_ranks} / {num_ranks}"):
-            share_out(began, first_ranks, num_ranks)
+            share_steps(began, first_ranks, num_ranks)
         return
-    shared = share_out(began, first_ranks, num_ranks)
+    shared = share_steps(began, first_ranks, num_ranks)
     split = Split("train", [], [8] * 840, 32)
     was, now = Plan(split, batch_size, first_ranks, 840), Plan(split, shared.batch_size, num_ranks, shared.streams)
     assert now.describe() == was.describe()
@@ -40,28 +40,27 @@ def test_other_ranks_do_the_same_steps_in_no_more_memory(first_ranks, num_ranks,
 
 
 def test_the_streams_are_those_of_the_first_start():
-    assert share_out(Training(batch_size=8), 2, 1) == Training(batch_size=16, streams=2, accumulation=2)
-    assert share_out(Training(batch_size=8), 2, 2) == Training(batch_size=8, streams=2)
+    assert share_steps(Training(batch_size=8), 2, 1) == Training(batch_size=16, streams=2, accumulation=2)
+    assert share_steps(Training(batch_size=8), 2, 2) == Training(batch_size=8, streams=2)
 
 
-def test_only_a_state_of_this_very_training_is_gone_on_from(tmp_path, capsys):
-    settings = Settings(str(tmp_path))
-    last = Workspace.at(settings.workspace).checkpoints / LAST
+def test_only_a_state_of_this_very_training_is_resumed(tmp_path, capsys):
+    last = Workspace.at(str(tmp_path)).checkpoints / LAST
     two, one = (Topology("horovodrun", 0, size, 0, 1, "cpu") for size in (2, 1))
     make_state().save(last)
-    _, others, resume = begin_or_go_on(settings, 0, 0, two)
+    _, others, resume = begin_or_resume(False, last, 0, 0, two)
     assert (others > 0, resume) == (True, False), "another training's"
-    assert begin_or_go_on(settings, 2, others, one) == (2, others, False)
-    assert "1 of 2 go on from its start" in capsys.readouterr().out
+    assert begin_or_resume(False, last, 2, others, one) == (2, others, False)
+    assert "continuing with 1 of 2 ranks from the start" in capsys.readouterr().out
     make_state().save(last)
-    assert begin_or_go_on(settings, 2, others, one) == (2, others, True)
-    assert "1 of 2 go on from its last saved state" in capsys.readouterr().out
-    assert begin_or_go_on(Settings(str(tmp_path), training=Training(resume=True)), 0, 0, two) == (2, 0, True)
+    assert begin_or_resume(False, last, 2, others, one) == (2, others, True)
+    assert "continuing with 1 of 2 ranks from the last saved state" in capsys.readouterr().out
+    assert begin_or_resume(True, last, 0, 0, two) == (2, 0, True)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(copied_table, tmp_path_factory) -> Checkpoint:
-    """Of the same steps, all of them on one rank."""
+    """The checkpoint of a training with the same steps, all of them on one rank."""
     workspace = copied_table(tmp_path_factory.mktemp("undisturbed") / "workspace")
     train_here(workspace, **CHANGES, batch_size=16, streams=2)
     return Checkpoint.load(workspace.checkpoints / BEST)
@@ -69,7 +68,7 @@ def undisturbed(copied_table, tmp_path_factory) -> Checkpoint:
 
 @pytest.fixture
 def elastic(tmp_path) -> list:
-    """The launcher with its words, for two ranks on two names of this host."""
+    """The launcher with its arguments, for two ranks on two names of this host."""
     hosts = tmp_path / "hosts.sh"
     hosts.write_text(HOSTS)
     hosts.chmod(0o755)
@@ -78,17 +77,19 @@ def elastic(tmp_path) -> list:
 
 
 @pytest.mark.slow
-def test_a_fault_that_comes_again_is_no_lost_rank(elastic, tmp_path):
+def test_a_fault_that_repeats_itself_is_not_a_lost_rank(elastic, tmp_path):
     faulty = f"""
 from horovod.common.exceptions import HorovodInternalError
 from conf.settings import Settings
+from conf.workspace import Workspace
 from training.ranks.elastic import run_elastic
 
-def run_rank(settings):
+def run_rank(settings, workspace, resume):
     print("begins", flush=True)
     raise HorovodInternalError("a tensor that fits nowhere")
 
-run_elastic(Settings({str(tmp_path / "workspace")!r}), run_rank)
+settings = Settings({str(tmp_path / "workspace")!r})
+run_elastic(settings, Workspace.of(settings), False, run_rank)
 """
     command = [str(word) for word in (*elastic, "-c", faulty)]
     finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
@@ -109,7 +110,7 @@ def test_a_training_that_loses_a_rank_ends_where_an_undisturbed_one_does(
     ranks_of(run)[victim].kill()
     output = finish(run)
 
-    assert "Lost a rank: 1 of 2 go on from its last saved state" in output
+    assert "Lost a rank: continuing with 1 of 2 ranks from the last saved state" in output
     assert "Traceback" not in output
     assert not (workspace.checkpoints / LAST).exists()
     got = Checkpoint.load(workspace.checkpoints / BEST)

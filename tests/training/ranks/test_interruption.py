@@ -1,4 +1,4 @@
-"""When ranks meet, with the other ranks' news made up."""
+"""When ranks meet; a made-up rank stands for the others."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from training.ranks.interruption import Interruption
 
 
 class Ranks:
-    """This rank, and another one that says the same but for `terminated`."""
+    """This rank, and another one that reports the same except for `terminated`."""
 
     def __init__(self):
         self.met, self.other_terminated = 0, False
@@ -27,7 +27,7 @@ def ranks():
     signal.signal(signal.SIGTERM, before)
 
 
-def test_steps_between_saves(ranks):
+def test_a_save_comes_after_every_so_many_steps(ranks):
     watch = Interruption(ranks, 3)
     assert [watch.after_step() for _ in range(7)] == ["", "", "save", "", "", "save", ""]
 
@@ -38,14 +38,14 @@ def test_fast_steps_seldom_meet(ranks):
     assert ranks.met < 10
 
 
-def test_time_saves(ranks, monkeypatch):
+def test_a_save_comes_after_some_time(ranks, monkeypatch):
     monkeypatch.setattr(interruption, "SAVE_EVERY_S", -1)
     monkeypatch.setattr(interruption, "NOTICE_WITHIN_S", 0)
     assert Interruption(ranks, 0).after_step() == "save"
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_all_stop_when_one_is_told_to(ranks, own):
+def test_all_ranks_stop_when_one_gets_sigterm(ranks, own):
     watch = Interruption(ranks, 1)
     assert watch.after_step() == "save"
     if own:

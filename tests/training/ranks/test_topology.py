@@ -31,16 +31,16 @@ def test_torchrun_is_recognised():
 
 
 @pytest.mark.parametrize("launcher", ["horovodrun", "torchrun"])
-def test_hpu_talks_hccl_under_either_launcher(launcher):
+def test_hpu_uses_hccl_under_either_launcher(launcher):
     assert Topology(launcher, 2, 4, 0, 2, "hpu").backend == "hccl"
 
 
 def test_hpu_without_gaudis_software_is_refused():
-    with pytest.raises(InputError, match=r"training.device is hpu and habana_frameworks is not installed: choose"):
+    with pytest.raises(InputError, match=r"training.device is hpu but habana_frameworks is not installed: choose"):
         Topology.detect("hpu", {})
 
 
-def test_cuda_talks_nccl_under_torchrun():
+def test_cuda_uses_nccl_under_torchrun():
     assert Topology("torchrun", 2, 4, 0, 2, "cuda").backend == "nccl"
 
 
@@ -52,7 +52,7 @@ def test_cuda_without_a_gpu_is_refused():
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Lets torch see that many GPUs, and Horovod be built for them or not."""
+    """Makes torch see a number of GPUs, and Horovod look built for them or not."""
 
     def pretend(number: int, horovod_built: bool = True):
         monkeypatch.setattr("torch.cuda.is_available", lambda: number > 0)
@@ -88,7 +88,7 @@ def test_auto_leaves_gpus_that_the_ranks_cannot_use_and_rank_0_says_so(gpus, cap
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert reason in said
-    with pytest.raises(InputError, match=f"training.device is cuda and .*{reason}"):
+    with pytest.raises(InputError, match=f"training.device is cuda but .*{reason}"):
         Topology.detect("cuda", HOROVOD)
 
 
@@ -114,11 +114,11 @@ def test_one_process_of_a_cluster_job_is_alone():
 @pytest.mark.parametrize(("complete", "missing"), [(HOROVOD, "HOROVOD_LOCAL_SIZE"), (TORCHRUN, "LOCAL_RANK")])
 def test_an_incomplete_set_of_variables_is_refused(complete, missing):
     environ = {name: value for name, value in complete.items() if name != missing}
-    with pytest.raises(InputError, match=rf"lacks {missing}, of which (horovodrun|torchrun) sets all: start with"):
+    with pytest.raises(InputError, match=rf"lacks {missing}; (horovodrun|torchrun) sets all of these: start with"):
         Topology.detect("cpu", environ)
 
 
-def test_the_rank_is_known_where_the_rest_is_not():
+def test_the_rank_is_known_even_if_the_rest_is_not():
     assert launched_rank({}) == 0
     assert launched_rank(TORCHRUN) == 2
     assert launched_rank({"HOROVOD_RANK": "3"}) == 3
@@ -140,29 +140,31 @@ def test_threads_are_shared_among_the_hosts_ranks(monkeypatch):
     assert Topology("torchrun", 0, 32, 0, 32, "cpu").cpu_threads(0) == 1
 
 
-def test_one_process_gathers_itself():
+def test_one_process_gathers_its_own_value():
     ranks = Collectives(Topology.detect("cpu", {}))
     assert ranks.gather({"loss": 1.0}) == [{"loss": 1.0}]
     ranks.close()
 
 
 def test_batchnorm_over_the_ranks_needs_accelerators():
-    with pytest.raises(InputError, match=r"sync_batchnorm needs accelerators and torchrun, these ranks speak by none"):
+    with pytest.raises(
+        InputError, match=r"sync_batchnorm needs accelerators and torchrun, but the backend of these ranks is none"
+    ):
         Collectives(Topology.detect("cpu", {})).share_batchnorm(torch.nn.BatchNorm2d(1))
 
 
-def test_a_port_in_use_is_told(monkeypatch):
+def test_a_port_in_use_is_reported(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("MASTER_PORT", str(port))
-        with pytest.raises(InputError, match=f"rank 0 cannot meet the others at 127.0.0.1:{port} .*EADDRINUSE"):
+        with pytest.raises(InputError, match=f"rank 0 cannot reach the others at 127.0.0.1:{port} .*EADDRINUSE"):
             Collectives(Topology("torchrun", 0, 2, 0, 2, "cpu"))
 
 
-def test_a_lost_rank_is_told_from_other_faults():
+def test_a_lost_rank_is_distinguished_from_other_faults():
     lost = "[../third_party/gloo/gloo/transport/tcp/pair.cc:589] Connection closed by peer [127.0.0.1]:80"
     for error in (RuntimeError(lost), HorovodInternalError("lost"), torch.distributed.DistBackendError("lost")):
         assert is_lost_rank(error)

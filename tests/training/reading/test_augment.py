@@ -16,7 +16,7 @@ def test_changes_differ_per_image_repeat_by_seed_and_stay_in_range():
     assert all(not torch.equal(first[0], other) for other in first[1:])
 
 
-def test_what_changes_stays_close_to_the_image():
+def test_a_changed_image_stays_close_to_the_original():
     ramp = torch.linspace(0, 255, 64).repeat(32, 64, 1).to(torch.uint8)
     changed = augment(ramp, draw_changes(32, 2))
     assert (changed - ramp.float()).abs().mean() < 20

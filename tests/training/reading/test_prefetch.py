@@ -33,7 +33,7 @@ def test_a_few_are_made_before_they_are_asked_for():
     ready.close()
 
 
-def test_what_the_reader_raises_is_raised_after_what_it_gave():
+def test_an_error_of_the_reader_is_raised_after_its_items():
     def items():
         yield 1
         raise RuntimeError("lost data")
@@ -45,7 +45,7 @@ def test_what_the_reader_raises_is_raised_after_what_it_gave():
     assert threads() == 0
 
 
-def test_a_closed_one_closes_its_reader():
+def test_closing_it_closes_the_reader():
     closed = []
 
     def items():

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
+from etl.contract.version import TableVersion
 from tests.conftest import SIZE_PX
 from training.reading.plan import Plan, Split
 from training.reading.readers import Batch, join, open_split, read_batches, read_steps
@@ -34,7 +35,7 @@ def test_every_rank_takes_the_same_steps_and_the_ranks_together_all_rows(row_gro
 @given(num_ranks=st.integers(1, 9), batch_size=st.integers(1, 30), seed=st.none() | st.integers(0, 3))
 def test_every_row_is_read_once_by_one_rank(small_table, num_ranks, batch_size, seed):
     workspace, card, rows = small_table
-    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
     seen = []
     for rank in range(num_ranks):
         for batch in read_batches(split, batch_size, rank, num_ranks, seed):
@@ -50,7 +51,7 @@ def test_every_row_is_read_once_by_one_rank(small_table, num_ranks, batch_size, 
 def table_of_several_files(small_table, tmp_path_factory):
     """The training rows of the small table in four files, most with a last row group of less than 5 rows."""
     workspace, card, _ = small_table
-    (file,) = open_split(workspace.shards, card, "train", SIZE_PX).files
+    (file,) = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX).files
     stored = pq.ParquetFile(file).read()
     stored = stored.append_column("split", pa.array(["train"] * len(stored)))
     shards, start = tmp_path_factory.mktemp("several files") / "shards", 0
@@ -66,7 +67,7 @@ def table_of_several_files(small_table, tmp_path_factory):
 @pytest.mark.parametrize("seed", [None, 1])
 def test_the_plan_holds_over_several_files(table_of_several_files, num_ranks, seed):
     shards, card, image_ids = table_of_several_files
-    split = open_split(shards, card, "train", SIZE_PX)
+    split = open_split(TableVersion(str(shards), card), "train", SIZE_PX)
     assert len(split.files) == 4
     assert sorted(split.row_groups) == [1, 2, 2, 3] + [5] * 9
     seen = []
@@ -80,19 +81,19 @@ def test_the_plan_holds_over_several_files(table_of_several_files, num_ranks, se
 def test_a_file_that_is_gone_or_cut_off_is_named(table_of_several_files, tmp_path):
     shards, card, _ = table_of_several_files
     shutil.copytree(shards, tmp_path / "shards")
-    file = Path(open_split(tmp_path / "shards", card, "train", SIZE_PX).files[1])
+    file = Path(open_split(TableVersion(str(tmp_path / "shards"), card), "train", SIZE_PX).files[1])
     message = rf"{file.name}, part of version 3 of .*shards, cannot be read .*: run the ETL again"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match=message):
-        open_split(tmp_path / "shards", card, "train", SIZE_PX)
+        open_split(TableVersion(str(tmp_path / "shards"), card), "train", SIZE_PX)
     file.unlink()
     with pytest.raises(InputError, match=message):
-        open_split(tmp_path / "shards", card, "train", SIZE_PX)
+        open_split(TableVersion(str(tmp_path / "shards"), card), "train", SIZE_PX)
 
 
 def test_a_seed_repeats_its_order_and_another_changes_it(small_table):
     workspace, card, _ = small_table
-    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
 
     def order(seed):
         return [str(name) for batch in read_batches(split, 7, shuffle_seed=seed) for name in batch.image_ids]
@@ -104,7 +105,7 @@ def test_a_seed_repeats_its_order_and_another_changes_it(small_table):
 
 def test_lost_rows_are_noticed(small_table):
     workspace, card, _ = small_table
-    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
     promised = replace(split, row_groups=[*split.row_groups[:-1], split.row_groups[-1] + 1])
     with pytest.raises(RuntimeError, match="brought 53 rows of the train split, the footers say 54"):
         list(read_batches(promised, 7))
@@ -112,15 +113,15 @@ def test_lost_rows_are_noticed(small_table):
 
 def test_an_unknown_label_arrives_as_nan(small_table):
     workspace, card, _ = small_table
-    split = open_split(workspace.shards, card, "val", SIZE_PX)
+    split = open_split(TableVersion(str(workspace.shards), card), "val", SIZE_PX)
     labels = torch.cat([batch.labels for batch in read_batches(split, 100)])
     assert labels.isnan().any()
 
 
-def test_a_size_that_is_not_stored(small_table):
+def test_a_size_that_is_not_stored_is_refused(small_table):
     workspace, card, _ = small_table
     with pytest.raises(InputError, match=r"training.size_px is 999, .* holds \[32\]"):
-        open_split(workspace.shards, card, "train", 999)
+        open_split(TableVersion(str(workspace.shards), card), "train", 999)
 
 
 def test_the_smallest_step_is_that_of_the_rank_with_the_fewest_rows():
@@ -132,13 +133,13 @@ def test_the_smallest_step_is_that_of_the_rank_with_the_fewest_rows():
     ("row_groups", "batch_size", "ranks", "streams", "message"),
     [
         ([8, 8], 4, 3, 0, "3 ranks and 2 row groups"),
-        ([8, 8], 4, 1, 3, r"4\) \* ranks \(1\) is no multiple of training.streams \(3\)"),
+        ([8, 8], 4, 1, 3, r"4\) \* ranks \(1\) is not a multiple of training.streams \(3\)"),
         ([8, 8], 3, 1, 3, "3 streams and 2 row groups"),
-        ([8, 8, 8], 3, 2, 3, r"streams \(3\) = a whole number \* ranks \(2\)"),
+        ([8, 8, 8], 3, 2, 3, r"streams \(3\) to be a multiple of the ranks \(2\)"),
         ([16, 1], 4, 2, 0, "rank 1 of 2 has 1 rows for 4 steps"),
     ],
 )
-def test_a_plan_that_cannot_be(row_groups, batch_size, ranks, streams, message):
+def test_an_impossible_plan_is_refused(row_groups, batch_size, ranks, streams, message):
     with pytest.raises(InputError, match=message):
         Plan.of(Split("train", [], row_groups, SIZE_PX), batch_size, ranks, streams)
 
@@ -153,7 +154,7 @@ def steps_of(split: Split, num_ranks: int, images_per_step: int, streams: int, s
 
 def test_with_the_same_streams_a_step_has_the_same_images_on_any_number_of_ranks(small_table):
     workspace, card, rows = small_table
-    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
     alone = steps_of(split, 1, 8, streams=4)
     assert alone == steps_of(split, 2, 8, streams=4) == steps_of(split, 4, 8, streams=4)
     assert sorted(name for step in alone for name in step) == sorted(n for n in rows if n.startswith("train"))
@@ -161,14 +162,14 @@ def test_with_the_same_streams_a_step_has_the_same_images_on_any_number_of_ranks
 
 
 @pytest.mark.parametrize("start", [0, 1, 4])
-def test_an_epoch_goes_on_in_its_middle(small_table, start):
+def test_an_epoch_can_resume_in_its_middle(small_table, start):
     workspace, card, _ = small_table
-    split = open_split(workspace.shards, card, "train", SIZE_PX)
+    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
     assert steps_of(split, 2, 8, 4, start) == steps_of(split, 2, 8, 4)[start:]
 
 
 def test_joining_starts_no_openmp_threads(monkeypatch):
-    # Those of a second thread make OpenMP put the training's own to sleep.
+    # If a second thread starts OpenMP threads, OpenMP puts the training's own to sleep.
     monkeypatch.setattr(torch, "cat", None)
     parts = [Batch(np.array(["a"]), torch.full((1, 2, 2), i), torch.zeros(1, 3), torch.zeros(1, 0)) for i in (1, 2)]
     whole = join(parts)

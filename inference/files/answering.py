@@ -18,7 +18,7 @@ from inference.model.properties import Properties
 
 
 @dataclass(frozen=True)
-class Reader:
+class FileAnswerer:
     """What is asked of every film."""
 
     properties: Properties
@@ -27,7 +27,7 @@ class Reader:
     boxes: dict[str, list[list[float]]]
     caption: str
 
-    def read(self, decoded: Decoded, answer: Answer | None) -> Answered:
+    def answer(self, decoded: Decoded, answer: Answer | None) -> Answered:
         """One file. answer: of its film alone; None where it has none."""
         film = decoded.film
         if film is None:
@@ -46,13 +46,15 @@ class Reader:
         return Answered(decoded.path, findings, None, film.width_px, film.height_px, pictures)
 
 
-def read_all(decoded: Iterator[Decoded], predict: Predict, reader: Reader, batch_size: int) -> Iterator[Answered]:
+def answer_all(
+    decoded: Iterator[Decoded], predict: Predict, answerer: FileAnswerer, batch_size: int
+) -> Iterator[Answered]:
     """Answers in the order of the files; the decoders go on while a batch is computed and painted."""
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(decoded, batch_size)):
             films = [one.film.pixels for one in batch if one.film]
             answers = iter(rows_of(predict(np.stack(films)))) if films else iter(())
-            yield from threads.map(reader.read, batch, [next(answers) if one.film else None for one in batch])
+            yield from threads.map(answerer.answer, batch, [next(answers) if one.film else None for one in batch])
 
 
 def rows_of(answer: Answer) -> list[Answer]:

@@ -5,10 +5,9 @@ from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.contract.table import read_card, read_committed
-from etl.writing.maintain import maintain
+from etl.writing.housekeeping import maintain
 from tests.conftest import InlineWorkers, files_of
-from tests.etl.writing.test_publish import rows_of, run
-from tests.etl.writing.test_update import add, film
+from tests.etl.tables import add, film, rows_of, run
 
 
 def on_disk(workspace: Workspace) -> set[str]:
@@ -17,7 +16,7 @@ def on_disk(workspace: Workspace) -> set[str]:
 
 @pytest.fixture
 def grown(nih_folder, tmp_path):
-    """A workspace with five versions; the newest has many small files, and a kill has left one more."""
+    """A workspace with five versions; the newest has many small files, and a killed run has left one more."""
     workspace = Workspace.at(str(tmp_path / "workspace"))
     run(nih_folder, workspace)
     for patient in (30, 31, 33, 34):
@@ -69,7 +68,7 @@ def test_the_quarantine_of_kept_versions_stays(grown):
         read_committed(*tables, fourth)
 
 
-def test_the_last_hours_stay_whole(grown):
+def test_files_of_the_last_hours_stay(grown):
     _, workspace = grown
     before = on_disk(workspace)
     keep_house(workspace, hours=1)

@@ -1,4 +1,4 @@
-"""Housekeeping of the table: small files joined, files that no version needs any more removed."""
+"""Housekeeping of the table: joins small files and removes files that no version needs any more."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,28 +17,28 @@ from etl.writing.update import plan_compaction
 
 @dataclass(frozen=True)
 class Housekeeping:
-    """What was done."""
+    """What `maintain` did."""
 
     card: Card
-    """of the newest version"""
+    """card of the newest version"""
     rows: pd.DataFrame
-    """of it, as in Committed"""
+    """rows of the newest version, as in Committed"""
     quarantine: pd.DataFrame
     joined: int
-    """small files"""
+    """number of small files that were joined"""
     into: int
-    """files"""
+    """number of files that they were joined into"""
     removed: int
-    """files that no kept version has"""
+    """number of files that no kept version needed"""
 
 
 def maintain(
     tables: tuple[str, str], settings: Etl, keep_versions: set[int], retention_hours: int, workers: SparkWorkers
 ) -> Housekeeping:
-    """Joins small files as one new version with the same rows, and removes files of versions that nobody needs.
+    """Joins small files in one new version with the same rows, and removes files of versions that nobody needs.
 
-    keep_versions: stay readable, as the newest does and every one that was the newest within `retention_hours`.
-    Raises InputError where there is no table or no such version.
+    keep_versions: versions that stay readable, besides the newest and every one that was the newest within
+    `retention_hours`. Raises InputError if the table or one of these versions does not exist.
     """
     shards, quarantine = tables
     card = read_card(shards)
@@ -46,7 +46,7 @@ def maintain(
         raise InputError(f"no Delta table of this release at {shards}: run `spark-submit etl/preprocess.py` first")
     kept = [read_card(shards, version) for version in keep_versions]
     before = read_committed(shards, quarantine, card)
-    # The table's own: those at hand may be another scenario's.
+    # The table's own settings count: the given ones may be another scenario's.
     own = ("sizes_px", "rows_per_row_group", "rows_per_file", "seed")
     settings = replace(settings, **{name: card.settings[name] for name in own})
     plan, replaced = plan_compaction(before.rows, settings)
@@ -54,7 +54,7 @@ def maintain(
         attempt = new_attempt(shards)
         write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=card.channels)
         try:
-            written = workers.map(write, plan, [len(shard.rows) for shard in plan], "small files to large ones")
+            written = workers.map(write, plan, [len(shard.rows) for shard in plan], "joining small files")
             _check_same(before.rows, replaced, pd.concat([read_new_file(shards, file) for file in written]))
         except BaseException:
             discard(shards, attempt)
@@ -70,8 +70,8 @@ def maintain(
 
 
 def _check_same(rows: pd.DataFrame, replaced: list[str], written: pd.DataFrame) -> None:
-    """The written rows are those of the replaced files, in whatever order."""
+    """Asserts that the written rows are those of the replaced files, in any order."""
     names = ["image_id", "patient_id", "split", "pixel_hash", "file_version"]
     old = rows[rows.file.isin(replaced)]
     old, new = (part[names].sort_values("image_id", ignore_index=True) for part in (old, written))
-    assert old.equals(new), "the joined files hold other rows than the small ones"
+    assert old.equals(new), "the joined files and the small ones hold different rows"

@@ -1,0 +1,63 @@
+"""Bounds of the settings: written beside each knob, checked in one place."""
+
+import math
+from collections.abc import Callable
+from dataclasses import field, fields
+from typing import Any, Literal, get_args, get_origin
+
+from conf.errors import InputError
+
+
+def at_least(low: float, default: float) -> Any:
+    """A finite number from `low` on."""
+    return bounded(default, lambda value: low <= value < math.inf, f"at least {low}")
+
+
+def above(low: float, default: float) -> Any:
+    """A finite number larger than `low`."""
+    return bounded(default, lambda value: low < value < math.inf, f"more than {low}")
+
+
+def between(low: float, high: float, default: float) -> Any:
+    """A number from `low` to `high`, both included."""
+    return bounded(default, lambda value: low <= value <= high, f"{low} to {high}")
+
+
+def share(default: float) -> Any:
+    """A fraction between 0 and 1, both excluded."""
+    return bounded(default, lambda value: 0 < value < 1, "a share between 0 and 1")
+
+
+def bounded(default: Any, accepts: Callable[[Any], bool], expected: str) -> Any:
+    """A knob of a dataclass whose value must satisfy `accepts`. expected: what messages and --help say of it."""
+    return field(default=default, metadata={"accepts": accepts, "expected": expected})
+
+
+def expectation(knob: Any) -> str:
+    """What a knob accepts beyond its type, in words; empty if anything. knob: a field of a dataclass of settings."""
+    if choices := _choices(knob.type):
+        return ("any of " if get_origin(knob.type) is list else "one of ") + ", ".join(choices)
+    return knob.metadata.get("expected", "")
+
+
+def check(section: Any, name: str) -> None:
+    """Raises InputError for the first knob of `section`, a dataclass named `name`, whose value is out of its bounds."""
+    for knob in fields(section):
+        value, choices = getattr(section, knob.name), _choices(knob.type)
+        accepts = knob.metadata.get("accepts", lambda _: True)
+        if choices:
+            values = value if get_origin(knob.type) is list else [value]
+            require(set(values) <= set(choices), f"{name}.{knob.name}", value, expectation(knob))
+        require(accepts(value), f"{name}.{knob.name}", value, expectation(knob))
+
+
+def require(valid: object, key: str, got: object, expected: str) -> None:
+    """Raises InputError, which names the knob `key`, unless `valid`."""
+    if not valid:
+        raise InputError(f"{key} is {got!r}, expected {expected}")
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The words of a Literal, or of a list of them; empty for other types."""
+    kind = get_args(kind)[0] if get_origin(kind) is list else kind
+    return get_args(kind) if get_origin(kind) is Literal else ()

@@ -1,0 +1,57 @@
+"""What all image formats share: the sizes that are read, the error for what is no image, grey values, squares."""
+
+import cv2
+import numpy as np
+
+# The sides of a radiograph have at most some 5,000 pixels. Far longer ones are damaged files or decompression bombs.
+# The limit is on the longer side, because the padded square has that side.
+MAX_SIDE_PX = 10_000
+SEVERAL_FRAMES = "several frames, expected one"
+
+# cv2 would start a thread per core in each of Spark's workers.
+cv2.setNumThreads(1)
+
+
+class BadImage(ValueError):
+    """These bytes are no usable image. The message is the reason that the quarantine table shows."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises BadImage for an image without pixels, or with a side above MAX_SIDE_PX."""
+    if width * height == 0:
+        raise BadImage(f"no pixels: {width}x{height}")
+    if max(width, height) > MAX_SIDE_PX:
+        raise BadImage(f"too large: {width}x{height} pixels, limit {MAX_SIDE_PX} a side")
+
+
+def to_8_bits(image: np.ndarray) -> np.ndarray:
+    """uint8 as it is; uint16 scaled over its full range and rounded (PNG 1.2, section 2.1)."""
+    if image.dtype == np.uint8:
+        return image
+    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def to_square(image: np.ndarray, size_px: int, square: str = "pad") -> np.ndarray:
+    """(height, width) or (height, width, 3) uint8 to (size_px, size_px) or (size_px, size_px, 3) uint8.
+
+    square: `pad` with black, which keeps the heart-to-thorax ratio, or `stretch`, which changes it but uses all pixels.
+    A side that is too long is area-averaged, one that is too short enlarged linearly.
+    Raises ValueError for another `square`.
+    """
+    height, width = image.shape[:2]
+    if square == "pad":
+        side = max(height, width)
+        if height != width:
+            top, left = (side - height) // 2, (side - width) // 2
+            image = cv2.copyMakeBorder(
+                image, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=0
+            )
+        height, width = side, side
+    elif square != "stretch":
+        raise ValueError(f"square is {square!r}, expected pad or stretch")
+    if max(height, width) > size_px:
+        # On its own: OpenCV averages areas only where neither side is enlarged.
+        image = cv2.resize(image, (min(width, size_px), min(height, size_px)), interpolation=cv2.INTER_AREA)
+    if min(height, width) < size_px:
+        image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+    return image

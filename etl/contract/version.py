@@ -1,0 +1,58 @@
+"""One version of the table of shards: where it lies and what its card says; opened once and passed on."""
+
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from etl.contract.schema import Card
+from etl.contract.table import read_card, read_rows, snapshot_files
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """A table at a version."""
+
+    shards: str
+    """folder or address of the Delta table"""
+    card: Card
+    """the card of this version, with the table's address"""
+
+    @classmethod
+    def of(cls, workspace: Workspace, version: int = -1) -> "TableVersion":
+        """The version that the workspace's card.json names, or another one of the same table if `version` is 0 or more.
+
+        Raises InputError if there is no card, or no such version.
+        """
+        card = Card.read(workspace.card)
+        newest = cls(workspace.tables(card.table)[0], card)
+        return newest if version < 0 else newest.at(version)
+
+    def at(self, version: int) -> "TableVersion":
+        """Another version of this table. Raises InputError if it is gone or too old for this program."""
+        card = read_card(self.shards, version)
+        if card is None:
+            raise InputError(f"version {version} of {self.shards} was written by an older program: run the ETL again")
+        return replace(self, card=replace(card, table=self.card.table))
+
+    def trained_on(self, delta_table_id: str, delta_version: int, trained: str) -> "TableVersion":
+        """The version that a model was trained on: a newer one may have other splits.
+
+        trained: what messages call that model. Raises InputError if this is another table, or if the version is gone.
+        """
+        if self.card.delta_table_id != delta_table_id:
+            raise InputError(
+                f"{self.shards} was made anew since {trained} was trained, or is another table: it is table "
+                f"{self.card.delta_table_id}, expected {delta_table_id}. Give the workspace of the table that "
+                f"{trained} was trained on, or run `python training/train.py` on this one"
+            )
+        return self if self.card.delta_version == delta_version else self.at(delta_version)
+
+    def files(self, split: str) -> list[str]:
+        """Paths or addresses of the split's Parquet files."""
+        return snapshot_files(self.shards, self.card.delta_version, split)
+
+    def rows(self, *splits: str) -> pd.DataFrame:
+        """One row per image of these splits: all columns but the pixels."""
+        return read_rows(self.shards, self.card.delta_version, splits)

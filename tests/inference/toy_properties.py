@@ -1,0 +1,27 @@
+"""Properties of a model for tests that need no model."""
+
+from dataclasses import asdict
+
+from conf.settings import Quality
+from inference.model.properties import Properties
+
+PROPERTIES = Properties(
+    findings=["Mass", "Nodule", "Hernia"],
+    exclusive=False,
+    size_px=64,
+    square="pad",
+    intensity="none",
+    quality=asdict(Quality()),
+    shifts=[0.0] * 3,
+    temperatures=[1.0] * 3,
+    thresholds={"youden": [0.3, 0.6, None], "sensitivity_0.9": [0.1, 0.2, 0.3]},
+    distance_threshold=10.0,
+    map_first=1 / 16,
+    map_step=1 / 8,
+    network="simple_cnn",
+    run_id="run",
+    delta_table_id="table",
+    delta_version=0,
+    commit="0123abc",
+    ancestors=[],
+)

@@ -1,0 +1,32 @@
+"""Processes that tests look for."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+
+def wait_until_group_is_gone(group: int) -> None:
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("processes were left behind")
+
+
+def children(parent: int, module: str) -> list[int]:
+    """Returns the child processes of `parent` that run this module."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(state[1]) == parent and module in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found

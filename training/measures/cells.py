@@ -1,0 +1,13 @@
+"""Cells of tables for people: numbers that may be undefined, and their intervals."""
+
+UNDEFINED = "-"
+
+
+def value_cell(value: float | None, form: str = ".3f") -> str:
+    """The number in the format `form`; None is undefined."""
+    return UNDEFINED if value is None else f"{value:{form}}"
+
+
+def interval_cell(ends: dict[str, float | None], form: str = ".3f") -> str:
+    """The interval from ends["low"] to ends["high"], which are None where it is undefined."""
+    return UNDEFINED if ends["low"] is None else f"{ends['low']:{form}} to {ends['high']:{form}}"
