@@ -49,8 +49,11 @@ NIH_FINDINGS = (
     "Pleural_Thickening",
     "Hernia",
 )
+# The eight that etl/phantoms plants.
+PHANTOM_FINDINGS = NIH_FINDINGS[:8]
+PHANTOMS_FILE = "phantoms.json"
+"""in a folder of phantoms, and only there: what they were made with"""
 NO_FINDING = "No Finding"
-
 
 LABELS = pa.schema(
     [

@@ -26,14 +26,13 @@ from tqdm import tqdm
 from conf.errors import InputError
 from conf.settings import Phantoms
 from conf.workspace import atomic_folder, write_json
-from etl.contract.schema import NO_FINDING
+from etl.contract.schema import NO_FINDING, PHANTOMS_FILE
 from etl.phantoms.cohort import Study, draw_cohort
 from etl.phantoms.film import Box, render
 from etl.sources.nih import BOX_FRAME_PX
 
 GENERATOR_VERSION = 6
 """raised whenever the films change, so that older folders are generated again"""
-MADE_BY = "phantoms.json"
 VAL_PATIENTS = 8
 """with layout classes, one in this many of the patients outside test is in val"""
 LABEL_HEADER = (
@@ -63,7 +62,7 @@ def generate_phantoms(folder: Path, settings: Phantoms) -> None:
         return
     with atomic_folder(folder) as building:
         write_films(building, settings)
-        write_json(building / MADE_BY, made_by)
+        write_json(building / PHANTOMS_FILE, made_by)
 
 
 def _made_by(folder: Path) -> dict | None:
@@ -74,11 +73,11 @@ def _made_by(folder: Path) -> dict | None:
         raise InputError(
             f"{folder} is a file, expected a folder for the phantoms: move it away or choose another workspace"
         )
-    if (folder / MADE_BY).exists():
-        return json.loads((folder / MADE_BY).read_text(encoding="utf-8"))
+    if (folder / PHANTOMS_FILE).exists():
+        return json.loads((folder / PHANTOMS_FILE).read_text(encoding="utf-8"))
     if any(folder.iterdir()):
         raise InputError(
-            f"{folder} holds files but no {MADE_BY}, so it was not made by this generator and is left alone: "
+            f"{folder} holds files but no {PHANTOMS_FILE}, so it was not made by this generator and is left alone: "
             "move it away, choose another workspace, or, if it is a dataset of yours, give it as etl.source"
         )
     return None

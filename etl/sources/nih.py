@@ -17,7 +17,7 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import SEXES
-from etl.contract.schema import NIH_FINDINGS, NO_FINDING
+from etl.contract.schema import NIH_FINDINGS, NO_FINDING, PHANTOM_FINDINGS, PHANTOMS_FILE
 from etl.contract.storage import is_local, list_files
 from etl.sources.label_file import known_words, optional_column, read_lines, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
@@ -46,10 +46,12 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         raise InputError(
             f"{source} must hold one label file {LABEL_FILES}, found {found}: check --etl.source and --etl.format"
         )
-    rows, tables = _read_labels(label_files[0]), [label_files[0]]
+    # A finding that no phantom has could not be learned.
+    vocabulary = PHANTOM_FINDINGS if (source / PHANTOMS_FILE).is_file() else NIH_FINDINGS
+    rows, tables = _read_labels(label_files[0], vocabulary), [label_files[0]]
     if (source / BOX_FILE).is_file():
         tables.append(source / BOX_FILE)
-        boxes = _read_boxes(source / BOX_FILE)
+        boxes = _read_boxes(source / BOX_FILE, vocabulary)
         rows["boxes"] = pd.Series([boxes.get(image, []) for image in rows.image_id], rows.index)
     # Covers all listed images, so that a fault in the lists is found even if images are absent.
     official = None
@@ -65,10 +67,10 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         f"images in {label_files[0].name} is in the folders {settings.image_folders} of {source}: check "
         "--etl.source and --etl.image_folders"
     )
-    return assemble(rows, _find_images(source, settings.image_folders), list(NIH_FINDINGS), tables, searched)
+    return assemble(rows, _find_images(source, settings.image_folders), list(vocabulary), tables, searched)
 
 
-def _read_labels(path: UPath) -> pd.DataFrame:
+def _read_labels(path: UPath, vocabulary: tuple[str, ...]) -> pd.DataFrame:
     table = read_table(path, NEEDED_COLUMNS)
     return build_rows(
         path,
@@ -78,16 +80,16 @@ def _read_labels(path: UPath) -> pd.DataFrame:
         age=optional_column(table, "Patient Age"),
         sex=known_words(optional_column(table, "Patient Gender"), SEXES),
         view=known_words(optional_column(table, "View Position"), ("PA", "AP")),
-        findings=_parse_findings(table["Finding Labels"], path),
+        findings=_parse_findings(table["Finding Labels"], path, vocabulary),
     )
 
 
-def _parse_findings(cells: pd.Series, path: UPath) -> list[np.ndarray]:
+def _parse_findings(cells: pd.Series, path: UPath, vocabulary: tuple[str, ...]) -> list[np.ndarray]:
     """Cells such as `Effusion|Mass` as float32 arrays of 0 and 1 in the order of the vocabulary."""
-    position = {finding: index for index, finding in enumerate(NIH_FINDINGS)}
+    position = {finding: index for index, finding in enumerate(vocabulary)}
     rows = []
     for line, cell in enumerate(cells, start=2):
-        row = np.zeros(len(NIH_FINDINGS), dtype=np.float32)
+        row = np.zeros(len(vocabulary), dtype=np.float32)
         # The label file writes Pleural_Thickening; NIH's paper and other lists write a space.
         for label in cell.replace("Pleural Thickening", "Pleural_Thickening").split("|"):
             if label in position:
@@ -95,13 +97,13 @@ def _parse_findings(cells: pd.Series, path: UPath) -> list[np.ndarray]:
             elif label != NO_FINDING:
                 raise InputError(
                     f"{path} line {line}: label {label!r} is not in the vocabulary, expected {NO_FINDING!r} or some of "
-                    f"{', '.join(NIH_FINDINGS)} joined by |"
+                    f"{', '.join(vocabulary)} joined by |"
                 )
         rows.append(row)
     return rows
 
 
-def _read_boxes(path: UPath) -> dict[str, list[float]]:
+def _read_boxes(path: UPath, vocabulary: tuple[str, ...]) -> dict[str, list[float]]:
     """The boxes of each image, in the contract's format.
 
     The header names three columns, but the rows have six cells or nine. Some name several findings, joined by |.
@@ -111,13 +113,13 @@ def _read_boxes(path: UPath) -> dict[str, list[float]]:
         image, names, *cells = line.rstrip(", ").split(",") + [""]
         findings = [BOX_NAMES.get(name, name).replace(" ", "_") for name in names.split("|")]
         box = [float(cell) / BOX_FRAME_PX for cell in cells if re.fullmatch(r"\d+(\.\d*)?", cell)]
-        if not (set(findings) <= set(NIH_FINDINGS) and len(box) == 4 and max(box) <= 1 and min(box[2:]) > 0):
+        if not (set(findings) <= set(vocabulary) and len(box) == 4 and max(box) <= 1 and min(box[2:]) > 0):
             raise InputError(
                 f"{path} line {number}: {line!r}, expected an image, findings of the vocabulary and x, y, width and "
                 f"height in pixels from 0 to {BOX_FRAME_PX}: fix the row, or remove the file"
             )
         for finding in findings:
-            boxes.setdefault(image, []).extend([float(NIH_FINDINGS.index(finding)), *box])
+            boxes.setdefault(image, []).extend([float(vocabulary.index(finding)), *box])
     return boxes
 
 

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from conf.errors import InputError
-from conf.settings import Phantoms
+from conf.settings import Etl, Phantoms
+from etl.contract.schema import PHANTOM_FINDINGS
+from etl.contract.storage import locate
 from etl.phantoms import generate as phantoms
 from etl.phantoms.cohort import PREVALENCE, draw_cohort
 from etl.phantoms.film import render
 from etl.phantoms.generate import generate_phantoms
+from etl.sources.read import read_manifest
 
 SETTINGS = Phantoms(num_images=100, size_px=256, seed=3)
 NIH_LABEL_HEADER = (
@@ -81,6 +84,13 @@ def test_label_rows_read_like_nihs(generated):
         assert 0 < int(age) <= 95
         assert sex in ("F", "M")
         assert view in ("PA", "AP")
+
+
+def test_the_vocabulary_of_phantoms_has_the_findings_that_they_show(generated):
+    assert tuple(PREVALENCE) == PHANTOM_FINDINGS
+    manifest = read_manifest(locate(str(generated)), Etl())
+    assert manifest.findings == list(PHANTOM_FINDINGS)
+    assert np.stack(manifest.images["findings"].to_numpy()).any(axis=0).all()
 
 
 def test_lists_split_the_images_by_patient(generated):

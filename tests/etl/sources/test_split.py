@@ -131,7 +131,8 @@ CHEXNET_PERCENTAGES = {
 
 
 def test_the_lists_of_chexnet_reproduce_the_published_percentages(nih_sample):
-    rows = assign_listed(_read_labels(nih_sample / "Data_Entry_2017_v2020.csv"), nih_sample / "chexnet_split")
+    labels = _read_labels(nih_sample / "Data_Entry_2017_v2020.csv", NIH_FINDINGS)
+    rows = assign_listed(labels, nih_sample / "chexnet_split")
     described = describe_splits(rows, list(NIH_FINDINGS))
     assert described["images"] == {"train": 78_468, "val": 11_219, "test": 22_433}
     for finding, published in CHEXNET_PERCENTAGES.items():
