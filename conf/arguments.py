@@ -104,6 +104,7 @@ class Parser(ArgumentParser):
         names = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         wrong = re.findall(r"(?:--|[Kk]ey [\"'])([\w.]+)", message)
         hints = [hint for name in wrong if f"--{name}" not in names and (hint := meant(name, names))]
+        self.print_usage(sys.stderr)
         print(f"error: {message}{''.join(hints)}", file=sys.stderr)
         print(f"`{self.prog} --help` lists what this command reads, `--help --all` every setting.", file=sys.stderr)
         sys.exit(EXIT_USAGE)

@@ -110,8 +110,8 @@ def decide(
         return Decision(False, reasons, mean_drop, drops, undefined, few, costs)
     worst = max(drops, key=lambda finding: drops[finding].worst)
     summary = (
-        f"mean AUROC falls by {mean_drop} of an allowed {max_mean_drop}; the worst finding, {worst}, falls by "
-        f"{drops[worst]} of an allowed {max_finding_drop}"
+        f"drop of the mean AUROC {mean_drop}, allowed {max_mean_drop}; largest drop of a finding: {worst} "
+        f"{drops[worst]}, allowed {max_finding_drop} (a negative drop is a gain)"
     )
     return Decision(True, [summary], mean_drop, drops, undefined, few)
 

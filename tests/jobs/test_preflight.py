@@ -123,7 +123,7 @@ def test_the_preflight_can_be_read_by_an_old_python(module):
 
 
 def test_a_machine_that_is_not_ready_ends_with_2_and_the_list(monkeypatch, capsys):
-    problem = preflight.Problem("make: not on PATH", ("make",))
+    problem = preflight.Missing("make: not on PATH", ("make",))
     monkeypatch.setattr(preflight, "find_problems", lambda *args, **kwargs: [problem])
     monkeypatch.setattr(steps, "run_pending", lambda: pytest.fail("ran on a machine that is not ready"))
     assert __main__.main() == 2

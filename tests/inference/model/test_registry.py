@@ -115,7 +115,7 @@ def test_missing_files_and_a_foreign_database_are_input_errors(command):
 
 @pytest.mark.parametrize("name", ["promote.py", "rollback.py"])
 def test_a_mistyped_workspace_gets_no_registry(name, command, tmp_path):
-    code, _, error = command(name, f"--workspace={tmp_path / 'mistyped'}", "3")
+    code, _, error = command(name, f"--workspace={tmp_path / 'mistyped'}", "--inference.version=3")
     assert (code, "no registered model" in error) == (2, True)
     assert not (tmp_path / "mistyped").exists()
 

@@ -66,7 +66,7 @@ def follow(
 def test_a_watch_that_writes_no_looks_is_replaced(registry, code):
     champion, said = follow(registry, watching(code), lambda champion: champion.served is not None)
     assert said[:2] == ["not asked yet", "the registry was not asked"]
-    assert champion.registry == following.Registry(True, None, None)
+    assert champion.registry == following.RegistryState(True, None, None)
 
 
 def test_a_watch_that_cannot_be_started_is_tried_again(registry, monkeypatch):
@@ -125,7 +125,7 @@ def test_a_champion_that_cannot_be_opened_is_tried_again_and_logged_once(new_sto
 
     champion, said = follow(workspace, None, until)
     assert said[-1] == "version 1 is the champion, but cannot be opened in mode int8"
-    assert champion.registry == following.Registry(True, None, None)
+    assert champion.registry == following.RegistryState(True, None, None)
     assert [record.levelname for record in caplog.records if "cannot be opened:" in record.message] == ["ERROR"]
     # The first pause is the time between two looks; later ones are longer.
     assert tried[2] - tried[1] > 1.5 * RELOAD_S
