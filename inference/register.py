@@ -124,7 +124,7 @@ def print_next_step(settings: Settings, workspace: Workspace, decision: Decision
     stays = f"stays version {champion}" if champion else "does not exist yet"
     console.print(
         f"Next: @{CHAMPION} {stays}; accept a larger drop and run this again, or promote it all the same: "
-        f"`{with_same_settings('python inference/promote.py')} {registered.version}`",
+        f"`{with_same_settings(f'python inference/promote.py {registered.version}')}`",
         soft_wrap=True,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conf.workspace import Workspace
+from etl.contract.schema import PHANTOM_FINDINGS
 from jobs.pipeline import run_stage
 from training.record.store import use_store
 
@@ -54,7 +55,7 @@ def test_from_nothing_to_a_champion_that_predicts(tmp_path):
     use_store(workspace)
     champion = mlflow.pyfunc.load_model("models:/chexscale@champion")
     probabilities = np.asarray(champion.predict(np.zeros((2, 64, 64), np.uint8)).drop(columns="distance"))
-    assert probabilities.shape == (2, 14)
+    assert probabilities.shape == (2, len(PHANTOM_FINDINGS))
     assert ((probabilities > 0) & (probabilities < 1)).all()
 
 
