@@ -1,1 +1,1 @@
-"""Settings, workspace layout and the one error class that means "your input, not our bug"."""
+"""Settings, the command line, the workspace, and the error class for wrong input. Imports no other stage."""

@@ -1,4 +1,4 @@
-"""The error that means "the input or the settings are wrong", and how a command ends on it."""
+"""The error for wrong input or settings, and how a command ends on it."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 EXIT_INPUT_ERROR = 2
 EXIT_BROKEN_PIPE = 141
-"""128 and SIGPIPE, as of programs that the signal ends"""
+"""128 plus SIGPIPE, as for programs that the signal ends"""
 STDOUT = 1
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -18,10 +18,10 @@ class InputError(ValueError):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs an entry file's main: an InputError, or a full disk, ends with its message and exit code 2, no traceback.
+    """Runs an entry file's main. An InputError or a full disk ends it with a message and exit code 2, no traceback.
 
-    A reader of its output that goes away, as `| head` does, ends it quietly, and Ctrl-C with 130. Any other exception
-    is a bug or a broken machine and keeps its traceback.
+    If the reader of its output goes away, as `| head` does, it ends quietly; on Ctrl-C it ends with 130. Any other
+    exception is a bug or a broken machine, and keeps its traceback.
     """
     try:
         main()
@@ -31,13 +31,13 @@ def run_command(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         if not _output_is_unread():
             raise
-        # Keeps Python from writing the rest at its end.
+        # Otherwise Python would try to write the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        advice = "free some, and run the same command again: it goes on from what is whole"
+        advice = "free some space and run the same command again: it resumes from what was completed"
         print(f"error: no space left for {error.filename or 'a file'} ({error.strerror}): {advice}", file=sys.stderr)
         sys.exit(EXIT_INPUT_ERROR)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The workspace, in which each stage finds what the stage before it left, and how files get into it whole."""
+"""The workspace, in which each stage finds the results of the stage before it, and atomic writes into it."""
 
 import ctypes
 import fcntl
@@ -19,11 +19,11 @@ from conf.settings import Settings
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths of a workspace, all absolute; nothing is created by asking."""
+    """Paths of a workspace, all absolute. Asking for a path creates nothing."""
 
     root: Path
     tracking_server: str = ""
-    """address of an MLflow server that keeps runs and models; empty: mlflow.db does"""
+    """address of an MLflow server that keeps runs and models; empty: mlflow.db keeps them"""
 
     @classmethod
     def of(cls, settings: Settings) -> "Workspace":
@@ -32,26 +32,29 @@ class Workspace:
 
     @classmethod
     def at(cls, path: str, tracking_server: str = "") -> "Workspace":
-        """Raises InputError for a path that is a file, or that the readers' file addresses cannot hold."""
+        """The workspace at `path`. Raises InputError if that is a file, or if Petastorm cannot read such a path."""
         root = Path(path).expanduser().absolute()
         if root.exists() and not root.is_dir():
             raise InputError(f"workspace {root} is a file, expected a folder: choose another with --workspace")
         if set("#?%") & set(str(root)):
-            raise InputError(f"workspace {root} has one of # ? % in its path, which Petastorm takes for parts of a URL")
+            raise InputError(
+                f"workspace {root} has one of # ? % in its path, which Petastorm takes for parts of a URL: choose "
+                "another with --workspace"
+            )
         return cls(root, tracking_server)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keeps other commands out of this workspace while it is open; raises InputError where one is at work.
+        """Keeps other commands out of this workspace while the context is open; raises InputError if one is at work.
 
-        The folder is made where missing, and removed again where it stays empty. A kill frees the workspace.
+        The folder is made if missing, and removed again if it stays empty. A kill frees the workspace.
         """
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(self.root, wait=False))
             except BlockingIOError:
                 raise InputError(
-                    f"another command works in {self.root}: wait for its end, or choose another workspace"
+                    f"another command is using {self.root}: wait until it ends, or choose another workspace"
                 ) from None
             except OSError as error:
                 raise InputError(
@@ -64,14 +67,14 @@ class Workspace:
                     self.root.rmdir()
 
     def tables(self, elsewhere: str) -> tuple[str, str]:
-        """Folders or addresses of the shards' and the quarantine's tables, in the workspace unless told otherwise."""
+        """Folders or addresses of the tables of shards and quarantine. elsewhere: etl.table; empty: the workspace."""
         root = elsewhere.replace("s3a://", "s3://", 1).rstrip("/") or str(self.root)
         if set("#?%\n") & set(root) or root.startswith("file:") or Path(root).is_file():
             raise InputError(
                 f"etl.table is {elsewhere!r}, expected a folder or an address such as s3://bucket/name, without # ? %"
             )
         if "://" not in root:
-            # A Spark worker on another machine works in another folder.
+            # Absolute, because a Spark worker on another machine runs in another folder.
             root = str(Path(root).expanduser().absolute())
         return f"{root}/shards", f"{root}/quarantine"
 
@@ -82,17 +85,17 @@ class Workspace:
 
     @property
     def has_store(self) -> bool:
-        """Whether there is one to ask: MLflow would make a database, which takes seconds, where a path was mistyped."""
+        """Whether the store exists. For a mistyped path, MLflow would make a database, which takes seconds."""
         return bool(self.tracking_server) or self.tracking_db.exists()
 
     @property
     def unsent(self) -> Path:
-        """What the tracking server has missed; another file for each server."""
+        """File with the calls that the tracking server has missed, one file per server."""
         return self.root / f"mlflow_unsent_{hashlib.sha256(self.tracking_server.encode()).hexdigest()[:8]}.json"
 
     @property
     def identity(self) -> str:
-        """A name that stays when the folder moves, made when it is first asked for; tells runs on a server apart."""
+        """A name that stays when the folder moves, made on first use; it tells the workspaces of a server apart."""
         file = self.root / ".identity"
         if not file.exists():
             with atomic_path(file) as temporary:
@@ -118,9 +121,9 @@ class Workspace:
 
 @contextmanager
 def locked(folder: Path, wait: bool) -> Iterator[None]:
-    """Keeps other processes out of this folder, made where missing, while it is open; a kill lets the next one in.
+    """Keeps other processes out of this folder while the context is open; makes the folder if missing.
 
-    wait: whether to wait while another one is in there; else that raises BlockingIOError.
+    A kill frees the folder. wait: whether to wait for another process; otherwise that raises BlockingIOError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     opened = os.open(folder, os.O_RDONLY)
@@ -133,9 +136,9 @@ def locked(folder: Path, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there replaces `path` in one step at the end.
+    """Yields a temporary path beside `path`; the file written there replaces `path` in one step at the end.
 
-    A kill or an error inside leaves the old file. The parent folder is made where missing.
+    A kill or an error leaves the old file. The parent folder is made if missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -153,10 +156,10 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `path`; what was written there takes the place of `path` in one step at the end.
+    """Yields an empty folder beside `path`, which replaces `path` in one step at the end.
 
-    A kill or an error inside leaves the old folder. The next call removes what a kill left beside it.
-    Raises InputError, before anything is written, where the file system cannot exchange folders in one step.
+    A kill or an error leaves the old folder. The next call removes what a kill left beside it.
+    Raises InputError, before anything is written, if the file system cannot exchange folders in one step.
     """
     building, empty = (path.with_name(f".{path.name}-{role}") for role in ("building", "empty"))
     for left_by_a_kill in (building, empty):
@@ -176,7 +179,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchanges two names in one step: rename() cannot replace a folder that has content, and Python lacks this."""
+    """Exchanges two names in one step by renameat2, which Python lacks; rename() replaces only empty folders."""
     libc = ctypes.CDLL(None, use_errno=True)
     at_cwd, rename_exchange = -100, 2  # fcntl.h, linux/fs.h; both paths are absolute
     if libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange):

@@ -2,5 +2,5 @@
 
 import sys
 
-# openvino's converter and nncf tell their makers of each use without asking, unless this package is absent.
+# openvino's converter and nncf report each use to their makers without asking, unless this package is absent.
 sys.modules["openvino_telemetry"] = None

@@ -1,13 +1,13 @@
-"""What the champion finds in image files: PNG, JPEG, TIFF, DICOM, and folders of them. Research use only.
+"""Shows what the champion finds in image files (PNG, JPEG, TIFF, DICOM) and folders of them. Research use only.
 
     python inference/infer.py film.png                                  a table: probability, threshold, called or not
-    python inference/infer.py --heatmaps heatmaps film.png other.dcm    and pictures that show what speaks for it
+    python inference/infer.py --heatmaps heatmaps film.png other.dcm    the same, and pictures of the evidence
     python inference/infer.py --format csv folder > findings.csv        every finding of every file
     python inference/infer.py --format json folder | jq .findings       a line of JSON per file
     python inference/infer.py --mode fp32 --version 3 film.png          another precision, another version
 
-Answers come in the order of the files, on standard output and nothing else there; messages on standard error. Exit code
-0: every file was answered; 1: some were not, the reasons are told and the rest is done; 2: wrong usage, or no model.
+Answers come in the order of the files. Standard output holds the answers only; messages go to standard error. Exit code
+0: every file was answered; 1: some files failed, with their reasons above; 2: wrong usage, or no model.
 """
 
 import os
@@ -49,7 +49,7 @@ def main() -> None:
     heatmaps = made_folder(options.heatmaps) if options.heatmaps else None
     files, others = find_images(options.files)
     with FileDecoders(min(len(os.sched_getaffinity(0)), len(files))) as decoders:
-        # Here, because every decoder imports this file, and MLflow takes seconds.
+        # Imported here, because every decoder process imports this file, and MLflow takes seconds.
         from inference.model.served_model import open_served
 
         served = open_served(workspace, settings.inference.registered_model, options.version, options.mode)
@@ -64,7 +64,7 @@ def main() -> None:
         decoded = decoders.decode(files, served.properties, SHOWN_PX if heatmaps else 0)
         about = {"model": served.name, "version": served.version, "mode": served.mode}
         about |= {"ten_crop": options.ten_crop, "operating_point": options.threshold}
-        # Closed at once when it is interrupted: what has not begun to be painted is not.
+        # Closed at once on an interruption, so that no further picture is painted.
         with closing(answer_all(decoded, predict, answerer, settings.inference.batch_size)) as answers:
             num_failed = write_answers(answers, files, options.format, about)
     seconds = time.perf_counter() - started
@@ -73,18 +73,22 @@ def main() -> None:
 
 
 def add_own(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE_OR_FOLDER", help="image files, and folders with any")
+    parser.add_argument("files", nargs="+", metavar="FILE_OR_FOLDER", help="image files, and folders that hold some")
     parser.add_argument("--mode", choices=MODES, default="int8", help="precision of the graph")
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default="table",
-        help="table: of one file all findings, of many the called ones; json: a line per file; csv: a line per finding",
+        help="table: all findings of one file, the called ones of many; json: a line per file; csv: a line per finding",
     )
-    parser.add_argument("--heatmaps", default="", help="folder for pictures of the called findings, or of the nearest")
+    parser.add_argument(
+        "--heatmaps",
+        default="",
+        help="folder for pictures of the called findings, or of the one nearest to its threshold",
+    )
     parser.add_argument("--ten_crop", type=bool, default=False, help="average ten crops; takes eleven times as long")
     parser.add_argument("--threshold", default=OPERATING_POINT, help="operating point, such as sensitivity_0.9")
-    parser.add_argument("--version", default="champion", help="of the registered model: a number, or an alias")
+    parser.add_argument("--version", default="champion", help="version of the registered model: a number or an alias")
 
 
 def made_folder(path: str) -> Path:
@@ -99,10 +103,10 @@ def made_folder(path: str) -> Path:
 
 
 def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str, about: dict) -> int:
-    """Prints them as they come; returns how many files had none."""
+    """Prints the answers as they come; returns the number of files without one."""
     console = Console(highlight=False)
     width = max(len(printable(file.path)) for file in files)
-    # On a terminal, answers in between would tear it.
+    # On a terminal, the answers in between would break the bar.
     bar = tqdm(total=len(files), unit="file", disable=sys.stdout.isatty() or None)
     num_failed = 0
     if form == "csv":
@@ -130,12 +134,12 @@ def say(message: str) -> None:
 
 def print_outcome(num_files: int, num_failed: int, others: int, seconds: float, heatmaps: Path | None) -> None:
     failed = f", {num_failed} failed (reasons above)" if num_failed else ""
-    skipped = f", {others} others in the folders left out" if others else ""
+    skipped = f", {others} other files in the folders left out" if others else ""
     say(f"{num_files - num_failed} of {num_files} files answered in {seconds:.1f} s{failed}{skipped}")
     if heatmaps:
-        say(f"Next: look at the pictures in {heatmaps}")
+        say(f"Next: open the pictures in {heatmaps}")
     else:
-        say("Next: --heatmaps FOLDER shows what speaks for a finding, --format json or csv gives all numbers")
+        say("Next: --heatmaps FOLDER paints the evidence for each finding, --format json or csv gives all numbers")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Where a registered version came from: Delta version, run, commit, and every image it was trained on.
+"""Prints where a registered version came from: Delta version, run, commit, and every image it was trained on.
 
-    python inference/lineage.py                        of the challenger, the newest version
-    python inference/lineage.py 3 > lineage.json       of version 3
+    python inference/lineage.py                        the challenger, which is the newest version
+    python inference/lineage.py 3 > lineage.json       version 3
 
-Prints JSON: the images of the training split, and of the validation split, which chose the epoch, the thresholds and
-the calibration. They are read from the version of the Delta table, which jobs/maintain.py keeps for as long as the
-registered version exists. Of a model that began with the weights of others, `ancestors` has the same of each; their
-`images` are null where they were trained on another table: ask in their workspace.
+The JSON lists the images of the training split, and those of the validation split, which chose the epoch, the
+thresholds and the calibration. They are read from the version of the Delta table, which jobs/maintain.py keeps as long
+as the registered version exists. If the training started from other models' weights, `ancestors` has the same for each
+of those models; their `images` are null if they were trained on another table: run this command in their workspace.
 """
 
 import json
@@ -53,7 +53,7 @@ def images_of(table: TableVersion) -> dict[str, list[str]]:
 
 
 def images_of_ancestor(newest: TableVersion, ancestor: dict) -> dict[str, list[str]] | None:
-    """The same of an ancestor; None if it was trained on another table, on a version that is gone, or elsewhere."""
+    """The same for an ancestor; None if it was trained on another table, on a version that is gone, or elsewhere."""
     if ancestor.get("delta_version") is None:
         return None
     try:

@@ -1,12 +1,12 @@
-"""Scores all images of a table, or of a folder, with the champion: Spark, one compiled model per worker process.
+"""Scores all images of a table or a folder with the champion, by Spark, with one compiled model per worker process.
 
     spark-submit inference/predict.py                                      the table of conf/demo.yaml's workspace
     spark-submit inference/predict.py --scoring.source DIR                 PNG, JPEG, TIFF and DICOM files below DIR
-    spark-submit inference/predict.py --scoring.output DIR                 another place than <workspace>/scores
-    spark-submit --conf spark.task.cpus=4 inference/predict.py             a fourth of the tasks, each with four threads
+    spark-submit inference/predict.py --scoring.output DIR                 somewhere else than <workspace>/scores
+    spark-submit --conf spark.task.cpus=4 inference/predict.py             a quarter of the tasks, four threads each
 
-Adds one row per image to the Delta table of scores, in one commit; inference/batch/scores.py names its columns. A
-second run scores what is new or has changed since; a new champion scores all again, beside the rows of the old one.
+It adds one row per image to the Delta table of scores, in one commit; inference/batch/scores.py names the columns. A
+second run scores images that are new or have changed. A new champion scores all images again, and the old rows stay.
 Research use only, not for clinical use.
 """
 
@@ -48,11 +48,11 @@ def main() -> None:
 
 
 def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
-    """Prints what became of the images."""
+    """Prints how many images were scored, and what was found."""
     name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
     if outcome.version is None:
         missing = f"; {outcome.out_of_reach:,} still cannot be read" if outcome.out_of_reach else ""
-        print(f"nothing is new: {name} has scored {outcome.known:,} images already{missing}")
+        print(f"nothing is new: {name} has already scored {outcome.known:,} images{missing}")
         return
     familiar = pc.sum(rows["familiar"]).as_py() or 0
     called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()
@@ -68,7 +68,7 @@ def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     strange = len(rows) - familiar - len(unreadable)
     print(
         f"{len(rows):,} images scored in {seconds:.0f} s, Spark's start included: {familiar:,} familiar, {strange:,} "
-        f"unlike the training data, {len(unreadable):,} not readable; {outcome.known:,} had scores already"
+        f"unlike the training data, {len(unreadable):,} not readable; {outcome.known:,} already had scores"
     )
     for reason, number in unreadable.str.split(":").str[0].value_counts().items():
         print(f"  not readable: {number:,} {reason}")

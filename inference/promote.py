@@ -1,10 +1,10 @@
-"""Makes a registered version the champion, by hand: what is served from now on.
+"""Makes a registered version the champion by hand, so that it is served from now on.
 
-    python inference/promote.py                                              the challenger, the newest version
+    python inference/promote.py                                              the challenger, which is the newest version
     python inference/promote.py 3 --why "accepted by the study's board"      version 3
 
-Who did it, when and why is written down in the registry, and `python inference/rollback.py` takes it back. A running
-service changes over within seconds, without dropping a request.
+The registry records who did it, when and why; `python inference/rollback.py` undoes it. A running service switches to
+the new champion within seconds, without dropping a request.
 """
 
 from rich.console import Console
@@ -24,12 +24,10 @@ def main() -> None:
     if number is None:
         raise InputError(f"no version of {name}: run `python inference/register.py` first")
     move = promote(workspace, name, number, options.why)
-    before = f"before it was version {move.replaced}" if move.replaced else "there was none before"
+    before = f"before, it was version {move.replaced}" if move.replaced else "there was none before"
     console = Console(highlight=False)
-    console.print(f"{name}@champion is version {number} now, {before}", soft_wrap=True)
-    console.print(
-        f"To take it back: {with_same_settings('python inference/rollback.py')}", markup=False, soft_wrap=True
-    )
+    console.print(f"{name}@champion is now version {number}; {before}", soft_wrap=True)
+    console.print(f"To undo it: {with_same_settings('python inference/rollback.py')}", markup=False, soft_wrap=True)
 
 
 def add_own(parser: ArgumentParser) -> None:

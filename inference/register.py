@@ -4,9 +4,9 @@
     python inference/register.py --config conf/nih.yaml               the workspace of another scenario
     python inference/register.py --inference.max_mean_drop 0.002      a stricter gate
 
-Reads checkpoints/best.pt and the version of the table that it was trained on; writes model/ (fp32, fp16, int8, onnx,
-report.json, model_card.json), figures/test_auroc.png and a version of the registered model. A model that the gate
-refuses is registered as well, as `challenger`; `champion` stays where it was.
+It reads checkpoints/best.pt and the version of the table that the checkpoint was trained on. It writes model/ (fp32,
+fp16, int8, onnx, torch, report.json, model_card.json), figures/test_auroc.png and a version of the registered model. A
+model that the gate refuses is registered too, as `challenger`; the champion stays the same.
 """
 
 import resource
@@ -41,7 +41,7 @@ def main() -> None:
     table = table_of(checkpoint, workspace)
     status = check_run(workspace, checkpoint.run_id)
     if status != "FINISHED":
-        console.print(f"Training run {checkpoint.run_id} is {status}: this registers its best epoch up to then")
+        console.print(f"Training run {checkpoint.run_id} is {status}: registering its best epoch so far")
     splits = {name: open_split(table, name, checkpoint.size_px) for name in SPLITS}
     source = CandidateSource(checkpoint, table.card, **splits, seed=settings.training.seed)
     name = settings.inference.registered_model
@@ -100,7 +100,7 @@ def print_outcome(
     if decision.undefined:
         console.print(f"Undefined in the test split, not compared: {', '.join(decision.undefined)}")
     if decision.few_patients:
-        console.print(f"Too few patients to show much, fewer than {FEW_PATIENTS}: {', '.join(decision.few_patients)}")
+        console.print(f"Fewer than {FEW_PATIENTS} patients, too few to show much: {', '.join(decision.few_patients)}")
     console.print("[bold green]Gate passed[/]:" if decision.passed else "[bold red]Gate failed[/]:")
     for reason in decision.reasons:
         console.print(f"  {reason}", markup=False, soft_wrap=True)
@@ -123,7 +123,7 @@ def print_next_step(settings: Settings, workspace: Workspace, decision: Decision
     champion = champion_version(workspace, settings.inference.registered_model)
     stays = f"stays version {champion}" if champion else "does not exist yet"
     console.print(
-        f"Next: @{CHAMPION} {stays}; accept a larger drop and run this again, or promote it all the same: "
+        f"Next: @{CHAMPION} {stays}; allow a larger drop and run this again, or promote it anyway: "
         f"`{with_same_settings(f'python inference/promote.py {registered.version}')}`",
         soft_wrap=True,
     )

@@ -1,8 +1,8 @@
-"""Makes the champion before the present one champion again.
+"""Makes the previous champion the champion again.
 
     python inference/rollback.py --why "calls too many effusions"
 
-Recorded in the registry as a promotion is. A running service changes over within seconds.
+The registry records it like a promotion. A running service switches within seconds.
 """
 
 from rich.console import Console
@@ -21,7 +21,7 @@ def main() -> None:
     name = settings.inference.registered_model
     move = rollback(workspace, name, options.why)
     console = Console(highlight=False)
-    console.print(f"{name}@champion is version {move.version} again, before it was version {move.replaced}")
+    console.print(f"{name}@champion is version {move.version} again; before, it was version {move.replaced}")
     console.print("Its history:")
     for one in history(workspace, name):
         console.print(f"  {one.at}  version {one.version}  by {one.by}: {one.why}", markup=False, soft_wrap=True)

@@ -7,8 +7,8 @@
 
     curl -F files=@film.png http://127.0.0.1:8000/v1/predict
 
-Goes over to a new champion by itself. Ctrl-C or SIGTERM ends it once what is in work is answered. Settings: section
-`serving` of conf/settings.py. Research use only, not for clinical use.
+It switches to a new champion by itself. On Ctrl-C or SIGTERM it answers the requests in progress, then ends. Its
+settings are in the section `serving` of conf/settings.py. Research use only, not for clinical use.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ from inference.service.engine.watch import start_watch
 
 API_KEY_VARIABLE = "CHEXSCALE_API_KEY"
 MIN_KEY = 16
-# Requests in work at the end are given so long; a large network needs a second for a full batch.
+# Time that requests in progress get at the end; a large network needs a second for a full batch.
 GRACE_S = 20
 READS = ("serving", "inference.registered_model")
 
@@ -36,7 +36,7 @@ def main() -> None:
     key = read_key(serving.host)
     listener = listen(serving.host, serving.port)
     workspace = Workspace.of(settings)
-    # Now, because both this and the imports below take seconds, side by side.
+    # Started now, because this and the imports below both take seconds, and can run side by side.
     watch = start_watch(workspace, settings.inference.registered_model, serving.reload_s)
     try:
         serve(settings, workspace, key, listener, watch)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def read_key(host: str) -> str:
-    """The API key, empty for none; raises InputError for one that is guessed easily, or none where all can call."""
+    """The API key; empty: none. Raises InputError if it is easily guessed, or missing although others can connect."""
     key = os.environ.get(API_KEY_VARIABLE, "")
     if key and (len(key) < MIN_KEY or not key.isascii()):
         raise InputError(f"{API_KEY_VARIABLE} has {len(key)} characters, expected at least {MIN_KEY}, all ASCII")
@@ -65,29 +65,29 @@ def is_this_machine(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Takes the port; raises InputError where it is taken, or the address is not this machine's."""
+    """Opens the port. Raises InputError if the port is taken, or if the address is not this machine's."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # The protocol by its number: asyncio sends small answers at once (TCP_NODELAY) only where it is named.
+        # The protocol is given, because only then does asyncio send small answers at once (TCP_NODELAY).
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        # Until somebody listens, others may bind the same.
+        # Until this socket listens, others could bind the same port.
         listener.listen()
     except OSError as error:
         raise InputError(
             f"cannot listen on {host} port {port} ({error.strerror}): choose another with --serving.port or "
-            "--serving.host, or end what listens there"
+            "--serving.host, or stop the program that listens there"
         ) from error
     return listener
 
 
 def serve(settings: Settings, workspace: Workspace, key: str, listener: socket.socket, watch: subprocess.Popen) -> None:
-    # Here, because they take long to import: wrong settings are told, and the registry is asked, before.
+    # Imported here, because they take long: wrong settings are reported, and the registry is asked, before.
     from inference.service.app import create_app
     from inference.service.server import run
 
-    # The server takes these signals while it runs, and passes them on at its end, which is a good one.
+    # The server handles these signals while it runs, and raises them again at its end, which is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     run(create_app(settings, workspace, key, watch), listener, GRACE_S)

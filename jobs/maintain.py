@@ -1,10 +1,10 @@
-"""Keeps the Delta table small: joins small files, removes files of versions that nobody needs.
+"""Keeps the Delta table small: joins small files, and removes files of versions that nothing needs.
 
     python jobs/maintain.py                                 keeps a week of versions
     python jobs/maintain.py --retention_hours 0             no grace period: keeps only the versions that are needed
 
-Every version stays that a model in this workspace's registry or its last checkpoint was trained on, and those in
---keep_versions. What a kill leaves half-done is repaired by running it again.
+It keeps every version that a model in this workspace's registry or the last checkpoint was trained on, and those in
+--keep_versions. After a kill, run it again to finish.
 """
 
 from conf.arguments import ArgumentParser, load_arguments, with_same_settings

@@ -3,8 +3,8 @@
     python training/ensemble.py --workspace runs/both --ensemble.members '["runs/a", "runs/b"]'
     python training/ensemble.py ... --ensemble.method weights      voting weights per finding, fitted on the validation
 
-Reads each member's predictions.parquet and evaluation.json, and who the patients are from the table of the first one;
-writes the same two files, figures/ and one MLflow run into --workspace. No model is run, no image read.
+It reads each member's predictions.parquet and evaluation.json, and the patients from the table of the first member. It
+writes the same two files, figures/ and one MLflow run into --workspace. It runs no model and reads no image.
 """
 
 from dataclasses import asdict, replace
@@ -74,7 +74,7 @@ def combine(settings: Settings, workspace: Workspace, table: TableVersion, membe
 
 
 def show(settings: Settings, report: dict) -> None:
-    """Prints a line per member, with its mean weight and what the ensemble gains on it, and one of the ensemble."""
+    """Prints a line per member, with its mean weight and the ensemble's gain over it, and a line for the ensemble."""
     table = Table(title=f"Mean AUROC, test split, {report['data']}", title_justify="left")
     for column in ("", "weight", "AUROC", "95% interval", "gain", "95% interval"):
         table.add_column(column, justify="right" if column else "left", overflow="fold", no_wrap=bool(column))

@@ -3,13 +3,13 @@
     python training/train.py                                     one process
     horovodrun -np 8 python training/train.py                    8 ranks, gradients by Horovod
     torchrun --nproc_per_node 8 training/train.py                8 ranks, gradients by torch.distributed
-    horovodrun -np 8 --min-np 4 ... python training/train.py     goes on without lost ranks: docs/training.md
+    horovodrun -np 8 --min-np 4 ... python training/train.py     continues without lost ranks: docs/training.md
     python training/train.py --training.epochs 1 --training.model simple_cnn        a quick try
-    python training/train.py --resume                            resumes where one was killed or stopped
+    python training/train.py --resume                            resumes a training that was killed or stopped
 
-Reads <workspace>/shards at the version that card.json names; writes checkpoints/best.pt (best validation),
-checkpoints/last.pt (while it runs), figures/, and one MLflow run in mlflow.db. SIGTERM saves the state and ends with
-exit code 143.
+It reads <workspace>/shards at the version that card.json names. It writes checkpoints/best.pt (best validation),
+checkpoints/last.pt (while it runs), figures/, and one MLflow run in mlflow.db. On SIGTERM it saves its state and exits
+with code 143.
 """
 
 import copy
@@ -62,17 +62,17 @@ def main() -> None:
     except RuntimeError as error:
         if not is_lost_rank(error):
             raise
-        # Its own launcher says which one, and ends this one.
+        # The launcher says which rank was lost, and ends this one.
         raise InputError(
-            f"rank {launched_rank()} on {socket.gethostname()} has lost another rank: see the messages of the one that "
-            f"ended first; the same command with --resume continues from the last saved state ({error!s:.300})"
+            f"rank {launched_rank()} on {socket.gethostname()} has lost another rank: see the messages of the first "
+            f"rank that ended; the same command with --resume continues from the last saved state ({error!s:.300})"
         ) from error
     except InputError as error:
         rank = launched_rank()
         if rank == 0:
             raise
-        # Mostly all ranks find the same fault: rank 0 says it, and the launcher ends the others while they wait here.
-        # Where rank 0 is slower or finds nothing, this message is all that is seen.
+        # Usually all ranks find the same fault: rank 0 reports it, and the launcher ends the others while they wait.
+        # If rank 0 is slower or finds nothing, this message is the only one.
         time.sleep(RANK_0_SPEAKS_FIRST_S)
         raise InputError(f"rank {rank} on {socket.gethostname()}: {error}") from error
 
@@ -96,15 +96,15 @@ def run_rank(settings: Settings, workspace: Workspace, resume: bool = False) -> 
             task = replace(task, ancestors=load_starting_weights(task))
         finished = train(task, ranks)
         try:
-            # Whoever ends first has the launcher end the others: rank 0 may still be writing.
+            # The launcher ends all ranks when the first one ends, and rank 0 may still be writing.
             ranks.gather(None)
         except RuntimeError as error:
-            # Rank 0, which has written all, does not need them any more.
+            # Rank 0 has written everything and no longer needs the others.
             if not (topology.is_main and is_lost_rank(error)):
                 raise
         ranks.close()
     if not finished:
-        # At once: horovodrun kills what is left 5 s after its SIGTERM, and an interpreter takes its time to end.
+        # At once: horovodrun kills the remaining processes 5 s after its SIGTERM, and Python may take longer to end.
         sys.stdout.flush()
         os._exit(EXIT_SIGTERM)
 
@@ -119,7 +119,7 @@ def train(task: Task, ranks: Collectives) -> bool:
     with ExitStack() as stack:
         record = None
         if topology.is_main:
-            # Here, so that no other rank pays for its imports.
+            # Imported here, so that no other rank pays for its imports.
             from training.record.record import Record
 
             record = stack.enter_context(Record(task, topology, pos_weight.numpy(), interrupted))
@@ -132,7 +132,7 @@ def train(task: Task, ranks: Collectives) -> bool:
         interruption = Interruption(ranks, training.checkpoint_steps)
         bar = stack.enter_context(progress_bar(task.plan, stages, interrupted, topology.is_main))
         for index in range(interrupted.stage if interrupted else 0, len(stages)):
-            # Gradients are taken from a model in ways that stay: each stage has its own.
+            # A Trainer registers gradient hooks that cannot be removed, so each stage has a model of its own.
             own = copy.deepcopy(model)
             frozen = stages[index].frozen(own)
             trainer = Trainer(own, stages[index].settings, task.plan, pos_weight, ranks, frozen=frozen)
@@ -146,7 +146,7 @@ def train(task: Task, ranks: Collectives) -> bool:
                 return False
             model.load_state_dict(ranks.broadcast(record.best_weights() if record else None))
         bar.close()
-        # What is saved is whole: SIGTERM may end the rest, and a resumed training does it again.
+        # The saved state is complete: SIGTERM may end what follows, and a resumed training repeats it.
         if interruption.close():
             if record:
                 record.say_stopped(epoch, 0)
@@ -168,9 +168,10 @@ def train_stage(
     epoch: int,
     begun: State | None,
 ) -> int:
-    """All epochs of a stage; `epoch` have been trained before, over all stages. begun: where the stage goes on.
+    """Trains all epochs of a stage. epoch: number of epochs trained before, over all stages.
 
-    Returns the epochs trained then, or -1 where SIGTERM stopped it, with its state saved.
+    begun: the state from which the stage resumes. Returns the number of epochs trained by then, or -1 if SIGTERM
+    stopped the stage, with its state saved.
     """
     step = begun.step if begun else 0
     end = epoch - (begun.stage_epoch if begun else 0) + trainer.settings.epochs
@@ -200,7 +201,7 @@ def train_stage(
 
 
 def progress_bar(plan: Plan, stages: list[Stage], interrupted: State | None, shown: bool) -> tqdm:
-    """Over the images of all epochs, from where the training is."""
+    """A bar over the images of all epochs, which begins where a resumed training does."""
     done = 0
     if interrupted:
         done = plan.split.rows * interrupted.epoch + sum(plan.global_sizes[: interrupted.step])

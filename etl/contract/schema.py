@@ -10,12 +10,12 @@ A row is one image:
     view        string   view position, PA, AP or LATERAL; null unknown
     findings    list of float32, one per finding of the card's vocabulary: 1 present, 0 absent, NaN unknown
     boxes       list of float32, five per box: index of the finding, left, top, width and height as shares of the
-                image's side, 0..1; empty where no box is known
+                image's side, 0..1; empty if no box is known
     split       string   train, val or test; the partition column
     image_S     binary   raw uint8 pixels row by row, S*S bytes of grey or S*S*3 of RGB; one column per stored side S
     mean_S, std_S        float64  mean and standard deviation of these pixels, 0..255
-    pixel_hash  string   SHA-256 of the pixels with the longest stored side, 32 hex digits: the same for the same image
-    file_version string  size and time (or ETag) of the file when it was read: another one is read again
+    pixel_hash  string   SHA-256 of the pixels with the longest stored side, 32 hex digits; the same for the same image
+    file_version string  size and time (or ETag) of the file when it was read; if it changes, the file is read again
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from conf.errors import InputError
 from conf.workspace import atomic_path
 
 CONTRACT = 2
-"""raised with every change of the columns or of what the same file becomes, so that older tables are made anew"""
+"""raised with every change of the columns, or of the pixels that a file becomes, so that older tables are rebuilt"""
 SPLITS = ("train", "val", "test")
 
 # The 14 findings in the order of Wang et al., "ChestX-ray8", CVPR 2017, and of every reproduction of CheXNet.
@@ -49,10 +49,10 @@ NIH_FINDINGS = (
     "Pleural_Thickening",
     "Hernia",
 )
-# The eight that etl/phantoms plants.
+# The eight findings that etl/phantoms plants.
 PHANTOM_FINDINGS = NIH_FINDINGS[:8]
 PHANTOMS_FILE = "phantoms.json"
-"""in a folder of phantoms, and only there: what they were made with"""
+"""file in each folder of phantoms, and only there: the settings that they were generated with"""
 NO_FINDING = "No Finding"
 
 LABELS = pa.schema(
@@ -103,7 +103,7 @@ class Card:
     table: str
     """folder or address of the Delta tables; empty: in the workspace of this card"""
     delta_table_id: str
-    """given when the table was made: version 0 of another table is other data"""
+    """identity that the table got when it was made, because version 0 of another table is other data"""
     delta_version: int
     quarantine_version: int
     findings: list[str]
@@ -128,12 +128,12 @@ class Card:
     images_listed: int
     """images that the label file names"""
     images_absent: int
-    """of these, without a file in the source"""
+    """listed images without a file in the source"""
     images_unlisted: int
-    """files in the source that the label file does not name: left out"""
+    """files in the source that the label file does not name; they are left out"""
     images_quarantined: int
     identities: str
-    """fingerprint of the salt with which patients are named; empty where they have the source's names"""
+    """fingerprint of the salt with which patients were renamed; empty if they have the source's names"""
     source: str
     source_sha256: dict[str, str]
     """label and list files of the source -> hash of their bytes"""
@@ -146,7 +146,7 @@ class Card:
 
     @property
     def committed(self) -> "Card":
-        """As the commit carries it: without its address, because a table may be moved."""
+        """The card as the commit carries it: without the table's address, because a table may be moved."""
         return replace(self, table="")
 
     @property
@@ -156,7 +156,7 @@ class Card:
 
     @property
     def sha256(self) -> str:
-        """Of the card as it was committed, hexadecimal; of card.json where the table is in the workspace."""
+        """SHA-256 of the committed card, in hexadecimal; also card.json's if the table is in the workspace."""
         return hashlib.sha256(self.committed.to_json().encode()).hexdigest()
 
     def write(self, path: Path) -> None:
@@ -166,7 +166,7 @@ class Card:
 
     @classmethod
     def read(cls, path: Path) -> "Card":
-        """Reads a card; raises InputError where there is none or it does not have this contract's fields."""
+        """Reads a card; raises InputError if there is none, or if it does not have this contract's fields."""
         if not path.exists():
             raise InputError(
                 f"no dataset card at {path}: run `spark-submit etl/preprocess.py` with this workspace first"
@@ -175,7 +175,7 @@ class Card:
 
     @classmethod
     def parse(cls, text: str, origin: str) -> "Card":
-        """to_json's reverse; raises InputError, which names `origin`, for any other text."""
+        """The reverse of to_json; raises an InputError that names `origin` for any other text."""
         try:
             return cls(**json.loads(text))
         except (TypeError, json.JSONDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Files wherever they are: in a local folder, or in a store that fsspec speaks to (s3://, abfss://, hdfs://, ...)."""
+"""Files in a local folder, or in a store that fsspec can reach (s3://, abfss://, hdfs://, ...)."""
 
 import errno
 import os
@@ -32,27 +32,27 @@ def locate(address: str) -> UPath:
 
 
 def is_local(place: UPath) -> bool:
-    """Whether ordinary programs find it by its path."""
+    """Whether ordinary programs can open it by its path."""
     return isinstance(place, Path)
 
 
 def is_folder(place: UPath) -> bool:
-    """Whether there is such a folder. Raises InputError where the store does not answer, or not to these keys."""
+    """Whether there is such a folder. Raises InputError if the store does not answer, or refuses these keys."""
     try:
         if not is_local(place):
-            # What this process has listed before may have changed since.
+            # The content may have changed since this process listed it.
             place.fs.invalidate_cache()
         return place.is_dir()
     except Exception as error:
-        # Each store's client has errors of its own, not all of them OSError.
+        # Each store's client has its own errors, and not all of them are OSErrors.
         raise InputError(unreachable(str(place), error)) from error
 
 
 def unreachable(address: str, error: Exception) -> str:
-    """What to tell of a folder or a store that gave this error."""
+    """The message for a folder or a store that gave this error."""
     if "://" not in address:
         return f"{address} cannot be read or written ({error}): check its rights and the space left on its disk"
-    # Of deltalake's tree of causes the innermost one, of an answer in XML its sentence.
+    # The innermost cause of deltalake's tree of causes, and the sentence of an answer in XML.
     sentence = re.search("<Message>(.*?)</Message>", str(error))
     reason = sentence[1] if sentence else str(error).split("\x1b[31m↳\x1b[0m")[-1].strip()
     return (
@@ -62,15 +62,15 @@ def unreachable(address: str, error: Exception) -> str:
 
 
 def is_of_a_store(error: Exception) -> bool:
-    """Whether a store's client raised it; their errors have nothing else in common."""
+    """Whether a store's client raised it. Their errors have nothing but their modules in common."""
     return type(error).__module__.partition(".")[0] in ("aiobotocore", "aiohttp", "azure", "botocore", "google")
 
 
 def read_bytes(address: str, limit: int = -1) -> bytes:
-    """A whole file, or its first `limit` bytes. Raises OSError, as open() does, and for what is no ordinary file."""
+    """A whole file, or its first `limit` bytes. Raises OSError as open() does, also for pipes and devices."""
     if "://" not in address:
         if not stat.S_ISREG(os.stat(address).st_mode):
-            # A named pipe would let the reader wait for ever.
+            # Reading a named pipe would wait for ever.
             raise OSError(errno.EINVAL, "no ordinary file")
         with open(address, "rb") as file:
             return file.read(limit)
@@ -99,14 +99,14 @@ def _walk(folder: str, recursive: bool) -> Iterator[tuple[str, str, str]]:
     """Relative path, path and version of each file of a local folder."""
 
     def refuse(error: OSError) -> None:
-        # Its images would otherwise be counted as absent, and leave the table.
+        # Otherwise its images would be counted as absent, and leave the table.
         raise InputError(f"{error.filename} cannot be listed ({error.strerror}): grant the right to read it")
 
     seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         status = os.stat(parent)
         if (status.st_dev, status.st_ino) in seen or not recursive:
-            # A link that leads back up, or to a folder that another path led to already.
+            # A link to a folder above, or to a folder that was already visited.
             folders.clear()
         if (status.st_dev, status.st_ino) in seen:
             continue
@@ -118,13 +118,13 @@ def _walk(folder: str, recursive: bool) -> Iterator[tuple[str, str, str]]:
                 status = os.stat(path)
                 version = f"{status.st_size}:{status.st_mtime_ns}"
             except OSError:
-                # A link to nowhere: listed, so that it ends in quarantine with the reason of the failed reading.
+                # A broken link is listed, so that it goes to quarantine with the reason why reading failed.
                 version = "absent"
             yield os.path.relpath(path, folder), path, version
 
 
 def _find(folder: UPath, recursive: bool) -> Iterator[tuple[str, str, str]]:
-    """The same of a folder in a store, by one listing."""
+    """The same for a folder in a store, by one listing."""
     found = folder.fs.find(folder.path, maxdepth=None if recursive else 1, detail=True)
     for key, info in found.items():
         time = info.get("ETag") or info.get("mtime") or info.get("LastModified") or info.get("last_modified")

@@ -1,4 +1,4 @@
-"""The Delta tables: versions, files, commits. The one owner of deltalake."""
+"""The Delta tables: versions, files, commits. Other files do not import deltalake, but for the batch's scores."""
 
 import json
 import os
@@ -19,11 +19,11 @@ from etl.contract.schema import CONTRACT, SPLITS, Card
 from etl.contract.storage import locate, unreachable
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
-"""file_version: null where nobody looked at the file; same_as: the image that it is a copy of, null for others"""
-# An old version is what a model was trained on: its log must stay until vacuum is asked to drop it.
+"""file_version: null if the file was not read; same_as: the image that this one is a copy of, otherwise null"""
+# A model may have been trained on an old version, so the log must stay until vacuum is asked to drop it.
 KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days", "delta.enableExpiredLogCleanup": "false"}
 KEEP_LOG_NOW = PostCommitHookProperties(cleanup_expired_logs=False)
-# What Delta's own VACUUM writes: versions without any change of the rows.
+# Operations of Delta's own VACUUM, which writes versions that change no row.
 HOUSEKEEPING = ("VACUUM START", "VACUUM END")
 
 
@@ -46,7 +46,7 @@ def next_version(table: str) -> int:
 def read_card(table: str, version: int | None = None) -> Card | None:
     """The card that a version, or the newest one, was committed with; None without a table or with an older contract.
 
-    Raises InputError for a version that is not there or was not written by this program.
+    Raises InputError for a version that does not exist or was not written by this program.
     """
     deltatable = _open(table)
     if deltatable is None:
@@ -59,16 +59,16 @@ def read_card(table: str, version: int | None = None) -> Card | None:
     if card is None:
         raise InputError(
             f"version {commit.get('version')} of {table} was written by another program ({commit.get('engineInfo')}): "
-            "choose another --workspace or --etl.table, or, where the table was made here, make it anew with "
+            "choose another --workspace or --etl.table, or, if the table was made here, rebuild it with "
             "--rebuild"
         )
     return Card.parse(commit["userMetadata"], f"the commit of {table}") if card["contract"] == CONTRACT else None
 
 
 def read_identity(table: str) -> str | None:
-    """The delta_table_id of the table's cards, the same as long as its log lives; None where there is no table.
+    """The delta_table_id of the table's cards, which stays as long as its log exists; None if there is no table.
 
-    Raises InputError for a table that this program has not made: nothing would be where it is looked for.
+    Raises InputError for a table that another program made, because its layout is unknown.
     """
     deltatable = _open(table)
     if deltatable is None:
@@ -82,7 +82,7 @@ def read_identity(table: str) -> str | None:
 
 
 def _open(table: str) -> DeltaTable | None:
-    """The newest version; None where there is no table. Raises InputError for a store that does not answer."""
+    """The newest version; None if there is no table. Raises InputError for a store that does not answer."""
     try:
         return DeltaTable(table, storage_options=store_options(table))
     except TableNotFoundError:
@@ -92,7 +92,7 @@ def _open(table: str) -> DeltaTable | None:
 
 
 def _own_card(commit: dict) -> dict | None:
-    """The fields of the card that a commit carries; None for a commit of another program."""
+    """The fields of the card in a commit; None for a commit of another program."""
     try:
         card = json.loads(commit["userMetadata"])
     except (KeyError, TypeError, json.JSONDecodeError):
@@ -112,22 +112,20 @@ def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
     except (DeltaError, OSError) as error:
         raise InputError(
             f"version {card.quarantine_version} of {quarantine} cannot be read ({error}): add --rebuild to "
-            "make the table anew"
+            "rebuild the table"
         ) from error
 
 
 def read_labels(file: str) -> pd.DataFrame:
-    """All columns of one Parquet file of the table but its pixels. Raises InputError for a file that is gone or cut."""
+    """All columns but the pixels of one Parquet file. Raises InputError for a missing or truncated file."""
     try:
         with locate(file).open("rb") as source:
             parquet = pq.ParquetFile(source)
             columns = [field.name for field in parquet.schema_arrow if not pa.types.is_binary(field.type)]
-            # Arrow's threads may hold the file when the program ends, which aborts it.
+            # Arrow's threads may still hold the file when the program ends, which would abort it.
             return parquet.read(columns, use_threads=False).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{file} of the table cannot be read ({error}): add --rebuild to make the table anew"
-        ) from error
+        raise InputError(f"{file} of the table cannot be read ({error}): add --rebuild to rebuild the table") from error
 
 
 def read_rows(table: str, version: int, splits: Iterable[str]) -> pd.DataFrame:
@@ -137,7 +135,7 @@ def read_rows(table: str, version: int, splits: Iterable[str]) -> pd.DataFrame:
 
 
 def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]:
-    """Image -> its bytes in this column, of some images of one file; one row group at a time."""
+    """Image -> its bytes in this column, for some images of one file; reads one row group at a time."""
     with locate(file).open("rb") as source:
         parquet = pq.ParquetFile(source)
         found: dict[str, bytes] = {}
@@ -167,7 +165,7 @@ def commit(
 
     added: path below the table's folder (split=S/NAME), bytes and rows of each new file. removed: files (paths or
     addresses) of the version before that leave it; None: all of them, and the schema may change.
-    Raises InputError where another program has made that version meanwhile.
+    Raises InputError if another program has made that version meanwhile.
     """
     now_ms, options = int(time.time() * 1000), store_options(table)
     adds = [
@@ -208,7 +206,7 @@ def vacuum(table: str, keep_versions: set[int], retention_hours: int) -> list[st
     return DeltaTable(table, storage_options=store_options(table)).vacuum(
         retention_hours,
         dry_run=False,
-        # The versions to keep are named: Delta's own minimum of a week is for tables whose readers nobody knows.
+        # Delta's own minimum of a week protects unknown readers; here the versions to keep are named.
         enforce_retention_duration=False,
         full=True,
         keep_versions=sorted(keep_versions),
@@ -219,8 +217,8 @@ def vacuum(table: str, keep_versions: set[int], retention_hours: int) -> list[st
 def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[str]:
     """Parquet files of one split in one version of the table, sorted absolute paths or addresses.
 
-    The folder also holds files of other versions, so it must never be listed. Raises InputError where there is no
-    table, the version is gone or the store does not answer.
+    The folder also holds files of other versions, so it must never be listed. Raises InputError if there is
+    no table, if the version is gone, or if the store does not answer.
     """
     try:
         snapshot = DeltaTable(table, version=version, storage_options=store_options(str(table)))
@@ -231,7 +229,7 @@ def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[s
     except OSError as error:
         raise InputError(unreachable(str(table), error)) from error
     uris = snapshot.file_uris(file_pruning_predicate=[("split", "=", split)])
-    # Absolute paths, but with a blank as %20.
+    # These are absolute paths, but with %20 for a space.
     return sorted(unquote(uri) for uri in uris)
 
 
@@ -240,7 +238,7 @@ def _partition(path: str) -> dict[str, str]:
 
 
 def store_options(table: str) -> dict[str, str] | None:
-    """What deltalake cannot know of a store by itself; keys and addresses come from the environment."""
+    """Options that deltalake needs for a store; keys and addresses come from the environment."""
     if not str(table).startswith("s3"):
         return None
     insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")

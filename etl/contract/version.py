@@ -1,4 +1,4 @@
-"""One version of the table of shards: where it lies and what its card says; opened once and passed on."""
+"""A table of shards at one version: its place and its card. A command opens it once and passes it on."""
 
 from dataclasses import dataclass, replace
 

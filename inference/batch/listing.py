@@ -1,4 +1,4 @@
-"""The images that are to be scored, of a table or a folder: where each is, and which version of it. Reads no pixels."""
+"""Lists the images to score, of a table or a folder: the place and the version of each. Reads no pixels."""
 
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -17,12 +17,12 @@ from inference.model.properties import PREPARATION, Properties
 
 IMAGES = pa.schema(
     [
-        # Of a table its own, of a folder the path below it.
+        # A table's own image_id, or a file's path below the folder.
         ("image_id", pa.string()),
-        # Of a table its pixel_hash, of a folder the file's size and time (or ETag): another one is another image.
+        # A table's pixel_hash, or a file's size and time (or ETag); if it changes, it is another image.
         ("image_version", pa.string()),
         ("file", pa.string()),
-        # Where in a Parquet file; null for an image file.
+        # The place in a Parquet file; null for an image file.
         ("row_group", pa.int32()),
         ("row", pa.int32()),
     ]
@@ -38,17 +38,17 @@ class Listing:
     table_version: int | None
     """None for a folder"""
     images: pa.Table
-    """columns of IMAGES, those of a row group one after the other"""
+    """columns of IMAGES; the images of a row group follow each other"""
 
     def only(self, chosen: list[bool]) -> "Listing":
-        """The same with the images for which `chosen` is true."""
+        """This listing with only the images for which `chosen` is true."""
         return replace(self, images=self.images.filter(pa.array(chosen, pa.bool_())))
 
 
 def list_images(source: str, workspace: Workspace, properties: Properties) -> Listing:
-    """Every image of `source`: a folder or address of image files or of a workspace; empty: of this workspace's table.
+    """Every image of `source`, which is a folder or address of image files or of a workspace; empty: this workspace.
 
-    Raises InputError where there is nothing to score, or a table is of another kind than the model was trained on.
+    Raises InputError if there is nothing to score, or if a table is of another kind than the model was trained on.
     """
     if not source:
         return list_table(workspace, properties)
@@ -71,7 +71,7 @@ def list_table(workspace: Workspace, properties: Properties) -> Listing:
 
 
 def list_folder(folder: UPath) -> Listing:
-    """Every file below the folder, whatever its name: what is no image gets a row that says so.
+    """Every file below the folder, whatever its name; a file that is no image gets a row that says so.
 
     Left out are what is hidden (a name that begins with a dot) and Delta tables, such as the scores themselves.
     """
@@ -90,7 +90,7 @@ def list_folder(folder: UPath) -> Listing:
 
 
 def _check_kind(card: Card, workspace: Workspace, properties: Properties) -> None:
-    """Raises InputError where the table's pixels are not what the model takes."""
+    """Raises InputError if the table's pixels are not what the model takes."""
     if card.channels != 1:
         raise InputError(f"the table of {workspace.root} is in colour, the model takes grey images")
     if properties.size_px not in card.sizes_px:

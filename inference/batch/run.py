@@ -1,4 +1,4 @@
-"""A run of the batch: the images that are new, scored on the workers, added to the scores in one commit."""
+"""Runs a batch: scores the images that are new on the workers, and adds them to the scores in one commit."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,22 +15,22 @@ from inference.batch.scores import Run, append_scores, choose_new, known_images
 from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, score_images
 from inference.model.served_model import ServedModel
 
-# Of a table some row groups; of files less, as decoding takes longer.
+# Images per task: some row groups of a table, but fewer files, because decoding takes longer.
 ROWS_PER_TASK, FILES_PER_TASK = 1024, 64
 
 
 @dataclass(frozen=True)
 class BatchOutcome:
-    """What a run did."""
+    """The result of a run."""
 
     rows: pa.Table
-    """that it has added, see scores.py"""
+    """rows that it added, see scores.py"""
     known: int
-    """images of the source that had scores already"""
+    """number of images of the source that already had scores"""
     out_of_reach: int
-    """that could not be opened, as in a run before this one: they have no new row"""
+    """number of images that could not be opened, in an earlier run and in this one; they get no new row"""
     version: int | None
-    """of the scores; None: nothing was new"""
+    """version of the table of scores; None: nothing was new"""
 
 
 def score_new(
@@ -38,7 +38,7 @@ def score_new(
 ) -> BatchOutcome:
     """Scores what this version of the model has not scored yet. A run that is killed leaves the old version.
 
-    map_in_arrow: of etl.cluster.workers.SparkWorkers. Raises InputError where `output` is no table of scores.
+    map_in_arrow: the method of etl.cluster.workers.SparkWorkers. Raises InputError if `output` is no table of scores.
     """
     variant = model.folder / model.mode
     run = Run(
@@ -68,7 +68,7 @@ def score_new(
 
 
 def sha256_of(folder: Path) -> str:
-    """Of the content of its files, in the order of their names."""
+    """SHA-256 of the content of the folder's files, in the order of their names, in hexadecimal."""
     whole = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         with file.open("rb") as content:
@@ -77,5 +77,5 @@ def sha256_of(folder: Path) -> str:
 
 
 def count_out_of_reach(answers: pa.Table) -> int:
-    """Of rows of answer_schema."""
+    """Number of rows of answer_schema whose image could not be opened."""
     return pc.sum(pc.starts_with(answers["unreadable"], OUT_OF_REACH)).as_py() or 0

@@ -1,17 +1,17 @@
-"""The Delta table of scores: what is in it, and one commit per run. The one owner of deltalake in this package.
+"""The Delta table of scores: its columns, and one commit per run. The only file of inference/ that imports deltalake.
 
-A row is one image as one version of a model saw it; rows are added and never changed:
+A row is the answer of one version of a model for one image. Rows are added and never changed:
 
-    image_id         of the table, or the path below the folder
+    image_id         the table's image_id, or the path below the folder
     called           the findings whose probability reaches the threshold (Youden's, of the validation split); null
-                     where the image is unlike the training data or could not be read
-    probability_F    calibrated, 0..1, a column for each finding F; null as `called`, and where the model knows no F
+                     if the image is unlike the training data or could not be read
+    probability_F    calibrated, 0..1, one column per finding F; null like `called`, and if the model does not know F
     familiar, distance   whether the image is like the training data, and how far it is from it (familiarity.py)
-    fault            why the ETL would have put the image into quarantine; it is scored all the same
+    fault            why the ETL would have put the image into quarantine; it is scored anyway
     unreadable       why it could not be scored
-    image_version    of a table its pixel_hash, of a folder size and time (or ETag) of the file
-    model, model_version, mode       what has scored it
-    model_sha256     of its graph: every registry has a version 1
+    image_version    the table's pixel_hash, or size and time (or ETag) of the file
+    model, model_version, mode       the model that scored it
+    model_sha256     SHA-256 of its graph, because every registry has a version 1
     source, table_version            delta_table_id and version, or the folder, and null
     scored_at        when the run began, UTC
 """
@@ -42,7 +42,7 @@ RUN = pa.schema(
         ("scored_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-# Rows that agree in these and in the image are not scored again.
+# An image is not scored again if a row agrees in these columns and in the image.
 SAME_RUN = ("model", "model_version", "mode", "model_sha256", "source")
 IMAGE = ("image_id", "image_version", "unreadable")
 Known = set[tuple[str, str, str | None]]
@@ -50,7 +50,7 @@ Known = set[tuple[str, str, str | None]]
 
 @dataclass(frozen=True)
 class Run:
-    """What the rows of a run have in common, see RUN."""
+    """The values that all rows of a run share, see RUN."""
 
     model: str
     model_version: int
@@ -62,7 +62,7 @@ class Run:
 
 
 def known_images(output: str, run: Run) -> Known:
-    """IMAGE of each row that runs of this kind have left. Raises InputError where `output` is something else."""
+    """The columns IMAGE of all rows that runs of this kind left. Raises InputError if `output` is something else."""
     return _known_images(_open(output), run)
 
 
@@ -85,19 +85,19 @@ def _known_images(table: DeltaTable | None, run: Run) -> Known:
 
 
 def choose_new(images: pa.Table, known: Known) -> list[bool]:
-    """Whether each image, by image_id and image_version, is still to be scored; so is one that was out of reach."""
+    """Whether each image, by image_id and image_version, must still be scored, such as one that was out of reach."""
     done = {(name, version) for name, version, why in known if not (why or "").startswith(OUT_OF_REACH)}
     keys = zip(images["image_id"].to_pylist(), images["image_version"].to_pylist(), strict=True)
     return [key not in done for key in keys]
 
 
 def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, int | None]:
-    """Adds what is not in the table yet, in one commit; returns these rows and the new version, None where none is new.
+    """Adds rows that the table lacks, in one commit; returns them and the new version, which is None if there are none.
 
-    answers: of answer_schema; columns that the table lacks, such as those of another vocabulary, are added to it.
+    answers: rows of answer_schema; columns that the table lacks, as after a change of the vocabulary, are added.
     Raises InputError where another run has added to the table at the same moment.
     """
-    # One look for what is known and for the version to add to: a commit between two would not be noticed.
+    # One read for the known images and the version to add to: a commit between two reads would go unnoticed.
     table = _open(output)
     known = _known_images(table, run)
     triples = zip(*(answers[name].to_pylist() for name in IMAGE), strict=True)
@@ -111,7 +111,7 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
         if table is None:
             write_deltalake(output, rows, mode="error", storage_options=store_options(output))
         else:
-            # Without retries: another run may have added the same images meanwhile.
+            # Without retries, because another run may have added the same images meanwhile.
             once = CommitProperties(max_commit_retries=0)
             write_deltalake(table, rows, mode="append", schema_mode="merge", commit_properties=once)
         return rows, DeltaTable(output, storage_options=store_options(output)).version()
@@ -122,7 +122,7 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
 
 
 def _open(output: str) -> DeltaTable | None:
-    """The table; None where there is none yet. Raises InputError where there is something else."""
+    """The table; None if there is none yet. Raises InputError if there is something else."""
     place = locate(output)
     if is_local(place) and place.exists() and not (place / "_delta_log").is_dir():
         # A run that was killed before its first commit leaves Parquet files.

@@ -1,6 +1,6 @@
-"""What a worker does with its share of the images: reads them, asks the model, describes the answers.
+"""The work of a Spark worker: reads its share of the images, asks the model, describes the answers.
 
-Imports neither pyspark nor deltalake nor mlflow: a worker starts with as little as it needs.
+Imports neither pyspark nor deltalake nor mlflow, so that a worker starts quickly.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,14 +22,14 @@ from inference.model.graphs import Predict
 from inference.model.properties import Properties
 from inference.model.variants import open_variant
 
-# Of what goes back to Spark, so that the cost of a batch is that of many images; all of them are in memory.
+# Rows per batch that goes back to Spark: enough to spread the batch's cost, few enough for memory.
 ROWS_PER_BATCH = 128
 COPIED = ("image_id", "image_version", "fault", "unreadable")
 
 
 @dataclass(frozen=True)
 class WorkerModel:
-    """Which variant a worker opens, in a folder that it can read."""
+    """The variant that a worker opens, in a folder that it can read."""
 
     mode: str
     folder: Path
@@ -38,14 +38,14 @@ class WorkerModel:
 
 
 class Image(NamedTuple):
-    """An image as it was read."""
+    """An image that was read, or the reason why not."""
 
     image_id: str
     image_version: str
     pixels: np.ndarray | None
-    """(S, S) uint8; None where it could not be read"""
+    """(S, S) uint8; None if it could not be read"""
     fault: str | None = None
-    """why the ETL would have put it into quarantine; None for a table's, which the ETL has looked at"""
+    """why the ETL would have put it into quarantine; None for a table's image, which the ETL has checked"""
     unreadable: str | None = None
     """why it could not be read"""
 
@@ -89,7 +89,7 @@ def _open(mode: str, folder: Path, num_threads: int) -> tuple[Predict, Propertie
 
 
 def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]:
-    """Each row's image, as the model takes it. A row group is read once for the rows that follow each other in it."""
+    """Each row's image, as the model takes it. A row group is read once for consecutive rows of it."""
     for (file, group), part in groupby(rows, lambda row: (row["file"], row["row_group"])):
         if group is None:
             yield from (read_file(row, properties) for row in part)
@@ -126,7 +126,7 @@ def read_row_group(file: str, group: int, rows: list[dict], size_px: int) -> Ite
         yield from (Image(row["image_id"], row["image_version"], None, unreadable=reason) for row in rows)
         return
     cells = table.column(0).combine_chunks()
-    # Where in the column's one buffer each cell begins and the last one ends; a null takes no bytes.
+    # Offsets at which each cell begins and the last one ends in the column's buffer; a null takes no bytes.
     bounds = np.frombuffer(cells.buffers()[1], np.int32)[cells.offset :]
     pixels = np.frombuffer(cells.buffers()[2] or b"", np.uint8)
     for row in rows:
@@ -141,12 +141,12 @@ def read_row_group(file: str, group: int, rows: list[dict], size_px: int) -> Ite
 
 @lru_cache(maxsize=1)
 def _open_table(file: str) -> pq.ParquetFile:
-    """Its footer is read once for the row groups that follow each other."""
+    """The opened file, whose footer is read once for consecutive row groups."""
     return pq.ParquetFile(locate(file).open("rb"))
 
 
 def answer(images: list[Image], predict: Predict, properties: Properties, batch_size: int) -> pa.RecordBatch:
-    """One row of answer_schema per image; those that could be read are asked for batch_size at a time."""
+    """One row of answer_schema per image; the model gets the readable ones in requests of batch_size."""
     readable = np.array([image.pixels is not None for image in images])
     pixels = [image.pixels for image in images if image.pixels is not None]
     requests = [np.stack(pixels[start : start + batch_size]) for start in range(0, len(pixels), batch_size)]

@@ -1,4 +1,4 @@
-"""A checkpoint becomes a candidate for the registry: exported, quantised, measured and judged, in one folder."""
+"""Makes a candidate for the registry from a checkpoint: exports, quantises, measures and judges it, in one folder."""
 
 import shutil
 from dataclasses import asdict, dataclass
@@ -38,16 +38,16 @@ from training.network.checkpoint import Checkpoint
 from training.reading.plan import Split
 
 NUM_COMPARED = 8
-"""real images on which each exported graph is held against torch"""
+"""number of real images on which each exported graph is compared with torch"""
 
 
 @dataclass(frozen=True)
 class CandidateSource:
-    """What a candidate is made of."""
+    """The checkpoint and the data that a candidate is made of."""
 
     checkpoint: Checkpoint
     card: Card
-    """of the version of the table that the checkpoint was trained on"""
+    """card of the table's version that the checkpoint was trained on"""
     train: Split
     val: Split
     test: Split
@@ -114,7 +114,7 @@ def _quantize(
     folder: Path,
     console: Console,
 ) -> tuple[Scored, Decision, list[Attempt]]:
-    """Tries until the gate passes or there is nothing more careful; the last try's scores, decision, and all tries."""
+    """Quantises until the gate passes or no more careful way is left; last scores, decision, and all attempts."""
     findings, seed = source.checkpoint.findings, source.seed
     properties = properties_of(open_graph(folder / "fp32"))
     attempts = []
@@ -166,7 +166,7 @@ def _quantize(
 
 
 def _cropped(variants: dict[str, Predict], options: Inference) -> dict[str, Predict]:
-    """The variants, and with options.ten_crop each one's ten-crop version too."""
+    """The variants, and with options.ten_crop also the ten-crop version of each."""
     if not options.ten_crop:
         return variants
     crops = {name + SUFFIX: with_ten_crops(predict) for name, predict in variants.items() if name != "baseline"}
@@ -174,11 +174,11 @@ def _cropped(variants: dict[str, Predict], options: Inference) -> dict[str, Pred
 
 
 def _set_distance_threshold(int8: Path, predict: Predict, val: Split, batch_size: int) -> None:
-    """Writes the INT8 graph's own threshold into it: quantisation moves the distances of all images."""
+    """Writes the INT8 graph's own distance threshold into it, because quantisation changes the distances."""
     graph = open_graph(int8)
     scored = score_split({"int8": predict}, val, batch_size, properties_of(graph))
     graph = with_distance_threshold(graph, distance_threshold(scored.distances["int8"]))
-    # Beside, and then in its place: an open graph reads its weights from its files.
+    # Written beside and then moved into place, because an open graph still reads its weights from its files.
     written = int8.with_name("int8-with-threshold")
     save_graph(graph, written)
     shutil.rmtree(int8)
@@ -186,7 +186,7 @@ def _set_distance_threshold(int8: Path, predict: Predict, val: Split, batch_size
 
 
 def _familiarity(scored: Scored, folder: Path) -> dict[str, dict[str, float]]:
-    """Precision -> threshold of its distance, and the share of the test split's images that are within it."""
+    """Precision -> its distance threshold, and the share of the test split's images within that threshold."""
     thresholds = {
         name: properties_of(open_graph(folder / name)).distance_threshold for name in ("fp32", "fp16", "int8")
     }

@@ -24,7 +24,7 @@ class Incumbent:
     """its INT8 graph"""
     properties: Properties | None = None
     test: Split | None = None
-    """the same images at its size"""
+    """the same images at its input size"""
 
 
 def open_incumbent(workspace: Workspace, name: str, table: TableVersion) -> Incumbent | None:

@@ -1,6 +1,7 @@
-"""The model card: what the model is, what it was trained and measured on, for what it may be used, and its limits.
+"""The model card: the model, the data it was trained and measured on, its intended use, and its limits.
 
-Mitchell et al., "Model cards for model reporting", FAT* 2019. As JSON for the service's page, as text for people.
+Mitchell et al., "Model cards for model reporting", FAT* 2019. It is written as JSON for the service's page, and as
+text for people.
 """
 
 from pathlib import Path
@@ -23,18 +24,18 @@ INTENDED_USE = (
     "or children's frontal films in the proportions of its training split. No output may guide the care of a patient."
 )
 LIMITS = (
-    "Labels of public sets come from reports by text mining, and some are wrong: the model is measured against labels, "
-    "not against disease.",
-    "Performance on films of other hospitals, devices, ages or views than those of the test split is unknown.",
+    "Labels of public sets were mined from reports, and some are wrong: the model is measured against labels, not "
+    "against disease.",
+    "Performance on films of other hospitals, devices, ages or views than the test split's is unknown.",
     "Findings without an AUROC in the test split were not measured at all.",
     "A heat map shows where the network looked, not that the finding is there.",
-    "The distance from the training data finds films that look unlike it; it does not find wrong answers on films that "
-    "look alike.",
+    "The distance from the training data finds films that look different; it does not find wrong answers on films that "
+    "look familiar.",
 )
 
 
 def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int) -> dict:
-    """The card of the INT8 model, ready for JSON. scored, report: of the test split, see report.py."""
+    """The card of the INT8 model, ready for JSON. scored, report: measurements of the test split, see report.py."""
     findings, labels, probabilities = properties.findings, scored.labels, scored.probabilities["int8"]
     finite = np.isfinite(probabilities).all()
     points = {

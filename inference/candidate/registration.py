@@ -1,4 +1,4 @@
-"""A candidate becomes a version in the MLflow registry, with its measurements, lineage and model card."""
+"""Registers a candidate as a version in the MLflow registry, with its measurements, lineage and model card."""
 
 import io
 import os
@@ -6,7 +6,7 @@ from contextlib import redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
 
-# First: it silences what mlflow would log on import.
+# Imported first, because it silences what mlflow would log on import.
 from training.record.store import metric_name, use_store  # isort: skip
 
 import mlflow
@@ -23,19 +23,19 @@ from inference.model.properties import Properties
 from inference.model.registry import CHALLENGER, CHAMPION, Registered, promote
 
 PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
-# The files are on this disk: a bar over two of them tells nothing.
+# The files are on this disk, so a progress bar over two of them says nothing.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 DESCRIPTION = (
     f"Findings on frontal chest radiographs, INT8 for CPUs. {RESEARCH_USE} Input: (n, S, S) uint8 grey pixels. "
     "Output: a calibrated probability per finding, and the distance from the training data; "
     'params={"maps": True} adds class activation maps. '
-    "`challenger` is the last version, `champion` the last one that passed the gate, or was promoted by hand."
+    "`challenger` is the newest version, `champion` the last one that passed the gate or was promoted by hand."
 )
 
 
 def check_run(workspace: Workspace, run_id: str) -> str:
-    """Status of the run that trained the checkpoint, `FINISHED` where all went well; creates nothing.
+    """Status of the run that trained the checkpoint, `FINISHED` if it ended well; creates nothing.
 
     Raises InputError when the run is not in the workspace's store.
     """
@@ -65,7 +65,7 @@ def register(
     unfinished version.
     """
     use_store(workspace)
-    # By the run's id, as the run stays ended, with the training's status and duration, at whatever moment this stops.
+    # Logged by the run's id, so that the run stays ended, with its status and duration, whenever this stops.
     run_id = properties.run_id
     mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
     mlflow.log_metrics(_metrics(report), run_id=run_id)
@@ -84,7 +84,7 @@ def register(
         artifacts={"graphs": str(folder)},
         signature=_signature(properties),
         input_example=_grey_ramp(properties.size_px),
-        # Named, or mlflow would load the model in a second process to find them out.
+        # Named, because mlflow would otherwise load the model in a second process to find them.
         pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "openvino", "numpy", "pandas")],
     )
     client = mlflow.MlflowClient()
@@ -103,7 +103,7 @@ def register(
 
 
 def _metrics(report: dict) -> dict[str, float]:
-    """The report's numbers under the names of the run; undefined ones are left out."""
+    """The report's numbers as metrics of the run; undefined ones are left out."""
     metrics = {}
     for variant, aurocs in report["test_auroc"].items():
         metrics |= {f"test_auroc_{variant}_{finding}": ends["value"] for finding, ends in aurocs.items()}
@@ -116,7 +116,7 @@ def _metrics(report: dict) -> dict[str, float]:
 
 
 def _tags(properties: Properties, report: dict, decision: Decision) -> dict[str, str]:
-    """Where the version came from and what was measured."""
+    """Tags with the lineage and the measurements of the version."""
     means = {f"test_auroc_{variant}": aurocs["mean"]["value"] for variant, aurocs in report["test_auroc"].items()}
     return {
         "run_id": properties.run_id,
@@ -140,5 +140,5 @@ def _signature(properties: Properties) -> ModelSignature:
 
 
 def _grey_ramp(size_px: int) -> np.ndarray:
-    """(1, S, S) uint8: an example that shows the shape and nobody's chest."""
+    """An example of the input, (1, S, S) uint8, that shows no chest."""
     return np.tile(np.linspace(0, 255, size_px).astype(np.uint8), (1, size_px, 1))

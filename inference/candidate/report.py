@@ -1,4 +1,4 @@
-"""What was measured, as one dict (report.json), as tables on the console and as a figure."""
+"""The measurements as one dict (report.json), as tables on the console and as a figure."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from inference.model.ten_crop import SUFFIX
 from training.measures.cells import value_cell
 from training.record.evaluation import describe_intervals
 
-# Order and titles of the variants wherever they are shown.
+# Order and titles of the variants in tables and figures.
 TITLES = {
     "baseline": "thumbnail LR",
     "torch": "torch",
@@ -28,7 +28,7 @@ TITLES = {
     "onnx": "ONNX",
     "int8": "INT8",
 }
-# Of Okabe and Ito's palette, told apart by colour-blind readers.
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {
     "baseline": "0.75",
     "torch": "#56B4E9",
@@ -37,14 +37,14 @@ COLOURS = {
     "onnx": "#CC79A7",
     "int8": "#D55E00",
 }
-# Told apart by findings; FP16 and ONNX give FP32's AUROC to the third digit.
+# Variants that are shown per finding; FP16 and ONNX give FP32's AUROC to the third digit.
 COMPARED = ("baseline", "torch", "fp32", "int8")
 
 
 def describe(
     findings: list[str], scored: Scored, decision: Decision, speeds: dict[str, dict[str, float]], seed: int
 ) -> dict:
-    """The report, ready for JSON: undefined numbers are null.
+    """The report, ready for JSON, where undefined numbers are null.
 
     scored: the test split. speeds: variant -> what was measured of it; the baseline has none. Every AUROC is finding,
     and `mean`, -> value, low, high: 95% intervals by patient.
@@ -76,7 +76,7 @@ def describe(
 
 
 def data_title(data: dict) -> str:
-    """`test split, phantoms, Delta version 3, 250 images of 80 patients`."""
+    """A title such as `test split, phantoms, Delta version 3, 250 images of 80 patients`."""
     return f"{data['split']} split, {data['source']}, {data['images']} images of {data['patients']} patients"
 
 
@@ -101,7 +101,7 @@ def auroc_table(report: dict) -> Table:
 
 
 def quality_table(report: dict) -> Table:
-    """A line per precision: mean AUROC and what it loses of FP32's, ten-crop where measured, heat maps in boxes."""
+    """A line per precision: mean AUROC, difference to FP32, ten-crop if measured, heat maps in boxes."""
     with_crops = any(name.endswith(SUFFIX) for name in report["test_auroc"])
     table = _narrow_table("Quality of each precision", "precision")
     for title in ("mean AUROC", "to FP32, 95%", *(["ten-crop"] if with_crops else []), "heat map in box", "chance"):
@@ -120,7 +120,7 @@ def quality_table(report: dict) -> Table:
 
 
 def speed_table(report: dict) -> Table:
-    """A line per precision: latency of one image, images/s of a batch to FP32's, bytes, memory of a process."""
+    """A line per precision: latency of one image, images/s of a batch, ratio to FP32's, size, memory of a process."""
     machine = report["machine"]
     title = f"{machine['cpu']}, {machine['cores']} cores, {', '.join(machine['int8_instructions']) or 'no AVX2'}"
     table = _narrow_table(f"Speed on {title}", "precision")
@@ -140,7 +140,7 @@ def speed_table(report: dict) -> Table:
 
 
 def _narrow_table(title: str, first: str) -> Table:
-    """For terminals of 80 columns."""
+    """An empty table that fits terminals of 80 columns."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     return table
@@ -155,7 +155,7 @@ def _interval(ends: dict[str, float | None], form: str = ".3f") -> str:
 
 
 def draw_report(report: dict, path: Path) -> None:
-    """AUROC per finding as bars from 0.5, that of chance, with INT8's intervals; its heat maps; the latencies."""
+    """Draws AUROC per finding as bars from 0.5 (chance), with INT8's intervals, INT8's heat maps, and the latencies."""
     aurocs = report["test_auroc"]
     findings = [*report["data"]["positives"], "mean"]
     figure, (left, middle, right) = plt.subplots(
@@ -200,7 +200,7 @@ def _draw_intervals(axes: plt.Axes, places: np.ndarray, intervals: list[dict]) -
 
 
 def _draw_heat_maps(axes: plt.Axes, findings: list[str], places: dict[str, dict]) -> None:
-    """How often the peak of INT8's map lies in a box; findings without boxes have no bar."""
+    """Draws how often the peak of INT8's map lies in a box; findings without boxes have no bar."""
     rows = [row for row, finding in enumerate(findings) if places.get("all" if finding == "mean" else finding)]
     shown = [places["all" if findings[row] == "mean" else findings[row]] for row in rows]
     axes.barh(rows, [place["pointing_game"] for place in shown], 0.5, color=COLOURS["int8"], label="INT8")

@@ -1,1 +1,1 @@
-"""Files and folders of the command line: read by several processes, answered in their order."""
+"""Answers for the files and folders of the command line, in their order."""

@@ -18,7 +18,7 @@ CSV_COLUMNS = ("file", "finding", "probability", "threshold", "called", "familia
 
 @dataclass(frozen=True)
 class Answered:
-    """One file, and either its findings or why it has none."""
+    """One file, with its findings or the reason why it has none."""
 
     path: str
     findings: Findings | None
@@ -30,19 +30,19 @@ class Answered:
 
 
 def as_json(answered: Answered, model: dict) -> str:
-    """One line of JSON: the file, what answered, and `findings` and the rest of Findings, or `error`.
+    """One line of JSON: the file, the model that answered, and `findings` and the rest of Findings, or `error`.
 
     model: name, version, mode, operating point; stands in every line, so that each can be kept by itself.
     """
-    told = {"file": answered.path} | model
+    line = {"file": answered.path} | model
     if answered.findings is None:
-        return json.dumps(told | {"error": answered.fault})
+        return json.dumps(line | {"error": answered.fault})
     size = {"width_px": answered.width_px, "height_px": answered.height_px}
-    return json.dumps(told | size | answered.findings.to_dict() | {"heatmaps": answered.heatmaps, "note": RESEARCH_USE})
+    return json.dumps(line | size | answered.findings.to_dict() | {"heatmaps": answered.heatmaps, "note": RESEARCH_USE})
 
 
 def as_csv(answered: Answered) -> str:
-    """A line per finding of the file, in the order of CSV_COLUMNS; one line with the error where it has none.
+    """A line per finding of the file, in the order of CSV_COLUMNS; one line with the error if it has no findings.
 
     Empty: unknown. called, familiar: 1 or 0.
     """
@@ -85,7 +85,7 @@ def _table(found: Findings) -> Table:
 
 
 def as_line(answered: Answered, width: int, console: Console) -> str:
-    """The called findings of one of many files, or a dash. width: of its name, in characters."""
+    """The called findings of one of many files, or a dash. width: characters for the file's name."""
     found = answered.findings
     called = [finding for finding in sorted(found.findings, key=_order) if finding.present]
     said = ", ".join(f"{finding.name} {finding.probability:.2f}" for finding in called)
@@ -98,7 +98,7 @@ def as_line(answered: Answered, width: int, console: Console) -> str:
 
 
 def printable(path: str) -> str:
-    """A path for people: what a terminal would obey, or no encoding has, becomes a question mark."""
+    """The path for people: control characters, and characters without an encoding, become question marks."""
     readable = os.fsencode(path).decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "?" for character in readable)
 

@@ -1,4 +1,4 @@
-"""Decoded files to answers: the model computes them in batches, threads describe and paint them."""
+"""Turns decoded files into answers: the model computes batches, threads describe and paint the answers."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from inference.model.properties import Properties
 
 @dataclass(frozen=True)
 class FileAnswerer:
-    """What is asked of every film."""
+    """Describes and paints the answer for a film."""
 
     properties: Properties
     operating_point: str
@@ -28,7 +28,7 @@ class FileAnswerer:
     caption: str
 
     def answer(self, decoded: Decoded, answer: Answer | None) -> Answered:
-        """One file. answer: of its film alone; None where it has none."""
+        """The answer for one file. answer: the model's answer for its film alone; None if it has no film."""
         film = decoded.film
         if film is None:
             return Answered(decoded.path, None, decoded.fault)
@@ -49,7 +49,7 @@ class FileAnswerer:
 def answer_all(
     decoded: Iterator[Decoded], predict: Predict, answerer: FileAnswerer, batch_size: int
 ) -> Iterator[Answered]:
-    """Answers in the order of the files; the decoders go on while a batch is computed and painted."""
+    """Answers in the order of the files; the decoders continue while a batch is computed and painted."""
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(decoded, batch_size)):
             films = [one.film.pixels for one in batch if one.film]

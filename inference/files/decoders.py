@@ -1,8 +1,8 @@
-"""Image files to films, several at a time, in the order given, few of them in memory.
+"""Decodes image files to films, several at a time, in the order given, with few of them in memory.
 
-In processes, because a file may harm the one that decodes it, and because compressed DICOM files are decoded in a fork
-(etl/contract/images/dicom.py), which is safe where a process has no threads that compute. They import the program's
-own file once more: it keeps what takes long to import inside its functions.
+Decoding runs in processes of its own, because a file may crash its decoder, and because compressed DICOM files are
+decoded in a fork (etl/contract/images/dicom.py), which is safe only without computing threads. The processes import the
+main program's file again, so it must import slow packages inside its functions.
 """
 
 import os
@@ -19,13 +19,13 @@ from inference.files.image_files import ImageFile
 from inference.film.films import DECODER_DIED, Film, read_film
 from inference.model.properties import Properties
 
-# For each process, so that none waits for the file before its own.
+# Files per process, so that no process waits for the one before its own.
 FILES_IN_WORK = 4
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A file, and either its film or why it has none."""
+    """A file, with its film or the reason why it has none."""
 
     path: str
     film: Film | None
@@ -33,7 +33,7 @@ class Decoded:
 
 
 class FileDecoders:
-    """`number` processes, started at once: they are ready when the model is."""
+    """A pool of `number` processes, started at once, so that they are ready when the model is."""
 
     def __init__(self, number: int):
         self._number = number
@@ -46,9 +46,9 @@ class FileDecoders:
         self._end()
 
     def decode(self, files: Iterable[ImageFile], properties: Properties, shown_px: int) -> Iterator[Decoded]:
-        """Each file's film, or its fault, in the files' order; arguments as of load_film.
+        """Each file's film, or its fault, in the files' order; arguments as for load_film.
 
-        A file that makes its process die, such as by want of memory, is tried once more by itself.
+        A file whose process dies, perhaps out of memory, is tried once more by itself.
         """
         remaining = iter(files)
         waiting: deque[tuple[ImageFile, Future]] = deque()
@@ -69,7 +69,7 @@ class FileDecoders:
         try:
             return self._pool.submit(decode_file, file, properties, shown_px)
         except BrokenProcessPool as error:
-            # Told where the others of this pool are waited for, in their order.
+            # Raised later, where the results of this pool are awaited in order.
             broken: Future = Future()
             broken.set_exception(error)
             return broken
@@ -82,7 +82,7 @@ class FileDecoders:
             return Decoded(file.path, None, DECODER_DIED)
 
     def _end(self) -> None:
-        # Waits for the few files in work: Python's own end and that of a pool disturb each other (CPython 3.11).
+        # Waits for the few files in progress: the end of a pool and that of Python interfere (CPython 3.11).
         self._pool.shutdown(cancel_futures=True)
 
     def _restart(self) -> None:
@@ -91,10 +91,10 @@ class FileDecoders:
 
     def _start(self) -> None:
         self._pool = ProcessPoolExecutor(self._number, get_context("spawn"), _end_with_parent)
-        # Ctrl-C is this process' own matter: the others inherit that it is blocked.
+        # Only this process handles Ctrl-C; the others inherit that it is blocked.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            # The pool starts a process with each piece of work, up to its number.
+            # The pool starts one process per submitted task, up to its number.
             for _ in range(self._number):
                 self._pool.submit(os.getpid)
         finally:
@@ -102,7 +102,7 @@ class FileDecoders:
 
 
 def decode_file(file: ImageFile, properties: Properties, shown_px: int) -> Decoded:
-    """Reads and decodes one file; arguments as of load_film."""
+    """Reads and decodes one file; arguments as for load_film."""
     if file.fault:
         return Decoded(file.path, None, file.fault)
 
@@ -115,7 +115,7 @@ def decode_file(file: ImageFile, properties: Properties, shown_px: int) -> Decod
 
 
 def _end_with_parent() -> None:
-    """Lets this process end when its parent does, however that ends: the pool would leave it waiting for ever."""
+    """Ends this process when its parent ends in any way; the pool would leave it waiting for ever."""
 
     def wait_and_end() -> None:
         connection.wait([parent_process().sentinel])

@@ -1,4 +1,4 @@
-"""Which files are meant by the paths that somebody gave: files as they are, folders with the images that they hold."""
+"""Finds the image files that the given paths mean: files themselves, and folders with the images in them."""
 
 import os
 from collections.abc import Iterable
@@ -7,9 +7,9 @@ from typing import NamedTuple
 from etl.contract.images.decode import begins_like_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
-# An index of the DICOM files beside it (PS3.10, section 8.6).
+# The index of the DICOM files beside it (PS3.10, section 8.6).
 DICOM_INDEX = "DICOMDIR"
-# DICOM's prefix ends at 132; elements without one take some more to be recognised.
+# DICOM's prefix ends at byte 132; files without it need some more bytes to be recognised.
 HEAD_BYTES = 1024
 
 
@@ -22,10 +22,11 @@ class ImageFile(NamedTuple):
 
 
 def find_images(paths: Iterable[str]) -> tuple[list[ImageFile], int]:
-    """Files in the order given, those of a folder and its subfolders by name; second, how many others the folders hold.
+    """Returns the files in the order given, and the number of other files that the folders hold.
 
-    A file that was given by itself is always among them. Of a folder's, all that begin like a PNG, JPEG, TIFF or DICOM
-    file or are named like one: what is named an image and is none shall be told, not left out.
+    The files of a folder and its subfolders are sorted by name. A file that was given by itself is always included.
+    From a folder, every file is included that begins like a PNG, JPEG, TIFF or DICOM file, or is named like one: a file
+    that is named like an image but is none is reported, not left out.
     """
     files: list[ImageFile] = []
     others = 0
@@ -40,7 +41,7 @@ def find_images(paths: Iterable[str]) -> tuple[list[ImageFile], int]:
 
 
 def _as_file(path: str) -> ImageFile:
-    # A named pipe would let the reader wait for ever.
+    # Reading a named pipe would wait for ever.
     if os.path.isfile(path):
         return ImageFile(path)
     return ImageFile(path, "not a file" if os.path.exists(path) else "no such file or folder")
@@ -55,7 +56,7 @@ def _inside(root: str) -> tuple[list[ImageFile], int]:
         files.append(ImageFile(error.filename, f"this folder cannot be read: {error.strerror}"))
 
     for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
-        # A link may lead back to where it lies.
+        # A link may lead back to a folder above it.
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -80,6 +81,6 @@ def _looks_like_image(path: str, name: str) -> bool:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError:
-        # Nobody knows what it is; who decodes it says why.
+        # It cannot be checked here; decoding it will give the reason.
         return True
     return begins_like_image(head)

@@ -1,4 +1,4 @@
-"""Films with heat maps as PNG files for people: which findings are painted, what stands below, how a file is named."""
+"""Paints films with heat maps as PNG files for people: chooses the findings, writes the caption, names the files."""
 
 import hashlib
 from pathlib import Path
@@ -16,12 +16,12 @@ from inference.model.properties import Properties
 
 SHOWN_PX = 1024
 """longer side of the painted film"""
-# So that the caption has its place below a narrow film.
+# Narrowest picture, so that the caption fits below a narrow film.
 MIN_WIDTH_PX = 720
 MARGIN_PX, HEADING_PX, TEXT_PX = 14, 28, 17
 LINE_HEIGHT, SCALE_PX = 1.35, 160
 BACKGROUND, MIDDLE_GREY, TEXT_GREY, HEADING_GREY = 18, 110, 165, 240
-# Of the file's own name, in the picture's: with all that follows it stays below the 255 bytes that a name may have.
+# Characters of the film's file name in the picture's name, which stays below the 255 bytes that a name may have.
 MAX_NAME_CHARACTERS = 40
 
 
@@ -56,12 +56,12 @@ def paint_finding(
     heading = f"{finding.name} {finding.probability:.3f} ({threshold}){called}"
     what = "evidence for the finding: clear at its threshold and below"
     if boxes:
-        what += " · boxes: where it is known to be"
+        what += " · boxes: known places"
     return encode_png(_with_caption(picture, heading, what, model))
 
 
 def write_overlay(content: bytes, folder: Path, path: str, finding: str) -> Path:
-    """Puts the picture of one finding of the file at `path` into `folder`, under a name that no other file's has."""
+    """Puts the picture of one finding of the file at `path` into `folder`, under a name of its own."""
     source = Path(path)
     digest = hashlib.sha256(str(source.absolute()).encode(errors="surrogateescape")).hexdigest()[:10]
     name = f"{printable(source.name)[:MAX_NAME_CHARACTERS]}-{digest}-{quote(finding, safe=' ()+')}.png"
@@ -71,7 +71,7 @@ def write_overlay(content: bytes, folder: Path, path: str, finding: str) -> Path
 
 
 def _odds_to_threshold(finding: Finding) -> float:
-    """Of one without a threshold: less than of any other."""
+    """Log odds of the finding to its threshold; the smallest of all if it has no threshold."""
     if finding.threshold is None:
         return finding.probability - 2
     odds = finding.probability / max(1 - finding.probability, 1e-9)

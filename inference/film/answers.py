@@ -1,4 +1,4 @@
-"""What a graph's numbers mean for one image, as every way of asking tells it: command line, batch, service and page."""
+"""The meaning of a graph's numbers for one image, the same for command line, batch, service and page."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -17,30 +17,30 @@ class Finding:
 
     name: str
     probability: float | None
-    """calibrated, 0..1; None where the image is unlike the training data"""
+    """calibrated, 0..1; None if the image is unlike the training data"""
     threshold: float | None
-    """probability from which on the finding is called; None where the validation split had no such images"""
+    """probability at and above which the finding is called; None if the validation split had no such images"""
     present: bool | None
-    """probability >= threshold; None where either is missing"""
+    """probability >= threshold; None if either is missing"""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """One image."""
+    """The answer for one image."""
 
     findings: list[Finding]
     """in the order of the vocabulary"""
     familiar: bool
     """whether the image is like those that the model was trained on"""
     distance: float
-    """from the training data, see inference/candidate/making/familiarity.py"""
+    """distance from the training data, see inference/candidate/making/familiarity.py"""
     distance_threshold: float
     fault: str | None
     """why the ETL would have put the image into quarantine"""
 
     def to_dict(self) -> dict:
-        """For JSON; `warnings` says in words what speaks against trusting the answer. No number: None."""
-        # Not asdict, whose deep copy takes a twentieth of the time that a small film does in the service.
+        """The answer, ready for JSON. `warnings` says what speaks against trusting it. A missing number is None."""
+        # Not asdict: its deep copy would take a twentieth of the time that the service needs for a small film.
         return {
             **vars(self),
             "findings": [dict(vars(finding)) for finding in self.findings],
@@ -50,7 +50,7 @@ class Findings:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences for people, none where nothing is wrong."""
+        """Sentences for people; none if nothing is wrong."""
         said = []
         if not self.familiar:
             numbers = f"distance {self.distance:.1f}, threshold {self.distance_threshold:.1f}"
@@ -61,13 +61,13 @@ class Findings:
 def call_findings(
     properties: Properties, probabilities: np.ndarray, distances: np.ndarray, operating_point: str = OPERATING_POINT
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which images are familiar, (images,) bool, and which findings of theirs are called, (images, findings) bool.
+    """Which images are familiar, (images,) bool, and which of their findings are called, (images, findings) bool.
 
     probabilities: (images, findings) float32; distances: (images,) float32. A finding that has no threshold, or is of
     an image that is not familiar, is not called.
     """
     thresholds = np.array([np.inf if value is None else value for value in properties.thresholds[operating_point]])
-    # Written so that NaN is unfamiliar; in float64, as the threshold is, whatever came.
+    # Written so that NaN is unfamiliar, and in float64 like the threshold.
     familiar = np.asarray(distances, np.float64) <= properties.distance_threshold
     return familiar, (probabilities >= thresholds) & familiar[:, None]
 
@@ -79,7 +79,7 @@ def describe_findings(
     fault: str | None = None,
     operating_point: str = OPERATING_POINT,
 ) -> Findings:
-    """probabilities: (findings,) float32; distance: of this image; operating_point: one of properties.thresholds.
+    """probabilities: (findings,) float32; distance: this image's; operating_point: one of properties.thresholds.
 
     An image that is unlike the training data gets no probabilities: what the network says of it, it has not learned.
     """

@@ -30,11 +30,11 @@ class Film:
     pixels: np.ndarray
     """(S, S) uint8 grey, S the model's size"""
     fault: str | None
-    """why the ETL would have put the image into quarantine, such as `inverted: ...`; None where it would not"""
+    """why the ETL would have put the image into quarantine, such as `inverted: ...`; None if it would not"""
     width_px: int
     height_px: int
     shown: np.ndarray | None = None
-    """(h, w) uint8 grey for people, in the film's own proportions and grey values; None where not asked for"""
+    """(h, w) uint8 grey for people, in the film's own proportions and grey values; None if not asked for"""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Class activation maps as pictures: what in a film speaks for a finding. Pure functions, no torch.
+"""Class activation maps as pictures of the evidence for a finding in a film. Pure functions, no torch.
 
 A map is in calibrated logits, and its mean is the film's own. So each place has a probability: the one that the film
 would get, were it like this place all over. **Evidence** is how far that lies above the finding's threshold, in log
@@ -18,7 +18,7 @@ from inference.model.properties import Properties
 # Nine times the threshold's odds. Below this, noise of the map would be painted as brightly as a large finding.
 FULL_COLOUR = float(np.log(9))
 OPACITY = 0.5
-# A threshold may be 0 or 1, from which no distance can be measured.
+# Thresholds of 0 or 1, whose log odds are infinite, are moved to these.
 NO_ODDS = 1e-6
 # Perceptually uniform, read by the colour-blind too, violet to gold: seen on black and on white. Without its dark blue,
 # which is lost on a dark lung, and its last yellow, which turns green there.
@@ -31,7 +31,7 @@ BOX_RGB = (64, 224, 208)
 def evidence_of(
     maps: np.ndarray, finding: int, properties: Properties, operating_point: str = OPERATING_POINT
 ) -> np.ndarray:
-    """Log odds above the threshold at each place, (s, s) float32; negative where the place speaks against the finding.
+    """Log odds above the threshold at each place, (s, s) float32; negative if the place speaks against the finding.
 
     maps: (findings, s, s) float32, of one image. finding: its index. A finding without a threshold is compared with a
     probability of 0.5.
@@ -63,19 +63,19 @@ def heat_of(evidence: np.ndarray, width_px: int, height_px: int, properties: Pro
 def enlarge(heat: np.ndarray, size_px: int, properties: Properties) -> np.ndarray:
     """A map, (s, s) float32, to (size_px, size_px) float32: smoothly, each cell where it lies in the image."""
     cell_px, first_px = properties.map_step * size_px, properties.map_first * size_px
-    # Beyond its own cells a map goes on as at its edge, as far as the image reaches, and cubics two cells further.
+    # Beyond its cells, a map keeps the values of its edge up to the image's border, and two cells more for cubics.
     before = max(0, math.ceil(first_px / cell_px)) + 2
     after = max(0, math.ceil((size_px - first_px) / cell_px) - len(heat)) + 2
     padded = np.pad(heat.astype(np.float32), (before, after), mode="edge")
     side = round(len(padded) * cell_px)
-    # Not warpAffine: its places are multiples of 1/32 cell, which a large picture shows as stripes.
+    # Not warpAffine: it rounds places to 1/32 cell, which shows as stripes in a large picture.
     large = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
     start = round((before + 0.5) * cell_px - first_px)
     return large[start : start + size_px, start : start + size_px]
 
 
 def paint_heat(heat: np.ndarray) -> np.ndarray:
-    """The heat map alone, to be laid over a film: (h, w, 4) uint8 RGBA, transparent where there is no evidence.
+    """The heat map alone, to be laid over a film: (h, w, 4) uint8 RGBA, transparent without evidence.
 
     heat: (h, w) float32, 0..1, see heat_of.
     """

@@ -1,4 +1,4 @@
-"""Boxes that are known of test images, found again by the pixels: a served image shows where radiologists saw it.
+"""Known boxes of test images, found again by the pixels, so that a served image shows where radiologists saw a finding.
 
 No name and no pixel of an image is kept, only the SHA-256 of what the model sees of it. Imports neither torch nor
 deltalake.
@@ -23,7 +23,7 @@ def key_of(pixels: np.ndarray) -> str:
 def load_boxes(folder: Path) -> dict[str, list[list[float]]]:
     """Key of an image -> its boxes: index of the finding, left, top, width and height as shares of the side, 0..1.
 
-    folder: of a registered model; one without the file knows none. Raises InputError where it is damaged.
+    folder: a registered model's; without the file there are no boxes. Raises InputError if the file is damaged.
     """
     if not (folder / FILE).exists():
         return {}

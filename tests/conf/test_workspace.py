@@ -69,7 +69,7 @@ with Workspace.at({str(workspace.root)!r}).exclusive():
 """
     with workspace.exclusive():
         refused = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True, check=False)
-    assert "InputError: another command works in" in refused.stderr
+    assert "InputError: another command is using" in refused.stderr
     assert not workspace.root.exists(), "an empty workspace is not left behind"
     subprocess.run([sys.executable, "-c", second], check=True)
 

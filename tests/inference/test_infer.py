@@ -237,7 +237,7 @@ def test_every_kind_of_image_is_answered(infer, tmp_path):
     assert ended.code == 0, ended.stderr
     told = {Path(answer["file"]).name: answer for answer in answers(ended)}
     assert list(told) == sorted([*contents, "film.tiff"])
-    assert "2 others in the folders left out" in ended.stderr
+    assert "2 other files in the folders left out" in ended.stderr
     assert told["one_pixel.png"]["fault"].startswith("too small")
     # DICOM shows the range of the pixels, so its grey values are others.
     for same in (("16_bit.png", "colour.png", "film.tiff"), ("plain.dcm", "compressed_without_a_suffix")):
@@ -261,7 +261,7 @@ def test_heatmaps_are_pictures_of_the_called_findings(infer, films, tmp_path):
         shutil.copy(film, tmp_path / folder / "film.png")
     out = tmp_path / "new" / "out"
     ended = infer("--format", "json", "--heatmaps", out, tmp_path / "a", tmp_path / "b")
-    assert ended.stderr.splitlines()[-1] == f"Next: look at the pictures in {out}"
+    assert ended.stderr.splitlines()[-1] == f"Next: open the pictures in {out}"
     told = answers(ended)
     for answer in told:
         called = [finding["name"] for finding in answer["findings"] if finding["present"]]

@@ -1,4 +1,4 @@
-"""What finished trainings have left, for an ensemble of them: read, checked, and checked against each other."""
+"""Reads the files that finished trainings left, for an ensemble; checks each, and checks them against each other."""
 
 import json
 from collections.abc import Iterator
@@ -17,29 +17,31 @@ from training.measures.metrics import auroc_per_finding, check_predictions, mean
 from training.measures.predictions import Predictions
 
 PREDICTED = ("val", "test")
-"""that a training predicts"""
+"""splits that a training predicts"""
 
 
 @dataclass(frozen=True)
 class Member:
-    """What a finished training has left; rows are sorted by image, so that those of all members are the same."""
+    """A finished training. Its rows are sorted by image, so that all members have the same order."""
 
     workspace: Workspace
     findings: list[str]
     exclusive: bool
-    """whether each image is of exactly one of the findings"""
+    """whether each image has exactly one of the findings"""
     trained_on: dict[str, str | int]
     """delta_table_id and delta_version"""
     test_auroc: dict[str, dict[str, float | None]]
     """finding, and `mean` -> value, low and high, as evaluation.json has them"""
     splits: dict[str, Predictions]
-    """val and test; logits are calibrated, float64: their sigmoid is the calibrated probability"""
+    """predictions of val and test; the logits are calibrated, float64: their sigmoid is the calibrated probability"""
     patients: np.ndarray
-    """(images of the test split,) str"""
+    """patient_id of each image of the test split, (images,) str"""
 
 
 def read_members(folders: list[str], workspace: Workspace) -> list[Member]:
-    """Raises InputError for fewer than two, the same twice, unusable files, other tables, images or labels."""
+    """Reads the members. Raises InputError for fewer than two, a member twice, unusable files, or members of different
+    tables, images or labels.
+    """
     members = [Workspace.at(folder) for folder in folders]
     places = [member.root.resolve() for member in members]
     if len(places) < 2 or len(set(places)) < len(places):
@@ -64,10 +66,10 @@ def read_members(folders: list[str], workspace: Workspace) -> list[Member]:
 
 
 def read_member(workspace: Workspace) -> Member:
-    """Raises InputError for files that are absent, cut off, or not of the same training."""
+    """Reads one member. Raises InputError for files that are absent, truncated, or not of the same training."""
     with _reading(workspace.evaluation) as path:
         report = json.loads(path.read_text(encoding="utf-8"))
-        # JSON's null: undefined. Nothing is known of such a finding, and any finite logit will do.
+        # null means undefined: nothing is known about such a finding, so any finite logit will do.
         shifts, temperatures = (
             np.nan_to_num(np.array(list(report[key].values()), np.float64), nan=neutral)
             for key, neutral in (("logit_shifts", 0), ("temperatures", 1))
@@ -108,14 +110,14 @@ def _reading(path: Path) -> Iterator[Path]:
 
 
 def first_difference(one: Member, other: Member) -> str:
-    """What keeps two members from being combined; empty where nothing does."""
+    """Why two members cannot be combined; empty if they can."""
     for key, value in one.trained_on.items():
         if value != other.trained_on[key]:
             return f"{key} is {value} and {other.trained_on[key]}"
     if one.findings != other.findings:
         return f"their findings are {one.findings} and {other.findings}"
     if one.exclusive != other.exclusive:
-        return "the findings of one are classes of which each image has one, those of the other are not"
+        return "the findings of one are exclusive classes, the findings of the other are not"
     for name, ours in one.splits.items():
         theirs = other.splits[name]
         alone = sorted(set(ours.image_ids) ^ set(theirs.image_ids))

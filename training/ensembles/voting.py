@@ -1,4 +1,4 @@
-"""How the probabilities of several models become one: by voting weights per finding; plain arrays, no files."""
+"""Combines the probabilities of several models by voting weights per finding; plain arrays, no files."""
 
 import numpy as np
 from scipy.optimize import minimize
@@ -7,11 +7,11 @@ from scipy.special import log_expit, logsumexp
 from training.measures.metrics import has_both_classes, known_cells
 
 MIN_WEIGHT = 1e-6
-"""of a fitted one: without any, one mistake of a member that is sure would be an infinite loss"""
+"""smallest probability in a fit: without it, one mistake of a member that is certain would be an infinite loss"""
 
 
 def fit_weights(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Voting weights per finding, with which the log loss of the members' weighted mean probability is least.
+    """Voting weights per finding that minimise the log loss of the members' weighted mean probability.
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. logits: (members, images, findings) log-odds of the
     calibrated probabilities, finite where known. Returns (members, findings) float64, at least 1e-6, sums 1; equal
@@ -22,7 +22,7 @@ def fit_weights(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     for column in np.flatnonzero(has_both_classes(labels)):
         present, known_logits = known_cells(labels, np.moveaxis(logits, 0, -1), column)
         log_chances = log_expit(np.where(present, 1, -1) * known_logits.T)
-        # A factor that all members share moves no weight; without it what all call impossible would be 0 for all.
+        # Divides by a factor that all members share, which changes no weight: otherwise tiny probabilities become 0.
         chances = np.exp(log_chances - log_chances.max(axis=0))
 
         def loss_and_slope(voices: np.ndarray, chances: np.ndarray = chances) -> tuple[float, np.ndarray]:
@@ -38,14 +38,14 @@ def fit_weights(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
             constraints={"type": "eq", "fun": lambda voices: voices.sum() - 1, "jac": np.ones_like},
             options={"ftol": 1e-10},
         )
-        # A fit that went nowhere: equal weights stay.
+        # The fit failed: equal weights stay.
         if fit.fun <= loss_and_slope(weights[:, column])[0]:
             weights[:, column] = fit.x
     return weights / weights.sum(axis=0)
 
 
 def equal_weights(logits: np.ndarray) -> np.ndarray:
-    """One over the number of members, (members, findings) float64. logits: (members, images, findings)."""
+    """Weights of 1 / members, (members, findings) float64. logits: (members, images, findings)."""
     return np.full(logits.shape[::2], 1 / len(logits))
 
 

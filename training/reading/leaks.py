@@ -1,4 +1,4 @@
-"""Has a model seen today's test patients? A table's patients may change their splits from version to version."""
+"""Finds test patients whom a model has seen: patients may change their splits from one version to the next."""
 
 from collections.abc import Iterable
 

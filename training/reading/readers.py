@@ -1,4 +1,4 @@
-"""Row groups to batches, each row once: the one owner of petastorm."""
+"""Reads row groups into batches, each row once. The only file that imports petastorm."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,7 +17,8 @@ from etl.contract.version import TableVersion
 from training.network.models import encode_attributes
 from training.reading.plan import Plan, Split
 
-# petastorm calls pyarrow's legacy API, which announces its removal on every call; the lock keeps the one that has it.
+# petastorm calls pyarrow's legacy API, which warns of its removal on every call. The lock file pins a pyarrow that has
+# it.
 warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 warnings.filterwarnings("ignore", category=FutureWarning, message="The pyarrow.filesystem")
 
@@ -25,8 +26,8 @@ from petastorm import make_batch_reader  # noqa: E402, the filter must come firs
 from petastorm.workers_pool import thread_pool  # noqa: E402
 from pyarrow.filesystem import S3FSWrapper  # noqa: E402
 
-# Its worker has read ahead and waits for room nearly all of the time. It would look whether it is to stop a thousand
-# times a second, and each look takes Python's lock from the training: a tenth of a small network's step.
+# petastorm's worker has read ahead and waits for room nearly all the time. By default it checks a thousand times a
+# second whether to stop, and each check takes Python's lock from the training: a tenth of a small network's step.
 thread_pool.IO_TIMEOUT_INTERVAL_S = 0.02
 
 
@@ -41,10 +42,10 @@ class Batch:
     labels: Tensor
     """(batch, findings) float32: 1 present, 0 absent, NaN unknown"""
     attributes: Tensor
-    """(batch, NUM_ATTRIBUTES) float32, see models.encode_attributes; (batch, 0) where they are not read"""
+    """(batch, NUM_ATTRIBUTES) float32, see models.encode_attributes; (batch, 0) if they are not read"""
 
     def pin(self) -> "Batch":
-        """The same in page-locked memory, from which a GPU copies while the CPU goes on."""
+        """The same batch in page-locked memory, from which a GPU copies while the CPU continues."""
         return Batch(self.image_ids, *(part.pin_memory() for part in (self.pixels, self.labels, self.attributes)))
 
 
@@ -102,7 +103,7 @@ def read_steps(plan: Plan, rank: int, shuffle_seed: int, start: int = 0) -> Iter
 
 
 def join(parts: list[Batch]) -> Batch:
-    """One batch of all their images."""
+    """Joins batches into one."""
     if len(parts) == 1:
         return parts[0]
 
@@ -144,25 +145,25 @@ def _read_row_groups(split: Split, stream: int, num_streams: int, seed: int | No
     column, side = image_column(split.size_px), (split.size_px, split.size_px)
     attributes = ("age_years", "sex", "view") if split.has_attributes else ()
     place = locate(split.files[0])
-    # One worker: its order is reproducible, and it is several times faster than a training step.
+    # One worker, because its order is reproducible; it is several times faster than a training step.
     reader = make_batch_reader(
         [file if "://" in file else f"file://{file}" for file in split.files],
         schema_fields=[f"^{name}$" for name in ("image_id", "findings", column, *attributes)],
         workers_count=1,
-        # In row groups: what waits in memory for the training step.
+        # Row groups that wait in memory for the training step.
         results_queue_size=4,
         cur_shard=stream,
         shard_count=num_streams,
         shuffle_row_groups=seed is not None,
         seed=seed,
-        # Of a store petastorm would make a file system that pyarrow's legacy API does not take.
+        # For a store, petastorm would make a file system that pyarrow's legacy API does not accept.
         filesystem=None if is_local(place) else S3FSWrapper(place.fs),
     )
     rng = np.random.default_rng((seed or 0, stream))
     with reader:
         for rows in reader:
-            # petastorm would shuffle them by a copy of all pixels; this one is made anyway, into memory that may be
-            # written to, as torch wants it.
+            # petastorm would shuffle by copying all pixels; this copy is needed anyway, because torch wants memory that
+            # it may write to.
             order = np.arange(len(rows.image_id)) if seed is None else rng.permutation(len(rows.image_id))
             joined = bytearray().join(getattr(rows, column)[order])
             shape = (-1, *side) if split.channels == 1 else (-1, *side, 3)
@@ -170,7 +171,7 @@ def _read_row_groups(split: Split, stream: int, num_streams: int, seed: int | No
             labels = torch.from_numpy(np.asarray(rows.findings, dtype=np.float32)[order])
             known = torch.empty(len(labels), 0)
             if attributes:
-                # petastorm makes words of a column, of null too.
+                # petastorm turns a column into strings, nulls too.
                 words = [[None if word == "None" else word for word in getattr(rows, n)] for n in attributes[1:]]
                 known = torch.from_numpy(encode_attributes(rows.age_years, *words)[order])
             yield Batch(rows.image_id[order], pixels, labels, known)

@@ -1,4 +1,4 @@
-"""What a finished training is worth: validation and test split measured, with intervals, once the best epoch is known.
+"""Evaluation of a finished training: measures validation and test split, with intervals, once the best epoch is known.
 
 Temperatures and thresholds are chosen on the validation split; every figure of the test split is of images that chose
 nothing. Only rank 0 imports this module.
@@ -26,12 +26,12 @@ NUM_RESAMPLES = 1000
 NUM_BINS = 10
 TOP = (1, 5)
 MIN_POSITIVES = 10
-"""of a group that is compared with others"""
+"""fewest positives of a group that is compared with others"""
 
 
 @dataclass(frozen=True)
 class MeasuredSplit:
-    """One split."""
+    """The measurements of one split."""
 
     predictions: Predictions
     images: pd.DataFrame
@@ -39,7 +39,7 @@ class MeasuredSplit:
     areas: Areas
 
     def to_table(self) -> pd.DataFrame:
-        """image_id, patient_id, labels and logits, the last two as lists: for other programs, and for ensembles."""
+        """Columns image_id, patient_id, labels and logits, the last two as lists, for other programs and ensembles."""
         table = pd.DataFrame({"image_id": self.predictions.image_ids, "patient_id": self.images["patient_id"]})
         return table.assign(labels=list(self.predictions.labels), logits=list(self.predictions.logits))
 
@@ -113,7 +113,7 @@ def evaluate(
 def _describe_split(
     workspace: Workspace, card: Card, name: str, split: MeasuredSplit, calibration: Calibration
 ) -> dict:
-    """Draws a split's curves and reliability, before and after the temperatures; its part of the report."""
+    """Draws a split's curves, and its reliability before and after the temperatures; returns its part of the report."""
     findings, labels, logits = card.findings, split.predictions.labels, split.predictions.logits
     plain, scaled = (
         bin_reliability(labels, probabilities, NUM_BINS)
@@ -137,7 +137,7 @@ def _describe_split(
 
 
 def _accuracy(split: MeasuredSplit, seed: int) -> dict[str, dict[str, float | None]]:
-    """top_1, and of more than five classes top_5: share of the images whose class is among so many highest scores."""
+    """top_1, and top_5 if there are more than five classes: share of images whose class is among the highest scores."""
     labels, logits = split.predictions.labels, split.predictions.logits
     ranks = [k for k in TOP if k < labels.shape[1]]
     hits = np.column_stack([top_k_hits(labels, logits, k) for k in ranks])
@@ -149,7 +149,7 @@ def _accuracy(split: MeasuredSplit, seed: int) -> dict[str, dict[str, float | No
 
 
 def describe_intervals(findings: list[str], intervals: Intervals) -> dict[str, dict[str, float | None]]:
-    """Finding, and `mean` -> value, low and high, ready for JSON: undefined is None."""
+    """Finding, and `mean` -> value, low and high, ready for JSON, where undefined is None."""
     columns = {"value": intervals.values, "low": intervals.low, "high": intervals.high}
     return {
         name: {key: number(values[index]) for key, values in columns.items()}
@@ -158,17 +158,17 @@ def describe_intervals(findings: list[str], intervals: Intervals) -> dict[str, d
 
 
 def named(findings: list[str], values: np.ndarray) -> dict[str, float | None]:
-    """Finding -> number, ready for JSON: undefined is None."""
+    """Finding -> number, ready for JSON, where undefined is None."""
     return {name: number(value) for name, value in zip(findings, values, strict=True)}
 
 
 def number(value: float) -> float | None:
-    """JSON has no NaN: undefined is null."""
+    """None for NaN, which JSON lacks."""
     return float(f"{value:.9g}") if np.isfinite(value) else None
 
 
 def records(table: pd.DataFrame) -> list[dict]:
-    """The rows, ready for JSON: undefined is None."""
+    """The rows as dicts, ready for JSON, where undefined is None."""
     return [
         {key: number(value) if isinstance(value, float) else value for key, value in row.items()}
         for row in table.astype(object).to_dict("records")

@@ -1,4 +1,4 @@
-"""Pictures of a training and of what its predictions are worth; each names its split and its data."""
+"""Figures of a training and of the quality of its predictions; each names its split and its data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +22,9 @@ from training.measures.metrics import (
 )
 from training.measures.subgroups import MEAN
 
-# A dollar sign in a name is a dollar sign, no formula.
+# A dollar sign in a name is a dollar sign; it does not begin a formula.
 PLAIN_TEXT = plt.rc_context({"text.parse_math": False})
-# Of Okabe and Ito's palette, told apart by colour-blind readers; with the line's style for more findings than colours.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; line styles distinguish further findings.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
 LEGEND_ROW_INCHES = 0.18
@@ -32,7 +32,7 @@ LEGEND_ROW_INCHES = 0.18
 LIMITS = (-0.03, 1.03)
 """of an axis of shares"""
 MAX_NAME_LENGTH = 24
-"""characters of a finding's name in a figure"""
+"""most characters of a finding's name in a figure"""
 
 
 def draw_history(path: Path, losses: list[float], epochs: list[dict[str, float]], loss: str, data: str) -> None:
@@ -77,7 +77,7 @@ def draw_curves(
 ) -> None:
     """ROC and precision-recall curve of each finding that has positives and negatives, side by side.
 
-    labels: (images, findings) 1, 0 or NaN; scores: the same shape. areas: of these, for the legends: AUROC and average
+    labels: (images, findings) 1, 0 or NaN. scores: the same shape. areas: for the legends, the AUROC and average
     precision with their intervals and the number of positives. title names the split and the data.
     """
     legend_inches = LEGEND_ROW_INCHES * (int(has_both_classes(labels).sum()) + 2)
@@ -102,8 +102,8 @@ def draw_curves(
 def draw_reliability(path: Path, before: Reliability, after: Reliability, findings: list[str], title: str) -> None:
     """Observed against predicted frequency, a panel per finding, before and after the temperature, with the ECE.
 
-    before, after: of the same images. The area of a dot grows with the bin's share of the images. title names the
-    split and the data.
+    before, after: reliability of the same images. The area of a dot grows with the bin's share of the images. title
+    names the split and the data.
     """
     columns = min(4, len(findings))
     rows = -(-len(findings) // columns)
@@ -179,7 +179,7 @@ def _draw_roc(axes: plt.Axes, labels: np.ndarray, scores: np.ndarray, findings: 
 
 
 def _drawn(labels: np.ndarray, findings: list[str], texts: list[str]) -> Iterator[tuple[int, dict]]:
-    """Column, and colour, style and legend entry of the line, of each finding that has positives and negatives."""
+    """For each finding with positives and negatives: its column, and the colour, style and legend entry of its line."""
     for column in np.flatnonzero(has_both_classes(labels)):
         positives = int((labels[:, column] == 1).sum())
         yield (
@@ -194,7 +194,7 @@ def _drawn(labels: np.ndarray, findings: list[str], texts: list[str]) -> Iterato
 
 
 def _with_bounds(intervals: Intervals) -> list[str]:
-    """`0.812 [0.790, 0.834]` for each finding and the mean."""
+    """Text such as `0.812 [0.790, 0.834]` for each finding and the mean."""
     cells = zip(intervals.values, intervals.low, intervals.high, strict=True)
     return [f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]") for value, low, high in cells]
 

@@ -1,4 +1,4 @@
-"""What an MLflow run has to hear, in order: sent at once, or kept on disk while a tracking server is away."""
+"""Calls to MLflow, in order: sent at once, or kept on disk while a tracking server is unreachable."""
 
 import json
 import time
@@ -12,27 +12,29 @@ from mlflow.exceptions import MlflowException, RestException
 from conf.workspace import write_json
 from training.record.store import full_disk_is_input_error
 
-# How often a server that is away is asked again, and how long for an answer.
+# Seconds between two attempts to reach a server, and seconds that it has to answer.
 TRY_EVERY_S, HEALTH_S = 60, 10
-# Refusals that may pass: not logged in any more, too slow, too much.
+# HTTP statuses that may pass: no longer logged in, too slow, too many requests.
 PASSING = (401, 403, 408, 429)
 
 
 class Outbox:
-    """Calls of mlflow.MlflowClient with plain arguments. A file holds those that a server has not taken yet.
+    """Calls of mlflow.MlflowClient with plain arguments. A file holds the calls that a server has not accepted yet.
 
-    Where there is no server, but a database in the workspace, nothing is kept, and a call that fails raises.
+    With a database in the workspace instead of a server, nothing is kept, and a call that fails raises.
     """
 
     def __init__(self, path: Path, server: str):
-        """path: of the file, which a training that ended before may have left; server: address, or empty."""
+        """path: the file, which an earlier training may have left. server: its address, or empty."""
         self.path, self.server = path, server
         self.waiting: list[list] = json.loads(path.read_text(encoding="utf-8")) if server and path.exists() else []
         self.next_try = 0.0
 
     def send(self, method: str, *arguments: object) -> None:
-        """Calls the method of that name; what was kept goes first. arguments: as JSON has them; of log_batch the run,
-        and (name, value, milliseconds, step) of each metric."""
+        """Calls the method of that name, after all calls that were kept.
+
+        arguments: values that JSON can hold; for log_batch the run and (name, value, milliseconds, step) per metric.
+        """
         if not self.server:
             with full_disk_is_input_error():
                 _call(method, *arguments)
@@ -45,32 +47,30 @@ class Outbox:
             self.flush()
 
     def flush(self) -> bool:
-        """Sends what is waiting; whether nothing is left. What the server will never take is said and left out."""
+        """Sends the waiting calls; returns whether none is left. Reports and drops a call that can never succeed."""
         done = 0
         try:
-            # MLflow itself would try for minutes.
+            # MLflow itself would retry for minutes.
             if self.waiting:
                 requests.get(f"{self.server}/health", timeout=HEALTH_S).raise_for_status()
             for stamp, *call in self.waiting:
                 try:
                     if stamp and _stamp(call[2]) != stamp:
-                        raise FileNotFoundError(f"{call[2]} is of a later training by now")
+                        raise FileNotFoundError(f"{call[2]} was replaced by a later training")
                     _call(*call)
                 except (MlflowException, requests.RequestException, OSError) as error:
                     if _may_pass(error):
                         raise
-                    print(
-                        f"MLflow does not take {call[0]} of run {call[1]}, it is left out: {error!s:.300}", flush=True
-                    )
+                    print(f"MLflow refuses {call[0]} of run {call[1]}, which is left out: {error!s:.300}", flush=True)
                 done += 1
         except (MlflowException, requests.RequestException) as error:
             if not self.next_try:
-                away = f"MLflow's server {self.server} is away ({type(error).__name__})"
-                print(f"{away}, the training goes on: {self.path} keeps what it misses", flush=True)
+                away = f"MLflow's server {self.server} is unreachable ({type(error).__name__})"
+                print(f"{away}; the training continues, and {self.path} keeps what the server misses", flush=True)
             self.next_try = time.monotonic() + TRY_EVERY_S
         else:
             if self.next_try:
-                print(f"MLflow's server {self.server} is back and has what it missed", flush=True)
+                print(f"MLflow's server {self.server} is back and has received what it missed", flush=True)
             self.next_try = 0.0
         del self.waiting[:done]
         self._keep()
@@ -84,7 +84,7 @@ class Outbox:
 
 
 def _stamp(path: str) -> list[int]:
-    """Size and time of a file, by which it is known again; none where it is gone."""
+    """Size and modification time of a file, which identify its content; zeros if it is gone."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -93,13 +93,13 @@ def _stamp(path: str) -> list[int]:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether it was the connection or the server's state that failed, not what was asked of it."""
+    """Whether the connection or the server's state failed, rather than the call itself."""
     if isinstance(error, RestException):
         status = error.get_http_status_code()
     elif isinstance(error, requests.RequestException):
         status = getattr(error.response, "status_code", 500)
     else:
-        # A file that is gone; of MLflow's others the connection's.
+        # An OSError is a missing file; MLflow's other errors are those of the connection.
         return isinstance(error, MlflowException)
     return status >= 500 or status in PASSING
 

@@ -1,4 +1,4 @@
-"""What rank 0 keeps of a training: MLflow run, best checkpoint, figures, summary.
+"""What rank 0 keeps of a training: the MLflow run, the best checkpoint, figures and summary.
 
 Only rank 0 imports this module: mlflow, scikit-learn and matplotlib take seconds of a core to import, which eight
 ranks on one host would spend eight times.
@@ -28,7 +28,7 @@ from training.record.tracking import TrackedRun
 
 
 class Record:
-    """The story of one training; a context manager around all its epochs."""
+    """The record of one training; a context manager around all its epochs."""
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class Record:
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self.run.end(error or (KeyboardInterrupt if self.stopped else None))
         if error is None and not self.stopped:
-            # Last, so that a rank 0 that is killed before is not the end of a training that others could go on with.
+            # Last: if rank 0 is killed before, the other ranks can still continue from this state.
             (self.workspace.checkpoints / LAST).unlink(missing_ok=True)
 
     def begin_stage(self, index: int, trainer: Trainer) -> None:
-        """From now on epochs are of this stage."""
+        """Counts the following epochs as this stage's."""
         self.index, self.trainer, self.model = index, trainer, trainer.model
         self.run.begin_stage(index)
 
     def add_epoch(self, result: EpochResult, predictions: Predictions) -> str:
-        """Tracks an epoch, keeps its checkpoint where it is the best so far, and describes it in one line."""
+        """Tracks an epoch, keeps its checkpoint if it is the best so far, and describes it in one line."""
         metrics = self._measure(result, predictions)
         self.run.log_steps("step_loss", len(self.losses), result.losses)
         self.losses += result.losses
@@ -88,17 +88,17 @@ class Record:
 
     @property
     def best(self) -> dict[str, float]:
-        """Metrics of the best epoch so far, of equal ones the first."""
+        """Metrics of the best epoch so far; the first of equally good ones."""
         return max(self.epochs, key=self._quality)
 
     @property
     def is_enough(self) -> bool:
-        """Whether training.patience epochs of this stage have passed without a better one of it."""
+        """Whether the last training.patience epochs of this stage were no better than an earlier one."""
         qualities = [self._quality(epoch) for epoch in self._epochs_of_stage()]
         return bool(qualities) and 0 < self.settings.training.patience < len(qualities) - np.argmax(qualities)
 
     def save(self, epoch: int, step: int, trainer_state: dict) -> None:
-        """Keeps what a resumed training needs; the next step is `step` of `epoch`."""
+        """Saves the state that a resumed training needs; its next step is `step` of `epoch`."""
         training = self.settings.training
         State(
             stage=self.index,
@@ -118,7 +118,7 @@ class Record:
         ).save(self.workspace.checkpoints / LAST)
 
     def say_stopped(self, epoch: int, step: int) -> None:
-        """Says where SIGTERM has stopped the training, and how to go on."""
+        """Prints where SIGTERM stopped the training, and how to resume it."""
         self.stopped = True
         print(f"Stopped by SIGTERM in epoch {epoch + 1} after step {step}: {self.workspace.checkpoints / LAST}")
         print("Next: the same command with --resume")
@@ -131,13 +131,13 @@ class Record:
         return [epoch for epoch in self.epochs if epoch["stage"] == self.index]
 
     def _place(self) -> str:
-        """`epoch 3/10`, with more than one stage `head, epoch 3/5`."""
+        """The place in the training, such as `epoch 3/10`, or `head, epoch 3/5` if there are several stages."""
         stage = self.stages[self.index]
         name = f"{stage.name}, " if len(self.stages) > 1 else ""
         return f"{name}epoch {len(self._epochs_of_stage())}/{stage.settings.epochs}"
 
     def best_weights(self) -> dict[str, torch.Tensor]:
-        """The model of the best epoch."""
+        """Weights of the best epoch's model."""
         return Checkpoint.load(self.workspace.checkpoints / BEST).weights
 
     def finish(self, peaks_mb: list[float], val: Predictions, test: Predictions) -> None:
@@ -176,14 +176,14 @@ class Record:
         for name, ends in {"mean AUROC": of_test, **report["splits"]["test"].get("accuracy", {})}.items():
             value, low, high = ("undefined" if end is None else f"{end:.3f}" for end in ends.values())
             print(f"Test split: {name.replace('_', '-')} {value}, 95% interval over patients {low} to {high}")
-        # What inference/register.py exports.
+        # inference/register.py can export only such a model.
         if self.model.channels == 1 and self.model.has_maps and self.model.tabular is None:
             print("Next: " + with_same_settings("python inference/register.py"))
         else:
-            print(f"Next: a training that starts from it, --training.weights {best}; it cannot be registered yet")
+            print(f"Next: start another training from it with --training.weights {best}; it cannot be registered yet")
 
     def _evaluate(self, val: Predictions, test: Predictions) -> dict:
-        """The report of evaluation.json, which the run keeps too, as it keeps the predictions."""
+        """Returns the report of evaluation.json, and adds report and predictions to the run."""
         seed = self.settings.training.seed
         exclusive = self.settings.training.exclusive
         report = evaluate(self.workspace, self.task.table, val, test, self.pos_weight, seed, exclusive=exclusive)
@@ -191,11 +191,11 @@ class Record:
         return report
 
     def _mean(self, metric: str) -> float:
-        # An epoch that was resumed after its last step has no speed.
+        # An epoch that was resumed after its last step took no steps, so it has no speed.
         return float(np.mean([epoch[metric] for epoch in self.epochs if epoch["images_per_s"]] or [0.0]))
 
     def _measure(self, result: EpochResult, predictions: Predictions) -> dict[str, float]:
-        """Loss and AUROC per finding on the validation split, loss and speed of training."""
+        """Loss and AUROC per finding on the validation split, and the training's loss and speed."""
         labels, logits = predictions.labels, predictions.logits
         aurocs = auroc_per_finding(labels, logits)
         top = {"val_top_1": float(top_k_hits(labels, logits, 1).mean())} if self.model.exclusive else {}
@@ -211,7 +211,7 @@ class Record:
         }
 
     def _checkpoint(self) -> Checkpoint:
-        """The model as it is now, with its lineage."""
+        """The model of this moment, with its lineage."""
         return Checkpoint(
             weights={name: tensor.cpu() for name, tensor in self.model.state_dict().items()},
             model=self.settings.training.model,
@@ -234,7 +234,7 @@ class Record:
 
 
 def reading_speed(split: Split) -> float:
-    """Images/s of the reader alone, one process, over a whole split."""
+    """Images per second of the reader alone, in one process, over a whole split."""
     started = time.perf_counter()
     images = sum(len(batch.labels) for batch in read_batches(split, EVALUATION_BATCH_SIZE))
     return images / (time.perf_counter() - started)

@@ -1,6 +1,6 @@
-"""Where MLflow keeps runs and models, a database in the workspace or a server, and what is asked of it beside a run.
+"""MLflow's store, which is a database in the workspace or a server, and the calls to it outside a run.
 
-Imported before mlflow: its store creation logs every migration, its git module warns where git is absent.
+This module is imported before mlflow, which would log every migration and warn if git is absent.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Of a server: MLflow's own patience, minutes for each call, would stop the training while it is away.
+# MLflow would retry each call for minutes, and the training would wait, while a server is unreachable.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 import mlflow
@@ -25,24 +25,24 @@ from conf.errors import InputError
 from conf.workspace import Workspace
 
 WORKSPACE = "workspace"
-"""tag of a run: its workspace's identity"""
+"""tag of a run that holds its workspace's identity"""
 CONNECT_S = 10
 SAMPLE_EVERY_S = 2
-"""of CPU, memory and GPUs"""
+"""seconds between two samples of CPU, memory and GPUs"""
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def metric_name(name: str) -> str:
-    """The name with what MLflow takes for a metric; a finding may be called `COVID+`, or `Opacity (left)`."""
+    """The name without characters that MLflow refuses in a metric; a finding may be called `Opacity (left)`."""
     return re.sub(r"[^\w\-. :]", "_", name)
 
 
 def use_store(workspace: Workspace) -> None:
     """Points mlflow at the workspace's server, or else its own database, for runs and for the registry.
 
-    Raises InputError where the server does not answer.
+    Raises InputError if the server does not answer.
     """
     workspace.root.mkdir(parents=True, exist_ok=True)
     uri = workspace.tracking_server or f"sqlite:///{workspace.tracking_db}"
@@ -59,9 +59,9 @@ def use_store(workspace: Workspace) -> None:
 
 
 def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
-    """The checkpoint of a registered model; address: models:/NAME@ALIAS or models:/NAME/VERSION.
+    """The checkpoint of a registered model. address: models:/NAME@ALIAS or models:/NAME/VERSION.
 
-    Raises InputError where the workspace's registry has no such model, or its run no checkpoint.
+    Raises InputError if the workspace's registry has no such model, or the model's run has no checkpoint.
     """
     use_store(workspace)
     name, _, alias = address.removeprefix("models:/").partition("@")
@@ -76,12 +76,12 @@ def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
     except (mlflow.MlflowException, KeyError, TypeError, OSError) as error:
         raise InputError(
             f"no checkpoint of {address} in {workspace.store} ({error}): look at "
-            "the registry in MLflow's pages, and give models:/NAME@ALIAS or models:/NAME/VERSION"
+            "the registry in MLflow's UI, and give models:/NAME@ALIAS or models:/NAME/VERSION"
         ) from error
 
 
 def end_dead_runs(workspace: Workspace) -> None:
-    """Marks the workspace's runs that say RUNNING as KILLED: this process has its lock, so theirs are gone."""
+    """Marks the workspace's RUNNING runs as KILLED: this process holds the lock, so their processes have ended."""
     own = f" AND tags.{WORKSPACE} = '{workspace.identity}'" if workspace.tracking_server else ""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -91,7 +91,7 @@ def end_dead_runs(workspace: Workspace) -> None:
 
 @contextmanager
 def full_disk_is_input_error() -> Iterator[None]:
-    """Makes a database's failure to write what it is, an OSError, which a command ends on with a message."""
+    """Turns MLflow's error for a full disk into an OSError, on which a command ends with a message."""
     try:
         yield
     except mlflow.MlflowException as error:
@@ -102,7 +102,7 @@ def full_disk_is_input_error() -> Iterator[None]:
 
 @contextmanager
 def monitored_host(workspace: Workspace, run_id: str) -> Iterator[None]:
-    """Adds this host's CPU, memory and GPUs to rank 0's run, below the host's name, while it is open."""
+    """Records this host's CPU, memory and GPUs in rank 0's run, below the host's name, while the context is open."""
     use_store(workspace)
     mlflow.set_system_metrics_sampling_interval(SAMPLE_EVERY_S)
     monitor = SystemMetricsMonitor(run_id, resume_logging=True, node_id=socket.gethostname())

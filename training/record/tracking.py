@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-# First: it silences what mlflow would log on import.
+# Imported first, because it silences what mlflow would log on import.
 from training.record.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, metric_name, use_store  # isort: skip
 
 import mlflow
@@ -24,19 +24,19 @@ from training.loop.stages import Stage
 from training.ranks.topology import Topology
 from training.record.outbox import Outbox
 
-# Without it MLflow 3's pages take the experiment for one with language models, and put training runs elsewhere.
+# Without this tag, MLflow 3's UI takes the experiment for one with language models and hides its training runs.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
-# Of a run that is absent, or deleted.
+# Error codes of a run that is absent or deleted.
 GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 MAX_METRICS = 1000
-"""that MLflow takes in one call"""
-# Of a metric's name -> what it is of an interval.
+"""most metrics that MLflow accepts in one call"""
+# Ending of a metric's name -> the part of an interval that the metric holds.
 ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def git_commit() -> str:
-    """Hash of the checkout that runs, with `-dirty` where files differ from it; `unknown` outside a checkout."""
+    """Hash of the running checkout, with `-dirty` if files differ from it; `unknown` outside a checkout."""
     root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
@@ -59,14 +59,14 @@ class TrackedRun:
         topology: Topology | None,
         run_id: str | None = None,
     ):
-        """Starts the run, or goes on with one, and logs what is known before the first step.
+        """Starts a run, or continues run_id, and logs what is known before the first step.
 
-        topology: of a training; None for an ensemble of finished ones.
+        topology: the ranks of a training; None for an ensemble of finished trainings.
         """
         use_store(workspace)
         experiment, training = settings.training.experiment, settings.training
         if mlflow.get_experiment_by_name(experiment) is None:
-            # A server keeps the artifacts where it was told to.
+            # A server has a place of its own for artifacts.
             folder = None if workspace.tracking_server else workspace.artifacts.as_uri()
             mlflow.create_experiment(experiment, folder, tags=MODEL_TRAINING)
         mlflow.set_experiment(experiment)
@@ -82,7 +82,7 @@ class TrackedRun:
         except mlflow.MlflowException as error:
             if error.error_code not in GONE:
                 raise
-            print(f"The interrupted training's run {run_id} is gone ({error}): it goes on in a new one", flush=True)
+            print(f"The interrupted training's run {run_id} is gone ({error}): it continues in a new run", flush=True)
             run = None
         self.is_new = run is None
         if self.is_new:
@@ -125,7 +125,7 @@ class TrackedRun:
         mlflow.set_tag("git_commit", self.commit)
         mlflow.log_dict(settings.to_dict(), "settings.yaml")
         mlflow.log_text(card.to_json(), workspace.card.name)
-        # The page is of the newest version, and this training may be of an older one.
+        # The page describes the newest version, and this training may use an older one.
         if workspace.card_page.exists() and Card.read(workspace.card).sha256 == card.sha256:
             mlflow.log_artifact(str(workspace.card_page))
         source = DeltaDatasetSource(path=table.shards, delta_table_version=card.delta_version)
@@ -138,7 +138,7 @@ class TrackedRun:
         mlflow.log_input(dataset, context="training", tags=lineage)
 
     def plan_stages(self, stages: list[Stage], run_ids: list[str]) -> None:
-        """A run for each stage below this one, where there are several. run_ids: those of an interrupted training."""
+        """Plans a child run for each stage, if there are several. run_ids: child runs of an interrupted training."""
         if not self.is_new:
             self.stage_ids = run_ids
         if len(stages) == 1 or self.stage_ids:
@@ -153,7 +153,7 @@ class TrackedRun:
             self.stage_ids.append(run_id)
 
     def begin_stage(self, index: int) -> None:
-        """From now on epochs are of this stage too; the stage before, if any, has ended."""
+        """Logs the following epochs to this stage's run too; ends the run of the previous stage, if any."""
         if self.stage_id:
             self._terminate(self.stage_id, "FINISHED")
         if self.stage_ids:
@@ -161,11 +161,11 @@ class TrackedRun:
             self.outbox.send("update_run", self.stage_id, "RUNNING")
 
     def _terminate(self, run_id: str, status: str) -> None:
-        # With its time, as a server may hear of it much later.
+        # With its time, because a server may receive it much later.
         self.outbox.send("set_terminated", run_id, status, int(time.time() * 1000))
 
     def end(self, error: type[BaseException] | None) -> None:
-        """Ends the run: FINISHED without an error, KILLED when a person or a launcher stopped it, else FAILED."""
+        """Ends the run: FINISHED without an error, KILLED if a person or a launcher stopped it, otherwise FAILED."""
         stopped = error is not None and not issubclass(error, Exception)
         status = "KILLED" if stopped else "FAILED" if error else "FINISHED"
         left = self.stage_ids[self.stage_ids.index(self.stage_id) :] if self.stage_id else self.stage_ids
@@ -175,22 +175,22 @@ class TrackedRun:
             if not self.outbox.flush():
                 print(f"{self.outbox.path} keeps what MLflow's server has missed: the next training here sends it")
         except (mlflow.MlflowException, OSError) as failure:
-            # What ended the training is what a person has to read.
+            # The error that ended the training must stay the last message that a person reads.
             if error is None:
                 raise
             print(f"MLflow does not hear of the end of run {self.run_id}: {failure!s:.300}", flush=True)
         finally:
-            # mlflow's own end of the run, which stops its threads; a server that is away hears of it by the outbox.
+            # Stops mlflow's threads; an unreachable server learns of the end through the outbox.
             with suppress(mlflow.MlflowException):
                 mlflow.end_run(status)
 
     def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
-        """Logs one value per step, many in a write."""
+        """Logs one value per step, many per call."""
         now_ms = int(time.time() * 1000)
         self._log_points(self.run_id, [(name, value, now_ms, first_step + index) for index, value in enumerate(values)])
 
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Logs an epoch's metrics, to the stage's run too; undefined ones (NaN) are left out."""
+        """Logs an epoch's metrics, also to the stage's run; leaves out undefined ones (NaN)."""
         for run_id in filter(None, (self.run_id, self.stage_id)):
             self._log_metrics(run_id, metrics, epoch)
 
@@ -201,7 +201,7 @@ class TrackedRun:
         self._log_points(run_id, defined)
 
     def _log_points(self, run_id: str, points: list[tuple[str, float, int, int]]) -> None:
-        """Metrics with their value, milliseconds and step."""
+        """(name, value, milliseconds, step) of each metric."""
         for start in range(0, len(points), MAX_METRICS):
             self.outbox.send("log_batch", run_id, points[start : start + MAX_METRICS])
 

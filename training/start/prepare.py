@@ -1,4 +1,4 @@
-"""What a training needs before its first step, checked on every rank before any of them waits for another."""
+"""Checks what a training needs before its first step, on every rank, before any rank waits for another."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -55,13 +55,13 @@ def prepare(settings: Settings, workspace: Workspace, topology: Topology) -> Tas
 
 
 def load_starting_weights(task: Task) -> list[dict]:
-    """Puts training.weights into the task's model and says what stays random; returns StartingWeights.ancestors.
+    """Loads training.weights into the task's model and prints what stays random; returns StartingWeights.ancestors.
 
     Raises InputError if those weights have seen patients of the test split.
     """
 
     def find(address: str) -> Path:
-        # Here, because mlflow takes seconds to import.
+        # Imported here, because mlflow takes seconds to import.
         from training.record.store import fetch_checkpoint
 
         return fetch_checkpoint(task.workspace, address)

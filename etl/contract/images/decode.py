@@ -26,7 +26,7 @@ def decode_grey(content: bytes) -> np.ndarray:
     if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)) and not is_dicom:
         return _decode_other(content, "L")
     if content and not content.startswith(PNG_SIGNATURE):
-        # Here, because pydicom takes long to import, and few processes need it.
+        # Imported here, because pydicom takes long to import and few processes need it.
         from etl.contract.images.dicom import decode_dicom
         from etl.contract.images.dicom_file import looks_like_dicom
 
@@ -40,17 +40,17 @@ def decode_grey(content: bytes) -> np.ndarray:
 
 
 def begins_like_image(content: bytes) -> bool:
-    """Whether the file, or its first kilobyte, begins as one of the kinds that decode_grey reads, however damaged."""
+    """Whether the file, or its first kilobyte, begins like a kind that decode_grey reads, however damaged it is."""
     if content.startswith((PNG_SIGNATURE, JPEG_SIGNATURE, *TIFF_SIGNATURES)):
         return True
-    # Here, because pydicom takes long to import, and few processes need it.
+    # Imported here, because pydicom takes long to import and few processes need it.
     from etl.contract.images.dicom_file import looks_like_dicom
 
     return looks_like_dicom(content)
 
 
 def decode_colour(content: bytes) -> np.ndarray:
-    """Bytes of a PNG, JPEG or TIFF to (height, width, 3) uint8 RGB; otherwise as decode_grey."""
+    """Bytes of a PNG, JPEG or TIFF to (height, width, 3) uint8 RGB; otherwise like decode_grey."""
     if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)):
         return _decode_other(content, "RGB")
     image = decode_png(content)
@@ -59,7 +59,7 @@ def decode_colour(content: bytes) -> np.ndarray:
 
 
 def _decode_other(content: bytes, mode: str) -> np.ndarray:
-    """JPEG or TIFF in the mode L or RGB by Pillow, which refuses truncated files where cv2 fills them with grey."""
+    """JPEG or TIFF in the mode L or RGB by Pillow, which refuses truncated files; cv2 would fill them with grey."""
     try:
         with (
             warnings.catch_warnings(action="ignore"),
@@ -77,7 +77,7 @@ def _decode_other(content: bytes, mode: str) -> np.ndarray:
             return np.array(film.convert(mode))
     except BadImage:
         raise
-    # Raised before the size above can be looked at.
+    # Pillow raises it before the size can be checked above.
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: more than {MAX_SIDE_PX} pixels a side") from error
     # Pillow's decoders raise many kinds of errors on damaged files.

@@ -17,7 +17,7 @@ from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.dicom_grey import palette, to_grey, to_luminance
 from etl.contract.images.pixels import BadImage, check_size
 
-# Pillow and openjpeg refuse damaged streams that gdcm fills; gdcm alone reads the other two kinds of JPEG.
+# Pillow and openjpeg refuse damaged streams, which gdcm fills up; only gdcm reads the other two kinds of JPEG.
 DECODERS = {
     **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
     **dict.fromkeys((*uid.JPEGLSTransferSyntaxes, uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
@@ -35,7 +35,7 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "BitsStored", "PixelRepresentation")
 NEEDED += ("PhotometricInterpretation",)
 
-# Here, because each forked decoder would load Pillow's formats anew.
+# Loaded here, because each forked decoder would load Pillow's formats again.
 Image.init()
 
 
@@ -56,7 +56,7 @@ def decode_dicom(content: bytes) -> np.ndarray:
         return to_luminance(pixels, dataset.BitsStored)
     codes = pixels.view(f"u{pixels.itemsize}")
     with damage_is_bad_image("damaged grey or colour table"):
-        # What a pixel shows depends on its value alone, so it is worked out once a value, in the order of the codes.
+        # The grey of a pixel depends on its value alone, so it is computed once per value, in the order of the codes.
         stored = np.arange(256**pixels.itemsize, dtype=codes.dtype).view(pixels.dtype)
         table = (
             to_grey(dataset, stored, codes) if dataset.PhotometricInterpretation in GREY else palette(dataset, stored)
@@ -65,7 +65,7 @@ def decode_dicom(content: bytes) -> np.ndarray:
 
 
 def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
-    """(rows, columns) of a grey image, (rows, columns, 3) of a coloured one."""
+    """The shape of the image: (rows, columns) if it is grey, (rows, columns, 3) if it is in colour."""
     if "PixelData" not in dataset:
         kind = uid.UID(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
         name = "unknown object" if kind.name == kind else kind.name
@@ -108,7 +108,7 @@ def _decode_pixels(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarr
 
 
 def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray) -> None:
-    """Fills `image`, in a process of its own: some damaged streams make gdcm abort, and all decoders print."""
+    """Fills `image`. Runs in a process of its own, because damaged streams can abort gdcm, and all decoders print."""
     status = 1
     try:
         faulthandler.disable()
@@ -118,11 +118,11 @@ def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (MAX_DECODE_CPU_S, MAX_DECODE_CPU_S))
         if dataset.file_meta.TransferSyntaxUID == uid.JPEGExtended12Bit and dataset.BitsStored > 8:
-            # Pillow stops at 8 bits. gdcm goes by the stream, but pydicom would not ask it under this name.
+            # Pillow stops at 8 bits. gdcm follows the stream, but pydicom would not ask it for this transfer syntax.
             dataset.file_meta.TransferSyntaxUID = uid.JPEGLossless
         decoder = DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
         if decoder in ("pillow", "pylibjpeg"):
-            # These two make an image of the stream's size, which may be far above that of the header.
+            # These two make an image of the stream's size, which may be far larger than the header's.
             frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
             if Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size != image.shape[1::-1]:
                 raise BadImage("the stream has another size than the header")

@@ -1,4 +1,4 @@
-"""DICOM files to their elements, whatever state they are in."""
+"""Reads the elements of DICOM files, whatever state the files are in."""
 
 import io
 import logging
@@ -15,10 +15,10 @@ from pydicom.filereader import read_dataset, read_preamble
 
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage
 
-# A 16-bit image of the largest size that decode.py reads, and its tags.
+# Bytes of a 16-bit image of the largest size that decode.py reads, and of its tags.
 MAX_INFLATED_BYTES = 2 * MAX_SIDE_PX**2 + 1_000_000
 
-# pydicom logs what it warns of; what matters here is in the reasons.
+# pydicom also logs its warnings; what matters here is in the reasons.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
@@ -39,7 +39,7 @@ def looks_like_dicom(content: bytes) -> bool:
 
 
 def read_dicom(content: bytes, **options) -> pydicom.Dataset:
-    """The elements of a DICOM file; options as of pydicom.dcmread. Raises BadImage where it is none or damaged."""
+    """The elements of a DICOM file. options: pydicom.dcmread's. Raises BadImage if it is damaged or not DICOM."""
     if not looks_like_dicom(content):
         raise BadImage(f"no DICOM file: starts with {content[:8]!r}" if content else "empty file")
     with damage_is_bad_image("damaged DICOM file", show=False):
@@ -55,7 +55,7 @@ def read_dicom(content: bytes, **options) -> pydicom.Dataset:
 
 @contextmanager
 def damage_is_bad_image(step: str, show: bool = True):
-    """Turns what pydicom raises on damaged files into BadImage, and its warnings into nothing.
+    """Turns the errors of pydicom on damaged files into BadImage, and drops its warnings.
 
     It converts values when they are asked for and raises nearly every kind of exception then, so no shorter list would
     do; only its calls stand inside. show: whether the message belongs to the reason.
@@ -63,7 +63,7 @@ def damage_is_bad_image(step: str, show: bool = True):
     try:
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             yield
-    except (BadImage, MemoryError):  # a lack of memory is no damage
+    except (BadImage, MemoryError):  # lack of memory is not damage
         raise
     except Exception as error:
         message = str(error).partition("\n")[0][:120] if show else ""

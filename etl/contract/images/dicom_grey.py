@@ -1,4 +1,4 @@
-"""What the stored values of a DICOM image show: modality and VOI tables, windows, palettes, as greys of 0..255."""
+"""Turns the stored values of a DICOM image into greys of 0..255: modality and VOI tables, windows, palettes."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from etl.contract.images.pixels import BadImage
 
 
 def to_grey(dataset: pydicom.Dataset, stored: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """(256 or 65536,) uint8: what each stored value shows. codes: of the pixels, as indices of `stored`."""
+    """The grey of each stored value, (256 or 65536,) uint8. codes: the pixels, as indices of `stored`."""
     values = stored.astype(np.float64)
     if dataset.get("ModalityLUTSequence"):
         values, _ = _look_up(dataset.ModalityLUTSequence[0], values)
@@ -39,7 +39,7 @@ def to_grey(dataset: pydicom.Dataset, stored: np.ndarray, codes: np.ndarray) -> 
 def _look_up(item: pydicom.Dataset, values: np.ndarray) -> tuple[np.ndarray, int]:
     """Entries of a lookup table (PS3.3 C.11.1.1) and the largest that it may have.
 
-    pydicom's own look-up wraps inputs above 255 around where the entries have 8 bits.
+    pydicom's own look-up wraps inputs above 255 around if the entries have 8 bits.
     """
     num_entries, first, bits = item.LUTDescriptor
     entries = item.LUTData
@@ -64,7 +64,7 @@ def _is_padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
     padding = dataset.get("PixelPaddingValue")
     if padding is None:
         return np.zeros(len(stored), bool)
-    # Some writers give -2000 as 63536: the cast wraps it.
+    # Some writers store -2000 as 63536; the cast wraps it back.
     ends = np.array([padding, dataset.get("PixelPaddingRangeLimit", padding)], np.int64).astype(stored.dtype)
     return (stored >= ends.min()) & (stored <= ends.max())
 
@@ -72,7 +72,7 @@ def _is_padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
 def palette(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
     """(256 or 65536,) uint8: luminance of each stored value's colour."""
     num_colours, first, bits = dataset.RedPaletteColorLookupTableDescriptor
-    # pydicom wraps values beyond the last colour around.
+    # pydicom would wrap values beyond the last colour around.
     known = stored.astype(np.int32).clip(first, first + (num_colours or 65536) - 1)
     return to_luminance(apply_color_lut(known, dataset)[None, :, :3], bits)[0]
 

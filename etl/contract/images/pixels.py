@@ -1,4 +1,4 @@
-"""What all image formats share: the sizes that are read, the error for what is no image, grey values, squares."""
+"""Common to all image formats: the accepted sizes, the error for unusable images, 8-bit values, squares."""
 
 import cv2
 import numpy as np
@@ -50,7 +50,7 @@ def to_square(image: np.ndarray, size_px: int, square: str = "pad") -> np.ndarra
     elif square != "stretch":
         raise ValueError(f"square is {square!r}, expected pad or stretch")
     if max(height, width) > size_px:
-        # On its own: OpenCV averages areas only where neither side is enlarged.
+        # In a step of its own, because OpenCV averages areas only if neither side is enlarged.
         image = cv2.resize(image, (min(width, size_px), min(height, size_px)), interpolation=cv2.INTER_AREA)
     if min(height, width) < size_px:
         image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_LINEAR)

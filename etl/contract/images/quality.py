@@ -1,4 +1,4 @@
-"""What an image shows: reasons for quarantine, and grey values brought to a common range. Pure functions.
+"""Checks what an image shows (reasons for quarantine), and brings grey values to a common range. Pure functions.
 
 The checks look at a sample of about 64x64 pixels. Every limit below was chosen on the 806 frontal films of the NIH
 sample and on phantoms; tests/etl/contract/test_quality.py measures it again, the real films where
@@ -14,17 +14,17 @@ SAMPLE_PX = 64
 # Collimation and padding: edge rows and columns with so large a share of pixels so near to 0 or 255. The rest may be
 # lettering; a border that is taken for film shifts the lungs, and can make a sound film look inverted.
 BORDER_SHARE, BORDER_GREY = 0.95, 10
-# Between the 1st and 99th percentile. Every real film spans over 100.
+# Grey values between the 1st and 99th percentile. Every real film spans over 100.
 MIN_GREY_SPAN = 16
-# Of the film within its border. All real films are below 0.25, mostly air beside the body.
+# Share of clipped pixels of the film within its border. All real films are below 0.25, mostly air beside the body.
 MAX_CLIPPED_SHARE = 0.5
 # Clipped pixels are so near to 0 or 255; JPEG moves them by a few grey values.
 CLIPPED_GREY = 4
-# Of the picture. All real films fill over 0.5 of theirs.
+# Share of the picture that the film fills. All real films fill over 0.5.
 MIN_FILM_SHARE = 0.1
-# upright_score. One real film has -0.1 to 0 (it is upside down), all others over 0, 99 % of them over 0.2.
+# Limit of upright_score. One real film, which is upside down, has -0.1 to 0; all others are above 0, 99 % above 0.2.
 MIN_UPRIGHT = -0.2
-# frontal_score. Its reach is unknown for want of real lateral films; 1.5 % of the frontal ones are below.
+# Limit of frontal_score. How many lateral films it finds is unknown without real ones; 1.5 % of frontal ones are below.
 MIN_FRONTAL = 0.0
 
 # Mean of the 806 films within their borders, 8x8 cells, to the nearest 10 grey values: dark corners beside the neck,
@@ -54,7 +54,7 @@ CLAHE_CLIP_LIMIT, CLAHE_TILES = 2.0, (8, 8)
 
 
 def find_fault(image: np.ndarray, quality: Quality) -> str | None:
-    """Why this image is put into quarantine; None where no check that is on objects.
+    """Why this image goes to quarantine; None if no enabled check objects.
 
     image: (height, width) uint8 grey, as decoded, before any resizing. The checks run in the order of `quality`'s
     fields; the first that objects names what it measured and its limit. A black or white border is no fault.
@@ -63,7 +63,7 @@ def find_fault(image: np.ndarray, quality: Quality) -> str | None:
     are. Of films that are upside down it calls every third inverted, of those on their side one in forty.
     lateral: below MIN_FRONTAL, see frontal_score. Calls 1.5 % of the real frontal films lateral, and finds 6 of 10
     crude drawings; the sample holds no lateral film to try it on. So it is for finding films to look at, not for
-    cleaning: where a label file states the view, etl.views is exact.
+    cleaning: if a label file states the view, etl.views is exact.
     """
     height, width = image.shape
     if min(height, width) < quality.min_side_px:
@@ -138,13 +138,13 @@ def adjust_intensity(image: np.ndarray, method: str) -> np.ndarray:
 
 
 def _sample(image: np.ndarray) -> np.ndarray:
-    """Every so many-th row and column: 64 to 127 of each, or all where there are fewer."""
+    """A sample of evenly spaced rows and columns: 64 to 127 of each, or all if there are fewer."""
     row_step, column_step = (max(1, side // SAMPLE_PX) for side in image.shape)
     return np.ascontiguousarray(image[row_step // 2 :: row_step, column_step // 2 :: column_step])
 
 
 def _inside_border(sample: np.ndarray) -> np.ndarray:
-    """The sample without the black or white rows and columns at its edges; all of it where it is all border."""
+    """The sample without the black or white rows and columns at its edges; the whole sample if it is all border."""
     film = sample
     for _ in ("rows", "columns"):
         dark, light = (cv2.inRange(film, *ends) for ends in ((0, BORDER_GREY), (255 - BORDER_GREY, 255)))

@@ -1,4 +1,4 @@
-"""What each variant of the model says of a split, and what that is worth: AUROC by patient, heat maps against boxes."""
+"""Scores a split with each variant of a model, and measures AUROC by patient and heat maps against boxes."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ NUM_RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Scored:
-    """One split; images are in the same order everywhere."""
+    """Answers on one split, with the images in the same order everywhere."""
 
     labels: np.ndarray
     """(images, findings) float32: 1, 0, NaN unknown"""
@@ -41,12 +41,12 @@ class Scored:
 
     @property
     def num_patients(self) -> list[int]:
-        """Of each finding, with it or without it, whichever are fewer."""
+        """For each finding, the number of patients with it or without it, whichever is smaller."""
         known = [[self.patients[column == value] for value in (0, 1)] for column in self.labels.T]
         return [min(len(np.unique(patients)) for patients in pair) for pair in known]
 
     def joined(self, other: "Scored") -> "Scored":
-        """With the variants of another pass over the same split; of a variant that both have, the other's."""
+        """Adds the variants of another pass over the same split, which replace variants of the same name."""
         assert (self.patients == other.patients).all(), "two passes over a split differ in their order"
         return Scored(
             self.labels,
@@ -89,7 +89,7 @@ def score_split(variants: dict[str, Predict], split: Split, batch_size: int, pro
 
 
 def known_boxes(split: Split) -> dict[str, list[list[float]]]:
-    """Boxes of each image that has some, by its pixels, see inference/film/known_boxes.py."""
+    """Key of the pixels -> boxes, for each image that has boxes; see inference/film/known_boxes.py."""
     found = {}
     for file in split.files:
         boxes = read_labels(file).set_index("image_id")["boxes"]
@@ -100,19 +100,19 @@ def known_boxes(split: Split) -> dict[str, list[list[float]]]:
 
 
 def auroc_intervals(scored: Scored, name: str, seed: int) -> Intervals:
-    """AUROC of a variant, by patient, see bootstrap_areas; undefined where a score of the finding is not finite."""
+    """AUROC of a variant, by patient, see bootstrap_areas; undefined if a score of the finding is not finite."""
     labels, (scores,) = _finite(scored, name)
     return bootstrap_areas(labels, scores, scored.patients, num_resamples=NUM_RESAMPLES, seed=seed).auroc
 
 
 def auroc_differences(scored: Scored, before: str, after: str, seed: int) -> Intervals:
-    """AUROC of `after` minus that of `before`, paired: on the same resamples of the patients."""
+    """AUROC of `after` minus that of `before`, paired on the same resamples of the patients."""
     labels, scores = _finite(scored, before, after)
     return bootstrap_differences(labels, *scores, scored.patients, num_resamples=NUM_RESAMPLES, seed=seed).auroc
 
 
 def _finite(scored: Scored, *names: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Labels and scores, both unknown for a finding of which any score is not finite."""
+    """Labels and scores; a finding with any score that is not finite gets unknown labels."""
     scores = [scored.probabilities[name] for name in names]
     finite = np.logical_and.reduce([np.isfinite(values).all(axis=0) for values in scores])
     return np.where(finite, scored.labels, np.nan), [np.where(finite, values, 0) for values in scores]

@@ -30,7 +30,8 @@ export function showFindings(answer, chosen, choose) {
   find("familiarity").hidden = !answer.familiar;
   if (!answer.familiar) return;
   const [distance, limit] = [answer.distance, answer.distance_threshold].map((value) => value.toFixed(1));
-  find("familiarity").textContent = `Distance from the training data: ${distance}. Films up to ${limit} count as like it.`;
+  find("familiarity").textContent =
+    `Distance from the training data: ${distance}. Films at a distance of up to ${limit} count as familiar.`;
 }
 
 function showWarnings(answer) {

@@ -44,7 +44,7 @@ def command(new_store, tmp_path, monkeypatch, capsys):
 def test_one_command_promotes_and_one_rolls_back_and_both_are_recorded(command):
     code, said, _ = command("promote.py", "1", "--why=a better recall")
     assert (code, champion_version(command.workspace, toy.NAME)) == (0, 1)
-    assert "version 1 now, before it was version 3" in said
+    assert "now version 1; before, it was version 3" in said
     for version in (3, 2):
         code, said, _ = command("rollback.py", "--why=too many calls")
         assert (code, champion_version(command.workspace, toy.NAME)) == (0, version)
