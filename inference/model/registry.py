@@ -64,7 +64,7 @@ def version_of(workspace: Workspace, name: str, which: str) -> int | None:
     if not workspace.has_store:
         return None
     use_store(workspace)
-    with _told(workspace):
+    with _as_input_error(workspace):
         client = mlflow.MlflowClient()
         find = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
         try:
@@ -76,7 +76,7 @@ def version_of(workspace: Workspace, name: str, which: str) -> int | None:
 
 
 @contextmanager
-def _told(workspace: Workspace) -> Iterator[None]:
+def _as_input_error(workspace: Workspace) -> Iterator[None]:
     """Turns errors of mlflow, its database and its files into an InputError."""
     try:
         yield
@@ -94,7 +94,7 @@ def history(workspace: Workspace, name: str) -> list[Move]:
     if not workspace.has_store:
         raise absent
     use_store(workspace)
-    with _told(workspace):
+    with _as_input_error(workspace):
         try:
             tags = mlflow.MlflowClient().get_registered_model(name).tags
         except MlflowException as error:
@@ -130,7 +130,7 @@ def promote(
     now = datetime.now(UTC)
     move = Move(number, replaced, now.isoformat(timespec="seconds"), getpass.getuser(), why[:MAX_WHY], is_rollback)
     client = mlflow.MlflowClient()
-    with _told(workspace):
+    with _as_input_error(workspace):
         # Record first: a recorded move that never happened can be detected, an unrecorded one cannot.
         client.set_registered_model_tag(name, f"{HISTORY}{now:%Y-%m-%dT%H.%M.%S.%f}", json.dumps(asdict(move)))
         client.set_registered_model_alias(name, CHAMPION, str(number))
@@ -181,7 +181,7 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
     uri = f"models:/{name}/{number}"
     # pyfunc keeps the name of the folder that was registered.
     inside = Path("artifacts") / workspace.model.name
-    with _told(workspace):
+    with _as_input_error(workspace):
         found = mlflow.MlflowClient().get_model_version(name, str(number))
     try:
         if not workspace.tracking_server:

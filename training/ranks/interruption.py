@@ -25,7 +25,7 @@ class Interruption:
         self.step = self.last_meeting = 0
         self.next_meeting = 1
         self.met_at = self.saved_at = time.monotonic()
-        signal.signal(signal.SIGTERM, self._note)
+        signal.signal(signal.SIGTERM, self._note_signal)
 
     def after_step(self) -> str:
         """Returns `stop` (save first), `save` or an empty string. Every rank must call it after each step."""
@@ -49,5 +49,5 @@ class Interruption:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return any(self.ranks.gather(self.terminated))
 
-    def _note(self, *_) -> None:
+    def _note_signal(self, *_) -> None:
         self.terminated = True

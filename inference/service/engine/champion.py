@@ -99,7 +99,7 @@ class LiveChampion:
                 await self._try(wanted)
             if self._failed and wanted == self._failed.wanted:
                 reason = f"version {look.version} is the champion, but cannot be opened in mode {self._mode}"
-            self._note(look.reachable, reason, detail)
+            self._note_look(look.reachable, reason, detail)
             self.looked.set()
 
     def _served(self) -> tuple[int, str] | None:
@@ -128,7 +128,7 @@ class LiveChampion:
         self._counters.set_model(self._name, version, self._mode)
         log.info("%s version %d is now in use", self._name, version)
 
-    def _note(self, reachable: bool, reason: str | None, detail: str) -> None:
+    def _note_look(self, reachable: bool, reason: str | None, detail: str) -> None:
         before, self.registry = self.registry, RegistryState(reachable, None, reason)
         self._counters.registry_reachable.set(reachable)
         if not reachable:
