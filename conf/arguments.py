@@ -166,7 +166,8 @@ def _describe(parser: Parser, reads: tuple[str, ...]) -> None:
     for action in parser._actions:
         if action.dest in known:
             bound = expectation(known[action.dest])
-            if bound and not action.choices:
+            # The usage shows choices already, and the text explains them.
+            if bound and not bound.startswith(("one of", "any of", "a name")):
                 action.help = f"{action.help}; {bound}"
             shown = not reads or any(f"{action.dest}.".startswith(f"{name}.") for name in reads)
             if not shown and action.dest not in ("workspace", "tracking_server"):

@@ -33,7 +33,7 @@ class Phantoms:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a label table, for etl.format csv; an empty name means that the table has no such column."""
+    """Columns of the label table, for etl.format csv and dicom; an empty name: the table has no such column."""
 
     label_file: str = "labels.csv"
     """path of the table below the source"""
@@ -42,16 +42,16 @@ class Columns:
     patient: str = "patient"
     """column with the patient; empty: every image belongs to a patient of its own"""
     findings: list[str] = field(default_factory=list)
-    """columns with the findings, whose cells are 1, 0, -1 (uncertain) or empty; none: every column without another
-    role"""
+    """columns with the findings, whose cells are 1, 0, -1 (uncertain) or empty; empty list: every column
+    without another role"""
     split: str = ""
     """column with train, val or test; empty: a hash of the patient chooses the split"""
     follow_up: str = ""
-    """column with the number of the study of its patient, from 0"""
+    """column with the number of the study within its patient, from 0"""
     age: str = ""
     """column with the age in years, or with a unit as in 018M"""
     sex: str = ""
-    """column with F or M, or words that begin so"""
+    """column with F or M, or words that begin with F or M"""
     view: str = ""
     """column with PA, AP or LATERAL"""
 
@@ -63,14 +63,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Quality:
-    """Checks of the pixels: which images go to quarantine; each check can be switched off by itself."""
+    """Checks that send an image to quarantine; each can be switched off by itself."""
 
     min_side_px: int = at_least(0, 128)
     """quarantine images whose shorter side is below this, pixels; 0: accept any size"""
     constant: bool = True
-    """quarantine images that have one grey value, or almost"""
+    """quarantine images that have only one grey value, or nearly"""
     clipped: bool = True
-    """quarantine images with so many black or white pixels that the film is lost"""
+    """quarantine images with so many black or white pixels that too little of the film is left"""
     inverted: bool = True
     """quarantine images on which bones are dark and air is bright"""
     lateral: bool = False
@@ -87,50 +87,50 @@ class Quality:
 
 @dataclass(frozen=True)
 class Etl:
-    """ETL: images and a label file to Delta tables, by etl/preprocess.py."""
+    """ETL: turns images and a label file into Delta tables, by etl/preprocess.py."""
 
     source: str = "phantoms"
-    """folder in the layout of etl.format, or `phantoms`, which are generated in the workspace if missing"""
+    """folder in the layout of etl.format, or `phantoms`, to generate phantoms in the workspace if it has none"""
     format: Literal["nih", "chexpert", "csv", "dicom", "classes"] = "nih"
     """layout of the source: `nih` (ChestX-ray14), `chexpert`, `csv` (any label table), `dicom` (files, with or without
     a table) or `classes` (a folder per class, images in colour)"""
     columns: Columns = field(default_factory=Columns)
-    """the columns of the label table, for etl.format csv and dicom"""
+    """columns of the label table"""
     uncertain: Literal["unknown", "zero", "one"] = "unknown"
     """what a label of -1 becomes: `unknown`, `zero` or `one`"""
     image_folders: list[str] = field(default_factory=lambda: ["images", "images_*/images"])
     """folders below the source that hold the images, as glob patterns, for etl.format nih"""
     views: list[View] = field(default_factory=list)
-    """view positions to keep: PA, AP, LATERAL; none: all, also unknown ones"""
+    """view positions to keep: PA, AP, LATERAL; empty list: all images, also those of unknown view"""
     exclude: list[str] = field(default_factory=list)
-    """files that list images to leave out, as the first word or cell of each line"""
+    """files that list the images to leave out; each line is a name, or begins with one as its first word or cell"""
     quality: Quality = field(default_factory=Quality)
-    """checks of the pixels"""
+    """checks that send an image to quarantine"""
     sizes_px: list[int] = field(default_factory=lambda: [256, 512])
     """sides of the stored squares, pixels; each becomes one binary column"""
     square: Literal["pad", "stretch"] = "pad"
     """how an image becomes a square: `pad` adds black and keeps the proportions, `stretch` fills the square"""
     intensity: Literal["none", "percentile", "clahe"] = "none"
-    """change of the grey values: `none`, `percentile` (0.5 to 99.5 over the full range) or `clahe` (contrast by
-    region)"""
+    """change of the grey values: `none`, `percentile` (stretches the 0.5th to 99.5th percentile to the full
+    range) or `clahe` (contrast by region)"""
     split: Literal["source", "lists", "hashed"] = "source"
-    """who decides the split: `source` (official lists, valid.csv, a split column, split folders; hashed if it has
+    """what decides the split: `source` (official lists, valid.csv, a split column, split folders; hashed if it has
     none), `lists` (train_list.txt, val_list.txt and test_list.txt in etl.split_lists), or `hashed`, by a hash of the
     patient"""
     split_lists: str = ""
     """folder with the lists for etl.split lists; labels in them, as in CheXNet's lists, replace those of the label
     file"""
     val_fraction: float = share(0.125)
-    """share of the train_val patients that validate (0.125 of NIH's 28,008 gives the 70:10 of CheXNet, 0.3 the 70:30 of
-    Godonou et al.)"""
+    """share of the training patients that become validation patients (0.125 of NIH's 28,008 gives the 70:10 of
+    CheXNet, 0.3 the 70:30 of Godonou et al.)"""
     test_fraction: float = share(0.2)
-    """share of all patients that test, if the split is hashed"""
+    """share of all patients in the test split, if the split is hashed"""
     seed: int = between(0, 2**32 - 1, 0)
     """seed that chooses the validation patients and the order of the rows"""
     rows_per_row_group: int = at_least(1, 128)
     """rows of a Parquet row group, the unit that a training rank reads"""
     rows_per_file: int = at_least(1, 1024)
-    """rows of a Parquet file, about; the unit of work of a Spark task"""
+    """approximate number of rows in a Parquet file, the unit of work of a Spark task"""
     max_quarantined_fraction: float = between(0, 1, 0.1)
     """share of bad images above which the job fails and the table keeps its old version"""
     table: str = ""
@@ -149,7 +149,7 @@ class Etl:
 
 @dataclass(frozen=True)
 class Training:
-    """Training: table to checkpoint and MLflow run, by training/train.py."""
+    """Training: turns a table into a checkpoint and an MLflow run, by training/train.py."""
 
     model: str = "densenet121"
     """network: `simple_cnn`, `resnet10_half`, or the name of any torchvision classifier"""
@@ -167,7 +167,7 @@ class Training:
     head_epochs: int = at_least(0, 0)
     """epochs of a first stage that trains only the last layer; the second stage starts from its best epoch"""
     head_learning_rate: float = above(0, 1e-3)
-    """largest learning rate of that first stage"""
+    """largest learning rate of the first stage (training.head_epochs)"""
     epochs: int = at_least(1, 10)
     """passes over the training split in which all weights are trained"""
     batch_size: int = at_least(1, 16)
@@ -186,23 +186,24 @@ class Training:
     learning_rate: float = above(0, 1e-3)
     """largest learning rate of the schedule, for one step of all ranks"""
     reference_batch: int = at_least(0, 0)
-    """images per step for which learning_rate is meant: it is multiplied by the actual images per step of all ranks,
-    divided by this; 0: not scaled"""
+    """images per step for which learning_rate is meant: the rate is multiplied by the actual images per step of all
+    ranks, divided by this number; 0: no scaling"""
     schedule: Literal["one_cycle", "cosine", "plateau", "constant"] = "one_cycle"
     """course of the learning rate: `one_cycle` (moves the momentum too), `cosine` to 0, `plateau` (a tenth when the
     validation loss stops falling) or `constant`"""
     warmup_epochs: float = at_least(0, 0.0)
-    """epochs in which the learning rate rises from a hundredth; 0 with one_cycle, which has a rise of its own"""
+    """epochs in which the learning rate rises from a hundredth; must be 0 with one_cycle, which has its own rise"""
     plateau_patience: int = at_least(0, 1)
     """validations without a smaller loss after which `plateau` lowers the learning rate"""
     patience: int = at_least(0, 0)
     """epochs without a better validation after which training stops; 0: never"""
     choose_by: Literal["auroc", "loss", "top_1"] = "auroc"
-    """which validation is the best: by `auroc` (mean over the findings), `loss`, or `top_1` accuracy of classes"""
+    """measure that decides which epoch is the best: `auroc` (mean over the findings), `loss`, or `top_1` accuracy of
+    classes"""
     weight_decay: float = at_least(0, 1e-4)
     """weight decay of the optimizer, per step and unit of learning rate"""
     clip_norm: float = at_least(0, 0.0)
-    """largest norm of the gradients of a step; 0: any"""
+    """largest norm of the gradients of a step; 0: no limit"""
     freeze_batchnorm: bool = False
     """whether BatchNorm keeps the statistics that came with the starting weights"""
     sync_batchnorm: bool = False
@@ -210,7 +211,7 @@ class Training:
     pos_weight_max: float = at_least(1, 20.0)
     """ceiling of the weight of a positive label (negatives per positive in the training split)"""
     checkpoint_steps: int = at_least(0, 0)
-    """steps between saved states; 0: every five minutes, and after each epoch"""
+    """steps between saved states; 0: a state every five minutes; there is always one after each epoch"""
     delta_version: int = at_least(-1, -1)
     """version of the table; -1: the one that card.json names, the newest"""
     seed: int = at_least(0, 0)
@@ -241,7 +242,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Ensemble: finished trainings to one evaluation, by training/ensemble.py."""
+    """Ensemble: combines finished trainings into one evaluation, by training/ensemble.py."""
 
     members: list[str] = field(default_factory=list)
     """workspaces of two or more trainings on the same version of the same table"""
@@ -255,7 +256,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Inference:
-    """Registration: checkpoint to a registered INT8 model, by inference/register.py."""
+    """Registration: turns a checkpoint into a registered INT8 model, by inference/register.py."""
 
     registered_model: str = bounded(
         "chexscale", lambda name: name.strip() and not set("/:") & set(name), "a name without / or :"
@@ -267,14 +268,15 @@ class Inference:
     """ways of quantising that are tried until the gate passes: as it is, with more images, with the most sensitive
     layers in FP32 (minutes for a small network, hours for a large one)"""
     batch_size: int = at_least(1, 16)
-    """images per request when AUROC and throughput are measured"""
+    """images that the model computes at a time, in register.py, infer.py and predict.py"""
     ten_crop: bool = False
-    """whether the AUROC of ten-crop averages is measured too, which takes ten times as long"""
+    """whether the AUROC of ten-crop averages is measured too, which takes eleven times as long"""
     max_mean_drop: float = between(-1, 1, 0.005)
     """largest fall of the mean AUROC, from FP32 to INT8 and from the champion, that the gate accepts (negative: a gain
     is required); for quantisation, the upper end of the 95% interval by patient counts"""
     max_finding_drop: float = between(-1, 1, 0.02)
-    """largest fall of a single finding's AUROC from FP32 to INT8 that the gate accepts; its upper end counts too"""
+    """largest fall of a single finding's AUROC from FP32 to INT8 that the gate accepts; the upper end of its
+    interval counts too"""
 
     def __post_init__(self):
         check(self, "inference")
@@ -301,7 +303,7 @@ class Serving:
     """Service: the champion over REST with a page, by inference/serve.py. CHEXSCALE_API_KEY holds the API key."""
 
     host: str = "127.0.0.1"
-    """address to listen on; any but this machine's own makes the service reachable from elsewhere"""
+    """address to listen on; any but a loopback address lets other machines call the service, and needs an API key"""
     port: int = between(0, 65535, 8000)
     """TCP port; 0: any free one, which is printed"""
     mode: Mode = "int8"
@@ -311,7 +313,7 @@ class Serving:
     max_batch: int = at_least(1, 16)
     """largest number of images per inference; images that wait together are computed together"""
     num_decoders: int = at_least(0, 0)
-    """number of processes that decode files; 0: one more than cores, so that none waits for its next file"""
+    """number of processes that decode files; 0: one more than there are cores, so that none waits for its next file"""
     max_file_mb: float = above(0, 50)
     """largest size of a file, 10**6 bytes"""
     max_files: int = at_least(1, 64)
@@ -350,7 +352,7 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Settings:
-    """All stages share one tree of settings, so that each finds what the stage before it left."""
+    """Settings of all stages, which share one tree so that each finds what the stage before it left."""
 
     workspace: str = "runs/demo"
     """folder that holds all that the stages write"""

@@ -73,7 +73,9 @@ def main() -> None:
 
 
 def add_own(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE_OR_FOLDER", help="image files, and folders that hold some")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE_OR_FOLDER", help="image files, or folders that contain image files"
+    )
     parser.add_argument("--mode", choices=MODES, default="int8", help="precision of the graph")
     parser.add_argument(
         "--format",
@@ -84,11 +86,13 @@ def add_own(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heatmaps",
         default="",
-        help="folder for pictures of the called findings, or of the one nearest to its threshold",
+        help="folder for pictures of the called findings, or, if none is called, of the one nearest to its threshold",
     )
     parser.add_argument("--ten_crop", type=bool, default=False, help="average ten crops; takes eleven times as long")
     parser.add_argument("--threshold", default=OPERATING_POINT, help="operating point, such as sensitivity_0.9")
-    parser.add_argument("--version", default="champion", help="version of the registered model: a number or an alias")
+    parser.add_argument(
+        "--version", default="champion", help="version of the registered model, as a number or an alias"
+    )
 
 
 def made_folder(path: str) -> Path:

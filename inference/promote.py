@@ -31,7 +31,9 @@ def main() -> None:
 
 
 def add_own(parser: ArgumentParser) -> None:
-    parser.add_argument("version", nargs="?", type=int, default=0, help="registered version; none: the challenger")
+    parser.add_argument(
+        "version", nargs="?", type=int, default=0, help="number of the registered version; if omitted, the challenger"
+    )
     parser.add_argument("--why", default="promoted by hand", help="reason, which the registry keeps")
 
 

@@ -51,7 +51,7 @@ def add_own(parser: ArgumentParser) -> None:
         "--retention_hours",
         type=int,
         default=168,
-        help="keep every version that was the newest within so many hours, because others may be reading it",
+        help="keep every version that was the newest within the last N hours, because others may be reading it",
     )
     parser.add_argument(
         "--keep_versions",
