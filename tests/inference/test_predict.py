@@ -402,7 +402,7 @@ def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, 
     number = sum(ROWS.values())
     assert start(SPARK_SUBMIT, champion, log).wait() == 0, log.read_text()
     said = log.read_text()
-    assert re.search(rf"{number} images scored in \d+ s.* 0 not readable; 0 had scores already", said)
+    assert re.search(rf"{number} images scored in \d+ s.* 0 not readable; 0 already had scores", said)
     assert f"Scores: {champion.scores}, Delta version 0" in said
     assert said.strip().splitlines()[-1].startswith("Next: ")
     assert "Traceback" not in said and " WARN " not in said

@@ -136,7 +136,7 @@ def test_the_order_stays_and_what_a_server_refuses_blocks_nothing(tmp_path, serv
     (tmp_path / "figure.png").write_text("of another training")
     server.start()
     assert Outbox(outbox.path, server.address).flush()
-    assert "figure.png is of a later training by now" in capsys.readouterr().out
+    assert "figure.png was replaced by a later training" in capsys.readouterr().out
     assert not client.list_artifacts(run_id)
     Outbox(outbox.path, server.address).send("set_terminated", run_id, "FAILED")
     assert client.get_run(run_id).info.status == "FAILED"
