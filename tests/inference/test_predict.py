@@ -411,7 +411,7 @@ def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, 
     # Spark is not even needed.
     assert start([sys.executable], champion, log).wait() == 0, log.read_text()
     said = log.read_text()
-    assert re.search(rf"nothing is new: chexscale version \d+ \(int8\) has scored {number} images already", said)
+    assert re.search(rf"nothing is new: chexscale version \d+ \(int8\) has already scored {number} images", said)
     assert "images to scores" not in said
     assert DeltaTable(champion.scores).version() == 0
 
