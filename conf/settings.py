@@ -45,15 +45,16 @@ class Columns:
     """columns with the findings, whose cells are 1, 0, -1 (uncertain) or empty; empty list: every column
     without another role"""
     split: str = ""
-    """column with train, val or test; empty: a hash of the patient chooses the split"""
+    """column with train, val or test, or other words that docs/data.md lists; empty: a hash of the patient chooses the
+    split"""
     follow_up: str = ""
     """column with the number of the study within its patient, from 0"""
     age: str = ""
     """column with the age in years, or with a unit as in 018M"""
     sex: str = ""
-    """column with F or M, or words that begin with F or M"""
+    """column with the sex: F, M, or other words that docs/data.md lists"""
     view: str = ""
-    """column with PA, AP or LATERAL"""
+    """column with the view position: PA, AP, LATERAL, or other words that docs/data.md lists"""
 
     def __post_init__(self):
         check(self, "etl.columns")

@@ -8,9 +8,8 @@ import pandas as pd
 from upath import UPath
 
 from conf.settings import Etl
-from conf.words import SEXES
 from etl.contract.storage import list_files
-from etl.sources.label_file import known_words, optional_column, parse_cells, read_table
+from etl.sources.label_file import optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_official, assign_split
 
@@ -64,7 +63,7 @@ def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
         patients=patients,
         follow_up=studies - 1,
         age=optional_column(table, "Age"),
-        sex=known_words(optional_column(table, "Sex").str[:1], SEXES),
-        view=known_words(optional_column(table, "AP/PA"), ("PA", "AP")).where(frontal, "LATERAL"),
+        sex=optional_column(table, "Sex"),
+        view=optional_column(table, "AP/PA").where(frontal, "LATERAL"),
         findings=parse_cells(table, CHEXPERT_FINDINGS, path, uncertain, blank=0.0),
     )

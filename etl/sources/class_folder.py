@@ -44,8 +44,8 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
         patients=paths,
         follow_up=unknown,
         age=unknown,
-        sex=unknown.where(unknown != "", None),
-        view=unknown.where(unknown != "", None),
+        sex=unknown,
+        view=unknown,
         findings=list(np.eye(len(classes), dtype=np.float32)[parts.str[depth].map(classes.index)]),
     )
     own = parts.str[0].map(SPLIT_FOLDERS) if has_splits else None

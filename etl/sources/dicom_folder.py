@@ -17,13 +17,13 @@ from conf.settings import Etl
 from etl.cluster.workers import SparkWorkers
 from etl.contract.images.dicom_file import looks_like_dicom
 from etl.contract.images.pixels import BadImage
-from etl.contract.schema import NIH_FINDINGS, SPLITS
+from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import list_files, read_bytes
 from etl.sources.dicom_tags import Tags, read_tags
-from etl.sources.label_file import known_words, parse_cells, parse_sexes, parse_views, read_table
+from etl.sources.label_file import parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
-from etl.sources.split import assign_split
+from etl.sources.split import assign_split, own_split
 
 # Tags come before the pixels; few files have so many tags that more must be read.
 HEAD_BYTES = 1 << 20
@@ -71,8 +71,8 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         patients=tags.patient.map(name_of),
         follow_up=_count_studies(tags),
         age=tags.age,
-        sex=parse_sexes(tags.sex),
-        view=parse_views(tags["view"]),
+        sex=tags.sex,
+        view=tags["view"],
         findings=tags.findings,
     )
     listed = files.loc[rows.index].set_axis(rows.image_id)
@@ -88,6 +88,8 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         absent=absent,
         unlisted=len(files) - len(rows) - len(bad),
         identities=name_of("fingerprint of the salt"),
+        # A tag may hold anything, even a name, so its words are counted without being shown.
+        not_understood={what: {"": sum(words.values())} for what, words in manifest.not_understood.items()},
     )
 
 
@@ -147,5 +149,5 @@ def _with_table(
     for role, name in roles.items():
         if role != "split":
             tags[role] = table.loc[named, name]
-    own = known_words(table.loc[named, roles["split"]].str.lower(), SPLITS) if "split" in roles else None
+    own = own_split(table.loc[named, roles["split"]], path) if "split" in roles else None
     return tags, findings, own, int(table.index.isna().sum())

@@ -6,17 +6,10 @@ from datetime import datetime
 
 import pydicom
 
-from conf.words import SEXES
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.pixels import BadImage
+from etl.sources.words import canonical, sexes_of, view_of
 
-# View Position (PS3.3 C.8.1.1) and the meanings of View Code Sequence (PS3.16 CID 4010), letters only.
-# Oblique and decubitus views match none of these.
-VIEWS = {
-    **dict.fromkeys(("PA", "POSTEROANTERIOR"), "PA"),
-    **dict.fromkeys(("AP", "ANTEROPOSTERIOR"), "AP"),
-    **dict.fromkeys(("LL", "RL", "LATERAL", "LEFTLATERAL", "RIGHTLATERAL"), "LATERAL"),
-}
 TAGS = ("PatientID", "SOPInstanceUID", "StudyDate", "StudyTime", "PatientAge", "PatientBirthDate", "PatientSex")
 TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation")
 
@@ -32,11 +25,11 @@ class Tags:
     study_time: str
     """YYYYMMDDhhmmss"""
     age: str
-    """such as 058Y or 018M; computed from the birth and study dates if Patient's Age is missing"""
+    """as the tag has it, such as 058Y, 018M or 62; computed from the birth and study dates if the tag is empty"""
     sex: str
-    """F or M"""
+    """F or M; otherwise a word that is not known, as the tag has it"""
     view: str
-    """PA, AP or LATERAL"""
+    """PA, AP or LATERAL; otherwise a View Position that is not known, as the tag has it"""
 
 
 def read_tags(content: bytes) -> Tags:
@@ -55,7 +48,7 @@ def read_tags(content: bytes) -> Tags:
         instance=cells["SOPInstanceUID"],
         study_time=f"{study:%Y%m%d}{time}" if study else "",
         age=_find_age(cells["PatientAge"], _parse_date(cells["PatientBirthDate"]), study),
-        sex=cells["PatientSex"] if cells["PatientSex"] in SEXES else "",
+        sex=canonical(cells["PatientSex"], sexes_of([])),
         view=view,
     )
 
@@ -64,11 +57,10 @@ def _find_view(dataset: pydicom.Dataset, position: str) -> str:
     """The view by View Position, else View Code Sequence, else Patient Orientation (front-to-back rows are lateral)."""
     named = [position, *(str(code.get("CodeMeaning")) for code in dataset.get("ViewCodeSequence") or [])]
     for name in named:
-        view = VIEWS.get(re.sub("[^A-Z]", "", name.upper()))
-        if view:
+        if view := view_of(name):
             return view
     orientation = dataset.get("PatientOrientation") or [""]
-    return "LATERAL" if not any(named[:1]) and orientation[0][:1] in ("A", "P") else ""
+    return "LATERAL" if not position and orientation[0][:1] in ("A", "P") else canonical(position, view_of)
 
 
 def _parse_date(cell: str) -> datetime | None:
@@ -79,8 +71,6 @@ def _parse_date(cell: str) -> datetime | None:
 
 
 def _find_age(cell: str, birth: datetime | None, study: datetime | None) -> str:
-    if re.fullmatch(r"\d{1,3}[YMWD]", cell):
+    if re.fullmatch(r"\d{1,3}[YMWD]?", cell) or not birth or not study or study < birth:
         return cell
-    if not birth or not study or study < birth:
-        return ""
     return f"{study.year - birth.year - ((study.month, study.day) < (birth.month, birth.day)):03d}Y"

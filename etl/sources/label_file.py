@@ -10,12 +10,6 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from conf.words import SEXES, VIEWS
-
-# Ages above this are typing errors, such as the 413 years of ChestX-ray14's first release.
-MAX_AGE_YEARS = 120
-# Units of an age such as 018M (DICOM PS3.5, section 6.2, AS); most tables have plain years.
-YEARS_PER_UNIT = {"": 1, "Y": 1, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 
@@ -90,28 +84,6 @@ def read_lines(path: UPath, what: str, advice: str) -> list[str]:
 def optional_column(table: pd.DataFrame, name: str) -> pd.Series:
     """A column of a table from read_table; empty cells if the table lacks it."""
     return table[name] if name in table.columns else pd.Series("", index=table.index)
-
-
-def known_words(cells: pd.Series, words: Iterable[str]) -> pd.Series:
-    """The cells that are one of `words`; None for the others."""
-    return cells.where(cells.isin(list(words)), None)
-
-
-def parse_sexes(cells: pd.Series) -> pd.Series:
-    """F or M by the first letter, in any case; None for anything else."""
-    return known_words(cells.str.upper().str[:1], SEXES)
-
-
-def parse_views(cells: pd.Series) -> pd.Series:
-    """PA, AP or LATERAL, in any case; None for anything else."""
-    return known_words(cells.str.upper(), VIEWS)
-
-
-def parse_ages(cells: pd.Series) -> pd.Series:
-    """Cells such as `58`, `060Y` or `018M` as years, Float32; NA for anything else and for ages above MAX_AGE_YEARS."""
-    parts = cells.str.extract(r"^([0-9]{1,3}(?:\.[0-9]{0,3})?)([YMWD]?)$")
-    years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
-    return years.where(years <= MAX_AGE_YEARS).astype("Float32")
 
 
 def parse_cells(

@@ -4,11 +4,10 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.contract.schema import SPLITS
 from etl.contract.storage import IMAGE_FILES, list_files
-from etl.sources.label_file import known_words, optional_column, parse_cells, parse_sexes, parse_views, read_table
+from etl.sources.label_file import optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
-from etl.sources.split import assign_split, find_leaks
+from etl.sources.split import assign_split, find_leaks, own_split
 
 
 def read_label_table(source: UPath, settings: Etl) -> Manifest:
@@ -31,13 +30,13 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
         patients=table[columns.patient or columns.image],
         follow_up=optional_column(table, columns.follow_up),
         age=optional_column(table, columns.age),
-        sex=parse_sexes(optional_column(table, columns.sex)),
-        view=parse_views(optional_column(table, columns.view)),
+        sex=optional_column(table, columns.sex),
+        view=optional_column(table, columns.view),
         findings=parse_cells(table, findings, path, settings.uncertain, blank=float("nan")),
     )
     own = None
     if columns.split and settings.split == "source":
-        own = known_words(table[columns.split].str.lower(), SPLITS)
+        own = own_split(table[columns.split], path)
         leaks = find_leaks(rows.assign(split=own)[["patient_id", "split"]].dropna())
         if leaks:
             raise InputError(

@@ -2,14 +2,17 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from etl.sources.label_file import parse_ages
+from etl.sources.words import parse_ages, sexes_of, strange_ages, understand, view_of
+
+STRANGE = {"age": "strange_age", "sex": "strange_sex", "view": "strange_view"}
+"""columns of build_rows with the cells that were not understood, None for the others"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Manifest:
     """name of each label or list file -> SHA-256 of its bytes"""
     channels: int = 1
     """1 grey, 3 colour (RGB)"""
+    not_understood: dict[str, dict[str, int]] = field(default_factory=dict)
+    """age, sex or view -> word of the source that is not known, empty if it must not be shown -> images with a file"""
     identities: str = ""
     """fingerprint of the salt that patients and images are named with; if set, file paths stay out of the tables"""
 
@@ -47,22 +52,27 @@ def build_rows(
     view: pd.Series,
     findings: list[np.ndarray],
 ) -> pd.DataFrame:
-    """The columns of Manifest.images that come from the cells of a label file.
+    """The columns of Manifest.images that come from the cells of a label file, and STRANGE.
 
-    sex, view: the contract's words or None, see known_words. path: the label file, for error messages.
-    Raises InputError for an image that is named twice or has no patient.
+    path: the label file, for error messages. Raises InputError for an image that is named twice or has no patient.
     """
     _check_ids(path, images, patients)
+    years = parse_ages(age)
+    sexes, strange_sexes = understand(sex, sexes_of(sex))
+    views, strange_views = understand(view, view_of)
     return pd.DataFrame(
         {
             "image_id": images,
             "patient_id": _normalise_patients(patients),
             "follow_up": _parse_follow_ups(follow_up),
-            "age_years": parse_ages(age),
-            "sex": sex,
-            "view": view,
+            "age_years": years,
+            "sex": sexes,
+            "view": views,
             "findings": findings,
             "boxes": [[]] * len(images),
+            "strange_age": strange_ages(age, years),
+            "strange_sex": strange_sexes,
+            "strange_view": strange_views,
         }
     )
 
@@ -95,6 +105,7 @@ def assemble(
     present = rows[rows.image_id.isin(files.index)].reset_index(drop=True)
     if present.empty:
         raise InputError(f"none of the {len(rows)} {searched} ({len(files)} image files found)")
+    strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
     present[["path", "file_version"]] = files.loc[present.image_id].to_numpy()
     present["looked_at"] = False
     present["reason"] = pd.Series(None, present.index, object).where(present.split.notna(), "in no split")
@@ -107,6 +118,7 @@ def assemble(
         unlisted=len(files) - len(present),
         sha256={table.name: sha256_of(table) for table in tables},
         channels=channels,
+        not_understood={what: words for what, words in strange.items() if words},
     )
 
 

@@ -16,10 +16,9 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from conf.words import SEXES
 from etl.contract.schema import NIH_FINDINGS, NO_FINDING, PHANTOM_FINDINGS, PHANTOMS_FILE
 from etl.contract.storage import is_local, list_files
-from etl.sources.label_file import known_words, optional_column, read_lines, read_table
+from etl.sources.label_file import optional_column, read_lines, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_official, assign_split
 
@@ -78,8 +77,8 @@ def _read_labels(path: UPath, vocabulary: tuple[str, ...]) -> pd.DataFrame:
         patients=table["Patient ID"],
         follow_up=optional_column(table, "Follow-up #"),
         age=optional_column(table, "Patient Age"),
-        sex=known_words(optional_column(table, "Patient Gender"), SEXES),
-        view=known_words(optional_column(table, "View Position"), ("PA", "AP")),
+        sex=optional_column(table, "Patient Gender"),
+        view=optional_column(table, "View Position"),
         findings=_parse_findings(table["Finding Labels"], path, vocabulary),
     )
 

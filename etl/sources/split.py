@@ -11,6 +11,7 @@ from conf.settings import Etl
 from etl.contract.schema import SPLITS
 from etl.contract.storage import locate
 from etl.sources.label_file import read_lines
+from etl.sources.words import known_splits, split_of, understand
 
 LISTS = {split: f"{split}_list.txt" for split in SPLITS}
 
@@ -31,6 +32,21 @@ def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd
         validates = _hash_places(rows.patient_id, settings.seed) < settings.val_fraction
         own = own.mask(own.eq("train") & validates, "val")
     return rows.assign(split=own)
+
+
+def own_split(cells: pd.Series, path: UPath) -> pd.Series:
+    """The split column of a table in the contract's words; None for an empty cell.
+
+    Raises InputError for a word that is not known, because its images would leave the table.
+    """
+    own, strange = understand(cells, split_of)
+    if strange.notna().any():
+        words = ", ".join(f"{number} {word!r}" for word, number in strange.value_counts().items())
+        raise InputError(
+            f"{path}: the column {cells.name!r} holds splits that are not known: {words}; known are {known_splits()}: "
+            "rename them, or leave etl.columns.split empty for a split by patient"
+        )
+    return own
 
 
 def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str]) -> pd.Series:

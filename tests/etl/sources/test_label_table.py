@@ -56,6 +56,32 @@ def test_the_split_column_of_the_user_counts(folder):
     assert read(folder, columns).images.split.tolist() == ["train", "train", "test"]
 
 
+def with_column(name: str, cells: list[str]) -> str:
+    return "\n".join(f"{line},{cell}" for line, cell in zip(TABLE.splitlines(), [name, *cells], strict=True))
+
+
+def test_other_words_for_the_splits_are_understood(folder):
+    (folder / "labels.csv").write_text(with_column("split", ["Training", "", "holdout", "validate"]))
+    columns = Columns(image="file", patient="", findings=["Mass"], split="split")
+    assert read(folder, columns).images.split.tolist() == ["train", None, "test"]
+
+
+def test_a_word_that_is_no_split_is_refused_with_the_known_ones(folder):
+    (folder / "labels.csv").write_text(with_column("split", ["train", "fold 3", "fold 3", "test"]))
+    columns = Columns(image="file", patient="", findings=["Mass"], split="split")
+    with pytest.raises(InputError, match=r"not known: 2 'fold 3'; known are train: .*; val: val, valid, .*; test: "):
+        read(folder, columns)
+
+
+def test_words_that_are_not_understood_are_counted(folder):
+    (folder / "labels.csv").write_text(with_column("view", ["AP Supine", "XYZ", "XYZ", "PA"]))
+    columns = Columns(image="file", patient="person", age="who's old", sex="gender", findings=["Mass"], view="view")
+    manifest = read(folder, columns)
+    assert manifest.images["view"].tolist() == ["AP", None, None]
+    # Of images that have a file.
+    assert manifest.not_understood == {"sex": {"x": 1}, "view": {"XYZ": 2}}
+
+
 def test_a_patient_in_two_splits_of_the_user_is_named(folder):
     lines = TABLE.splitlines()
     splits = ["split", "train", "test", "val", "val"]

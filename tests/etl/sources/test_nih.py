@@ -62,10 +62,12 @@ def test_byte_order_mark_and_windows_lines_are_read(nih_folder):
     assert manifest.images["view"].eq("PA").all()
 
 
-def test_odd_values_are_unknown(nih_folder):
-    nih_folder.rows[0][2:7] = ["", "1", "413", "x", "LL"]
+def test_odd_values_are_unknown_and_counted(nih_folder):
+    nih_folder.rows[0][2:7] = ["", "1", "413", "x", "XL"]
     nih_folder.write_lists()
-    first = read_manifest(nih_folder.root, SETTINGS).images.iloc[0]
+    manifest = read_manifest(nih_folder.root, SETTINGS)
+    assert manifest.not_understood == {"age": {"413": 1}, "sex": {"x": 1}, "view": {"XL": 1}}
+    first = manifest.images.iloc[0]
     assert first.age_years is pd.NA
     assert first.sex is None
     assert first["view"] is None

@@ -1,0 +1,121 @@
+"""The words of the field: what sources call splits, sexes, views and ages. Every reader asks here.
+
+Nothing is guessed from the beginning of a word. A word that is not known is kept aside, so that a run can count and
+show it, or refuse it.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from conf.words import View
+
+# Ages above this are typing errors, such as the 413 years of ChestX-ray14's first release.
+MAX_AGE_YEARS = 120
+# Units of an age such as 018M (DICOM PS3.5, section 6.2, AS). A number without a unit is in years: most tables, and the
+# DICOM files of the RSNA Pneumonia Challenge.
+YEARS_PER_UNIT = {"": 1, "Y": 1, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+
+UNKNOWN = ""
+"""the meaning of a word with which a source says that it does not know, or that the contract has no word for it"""
+_UNKNOWN = dict.fromkeys(("", "unknown", "unk", "u", "na", "nan", "none", "null", "missing", "unspecified"), UNKNOWN)
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
+}
+_SEXES = {
+    **dict.fromkeys(("f", "female", "woman", "girl"), "F"),
+    **dict.fromkeys(("w", "weiblich", "frau", "femme", "feminin", "femminile", "femenino", "mujer", "ж", "女"), "F"),
+    **dict.fromkeys(("m", "male", "man", "boy"), "M"),
+    **dict.fromkeys(("mannlich", "maennlich", "mann", "homme", "masculin", "maschile", "masculino", "hombre"), "M"),
+    **dict.fromkeys(("м", "男"), "M"),
+    **dict.fromkeys(("o", "other", "d", "divers", "diverse"), UNKNOWN),
+}
+# View Position (DICOM PS3.3 C.8.1.1), the meanings of View Code Sequence (PS3.16 CID 4010), MIMIC-CXR, PadChest.
+_VIEWS: dict[str, View | str] = {
+    **dict.fromkeys(("pa", "posteroanterior"), "PA"),
+    **dict.fromkeys(("ap", "anteroposterior"), "AP"),
+    **dict.fromkeys(("l", "ll", "rl", "lat", "lateral", "llat", "rlat", "leftlateral", "rightlateral"), "LATERAL"),
+    # Views for which the contract has no word: oblique, decubitus and lordotic ones.
+    **dict.fromkeys(("lld", "rld", "decubitus", "llo", "rlo", "lao", "rao", "lpo", "rpo", "oblique"), UNKNOWN),
+    **dict.fromkeys(("lordotic", "aplordotic", "apaxial", "other"), UNKNOWN),
+}
+# Words behind AP or PA that say how the patient is placed, or how the film was taken.
+_PLACED = ("horizontal", "vertical", "portable", "bedside", "sitting", "upright", "supine", "mobile", "erect", "semi")
+
+Meaning = Callable[[str], str | None]
+
+
+def split_of(word: str) -> str | None:
+    """train, val or test; UNKNOWN for an empty cell; None for a word that is not known."""
+    return ({"": UNKNOWN} | _SPLITS).get(_plain(word))
+
+
+def view_of(word: str) -> str | None:
+    """PA, AP or LATERAL; UNKNOWN if the source says that it does not know; None for a word that is not known."""
+    plain = _plain(word)
+    meaning = (_UNKNOWN | _VIEWS).get(plain)
+    if meaning is None and plain[:2] in ("ap", "pa"):
+        rest = plain[2:]
+        for placed in _PLACED:
+            rest = rest.replace(placed, "")
+        meaning = None if rest else plain[:2].upper()
+    return meaning
+
+
+def sexes_of(cells: Iterable[str]) -> Meaning:
+    """What the words for sexes in this column mean: F or M; UNKNOWN; None for a word that is not known.
+
+    In a Spanish column of H and M, M is mujer, a woman: beside an H the one letter M is not understood.
+    """
+    meanings = _UNKNOWN | _SEXES
+    if any(_plain(cell) == "h" for cell in set(cells)):
+        meanings = {word: meaning for word, meaning in meanings.items() if word != "m"}
+    return lambda word: meanings.get(_plain(word))
+
+
+def known_splits() -> str:
+    """The words for each split, for messages."""
+    return "; ".join(
+        f"{split}: {', '.join(word for word, meaning in _SPLITS.items() if meaning == split)}"
+        for split in ("train", "val", "test")
+    )
+
+
+def canonical(word: str, meaning: Meaning) -> str:
+    """The contract's word, or UNKNOWN; a word that is not known stays as it is, so that it is counted."""
+    found = meaning(word)
+    return word if found is None else found
+
+
+def understand(cells: pd.Series, meaning: Meaning) -> tuple[pd.Series, pd.Series]:
+    """The meaning of each cell, None if it is unknown or not understood; and the cells that were not understood.
+
+    The second series has the same index; None where the cell was understood.
+    """
+    meanings = {cell: meaning(cell) for cell in cells.unique()}
+    strange = cells.map({cell: cell if found is None else None for cell, found in meanings.items()})
+    found = cells.map({cell: found or None for cell, found in meanings.items()})
+    return found.astype(object).where(found.notna(), None), strange.astype(object).where(strange.notna(), None)
+
+
+def parse_ages(cells: pd.Series) -> pd.Series:
+    """Cells such as `58`, `060Y` or `018M` as years, Float32; NA for anything else and for ages above MAX_AGE_YEARS."""
+    parts = cells.str.extract(r"^([0-9]{1,3}(?:\.[0-9]{0,3})?)([YMWD]?)$")
+    years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
+    return years.where(years <= MAX_AGE_YEARS).astype("Float32")
+
+
+def strange_ages(cells: pd.Series, years: pd.Series) -> pd.Series:
+    """The cells that parse_ages did not understand, None for the others. years: what it made of the cells."""
+    said = cells.map(lambda cell: _plain(cell) not in _UNKNOWN)
+    return cells.astype(object).where(years.isna() & said, None)
+
+
+def _plain(word: str) -> str:
+    """The word's letters and digits, in lower case, without accents, blanks and signs."""
+    decomposed = unicodedata.normalize("NFKD", word.casefold())
+    return "".join(re.findall(r"[^\W_]", "".join(c for c in decomposed if not unicodedata.combining(c))))
