@@ -17,11 +17,11 @@ from typing import NoReturn
 import jsonargparse
 from jsonargparse import ArgumentParser
 
-from conf.bounds import expectation
+from conf.bounds import choices_of, expectation
+from conf.errors import EXIT_INPUT_ERROR
 from conf.settings import Settings
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
-EXIT_USAGE = 2
 # Former settings that are arguments of one command now -> the new spelling and that command.
 MOVED = {
     "etl.rebuild": ("--rebuild", "etl/preprocess.py and jobs/pipeline.py"),
@@ -107,7 +107,7 @@ class Parser(ArgumentParser):
         self.print_usage(sys.stderr)
         print(f"error: {message}{''.join(hints)}", file=sys.stderr)
         print(f"`{self.prog} --help` lists what this command reads, `--help --all` every setting.", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        sys.exit(EXIT_INPUT_ERROR)
 
 
 def meant(name: str, options: list[str]) -> str:
@@ -165,9 +165,9 @@ def _describe(parser: Parser, reads: tuple[str, ...]) -> None:
     known = knobs()
     for action in parser._actions:
         if action.dest in known:
-            bound = expectation(known[action.dest])
-            # The usage shows choices already, and the text explains them.
-            if bound and not bound.startswith(("one of", "any of", "a name")):
+            knob = known[action.dest]
+            # The text of a setting with choices explains them.
+            if (bound := expectation(knob)) and not choices_of(knob.type):
                 action.help = f"{action.help}; {bound}"
             shown = not reads or any(f"{action.dest}.".startswith(f"{name}.") for name in reads)
             if not shown and action.dest not in ("workspace", "tracking_server"):

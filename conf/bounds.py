@@ -35,7 +35,7 @@ def bounded(default: Any, accepts: Callable[[Any], bool], expected: str) -> Any:
 
 def expectation(knob: Any) -> str:
     """What a knob accepts beyond its type, in words; empty if anything. knob: a field of a dataclass of settings."""
-    if choices := _choices(knob.type):
+    if choices := choices_of(knob.type):
         return ("any of " if get_origin(knob.type) is list else "one of ") + ", ".join(choices)
     return knob.metadata.get("expected", "")
 
@@ -43,7 +43,7 @@ def expectation(knob: Any) -> str:
 def check(section: Any, name: str) -> None:
     """Raises InputError for the first knob of `section`, a dataclass named `name`, whose value is out of its bounds."""
     for knob in fields(section):
-        value, choices = getattr(section, knob.name), _choices(knob.type)
+        value, choices = getattr(section, knob.name), choices_of(knob.type)
         accepts = knob.metadata.get("accepts", lambda _: True)
         if choices:
             values = value if get_origin(knob.type) is list else [value]
@@ -57,7 +57,7 @@ def require(valid: object, key: str, got: object, expected: str) -> None:
         raise InputError(f"{key} is {got!r}, expected {expected}")
 
 
-def _choices(kind: Any) -> tuple[str, ...]:
+def choices_of(kind: Any) -> tuple[str, ...]:
     """The words of a Literal, or of a list of them; empty for other types."""
     kind = get_args(kind)[0] if get_origin(kind) is list else kind
     return get_args(kind) if get_origin(kind) is Literal else ()

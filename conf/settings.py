@@ -221,8 +221,8 @@ class Training:
     """`auto` (cuda if every rank of the host has a GPU of its own, otherwise cpu), `cpu`, `cuda` or `hpu`"""
     threads: int = at_least(0, 0)
     """CPU threads of a rank; 0: the cores are shared among the ranks of the host"""
-    experiment: str = bounded("chexscale", str.strip, "a name")
-    """name of the MLflow experiment"""
+    experiment: str = bounded("chexscale", str.strip, "a name that is not blank")
+    """MLflow experiment that the run belongs to"""
 
     @property
     def exclusive(self) -> bool:

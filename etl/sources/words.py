@@ -46,18 +46,22 @@ _VIEWS: dict[str, View | str] = {
 # Words behind AP or PA that say how the patient is placed, or how the film was taken.
 _PLACED = ("horizontal", "vertical", "portable", "bedside", "sitting", "upright", "supine", "mobile", "erect", "semi")
 
+_SPLIT_WORDS, _SEX_WORDS, _VIEW_WORDS = {"": UNKNOWN} | _SPLITS, _UNKNOWN | _SEXES, _UNKNOWN | _VIEWS
+# In a Spanish column of H and M, M is mujer, a woman.
+_SEX_WORDS_BESIDE_H = {word: meaning for word, meaning in _SEX_WORDS.items() if word != "m"}
+
 Meaning = Callable[[str], str | None]
 
 
 def split_of(word: str) -> str | None:
     """train, val or test; UNKNOWN for an empty cell; None for a word that is not known."""
-    return ({"": UNKNOWN} | _SPLITS).get(_plain(word))
+    return _SPLIT_WORDS.get(_plain(word))
 
 
 def view_of(word: str) -> str | None:
     """PA, AP or LATERAL; UNKNOWN if the source says that it does not know; None for a word that is not known."""
     plain = _plain(word)
-    meaning = (_UNKNOWN | _VIEWS).get(plain)
+    meaning = _VIEW_WORDS.get(plain)
     if meaning is None and plain[:2] in ("ap", "pa"):
         rest = plain[2:]
         for placed in _PLACED:
@@ -69,11 +73,9 @@ def view_of(word: str) -> str | None:
 def sexes_of(cells: Iterable[str]) -> Meaning:
     """What the words for sexes in this column mean: F or M; UNKNOWN; None for a word that is not known.
 
-    In a Spanish column of H and M, M is mujer, a woman: beside an H the one letter M is not understood.
+    The letter M is not understood in a column that also has an H.
     """
-    meanings = _UNKNOWN | _SEXES
-    if any(_plain(cell) == "h" for cell in set(cells)):
-        meanings = {word: meaning for word, meaning in meanings.items() if word != "m"}
+    meanings = _SEX_WORDS_BESIDE_H if any(_plain(cell) == "h" for cell in set(cells)) else _SEX_WORDS
     return lambda word: meanings.get(_plain(word))
 
 

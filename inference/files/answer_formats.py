@@ -12,6 +12,7 @@ from rich.text import Text
 
 from conf.words import RESEARCH_USE
 from inference.film.answers import Finding, Findings
+from training.measures.cells import value_cell
 
 CSV_COLUMNS = ("file", "finding", "probability", "threshold", "called", "familiar", "warnings", "error")
 
@@ -77,7 +78,7 @@ def _table(found: Findings) -> Table:
         table.add_column(name, justify="right")
     table.add_column()
     for finding in sorted(found.findings, key=_order):
-        threshold = "-" if finding.threshold is None else f"{finding.threshold:.3f}"
+        threshold = value_cell(finding.threshold)
         called = "called" if finding.present else "no threshold" if finding.threshold is None else ""
         style = "bold" if finding.present else ""
         table.add_row(finding.name, f"{finding.probability:.3f}", threshold, called, style=style)

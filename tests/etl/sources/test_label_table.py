@@ -30,6 +30,10 @@ def read(folder, columns: Columns = COLUMNS, **changes):
     return read_manifest(folder, Etl(format="csv", columns=columns, **changes))
 
 
+def with_column(name: str, cells: list[str]) -> str:
+    return "\n".join(f"{line},{cell}" for line, cell in zip(TABLE.splitlines(), [name, *cells], strict=True))
+
+
 def test_rows_follow_the_contract(folder):
     manifest = read(folder)
     assert (manifest.listed, manifest.absent, manifest.unlisted) == (4, 1, 1)
@@ -49,15 +53,9 @@ def test_without_names_every_other_column_is_a_finding(folder):
 
 
 def test_the_split_column_of_the_user_counts(folder):
-    lines = TABLE.splitlines()
-    splits = ["split", "train", "train", "test", "val"]
-    (folder / "labels.csv").write_text("\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True)))
+    (folder / "labels.csv").write_text(with_column("split", ["train", "train", "test", "val"]))
     columns = Columns(image="file", patient="person", findings=["Mass"], split="split")
     assert read(folder, columns).images.split.tolist() == ["train", "train", "test"]
-
-
-def with_column(name: str, cells: list[str]) -> str:
-    return "\n".join(f"{line},{cell}" for line, cell in zip(TABLE.splitlines(), [name, *cells], strict=True))
 
 
 def test_other_words_for_the_splits_are_understood(folder):
@@ -78,14 +76,12 @@ def test_words_that_are_not_understood_are_counted(folder):
     columns = Columns(image="file", patient="person", age="who's old", sex="gender", findings=["Mass"], view="view")
     manifest = read(folder, columns)
     assert manifest.images["view"].tolist() == ["AP", None, None]
-    # Of images that have a file.
+    # The row of gone.png, which has no file, is not counted.
     assert manifest.not_understood == {"sex": {"x": 1}, "view": {"XYZ": 2}}
 
 
 def test_a_patient_in_two_splits_of_the_user_is_named(folder):
-    lines = TABLE.splitlines()
-    splits = ["split", "train", "test", "val", "val"]
-    (folder / "labels.csv").write_text("\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True)))
+    (folder / "labels.csv").write_text(with_column("split", ["train", "test", "val", "val"]))
     with pytest.raises(InputError, match="1 patients are in more than one split, such as 7"):
         read(folder, Columns(image="file", patient="person", findings=["Mass"], split="split"))
 
