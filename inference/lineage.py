@@ -59,9 +59,10 @@ def images_of_ancestor(newest: TableVersion, ancestor: dict) -> dict[str, list[s
     if ancestor.get("delta_version") is None:
         return None
     try:
-        return images_of(newest.trained_on(ancestor["delta_table_id"], ancestor["delta_version"], "the ancestor"))
+        table = newest.trained_on(ancestor["delta_table_id"], ancestor["delta_version"], "the ancestor")
     except InputError:
         return None
+    return images_of(table)
 
 
 if __name__ == "__main__":

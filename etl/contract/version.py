@@ -41,13 +41,21 @@ class TableVersion:
 
         trained: what messages call that model. Raises InputError if this is another table, or if the version is gone.
         """
+        self._expect(delta_table_id, trained)
+        if self.card.delta_version == delta_version:
+            return self
+        found = self.at(delta_version)
+        # This card may be a copy that is older than the table.
+        found._expect(delta_table_id, trained)
+        return found
+
+    def _expect(self, delta_table_id: str, trained: str) -> None:
         if self.card.delta_table_id != delta_table_id:
             raise InputError(
                 f"{self.shards} was made anew since {trained} was trained, or is another table: it is table "
                 f"{self.card.delta_table_id}, expected {delta_table_id}. Give the workspace of the table that "
                 f"{trained} was trained on, or run `python training/train.py` on this one"
             )
-        return self if self.card.delta_version == delta_version else self.at(delta_version)
 
     def files(self, split: str) -> list[str]:
         """Paths or addresses of the split's Parquet files."""

@@ -49,23 +49,28 @@ class NoFilm:
     """what a decoder raised beyond its known ways to refuse a file; `reason` quotes it, and it may quote the file"""
 
 
+NO_MEMORY = NoFilm(f"{OUT_OF_REACH}: not enough memory to decode it")
+
+
 def read_film(read: Callable[[int], bytes], properties: Properties, shown_px: int = 0) -> Film | NoFilm:
     """A file to its film, or the reason why it has none, in the same words for command line, batch and service.
 
     read: gives the file's bytes, at most as many as its argument; may raise OSError. shown_px: as for load_film.
     """
-    content = b""
     try:
         content = read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            return NoFilm(f"too large: over {MAX_FILE_BYTES // 10**6} MB, more than any image that is read")
+    except MemoryError:
+        return NO_MEMORY
+    except OSError as error:
+        return NoFilm(f"{OUT_OF_REACH}: {error.strerror or error}"[:MAX_REASON_CHARACTERS])
+    if len(content) > MAX_FILE_BYTES:
+        return NoFilm(f"too large: over {MAX_FILE_BYTES // 10**6} MB, more than any image that is read")
+    try:
         return load_film(content, properties, shown_px)
     except BadImage as error:
         return NoFilm(str(error)[:MAX_REASON_CHARACTERS], begins_like_image(content))
     except MemoryError:
-        return NoFilm(f"{OUT_OF_REACH}: not enough memory to decode it")
-    except OSError as error:
-        return NoFilm(f"{OUT_OF_REACH}: {error.strerror or error}"[:MAX_REASON_CHARACTERS])
+        return NO_MEMORY
     except Exception as error:
         reason = f"cannot be decoded: {type(error).__name__}: {error}"
         return NoFilm(reason[:MAX_REASON_CHARACTERS], bug=error)

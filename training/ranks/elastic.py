@@ -99,7 +99,7 @@ def share_steps(training: Training, first_ranks: int, num_ranks: int) -> Trainin
         raise InputError(
             f"expected training.batch_size ({training.batch_size}) * ranks at the start ({first_ranks}) to be a "
             f"multiple of the ranks now ({num_ranks}): got {images} / {num_ranks}; start again with --resume "
-            f" on a number of ranks that divides {images}"
+            f"on a number of ranks that divides {images}"
         )
     return replace(
         training,

@@ -16,7 +16,8 @@ def seen_in_test(table: TableVersion, lineages: Iterable[dict]) -> set[str]:
     card = table.card
     versions = {one["delta_version"] for one in lineages if one.get("delta_table_id") == card.delta_table_id}
     # A model that was trained on this very version has the same test split.
-    trained = [read_rows(table.shards, version, ("train", "val")) for version in versions - {card.delta_version}]
+    trained = versions - {card.delta_version}
     if not trained:
         return set()
-    return set().union(*(rows["patient_id"] for rows in trained)) & set(table.rows("test")["patient_id"])
+    seen = (set(read_rows(table.shards, version, ("train", "val"))["patient_id"]) for version in trained)
+    return set().union(*seen) & set(table.rows("test")["patient_id"])
