@@ -3,11 +3,13 @@ import shutil
 import pytest
 
 from conf.errors import InputError
+from conf.workspace import Workspace
 from etl.contract.version import TableVersion
 from tests.etl.tables import add, film, run
 
 
-def test_an_old_version_of_a_table_that_was_made_anew_is_refused(nih_folder, workspace):
+def test_an_old_version_of_a_table_that_was_made_anew_is_refused(nih_folder, tmp_path):
+    workspace = Workspace.at(str(tmp_path))
     # The copy of the card is older than the table, as after a kill between the commit and the copy.
     old = run(nih_folder, workspace).card
     add(nih_folder, 13, 0, film(1))
