@@ -87,6 +87,19 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Dicom:
+    """Which DICOM files are films of a chest for reading, for etl.format dicom; the others go to quarantine."""
+
+    modalities: list[str] = field(default_factory=lambda: ["CR", "DX", "RG"])
+    """modalities that are kept: computed, digital and conventional radiographs; a file that names none is kept too"""
+    burned_in: bool = False
+    """keep films whose tags say that annotations are burned into the pixels, which may show the patient's name"""
+
+    def __post_init__(self):
+        check(self, "etl.dicom")
+
+
+@dataclass(frozen=True)
 class Etl:
     """ETL: turns images and a label file into Delta tables, by etl/preprocess.py."""
 
@@ -97,6 +110,8 @@ class Etl:
     a table) or `classes` (a folder per class, images in colour)"""
     columns: Columns = field(default_factory=Columns)
     """columns of the label table"""
+    dicom: Dicom = field(default_factory=Dicom)
+    """which DICOM files are films of a chest for reading"""
     uncertain: Literal["unknown", "zero", "one"] = "unknown"
     """what a label of -1 becomes: `unknown`, `zero` or `one`"""
     image_folders: list[str] = field(default_factory=lambda: ["images", "images_*/images"])

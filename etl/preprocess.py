@@ -31,6 +31,7 @@ from etl.writing.publish import Published, publish
 READS = ("phantoms", "etl")
 MAX_WORDS = 10
 """words of one kind that are shown, the most frequent ones"""
+STRANGE_SENTENCES = {"labels": "labels that contradict each other, the finding counts"}
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def run(settings: Settings, workspace: Workspace, rebuild: bool) -> None:
         data["images_per_s"] = round(rate, 1)
         update_summary(workspace, peak_memory_mb={"etl_worker": round(outcome.worker_peak_mb)})
     update_summary(workspace, data=data)
-    show(outcome, rate, manifest.not_understood)
+    show(outcome, rate, manifest)
 
 
 def write_key(manifest: Manifest, workspace: Workspace) -> None:
@@ -89,7 +90,7 @@ def write_key(manifest: Manifest, workspace: Workspace) -> None:
         manifest.images[["image_id", "path", "reason"]].to_csv(temporary, index=False)
 
 
-def show(outcome: Published, images_per_s: float, not_understood: dict[str, dict[str, int]]) -> None:
+def show(outcome: Published, images_per_s: float, manifest: Manifest) -> None:
     """Prints how many images are in each split and in quarantine, what was not understood, and what has changed."""
     card = outcome.card
     print(f"Delta version {card.delta_version}, images and patients per split:")
@@ -101,14 +102,19 @@ def show(outcome: Published, images_per_s: float, not_understood: dict[str, dict
     Console().print(table)
     for reason, number in kinds_of(outcome.quarantine.reason).value_counts().items():
         print(f"  quarantined: {number:,} {reason}")
-    for what, words in not_understood.items():
+    for kind, number in manifest.left_out.items():
+        print(f"  left out: {number:,} {kind}")
+    for sentence in manifest.understood:
+        print(f"  understood: {sentence}")
+    for what, words in manifest.not_understood.items():
         counted = sorted(words.items(), key=lambda word: -word[1])
         shown = ", ".join(f"{number:,} {repr(word) if word else '(not shown)'}" for word, number in counted[:MAX_WORDS])
         more = f" and {len(counted) - MAX_WORDS} other words" if len(counted) > MAX_WORDS else ""
-        print(f"  {what} unknown, word not understood: {shown}{more}")
+        print(f"  {STRANGE_SENTENCES.get(what, f'{what} unknown, word not understood')}: {shown}{more}")
+    left_out = sum(manifest.left_out.values())
     print(
-        f"{card.images_listed:,} listed = {sum(card.images.values()):,} rows + {card.images_quarantined:,} quarantined "
-        f"+ {card.images_absent:,} absent; {card.images_unlisted:,} files not listed"
+        f"{manifest.listed + left_out:,} images in = {sum(card.images.values()):,} rows + {card.images_quarantined:,} "
+        f"quarantined + {manifest.absent:,} absent + {left_out:,} left out"
     )
     if not outcome.committed:
         print("nothing has changed: no new version")

@@ -20,7 +20,7 @@ A row is one image:
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -130,7 +130,7 @@ class Card:
     images_absent: int
     """listed images without a file in the source"""
     images_unlisted: int
-    """files in the source that the label file does not name; they are left out"""
+    """files in the source that are left out, such as those that the label file does not name"""
     images_quarantined: int
     identities: str
     """fingerprint of the salt with which patients were renamed; empty if they have the source's names"""
@@ -139,6 +139,10 @@ class Card:
     """label and list files of the source -> hash of their bytes"""
     settings: dict
     """the `etl` section of the settings"""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """kind and reason -> number of the left-out files when this version was made; empty in cards of older releases"""
+    not_understood: dict[str, dict[str, int]] = field(default_factory=dict)
+    """age, sex, view or labels -> what the source says that was not understood -> images; empty in older cards"""
 
     def to_json(self) -> str:
         """The text of card.json."""

@@ -13,8 +13,6 @@ from upath import UPath
 
 from conf.errors import InputError
 
-IMAGE_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-
 
 def locate(address: str) -> UPath:
     """A folder, a file or an address such as s3://bucket/folder; local ones become absolute.
@@ -78,15 +76,14 @@ def read_bytes(address: str, limit: int = -1) -> bytes:
         return file.read(limit)
 
 
-def list_files(folder: UPath, suffixes: tuple[str, ...], recursive: bool = True) -> pd.DataFrame:
-    """Every file below `folder` whose name ends in one of `suffixes`, in whatever case.
+def list_files(folder: UPath) -> pd.DataFrame:
+    """Every file below `folder`, whatever its name.
 
     Index: path below the folder. Columns: path (absolute, or an address) and file_version, which changes when the file
     does: its size and its time or ETag. Links to folders are followed, each folder is visited once.
     Raises InputError for a folder that may not be read.
     """
-    listed = _walk(str(folder), recursive) if is_local(folder) else _find(folder, recursive)
-    rows = [row for row in listed if row[0].lower().endswith(suffixes)]
+    rows = list(_walk(str(folder)) if is_local(folder) else _find(folder))
     for name, *_ in rows:
         try:
             name.encode()
@@ -95,7 +92,7 @@ def list_files(folder: UPath, suffixes: tuple[str, ...], recursive: bool = True)
     return pd.DataFrame(rows, columns=["name", "path", "file_version"]).set_index("name").sort_index()
 
 
-def _walk(folder: str, recursive: bool) -> Iterator[tuple[str, str, str]]:
+def _walk(folder: str) -> Iterator[tuple[str, str, str]]:
     """Relative path, path and version of each file of a local folder."""
 
     def refuse(error: OSError) -> None:
@@ -105,10 +102,9 @@ def _walk(folder: str, recursive: bool) -> Iterator[tuple[str, str, str]]:
     seen: set[tuple[int, int]] = set()
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in seen or not recursive:
+        if (status.st_dev, status.st_ino) in seen:
             # A link to a folder above, or to a folder that was already visited.
             folders.clear()
-        if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders.sort()
@@ -123,9 +119,9 @@ def _walk(folder: str, recursive: bool) -> Iterator[tuple[str, str, str]]:
             yield os.path.relpath(path, folder), path, version
 
 
-def _find(folder: UPath, recursive: bool) -> Iterator[tuple[str, str, str]]:
+def _find(folder: UPath) -> Iterator[tuple[str, str, str]]:
     """The same for a folder in a store, by one listing."""
-    found = folder.fs.find(folder.path, maxdepth=None if recursive else 1, detail=True)
+    found = folder.fs.find(folder.path, detail=True)
     for key, info in found.items():
         time = info.get("ETag") or info.get("mtime") or info.get("LastModified") or info.get("last_modified")
         yield key[len(folder.path) :].lstrip("/"), folder.fs.unstrip_protocol(key), f"{info['size']}:{time}"

@@ -2,18 +2,23 @@
 
 train.csv, valid.csv     labels, one row per image; the 234 that radiologists labelled (valid.csv) are the test split
 train/, valid/           patient00001/study1/view1_frontal.jpg; the tables' paths start one folder above the source
+
+The full-resolution release comes in four parts, such as `CheXpert-v1.0 batch 2 (train 1)/patient00001/...`, with the
+tables in the first part. They are read as they are, side by side below the source.
 """
 
 import pandas as pd
 from upath import UPath
 
+from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.storage import list_files
-from etl.sources.label_file import optional_column, parse_cells, read_table
+from etl.sources.files import match_files
+from etl.sources.label_file import contradictions, optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_official, assign_split
+from etl.sources.words import view_of
 
-IMAGE_FILES = (".jpg", ".jpeg", ".png")
 # All label columns except "No Finding", which only says that the others are absent.
 CHEXPERT_FINDINGS = (
     "Enlarged Cardiomediastinum",
@@ -39,15 +44,36 @@ def read_chexpert(source: UPath, settings: Etl) -> Manifest:
     -1 (uncertain) becomes what settings.uncertain says. Raises InputError for a missing table or column, a cell that is
     no label, a path that names no patient, or a source that has none of the listed images.
     """
-    tables = [source / "train.csv", source / "valid.csv"]
+    tables = [_find_table(source, "train.csv"), _find_table(source, "valid.csv")]
     train_val, test = (_read_labels(path, settings.uncertain) for path in tables)
     rows = pd.concat([train_val, test], ignore_index=True)
     own = None
     if settings.split == "source":
         own = assign_official(rows, set(train_val.image_id), set(test.image_id))
     rows = assign_split(rows, settings, own)
+    files = list_files(source)
+    rows["file"] = match_files(rows.image_id, files.index, tables[0])
+    # In the release in parts, `train` is not a folder.
+    parts = rows.image_id.str.split("/", n=1).str[-1]
+    rows["file"] = rows.file.where(rows.file.notna(), match_files(parts[rows.file.isna()], files.index, tables[0]))
     searched = f"listed images is below {source}: check --etl.source and --etl.format"
-    return assemble(rows, list_files(source, IMAGE_FILES), list(CHEXPERT_FINDINGS), tables, searched)
+    why = "listed neither in train.csv nor in valid.csv"
+    return assemble(rows, files, list(CHEXPERT_FINDINGS), tables, searched, left_out=why)
+
+
+def _find_table(source: UPath, name: str) -> UPath:
+    """The table in the source or, for the release in parts, in the one folder below it that has it."""
+    if (source / name).is_file():
+        return source / name
+    found = sorted(source.glob(f"*/{name}"), key=str)
+    if len(found) == 1:
+        return found[0]
+    where = ", ".join(str(file.parent) for file in found) or "none"
+    raise InputError(
+        f"no {name} in {source}, nor in exactly one folder below it (found: {where}); expected the folder with "
+        "train.csv, valid.csv, train/ and valid/, or the folder with all parts `CheXpert-v1.0 batch ...`: check "
+        "--etl.source and --etl.format"
+    )
 
 
 def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
@@ -57,6 +83,10 @@ def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
     patients = images.str.extract(r"(patient\d+)/")[0].fillna("")
     studies = pd.to_numeric(images.str.extract(r"/study(\d+)/")[0])
     frontal = optional_column(table, "Frontal/Lateral").ne("Lateral")
+    views = optional_column(table, "AP/PA")
+    # Some films that are called frontal have the view LL or RL.
+    views = views.mask(views.map(view_of).eq("LATERAL"), "Frontal " + views)
+    findings = parse_cells(table, CHEXPERT_FINDINGS, path, uncertain, blank=0.0)
     return build_rows(
         path,
         images=images,
@@ -64,6 +94,7 @@ def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
         follow_up=studies - 1,
         age=optional_column(table, "Age"),
         sex=optional_column(table, "Sex"),
-        view=optional_column(table, "AP/PA").where(frontal, "LATERAL"),
-        findings=parse_cells(table, CHEXPERT_FINDINGS, path, uncertain, blank=0.0),
+        view=views.where(frontal, "LATERAL"),
+        findings=findings,
+        strange_labels=contradictions(table, CHEXPERT_FINDINGS, findings),
     )

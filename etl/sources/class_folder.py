@@ -1,8 +1,16 @@
 """The manifest of a source with one folder per class: single-label colour images, for pre-training and other tasks.
 
-daisy/*.jpg, rose/*.jpg                     split by a hash of the path
-train/daisy/*.jpg, val/daisy/*.jpg, ...     the folders' own train, val (or valid, validation) and test
+CLASS/image              split by a hash of the path
+SPLIT/CLASS/image        the folders' own split, in any of the words that etl/sources/words.py knows for splits
+CLASS/SPLIT/image
+
+An image may lie deeper. Folders are never classes if some of them look like splits.
 """
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -10,33 +18,56 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.contract.storage import IMAGE_FILES, list_files
+from etl.contract.images.decode import begins_like_image
+from etl.contract.storage import list_files, read_bytes
+from etl.sources.files import IMAGES, NO_IMAGES, clutter
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split
+from etl.sources.words import known_splits, split_of
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+HEAD_BYTES = 1024
+MASK_FOLDER = re.compile(r"(^|[ _-])(masks?|segmentations?)$")
+MASK_NAME = re.compile(r"[ _-]+(mask|seg|segmentation)$")
+# Folders of these names lie beside folders of masks or labels.
+NO_CLASSES = ("images", "image", "imgs", "img")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which of the folders of a path names the class, and which the split."""
+
+    class_at: int
+    split_at: int | None
+    """None if the images have no splits of their own"""
+
+    def __str__(self) -> str:
+        if self.split_at is None:
+            return "CLASS/image"
+        return "SPLIT/CLASS/image" if self.split_at == 0 else "CLASS/SPLIT/image"
 
 
 def read_class_folder(source: UPath, settings: Etl) -> Manifest:
-    """Locates the images without opening any; the findings are the sorted classes, and each image has one of them.
+    """Locates the images; the findings are the sorted classes, and each image has one of them.
 
-    Each image counts as its own patient, because nothing says which images belong together. Raises InputError if an
-    image is not in a class folder or there are fewer than two classes.
+    Each image counts as its own patient, because nothing says which images belong together. A file without an image's
+    ending is opened, to see whether it begins like an image. Raises InputError for folders that cannot be understood.
     """
-    files = list_files(source, IMAGE_FILES)
-    paths = pd.Series(files.index, dtype=str)
+    files = list_files(source)
+    left_out = pd.Series([_why_left_out(file, files.path[file]) for file in files.index], files.index, dtype=object)
+    images = left_out.index[left_out.isna()]
+    if images.empty:
+        raise InputError(f"no image among the {len(files)} files below {source}: check --etl.source and --etl.format")
+    layout = _understand(source, [image.split("/") for image in images])
+    left_out[_masks(images, layout)] = "a mask of an image"
+    paths = pd.Series(left_out.index[left_out.isna()], dtype=str)
     parts = paths.str.split("/")
-    has_splits = len(paths) > 0 and parts.str[0].isin(SPLIT_FOLDERS).all()
-    depth = 1 if has_splits else 0
-    outside = paths[parts.str.len() < depth + 2]
-    if len(outside):
-        raise InputError(
-            f"{source / outside.iloc[0]} is not in a class folder, expected CLASS/image or SPLIT/CLASS/image below "
-            f"{source}: move it, or choose another --etl.format"
-        )
-    classes = sorted(parts.str[depth].unique())
+    names = parts.str[layout.class_at]
+    classes = sorted(names.unique())
     if len(classes) < 2:
-        raise InputError(f"{source} holds {len(paths)} images in {len(classes)} classes, expected at least two classes")
+        raise InputError(
+            f"{source} holds {len(paths)} images in {len(classes)} classes ({', '.join(classes)}), expected "
+            "at least two: give the folder that holds the folders of the classes, or of the splits, as --etl.source"
+        )
     unknown = pd.Series("", paths.index)
     rows = build_rows(
         source,
@@ -46,7 +77,86 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
         age=unknown,
         sex=unknown,
         view=unknown,
-        findings=list(np.eye(len(classes), dtype=np.float32)[parts.str[depth].map(classes.index)]),
+        findings=list(np.eye(len(classes), dtype=np.float32)[names.map(classes.index)]),
     )
-    own = parts.str[0].map(SPLIT_FOLDERS) if has_splits else None
-    return assemble(assign_split(rows, settings, own), files, classes, [], f"images below {source}", channels=3)
+    folders = None if layout.split_at is None else parts.str[layout.split_at]
+    rows = assign_split(rows, settings, None if folders is None else folders.map(split_of))
+    rows["file"] = paths
+    understood = [f"the folders are {layout}; the classes are {', '.join(classes)}"]
+    if folders is not None:
+        said = (f"{folder} ({split_of(folder)})" for folder in sorted(folders.unique()))
+        understood.append(f"the splits are {', '.join(said)}")
+    empty = _classes_of(left_out.dropna(), layout) - set(classes)
+    if empty:
+        understood.append(f"no image is in the folders {', '.join(sorted(empty))}, which are no classes therefore")
+    searched = f"images below {source}"
+    return assemble(rows, files, classes, [], searched, channels=3, left_out=left_out, understood=understood)
+
+
+def _why_left_out(file: str, path: str) -> str | None:
+    """None for an image. file: below the source. path: of the same file."""
+    if found := clutter(file):
+        return found
+    ending = PurePosixPath(file).suffix.lower()
+    if ending in IMAGES:
+        return None
+    try:
+        return None if ending not in NO_IMAGES and begins_like_image(read_bytes(path, HEAD_BYTES)) else "no image"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
+def _understand(source: UPath, paths: list[list[str]]) -> Layout:
+    """The layout of these paths, each split into folders and name. Raises InputError if it is not one of the three."""
+    tops = {parts[0] for parts in paths if len(parts) > 1}
+    splits = {top for top in tops if split_of(top)}
+    if splits and splits != tops:
+        others = ", ".join(sorted(tops - splits))
+        raise InputError(
+            f"{source} holds the splits {', '.join(sorted(splits))} beside folders that are none: {others}. Move these "
+            f"out of the source or rename them, or, if one of them is a copy with its own splits, give it as "
+            f"--etl.source; known are {known_splits()}"
+        )
+    seconds = {parts[1] for parts in paths if len(parts) > 2}
+    below = {second for second in seconds if split_of(second)}
+    layout = Layout(1, 0) if splits else Layout(0, 1) if below else Layout(0, None)
+    if below and not splits and len(tops) == 1:
+        raise InputError(
+            f"{source} holds one folder, with the splits {', '.join(sorted(below))}: give "
+            f"{source / min(tops)} as --etl.source"
+        )
+    deepest = max(layout.class_at, layout.split_at or 0)
+    for parts in paths:
+        if len(parts) < deepest + 2 or (layout.split_at == 1 and not split_of(parts[1])):
+            raise InputError(
+                f"{source / '/'.join(parts)} is not in a folder of the layout {layout}, which other images below "
+                f"{source} have: move it, or choose another --etl.format"
+            )
+    no_class = sorted({parts[layout.class_at] for parts in paths if parts[layout.class_at].lower() in NO_CLASSES})
+    if no_class:
+        raise InputError(
+            f"{source} holds a folder {no_class[0]!r} where a class is expected ({layout}): name the folder after the "
+            "class of its images, or read a label table with --etl.format csv"
+        )
+    return layout
+
+
+def _masks(images: Iterable[str], layout: Layout) -> list[str]:
+    """The images that mark regions of others: in a folder of masks below a class, or named as an image and `_mask`."""
+    stems = {PurePosixPath(image).stem.lower() for image in images}
+    below = max(layout.class_at, layout.split_at or 0) + 1
+
+    def is_mask(image: str) -> bool:
+        path = PurePosixPath(image)
+        if any(MASK_FOLDER.search(folder.lower()) for folder in path.parts[below:-1]):
+            return True
+        of_image = MASK_NAME.sub("", path.stem.lower())
+        return of_image != path.stem.lower() and of_image in stems
+
+    return [image for image in images if is_mask(image)]
+
+
+def _classes_of(files: pd.Series, layout: Layout) -> set[str]:
+    """The folders in which a class was expected. files: reasons, indexed by path."""
+    paths = (file.split("/") for file, why in files.items() if not clutter(file))
+    return {parts[layout.class_at] for parts in paths if len(parts) > layout.class_at + 1}

@@ -5,6 +5,7 @@ patient's studies, and paths stay out of the tables.
 """
 
 import os
+from collections import Counter
 from dataclasses import fields, replace
 from functools import partial
 
@@ -19,15 +20,18 @@ from etl.contract.images.dicom_file import looks_like_dicom
 from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import list_files, read_bytes
-from etl.sources.dicom_tags import Tags, read_tags
-from etl.sources.label_file import parse_cells, read_table
+from etl.sources.dicom_tags import Tags, find_misfit, read_tags
+from etl.sources.files import count_left_out, describe_match, match_files
+from etl.sources.label_file import contradictions, drop_repeats, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
+from etl.sources.words import shows_chest
 
 # Tags come before the pixels; few files have so many tags that more must be read.
 HEAD_BYTES = 1 << 20
 FILES_PER_TASK = 256
+NO_PATIENT = "no PatientID: a label table may name the patient, see --etl.columns.patient"
 
 
 def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Manifest:
@@ -40,30 +44,35 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     """
     salt, path = read_salt(), source / settings.columns.label_file
     name_of = partial(hide, salt=salt)
-    files = list_files(source, ("",)).drop(index=settings.columns.label_file, errors="ignore")
+    files = list_files(source).drop(index=settings.columns.label_file, errors="ignore")
     chunks = [list(files.path.iloc[start : start + FILES_PER_TASK]) for start in range(0, len(files), FILES_PER_TASK)]
     results = [tags for part in workers.map(_read_all, chunks, [len(c) for c in chunks], "DICOM tags") for tags in part]
     found = pd.Series(results, files.index, dtype=object).dropna()
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")
     usable = found.map(lambda result: isinstance(result, Tags))
-    reasons = found[~usable].to_dict()
+    faults = found[~usable].to_dict()
     tags = pd.DataFrame([vars(tags) for tags in found[usable]], found.index[usable], [f.name for f in fields(Tags)])
+    misfits = found[usable].map(partial(find_misfit, wanted=settings.dicom)).dropna().to_dict()
+    tags = tags.drop(index=list(misfits))
     again = tags.index[tags.instance.duplicated()]
-    reasons |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
+    faults |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
     tags = tags.drop(index=again)
     findings = settings.columns.findings or list(NIH_FINDINGS)
     unknown = np.full(len(findings), np.nan, np.float32)
-    tags["findings"], own, tables, absent = [unknown] * len(tags), None, [], 0
+    tags["findings"], own, tables, absent, understood = [unknown] * len(tags), None, [], 0, []
     if path.is_file():
-        tags, findings, own, absent = _with_table(tags, path, settings)
+        tags, findings, own, absent, understood = _with_table(tags, path, settings, misfits)
         tables = [path]
-    reasons |= dict.fromkeys(tags.index[tags.patient == ""], "no PatientID")
+    faults |= dict.fromkeys(tags.index[tags.patient == ""], NO_PATIENT)
     tags = tags[tags.patient != ""]
+    reasons = faults | misfits
     if tags.empty:
+        counted = Counter(reason.partition(":")[0] for reason in reasons.values()).most_common(5)
         raise InputError(
-            f"none of the {len(found)} DICOM files below {source} can be used, for example {found.index[0]}: "
-            f"{reasons.get(found.index[0], 'not in the table')}"
+            f"none of the {len(found)} DICOM files below {source} can be used: "
+            f"{', '.join(f'{number} {kind}' for kind, number in counted) or 'none is in the table'}; for example "
+            f"{found.index[0]}: {reasons.get(found.index[0], 'not in the table')}"
         )
     rows = build_rows(
         source,
@@ -73,23 +82,33 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         age=tags.age,
         sex=tags.sex,
         view=tags["view"],
-        findings=tags.findings,
+        findings=list(tags.findings),
+        strange_labels=tags.get("strange_labels"),
     )
+    rows["file"] = rows.image_id
     listed = files.loc[rows.index].set_axis(rows.image_id)
+    others = files.index.difference(rows.index).difference(list(reasons))
     rows = assign_split(rows, settings, None if own is None else own[rows.index])
-    manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used")
+    manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used", understood=understood)
     # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
     bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
-    bad = bad.assign(reason=list(reasons.values()), looked_at=True, patient_id="", split=None)
+    bad = bad.assign(reason=list(reasons.values()), patient_id="", split=None)
+    bad["looked_at"] = [name in faults for name in reasons]
+    # A tag may hold anything, even a name, so its words are counted without being shown.
+    strange = {what: {"": sum(words.values())} for what, words in manifest.not_understood.items()}
+    parts = tags.body_part[tags.body_part != ""].map(shows_chest)
+    if parts.isna().any():
+        strange["body part"] = {"": int(parts.isna().sum())}
     return replace(
         manifest,
         images=pd.concat([manifest.images, bad], ignore_index=True),
         listed=len(rows) + len(bad) + absent,
         absent=absent,
-        unlisted=len(files) - len(rows) - len(bad),
+        left_out=count_left_out(
+            pd.Series("no DICOM", others).mask(others.isin(found.index), f"not listed in {path.name}")
+        ),
         identities=name_of("fingerprint of the salt"),
-        # A tag may hold anything, even a name, so its words are counted without being shown.
-        not_understood={what: {"": sum(words.values())} for what, words in manifest.not_understood.items()},
+        not_understood=strange,
     )
 
 
@@ -120,9 +139,11 @@ def _read_one(path: str) -> Tags | str | None:
 
 
 def _with_table(
-    tags: pd.DataFrame, path: UPath, settings: Etl
-) -> tuple[pd.DataFrame, list[str], pd.Series | None, int]:
-    """The tags of the table's files, with its columns; its findings; its split; how many of its rows have no file."""
+    tags: pd.DataFrame, path: UPath, settings: Etl, misfits: dict[str, str]
+) -> tuple[pd.DataFrame, list[str], pd.Series | None, int, list[str]]:
+    """The tags of the table's files, with its columns; its findings; its split; how many of its rows have no file;
+    and sentences on how the table was understood. misfits: files that are not in `tags`, which the table may name.
+    """
     columns = settings.columns
     header = read_table(path, [columns.image])
     # columns.patient is set by default, but a table may lack that column: the tags name the patient too.
@@ -132,22 +153,28 @@ def _with_table(
     findings = columns.findings or [name for name in table.columns if name not in (columns.image, *roles.values())]
     if not findings:
         raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
-    labels = parse_cells(table, findings, path, settings.uncertain, blank=float("nan"))
-    paths = {**dict(zip(tags.instance, tags.index, strict=True)), **{name: name for name in tags.index}}
-    table.index = pd.Index(table[columns.image].map(paths))
+    table, understood = drop_repeats(table, [columns.image, *roles.values(), *findings])
+    labels = parse_cells(table, findings, path, settings.uncertain, float("nan"), named=bool(columns.findings))
+    strange = contradictions(table, findings, labels)
+    names = table[columns.image]
+    by_instance = names.map(dict(zip(tags.instance, tags.index, strict=True)))
+    by_path = match_files(names[by_instance.isna()], [*tags.index, *misfits], path)
+    understood += describe_match(names[by_path.index], by_path)
+    table.index = pd.Index(by_instance.where(by_instance.notna(), by_path).astype(object))
     twice = table.index[table.index.notna() & table.index.duplicated()]
     if len(twice):
         raise InputError(f"{path} names {twice[0]} twice, by its path or by its SOP Instance UID: keep one row")
-    labels = pd.Series(labels, table.index)
+    labels, strange = pd.Series(labels, table.index), strange.set_axis(table.index)
     named = tags.index.intersection(table.index)
     if named.empty:
         raise InputError(
-            f"none of the {len(table)} images in {path} is among the {len(tags)} DICOM files: expected paths below the "
-            f"source or SOP Instance UIDs in its column {columns.image}"
+            f"none of the {len(table)} images in {path} is among the {len(tags)} DICOM films: its column "
+            f"{columns.image} says {names.iloc[0]!r}, a film is {[*tags.index, *misfits][0]!r}; expected "
+            "paths below the source, or their ends, or SOP Instance UIDs"
         )
-    tags = tags.loc[named].assign(findings=labels[named])
+    tags = tags.loc[named].assign(findings=labels[named], strange_labels=strange[named])
     for role, name in roles.items():
         if role != "split":
             tags[role] = table.loc[named, name]
     own = own_split(table.loc[named, roles["split"]], path) if "split" in roles else None
-    return tags, findings, own, int(table.index.isna().sum())
+    return tags, findings, own, int(table.index.isna().sum()), understood

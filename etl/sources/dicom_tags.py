@@ -1,4 +1,4 @@
-"""What a DICOM file says about its image: patient, study, age, sex, view."""
+"""What a DICOM file says about its image: patient, study, age, sex, view, and whether to read it."""
 
 import re
 from dataclasses import dataclass
@@ -6,12 +6,16 @@ from datetime import datetime
 
 import pydicom
 
+from conf.settings import Dicom
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.pixels import BadImage
-from etl.sources.words import canonical, sexes_of, view_of
+from etl.sources.words import canonical, sexes_of, shows_chest, view_of
 
 TAGS = ("PatientID", "SOPInstanceUID", "StudyDate", "StudyTime", "PatientAge", "PatientBirthDate", "PatientSex")
-TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation")
+TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation", "Modality", "SOPClassUID", "BodyPartExamined")
+TAGS += ("PresentationIntentType", "BurnedInAnnotation")
+# Digital X-Ray, Digital Mammography and Intra-Oral X-Ray Image Storage - For Processing (PS3.6, table A-1).
+FOR_PROCESSING = tuple(f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,14 @@ class Tags:
     """F or M; otherwise a word that is not known, as the tag has it"""
     view: str
     """PA, AP or LATERAL; otherwise a View Position that is not known, as the tag has it"""
+    modality: str = ""
+    """such as CR or DX"""
+    body_part: str = ""
+    """Body Part Examined, as the tag has it"""
+    for_processing: bool = False
+    """whether it is a raw image, made for processing and not for reading"""
+    burned_in: bool = False
+    """whether annotations, perhaps the patient's name, are in the pixels"""
 
 
 def read_tags(content: bytes) -> Tags:
@@ -50,7 +62,29 @@ def read_tags(content: bytes) -> Tags:
         age=_find_age(cells["PatientAge"], _parse_date(cells["PatientBirthDate"]), study),
         sex=canonical(cells["PatientSex"], sexes_of([])),
         view=view,
+        modality=cells["Modality"].upper(),
+        body_part=cells["BodyPartExamined"],
+        for_processing=cells["PresentationIntentType"].upper() == "FOR PROCESSING"
+        or cells["SOPClassUID"] in FOR_PROCESSING,
+        burned_in=cells["BurnedInAnnotation"].upper() == "YES",
     )
+
+
+def find_misfit(tags: Tags, wanted: Dicom) -> str | None:
+    """Why this is no film of a chest for reading, such as `modality CT: ...`; None if nothing says so.
+
+    A tag that is empty, or a body part that is not known, says nothing.
+    """
+    if tags.modality and tags.modality not in wanted.modalities:
+        name = tags.modality if re.fullmatch(r"[A-Z0-9_]{1,16}", tags.modality) else "unknown"
+        return f"modality {name}: not in etl.dicom.modalities ({', '.join(wanted.modalities)})"
+    if tags.for_processing:
+        return "for processing: a raw image; its twin for presentation is the one to read"
+    if shows_chest(tags.body_part) is False:
+        return f"body part {tags.body_part.upper()}: not the chest"
+    if tags.burned_in and not wanted.burned_in:
+        return "burned-in annotation: the pixels may show a name; --etl.dicom.burned_in true keeps such films"
+    return None
 
 
 def _find_view(dataset: pydicom.Dataset, position: str) -> str:

@@ -3,13 +3,14 @@
 import csv
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from etl.sources.words import says_no_finding
 
 UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 
@@ -87,14 +88,18 @@ def optional_column(table: pd.DataFrame, name: str) -> pd.Series:
 
 
 def parse_cells(
-    table: pd.DataFrame, findings: Iterable[str], path: UPath, uncertain: str, blank: float
+    table: pd.DataFrame, findings: Iterable[str], path: UPath, uncertain: str, blank: float, named: bool = True
 ) -> list[np.ndarray]:
     """Columns of 1, 0, -1 (uncertain) and empty cells as one float32 array per row, in the order of `findings`.
 
     uncertain: what -1 means, `unknown`, `zero` or `one`. blank: what an empty cell means, 0 (absent) or NaN (unknown).
+    named: whether the settings name these columns; otherwise all columns without a role are taken for findings.
     Raises InputError for any other cell and names its line.
     """
     meaning = {"1": 1.0, "0": 0.0, "-1": UNCERTAIN[uncertain], "": blank, "nan": float("nan")}
+    advice = "make a column of these numbers for each finding"
+    if not named:
+        advice = "every column without a role is taken for a finding, so name yours with --etl.columns.findings"
     values = []
     for finding in findings:
         cells = table[finding].str.lower().str.replace(r"\.0+$", "", regex=True)
@@ -102,7 +107,34 @@ def parse_cells(
         if len(wrong):
             raise InputError(
                 f"{path} line {wrong[0] + 2}: {finding} is {table[finding][wrong[0]]!r}, expected 1 (present), 0 "
-                "(absent), -1 (uncertain) or an empty cell"
+                f"(absent), -1 (uncertain) or an empty cell: {advice}"
             )
         values.append(cells.map(meaning).to_numpy(np.float32))
     return list(np.stack(values, axis=1))
+
+
+def contradictions(table: pd.DataFrame, findings: Sequence[str], values: list[np.ndarray]) -> pd.Series:
+    """What an image has beside `No Finding`, such as `No Finding beside Effusion`; None for the others.
+
+    values: from parse_cells, in the order of `findings`. Support Devices are none of the findings that CheXpert's
+    `No Finding` excludes (Irvin et al. 2019, section 3).
+    """
+    others = [index for index, name in enumerate(findings) if not says_no_finding(name) and name != "Support Devices"]
+    present = np.stack(values)[:, others] == 1
+    beside = pd.Series(None, table.index, dtype=object)
+    for column in filter(says_no_finding, table.columns):
+        hits = table[column].isin(["1", "1.0"]).to_numpy() & present.any(axis=1)
+        names = [findings[others[index]] for index in present[hits].argmax(axis=1)]
+        beside[hits] = [f"{column} beside {name}" for name in names]
+    return beside
+
+
+def drop_repeats(table: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The table without rows that repeat an earlier one in all these columns, and a sentence on how many there were.
+
+    Tables with one row per box say the same of an image several times. Rows of one image that differ stay, and
+    build_rows refuses them.
+    """
+    repeats = table[list(dict.fromkeys(columns))].duplicated()
+    said = [f"{repeats.sum():,} rows of the table repeat an earlier row and were read once"] if repeats.any() else []
+    return table[~repeats], said

@@ -4,8 +4,9 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.contract.storage import IMAGE_FILES, list_files
-from etl.sources.label_file import optional_column, parse_cells, read_table
+from etl.contract.storage import list_files
+from etl.sources.files import describe_match, match_files
+from etl.sources.label_file import contradictions, drop_repeats, optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split, find_leaks, own_split
 
@@ -24,6 +25,8 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
     findings = columns.findings or [name for name in table.columns if name not in named.values()]
     if not findings:
         raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
+    table, repeated = drop_repeats(table, [*named.values(), *findings])
+    labels = parse_cells(table, findings, path, settings.uncertain, float("nan"), named=bool(columns.findings))
     rows = build_rows(
         path,
         images=table[columns.image],
@@ -32,7 +35,8 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
         age=optional_column(table, columns.age),
         sex=optional_column(table, columns.sex),
         view=optional_column(table, columns.view),
-        findings=parse_cells(table, findings, path, settings.uncertain, blank=float("nan")),
+        findings=labels,
+        strange_labels=contradictions(table, findings, labels),
     )
     own = None
     if columns.split and settings.split == "source":
@@ -44,5 +48,9 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
                 f"column {columns.split!r}, or leave etl.columns.split empty for a split by patient"
             )
     rows = assign_split(rows, settings, own)
+    files = list_files(source)
+    rows["file"] = match_files(rows.image_id, files.index, path)
+    understood = [*repeated, *describe_match(rows.image_id, rows.file)]
     searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
-    return assemble(rows, list_files(source, IMAGE_FILES), findings, [path], searched)
+    why = f"not listed in {path.name}"
+    return assemble(rows, files, findings, [path], searched, left_out=why, understood=understood)

@@ -1,6 +1,7 @@
 """The manifest: a source's images with their patients, findings and splits, the same for every source format."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -9,10 +10,13 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from etl.sources.files import clutter, count_left_out
 from etl.sources.words import parse_ages, sexes_of, strange_ages, understand, view_of
 
-STRANGE = {"age": "strange_age", "sex": "strange_sex", "view": "strange_view"}
+STRANGE = {what: f"strange_{what}" for what in ("age", "sex", "view", "labels")}
 """columns of build_rows with the cells that were not understood, None for the others"""
+ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+")
+"""how spreadsheets write numbers of 12 and more digits"""
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,17 @@ class Manifest:
     """images in the label files"""
     absent: int
     """listed images without a file"""
-    unlisted: int
-    """files that the label files do not name"""
+    left_out: dict[str, int]
+    """kind and reason -> number of the source's other files, see count_left_out"""
     sha256: dict[str, str]
     """name of each label or list file -> SHA-256 of its bytes"""
     channels: int = 1
     """1 grey, 3 colour (RGB)"""
     not_understood: dict[str, dict[str, int]] = field(default_factory=dict)
-    """age, sex or view -> word of the source that is not known, empty if it must not be shown -> images with a file"""
+    """age, sex, view or labels -> what the source says that is not understood, empty if it must not be shown -> images
+    with a file"""
+    understood: list[str] = field(default_factory=list)
+    """sentences that say how the source's layout was understood, where that is not obvious"""
     identities: str = ""
     """fingerprint of the salt that patients and images are named with; if set, file paths stay out of the tables"""
 
@@ -51,10 +58,12 @@ def build_rows(
     sex: pd.Series,
     view: pd.Series,
     findings: list[np.ndarray],
+    strange_labels: pd.Series | None = None,
 ) -> pd.DataFrame:
     """The columns of Manifest.images that come from the cells of a label file, and STRANGE.
 
-    path: the label file, for error messages. Raises InputError for an image that is named twice or has no patient.
+    path: the label file, for error messages. strange_labels: labels that contradict each other, None for the others.
+    Raises InputError for an image that is named twice, has no patient, or has one that a spreadsheet has rounded.
     """
     _check_ids(path, images, patients)
     years = parse_ages(age)
@@ -73,6 +82,7 @@ def build_rows(
             "strange_age": strange_ages(age, years),
             "strange_sex": strange_sexes,
             "strange_view": strange_views,
+            "strange_labels": None if strange_labels is None else strange_labels,
         }
     )
 
@@ -95,18 +105,24 @@ def assemble(
     tables: Iterable[UPath],
     searched: str,
     channels: int = 1,
+    left_out: str | pd.Series = "",
+    understood: Iterable[str] = (),
 ) -> Manifest:
     """The manifest of the rows that have a file.
 
-    rows: from build_rows, with `split`, None for an image in no split. files: from list_files, indexed by image_id.
-    tables: label and list files. searched: the end of the InputError raised if no row has a file: which images were
-    looked for, where, and what to check.
+    rows: from build_rows, with `split`, None for an image in no split, and `file`, the index of its file in `files`,
+    None if it is absent. files: from list_files. tables: label and list files. searched: the end of the InputError
+    raised if no row has a file: which images were looked for, where, and what to check. left_out: why files that are
+    no row and no table are left out, for all or by their index in `files`.
     """
-    present = rows[rows.image_id.isin(files.index)].reset_index(drop=True)
+    present = rows[rows.file.notna()].reset_index(drop=True)
+    others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
     if present.empty:
-        raise InputError(f"none of the {len(rows)} {searched} ({len(files)} image files found)")
+        shown = next((file for file in others if clutter(file) is None), None)
+        found = f"found are {len(files)} files, such as {shown!r}" if shown else "no other file was found"
+        raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}")
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
-    present[["path", "file_version"]] = files.loc[present.image_id].to_numpy()
+    present[["path", "file_version"]] = files.loc[present.pop("file")].to_numpy()
     present["looked_at"] = False
     present["reason"] = pd.Series(None, present.index, object).where(present.split.notna(), "in no split")
     return Manifest(
@@ -115,10 +131,11 @@ def assemble(
         findings=findings,
         listed=len(rows),
         absent=len(rows) - len(present),
-        unlisted=len(files) - len(present),
+        left_out=count_left_out(left_out[others] if isinstance(left_out, pd.Series) else pd.Series(left_out, others)),
         sha256={table.name: sha256_of(table) for table in tables},
         channels=channels,
         not_understood={what: words for what, words in strange.items() if words},
+        understood=list(understood),
     )
 
 
@@ -126,9 +143,18 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
     """Raises InputError for an image that is named twice or has no patient."""
     duplicates = images[images.duplicated()]
     if len(duplicates):
+        lines = [line + 2 for line in images.index[images == duplicates.iloc[0]]]
         raise InputError(
-            f"{path} names {len(duplicates)} images twice, such as {duplicates.iloc[0]}: keep one row per image"
+            f"{path} names {len(duplicates)} images twice, such as {duplicates.iloc[0]} in lines {lines[0]} and "
+            f"{lines[1]}: keep one row per image"
         )
+    for cells, what in ((images, "image"), (patients, "patient")):
+        rounded = cells[cells.str.fullmatch(ROUNDED)]
+        if len(rounded):
+            raise InputError(
+                f"{path} line {rounded.index[0] + 2}: the {what} is {rounded.iloc[0]!r}, a number that a spreadsheet "
+                f"has rounded, so that different {what}s look alike: export the table again with this column as text"
+            )
     without_patient = images.index[patients == ""]
     if len(without_patient):
         # The unknown patient could already be in another split.

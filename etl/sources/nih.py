@@ -1,13 +1,16 @@
 """The manifest of a folder in the NIH ChestX-ray14 layout.
 
-Data_Entry_2017*.csv   labels, one row per image (Wang et al., CVPR 2017; v2020 is the corrected release)
+Data_Entry_2017*.csv   labels, one row per image (Wang et al., CVPR 2017; v2020 is the corrected release);
+                       sample_labels.csv is the table of the sample of 5,606 images
 train_val_list.txt     the official split by patient; not needed with etl.split lists or hashed
 test_list.txt
 BBox_List_2017.csv     radiologists' boxes; may be absent
 images/*.png           or images_001/images/*.png ... as downloaded
 """
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from etl.sources.label_file import optional_column, read_lines, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_official, assign_split
 
-LABEL_FILES = "Data_Entry_2017*.csv"
+LABEL_FILES = ("Data_Entry_2017*.csv", "sample_labels.csv")
 LISTS = ("train_val_list.txt", "test_list.txt")
 BOX_FILE = "BBox_List_2017.csv"
 BOX_NAMES = {"Infiltrate": "Infiltration"}
@@ -39,11 +42,12 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
     Raises InputError for a missing or unreadable folder, file or column, a label outside the vocabulary, an image named
     twice, a row without a patient, a patient in both lists, or a source that has none of the listed images.
     """
-    label_files = sorted(source.glob(LABEL_FILES))
+    label_files = sorted((file for pattern in LABEL_FILES for file in source.glob(pattern)), key=str)
     if len(label_files) != 1:
         found = ", ".join(file.name for file in label_files) or "none"
         raise InputError(
-            f"{source} must hold one label file {LABEL_FILES}, found {found}: check --etl.source and --etl.format"
+            f"{source} must hold one label file {' or '.join(LABEL_FILES)}, found {found}: check --etl.source and "
+            "--etl.format"
         )
     # A finding that no phantom has could not be learned.
     vocabulary = PHANTOM_FINDINGS if (source / PHANTOMS_FILE).is_file() else NIH_FINDINGS
@@ -62,15 +66,19 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         )
         official = assign_official(rows, train_val, test)
     rows = assign_split(rows, settings, official)
+    files = list_files(source).drop(index=[*LISTS, BOX_FILE, PHANTOMS_FILE], errors="ignore")
+    rows["file"] = _match_images(rows.image_id, files, source, settings.image_folders)
     searched = (
         f"images in {label_files[0].name} is in the folders {settings.image_folders} of {source}: check "
         "--etl.source and --etl.image_folders"
     )
-    return assemble(rows, _find_images(source, settings.image_folders), list(vocabulary), tables, searched)
+    why = f"not listed in {label_files[0].name}, or outside of the image folders"
+    return assemble(rows, files, list(vocabulary), tables, searched, left_out=why)
 
 
 def _read_labels(path: UPath, vocabulary: tuple[str, ...]) -> pd.DataFrame:
     table = read_table(path, NEEDED_COLUMNS)
+    cells = table["Finding Labels"].astype(object)
     return build_rows(
         path,
         images=table["Image Index"],
@@ -80,6 +88,7 @@ def _read_labels(path: UPath, vocabulary: tuple[str, ...]) -> pd.DataFrame:
         sex=optional_column(table, "Patient Gender"),
         view=optional_column(table, "View Position"),
         findings=_parse_findings(table["Finding Labels"], path, vocabulary),
+        strange_labels=cells.where(cells.str.contains(NO_FINDING) & cells.str.contains("|", regex=False), None),
     )
 
 
@@ -122,31 +131,43 @@ def _read_boxes(path: UPath, vocabulary: tuple[str, ...]) -> dict[str, list[floa
     return boxes
 
 
-def _find_images(source: UPath, folders: list[str]) -> pd.DataFrame:
-    """The list_files table of all PNGs directly in the folders (glob patterns below the source), by file name."""
-    parts = [list_files(folder, (".png",), recursive=False) for folder in _match_folders(source, folders)]
-    files = pd.concat([pd.DataFrame(columns=["path", "file_version"]), *parts])
-    twice = files[files.index.duplicated(keep=False)].sort_index()
+def _match_images(names: pd.Series, files: pd.DataFrame, source: UPath, patterns: list[str]) -> pd.Series:
+    """The file of each image, by its name, directly in one of the folders (glob patterns below the source)."""
+    folders = {os.path.dirname(file) for file in files.index}
+    real = _real_paths(source, folders)
+    wanted = _match_folders(source, patterns)
+    inside = files.index[[real[os.path.dirname(file)] in wanted for file in files.index]]
+    by_name = pd.Series(inside, [os.path.basename(file) for file in inside], dtype=object)
+    twice = by_name[by_name.index.duplicated(keep=False) & by_name.index.isin(names)].sort_index()
     if len(twice):
         raise InputError(
-            f"two images are named {twice.index[0]}: {twice.path.iloc[0]} and {twice.path.iloc[1]}; keep one, or "
-            "choose the folder with --etl.image_folders"
+            f"two images are named {twice.index[0]}: {source / twice.iloc[0]} and {source / twice.iloc[1]}; keep one, "
+            "or choose the folder with --etl.image_folders"
         )
-    return files
+    by_name = by_name[~by_name.index.duplicated()]
+    found = names.map(by_name)
+    return found.astype(object).where(found.notna(), None)
 
 
-def _match_folders(source: UPath, patterns: list[str]) -> list[UPath]:
-    """The folders that match any of the patterns, each once, however many patterns or links lead to it."""
-    folders: dict[str, UPath] = {}
+def _real_paths(source: UPath, folders: Iterable[str]) -> dict[str, str]:
+    """Folder below the source -> its path without links."""
+    return {
+        folder: os.path.realpath(source / folder) if is_local(source) else str(source / folder) for folder in folders
+    }
+
+
+def _match_folders(source: UPath, patterns: list[str]) -> set[str]:
+    """The real paths of the folders that match any of the patterns."""
+    folders: set[str] = set()
     for pattern in patterns:
         try:
-            matches = sorted(source.glob(pattern), key=str)
+            matches = list(source.glob(pattern))
         except (NotImplementedError, ValueError, IndexError) as error:
             raise InputError(
                 f"etl.image_folders holds {pattern!r}, expected names or glob patterns of folders below the "
                 "source, such as images_*/images: for a folder elsewhere, give its parent as --etl.source"
             ) from error
-        for folder in matches:
-            if folder.is_dir():
-                folders[str(Path(folder).resolve() if is_local(folder) else folder)] = folder
-    return list(folders.values())
+        folders |= {
+            str(Path(folder).resolve() if is_local(folder) else folder) for folder in matches if folder.is_dir()
+        }
+    return folders

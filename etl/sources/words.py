@@ -46,6 +46,38 @@ _VIEWS: dict[str, View | str] = {
 # Words behind AP or PA that say how the patient is placed, or how the film was taken.
 _PLACED = ("horizontal", "vertical", "portable", "bedside", "sitting", "upright", "supine", "mobile", "erect", "semi")
 
+# Body Part Examined (PS3.16, annex L), and what some devices write.
+_CHEST = ("chest", "thorax", "torax", "lung", "mediastinum", "heart", "cxr", "torso", "wholebody")
+_OTHER_BODY_PARTS = (
+    "abdomen",
+    "ankle",
+    "arm",
+    "bladder",
+    "brain",
+    "breast",
+    "calcaneus",
+    "clavicle",
+    "coccyx",
+    "colon",
+)
+_OTHER_BODY_PARTS += ("cervicalspine", "cspine", "elbow", "extremity", "eye", "face", "femur", "finger", "foot")
+_OTHER_BODY_PARTS += ("forearm", "hand", "head", "hip", "humerus", "jaw", "kidney", "knee", "leg", "liver", "lowerleg")
+_OTHER_BODY_PARTS += ("lowerlimb", "lspine", "lumbarspine", "mandible", "maxilla", "neck", "nose", "orbit", "patella")
+_OTHER_BODY_PARTS += ("pelvis", "prostate", "radius", "sacrum", "scapula", "shoulder", "sinus", "skull", "sspine")
+_OTHER_BODY_PARTS += (
+    "stomach",
+    "teeth",
+    "thigh",
+    "thumb",
+    "tibia",
+    "toe",
+    "tooth",
+    "ulna",
+    "upperlimb",
+    "wrist",
+    "zygoma",
+)
+
 _SPLIT_WORDS, _SEX_WORDS, _VIEW_WORDS = {"": UNKNOWN} | _SPLITS, _UNKNOWN | _SEXES, _UNKNOWN | _VIEWS
 # In a Spanish column of H and M, M is mujer, a woman.
 _SEX_WORDS_BESIDE_H = {word: meaning for word, meaning in _SEX_WORDS.items() if word != "m"}
@@ -73,10 +105,24 @@ def view_of(word: str) -> str | None:
 def sexes_of(cells: Iterable[str]) -> Meaning:
     """What the words for sexes in this column mean: F or M; UNKNOWN; None for a word that is not known.
 
-    The letter M is not understood in a column that also has an H.
+    The letter M is not understood in a column that also has an H, and no F.
     """
-    meanings = _SEX_WORDS_BESIDE_H if any(_plain(cell) == "h" for cell in set(cells)) else _SEX_WORDS
+    words = {_plain(cell) for cell in set(cells)}
+    meanings = _SEX_WORDS_BESIDE_H if "h" in words and "f" not in words else _SEX_WORDS
     return lambda word: meanings.get(_plain(word))
+
+
+def says_no_finding(name: str) -> bool:
+    """Whether a label of this name says that there is no finding."""
+    return _plain(name) in ("nofinding", "nofindings", "normal", "healthy", "noabnormality")
+
+
+def shows_chest(word: str) -> bool | None:
+    """Whether a film of this body part shows the chest; None for an empty or unknown word."""
+    plain = _plain(word)
+    if any(part in plain for part in _CHEST):
+        return True
+    return False if any(plain.startswith(part) for part in _OTHER_BODY_PARTS) else None
 
 
 def known_splits() -> str:

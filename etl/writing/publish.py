@@ -76,8 +76,8 @@ def publish(
         before = read_committed(shards, quarantine_table, card)
     update = plan_update(manifest, before, settings)
     if before and not update.shards and not update.replaced and update.quarantine.equals(before.quarantine):
-        stated = (manifest.listed, manifest.absent, manifest.unlisted, manifest.sha256, source)
-        if stated == (card.images_listed, card.images_absent, card.images_unlisted, card.source_sha256, card.source):
+        stated = (manifest.listed, manifest.absent, manifest.sha256, source)
+        if stated == (card.images_listed, card.images_absent, card.source_sha256, card.source):
             return Published(
                 with_address(card, shards, settings), before.rows, before.quarantine, update.counts, False, 0.0
             )
@@ -135,7 +135,9 @@ def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) 
         **describe_pixels(rows[rows.split == "train"], settings.sizes_px),
         images_listed=manifest.listed,
         images_absent=manifest.absent,
-        images_unlisted=manifest.unlisted,
+        images_unlisted=sum(manifest.left_out.values()),
+        left_out=manifest.left_out,
+        not_understood=manifest.not_understood,
         identities=manifest.identities,
         source_sha256=manifest.sha256,
         settings=asdict(settings),

@@ -75,7 +75,7 @@ def list_folder(folder: UPath) -> Listing:
 
     Left out are what is hidden (a name that begins with a dot) and Delta tables, such as the scores themselves.
     """
-    files = list_files(folder, ("",))
+    files = list_files(folder)
     paths = list(map(PurePosixPath, files.index))
     tables = {log.parent for path in paths for log in path.parents if log.name == "_delta_log"}
     hidden = (any(part.startswith(".") for part in path.parts) or tables & set(path.parents) for path in paths)

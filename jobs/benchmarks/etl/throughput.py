@@ -98,10 +98,11 @@ def manifest_of(paths: list[str]) -> Manifest:
         patients=names,
         follow_up=nothing,
         age=nothing,
-        sex=None,
-        view=None,
+        sex=nothing,
+        view=nothing,
         findings=[np.zeros(14, np.float32)] * len(names),
     )
+    rows["file"] = names
     rows["split"] = [("train", "train", "train", "val", "test")[index % 5] for index in names.index]
     files = pd.DataFrame({"path": paths, "file_version": "1"}, index=names)
     return assemble(rows, files, [f"finding {index}" for index in range(14)], [], "images")

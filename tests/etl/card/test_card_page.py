@@ -111,6 +111,8 @@ def make_card(rows: pd.DataFrame, findings: list[str], **fields) -> Card:
             "images_listed": len(rows),
             "images_absent": 0,
             "images_unlisted": 0,
+            "left_out": {},
+            "not_understood": {},
             "images_quarantined": 0,
             "source": "/data/films",
             "source_sha256": {"labels.csv": "ab" * 32},
@@ -157,6 +159,8 @@ def test_the_page_says_what_the_table_is(show):
         images_quarantined=4,
         images_absent=95,
         images_unlisted=6,
+        left_out={".txt, not listed in labels.csv": 5, "hidden": 1},
+        not_understood={"view": {"XYZ": 12, "<b>": 2}, "body part": {"": 3}},
     )
     assert page.texts("h1") == ["Dataset card: films, table version 7"]
     assert "1,203 images of 1,203 patients with labels for 1 finding" in page.texts("p")[0]
@@ -169,7 +173,9 @@ def test_the_page_says_what_the_table_is(show):
     assert ["all", "1,203", "100.0", "1,203"] in page.rows
     assert ["quality.min_side_px", "128"] in page.rows
     assert ["labels.csv", "ab" * 32] in page.rows
-    assert next(row[1] for row in page.rows if row[0] == "Unlisted files").startswith("6 ")
+    said = [row[1] for row in page.rows if row[0] in ("Left out", "Not understood")]
+    assert said[0] == "6 files of the source: 5 .txt, not listed in labels.csv; 1 hidden"
+    assert said[1:] == ["view of 14 images XYZ; <b>", "body part of 3 images"]
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -12,7 +12,7 @@ def test_an_old_version_of_a_table_that_was_made_anew_is_refused(nih_folder, tmp
     workspace = Workspace.at(str(tmp_path))
     # The copy of the card is older than the table, as after a kill between the commit and the copy.
     old = run(nih_folder, workspace).card
-    add(nih_folder, 13, 0, film(1))
+    add(nih_folder, 31, 0, film(1))
     newer = run(nih_folder, workspace).card
     newer.write(workspace.card)
     assert TableVersion.of(workspace).trained_on(old.delta_table_id, 0, "the model").card.delta_version == 0

@@ -45,7 +45,7 @@ def test_rows_follow_the_contract(chexpert):
     (chexpert / "train/patient00003/extra.jpg").touch()
     manifest = read_manifest(chexpert, Etl(format="chexpert"))
     assert manifest.findings == list(CHEXPERT_FINDINGS)
-    assert (manifest.listed, len(manifest.images), manifest.absent, manifest.unlisted) == (122, 121, 1, 1)
+    assert (manifest.listed, len(manifest.images), manifest.absent, sum(manifest.left_out.values())) == (122, 121, 1, 1)
     rows = manifest.images.set_index("image_id")
     frontal = rows.loc["train/patient00001/study2/view1_frontal.jpg"]
     assert (frontal.patient_id, frontal.follow_up, frontal.age_years, frontal.sex) == ("patient00001", 1, 68, "F")
@@ -84,7 +84,7 @@ def test_a_path_without_a_patient_is_named(chexpert):
 
 def test_a_missing_table(chexpert):
     (chexpert / "valid.csv").unlink()
-    with pytest.raises(InputError, match=r"no label file at .*valid.csv"):
+    with pytest.raises(InputError, match=r"no valid.csv in .*, nor in exactly one folder below it"):
         read_manifest(chexpert, Etl(format="chexpert"))
 
 
@@ -93,3 +93,29 @@ def test_none_of_the_images_is_there(chexpert):
         image.unlink()
     with pytest.raises(InputError, match="none of the 122 listed images is below"):
         read_manifest(chexpert, Etl(format="chexpert"))
+
+
+def test_the_release_in_four_parts_is_read_as_it_is(chexpert):
+    expected = read_manifest(chexpert, Etl(format="chexpert")).images
+    first, second, third = (chexpert.parent / "parts" / f"CheXpert-v1.0 batch {number}" for number in (1, 2, 3))
+    for part in (first, second, third):
+        part.mkdir(parents=True)
+    for name in ("train.csv", "valid.csv", "valid"):
+        (chexpert / name).rename(first / name)
+    for patient in sorted((chexpert / "train").iterdir()):
+        patient.rename((second if patient.name < "patient00030" else third) / patient.name)
+    found = read_manifest(chexpert.parent / "parts", Etl(format="chexpert"))
+    assert (found.absent, sum(found.left_out.values())) == (0, 0)
+    paths = ["path", "file_version"]
+    assert found.images.drop(columns=paths).astype(str).equals(expected.drop(columns=paths).astype(str))
+    (second / "train.csv").write_text((first / "train.csv").read_text())
+    (first / "train.csv").rename(third / "train.csv")
+    with pytest.raises(InputError, match=r"no train.csv in .* nor in exactly one folder below it \(found: .*2, .*3\)"):
+        read_manifest(chexpert.parent / "parts", Etl(format="chexpert"))
+
+
+def test_a_lateral_position_of_a_frontal_film_is_unknown_and_counted(chexpert):
+    path = chexpert / "valid.csv"
+    path.write_text(path.read_text().replace(",PA,", ",LL,", 1))
+    manifest = read_manifest(chexpert, Etl(format="chexpert"))
+    assert manifest.not_understood["view"] == {"Frontal LL": 1}

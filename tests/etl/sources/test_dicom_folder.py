@@ -7,7 +7,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from conf.errors import InputError
-from conf.settings import Columns, Etl
+from conf.settings import Columns, Dicom, Etl
 from conf.workspace import Workspace
 from etl.contract.images.decode import decode_grey
 from etl.sources.pseudonyms import hide
@@ -69,7 +69,7 @@ def workspace(tmp_path) -> Workspace:
 def test_a_folder_without_a_table_gives_hashed_patients_and_unknown_findings(folder, workspace):
     manifest, outcome = run(folder, workspace)
     rows = rows_of(workspace, outcome.card)
-    assert (manifest.listed, manifest.absent, manifest.unlisted, len(rows)) == (30, 0, 0, 30)
+    assert (manifest.listed, manifest.absent, sum(manifest.left_out.values()), len(rows)) == (30, 0, 0, 30)
     # The later film was written first: IM0 is from the 20th, IM1 from the 19th.
     for follow_up, name in enumerate(("IM1", "IM0")):
         row = rows.loc[hide(pydicom.dcmread(folder / "Patient 1" / name).SOPInstanceUID, SALT)]
@@ -101,7 +101,7 @@ def test_a_table_names_findings_by_path_or_by_instance(folder, workspace):
             table.writerow([uid if number % 2 else path.relative_to(folder), (number % 3 == 0 and 1) or 0, ""])
     manifest, outcome = run(folder, workspace, columns=Columns(patient=""))
     assert outcome.card.findings == ["Nodule", "Mass"]
-    assert (len(outcome.rows), manifest.unlisted) == (28, 2)
+    assert (len(outcome.rows), sum(manifest.left_out.values())) == (28, 2)
     expected = {
         hide(pydicom.dcmread(path).SOPInstanceUID, SALT): float(number % 3 == 0)
         for number, path in enumerate(films[:-2])
@@ -118,7 +118,7 @@ def test_files_that_are_no_films_are_quarantined_or_counted(folder, workspace):
     (folder / "again.dcm").write_bytes(path.read_bytes())
     (folder / "cut.dcm").write_bytes(path.read_bytes()[:200])
     manifest, outcome = run(folder, workspace)
-    assert (manifest.listed, manifest.unlisted) == (33, 1)
+    assert (manifest.listed, sum(manifest.left_out.values())) == (33, 1)
     reasons = sorted(outcome.quarantine.reason)
     assert len(reasons) == 3
     assert any("same SOP Instance UID" in reason for reason in reasons)
@@ -198,3 +198,63 @@ def test_faults_of_the_table_and_a_folder_without_dicom(folder, tmp_path):
     (tmp_path / "empty" / "a.png").write_bytes(b"\x89PNG")
     with pytest.raises(InputError, match="none of the 1 files below .* is DICOM"):
         read_manifest(tmp_path / "empty", Etl(**SETTINGS), InlineWorkers())
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"Modality": "CT"}, "modality CT: not in etl.dicom.modalities (CR, DX, RG)"),
+        ({"Modality": "Smith^John"}, "modality unknown: not in"),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "for processing: a raw image"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1"}, "for processing: a raw image"),
+        ({"BodyPartExamined": "HAND"}, "body part HAND: not the chest"),
+        ({"BodyPartExamined": "L SPINE"}, "body part L SPINE: not the chest"),
+        ({"BurnedInAnnotation": "YES"}, "burned-in annotation: the pixels may show a name"),
+        ({"Modality": "DX", "BodyPartExamined": "CHEST", "BurnedInAnnotation": "NO"}, None),
+        ({"Modality": "cr", "BodyPartExamined": "TORAX AP"}, None),
+        ({"Modality": "", "BodyPartExamined": "PORT"}, None),
+    ],
+)
+def test_what_is_no_chest_film_for_reading_has_a_reason_of_its_own(folder, tags, reason):
+    write_film(folder / "odd", "HOSP-99", 3, 9999, **tags)
+    manifest = read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
+    reasons = manifest.images.reason.dropna().tolist()
+    assert len(manifest.images) == manifest.listed == 31
+    assert (reasons == []) if reason is None else (len(reasons) == 1 and reasons[0].startswith(reason))
+    # A file of another kind is not bad, so it does not count towards the share of bad images.
+    assert not manifest.images.looked_at.any()
+    assert manifest.not_understood.get("body part") == ({"": 1} if tags.get("BodyPartExamined") == "PORT" else None)
+
+
+def test_settings_choose_modalities_and_allow_burned_in_annotations(folder):
+    write_film(folder / "odd", "HOSP-99", 3, 9999, Modality="OT", BurnedInAnnotation="YES")
+    wanted = Dicom(modalities=["OT"], burned_in=True)
+    assert read_manifest(folder, Etl(**SETTINGS, dicom=wanted), InlineWorkers()).images.reason.isna().all()
+
+
+def test_a_table_may_name_files_without_folder_and_ending(folder):
+    # As the RSNA Pneumonia Challenge and VinDr-CXR do; files of the latter name no patient.
+    write_film(folder / "train" / "abc.dicom", "", 3, 9999)
+    (folder / "labels.csv").write_text("name,Target\nabc,1\nabc,1\ngone,0\n")
+    columns = Columns(image="name", patient="name", findings=["Target"])
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=columns), InlineWorkers())
+    assert (len(manifest.images), manifest.listed, manifest.absent) == (1, 2, 1)
+    assert manifest.left_out == {"without ending, not listed in labels.csv": 30}
+    assert [sentence.split(",")[0].split(" such")[0] for sentence in manifest.understood] == [
+        "1 rows of the table repeat an earlier row and were read once",
+        "1 images were found under another spelling",
+    ]
+
+
+def test_without_any_patient_the_message_says_that_a_table_may_name_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHEXSCALE_SALT", SALT)
+    write_film(tmp_path / "1", "", 3, 9999)
+    with pytest.raises(InputError, match=r"1 no PatientID.*see --etl.columns.patient"):
+        read_manifest(tmp_path, Etl(**SETTINGS), InlineWorkers())
+
+
+def test_one_strange_sex_does_not_change_the_meaning_of_the_others(folder):
+    write_film(folder / "m", "HOSP-98", 3, 9998, PatientSex="M")
+    write_film(folder / "h", "HOSP-99", 3, 9999, PatientSex="H")
+    images = read_manifest(folder, Etl(**SETTINGS), InlineWorkers()).images
+    assert images.sex.value_counts().to_dict() == {"F": 30, "M": 1}

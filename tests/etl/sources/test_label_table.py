@@ -36,7 +36,7 @@ def with_column(name: str, cells: list[str]) -> str:
 
 def test_rows_follow_the_contract(folder):
     manifest = read(folder)
-    assert (manifest.listed, manifest.absent, manifest.unlisted) == (4, 1, 1)
+    assert (manifest.listed, manifest.absent, sum(manifest.left_out.values())) == (4, 1, 2)
     assert manifest.findings == ["Mass", "Odd"]
     images = manifest.images
     assert images.image_id.tolist() == ["a/1.png", "b/x, y.tif", "c/ü.jpg"]
@@ -137,3 +137,44 @@ def test_duplicate_and_unnamed_columns_are_refused(tmp_path, header):
         InputError, match=r"labels.csv has the duplicate or unnamed column|left for findings|expected 1 \(present\)"
     ):
         read_manifest(tmp_path, Etl(format="csv"))
+
+
+@pytest.mark.parametrize("cell", ["1.23457E+11", "1,23457E+11", "2e+12"])
+@pytest.mark.parametrize("column", ["person", "file"])
+def test_numbers_that_a_spreadsheet_has_rounded_are_refused(folder, cell, column):
+    old = {"person": ",7,60", "file": "gone.png"}[column]
+    (folder / "labels.csv").write_text(TABLE.replace(old, old.replace("7" if column == "person" else old, f'"{cell}"')))
+    what = {"person": "patient", "file": "image"}[column]
+    with pytest.raises(InputError, match=rf"the {what} is '{cell[0]}.*rounded.*export the table again"):
+        read(folder)
+
+
+def test_rows_that_repeat_an_image_and_say_the_same_are_read_once(folder):
+    # Tables of the RSNA Pneumonia Challenge have a row per box.
+    (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,1\nc/unlisted.PNG,2,,0\n")
+    manifest = read(folder, Columns(findings=["Target"]))
+    assert (manifest.listed, len(manifest.images)) == (2, 2)
+    assert manifest.understood == ["1 rows of the table repeat an earlier row and were read once"]
+    (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,0\n")
+    with pytest.raises(InputError, match=r"names 1 images twice, such as a/1.png in lines 2 and 3: keep one row"):
+        read(folder, Columns(findings=["Target"]))
+
+
+def test_a_message_about_images_that_are_absent_shows_a_listed_name_and_a_found_one(folder):
+    (folder / "labels.csv").write_text("image,patient,Mass\nfilm_1.png,1,1\n")
+    with pytest.raises(InputError, match=r"listed is 'film_1.png', found are 6 files, such as 'a/1.png'"):
+        read(folder, Columns())
+
+
+def test_a_cell_that_is_no_label_says_how_to_name_the_findings(folder):
+    (folder / "labels.csv").write_text("image,patient,study,Labels\na/1.png,1,5000,normal\n")
+    with pytest.raises(InputError, match=r"study is '5000'.*so name yours with --etl.columns.findings"):
+        read(folder, Columns())
+    with pytest.raises(InputError, match=r"Labels is 'normal'.*make a column of these numbers for each finding"):
+        read(folder, Columns(findings=["Labels"]))
+
+
+def test_no_finding_beside_a_finding_is_counted(folder):
+    (folder / "labels.csv").write_text(with_column("No Finding", ["0", "1.0", "1", "1"]))
+    manifest = read(folder, Columns(image="file", patient="person", findings=["Mass", "Odd"]))
+    assert manifest.not_understood["labels"] == {"No Finding beside Odd": 1}

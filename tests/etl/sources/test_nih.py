@@ -19,7 +19,7 @@ def rewrite_labels(folder, old: str, new: str) -> None:
 
 def test_every_listed_image_is_there_with_its_findings(nih_folder):
     manifest = read_manifest(nih_folder.root, SETTINGS)
-    assert (manifest.listed, manifest.absent, manifest.unlisted) == (48, 0, 0)
+    assert (manifest.listed, manifest.absent, sum(manifest.left_out.values())) == (48, 0, 0)
     row = manifest.images.set_index("image_id").loc["00000003_001.png"]
     present = [finding for finding, value in zip(NIH_FINDINGS, row.findings, strict=True) if value == 1]
     assert present == ["Effusion", "Mass"]
@@ -29,7 +29,7 @@ def test_every_listed_image_is_there_with_its_findings(nih_folder):
 def test_absent_and_unlisted_images_are_counted(nih_folder):
     (nih_folder.root / "images" / "00000001_000.png").rename(nih_folder.root / "images" / "other.png")
     manifest = read_manifest(nih_folder.root, SETTINGS)
-    assert (manifest.listed, manifest.absent, manifest.unlisted) == (48, 1, 1)
+    assert (manifest.listed, manifest.absent, sum(manifest.left_out.values())) == (48, 1, 1)
 
 
 def test_downloaded_folders_are_found(nih_folder):
@@ -242,3 +242,25 @@ def test_a_follow_up_that_is_no_count_is_unknown(nih_folder, cell):
     nih_folder.rows[0][2] = cell
     nih_folder.write_lists()
     assert read_manifest(nih_folder.root, SETTINGS).images.follow_up[0] is pd.NA
+
+
+def test_no_finding_beside_a_finding_is_counted_and_the_finding_stays(nih_folder):
+    nih_folder.rows[0][1], nih_folder.rows[1][1] = "No Finding|Mass", "No Finding"
+    nih_folder.write_lists()
+    manifest = read_manifest(nih_folder.root, SETTINGS)
+    assert manifest.not_understood["labels"] == {"No Finding|Mass": 1}
+    assert manifest.images.findings[0].sum() == 1
+
+
+def test_the_table_of_the_small_sample_is_read(nih_folder):
+    (nih_folder.root / "Data_Entry_2017_v2020.csv").rename(nih_folder.root / "sample_labels.csv")
+    assert read_manifest(nih_folder.root, SETTINGS).listed == 48
+
+
+def test_files_beside_the_images_are_left_out_and_counted(nih_folder):
+    for name in ("images/._00000001_000.png", "images/notes.txt", "README.pdf", "elsewhere/00000001_000.png"):
+        (nih_folder.root / name).parent.mkdir(exist_ok=True)
+        (nih_folder.root / name).touch()
+    manifest = read_manifest(nih_folder.root, SETTINGS)
+    why = "not listed in Data_Entry_2017_v2020.csv, or outside of the image folders"
+    assert manifest.left_out == {"hidden": 1} | {f"{kind}, {why}": 1 for kind in (".txt", ".pdf", ".png")}

@@ -1,0 +1,105 @@
+"""What folders of classes mean: splits, classes, masks, and what lies beside them."""
+
+import numpy as np
+import pytest
+
+from conf.errors import InputError
+from conf.settings import Etl
+from etl.sources.manifest import Manifest
+from etl.sources.read import read_manifest
+from tests.conftest import png
+
+FILM = png(np.zeros((8, 8), np.uint8))
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_files(*files: str, content: bytes = FILM) -> Manifest:
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_bytes(content)
+        return read_manifest(tmp_path, Etl(format="classes"))
+
+    return read_files
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "val", "test"),
+        ("Train", "Val", "Test"),
+        ("TRAINING", "valid", "TESTING"),
+        ("trn", "dev", "holdout"),
+        ("Train", "Tune", "tst"),
+    ],
+)
+@pytest.mark.parametrize("form", ["{split}/{name}/1.png", "{name}/{split}/1.png"])
+def test_folders_of_splits_are_understood_in_any_known_word(read, words, form):
+    manifest = read(*(form.format(split=split, name=name) for split in words for name in ("Ill", "Well")))
+    assert manifest.findings == ["Ill", "Well"]
+    train, val, test = words
+    expected = {train: "train", val: "val", test: "test"}
+    at = form.split("/").index("{split}")
+    images = manifest.images
+    assert images.split.tolist() == [expected[image.split("/")[at]] for image in images.image_id]
+    assert manifest.understood[0].endswith("the classes are Ill, Well")
+    assert f"{train} (train)" in manifest.understood[1]
+
+
+def test_folders_without_splits_are_classes(read):
+    manifest = read("Ill/1.png", "Ill/deep/er/2.png", "Well/1.png")
+    assert manifest.findings == ["Ill", "Well"]
+    assert manifest.understood == ["the folders are CLASS/image; the classes are Ill, Well"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ["train/A/1.png", "test/A/1.png", "chest_xray/train/A/1.png"],
+            "splits test, train beside .* none: chest_xray",
+        ),
+        (["train/A/1.png", "Normal/1.png"], "the splits train beside folders that are none: Normal"),
+        (["data/train/A/1.png", "data/test/B/1.png"], r"one folder, with the splits test, train: give .*data as"),
+        (["A/train/1.png", "A/more/1.png", "B/train/1.png"], "more/1.png is not in a folder of the layout CLASS/SPLIT"),
+        (["A/1.png", "B/1.png", "1.png"], "/1.png is not in a folder of the layout CLASS/image"),
+        (["train/1.png", "train/A/1.png", "test/A/1.png"], "train/1.png is not in a folder of the layout SPLIT/CLASS"),
+        (["images/1.png", "masks/1.png"], "a folder 'images' where a class is expected"),
+        (["A/1.png", "A/2.png"], r"2 images in 1 classes \(A\), expected at least two"),
+        (["A/notes.txt"], "no image among the 1 files"),
+    ],
+)
+def test_folders_that_cannot_be_understood_are_refused(read, files, message):
+    with pytest.raises(InputError, match=message):
+        read(*files)
+
+
+def test_rests_of_archives_and_hidden_files_are_left_out_and_counted(read):
+    manifest = read("train/A/1.png", "test/B/1.png", "__MACOSX/train/A/._1.png", "train/A/._1.png", ".DS_Store")
+    assert manifest.left_out == {"hidden": 2, "in __MACOSX": 1}
+    assert manifest.findings == ["A", "B"]
+
+
+@pytest.mark.parametrize("mask", ["A/masks/1.png", "A/lung masks/1.png", "A/1_mask.png", "A/1-seg.png", "A/Mask/1.png"])
+def test_masks_beside_images_are_left_out_and_counted(read, mask):
+    manifest = read("A/images/1.png", "B/images/2.png", mask)
+    assert manifest.images.image_id.tolist() == ["A/images/1.png", "B/images/2.png"]
+    assert manifest.left_out == {".png, a mask of an image": 1}
+
+
+def test_classes_of_people_with_masks_are_classes(read):
+    manifest = read("train/with_mask/1-with-mask.png", "train/mask/1.png", "test/without_mask/2_mask.png")
+    assert manifest.findings == ["mask", "with_mask", "without_mask"]
+    assert not manifest.left_out
+
+
+def test_the_content_decides_for_other_endings(read, tmp_path):
+    (tmp_path / "B").mkdir()
+    (tmp_path / "B" / "IM0001").write_bytes(FILM)
+    (tmp_path / "C").mkdir()
+    (tmp_path / "C" / "film.gif").write_bytes(b"GIF89a")
+    (tmp_path / "C" / "1.2.840.7").write_bytes(b"neither")
+    manifest = read("A/1.png")
+    assert manifest.images.image_id.tolist() == ["A/1.png", "B/IM0001"]
+    assert manifest.left_out == {"without ending, no image": 1, ".gif, no image": 1}
+    assert manifest.understood[-1] == "no image is in the folders C, which are no classes therefore"

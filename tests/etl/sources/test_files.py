@@ -1,0 +1,119 @@
+"""Names of tables and the files that they mean; and every file is in one of the numbers."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf.errors import InputError
+from conf.settings import Columns, Etl
+from etl.contract.storage import list_files, locate
+from etl.sources.files import count_left_out, match_files
+from etl.sources.read import read_manifest
+from tests.conftest import png
+
+FILM = png(np.zeros((8, 8), np.uint8))
+FILES = {".png": FILM, ".PNG": b"no image", ".txt": b"text", ".dcm": b"\0" * 128 + b"DICM", "": FILM, ".csv": b"a,b\n"}
+NAMES = st.sampled_from(["a", "b", ".hidden", "._a", "scan_mask", "scan", "ü"])
+FOLDERS = st.sampled_from(["", "x", "y", "__MACOSX", ".git", "masks"])
+TREE = st.sets(st.tuples(FOLDERS, FOLDERS, NAMES, st.sampled_from(list(FILES))), max_size=12)
+
+
+def match(names: list[str], files: list[str]) -> list[str | None]:
+    return match_files(pd.Series(names, dtype=str), files, Path("labels.csv")).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("./a/1.png", "a/1.png"),
+        (".\\a\\1.png", "a/1.png"),
+        ("a//1.png", "a/1.png"),
+        ("A/1.PNG", "a/1.png"),
+        ("/mnt/elsewhere/films/a/1.png", "a/1.png"),
+        ("C:\\films\\a\\1.png", "a/1.png"),
+        (unicodedata.normalize("NFD", "Größe.png"), unicodedata.normalize("NFC", "Größe.png")),
+        ("1.png", "images/a/1.png"),
+        ("1", "images/a/1.dcm"),
+        ("a/1", "images/a/1.png"),
+        ("1.2.276.0.7230010.3", "train/1.2.276.0.7230010.3.dcm"),
+        ("1.2.276.0.7230010.3", "train/1.2.276.0.7230010.3"),
+    ],
+)
+def test_a_name_may_be_spelled_otherwise_or_lack_folder_and_ending(name, file):
+    assert match([name, "gone.png"], [file, "other/2.png", "other/1.txt"]) == [file, None]
+
+
+@pytest.mark.parametrize("name", ["b/1.png", "2.png", "1.jpg", "png", "", "11.png"])
+def test_another_folder_or_name_is_another_image(name):
+    assert match([name], ["a/1.png"]) == [None]
+
+
+def test_a_name_that_fits_two_files_is_refused():
+    with pytest.raises(InputError, match=r"'1' fits 2 files, 'a/1.png' and 'b/1.png': write the path below the source"):
+        match(["1"], ["a/1.png", "b/1.png", "__MACOSX/a/1.png", "a/.1.png", "1.txt"])
+
+
+def test_two_names_of_one_file_are_refused():
+    with pytest.raises(InputError, match=r"'1.png' and './1.png' are the same file, '1.png'"):
+        match(["1.png", "./1.png"], ["1.png"])
+
+
+@given(names=st.lists(st.text("ab/.1", min_size=1, max_size=6), unique=True, max_size=6), data=st.data())
+def test_exact_names_are_always_found(names, data):
+    files = data.draw(st.lists(st.sampled_from(names or ["a"]), unique=True))
+    try:
+        found = match(names, files)
+    except InputError:
+        return
+    for name, file in zip(names, found, strict=True):
+        assert file == name if name in files else file is None or file in files
+
+
+def test_left_out_files_are_counted_by_kind():
+    files = ["a.txt", "b/c.TXT", ".DS_Store", "__MACOSX/._a.png", "1.2.3.4", "v.nii.gz"]
+    counted = count_left_out(pd.Series("no image", files))
+    assert counted == {
+        ".txt, no image": 2,
+        "hidden": 1,
+        "in __MACOSX": 1,
+        "without ending, no image": 1,
+        ".nii.gz, no image": 1,
+    }
+    many = [f"a.{one}{other}" for one in "abcde" for other in "abcdefgh"]
+    assert sum(count_left_out(pd.Series("no image", many)).values()) == len(many)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    numbers = iter(range(10_000))
+    return lambda: tmp_path_factory.mktemp(f"tree{next(numbers)}")
+
+
+@settings(max_examples=40)
+@given(tree=TREE, listed=st.sets(st.integers(0, 11)))
+def test_every_file_of_a_source_is_in_one_of_the_numbers(place, tree, listed):
+    folder, names = place(), []
+    for top, second, name, ending in sorted(tree):
+        path = folder.joinpath(top, second, name + ending)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(FILES[ending])
+        names.append(str(path.relative_to(folder)))
+    names = sorted(set(names))
+    listed_names = [name for index, name in enumerate(names) if index in listed]
+    table = "image,Mass\n" + "".join(f"{name},1\n" for name in [*listed_names, "gone.png"])
+    (folder / "labels.csv").write_text(table)
+    for wanted in (Etl(format="csv", columns=Columns(patient="")), Etl(format="classes")):
+        try:
+            manifest = read_manifest(locate(str(folder)), wanted)
+        except InputError:
+            continue
+        tables = 1 if wanted.format == "csv" else 0
+        files = list_files(locate(str(folder)))
+        assert len(manifest.images) + sum(manifest.left_out.values()) + tables == len(files)
+        assert manifest.images.path.isin(files.path).all()
+        assert manifest.listed == len(manifest.images) + manifest.absent
