@@ -92,6 +92,14 @@ def list_files(folder: UPath) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "path", "file_version"]).set_index("name").sort_index()
 
 
+def clutter(path: str) -> str | None:
+    """Why nobody put this file there for reading: `hidden`, or `in __MACOSX`; None for any other. path: relative."""
+    parts = path.split("/")
+    if "__MACOSX" in parts:
+        return "in __MACOSX"
+    return "hidden" if any(part.startswith(".") for part in parts) else None
+
+
 def _walk(folder: str) -> Iterator[tuple[str, str, str]]:
     """Relative path, path and version of each file of a local folder."""
 

@@ -19,8 +19,8 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.images.decode import begins_like_image
-from etl.contract.storage import list_files, read_bytes
-from etl.sources.files import IMAGES, NO_IMAGES, clutter
+from etl.contract.storage import clutter, list_files, read_bytes
+from etl.sources.files import IMAGES, NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split
 from etl.sources.words import known_splits, split_of

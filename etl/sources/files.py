@@ -13,22 +13,14 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from etl.contract.storage import clutter
 
-HIDDEN, ARCHIVE_RESTS = "hidden", "in __MACOSX"
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 # Beside images lie reports and lists of the same names.
 NO_IMAGES = (".csv", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".tsv", ".txt", ".xls", ".xlsx")
 NO_IMAGES += (".xml", ".yaml", ".yml", ".zip", ".gz", ".tar", ".npy", ".npz", ".db")
 MAX_KINDS = 20
 """kinds of left-out files that are told apart; the rest are counted together"""
-
-
-def clutter(path: str) -> str | None:
-    """HIDDEN or ARCHIVE_RESTS for a file that no person put there; None for any other. path: below the source."""
-    parts = path.split("/")
-    if "__MACOSX" in parts:
-        return ARCHIVE_RESTS
-    return HIDDEN if any(part.startswith(".") for part in parts) else None
 
 
 def count_left_out(reasons: pd.Series) -> dict[str, int]:

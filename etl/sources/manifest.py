@@ -10,7 +10,8 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from etl.sources.files import clutter, count_left_out
+from etl.contract.storage import clutter
+from etl.sources.files import count_left_out
 from etl.sources.words import parse_ages, sexes_of, strange_ages, understand, view_of
 
 STRANGE = {what: f"strange_{what}" for what in ("age", "sex", "view", "labels")}

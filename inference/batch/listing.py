@@ -11,7 +11,7 @@ from upath import UPath
 from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
-from etl.contract.storage import is_folder, is_local, list_files, locate
+from etl.contract.storage import clutter, is_folder, is_local, list_files, locate
 from etl.contract.version import TableVersion
 from inference.model.properties import PREPARATION, Properties
 
@@ -73,13 +73,12 @@ def list_table(workspace: Workspace, properties: Properties) -> Listing:
 def list_folder(folder: UPath) -> Listing:
     """Every file below the folder, whatever its name; a file that is no image gets a row that says so.
 
-    Left out are what is hidden (a name that begins with a dot) and Delta tables, such as the scores themselves.
+    Left out are hidden files, rests of archives (see clutter), and Delta tables, such as the scores themselves.
     """
     files = list_files(folder)
     paths = list(map(PurePosixPath, files.index))
     tables = {log.parent for path in paths for log in path.parents if log.name == "_delta_log"}
-    hidden = (any(part.startswith(".") for part in path.parts) or tables & set(path.parents) for path in paths)
-    files = files[[not out for out in hidden]]
+    files = files[[not (clutter(str(path)) or tables & set(path.parents)) for path in paths]]
     if files.empty:
         raise InputError(
             f"no image files below {folder}: give a folder of images with --scoring.source, or the workspace of a table"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from etl.contract.images.decode import begins_like_image
+from etl.contract.storage import clutter
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 # The index of the DICOM files beside it (PS3.10, section 8.6).
@@ -26,7 +27,8 @@ def find_images(paths: Iterable[str]) -> tuple[list[ImageFile], int]:
 
     The files of a folder and its subfolders are sorted by name. A file that was given by itself is always included.
     From a folder, every file is included that begins like a PNG, JPEG, TIFF or DICOM file, or is named like one: a file
-    that is named like an image but is none is reported, not left out.
+    that is named like an image but is none is reported, not left out. Hidden files and rests of archives (see clutter)
+    are other files.
     """
     files: list[ImageFile] = []
     others = 0
@@ -65,7 +67,7 @@ def _inside(root: str) -> tuple[list[ImageFile], int]:
         subfolders.sort()
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if _looks_like_image(path, name):
+            if not clutter(os.path.relpath(path, root)) and _looks_like_image(path, name):
                 files.append(_as_file(path))
             else:
                 others += 1

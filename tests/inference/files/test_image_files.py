@@ -16,6 +16,9 @@ def test_folders_are_searched_by_name_and_content(tmp_path):
     for path in (root / "b" / "2.png", root / "1.bin", tmp_path / "elsewhere" / "3.JPG"):
         path.write_bytes(image)
     (root / "labels.csv").write_text("image,label")
+    (root / "__MACOSX").mkdir()
+    for name in (".hidden.png", "__MACOSX/._2.png"):
+        (root / name).write_bytes(image)
     (root / "broken.tif").write_text("not an image")
     (root / "c").symlink_to(tmp_path / "elsewhere")
     (root / "b" / "back").symlink_to(root)
@@ -27,7 +30,7 @@ def test_folders_are_searched_by_name_and_content(tmp_path):
         "c/3.JPG",
         "labels.csv",
     ]
-    assert others == 1
+    assert others == 3
     assert not any(file.fault for file in files)
 
 
