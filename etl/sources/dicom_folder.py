@@ -22,7 +22,14 @@ from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import list_files, read_bytes
 from etl.sources.dicom_tags import Tags, find_misfit, read_tags
 from etl.sources.files import count_left_out, describe_match, match_files
-from etl.sources.label_file import contradictions, drop_repeats, parse_cells, read_table
+from etl.sources.label_file import (
+    contradictions,
+    drop_repeats,
+    optional_column,
+    parse_cells,
+    read_table,
+    refuse_rounded,
+)
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
@@ -157,6 +164,9 @@ def _with_table(
     labels = parse_cells(table, findings, path, settings.uncertain, float("nan"), named=bool(columns.findings))
     strange = contradictions(table, findings, labels)
     names = table[columns.image]
+    # Before they are hashed.
+    refuse_rounded(path, names, "image")
+    refuse_rounded(path, optional_column(table, roles.get("patient", "")), "patient")
     by_instance = names.map(dict(zip(tags.instance, tags.index, strict=True)))
     by_path = match_files(names[by_instance.isna()], [*tags.index, *misfits], path)
     understood += describe_match(names[by_path.index], by_path)

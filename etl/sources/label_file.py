@@ -113,6 +113,19 @@ def parse_cells(
     return list(np.stack(values, axis=1))
 
 
+def refuse_rounded(path: UPath, names: pd.Series, what: str) -> None:
+    """Raises InputError for a number as spreadsheets write those of 12 and more digits, such as 1.23457E+11.
+
+    what: `image` or `patient`, which the numbers name.
+    """
+    rounded = names[names.str.fullmatch(r"\d+([.,]\d+)?[eE]\+\d+")]
+    if len(rounded):
+        raise InputError(
+            f"{path} line {rounded.index[0] + 2}: the {what} is {rounded.iloc[0]!r}, a number that a spreadsheet has "
+            f"rounded, so that different {what}s look alike: export the table again with this column as text"
+        )
+
+
 def contradictions(table: pd.DataFrame, findings: Sequence[str], values: list[np.ndarray]) -> pd.Series:
     """What an image has beside `No Finding`, such as `No Finding beside Effusion`; None for the others.
 

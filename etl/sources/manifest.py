@@ -1,7 +1,6 @@
 """The manifest: a source's images with their patients, findings and splits, the same for every source format."""
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -12,12 +11,11 @@ from upath import UPath
 from conf.errors import InputError
 from etl.contract.storage import clutter
 from etl.sources.files import count_left_out
+from etl.sources.label_file import refuse_rounded
 from etl.sources.words import parse_ages, sexes_of, strange_ages, understand, view_of
 
 STRANGE = {what: f"strange_{what}" for what in ("age", "sex", "view", "labels")}
 """columns of build_rows with the cells that were not understood, None for the others"""
-ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+")
-"""how spreadsheets write numbers of 12 and more digits"""
 
 
 @dataclass(frozen=True)
@@ -149,13 +147,8 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
             f"{path} names {len(duplicates)} images twice, such as {duplicates.iloc[0]} in lines {lines[0]} and "
             f"{lines[1]}: keep one row per image"
         )
-    for cells, what in ((images, "image"), (patients, "patient")):
-        rounded = cells[cells.str.fullmatch(ROUNDED)]
-        if len(rounded):
-            raise InputError(
-                f"{path} line {rounded.index[0] + 2}: the {what} is {rounded.iloc[0]!r}, a number that a spreadsheet "
-                f"has rounded, so that different {what}s look alike: export the table again with this column as text"
-            )
+    refuse_rounded(path, images, "image")
+    refuse_rounded(path, patients, "patient")
     without_patient = images.index[patients == ""]
     if len(without_patient):
         # The unknown patient could already be in another split.

@@ -246,6 +246,12 @@ def test_a_table_may_name_files_without_folder_and_ending(folder):
     ]
 
 
+def test_patients_that_a_spreadsheet_has_rounded_are_refused_before_they_are_hashed(folder):
+    (folder / "labels.csv").write_text("image,patient,Mass\nPatient 1/IM0,1.23457E+11,1\n")
+    with pytest.raises(InputError, match=r"line 2: the patient is '1.23457E\+11'"):
+        read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
+
+
 def test_without_any_patient_the_message_says_that_a_table_may_name_them(tmp_path, monkeypatch):
     monkeypatch.setenv("CHEXSCALE_SALT", SALT)
     write_film(tmp_path / "1", "", 3, 9999)
