@@ -187,7 +187,7 @@ def test_the_command_from_store_to_store(bucket, workspace, tmp_path):
         timeout=300,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "48 images in = 48 rows" in finished.stdout
+    assert "48 images in = 48 rows + 0 quarantined + 0 absent + 0 left out" in finished.stdout
     # Java's line about its own modules is not a warning of ours.
     lines = (finished.stdout + finished.stderr).replace("WARNING: Using incubator modules", "")
     assert not re.search("warning|traceback", lines, re.IGNORECASE), lines
