@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response, Security
+from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse
@@ -21,6 +21,7 @@ from inference.service import probes, routes
 from inference.service.door.capacity import Capacity
 from inference.service.door.counters import Counters
 from inference.service.door.guard import Guard
+from inference.service.door.parameters import only_known_parameters
 from inference.service.door.refusals import Refusal, json_response
 from inference.service.door.uploads import MB
 from inference.service.engine.champion import PICKED_UP, LiveChampion
@@ -88,9 +89,10 @@ def create_app(
         # Nothing that a caller sends leaves the service, whatever the environment says.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    secured = [Security(KEY)] if key else []
+    strict = [Depends(only_known_parameters)]
+    secured = [*strict, Security(KEY)] if key else strict
     app.include_router(routes.router, dependencies=secured)
-    app.include_router(probes.router)
+    app.include_router(probes.router, dependencies=strict)
     app.include_router(probes.guarded, dependencies=secured)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE, check_dir=False))

@@ -60,6 +60,7 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
     answer = {
         "model": served.model.identity,
         "note": RESEARCH_USE,
+        "operating_point": operating_point,
         "results": [
             {"index": index, "name": upload.name, **(_error(one) if isinstance(one, CannotDecode) else one.result)}
             for index, (upload, one) in enumerate(zip(uploads, reads, strict=True))
@@ -113,7 +114,8 @@ async def explain_(
         return Response(content, media_type="image/png")
     drawn = chosen if one.result["familiar"] else []
     shown = await asyncio.to_thread(explain, served.model, one.film, one.answer, drawn, operating_point)
-    about = {"model": served.model.identity, "note": RESEARCH_USE, "index": 0, "name": upload.name}
+    about = {"model": served.model.identity, "note": RESEARCH_USE, "operating_point": operating_point}
+    about |= {"index": 0, "name": upload.name}
     return json_response({**about, **one.result, **shown})
 
 

@@ -5,8 +5,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from conf.words import RESEARCH_USE
+from inference.film.answers import OPERATING_POINT
 
 MODEL = {"name": "chexscale", "version": 3, "mode": "int8"}
+ABOUT = {"model": MODEL, "note": RESEARCH_USE, "operating_point": OPERATING_POINT}
+POINT = Field(description="the set of the model's thresholds that decides which findings are called")
 FINDINGS = [
     {"name": "Cardiomegaly", "probability": 0.81, "threshold": 0.34, "present": True},
     {"name": "Effusion", "probability": 0.07, "threshold": 0.29, "present": False},
@@ -58,7 +61,7 @@ class Result(BaseModel):
 
     model_config = _shown(RESULT)
     index: int = Field(description="position of the file in the request, from 0")
-    name: str = Field(description="name of the file as it was sent")
+    name: str = Field(description="the file name that the client sent")
     findings: list[Finding]
     familiar: bool = Field(description="whether the image is like the training data; otherwise no finding is called")
     distance: float | None = Field(description="distance from the training data")
@@ -81,9 +84,10 @@ class Unreadable(BaseModel):
 class Prediction(BaseModel):
     """The answers to all files of a request, in order."""
 
-    model_config = _shown({"model": MODEL, "note": RESEARCH_USE, "results": [RESULT, UNREADABLE]})
+    model_config = _shown({**ABOUT, "results": [RESULT, UNREADABLE]})
     model: ModelName
     note: Literal[RESEARCH_USE]
+    operating_point: str = POINT
     results: list[Result | Unreadable]
 
 
@@ -110,8 +114,7 @@ class Explanation(Result):
 
     model_config = _shown(
         {
-            "model": MODEL,
-            "note": RESEARCH_USE,
+            **ABOUT,
             **RESULT,
             "image": PIXEL,
             "maps": {"Cardiomegaly": {"png": PIXEL, "low": -4.1, "high": 2.3}},
@@ -120,6 +123,7 @@ class Explanation(Result):
     )
     model: ModelName
     note: Literal[RESEARCH_USE]
+    operating_point: str = POINT
     image: str = Field(description="data URL of a PNG: the grey square that the model sees")
     maps: dict[str, Map] = Field(description="heat maps by finding; empty if the image is unlike the training data")
     boxes: list[Box] = Field(description="known boxes; only images of the test split have any")
@@ -191,11 +195,11 @@ class AllUnreadable(Problem):
         {
             "error": UNREADABLE["error"],
             "next": SEND_A_FILM,
-            "model": MODEL,
-            "note": RESEARCH_USE,
+            **ABOUT,
             "results": [UNREADABLE | {"index": 0}],
         }
     )
     model: ModelName | None = None
     note: str = RESEARCH_USE
+    operating_point: str | None = None
     results: list[Unreadable] = []

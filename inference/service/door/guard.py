@@ -60,7 +60,9 @@ class Guard:
         exchange = _Exchange(scope, headers, receive, send)
         try:
             self._check(scope, headers)
-            await self.app(scope, exchange.receive, exchange.send)
+            # GET and HEAD are answered alike (RFC 9110, section 9.3.2); the server leaves the body of the latter out.
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            await self.app({**scope, "method": method}, exchange.receive, exchange.send)
         except Refusal as refusal:
             await refusal.response()(scope, exchange.receive, exchange.send)
         except ClientDisconnect:

@@ -31,7 +31,8 @@ export function showFindings(answer, chosen, choose) {
   if (!answer.familiar) return;
   const [distance, limit] = [answer.distance, answer.distance_threshold].map((value) => value.toFixed(1));
   find("familiarity").textContent =
-    `Distance from the training data: ${distance}. Films at a distance of up to ${limit} count as familiar.`;
+    `Thresholds: ${answer.operating_point}. Distance from the training data: ${distance}. Films at a distance of up to ` +
+    `${limit} count as familiar.`;
 }
 
 function showWarnings(answer) {

@@ -72,6 +72,51 @@ def test_another_operating_point_has_other_thresholds(service):
     assert unknown.status_code == 422 and unknown.json()["next"] == "choose one of youden, sensitivity_95"
 
 
+def test_answers_say_of_which_operating_point_their_thresholds_are(service):
+    for point in ("youden", "sensitivity_95"):
+        answer = service.predict(toy.png(FILM), params={"operating_point": point}).json()
+        shown = service.client.post(
+            "/v1/explain", files={"file": toy.png(FILM)}, params={"operating_point": point}
+        ).json()
+        assert answer["operating_point"] == shown["operating_point"] == point
+    assert service.predict(toy.png(FILM)).json()["operating_point"] == "youden"
+
+
+@pytest.mark.parametrize(
+    ("route", "query", "error", "step"),
+    [
+        (
+            "/v1/predict",
+            "operating_points=sensitivity_95",
+            "unknown parameter 'operating_points'",
+            "did you mean 'operating_point'? known are operating_point",
+        ),
+        ("/v1/explain", "Finding=Bright", "unknown parameter 'Finding'", "did you mean 'finding'? known are"),
+        ("/v1/predict", "x=1&operating_point=youden", "unknown parameter 'x'", "known are operating_point"),
+        ("/v1/predict", "operating_point=youden&operating_point=youden", "is given 2 times", "give it once"),
+        ("/v1/model", "card=1", "unknown parameter 'card'", "this address takes none: leave it out"),
+        ("/metrics", "a", "unknown parameter 'a'", "takes none"),
+        ("/readyz", "a=", "unknown parameter 'a'", "takes none"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_with_the_known_ones(service, route, query, error, step):
+    method = "POST" if route in ("/v1/predict", "/v1/explain") else "GET"
+    answer = service.client.request(method, f"{route}?{query}")
+    assert answer.status_code == 422
+    assert error in answer.json()["error"] and step in answer.json()["next"]
+
+
+@pytest.mark.parametrize(
+    "route", ["/", "/healthz", "/readyz", "/metrics", "/v1/model", "/openapi.json", "/page/app.js"]
+)
+def test_head_is_answered_wherever_get_is(service, route):
+    get, head = service.client.get(route), service.client.head(route)
+    assert (head.status_code, head.content) == (200, b"")
+    kept = ("content-type", "cache-control", "content-security-policy")
+    assert [head.headers.get(name) for name in kept] == [get.headers.get(name) for name in kept]
+    assert service.client.head("/v1/predict").status_code == 405
+
+
 def test_a_dicom_and_a_jpeg_are_read_by_their_content_whatever_they_are_called(service):
     dicom = written(build(FILM, syntax=uid.ExplicitVRLittleEndian, WindowCenter=128, WindowWidth=256))
     compressed = build(FILM.astype(np.uint16) * 16, BitsStored=12, WindowCenter=2048, WindowWidth=4096)
@@ -230,7 +275,8 @@ def test_every_answer_has_the_security_headers(service):
 
 def test_the_log_has_no_names_of_files_and_no_queries(service):
     files = [("files", ("SMITH^JOHN.png", toy.png(FILM))), ("files", ("SMITH^JANE.png", b"no image"))]
-    service.client.post("/v1/predict?operating_point=youden&patient=SMITH", files=files)
+    service.client.post("/v1/predict?operating_point=youden", files=files)
+    service.client.post("/v1/predict?patient=SMITH", files=files)
     service.client.get("/SMITH")
     id_ = service.client.get("/healthz").headers["x-request-id"]
     log = service.log(until=id_)
