@@ -40,7 +40,7 @@ class Columns:
     image: str = bounded("image", bool, "the name of a column")
     """column with the path of each image below the source"""
     patient: str = "patient"
-    """column with the patient; empty: every image belongs to a patient of its own"""
+    """column with the patient; empty: every image belongs to a patient of its own, or for DICOM to its Patient ID"""
     findings: list[str] = field(default_factory=list)
     """columns with the findings, whose cells are 1, 0, -1 (uncertain) or empty; empty list: every column
     without another role"""

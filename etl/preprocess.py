@@ -104,8 +104,8 @@ def show(outcome: Published, images_per_s: float, manifest: Manifest) -> None:
         print(f"  quarantined: {number:,} {reason}")
     for kind, number in manifest.left_out.items():
         print(f"  left out: {number:,} {kind}")
-    for sentence in manifest.understood:
-        print(f"  understood: {sentence}")
+    for sentence in manifest.notes:
+        print(f"  note: {sentence}")
     for what, words in manifest.not_understood.items():
         counted = sorted(words.items(), key=lambda word: -word[1])
         shown = ", ".join(f"{number:,} {repr(word) if word else '(not shown)'}" for word, number in counted[:MAX_WORDS])

@@ -115,7 +115,8 @@ def _walk(folder: str) -> Iterator[tuple[str, str, str]]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders.sort()
+        # A folder that a link leads to as well is listed under its own name.
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         for name in sorted(names):
             path = os.path.join(parent, name)
             try:

@@ -23,7 +23,7 @@ from etl.contract.storage import clutter, list_files, read_bytes
 from etl.sources.files import IMAGES, NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split
-from etl.sources.words import known_splits, split_of
+from etl.sources.words import known_splits, resembles_split, split_of
 
 HEAD_BYTES = 1024
 MASK_FOLDER = re.compile(r"(^|[ _-])(masks?|segmentations?)$")
@@ -82,15 +82,15 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     folders = None if layout.split_at is None else parts.str[layout.split_at]
     rows = assign_split(rows, settings, None if folders is None else folders.map(split_of))
     rows["file"] = paths
-    understood = [f"the folders are {layout}; the classes are {', '.join(classes)}"]
+    notes = [f"the folders are {layout}; the classes are {', '.join(classes)}"]
     if folders is not None:
         said = (f"{folder} ({split_of(folder)})" for folder in sorted(folders.unique()))
-        understood.append(f"the splits are {', '.join(said)}")
+        notes.append(f"the splits are {', '.join(said)}")
     empty = _classes_of(left_out.dropna(), layout) - set(classes)
     if empty:
-        understood.append(f"no image is in the folders {', '.join(sorted(empty))}, which are no classes therefore")
+        notes.append(f"no image is in the folders {', '.join(sorted(empty))}, which are no classes therefore")
     searched = f"images below {source}"
-    return assemble(rows, files, classes, [], searched, channels=3, left_out=left_out, understood=understood)
+    return assemble(rows, files, classes, [], searched, channels=3, left_out=left_out, notes=notes)
 
 
 def _why_left_out(file: str, path: str) -> str | None:
@@ -132,26 +132,52 @@ def _understand(source: UPath, paths: list[list[str]]) -> Layout:
                 f"{source / '/'.join(parts)} is not in a folder of the layout {layout}, which other images below "
                 f"{source} have: move it, or choose another --etl.format"
             )
-    no_class = sorted({parts[layout.class_at] for parts in paths if parts[layout.class_at].lower() in NO_CLASSES})
-    if no_class:
+    classes = {parts[layout.class_at] for parts in paths}
+    for name in sorted(classes):
+        if fault := _no_class(name, classes):
+            raise InputError(
+                f"{source} holds the folder {name!r} where a class is expected ({layout}), and {fault}: give another "
+                "folder as --etl.source, move or rename this one, or read a label table with --etl.format csv"
+            )
+    for parts in paths:
+        deeper = [part for part in parts[deepest + 1 : -1] if split_of(part)]
+        if deeper:
+            raise InputError(
+                f"{source / '/'.join(parts)} is in a folder of a split, {deeper[0]!r}, at another level than in the "
+                f"layout {layout}: expected CLASS/image, SPLIT/CLASS/image or CLASS/SPLIT/image"
+            )
+    below = [{parts[2] for parts in paths if parts[0] == top and len(parts) > 3} for top in tops]
+    if layout.split_at == 1 and len(set.intersection(*below)) > 1:
         raise InputError(
-            f"{source} holds a folder {no_class[0]!r} where a class is expected ({layout}): name the folder after the "
-            "class of its images, or read a label table with --etl.format csv"
+            f"all of the folders {', '.join(sorted(tops))} of {source} hold the same folders "
+            f"{', '.join(sorted(set.intersection(*below)))} below their splits: give one of them as --etl.source"
         )
     return layout
 
 
+def _no_class(name: str, classes: set[str]) -> str | None:
+    """Why this folder seems to be no class; None for any other."""
+    if resembles_split(name):
+        return f"its name resembles that of a split (known are {known_splits()})"
+    if name.lower() in NO_CLASSES:
+        return "it is called after what it holds"
+    # Classes of people with and without masks all have the word.
+    if "mask" in name.lower() and sum("mask" in other.lower() for other in classes) == 1:
+        return "its images seem to be masks of the others"
+    return None
+
+
 def _masks(images: Iterable[str], layout: Layout) -> list[str]:
     """The images that mark regions of others: in a folder of masks below a class, or named as an image and `_mask`."""
-    stems = {PurePosixPath(image).stem.lower() for image in images}
     below = max(layout.class_at, layout.split_at or 0) + 1
+    films = {(path.parts[:below], path.stem.lower()) for path in map(PurePosixPath, images)}
 
     def is_mask(image: str) -> bool:
         path = PurePosixPath(image)
         if any(MASK_FOLDER.search(folder.lower()) for folder in path.parts[below:-1]):
             return True
         of_image = MASK_NAME.sub("", path.stem.lower())
-        return of_image != path.stem.lower() and of_image in stems
+        return of_image != path.stem.lower() and (path.parts[:below], of_image) in films
 
     return [image for image in images if is_mask(image)]
 

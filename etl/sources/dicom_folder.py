@@ -14,30 +14,25 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from conf.settings import Etl
+from conf.settings import Columns, Etl
 from etl.cluster.workers import SparkWorkers
 from etl.contract.images.dicom_file import looks_like_dicom
 from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
-from etl.contract.storage import list_files, read_bytes
+from etl.contract.storage import clutter, list_files, read_bytes
 from etl.sources.dicom_tags import Tags, find_misfit, read_tags
 from etl.sources.files import count_left_out, describe_match, match_files
-from etl.sources.label_file import (
-    contradictions,
-    drop_repeats,
-    optional_column,
-    parse_cells,
-    read_table,
-    refuse_rounded,
-)
-from etl.sources.manifest import Manifest, assemble, build_rows
+from etl.sources.label_file import contradictions, drop_repeats, other_columns, parse_cells, read_table, refuse_rounded
+from etl.sources.manifest import Manifest, assemble, build_rows, normalise_patients
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
-from etl.sources.words import shows_chest
+from etl.sources.words import says_nothing, shows_chest
 
 # Tags come before the pixels; few files have so many tags that more must be read.
 HEAD_BYTES = 1 << 20
 FILES_PER_TASK = 256
+DICOM_INDEX = "DICOMDIR"
+"""the index of the DICOM files beside it (PS3.10, section 8.6)"""
 NO_PATIENT = "no PatientID: a label table may name the patient, see --etl.columns.patient"
 
 
@@ -51,15 +46,17 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     """
     salt, path = read_salt(), source / settings.columns.label_file
     name_of = partial(hide, salt=salt)
-    files = list_files(source).drop(index=settings.columns.label_file, errors="ignore")
-    chunks = [list(files.path.iloc[start : start + FILES_PER_TASK]) for start in range(0, len(files), FILES_PER_TASK)]
+    files = list_files(source).drop(index=os.path.normpath(settings.columns.label_file), errors="ignore")
+    asked = files[[not clutter(file) and os.path.basename(file) != DICOM_INDEX for file in files.index]]
+    chunks = [list(asked.path.iloc[start : start + FILES_PER_TASK]) for start in range(0, len(asked), FILES_PER_TASK)]
     results = [tags for part in workers.map(_read_all, chunks, [len(c) for c in chunks], "DICOM tags") for tags in part]
-    found = pd.Series(results, files.index, dtype=object).dropna()
+    found = pd.Series(results, asked.index, dtype=object).dropna()
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")
     usable = found.map(lambda result: isinstance(result, Tags))
     faults = found[~usable].to_dict()
     tags = pd.DataFrame([vars(tags) for tags in found[usable]], found.index[usable], [f.name for f in fields(Tags)])
+    instances = {instance: file for file, instance in reversed(list(tags.instance.items()))}
     misfits = found[usable].map(partial(find_misfit, wanted=settings.dicom)).dropna().to_dict()
     tags = tags.drop(index=list(misfits))
     again = tags.index[tags.instance.duplicated()]
@@ -67,12 +64,16 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     tags = tags.drop(index=again)
     findings = settings.columns.findings or list(NIH_FINDINGS)
     unknown = np.full(len(findings), np.nan, np.float32)
-    tags["findings"], own, tables, absent, understood = [unknown] * len(tags), None, [], 0, []
+    tags["findings"], own, tables, absent, notes = [unknown] * len(tags), None, [], 0, ["there is no label table"]
     if path.is_file():
-        tags, findings, own, absent, understood = _with_table(tags, path, settings, misfits)
-        tables = [path]
-    faults |= dict.fromkeys(tags.index[tags.patient == ""], NO_PATIENT)
-    tags = tags[tags.patient != ""]
+        tags, findings, own, table_files, notes = _with_table(tags, path, settings, asked.index, instances)
+        absent, tables = int(table_files.isna().sum()), [path]
+        faults |= dict.fromkeys(table_files[table_files.notna() & ~table_files.isin(found.index)], "no DICOM file")
+    elif settings.columns.label_file != Columns().label_file:
+        raise InputError(f"no label file at {path}: check --etl.source and --etl.columns.label_file")
+    nobody = tags.patient.map(says_nothing).astype(bool)
+    faults |= dict.fromkeys(tags.index[nobody], NO_PATIENT)
+    tags = tags[~nobody]
     reasons = faults | misfits
     if tags.empty:
         counted = Counter(reason.partition(":")[0] for reason in reasons.values()).most_common(5)
@@ -96,7 +97,7 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     listed = files.loc[rows.index].set_axis(rows.image_id)
     others = files.index.difference(rows.index).difference(list(reasons))
     rows = assign_split(rows, settings, None if own is None else own[rows.index])
-    manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used", understood=understood)
+    manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used", notes=notes)
     # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
     bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
     bad = bad.assign(reason=list(reasons.values()), patient_id="", split=None)
@@ -146,10 +147,12 @@ def _read_one(path: str) -> Tags | str | None:
 
 
 def _with_table(
-    tags: pd.DataFrame, path: UPath, settings: Etl, misfits: dict[str, str]
-) -> tuple[pd.DataFrame, list[str], pd.Series | None, int, list[str]]:
-    """The tags of the table's files, with its columns; its findings; its split; how many of its rows have no file;
-    and sentences on how the table was understood. misfits: files that are not in `tags`, which the table may name.
+    tags: pd.DataFrame, path: UPath, settings: Etl, files: pd.Index, instances: dict[str, str]
+) -> tuple[pd.DataFrame, list[str], pd.Series | None, pd.Series, list[str]]:
+    """The tags of the table's files, with its columns; its findings; its split; the file of each of its rows, None if
+    absent; and sentences on how it was understood.
+
+    files: all that the table may name. instances: SOP Instance UID -> file.
     """
     columns = settings.columns
     header = read_table(path, [columns.image])
@@ -157,34 +160,37 @@ def _with_table(
     roles = {role: getattr(columns, role) for role in ("patient", "follow_up", "age", "sex", "view", "split")}
     roles = {role: name for role, name in roles.items() if name and (role != "patient" or name in header)}
     table = read_table(path, [*roles.values(), *columns.findings])
-    findings = columns.findings or [name for name in table.columns if name not in (columns.image, *roles.values())]
+    findings, notes = columns.findings, []
     if not findings:
-        raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
-    table, understood = drop_repeats(table, [columns.image, *roles.values(), *findings])
+        findings, notes = other_columns(table, [columns.image, *roles.values()], path)
+    table, repeated = drop_repeats(table, [columns.image, *roles.values(), *findings])
     labels = parse_cells(table, findings, path, settings.uncertain, float("nan"), named=bool(columns.findings))
     strange = contradictions(table, findings, labels)
     names = table[columns.image]
     # Before they are hashed.
     refuse_rounded(path, names, "image")
-    refuse_rounded(path, optional_column(table, roles.get("patient", "")), "patient")
-    by_instance = names.map(dict(zip(tags.instance, tags.index, strict=True)))
-    by_path = match_files(names[by_instance.isna()], [*tags.index, *misfits], path)
-    understood += describe_match(names[by_path.index], by_path)
-    table.index = pd.Index(by_instance.where(by_instance.notna(), by_path).astype(object))
+    if "patient" in roles:
+        refuse_rounded(path, table[roles["patient"]], "patient")
+        table[roles["patient"]] = normalise_patients(table[roles["patient"]])
+    found = names.map(instances)
+    by_path = match_files(names[found.isna()], files, path)
+    notes += [*repeated, *describe_match(names[by_path.index], by_path)]
+    found = found.where(found.notna(), by_path).astype(object)
+    table.index = pd.Index(found)
     twice = table.index[table.index.notna() & table.index.duplicated()]
     if len(twice):
         raise InputError(f"{path} names {twice[0]} twice, by its path or by its SOP Instance UID: keep one row")
     labels, strange = pd.Series(labels, table.index), strange.set_axis(table.index)
     named = tags.index.intersection(table.index)
-    if named.empty:
+    if found.isna().all():
         raise InputError(
-            f"none of the {len(table)} images in {path} is among the {len(tags)} DICOM films: its column "
-            f"{columns.image} says {names.iloc[0]!r}, a film is {[*tags.index, *misfits][0]!r}; expected "
-            "paths below the source, or their ends, or SOP Instance UIDs"
+            f"none of the {len(table)} images in {path} is among the {len(files)} files: its column {columns.image} "
+            f"says {names.iloc[0]!r}, a file is {files[0]!r}; expected paths below the source, or their ends, or SOP "
+            "Instance UIDs"
         )
     tags = tags.loc[named].assign(findings=labels[named], strange_labels=strange[named])
     for role, name in roles.items():
         if role != "split":
             tags[role] = table.loc[named, name]
-    own = own_split(table.loc[named, roles["split"]], path) if "split" in roles else None
-    return tags, findings, own, int(table.index.isna().sum()), understood
+    own = own_split(table.loc[named, roles["split"]], tags.patient, path) if "split" in roles else None
+    return tags, findings, own, found, notes

@@ -62,12 +62,19 @@ def read_tags(content: bytes) -> Tags:
         age=_find_age(cells["PatientAge"], _parse_date(cells["PatientBirthDate"]), study),
         sex=canonical(cells["PatientSex"], sexes_of([])),
         view=view,
-        modality=cells["Modality"].upper(),
+        modality=cells["Modality"].upper() or MODALITIES.get(cells["SOPClassUID"], ""),
         body_part=cells["BodyPartExamined"],
         for_processing=cells["PresentationIntentType"].upper() == "FOR PROCESSING"
         or cells["SOPClassUID"] in FOR_PROCESSING,
         burned_in=cells["BurnedInAnnotation"].upper() == "YES",
     )
+
+
+# SOP Class (PS3.6, table A-1) -> modality, for files that do not name the latter.
+MODALITIES = {
+    f"1.2.840.10008.5.1.4.1.1.{kind}": modality
+    for kind, modality in {"2": "CT", "2.1": "CT", "4": "MR", "4.1": "MR", "6.1": "US", "20": "NM", "128": "PT"}.items()
+} | {"1.2.840.10008.5.1.4.1.1.1.2": "MG", "1.2.840.10008.5.1.4.1.1.12.1": "XA", "1.2.840.10008.5.1.4.1.1.12.2": "RF"}
 
 
 def find_misfit(tags: Tags, wanted: Dicom) -> str | None:

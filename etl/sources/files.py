@@ -104,7 +104,12 @@ def _parts(path: str) -> tuple[str, ...]:
 
 def _parts_without_ending(path: str) -> tuple[str, ...]:
     parts = _parts(path)
-    return (*parts[:-1], *(re.sub(r"(?<=.)\.[^.]+$", "", name) for name in parts[-1:]))
+    return (*parts[:-1], *(name.removesuffix(_ending(name)) for name in parts[-1:]))
+
+
+def _ending(name: str) -> str:
+    """The ending of an image file, in lower case; empty for other names, which may have points, as UIDs do."""
+    return next((ending for ending in IMAGES if name.endswith(ending) and name != ending), "")
 
 
 def _kind(path: str) -> str:

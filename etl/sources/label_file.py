@@ -12,6 +12,7 @@ from upath import UPath
 from conf.errors import InputError
 from etl.sources.words import says_no_finding
 
+MAX_SHOWN = 20
 UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 
 
@@ -33,8 +34,15 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
             table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
     except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(
-            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy"
+            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, or "
+            "save it as CSV in UTF-8"
         ) from error
+    # pandas would rename the second of two columns with the same name.
+    rows = csv.reader(io.StringIO(text, newline=None))
+    header = next(([name.strip() for name in row] for row in rows if "".join(row).strip()), [])
+    doubled = [name for name in header if name and header.count(name) > 1]
+    if doubled:
+        raise InputError(f"{path} has the column {doubled[0]!r} twice: rename or remove one")
     # Commas at the end of every row make columns without a name.
     nameless = [
         name for name in table.columns if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()
@@ -124,6 +132,21 @@ def refuse_rounded(path: UPath, names: pd.Series, what: str) -> None:
             f"{path} line {rounded.index[0] + 2}: the {what} is {rounded.iloc[0]!r}, a number that a spreadsheet has "
             f"rounded, so that different {what}s look alike: export the table again with this column as text"
         )
+
+
+def other_columns(table: pd.DataFrame, roles: Iterable[str], path: UPath) -> tuple[list[str], list[str]]:
+    """Every named column without a role, as findings, and a sentence that says so.
+
+    Raises InputError if none is left.
+    """
+    taken = set(roles)
+    findings = [name for name in table.columns if name not in taken and not name.startswith("Unnamed: ")]
+    if not findings:
+        raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
+    more = f" and {len(findings) - MAX_SHOWN} more" if len(findings) > MAX_SHOWN else ""
+    notes = [f"every column without a role is a finding: {', '.join(findings[:MAX_SHOWN])}{more}"]
+    nameless = sum(name.startswith("Unnamed: ") for name in table.columns)
+    return findings, notes + ([f"{nameless} columns without a name are not read"] if nameless else [])
 
 
 def contradictions(table: pd.DataFrame, findings: Sequence[str], values: list[np.ndarray]) -> pd.Series:

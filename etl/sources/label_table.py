@@ -2,13 +2,12 @@
 
 from upath import UPath
 
-from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.storage import list_files
 from etl.sources.files import describe_match, match_files
-from etl.sources.label_file import contradictions, drop_repeats, optional_column, parse_cells, read_table
+from etl.sources.label_file import contradictions, drop_repeats, optional_column, other_columns, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
-from etl.sources.split import assign_split, find_leaks, own_split
+from etl.sources.split import assign_split, own_split
 
 
 def read_label_table(source: UPath, settings: Etl) -> Manifest:
@@ -22,9 +21,9 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
     path = source / columns.label_file
     named = {role: name for role, name in vars(columns).items() if role not in ("label_file", "findings") and name}
     table = read_table(path, [*named.values(), *columns.findings])
-    findings = columns.findings or [name for name in table.columns if name not in named.values()]
+    findings, notes = columns.findings, []
     if not findings:
-        raise InputError(f"{path} has no column left for findings: name them with --etl.columns.findings")
+        findings, notes = other_columns(table, named.values(), path)
     table, repeated = drop_repeats(table, [*named.values(), *findings])
     labels = parse_cells(table, findings, path, settings.uncertain, float("nan"), named=bool(columns.findings))
     rows = build_rows(
@@ -40,17 +39,11 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
     )
     own = None
     if columns.split and settings.split == "source":
-        own = own_split(table[columns.split], path)
-        leaks = find_leaks(rows.assign(split=own)[["patient_id", "split"]].dropna())
-        if leaks:
-            raise InputError(
-                f"{path}: {len(leaks)} patients are in more than one split, such as {', '.join(leaks[:3])}: fix the "
-                f"column {columns.split!r}, or leave etl.columns.split empty for a split by patient"
-            )
+        own = own_split(table[columns.split], rows.patient_id, path)
     rows = assign_split(rows, settings, own)
     files = list_files(source)
     rows["file"] = match_files(rows.image_id, files.index, path)
-    understood = [*repeated, *describe_match(rows.image_id, rows.file)]
+    notes += [*repeated, *describe_match(rows.image_id, rows.file)]
     searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
     why = f"not listed in {path.name}"
-    return assemble(rows, files, findings, [path], searched, left_out=why, understood=understood)
+    return assemble(rows, files, findings, [path], searched, left_out=why, notes=notes)

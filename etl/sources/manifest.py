@@ -12,9 +12,9 @@ from conf.errors import InputError
 from etl.contract.storage import clutter
 from etl.sources.files import count_left_out
 from etl.sources.label_file import refuse_rounded
-from etl.sources.words import parse_ages, sexes_of, strange_ages, understand, view_of
+from etl.sources.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 
-STRANGE = {what: f"strange_{what}" for what in ("age", "sex", "view", "labels")}
+STRANGE = {what: f"strange_{what}" for what in ("age", "sex", "view", "follow_up", "labels")}
 """columns of build_rows with the cells that were not understood, None for the others"""
 
 
@@ -42,8 +42,8 @@ class Manifest:
     not_understood: dict[str, dict[str, int]] = field(default_factory=dict)
     """age, sex, view or labels -> what the source says that is not understood, empty if it must not be shown -> images
     with a file"""
-    understood: list[str] = field(default_factory=list)
-    """sentences that say how the source's layout was understood, where that is not obvious"""
+    notes: list[str] = field(default_factory=list)
+    """sentences that say how the source was understood, where that is not obvious"""
     identities: str = ""
     """fingerprint of the salt that patients and images are named with; if set, file paths stay out of the tables"""
 
@@ -65,20 +65,21 @@ def build_rows(
     Raises InputError for an image that is named twice, has no patient, or has one that a spreadsheet has rounded.
     """
     _check_ids(path, images, patients)
-    years = parse_ages(age)
+    years, follow_ups = parse_ages(age), _parse_follow_ups(follow_up)
     sexes, strange_sexes = understand(sex, sexes_of(sex))
     views, strange_views = understand(view, view_of)
     return pd.DataFrame(
         {
             "image_id": images,
-            "patient_id": _normalise_patients(patients),
-            "follow_up": _parse_follow_ups(follow_up),
+            "patient_id": normalise_patients(patients),
+            "follow_up": follow_ups,
             "age_years": years,
             "sex": sexes,
             "view": views,
             "findings": findings,
             "boxes": [[]] * len(images),
-            "strange_age": strange_ages(age, years),
+            "strange_age": strange_numbers(age, years),
+            "strange_follow_up": strange_numbers(follow_up.astype(str), follow_ups),
             "strange_sex": strange_sexes,
             "strange_view": strange_views,
             "strange_labels": None if strange_labels is None else strange_labels,
@@ -105,7 +106,7 @@ def assemble(
     searched: str,
     channels: int = 1,
     left_out: str | pd.Series = "",
-    understood: Iterable[str] = (),
+    notes: Iterable[str] = (),
 ) -> Manifest:
     """The manifest of the rows that have a file.
 
@@ -120,6 +121,10 @@ def assemble(
         shown = next((file for file in others if clutter(file) is None), None)
         found = f"found are {len(files)} files, such as {shown!r}" if shown else "no other file was found"
         raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}")
+    twice = present[present.file.duplicated(keep=False)]
+    if len(twice):
+        one, other = twice.image_id[twice.file == twice.file.iloc[0]][:2]
+        raise InputError(f"{one!r} and {other!r} are the same file, {twice.file.iloc[0]!r}: keep one row per image")
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
     present[["path", "file_version"]] = files.loc[present.pop("file")].to_numpy()
     present["looked_at"] = False
@@ -134,7 +139,7 @@ def assemble(
         sha256={table.name: sha256_of(table) for table in tables},
         channels=channels,
         not_understood={what: words for what, words in strange.items() if words},
-        understood=list(understood),
+        notes=list(notes),
     )
 
 
@@ -149,12 +154,16 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
         )
     refuse_rounded(path, images, "image")
     refuse_rounded(path, patients, "patient")
-    without_patient = images.index[patients == ""]
-    if len(without_patient):
-        # The unknown patient could already be in another split.
-        raise InputError(f"{path} line {without_patient[0] + 2}: no patient, expected one in every row: fix the row")
+    for cells, what in ((images, "image"), (patients, "patient")):
+        without = cells[cells.map(says_nothing)]
+        if len(without):
+            # The unknown patient could already be in another split.
+            raise InputError(
+                f"{path} line {without.index[0] + 2}: no {what} ({without.iloc[0]!r}), expected one in every row: fix "
+                "the row"
+            )
 
 
-def _normalise_patients(cells: pd.Series) -> pd.Series:
-    """Patient numbers without leading zeros: for the same patient one release writes 1, another 00000001."""
-    return cells.str.replace(r"^0+(?=\d+$)", "", regex=True)
+def normalise_patients(cells: pd.Series) -> pd.Series:
+    """Patient numbers without leading zeros and decimals: for the same patient tables write 1, 00000001 and 1.0."""
+    return cells.str.replace(r"^0*(\d+)(\.0+)?$", r"\1", regex=True)

@@ -162,7 +162,7 @@ def _match_folders(source: UPath, patterns: list[str]) -> set[str]:
     for pattern in patterns:
         try:
             matches = list(source.glob(pattern))
-        except (NotImplementedError, ValueError, IndexError) as error:
+        except (NotImplementedError, ValueError, IndexError, AttributeError) as error:
             raise InputError(
                 f"etl.image_folders holds {pattern!r}, expected names or glob patterns of folders below the "
                 "source, such as images_*/images: for a folder elsewhere, give its parent as --etl.source"

@@ -34,6 +34,7 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     else:
         manifest = READERS[settings.format](source, settings)
     images = manifest.images
+    known = set(manifest.names)
     for file in map(locate, settings.exclude):
         lines = read_lines(file, "list of images to leave out", "check etl.exclude")
         # A line is a name, which may contain spaces and commas, or its first cell or word is one.
@@ -47,6 +48,11 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
                 f"as {images.image_id.iloc[0]!r}: fix the list, or remove it from etl.exclude"
             )
         _leave_out(images, listed, f"listed in {file.name}")
+        unknown = [line for line in lines if {line, line.split(",")[0].strip(), line.split()[0]}.isdisjoint(known)]
+        if unknown:
+            manifest.notes.append(
+                f"{len(unknown):,} of {len(lines):,} lines of {file.name} name no image, such as {unknown[0]!r}"
+            )
         manifest.sha256[file.name] = sha256_of(file)
     if settings.split == "lists":
         folder = locate(settings.split_lists)

@@ -34,10 +34,11 @@ def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd
     return rows.assign(split=own)
 
 
-def own_split(cells: pd.Series, path: UPath) -> pd.Series:
+def own_split(cells: pd.Series, patients: pd.Series, path: UPath) -> pd.Series:
     """The split column of a table in the contract's words; None for an empty cell.
 
-    Raises InputError for a word that is not known, because its images would leave the table.
+    Raises InputError for a word that is not known, because its images would leave the table, and for a patient in two
+    splits.
     """
     own, strange = understand(cells, split_of)
     if strange.notna().any():
@@ -45,6 +46,12 @@ def own_split(cells: pd.Series, path: UPath) -> pd.Series:
         raise InputError(
             f"{path}: the column {cells.name!r} holds splits that are not known: {words}; known are {known_splits()}: "
             "rename them, or leave etl.columns.split empty for a split by patient"
+        )
+    leaks = find_leaks(pd.DataFrame({"patient_id": patients, "split": own}).dropna())
+    if leaks:
+        raise InputError(
+            f"{path}: {len(leaks)} patients are in more than one split, such as {', '.join(leaks[:3])}: fix the "
+            f"column {cells.name!r}, or leave etl.columns.split empty for a split by patient"
         )
     return own
 

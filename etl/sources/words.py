@@ -22,15 +22,20 @@ UNKNOWN = ""
 """the meaning of a word with which a source says that it does not know, or that the contract has no word for it"""
 _UNKNOWN = dict.fromkeys(("", "unknown", "unk", "u", "na", "nan", "none", "null", "missing", "unspecified"), UNKNOWN)
 _SPLITS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "entrenamiento", "entrainement", "addestramento"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
+    **dict.fromkeys(("validacion", "validierung", "validazione"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "prueba"), "test"),
 }
+# Words beside that of a split, as in `train_set`, `01_train` and `Test images`.
+_BESIDE_SPLIT = ("set", "split", "data", "images", "image")
 _SEXES = {
     **dict.fromkeys(("f", "female", "woman", "girl"), "F"),
     **dict.fromkeys(("w", "weiblich", "frau", "femme", "feminin", "femminile", "femenino", "mujer", "ж", "女"), "F"),
     **dict.fromkeys(("m", "male", "man", "boy"), "M"),
-    **dict.fromkeys(("mannlich", "maennlich", "mann", "homme", "masculin", "maschile", "masculino", "hombre"), "M"),
+    **dict.fromkeys(
+        ("mannlich", "maennlich", "mann", "homme", "masculin", "maschile", "masculino", "hombre", "varon"), "M"
+    ),
     **dict.fromkeys(("м", "男"), "M"),
     **dict.fromkeys(("o", "other", "d", "divers", "diverse"), UNKNOWN),
 }
@@ -48,46 +53,34 @@ _PLACED = ("horizontal", "vertical", "portable", "bedside", "sitting", "upright"
 
 # Body Part Examined (PS3.16, annex L), and what some devices write.
 _CHEST = ("chest", "thorax", "torax", "lung", "mediastinum", "heart", "cxr", "torso", "wholebody")
-_OTHER_BODY_PARTS = (
-    "abdomen",
-    "ankle",
-    "arm",
-    "bladder",
-    "brain",
-    "breast",
-    "calcaneus",
-    "clavicle",
-    "coccyx",
-    "colon",
-)
-_OTHER_BODY_PARTS += ("cervicalspine", "cspine", "elbow", "extremity", "eye", "face", "femur", "finger", "foot")
-_OTHER_BODY_PARTS += ("forearm", "hand", "head", "hip", "humerus", "jaw", "kidney", "knee", "leg", "liver", "lowerleg")
-_OTHER_BODY_PARTS += ("lowerlimb", "lspine", "lumbarspine", "mandible", "maxilla", "neck", "nose", "orbit", "patella")
-_OTHER_BODY_PARTS += ("pelvis", "prostate", "radius", "sacrum", "scapula", "shoulder", "sinus", "skull", "sspine")
-_OTHER_BODY_PARTS += (
-    "stomach",
-    "teeth",
-    "thigh",
-    "thumb",
-    "tibia",
-    "toe",
-    "tooth",
-    "ulna",
-    "upperlimb",
-    "wrist",
-    "zygoma",
+_OTHER_BODY_PARTS = re.compile(
+    "abdomen|ankle|arm|bladder|brain|breast|calcaneus|cervicalspine|clavicle|coccyx|colon|cspine|elbow|extremit|eye|face|"
+    "femur|finger|foot|forearm|hand|head|hip|humerus|jaw|kidney|knee|leg|liver|lower|lspine|lumbar|mandible|maxilla|neck|"
+    "nose|orbit|patella|pelvis|prostate|radius|sacrum|scapula|shoulder|sinus|skull|spine|sspine|stomach|teeth|thigh|"
+    "thoracicspine|thumb|tibia|toe|tooth|tspine|ulna|upperlimb|wrist|zygoma"
 )
 
 _SPLIT_WORDS, _SEX_WORDS, _VIEW_WORDS = {"": UNKNOWN} | _SPLITS, _UNKNOWN | _SEXES, _UNKNOWN | _VIEWS
 # In a Spanish column of H and M, M is mujer, a woman.
-_SEX_WORDS_BESIDE_H = {word: meaning for word, meaning in _SEX_WORDS.items() if word != "m"}
+_M_IS_A_WOMAN = {"h", "hombre", "v", "varon", "mujer"}
+_SEX_WORDS_WITHOUT_M = {word: meaning for word, meaning in _SEX_WORDS.items() if word != "m"}
 
 Meaning = Callable[[str], str | None]
 
 
 def split_of(word: str) -> str | None:
     """train, val or test; UNKNOWN for an empty cell; None for a word that is not known."""
-    return _SPLIT_WORDS.get(_plain(word))
+    if (split := _SPLIT_WORDS.get(_plain(word))) is not None:
+        return split
+    tokens = [token for token in _tokens(word) if not token.isdigit()]
+    named = {_SPLITS[token] for token in tokens if token in _SPLITS}
+    known = all(token in _SPLITS or token in _BESIDE_SPLIT for token in tokens)
+    return named.pop() if len(named) == 1 and known else None
+
+
+def resembles_split(word: str) -> bool:
+    """Whether a word of the name is one for a split, or the name is that of a fold, such as `covid_test` or `fold1`."""
+    return bool(re.fullmatch(r"fold\d*", _plain(word)) or any(token in _SPLITS for token in _tokens(word)))
 
 
 def view_of(word: str) -> str | None:
@@ -105,10 +98,11 @@ def view_of(word: str) -> str | None:
 def sexes_of(cells: Iterable[str]) -> Meaning:
     """What the words for sexes in this column mean: F or M; UNKNOWN; None for a word that is not known.
 
-    The letter M is not understood in a column that also has an H, and no F.
+    The letter M is not understood in a column that has a word of a language in which it may stand for a woman (mujer)
+    and no F.
     """
     words = {_plain(cell) for cell in set(cells)}
-    meanings = _SEX_WORDS_BESIDE_H if "h" in words and "f" not in words else _SEX_WORDS
+    meanings = _SEX_WORDS_WITHOUT_M if words & _M_IS_A_WOMAN and "f" not in words else _SEX_WORDS
     return lambda word: meanings.get(_plain(word))
 
 
@@ -122,7 +116,12 @@ def shows_chest(word: str) -> bool | None:
     plain = _plain(word)
     if any(part in plain for part in _CHEST):
         return True
-    return False if any(plain.startswith(part) for part in _OTHER_BODY_PARTS) else None
+    return False if any(map(_OTHER_BODY_PARTS.match, (plain, *_tokens(word)))) else None
+
+
+def says_nothing(word: str) -> bool:
+    """Whether the word says that the source does not know, such as `n/a`."""
+    return _plain(word) in _UNKNOWN
 
 
 def known_splits() -> str:
@@ -157,10 +156,15 @@ def parse_ages(cells: pd.Series) -> pd.Series:
     return years.where(years <= MAX_AGE_YEARS).astype("Float32")
 
 
-def strange_ages(cells: pd.Series, years: pd.Series) -> pd.Series:
-    """The cells that parse_ages did not understand, None for the others. years: what it made of the cells."""
-    said = cells.map(lambda cell: _plain(cell) not in _UNKNOWN)
-    return cells.astype(object).where(years.isna() & said, None)
+def strange_numbers(cells: pd.Series, numbers: pd.Series) -> pd.Series:
+    """The cells that were not understood, None for the others. numbers: what the cells became, NA for unknown."""
+    return cells.astype(object).where(numbers.isna() & ~cells.map(says_nothing).astype(bool), None)
+
+
+def _tokens(word: str) -> list[str]:
+    """The words and numbers of a name, plain, such as train and 1 of `Train_1` and `train1`, or Manual and Mask."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", word)
+    return [_plain(token) for token in re.findall(r"[^\W\d_]+|\d+", spaced)]
 
 
 def _plain(word: str) -> str:

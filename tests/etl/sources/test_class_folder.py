@@ -30,6 +30,7 @@ def read(tmp_path):
         ("Train", "Val", "Test"),
         ("TRAINING", "valid", "TESTING"),
         ("trn", "dev", "holdout"),
+        ("01_train", "02_val", "test_images"),
         ("Train", "Tune", "tst"),
     ],
 )
@@ -42,14 +43,14 @@ def test_folders_of_splits_are_understood_in_any_known_word(read, words, form):
     at = form.split("/").index("{split}")
     images = manifest.images
     assert images.split.tolist() == [expected[image.split("/")[at]] for image in images.image_id]
-    assert manifest.understood[0].endswith("the classes are Ill, Well")
-    assert f"{train} (train)" in manifest.understood[1]
+    assert manifest.notes[0].endswith("the classes are Ill, Well")
+    assert f"{train} (train)" in manifest.notes[1]
 
 
 def test_folders_without_splits_are_classes(read):
     manifest = read("Ill/1.png", "Ill/deep/er/2.png", "Well/1.png")
     assert manifest.findings == ["Ill", "Well"]
-    assert manifest.understood == ["the folders are CLASS/image; the classes are Ill, Well"]
+    assert manifest.notes == ["the folders are CLASS/image; the classes are Ill, Well"]
 
 
 @pytest.mark.parametrize(
@@ -64,9 +65,23 @@ def test_folders_without_splits_are_classes(read):
         (["A/train/1.png", "A/more/1.png", "B/train/1.png"], "more/1.png is not in a folder of the layout CLASS/SPLIT"),
         (["A/1.png", "B/1.png", "1.png"], "/1.png is not in a folder of the layout CLASS/image"),
         (["train/1.png", "train/A/1.png", "test/A/1.png"], "train/1.png is not in a folder of the layout SPLIT/CLASS"),
-        (["images/1.png", "masks/1.png"], "a folder 'images' where a class is expected"),
+        (
+            ["images/1.png", "masks/1.png"],
+            "the folder 'images' where a class is expected .* called after what it holds",
+        ),
         (["A/1.png", "A/2.png"], r"2 images in 1 classes \(A\), expected at least two"),
         (["A/notes.txt"], "no image among the 1 files"),
+        (["covid_train/A/1.png", "covid_test/A/1.png"], "the folder 'covid_test' where .* resembles that of a split"),
+        (
+            ["fold0/A/1.png", "fold1/A/1.png"],
+            "the folder 'fold0' where a class is expected .* resembles that of a split",
+        ),
+        (["A/images/train/1.png", "B/images/test/1.png"], "is in a folder of a split, 'train', at another level"),
+        (
+            ["x/train/A/1.png", "x/train/B/1.png", "y/test/A/1.png", "y/test/B/2.png"],
+            "hold the same folders A, B below",
+        ),
+        (["CXR_png/1.png", "ManualMask/1.png"], "'ManualMask' where .* its images seem to be masks of the others"),
     ],
 )
 def test_folders_that_cannot_be_understood_are_refused(read, files, message):
@@ -102,4 +117,4 @@ def test_the_content_decides_for_other_endings(read, tmp_path):
     manifest = read("A/1.png")
     assert manifest.images.image_id.tolist() == ["A/1.png", "B/IM0001"]
     assert manifest.left_out == {"without ending, no image": 1, ".gif, no image": 1}
-    assert manifest.understood[-1] == "no image is in the folders C, which are no classes therefore"
+    assert manifest.notes[-1] == "no image is in the folders C, which are no classes therefore"

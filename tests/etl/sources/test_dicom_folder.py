@@ -240,10 +240,45 @@ def test_a_table_may_name_files_without_folder_and_ending(folder):
     manifest = read_manifest(folder, Etl(**SETTINGS, columns=columns), InlineWorkers())
     assert (len(manifest.images), manifest.listed, manifest.absent) == (1, 2, 1)
     assert manifest.left_out == {"without ending, not listed in labels.csv": 30}
-    assert [sentence.split(",")[0].split(" such")[0] for sentence in manifest.understood] == [
+    assert [sentence.split(",")[0].split(" such")[0] for sentence in manifest.notes] == [
         "1 rows of the table repeat an earlier row and were read once",
         "1 images were found under another spelling",
     ]
+
+
+def test_a_listed_file_that_cannot_be_used_does_not_give_its_labels_to_another(folder):
+    write_film(folder / "old" / "a" / "bad", "HOSP-99", 3, 9999)
+    (folder / "a").mkdir()
+    (folder / "a" / "bad").write_bytes((folder / "old" / "a" / "bad").read_bytes()[:300])
+    (folder / "a" / "empty.dcm").touch()
+    (folder / "labels.csv").write_text(
+        "image,patient,Mass\na/bad,99,1\na/empty.dcm,98,1\nPatient 1/IM0,97,1\ngone,9,0\n"
+    )
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
+    assert len(manifest.images) == 3 and (manifest.listed, manifest.absent) == (4, 1)
+    bad = manifest.images[manifest.images.reason.notna()]
+    assert sorted(bad.reason) == ["no DICOM file", "no SOPInstanceUID"]
+    assert len(manifest.images) + sum(manifest.left_out.values()) == 30 + 3
+
+
+def test_patients_of_a_table_are_the_same_with_zeros_before_they_are_hashed(folder):
+    rows = ["Patient 1/IM0,1,1", "Patient 2/IM0,001,1", "Patient 3/IM0,1.0,0"]
+    (folder / "labels.csv").write_text("\n".join(["image,patient,Mass", *rows]))
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
+    assert manifest.images.patient_id.nunique() == 1
+
+
+def test_a_label_file_of_another_name_must_exist(folder):
+    with pytest.raises(InputError, match=r"no label file at .*/trian.csv: check --etl.source and --etl.columns"):
+        read_manifest(folder, Etl(**SETTINGS, columns=Columns(label_file="trian.csv")), InlineWorkers())
+
+
+def test_hidden_files_and_the_index_are_left_out(folder):
+    for name in (".Trash/9.dcm", "__MACOSX/3.dcm", "DICOMDIR"):
+        write_film(folder / name, "HOSP-99", 3, 9999)
+    manifest = read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
+    assert len(manifest.images) == 30
+    assert manifest.left_out == {"hidden": 1, "in __MACOSX": 1, "without ending, no DICOM": 1}
 
 
 def test_patients_that_a_spreadsheet_has_rounded_are_refused_before_they_are_hashed(folder):

@@ -48,7 +48,7 @@ def test_a_name_may_be_spelled_otherwise_or_lack_folder_and_ending(name, file):
     assert match([name, "gone.png"], [file, "other/2.png", "other/1.txt"]) == [file, None]
 
 
-@pytest.mark.parametrize("name", ["b/1.png", "2.png", "1.jpg", "png", "", "11.png"])
+@pytest.mark.parametrize("name", ["b/1.png", "2.png", "1.jpg", "png", "", "11.png", "1.p"])
 def test_another_folder_or_name_is_another_image(name):
     assert match([name], ["a/1.png"]) == [None]
 

@@ -130,13 +130,49 @@ def test_a_split_column_without_validation_gets_it_from_the_training_patients(tm
     assert find_leaks(manifest.images[["patient_id", "split"]]) == []
 
 
-@pytest.mark.parametrize("header", ["image,patient, patient,Mass", "image,patient,,Mass"])
-def test_duplicate_and_unnamed_columns_are_refused(tmp_path, header):
-    (tmp_path / "labels.csv").write_text(f"{header}\na.png,1,2,0\n")
-    with pytest.raises(
-        InputError, match=r"labels.csv has the duplicate or unnamed column|left for findings|expected 1 \(present\)"
-    ):
-        read_manifest(tmp_path, Etl(format="csv"))
+@pytest.mark.parametrize("header", ["image,patient, patient,Mass", "image,patient,Mass,Mass"])
+def test_two_columns_of_one_name_are_refused(folder, header):
+    (folder / "labels.csv").write_text(f"{header}\na/1.png,1,1,0\n")
+    with pytest.raises(InputError, match=r"labels.csv has the column '(patient|Mass)' twice: rename or remove one"):
+        read(folder, Columns())
+
+
+def test_columns_without_a_role_are_findings_and_those_without_a_name_are_not_read(folder):
+    (folder / "labels.csv").write_text(",image,patient,Mass\n7,a/1.png,1,1\n")
+    manifest = read(folder, Columns())
+    assert manifest.findings == ["Mass"]
+    assert manifest.notes == [
+        "every column without a role is a finding: Mass",
+        "1 columns without a name are not read",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("patient", "nan"), ("patient", "N/A"), ("image", ""), ("patient", "None")]
+)
+def test_a_row_without_a_patient_or_an_image_is_refused(folder, column, cell):
+    row = {"image": "a/1.png", "patient": "1"} | {column: cell}
+    (folder / "labels.csv").write_text(f"image,patient,Mass\nb/2.png,3,1\n{row['image']},{row['patient']},0\n")
+    with pytest.raises(InputError, match=rf"line 3: no {column} \('{cell}'\), expected one in every row"):
+        read(folder, Columns())
+
+
+def test_a_patient_is_the_same_with_zeros_and_decimals(folder):
+    rows = "a/1.png,3,1\nb/2.png,3.0,1\nc/unlisted.PNG,003,0\n"
+    (folder / "labels.csv").write_text("image,patient,Mass\n" + rows)
+    assert set(read(folder, Columns()).images.patient_id) == {"3"}
+
+
+def test_follow_ups_that_are_no_numbers_are_counted(folder):
+    (folder / "labels.csv").write_text("image,patient,Mass,when\na/1.png,3,1,2012-01-01\nc/unlisted.PNG,3,0,1\n")
+    assert read(folder, Columns(follow_up="when")).not_understood == {"follow_up": {"2012-01-01": 1}}
+
+
+def test_lines_of_a_list_that_name_no_image_are_counted(folder):
+    (folder / "out.txt").write_text("a/1.png, blurred\n1.png\nb/x, y.tif\ngone.png\n")
+    manifest = read(folder, exclude=[str(folder / "out.txt")])
+    assert manifest.notes == ["1 of 4 lines of out.txt name no image, such as '1.png'"]
+    assert manifest.images.reason.notna().sum() == 2
 
 
 @pytest.mark.parametrize("cell", ["1.23457E+11", "1,23457E+11", "2e+12"])
@@ -154,7 +190,7 @@ def test_rows_that_repeat_an_image_and_say_the_same_are_read_once(folder):
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,1\nc/unlisted.PNG,2,,0\n")
     manifest = read(folder, Columns(findings=["Target"]))
     assert (manifest.listed, len(manifest.images)) == (2, 2)
-    assert manifest.understood == ["1 rows of the table repeat an earlier row and were read once"]
+    assert manifest.notes == ["1 rows of the table repeat an earlier row and were read once"]
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,0\n")
     with pytest.raises(InputError, match=r"names 1 images twice, such as a/1.png in lines 2 and 3: keep one row"):
         read(folder, Columns(findings=["Target"]))
