@@ -19,10 +19,10 @@ from pathlib import Path
 
 import jsonargparse
 from rich.console import Console
-from tqdm import tqdm
 
 from conf.arguments import load_arguments
 from conf.errors import InputError, run_command
+from conf.progress import Progress, say
 from conf.settings import MODES
 from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
@@ -111,7 +111,7 @@ def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str
     console = Console(highlight=False)
     width = max(len(printable(file.path)) for file in files)
     # On a terminal, the answers in between would break the bar.
-    bar = tqdm(total=len(files), unit="file", disable=sys.stdout.isatty() or None)
+    bar = Progress("files", len(files), "file", shown=not sys.stdout.isatty(), end=False)
     num_failed = 0
     if form == "csv":
         sys.stdout.write(",".join(CSV_COLUMNS) + "\n")
@@ -130,10 +130,6 @@ def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str
             sys.stdout.flush()
             bar.update()
     return num_failed
-
-
-def say(message: str) -> None:
-    tqdm.write(message, file=sys.stderr)
 
 
 def print_outcome(num_files: int, num_failed: int, others: int, seconds: float, heatmaps: Path | None) -> None:

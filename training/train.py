@@ -23,10 +23,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from conf.arguments import ArgumentParser, add_switch, load_arguments
 from conf.errors import InputError, run_command
+from conf.progress import Progress
 from conf.settings import Settings
 from conf.workspace import Workspace
 from training.loop.loss import loss_weights
@@ -163,7 +163,7 @@ def train_stage(
     trainer: Trainer,
     record: "Record | None",
     interruption: Interruption,
-    bar: tqdm,
+    bar: Progress,
     val_split: Split,
     epoch: int,
     begun: State | None,
@@ -200,13 +200,13 @@ def train_stage(
     return epoch
 
 
-def progress_bar(plan: Plan, stages: list[Stage], interrupted: State | None, shown: bool) -> tqdm:
-    """A bar over the images of all epochs, which begins where a resumed training does."""
+def progress_bar(plan: Plan, stages: list[Stage], interrupted: State | None, shown: bool) -> Progress:
+    """Progress over the images of all epochs, which begins where a resumed training does."""
     done = 0
     if interrupted:
         done = plan.split.rows * interrupted.epoch + sum(plan.global_sizes[: interrupted.step])
     total = plan.split.rows * sum(stage.settings.epochs for stage in stages)
-    return tqdm(total=total, initial=done, unit="image", desc="training", disable=not shown)
+    return Progress("training", total, done=done, shown=shown)
 
 
 if __name__ == "__main__":

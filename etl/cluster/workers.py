@@ -13,9 +13,9 @@ from zipimport import zipimporter
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
-from tqdm import tqdm
 
 from conf.errors import InputError
+from conf.progress import Progress
 from etl.contract.storage import is_of_a_store
 
 Batches = Iterator[pa.RecordBatch]
@@ -122,22 +122,21 @@ def start_spark(master: str | None = None) -> SparkSession:
 
 @contextmanager
 def _progress(tracker, images: Sequence[int], title: str) -> Iterator[None]:
-    """A progress bar over Spark's finished tasks; tracker: pyspark.StatusTracker."""
+    """Progress over Spark's finished tasks; tracker: pyspark.StatusTracker."""
     done = threading.Event()
 
-    def poll(bar: tqdm) -> None:
+    def poll(bar: Progress) -> None:
         while not done.wait(0.5):
             stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
             finished = max((stage.numCompletedTasks for stage in stages if stage), default=0)
-            if (done_images := round(finished * sum(images) / len(images))) > bar.n:
-                bar.update(done_images - bar.n)
+            bar.update(max(0, round(finished * sum(images) / len(images)) - bar.done))
 
-    with tqdm(total=sum(images), desc=title, unit="image", smoothing=0) as bar:
+    with Progress(title, sum(images), smooth=False) as bar:
         thread = threading.Thread(target=poll, args=(bar,), daemon=True)
         thread.start()
         try:
             yield
-            bar.update(bar.total - bar.n)
         finally:
             done.set()
             thread.join()
+        bar.update(bar.total - bar.done)

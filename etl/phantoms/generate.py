@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
 from conf.errors import InputError
+from conf.progress import track
 from conf.settings import Phantoms
 from conf.workspace import atomic_folder, write_json
 from etl.contract.schema import NO_FINDING, PHANTOMS_FILE
@@ -97,7 +97,7 @@ def write_films(folder: Path, settings: Phantoms) -> None:
     num_workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(num_workers, mp_context=context, initializer=start_worker) as pool:
         films = pool.map(write, cohort, chunksize=8)
-        boxes = list(tqdm(films, desc="phantoms", total=len(cohort), unit="image"))
+        boxes = list(track(films, "phantoms", len(cohort)))
     if settings.layout == "nih":
         write_tables(folder, cohort, boxes, settings.size_px)
 

@@ -121,10 +121,11 @@ def _quantize(
 
     @cache
     def known() -> Scored:
-        return score_split({"fp32": fp32}, source.val, options.batch_size, properties)
+        return score_split({"fp32": fp32}, source.val, options.batch_size, properties, end=False)
 
     def val_overrun(predict: Predict) -> float:
-        int8 = known().joined(score_split({"int8": predict}, source.val, options.batch_size, properties))
+        scored = score_split({"int8": predict}, source.val, options.batch_size, properties, end=False)
+        int8 = known().joined(scored)
         if not np.isfinite(int8.probabilities["int8"]).all():
             return np.inf
         difference = auroc_differences(int8, "fp32", "int8", seed)

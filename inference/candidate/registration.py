@@ -1,7 +1,6 @@
 """Registers a candidate as a version in the MLflow registry, with its measurements, lineage and model card."""
 
 import io
-import os
 from contextlib import redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +22,6 @@ from inference.model.properties import Properties
 from inference.model.registry import CHALLENGER, CHAMPION, Registered, promote
 
 PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
-# The files are on this disk, so a progress bar over two of them says nothing.
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 DESCRIPTION = (
     f"Findings on frontal chest radiographs, INT8 for CPUs. {RESEARCH_USE} Input: (n, S, S) uint8 grey pixels. "

@@ -82,7 +82,8 @@ def end_with_parent() -> None:
 
 def show_progress(source: int, keep: Callable[[bytes], int], status_of: Callable[[str], str | None]) -> None:
     """Reads `source` to its end; shows status and time every second, or every 15 s if there is no terminal."""
-    terminal = sys.stdout.isatty()
+    # The rule of conf/progress.py, which set-up cannot import before tqdm is installed.
+    terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
     every_s = 1 if terminal else 15
     started = shown = time.monotonic()
     status, rest = "", b""

@@ -1,6 +1,7 @@
 """The whole pipeline on a few small phantoms, as the demo runs it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_from_nothing_to_a_champion_that_predicts(tmp_path):
 
     use_store(workspace)
     champion = mlflow.pyfunc.load_model("models:/chexscale@champion")
+    said = finished.stdout + finished.stderr
+    for work in ("phantoms", "images to shards", "training", "features of the val split"):
+        # A slow machine may need more than half a minute.
+        lines = re.findall(rf"^(?:\[0]<stderr>:)?{work}: ([\d,]+) of \1 in .*$", said, re.MULTILINE)
+        assert len(lines) == 1, said
+    assert not re.search("\x1b|%\\||━ ", said), "no bar in a pipe"
     probabilities = np.asarray(champion.predict(np.zeros((2, 64, 64), np.uint8)).drop(columns="distance"))
     assert probabilities.shape == (2, len(PHANTOM_FINDINGS))
     assert ((probabilities > 0) & (probabilities < 1)).all()

@@ -307,3 +307,17 @@ def until(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "drawn"), [("TERM", "xterm", True), ("TERM", "dumb", False), ("CI", "1", False)]
+)
+def test_a_line_is_drawn_again_only_on_a_terminal_that_can(name, value, drawn, monkeypatch, capsys):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    source, sink = os.pipe()
+    os.close(sink)
+    commands.show_progress(source, lambda chunk: len(chunk), lambda line: None)
+    os.close(source)
+    assert ("\r" in capsys.readouterr().out) == drawn

@@ -60,6 +60,7 @@ def test_it_trains_under_each_launcher(workspace, launcher, ranks):
     assert finished.returncode == 0, finished.stderr
     assert "Warning" not in finished.stderr
     assert finished.stdout.count("Best epoch") == 1, "only rank 0 prints"
+    assert re.findall(r"training: (.+) of \1 in ", finished.stderr) == ["106"]
     summary = json.loads(workspace.summary.read_text())["training"]
     assert (summary["launcher"], summary["world_size"], summary["epochs"]) == (launcher, ranks, 2)
 

@@ -4,9 +4,9 @@ from contextlib import closing
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from conf.errors import InputError
+from conf.progress import Progress
 from conf.settings import Training, restore
 from etl.contract.schema import Card
 from inference.candidate.making.familiarity import distance_threshold, fit_familiarity
@@ -63,7 +63,7 @@ def predict_features(
     with (
         torch.inference_mode(),
         closing(read_batches(split, READ_BATCH, shuffle_seed=seed)) as batches,
-        tqdm(total=missing, unit="image", desc=f"{split.name} split") as bar,
+        Progress(f"features of the {split.name} split", missing) as bar,
     ):
         for batch in batches:
             features, maps = classifier.features_and_maps(batch.pixels[:missing])

@@ -1,16 +1,21 @@
 """Quantises an FP32 graph to INT8, calibrated on images of the training split. The one owner of nncf."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from operator import length_hint
 from pathlib import Path
 from threading import Event
 
 import nncf
 import numpy as np
+import rich.progress
+from nncf.common.logging import track_progress
 from scipy.special import logit
 
+from conf.progress import is_terminal, track
 from inference.candidate.making.calibration_set import calibration_images
 from inference.model.graphs import (
     Answer,
@@ -26,6 +31,23 @@ from training.reading.plan import Split
 
 # NNCF's messages about what it does not quantise are for its own developers.
 nncf.set_log_level(logging.ERROR)
+
+
+class Bars(rich.progress.Progress):
+    """NNCF's bars; without a terminal, lines of those that last: accuracy control has hundreds of short ones."""
+
+    def __init__(self, *columns, disable: bool = False, **settings):
+        self.lines = not is_terminal(sys.stdout)
+        super().__init__(*columns, disable=disable or self.lines, **settings)
+
+    def track(self, sequence, total=None, task_id=None, description="", update_period=0.1):
+        """The items of the sequence, each counted."""
+        if not self.lines:
+            return super().track(sequence, total, task_id, description=description, update_period=update_period)
+        return track(sequence, description, int(total or length_hint(sequence)), end=False)
+
+
+track_progress.Progress = Bars
 
 CAREFUL_FACTOR = 4
 """times as many calibration images in the second and third try as in the first"""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
+from conf.progress import Progress
 from etl.contract.schema import image_column
 from etl.contract.table import read_labels, read_pixels
 from inference.candidate.measuring.localisation import Overlap, overlaps_of
@@ -57,12 +57,17 @@ class Scored:
         )
 
 
-def score_split(variants: dict[str, Predict], split: Split, batch_size: int, properties: Properties) -> Scored:
-    """Answers of each variant of a model on the same batches of a split, each image once."""
+def score_split(
+    variants: dict[str, Predict], split: Split, batch_size: int, properties: Properties, *, end: bool = True
+) -> Scored:
+    """Answers of each variant of a model on the same batches of a split, each image once.
+
+    end: whether a log says that it has ended; False for one of many passes.
+    """
     rows = pd.concat(map(read_labels, split.files)).set_index("image_id")
     ids, labels = [], []
     probabilities, distances, overlaps = ({name: [] for name in variants} for _ in range(3))
-    with tqdm(total=split.rows, unit="image", desc=f"{split.name} split") as bar:
+    with Progress(f"answers on the {split.name} split", split.rows, end=end) as bar:
         for batch in read_batches(split, batch_size):
             ids.append(batch.image_ids)
             labels.append(batch.labels.numpy())

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from conf.errors import run_command
+from conf.progress import track
 from conf.workspace import Workspace
 from inference.candidate.measuring.speed import describe_machine
 from inference.model.graphs import Predict
@@ -83,9 +83,9 @@ def measure(
     rng = np.random.default_rng(0)
     batches = {size: rng.integers(0, 256, (size, size_px, size_px), dtype=np.uint8) for size in BATCHES}
     for size, pixels in batches.items():
-        for predict in tqdm(predicts.values(), desc=f"first calls, batch {size}"):
+        for predict in track(predicts.values(), f"first calls, batch {size}", len(predicts), "call"):
             predict(pixels)
-    for _ in tqdm(range(repetitions), desc="turns"):
+    for _ in track(range(repetitions), "turns", repetitions, "turn"):
         for size, pixels in batches.items():
             for name, predict in predicts.items():
                 started, images = time.perf_counter(), 0

@@ -29,9 +29,9 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from conf.errors import run_command
+from conf.progress import track
 from conf.workspace import Workspace
 from jobs.benchmarks.service.servers import SERVES, service_command, started
 
@@ -63,7 +63,7 @@ def main() -> None:
                 counts[name, status] += 1
 
         with ThreadPoolExecutor(CLIENTS) as clients:
-            for _ in tqdm(clients.map(send, range(arguments.files)), total=arguments.files, unit="file"):
+            for _ in track(clients.map(send, range(arguments.files)), "damaged files", arguments.files, "file"):
                 pass
         metrics = read(f"{address}/metrics")
     statuses = sorted({status for _, status in counts})

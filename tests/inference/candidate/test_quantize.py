@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,16 @@ def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_bound_is_me
 def test_a_graph_that_loses_nothing_is_left_as_it_is(fp32, test_images, tmp_path):
     keep_sensitive_layers(fp32, tmp_path / "int8", test_images, compile_graph(open_graph(fp32)), lambda _: -0.01)
     assert all(convolutions(open_graph(tmp_path / "int8")).values())
+
+
+def test_in_a_log_nncfs_bars_are_lines(fp32, test_images, tmp_path, monkeypatch, capfd):
+    quantize_folder(fp32, tmp_path / "int8", test_images[:4])
+    assert capfd.readouterr() == ("", ""), "a bar that ends within half a minute says nothing"
+    monkeypatch.setattr("conf.progress.LINE_EVERY_S", 0)
+    quantize_folder(fp32, tmp_path / "int8", test_images[:4])
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.search(r"^Statistics collection: 4 of 4, [\d,.]+/s, 0.0 s left$", err, re.MULTILINE), err
 
 
 SIGNALLED = """
