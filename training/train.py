@@ -15,9 +15,7 @@ with code 143.
 import copy
 import os
 import resource
-import socket
 import sys
-import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from conf.arguments import ArgumentParser, add_switch, load_arguments
-from conf.errors import InputError, run_command
+from conf.errors import run_command
 from conf.progress import Progress
 from conf.settings import Settings
 from conf.workspace import Workspace
@@ -38,7 +36,8 @@ from training.ranks.collectives import Collectives, is_lost_rank
 from training.ranks.elastic import is_elastic, run_elastic
 from training.ranks.interruption import EXIT_SIGTERM, Interruption
 from training.ranks.memory import keep_freed_memory
-from training.ranks.topology import Topology, launched_rank
+from training.ranks.said_once import LostRankError, said_once, shown_by_rank_0
+from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
 from training.start.prepare import check_same_training, load_starting_weights, prepare
 from training.start.resume import load_state
@@ -46,35 +45,28 @@ from training.start.resume import load_state
 if TYPE_CHECKING:
     from training.record.record import Record
 
-# A launcher under load takes seconds to notice that rank 0 has ended.
-RANK_0_SPEAKS_FIRST_S = 10
 READS = ("training",)
 
 
 def main() -> None:
-    try:
-        settings, options = load_arguments("Trains on the shards of the last ETL.", "[--resume]", add_own, reads=READS)
+    with said_once():
+        settings, options = shown_by_rank_0(
+            lambda: load_arguments("Trains on the shards of the last ETL.", "[--resume]", add_own, reads=READS)
+        )
         workspace = Workspace.of(settings)
-        if is_elastic():
-            run_elastic(settings, workspace, options.resume, run_rank)
-        else:
-            run_rank(settings, workspace, options.resume)
-    except RuntimeError as error:
-        if not is_lost_rank(error):
-            raise
-        # The launcher says which rank was lost, and ends this one.
-        raise InputError(
-            f"rank {launched_rank()} on {socket.gethostname()} has lost another rank: see the messages of the first "
-            f"rank that ended; the same command with --resume continues from the last saved state ({error!s:.300})"
-        ) from error
-    except InputError as error:
-        rank = launched_rank()
-        if rank == 0:
-            raise
-        # Usually all ranks find the same fault: rank 0 reports it, and the launcher ends the others while they wait.
-        # If rank 0 is slower or finds nothing, this message is the only one.
-        time.sleep(RANK_0_SPEAKS_FIRST_S)
-        raise InputError(f"rank {rank} on {socket.gethostname()}: {error}") from error
+        try:
+            if is_elastic():
+                run_elastic(settings, workspace, options.resume, run_rank)
+            else:
+                run_rank(settings, workspace, options.resume)
+        except RuntimeError as error:
+            if not is_lost_rank(error):
+                raise
+            # The launcher says which rank was lost, and ends this one.
+            raise LostRankError(
+                "another rank is lost: see the messages of the first rank that ended; the same command with --resume "
+                f"continues from the last saved state ({error!s:.300})"
+            ) from error
 
 
 def add_own(parser: ArgumentParser) -> None:

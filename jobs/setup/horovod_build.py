@@ -1,7 +1,8 @@
 """Builds Horovod's wheel: its last release, changed so that it compiles against today's torch.
 
 Horovod 0.28.1 is released as source only and asks for C++14, but torch 2.15's headers need C++20. Its ranks also wait
-for each other in a loop without pause, which takes the cores from the ranks that compute. Here they sleep instead.
+for each other in a loop without pause, which takes the cores from the ranks that compute. Here they sleep instead. Its
+launcher ends with a traceback if a rank has failed. Here it says so in three lines.
 """
 
 import os
@@ -44,7 +45,16 @@ SLEEP_WHILE_WAITING: tuple[Replacement, ...] = (
         "std::this_thread::sleep_for(std::chrono::microseconds(100));",
     ),
 )
-CHANGES = CXX_STANDARD + SLEEP_WHILE_WAITING
+# The failed rank has said why. A traceback of the launcher would push that message off the screen.
+NO_TRACEBACK: tuple[Replacement, ...] = (
+    (
+        "horovod/runner/launch.py",
+        "\n    _run(args)\n",
+        "\n    try:\n        _run(args)\n"
+        "    except RuntimeError as error:\n        sys.exit(f'horovodrun: {error}'.rstrip())\n",
+    ),
+)
+CHANGES = CXX_STANDARD + SLEEP_WHILE_WAITING + NO_TRACEBACK
 # If nvcc is installed without the CUDA runtime, CMake would ask for the whole toolkit and fail.
 NO_CUDA: tuple[Replacement, ...] = (("cmake/Modules/FindPytorch.cmake", "(CUDA_HOME is not None)", "(False)"),)
 GB_PER_COMPILER = 2  # for torch's headers; the most seen was 1.3 GB

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import horovod
 import pytest
 
 from jobs.setup import (
@@ -174,6 +176,23 @@ def test_the_source_is_changed_in_its_one_place(tmp_path):
     (tmp_path / "CMakeLists.txt").write_text("a\nset(CMAKE_CXX_STANDARD 14)\nb\n")
     horovod_build.change_source(tmp_path, horovod_build.CXX_STANDARD[:1])
     assert (tmp_path / "CMakeLists.txt").read_text() == "a\nset(CMAKE_CXX_STANDARD 20)\nb\n"
+
+
+def test_horovodrun_reports_a_failed_rank_without_a_traceback(tmp_path):
+    installed = Path(horovod.__file__).parent
+    # Links instead of copies, except for the file that is changed.
+    shutil.copytree(installed, tmp_path / "horovod", copy_function=os.symlink, ignore=shutil.ignore_patterns("*.pyc"))
+    ((name, old, new),) = horovod_build.NO_TRACEBACK
+    changed = tmp_path / name
+    changed.unlink()
+    changed.write_text((installed.parent / name).read_text().replace(new, old))
+    horovod_build.change_source(tmp_path, horovod_build.NO_TRACEBACK)
+    command = [sys.executable, "-m", "horovod.runner.launch", "--gloo", "-np", "2", "sh", "-c", "exit 3"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 1
+    assert "Traceback" not in finished.stderr
+    assert finished.stderr.endswith("Exit code: 3\n")
 
 
 @pytest.mark.parametrize("text", ["set(CMAKE_CXX_STANDARD 17)\n", "set(CMAKE_CXX_STANDARD 14)\n" * 2])

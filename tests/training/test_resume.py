@@ -89,17 +89,17 @@ def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces, la
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("victim", ["0", "1"])
 @pytest.mark.parametrize("launcher", ["horovodrun", "torchrun"])
-def test_a_killed_rank_ends_all_with_a_message(workspaces, launcher):
+def test_a_killed_rank_ends_all_with_a_message(workspaces, launcher, victim):
     workspace, _ = workspaces
     run = start(workspace, launcher, epochs=500)
     wait_for_epoch(run, workspace, 0)
     ranks = ranks_of(run)
-    ranks["1"].kill()
+    ranks[victim].kill()
     output = run.communicate(timeout=60)[0]
     assert run.returncode != 0
-    assert "error: rank 0 on" in output
-    assert "has lost another rank" in output
+    assert output.count("another rank is lost: see") == 1
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in ranks.values())
 
 

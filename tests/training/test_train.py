@@ -3,17 +3,15 @@
 import hashlib
 import json
 import re
-import socket
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import mlflow
 import pytest
 import torch
 
-from conf.errors import InputError, run_command
+from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion
@@ -25,7 +23,6 @@ from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
 from training.record.store import use_store
 from training.start.prepare import check_same_training, prepare
-from training.train import RANK_0_SPEAKS_FIRST_S, main
 
 ALONE = Topology.detect("cpu", {})
 
@@ -120,19 +117,6 @@ def test_training_before_the_etl_says_what_to_run(tmp_path):
     assert "run `spark-submit etl/preprocess.py`" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / "empty").exists()
-
-
-def test_a_rank_that_no_other_speaks_for_says_its_fault_itself(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("sys.argv", ["train.py", "--workspace", str(tmp_path / "empty")])
-    waited = []
-    # Not time.sleep itself, by which other threads of this process wait too.
-    monkeypatch.setattr("training.train.time", SimpleNamespace(sleep=waited.append))
-    for name, value in {"RANK": 1, "SIZE": 2, "LOCAL_RANK": 1, "LOCAL_SIZE": 2}.items():
-        monkeypatch.setenv(f"HOROVOD_{name}", str(value))
-    with pytest.raises(SystemExit, match="2"):
-        run_command(main)
-    assert capsys.readouterr().err.startswith(f"error: rank 1 on {socket.gethostname()}: no dataset card at {tmp_path}")
-    assert waited == [RANK_0_SPEAKS_FIRST_S]
 
 
 @pytest.mark.parametrize("changes", [{"model": "alexnet"}, {"model": "resnet18", "batch_size": 1}])

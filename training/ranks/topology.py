@@ -98,10 +98,12 @@ class Topology:
         return wanted or max(1, len(os.sched_getaffinity(0)) // self.local_size)
 
 
-def launched_rank(environ: Mapping[str, str] = os.environ) -> int:
-    """The rank from any launcher's variables, even if they are incomplete; 0 without a launcher."""
-    ranks = [environ[rank] for rank, *_ in LAUNCHER_VARIABLES.values() if rank in environ]
-    return int(ranks[0]) if ranks else 0
+def launched_place(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Rank and rank on the host from any launcher's variables, even if they are incomplete; 0 without a launcher."""
+    for rank, _, local_rank, _ in LAUNCHER_VARIABLES.values():
+        if rank in environ:
+            return int(environ[rank]), int(environ.get(local_rank, 0))
+    return 0, 0
 
 
 def _read_launcher(environ: Mapping[str, str]) -> tuple[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from horovod.common.exceptions import HorovodInternalError
 from conf.errors import InputError
 from tests.training.commands import BIN, PROJECT
 from training.ranks.collectives import Collectives, is_lost_rank
-from training.ranks.topology import Topology, launched_rank
+from training.ranks.topology import Topology, launched_place
 
 HOROVOD = {"HOROVOD_RANK": "5", "HOROVOD_SIZE": "8", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "4"}
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
@@ -119,9 +119,10 @@ def test_an_incomplete_set_of_variables_is_refused(complete, missing):
 
 
 def test_the_rank_is_known_even_if_the_rest_is_not():
-    assert launched_rank({}) == 0
-    assert launched_rank(TORCHRUN) == 2
-    assert launched_rank({"HOROVOD_RANK": "3"}) == 3
+    assert launched_place({}) == (0, 0)
+    assert launched_place(TORCHRUN) == (2, 0)
+    assert launched_place(HOROVOD) == (5, 1)
+    assert launched_place({"HOROVOD_RANK": "3"}) == (3, 0)
 
 
 @pytest.mark.parametrize(
