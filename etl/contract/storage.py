@@ -48,15 +48,19 @@ def is_folder(place: UPath) -> bool:
 
 def unreachable(address: str, error: Exception) -> str:
     """The message for a folder or a store that gave this error."""
+    reason = reason_of(error)
     if "://" not in address:
-        return f"{address} cannot be read or written ({error}): check its rights and the space left on its disk"
-    # The innermost cause of deltalake's tree of causes, and the sentence of an answer in XML.
-    sentence = re.search("<Message>(.*?)</Message>", str(error))
-    reason = sentence[1] if sentence else str(error).split("\x1b[31m↳\x1b[0m")[-1].strip()
+        return f"{address} cannot be read or written ({reason}): check its rights and the space left on its disk"
     return (
         f"{address} cannot be reached ({reason}): check the address, and what the environment says of its store "
         "(for s3: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
     )
+
+
+def reason_of(error: Exception) -> str:
+    """The innermost cause of deltalake's tree of causes, the sentence of an answer in XML, or the whole error."""
+    sentence = re.search("<Message>(.*?)</Message>", str(error))
+    return sentence[1] if sentence else str(error).split("\x1b[31m↳\x1b[0m")[-1].strip()
 
 
 def is_of_a_store(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,15 +17,21 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from conf.errors import InputError
 from etl.contract.schema import CONTRACT, SPLITS, Card
-from etl.contract.storage import locate, unreachable
+from etl.contract.storage import locate, reason_of, unreachable
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
 """file_version: null if the file was not read; same_as: the image that this one is a copy of, otherwise null"""
-# A model may have been trained on an old version, so the log must stay until vacuum is asked to drop it.
-KEEP_LOG = {"delta.logRetentionDuration": "interval 36500 days", "delta.enableExpiredLogCleanup": "false"}
+# A model may have been trained on an old version, so the log must stay, and every reader must read what it names.
+FOR_EVER = "interval 36500 days"
+KEEP_HISTORY = {
+    "delta.logRetentionDuration": FOR_EVER,
+    "delta.enableExpiredLogCleanup": "false",
+    # Spark refuses older versions even if their files exist (since Delta 4; the default is a week).
+    "delta.deletedFileRetentionDuration": FOR_EVER,
+}
 KEEP_LOG_NOW = PostCommitHookProperties(cleanup_expired_logs=False)
-# Operations of Delta's own VACUUM, which writes versions that change no row.
-HOUSEKEEPING = ("VACUUM START", "VACUUM END")
+# Operations that make versions without a change of rows: Delta's own VACUUM, and keep_history.
+HOUSEKEEPING = ("VACUUM START", "VACUUM END", "SET TBLPROPERTIES")
 
 
 @dataclass(frozen=True)
@@ -147,12 +154,42 @@ def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]
         return found
 
 
+def keep_history(table: str) -> None:
+    """Sets what an existing table lacks of KEEP_HISTORY, as tables of older releases do, in a commit of its own.
+
+    The commit changes no row, and a value that somebody has set stays. A table that cannot be written to is named on
+    standard error: it can be read, and updated once it can be written to.
+    """
+    deltatable = _open(table)
+    if deltatable is None:
+        return
+    lacking = {name: value for name, value in KEEP_HISTORY.items() if name not in deltatable.metadata().configuration}
+    if not lacking:
+        return
+    try:
+        deltatable.alter.set_table_properties(lacking, post_commithook_properties=KEEP_LOG_NOW)
+    except (DeltaError, OSError) as error:
+        print(
+            f"note: Spark reads no version of {table} that is older than a week, until a run of this command can set "
+            f"the table's properties ({reason_of(error)})",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def write_quarantine(table: str, bad: pd.DataFrame) -> int:
     """Writes one row per bad image (columns of QUARANTINE) as one new version; returns its number."""
     rows = pa.Table.from_pandas(bad[QUARANTINE.names], QUARANTINE, preserve_index=False)
     options = store_options(table)
     try:
-        write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", storage_options=options)
+        write_deltalake(
+            table,
+            rows,
+            mode="overwrite",
+            schema_mode="overwrite",
+            configuration=KEEP_HISTORY,
+            storage_options=options,
+        )
         return DeltaTable(table, storage_options=options).version()
     except (DeltaError, OSError) as error:
         raise InputError(unreachable(table, error)) from error
@@ -180,7 +217,13 @@ def commit(
     try:
         if card.delta_version == 0:
             create_table_with_add_actions(
-                table, schema, adds, partition_by=["split"], configuration=KEEP_LOG, storage_options=options, **hooks
+                table,
+                schema,
+                adds,
+                partition_by=["split"],
+                configuration=KEEP_HISTORY,
+                storage_options=options,
+                **hooks,
             )
             return
         before = DeltaTable(table, storage_options=options)

@@ -9,7 +9,7 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.cluster.workers import SparkWorkers
 from etl.contract.schema import Card, table_schema
-from etl.contract.table import commit, next_version, read_card, read_committed, vacuum
+from etl.contract.table import commit, keep_history, next_version, read_card, read_committed, vacuum
 from etl.writing.publish import discard, new_attempt, read_new_file, with_address
 from etl.writing.shard_file import write_shard
 from etl.writing.update import plan_compaction
@@ -45,6 +45,8 @@ def maintain(
     if card is None:
         raise InputError(f"no Delta table of this release at {shards}: run `spark-submit etl/preprocess.py` first")
     kept = [read_card(shards, version) for version in keep_versions]
+    for table in tables:
+        keep_history(table)
     before = read_committed(shards, quarantine, card)
     # The table's own settings count: the given ones may be another scenario's.
     own = ("sizes_px", "rows_per_row_group", "rows_per_file", "seed")

@@ -16,6 +16,7 @@ from etl.contract.schema import CONTRACT, Card, table_schema
 from etl.contract.storage import locate
 from etl.contract.table import (
     commit,
+    keep_history,
     next_version,
     read_card,
     read_committed,
@@ -70,6 +71,8 @@ def publish(
     check_splits(manifest.images.split[manifest.images.reason.isna()])
     shards, quarantine_table = tables
     identity = read_identity(shards)
+    for table in tables:
+        keep_history(table)
     card = None if rebuild else read_card(shards)
     before = None
     if not needs_rebuild(card, manifest, settings):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.contract.table import keep_history
 from inference.batch.listing import Listing
 from inference.batch.scores import Run, append_scores, choose_new, known_images
 from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, score_images
@@ -51,6 +52,8 @@ def score_new(
         datetime.now(UTC),
     )
     new = listing.only(choose_new(listing.images, known_images(output, run)))
+    # Known to be a table of scores now, or no table.
+    keep_history(output)
     known = len(listing.images) - len(new.images)
     schema = answer_schema(model.properties.findings)
     if not len(new.images):

@@ -28,7 +28,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from conf.errors import InputError
 from etl.contract.storage import is_local, locate, unreachable
-from etl.contract.table import store_options
+from etl.contract.table import KEEP_HISTORY, store_options
 from inference.batch.scoring import OUT_OF_REACH, answer_schema
 
 RUN = pa.schema(
@@ -109,7 +109,8 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
         rows = rows.append_column(field, pa.array([asdict(run)[field.name]] * len(rows), field.type))
     try:
         if table is None:
-            write_deltalake(output, rows, mode="error", storage_options=store_options(output))
+            options = store_options(output)
+            write_deltalake(output, rows, mode="error", configuration=KEEP_HISTORY, storage_options=options)
         else:
             # Without retries, because another run may have added the same images meanwhile.
             once = CommitProperties(max_commit_retries=0)

@@ -26,6 +26,7 @@ from PIL import Image
 from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.schema import Card
+from etl.contract.table import KEEP_HISTORY
 from inference.batch import scores
 from inference.batch.listing import Listing, list_images
 from inference.batch.run import BatchOutcome, score_new, sha256_of
@@ -126,6 +127,10 @@ def test_a_second_run_adds_nothing_and_a_new_version_scores_all_again(model, wor
     assert DeltaTable(output).version() == 0
     assert len(score(replace(model, version=2), "", workspace, output).rows) == number
     assert len(score(replace(model, mode="fp32"), "", workspace, output).rows) == number
+    # A table of an older release may be read by Spark at any version from now on.
+    write_deltalake(older := f"{output}-older", DeltaTable(output).to_pyarrow_table())
+    assert score(model, "", workspace, older).version is None
+    assert DeltaTable(older).metadata().configuration == KEEP_HISTORY
     # By its workspace the table is the same one.
     assert score(model, str(workspace.root), workspace, output).version is None
     versions = [(row["model_version"], row["mode"]) for row in rows_in(output)]
