@@ -38,6 +38,14 @@ def build(pixels: np.ndarray, photometric="MONOCHROME2", syntax=uid.ExplicitVRLi
     return dataset
 
 
+def table(entries: list[int], first: int, bits: int) -> list[pydicom.Dataset]:
+    """A sequence of one lookup table."""
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData = [len(entries), first, bits], entries
+    item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "US"
+    return [item]
+
+
 def written(dataset: pydicom.Dataset) -> bytes:
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)

@@ -1,85 +1,97 @@
 """The bytes of an image file to grey or colour pixels: the same functions for the table and for every served image."""
 
 import io
-import struct
 import warnings
+from collections.abc import Callable
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, check_size, to_8_bits
-from etl.contract.images.png import PNG_SIGNATURE, decode_png
+from etl.contract.images.greys import to_8_bits, white_of
+from etl.contract.images.kinds import describe_other, kind_of
+from etl.contract.images.orientation import DAMAGE, exif_orientation, turn
+from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, Stored, check_size
+from etl.contract.images.png import decode_png
+from etl.contract.images.tiff import Tags, decode_deep_tiff, read_tags, unread
 
-JPEG_SIGNATURE = b"\xff\xd8\xff"
-TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
+# Pillow's readers, asked directly: its own search for one hides the reason why none can read a file.
+READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+}
+# By the number of channels.
+TO_GREY = {3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
+TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 
 
-def decode_grey(content: bytes) -> np.ndarray:
-    """Bytes of a PNG, JPEG, TIFF or DICOM file to (height, width) uint8 grey.
+def decode_grey(content: bytes, grey_bits: int = 0) -> np.ndarray:
+    """Bytes of an image file of the kinds in kinds.py to (height, width) uint8 grey, turned as the file says.
 
-    Colour becomes luminance (ITU-R BT.601), alpha is dropped, 16 bits are scaled to 8 over their full range.
-    Raises BadImage for anything that is not one whole image of these formats.
+    Colour becomes luminance (ITU-R BT.601), alpha is dropped, 16 bits are scaled to 8, see greys.py.
+    grey_bits: etl.grey_bits. Raises BadImage for anything that is not one whole image of these kinds.
     """
-    # A DICOM file may begin like a TIFF, for programs that read only TIFF.
-    is_dicom = content[128:132] == b"DICM"
-    if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)) and not is_dicom:
-        return _decode_other(content, "L")
-    if content and not content.startswith(PNG_SIGNATURE):
-        # Imported here, because pydicom takes long to import and few processes need it.
-        from etl.contract.images.dicom import decode_dicom
-        from etl.contract.images.dicom_file import looks_like_dicom
+    return _decode(content, False, grey_bits)
 
-        if looks_like_dicom(content):
-            return decode_dicom(content)
-    image = decode_png(content)
-    if image.ndim == 3:
-        code = cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY
-        image = cv2.cvtColor(image, code)
-    return to_8_bits(image)
+
+def decode_colour(content: bytes, grey_bits: int = 0) -> np.ndarray:
+    """Bytes of an image file to (height, width, 3) uint8 RGB; otherwise like decode_grey."""
+    return _decode(content, True, grey_bits)
 
 
 def begins_like_image(content: bytes) -> bool:
     """Whether the file, or its first kilobyte, begins like a kind that decode_grey reads, however damaged it is."""
-    if content.startswith((PNG_SIGNATURE, JPEG_SIGNATURE, *TIFF_SIGNATURES)):
-        return True
-    # Imported here, because pydicom takes long to import and few processes need it.
-    from etl.contract.images.dicom_file import looks_like_dicom
-
-    return looks_like_dicom(content)
+    return bool(kind_of(content))
 
 
-def decode_colour(content: bytes) -> np.ndarray:
-    """Bytes of a PNG, JPEG or TIFF to (height, width, 3) uint8 RGB; otherwise like decode_grey."""
-    if content.startswith((JPEG_SIGNATURE, *TIFF_SIGNATURES)):
-        return _decode_other(content, "RGB")
-    image = decode_png(content)
-    codes = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
-    return to_8_bits(cv2.cvtColor(image, codes[image.shape[2] if image.ndim == 3 else 1]))
+def _decode(content: bytes, colour: bool, grey_bits: int) -> np.ndarray:
+    kind = kind_of(content)
+    if kind == "DICOM":
+        # Imported here, because pydicom takes long to import and few processes need it.
+        from etl.contract.images.dicom import decode_dicom
+
+        image = decode_dicom(content, colour)
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if colour and image.ndim == 2 else image
+    if kind == "PNG":
+        return _render(decode_png(content), colour, grey_bits)
+    if kind == "TIFF":
+        tags = read_tags(content)
+        stored = decode_deep_tiff(content, tags)
+        return _decode_by_pillow(content, kind, colour, tags) if stored is None else _render(stored, colour, grey_bits)
+    if kind:
+        return _decode_by_pillow(content, kind, colour)
+    raise BadImage(describe_other(content))
 
 
-def _decode_other(content: bytes, mode: str) -> np.ndarray:
-    """JPEG or TIFF in the mode L or RGB by Pillow, which refuses truncated files; cv2 would fill them with grey."""
+def _render(stored: Stored, colour: bool, grey_bits: int) -> np.ndarray:
+    image, white = stored.pixels, white_of(stored, grey_bits)
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if colour or channels > 1:
+        image = cv2.cvtColor(image, (TO_RGB if colour else TO_GREY)[channels])
+    image = to_8_bits(image, white)
+    return turn(255 - image if stored.white_is_zero else image, stored.orientation)
+
+
+def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None = None) -> np.ndarray:
+    """An image of 8 bits by Pillow, which refuses truncated files; cv2 would fill them with grey."""
     try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(io.BytesIO(content), formats=("JPEG", "TIFF")) as film,
-        ):
-            # The number of frames is not asked for: a hostile TIFF would have millions counted.
+        with warnings.catch_warnings(action="ignore"), READERS[kind](io.BytesIO(content), "") as film:
+            # The number of frames is not asked for: a hostile file would have millions counted.
             if getattr(film, "is_animated", False):
                 raise BadImage(SEVERAL_FRAMES)
             check_size(*film.size)
-            if film.mode.startswith("I;16"):
-                grey = to_8_bits(np.asarray(film, np.uint16))
-                return grey if mode == "L" else cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-            if film.mode in ("I", "F"):
-                raise BadImage(f"pixels of 32 bits (mode {film.mode}), expected 8 or 16")
-            return np.array(film.convert(mode))
+            image = np.array(film.convert("RGB" if colour else "L"))
+            # A TIFF has been turned by Pillow, and has lost its tag.
+            return turn(image, exif_orientation(film))
     except BadImage:
         raise
     # Pillow raises it before the size can be checked above.
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: more than {MAX_SIDE_PX} pixels a side") from error
-    # Pillow's decoders raise many kinds of errors on damaged files.
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error) as error:
-        raise BadImage(f"damaged JPEG or TIFF: {error}") from error
+    except DAMAGE as error:
+        # So Pillow refuses a file before its pixels; the tags are whole.
+        if tags and isinstance(error, SyntaxError):
+            raise unread(tags) from error
+        raise BadImage(f"damaged or unsupported {kind}: {error}") from error

@@ -1,4 +1,4 @@
-"""The pixels of DICOM files as grey images."""
+"""The pixels of DICOM files, as they are to be shown."""
 
 import faulthandler
 import io
@@ -6,6 +6,7 @@ import mmap
 import os
 import resource
 
+import cv2
 import numpy as np
 import pydicom
 from PIL import Image
@@ -14,7 +15,8 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
-from etl.contract.images.dicom_grey import palette, to_grey, to_luminance
+from etl.contract.images.dicom_grey import palette, render, to_grey
+from etl.contract.images.orientation import UPRIGHT, patient_orientation, turn
 from etl.contract.images.pixels import BadImage, check_size
 
 # Pillow and openjpeg refuse damaged streams, which gdcm fills up; only gdcm reads the other two kinds of JPEG.
@@ -31,6 +33,8 @@ UNNAMED = {
 }
 # A radiograph takes about a second; far longer ones are damaged.
 MAX_DECODE_CPU_S = 60
+# Spacings are measured; so little of an error is not seen.
+MAX_OBLONG = 0.01
 GREY = ("MONOCHROME1", "MONOCHROME2")
 NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "BitsStored", "PixelRepresentation")
 NEEDED += ("PhotometricInterpretation",)
@@ -39,29 +43,64 @@ NEEDED += ("PhotometricInterpretation",)
 Image.init()
 
 
-def decode_dicom(content: bytes) -> np.ndarray:
-    """Bytes of a DICOM file to (height, width) uint8 grey as a viewer shows it first.
+def decode_dicom(content: bytes, colour: bool = False) -> np.ndarray:
+    """Bytes of a DICOM file to (height, width) uint8 grey as a viewer shows it first, turned upright.
 
     Grey: modality LUT or rescale, then the first VOI LUT, else the first window, else the range of the pixels without
     padding, over 0..255 (PS3.3 C.11.1 and C.11.2); MONOCHROME1 inverted. Presentation LUT Shape repeats the latter in
-    the image objects and is not applied again. Colour becomes luminance (ITU-R BT.601).
+    the image objects and is not applied again. Colour becomes luminance (ITU-R BT.601), or with `colour` stays
+    (height, width, 3) uint8 RGB. Patient Orientation says how to turn the film, see orientation.py; pixels that are not
+    square are enlarged along their longer side.
     Raises BadImage for anything that is not one whole image of 8 or 16 bits, of at most MAX_SIDE_PX a side.
     """
     dataset = read_dicom(content)
     with damage_is_bad_image("damaged header"):
         shape = _check_header(dataset)
+        orientation, longer = _find_orientation(dataset), _find_aspect(dataset)
+        check_size(*_square_size(shape, longer))
     with damage_is_bad_image("cannot be decoded"):
         pixels = _decode_pixels(dataset, shape)
     if len(shape) == 3:
-        return to_luminance(pixels, dataset.BitsStored)
+        return _lay_out(render(pixels, dataset.BitsStored, colour), longer, orientation)
     codes = pixels.view(f"u{pixels.itemsize}")
     with damage_is_bad_image("damaged grey or colour table"):
         # The grey of a pixel depends on its value alone, so it is computed once per value, in the order of the codes.
         stored = np.arange(256**pixels.itemsize, dtype=codes.dtype).view(pixels.dtype)
-        table = (
-            to_grey(dataset, stored, codes) if dataset.PhotometricInterpretation in GREY else palette(dataset, stored)
-        )
-    return table[codes]
+        if dataset.PhotometricInterpretation in GREY:
+            table = to_grey(dataset, stored, codes)
+        else:
+            table = palette(dataset, stored, colour)
+    return _lay_out(table[codes], longer, orientation)
+
+
+def _lay_out(image: np.ndarray, longer: float, orientation: int) -> np.ndarray:
+    """The image with square pixels, upright."""
+    size = _square_size(image.shape, longer)
+    if size != image.shape[1::-1]:
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return turn(image, orientation)
+
+
+def _square_size(shape: tuple[int, ...], longer: float) -> tuple[int, int]:
+    """Width and height once the pixels are square."""
+    return round(shape[1] * max(1, 1 / longer)), round(shape[0] * max(1, longer))
+
+
+def _find_aspect(dataset: pydicom.Dataset) -> float:
+    """Height of a pixel, in widths of it (PS3.3, C.7.6.3.1.7); 1 if the file does not say, or within MAX_OBLONG."""
+    for tag in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"):
+        sides = [float(side) for side in np.atleast_1d(dataset.get(tag) or [])]
+        if len(sides) == 2 and min(sides) > 0:
+            return 1 if max(sides) < (1 + MAX_OBLONG) * min(sides) else sides[0] / sides[1]
+    return 1
+
+
+def _find_orientation(dataset: pydicom.Dataset) -> int:
+    """1 to 8 as in EXIF. The directions of quadrupeds have other names (PS3.3, C.7.6.1.1.1)."""
+    directions = dataset.get("PatientOrientation")
+    if isinstance(directions, str) or dataset.get("AnatomicalOrientationType") == "QUADRUPED":
+        return UPRIGHT
+    return patient_orientation(list(directions or []))
 
 
 def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
@@ -104,6 +143,11 @@ def _decode_pixels(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarr
     _, status = os.waitpid(child, 0)
     if status:
         raise BadImage(f"cannot be decoded: damaged or unsupported {syntax.name}")
+    # Decoders fill in the sign, but leave what lies in the bits beyond, such as an overlay (PS3.5, section 8.1.1).
+    spare_bits = dataset.BitsAllocated - dataset.BitsStored
+    if 0 < spare_bits < dataset.BitsAllocated:
+        image <<= spare_bits
+        image >>= spare_bits
     return image
 
 

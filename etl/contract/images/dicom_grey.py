@@ -1,62 +1,128 @@
 """Turns the stored values of a DICOM image into greys of 0..255: modality and VOI tables, windows, palettes."""
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_windowing
 
+from etl.contract.images.greys import MIN_BRIGHTEST
 from etl.contract.images.pixels import BadImage
+
+# Pixels of the film that are looked at first, to see whether a window shows anything: every eighth row and column.
+SPARSE = (slice(None, None, 8), slice(None, None, 8))
 
 
 def to_grey(dataset: pydicom.Dataset, stored: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The grey of each stored value, (256 or 65536,) uint8. codes: the pixels, as indices of `stored`."""
-    values = stored.astype(np.float64)
-    if dataset.get("ModalityLUTSequence"):
-        values, _ = _look_up(dataset.ModalityLUTSequence[0], values)
-    elif None not in (dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")):
-        values = values * dataset.RescaleSlope + dataset.RescaleIntercept
-    if dataset.get("VOILUTSequence"):
-        values, high = _look_up(dataset.VOILUTSequence[0], values)
-        low = 0
-    elif None not in (dataset.get("WindowCenter"), dataset.get("WindowWidth")):
-        values = apply_windowing(values, _eight_bit_window(dataset))
-        low, high = 0, 255
-    else:
-        present = np.zeros(len(stored), bool)
-        present[codes] = True
-        present &= ~_is_padding(dataset, stored)
-        if not present.any():
-            raise BadImage("nothing but padding")
-        low, high = values[present].min(), values[present].max()
+    """The grey of each stored value, (256 or 65536,) uint8. codes: the pixels, as indices of `stored`.
+
+    The first VOI LUT or window counts that shows more of the film than black and white; if none does, the range of the
+    pixels without padding.
+    """
+    values, is_signed = _modality_values(dataset, stored)
+    film = ~_is_padding(dataset, stored)
+    for shades, black, white in _voi(dataset, values, is_signed):
+        greys = _scale(dataset, shades, black, white)
+        if greys is not None and any(_is_shown(greys, film, part) for part in (codes[SPARSE], codes)):
+            return greys
+    present = film & _occurs(codes, len(stored))
+    if not present.any():
+        raise BadImage("nothing but padding")
+    greys = _scale(dataset, values, values[present].min(), values[present].max())
+    if greys is None:
+        raise BadImage("grey values are not finite: damaged rescale")
+    return greys
+
+
+def _modality_values(dataset: pydicom.Dataset, stored: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The values after modality LUT or rescale, float64, and whether they may be negative (PS3.3 C.11.1)."""
+    values, is_signed = stored.astype(np.float64), stored.dtype.kind == "i"
+    for item in filter(_has_entries, dataset.get("ModalityLUTSequence") or []):
+        # The entries are unsigned.
+        return _look_up(item, values, is_signed)[0], False
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    # With a slope of 0 every film would be of one grey.
+    if None not in (slope, intercept) and slope != 0:
+        values = values * slope + intercept
+        is_signed = bool(values.min() < 0)
+    return values, is_signed
+
+
+def _voi(dataset: pydicom.Dataset, values: np.ndarray, is_signed: bool) -> Iterator[tuple[np.ndarray, float, float]]:
+    """What each VOI LUT, then each window makes of the values, and which of that is black and white (PS3.3 C.11.2).
+
+    Items without entries, and windows without width, are left out.
+    """
+    for item in filter(_has_entries, dataset.get("VOILUTSequence") or []):
+        entries, white = _look_up(item, values, is_signed)
+        yield entries, 0, white
+    centers, widths = (dataset.get(tag) for tag in ("WindowCenter", "WindowWidth"))
+    if None in (centers, widths):
+        return
+    for center, width in zip(np.atleast_1d(centers), np.atleast_1d(widths), strict=False):
+        if np.isfinite(center) and width > 0:
+            yield apply_windowing(values, _eight_bit_window(dataset, center, width)), 0, 255
+
+
+def _scale(dataset: pydicom.Dataset, shades: np.ndarray, black: float, white: float) -> np.ndarray | None:
+    """uint8 greys of 0..255 from black to white; None if they are not finite."""
     if dataset.PhotometricInterpretation == "MONOCHROME1":
-        values, low, high = -values, -high, -low
-    greys = (values - low) * 255 / ((high - low) or 1)
-    if not np.isfinite(greys).all():
-        raise BadImage("grey values are not finite: damaged window or rescale")
-    return np.rint(greys.clip(0, 255)).astype(np.uint8)
+        shades, black, white = -shades, -white, -black
+    greys = (shades - black) * 255 / ((white - black) or 1)
+    return np.rint(greys.clip(0, 255)).astype(np.uint8) if np.isfinite(greys).all() else None
 
 
-def _look_up(item: pydicom.Dataset, values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Entries of a lookup table (PS3.3 C.11.1.1) and the largest that it may have.
+def _occurs(codes: np.ndarray, num_codes: int) -> np.ndarray:
+    """(num_codes,) bool: which codes the pixels have."""
+    return cv2.calcHist([np.ascontiguousarray(codes)], [0], None, [num_codes], [0, num_codes]).ravel() > 0
 
+
+def _is_shown(greys: np.ndarray, film: np.ndarray, codes: np.ndarray) -> bool:
+    """Whether any pixel of the film is neither black nor white."""
+    return bool(((greys > 0) & (greys < 255) & film & _occurs(codes, len(greys))).any())
+
+
+def _has_entries(item: pydicom.Dataset) -> bool:
+    return item.get("LUTDescriptor") is not None and item.get("LUTData") not in (None, b"")
+
+
+def _look_up(item: pydicom.Dataset, values: np.ndarray, is_signed: bool) -> tuple[np.ndarray, int]:
+    """Entries of a lookup table (PS3.3 C.11.1.1), and the one that is white.
+
+    is_signed: whether the values may be negative, and with them the first value of the table, whatever its VR.
     pydicom's own look-up wraps inputs above 255 around if the entries have 8 bits.
     """
     num_entries, first, bits = item.LUTDescriptor
+    num_entries = num_entries % 65536 or 65536
     entries = item.LUTData
     if isinstance(entries, bytes):
         order = "<" if item.original_encoding[1] else ">"
-        entries = np.frombuffer(entries, f"{order}u2" if len(entries) >= 2 * (num_entries or 65536) else "u1")
-    entries = np.asarray(entries, np.float64)[: num_entries or 65536]
-    return entries[(np.rint(values) - first).clip(0, len(entries) - 1).astype(np.intp)], 2**bits - 1
+        entries = np.frombuffer(entries, f"{order}u2" if len(entries) >= 2 * num_entries else "u1")
+    entries = np.atleast_1d(np.asarray(entries, np.float64))[:num_entries]
+    places = (np.rint(values) - _first(first, is_signed)).clip(0, len(entries) - 1)
+    return entries[places.astype(np.intp)], _white_entry(int(entries.max()), bits)
 
 
-def _eight_bit_window(dataset: pydicom.Dataset) -> pydicom.Dataset:
-    """The first window, for pixels whose full range is 0..255, because pydicom's output has the range of the pixels."""
+def _first(first: int, is_signed: bool) -> int:
+    """The value of the first entry of a table. Some writers store a negative one as unsigned."""
+    return first - 65536 if is_signed and first >= 32768 else first
+
+
+def _white_entry(largest: int, bits: int) -> int:
+    """The largest of the descriptor's bits; of the entries' own bits if these are more, or fewer by two."""
+    white = 2**bits - 1 if 0 < bits <= 16 else 0
+    return white if white >= largest >= white * MIN_BRIGHTEST else 2 ** largest.bit_length() - 1
+
+
+def _eight_bit_window(dataset: pydicom.Dataset, center: float, width: float) -> pydicom.Dataset:
+    """A window for pixels whose full range is 0..255, because pydicom's output has the range of the pixels."""
     window = pydicom.Dataset()
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 8, 0
-    for tag in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
-        if dataset.get(tag) is not None:
-            window[tag] = dataset[tag]
+    window.WindowCenter, window.WindowWidth = float(center), float(width)
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    # LINEAR is for values of whole numbers; below a width of 1 it has no meaning.
+    window.VOILUTFunction = "LINEAR_EXACT" if function == "LINEAR" and width < 1 else function
     return window
 
 
@@ -69,14 +135,17 @@ def _is_padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
     return (stored >= ends.min()) & (stored <= ends.max())
 
 
-def palette(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
-    """(256 or 65536,) uint8: luminance of each stored value's colour."""
+def palette(dataset: pydicom.Dataset, stored: np.ndarray, colour: bool) -> np.ndarray:
+    """(256 or 65536, 3) uint8 RGB of each stored value, or (256 or 65536,) luminance."""
     num_colours, first, bits = dataset.RedPaletteColorLookupTableDescriptor
+    start = _first(first, stored.dtype.kind == "i")
     # pydicom would wrap values beyond the last colour around.
-    known = stored.astype(np.int32).clip(first, first + (num_colours or 65536) - 1)
-    return to_luminance(apply_color_lut(known, dataset)[None, :, :3], bits)[0]
+    places = (stored.astype(np.int32) - start).clip(0, (num_colours % 65536 or 65536) - 1)
+    table = render(apply_color_lut(places + first, dataset)[None, :, :3], bits, colour)
+    return table[0]
 
 
-def to_luminance(rgb: np.ndarray, bits: int) -> np.ndarray:
-    grey = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
-    return np.rint((grey * (255 / (2**bits - 1))).clip(0, 255)).astype(np.uint8)
+def render(rgb: np.ndarray, bits: int, colour: bool) -> np.ndarray:
+    """(h, w, 3) RGB of `bits` bits to uint8: as it is, or its luminance, (h, w) (ITU-R BT.601)."""
+    image = np.ascontiguousarray(rgb) if colour else cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+    return np.rint((image * (255 / (2**bits - 1))).clip(0, 255)).astype(np.uint8)

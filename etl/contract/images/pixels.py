@@ -1,4 +1,6 @@
-"""Common to all image formats: the accepted sizes, the error for unusable images, 8-bit values, squares."""
+"""Common to all image formats: the accepted sizes, the error for unusable images, what a file stores, squares."""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -8,12 +10,26 @@ import numpy as np
 MAX_SIDE_PX = 10_000
 SEVERAL_FRAMES = "several frames, expected one"
 
-# cv2 would start a thread per core in each of Spark's workers.
+# cv2 would start a thread per core in each of Spark's workers, and print what is in the reasons already.
 cv2.setNumThreads(1)
+cv2.setLogLevel(0)
 
 
 class BadImage(ValueError):
     """These bytes are no usable image. The message is the reason that the quarantine table shows."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The pixels that a file stores, and what it says of how they are to be shown."""
+
+    pixels: np.ndarray
+    """(height, width) grey, or (height, width, 3 or 4) BGR or BGRA; uint8 or uint16"""
+    white: int = 0
+    """white by the bits that the file calls significant, below that of the pixels' type; 0: the file says nothing"""
+    orientation: int = 1
+    """1 to 8 as in EXIF, see orientation.py"""
+    white_is_zero: bool = False
 
 
 def check_size(width: int, height: int) -> None:
@@ -22,13 +38,6 @@ def check_size(width: int, height: int) -> None:
         raise BadImage(f"no pixels: {width}x{height}")
     if max(width, height) > MAX_SIDE_PX:
         raise BadImage(f"too large: {width}x{height} pixels, limit {MAX_SIDE_PX} a side")
-
-
-def to_8_bits(image: np.ndarray) -> np.ndarray:
-    """uint8 as it is; uint16 scaled over its full range and rounded (PNG 1.2, section 2.1)."""
-    if image.dtype == np.uint8:
-        return image
-    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def to_square(image: np.ndarray, size_px: int, square: str = "pad") -> np.ndarray:

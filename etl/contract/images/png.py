@@ -7,47 +7,52 @@ import cv2
 import kornia_rs
 import numpy as np
 
-from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, check_size
+from etl.contract.images.orientation import PNG_SIGNATURE, png_orientation
+from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, Stored, check_size
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_GREY = 0
+PNG_GREY, PNG_PALETTE, PNG_GREY_ALPHA = 0, 3, 4
 # Colour type -> channels (PNG 1.2, section 4.1.1): grey, RGB, palette, grey and alpha, RGBA.
-CHANNELS = {PNG_GREY: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+CHANNELS = {PNG_GREY: 1, 2: 3, PNG_PALETTE: 1, PNG_GREY_ALPHA: 2, 6: 4}
 BIT_DEPTHS = (1, 2, 4, 8, 16)
 # First column, first row, and steps of the seven passes of an interlaced PNG (section 2.6).
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
-# The chunks that say what the pixels are. Others (colour profiles, texts) only make libpng print warnings.
-PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+# The chunks that say what the pixels are, without alpha.
+PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+# The ancillary chunks that are followed, and must be whole: number of frames, significant bits, EXIF. Others may be
+# damaged (colour profiles, times); texts hold EXIF or XMP if they begin with one of PROFILES.
+NOTES = (b"acTL", b"sBIT", b"eXIf")
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+PROFILES = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+# Length and kind of a chunk; its data and four bytes of checksum follow.
+HEAD = struct.Struct(">I4s")
 
 
-def decode_png(content: bytes) -> np.ndarray:
-    """(height, width) grey, or (height, width, 3 or 4) BGR or BGRA; uint8 or uint16, as the file has it.
+def decode_png(content: bytes) -> Stored:
+    """The pixels as the file has them, widened to 8 bits if they have fewer, and what it says of them.
 
     8-bit grey is decoded by kornia-rs (twice as fast as cv2 and bit-equal). All else, and what kornia-rs refuses, is
     decoded by cv2 after a strict check, because cv2 fills damaged files with black. Raises BadImage with the reason.
     """
     width, height, bit_depth, colour_type, interlaced = _read_header(content)
-    if _is_animated(content):
-        raise BadImage(SEVERAL_FRAMES)
+    significant, metadata = _read_notes(content)
+    white = _white(significant, bit_depth, colour_type)
+    orientation = png_orientation(metadata)
     if bit_depth == 8 and colour_type == PNG_GREY:
         try:
-            return kornia_rs.io.decode_image_png_u8(content, (height, width), "mono").reshape(height, width)
+            image = kornia_rs.io.decode_image_png_u8(content, (height, width), "mono").reshape(height, width)
+            return Stored(image, white, orientation)
         except Exception:  # kornia-rs raises plain exceptions; cv2 below decides whether the file is good
             pass
     num_bytes = _count_bytes(width, height, bit_depth * CHANNELS[colour_type], interlaced)
     image = cv2.imdecode(np.frombuffer(_checked(content, num_bytes), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise BadImage("cannot be decoded")
-    return image
+    return Stored(image, white, orientation)
 
 
 def _read_header(content: bytes) -> tuple[int, int, int, int, bool]:
     """Width, height, bit depth, colour type and whether interlaced, of a PNG (PNG 1.2, section 4.1.1)."""
-    if not content:
-        raise BadImage("empty file")
-    if not content.startswith(PNG_SIGNATURE):
-        raise BadImage(f"no PNG, JPEG, TIFF or DICOM: starts with {content[:8]!r}")
     if len(content) < 33 or content[12:16] != b"IHDR":
         raise BadImage("truncated PNG: no header")
     width, height, bit_depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])
@@ -57,15 +62,56 @@ def _read_header(content: bytes) -> tuple[int, int, int, int, bool]:
     return width, height, bit_depth, colour_type, interlace != 0
 
 
-def _is_animated(content: bytes) -> bool:
-    """Whether the PNG has a chunk of animation for several frames; it comes before the pixels (PNG 3, section 5.6)."""
-    position = len(PNG_SIGNATURE)
-    while position + 12 <= len(content):
-        length, kind, num_frames = struct.unpack_from(">I4sI", content, position)
-        if kind in (b"acTL", b"IDAT"):
-            return kind == b"acTL" and num_frames > 1
-        position += 12 + length
-    return False
+def _read_notes(content: bytes) -> tuple[bytes, list[bytes]]:
+    """The significant bits of each channel (sBIT), and the chunks with EXIF or XMP.
+
+    Raises BadImage for several frames, and for damaged NOTES.
+    """
+    position, last = len(PNG_SIGNATURE), len(content) - 12
+    significant, metadata, pixels_begun = b"", [], False
+    while position <= last:
+        length, kind = HEAD.unpack_from(content, position)
+        end = position + 12 + length
+        if kind == b"IDAT":
+            pixels_begun = True
+        elif kind == b"IEND":
+            break
+        elif kind in NOTES and end <= len(content):
+            _check_sum(content, position, end)
+            # An animation is announced before the pixels (PNG 3, section 5.6).
+            if kind == b"acTL" and not pixels_begun and content[position + 8 : position + 12] > b"\0\0\0\1":
+                raise BadImage(SEVERAL_FRAMES)
+            if kind == b"sBIT":
+                significant = content[position + 8 : end - 4]
+            if kind == b"eXIf":
+                metadata.append(content[position:end])
+        elif kind in TEXTS and content.startswith(PROFILES, position + 8) and _is_whole(content, position, end):
+            metadata.append(content[position:end])
+        position = end
+    return significant, metadata
+
+
+def _white(significant: bytes, bit_depth: int, colour_type: int) -> int:
+    """The white of pixels that are stored as their significant bits alone; 0 if the file says nothing of the kind.
+
+    PNG 3, section 11.3.2.4, wants them scaled up to the bit depth, but detectors' bits are often written as they are.
+    """
+    bits = max(significant[:1] if colour_type in (PNG_GREY, PNG_GREY_ALPHA) else significant[:3], default=0)
+    if colour_type == PNG_PALETTE:
+        bit_depth = 8
+    if not 0 < bits < bit_depth:
+        return 0
+    # As cv2 widens the pixels.
+    return (2**bits - 1) * (65535 if bit_depth == 16 else 255) // (2**bit_depth - 1)
+
+
+def _is_whole(content: bytes, position: int, end: int) -> bool:
+    return content[end - 4 : end] == struct.pack(">I", zlib.crc32(content[position + 4 : end - 4]))
+
+
+def _check_sum(content: bytes, position: int, end: int) -> None:
+    if not _is_whole(content, position, end):
+        raise BadImage(f"damaged PNG: wrong checksum of a {content[position + 4 : position + 8]!r} chunk")
 
 
 def _count_bytes(width: int, height: int, pixel_bits: int, interlaced: bool) -> int:
@@ -89,13 +135,13 @@ def _checked(content: bytes, num_bytes: int) -> bytes:
     while kind != b"IEND":
         if position + 12 > len(content):
             raise BadImage("truncated PNG: ends before IEND")
-        (length,) = struct.unpack_from(">I", content, position)
-        kind, end = content[position + 4 : position + 8], position + 12 + length
+        length, kind = HEAD.unpack_from(content, position)
+        end = position + 12 + length
         if end > len(content):
             raise BadImage(f"truncated PNG: {kind!r} chunk is cut")
-        (checksum,) = struct.unpack_from(">I", content, end - 4)
-        if zlib.crc32(content[position + 4 : end - 4]) != checksum:
-            raise BadImage(f"damaged PNG: wrong checksum of a {kind!r} chunk")
+        # The fifth bit of the name marks ancillary chunks (PNG 1.2, section 3.3).
+        if not kind[0] & 1 << 5:
+            _check_sum(content, position, end)
         if kind in PIXEL_CHUNKS:
             kept.append(content[position:end])
         if kind == b"IDAT":

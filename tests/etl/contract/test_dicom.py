@@ -4,83 +4,13 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
-from hypothesis import given
-from hypothesis.extra import numpy as st_np
 from pydicom import uid
 from pydicom.data import get_testdata_file
 
 from etl.contract.images.dicom import decode_dicom
 from etl.contract.images.pixels import BadImage
-from tests.etl.dicom_files import ENCODERS, RAMP, build, shown, written
-
-
-def table(entries: list[int], first: int, bits: int) -> list[pydicom.Dataset]:
-    item = pydicom.Dataset()
-    item.LUTDescriptor, item.LUTData = [len(entries), first, bits], entries
-    item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "US"
-    return [item]
-
-
-def test_without_a_window_the_range_of_the_pixels_is_shown():
-    assert shown(RAMP) == [[0, 64, 128, 191, 255]]  # 63.75, 127.5, 191.25
-    assert shown(RAMP, photometric="MONOCHROME1") == [[255, 191, 128, 64, 0]]
-    assert shown(np.full((2, 2), 7, np.uint8), photometric="MONOCHROME1") == [[0, 0], [0, 0]]
-
-
-@given(st_np.arrays(np.uint16, (3, 4)))
-def test_monochrome1_of_the_complement_is_the_same_image(pixels):
-    assert shown(65535 - pixels, photometric="MONOCHROME1") == shown(pixels)
-
-
-@pytest.mark.parametrize(
-    ("function", "greys"),
-    [
-        # (value - (2000 - 0.5)) / (2001 - 1) + 0.5 of 255
-        ("LINEAR", [0, 0, 128, 255, 255]),
-        # (value - 2000) / 2001 + 0.5
-        ("LINEAR_EXACT", [0, 0, 128, 255, 255]),
-        # 1 / (1 + exp(-4 (value - 2000) / 2001)): e^-3.998 and e^-1.999
-        ("SIGMOID", [5, 30, 128, 225, 250]),
-    ],
-)
-def test_a_window_maps_its_width_to_the_full_range(function, greys):
-    window = {"WindowCenter": 2000, "WindowWidth": 2001, "VOILUTFunction": function}
-    assert shown(RAMP, **window) == [greys]
-    assert shown(RAMP, photometric="MONOCHROME1", **window)[0] == pytest.approx([255 - grey for grey in greys], abs=1)
-
-
-def test_the_first_window_counts_and_linear_differs_from_linear_exact():
-    pixels = np.array([[0, 1, 3, 4]], np.uint8)
-    # (value - (2 - 0.5)) / (3 - 1) + 0.5 (PS3.3 C.11.2.1.2): -0.25, 0.25, 1.25, 1.75
-    assert shown(pixels, WindowCenter=[2, 100], WindowWidth=[3, 5]) == [[0, 64, 255, 255]]
-    # (value - 2) / 4 + 0.5: 0, 0.25, 0.75, 1
-    exact = {"WindowCenter": [2, 100], "WindowWidth": [4, 5], "VOILUTFunction": "LINEAR_EXACT"}
-    assert shown(pixels, **exact) == [[0, 64, 191, 255]]
-
-
-def test_rescale_comes_before_the_window():
-    rescaled = {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 3000.5, "WindowWidth": 4001}
-    assert shown(RAMP, **rescaled) == [[0, 0, 128, 255, 255]]  # -1000, 1000, 3000, 5000, 7000 of 1000 to 5000
-    assert shown(RAMP, RescaleSlope=-1, RescaleIntercept=4000) == [[255, 191, 128, 64, 0]]
-
-
-def test_lookup_tables_are_applied_one_after_the_other():
-    pixels = np.array([[0, 10, 11, 12, 99]], np.uint16)
-    modality = {"ModalityLUTSequence": table([0, 500, 1000], first=10, bits=16)}
-    assert shown(pixels, **modality) == [[0, 0, 128, 255, 255]]
-    voi = {"VOILUTSequence": table([0, 51, 255], first=499, bits=8)}
-    assert shown(pixels, **modality, **voi) == [[0, 0, 51, 255, 255]]
-    # 12 bits: 4095 is white, and the look-up goes before the window.
-    voi = {"VOILUTSequence": table([0, 4095, 819], first=0, bits=12), "WindowCenter": 1, "WindowWidth": 1}
-    assert shown(np.array([[0, 1, 2, 3]], np.uint16), **voi) == [[0, 255, 51, 51]]
-
-
-def test_eight_bit_entries_are_found_beyond_the_256th():
-    entries = [value // 16 for value in range(4096)]
-    pixels = np.array([[0, 255, 256, 4095]], np.uint16)
-    assert shown(pixels, VOILUTSequence=table(entries, first=0, bits=8)) == [[0, 15, 16, 255]]
+from tests.etl.dicom_files import ENCODERS, build, shown, written
 
 
 def test_bits_beyond_the_stored_ones_are_ignored():
@@ -94,17 +24,6 @@ def test_signed_pixels():
     assert shown(np.array([[-1000, -500, 0, 1000]], np.int16)) == [[0, 64, 128, 255]]  # 63.75, 127.5
     window = {"WindowCenter": 0.5, "WindowWidth": 511}
     assert shown(np.array([[-128, -1, 0, 127]], np.int8), **window) == [[64, 127, 128, 191]]  # (value + 255) / 2
-
-
-def test_padding_does_not_widen_the_range():
-    pixels = np.array([[0, 1000, 1100, 1500]], np.uint16)
-    assert shown(pixels, PixelPaddingValue=0) == [[0, 0, 51, 255]]
-    assert shown(pixels, PixelPaddingValue=0, PixelPaddingRangeLimit=1000) == [[0, 0, 0, 255]]
-    assert shown(pixels) == [[0, 170, 187, 255]]
-    dark = np.array([[65535, 1000, 1100, 1500]], np.uint16)
-    assert shown(dark, photometric="MONOCHROME1", PixelPaddingValue=65535) == [[0, 255, 204, 0]]
-    with pytest.raises(BadImage, match="nothing but padding"):
-        shown(np.zeros((2, 2), np.uint8), PixelPaddingValue=0)
 
 
 def test_colour_becomes_luminance():
@@ -147,6 +66,22 @@ def test_every_uncompressed_syntax_shows_the_same(syntax, kind):
 
 
 @pytest.mark.parametrize("syntax", ENCODERS)
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+@pytest.mark.parametrize("stored_bits", [10, 12, 15])
+def test_bits_beyond_the_stored_ones_are_ignored_in_compressed_pixels_too(syntax, kind, stored_bits):
+    film = np.random.default_rng(0).integers(0, 2**stored_bits, (33, 47)).astype(np.uint16)
+    film[10:20, 5:25] |= 0x8000  # an overlay
+    dataset = build(film.view(kind), BitsStored=stored_bits)
+    native = decode_dicom(written(dataset))
+    # As archives compress whole words.
+    dataset.BitsStored, dataset.HighBit = 16, 15
+    dataset.compress(syntax, encoding_plugin=ENCODERS[syntax])
+    dataset.BitsStored, dataset.HighBit = stored_bits, stored_bits - 1
+    assert np.array_equal(decode_dicom(written(dataset)), native)
+    assert len(np.unique(native)) > 200
+
+
+@pytest.mark.parametrize("syntax", ENCODERS)
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
 def test_lossless_compression_shows_the_same(syntax, kind):
     dataset = build(np.random.default_rng(0).integers(0, 128, (33, 47)).astype(kind))
@@ -179,3 +114,18 @@ def test_lossy_jpeg_of_12_bits():
     grey = decode_dicom(Path(get_testdata_file("JPGExtended.dcm", download=False)).read_bytes())
     # pydicom's own tests have 244 and 95 at these places; the brightest pixel is 264.
     assert (grey[420, 140], grey[230, 120]) == (236, 92)
+
+
+def test_pixels_that_are_not_square_are_made_square():
+    film = np.array([[0, 100], [200, 50]], np.uint8)
+    window = {"WindowCenter": 128, "WindowWidth": 256}
+    for aspect in ({"PixelAspectRatio": [2, 1]}, {"PixelSpacing": [0.4, 0.2]}, {"ImagerPixelSpacing": [0.2, 0.1]}):
+        assert shown(film, **window, **aspect) == [[0, 100], [50, 88], [150, 63], [200, 50]]
+        # Turned, its rows become columns.
+        assert np.shape(shown(film, **window, **aspect, PatientOrientation=["H", "L"])) == (2, 4)
+    wide = shown(film, **window, PixelAspectRatio=[1, 3])
+    assert np.shape(wide) == (2, 6) and wide[0][0] == 0 and wide[1][5] == 50
+    for same in ([1, 1], [1000, 1005], [0, 1], [2], ""):
+        assert shown(film, **window, PixelAspectRatio=same) == film.tolist()
+    with pytest.raises(BadImage, match="too large: 2x20000"):
+        shown(film, PixelAspectRatio=[10_000, 1])

@@ -110,7 +110,6 @@ def test_no_cut_of_compressed_pixels_is_accepted_as_whole():
         (written(build(TWO, PixelData=None, Rows=None, SOPClassUID=uid.BasicTextSRStorage)), "Basic Text SR"),
         (written(build(np.zeros((2, 2), np.uint32))), "32 bits"),
         (written(build(TWO, photometric="RGB")), "RGB of 1 samples"),
-        (written(build(TWO, WindowCenter=1, WindowWidth=0)), "Window Width"),
         (written(build(TWO, RescaleSlope="1e308", RescaleIntercept="1e308")), "not finite"),
         (written(build(TWO, syntax="1.2.840.10008.1.2.4.100", PixelData=encapsulate([b"12"]))), "unsupported MPEG2"),
     ],

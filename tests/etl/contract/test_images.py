@@ -1,4 +1,3 @@
-import io
 import struct
 import tracemalloc
 import zlib
@@ -14,34 +13,14 @@ from PIL import Image
 from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, to_square
 from tests.conftest import png
+from tests.etl.image_files import SIGNATURE, chunk, encoded, png_of, raw_png
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY = st_np.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)))
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def raw_png(width, height, depth, colour, stream: bytes, *, interlaced=0, before=b"", cut=None) -> bytes:
-    """A PNG of these filtered rows; `before` are chunks ahead of the pixels, `cut` bytes each go into an IDAT."""
-    packed = zlib.compress(stream)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
-    cut = cut or len(packed)
-    pixels = b"".join(chunk(b"IDAT", packed[start : start + cut]) for start in range(0, len(packed), cut))
-    return SIGNATURE + header + before + pixels + chunk(b"IEND", b"")
 
 
 @given(GREY)
 def test_grey_is_decoded_exactly(image):
     assert np.array_equal(decode_grey(png(image)), image)
-
-
-def encoded(image: np.ndarray | Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    film = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    film.save(file, kind, **options)
-    return file.getvalue()
 
 
 @given(GREY)
@@ -51,6 +30,7 @@ def test_tiff_is_decoded_exactly(image):
 
 @given(st_np.arrays(np.uint16, (4, 5)))
 def test_tiff_of_16_bits_is_scaled_over_the_full_range(image):
+    image[0, 0] = 65535
     assert np.array_equal(decode_grey(encoded(image, "TIFF")), np.round(image / 257).astype(np.uint8))
 
 
@@ -183,7 +163,7 @@ def test_no_flipped_bit_changes_pixels_unnoticed(position, bit):
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"this is text", "no PNG, JPEG, TIFF or DICOM"),
+        (b"this is text", "no PNG, JPEG, TIFF, WEBP, BMP or DICOM: starts with b'this is '"),
         (SIGNATURE, "truncated"),
         (raw_png(60_000, 60_000, 8, 0, b""), "too large: 60000x60000"),
         # Few pixels, but 4 TB as a square.
@@ -198,6 +178,34 @@ def test_no_flipped_bit_changes_pixels_unnoticed(position, bit):
 def test_a_file_that_is_no_image_gets_a_reason(content, reason):
     with pytest.raises(BadImage, match=reason):
         decode_grey(content)
+
+
+SHAPES = {"grey": (6, 7), "grey and alpha": (6, 7, 2), "RGB": (6, 7, 3), "RGBA": (6, 7, 4)}
+HARMLESS = [b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"gAMA", b"iCCP", b"tRNS", b"vpAg"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_damaged_chunk_that_is_not_followed_does_no_harm(shape, kind, capfd):
+    film = np.random.default_rng(0).integers(0, np.iinfo(kind).max, SHAPES[shape]).astype(kind)
+    whole = decode_grey(png_of(film))
+    for name in HARMLESS:
+        damaged = chunk(name, b"Comment\0text", damaged=True)
+        for content in (png_of(film, before=damaged), png_of(film, after=damaged)):
+            assert np.array_equal(decode_grey(content), whole), name
+            assert np.array_equal(decode_colour(content), decode_colour(png_of(film))), name
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"), [(shape, name) for shape in SHAPES for name in ("sBIT", "eXIf", "IDAT")] + [("RGB", "PLTE")]
+)
+def test_a_damaged_chunk_that_is_followed_is_named(shape, name):
+    film = np.full(SHAPES[shape], 9, np.uint8)
+    damaged = chunk(name.encode(), b"\x04" * film[0, 0].size, damaged=True)
+    for content in (png_of(film, before=damaged), png_of(film, after=damaged)):
+        with pytest.raises(BadImage, match=f"wrong checksum of a b'{name}' chunk"):
+            decode_grey(content)
 
 
 def test_a_colour_profile_prints_nothing(capfd):

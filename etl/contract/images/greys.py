@@ -1,0 +1,50 @@
+"""Stored greys to greys of 8 bits, over the range that the file uses."""
+
+import numpy as np
+
+from etl.contract.images.pixels import BadImage, Stored
+
+# A film whose brightest pixel is below this share of white leaves two bits of its range unused. The brightest pixels of
+# 1,047 real films lie at 0.6 of white and above (tests/etl/contract/test_greys.py).
+MIN_BRIGHTEST = 1 / 4
+# Detectors have 10, 12 or 14 bits; 8 bits are widened by programs.
+USUAL_BITS = (8, 10, 12, 14)
+
+
+def white_of(stored: Stored, grey_bits: int = 0) -> int:
+    """The stored value that is white: the largest of the significant bits that the file names, or of the pixels' type.
+
+    If the pixels exceed the significant bits, these were scaled up to the type (PNG 3, section 11.3.2.4).
+    grey_bits: etl.grey_bits, for pixels of 16 bits whose file leaves open how many of them are used.
+    Raises BadImage for pixels of 16 bits that use so few of them that the film would be dark.
+    """
+    image = stored.pixels if stored.pixels.ndim == 2 else stored.pixels[..., :3]
+    full = int(np.iinfo(image.dtype).max)
+    if image.dtype == np.uint8 and not stored.white:
+        return full
+    brightest = int(image.max())
+    white = full if brightest > stored.white else stored.white or full
+    enough = brightest >= white * MIN_BRIGHTEST
+    if image.dtype == np.uint8 or (stored.white and enough):
+        return white
+    if grey_bits:
+        if brightest >= 2**grey_bits:
+            raise BadImage(
+                f"more bits than etl.grey_bits: greys up to {brightest}, but {grey_bits} bits end at "
+                f"{2**grey_bits - 1}. Save the film with 8 bits, or choose other etl.grey_bits for the table"
+            )
+        return 2**grey_bits - 1
+    if not enough and image.min() < brightest:
+        bits = next(bits for bits in USUAL_BITS if brightest < 2**bits)
+        raise BadImage(
+            f"few bits: greys up to {brightest} of {white}: {bits} bits in {white.bit_length()}? Save the film with "
+            f"its full range, or let --etl.grey_bits {bits} scale all such films of the table"
+        )
+    return white
+
+
+def to_8_bits(greys: np.ndarray, white: int) -> np.ndarray:
+    """uint8 or uint16 of any shape, scaled from 0..white to 0..255 and rounded, uint8."""
+    if white == 255:
+        return greys.astype(np.uint8, copy=False)
+    return ((greys.astype(np.uint32) * 510 + white) // (2 * white)).astype(np.uint8)

@@ -1,0 +1,121 @@
+"""TIFF files: their tags, those with more than 8 bits a sample, and reasons for those that are not read."""
+
+import io
+import warnings
+
+import cv2
+import numpy as np
+from PIL import TiffImagePlugin
+
+from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, UPRIGHT
+from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, Stored, check_size
+
+# Classic TIFF and BigTIFF, in both byte orders.
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Tags, and values of theirs (TIFF 6.0, section 8, and page 80 for the sample format).
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, SAMPLES = 256, 257, 258, 259, 262, 273, 277
+STRIP_BYTES, MAX_SAMPLE, PLANAR, FORMAT = 279, 281, 284, 339
+UNCOMPRESSED, JPEGS, SEPARATE_PLANES = 1, (6, 7), 2
+# Compressions that cv2 lacks: LZMA and Zstandard.
+PILLOW_COMPRESSIONS = (34925, 50000)
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 4: "unsigned"}
+
+Tags = TiffImagePlugin.ImageFileDirectory_v2
+
+
+def read_tags(content: bytes) -> Tags:
+    """The tags of the only image of a TIFF. Raises BadImage if they are damaged, or say what cannot be followed."""
+    try:
+        tags = Tags(content[: 16 if b"+" in content[2:4] else 8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        with warnings.catch_warnings(action="ignore"):
+            tags.load(file)
+        check_size(int(tags[WIDTH]), int(tags[LENGTH]))
+        bits, formats = max(_all(tags, BITS)), {FORMATS.get(number) for number in _all(tags, FORMAT)}
+        known = PHOTOMETRIC in tags or tags.get(COMPRESSION) in JPEGS
+    except BadImage:
+        raise
+    except DAMAGE as error:
+        raise BadImage(f"damaged TIFF: {error}") from error
+    if tags.next:
+        raise BadImage(SEVERAL_FRAMES)
+    if not known:
+        raise BadImage("TIFF that does not say whether 0 is black or white: save it with PhotometricInterpretation")
+    if bits > 16 or formats != {"unsigned"}:
+        raise unread(tags)
+    return tags
+
+
+def unread(tags: Tags) -> BadImage:
+    """The reason for a TIFF of a kind that is not read."""
+    bits = " and ".join(map(str, dict.fromkeys(_all(tags, BITS))))
+    formats = " and ".join(FORMATS.get(number, f"format {number}") for number in dict.fromkeys(_all(tags, FORMAT)))
+    return BadImage(
+        f"TIFF of a kind that is not read: {bits} bits a sample, {formats}, {tags.get(SAMPLES, 1)} samples a pixel, "
+        f"photometric interpretation {tags.get(PHOTOMETRIC)}, compression {tags.get(COMPRESSION, UNCOMPRESSED)}. Save "
+        "it as grey of 8 or 16 bits"
+    )
+
+
+def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
+    """Grey, RGB or RGBA of more than 8 bits a sample, as the file stores them; None for other TIFFs.
+
+    Raises BadImage with the reason.
+    """
+    try:
+        bits, samples, photometric = max(_all(tags, BITS)), tags.get(SAMPLES, 1), tags.get(PHOTOMETRIC)
+        if bits <= 8 or photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+            return None
+        if samples not in ((3, 4) if photometric == RGB else (1,)) or tags.get(PLANAR) == SEPARATE_PLANES:
+            raise unread(tags)
+        orientation = UPRIGHT
+        if bits < 16 and (words := _uncompressed(content, tags)) is not None:
+            pixels, orientation = words, tags.get(ORIENTATION_TAG, UPRIGHT)
+        elif bits in (10, 12, 14, 16):
+            pixels = _decode(content, tags) >> (16 - bits)
+        else:
+            raise unread(tags)
+        largest = max(_all(tags, MAX_SAMPLE, 2**bits - 1))
+    except BadImage:
+        raise
+    except DAMAGE as error:
+        raise BadImage(f"damaged TIFF: {error}") from error
+    # By the standard (page 37), the largest sample is a fact about these pixels; some writers end their range there.
+    white = largest if largest in (2**used - 1 for used in range(8, bits)) else 2**bits - 1
+    return Stored(pixels, white if white < 65535 else 0, orientation, photometric == WHITE_IS_ZERO)
+
+
+def _decode(content: bytes, tags: Tags) -> np.ndarray:
+    """(height, width) or (height, width, 3 or 4) uint16, upright; fewer bits than 16 lie at the top.
+
+    cv2's libtiff reads what Pillow does not (10, 12 and 14 bits, zero as white in both byte orders), and refuses
+    files that are cut.
+    """
+    compression = tags.get(COMPRESSION, UNCOMPRESSED)
+    if compression in PILLOW_COMPRESSIONS and _all(tags, BITS) == (16,):
+        return np.asarray(TiffImagePlugin.TiffImageFile(io.BytesIO(content)), np.uint16)
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise BadImage(f"damaged TIFF, or one whose compression ({compression}) is not read")
+    return pixels
+
+
+def _uncompressed(content: bytes, tags: Tags) -> np.ndarray | None:
+    """(height, width) uint16, if the file has a word of 16 bits for each sample of fewer bits; otherwise None.
+
+    The standard wants them packed, so that libtiff would read something else.
+    """
+    height, width, sizes = tags[LENGTH], tags[WIDTH], _all(tags, STRIP_BYTES)
+    if tags.get(COMPRESSION, UNCOMPRESSED) != UNCOMPRESSED or sum(sizes) != 2 * height * width * tags.get(SAMPLES, 1):
+        return None
+    strips = (content[start : start + size] for start, size in zip(_all(tags, STRIPS), sizes, strict=True))
+    order = "<" if content.startswith(b"II") else ">"
+    return np.frombuffer(b"".join(strips), f"{order}u2").reshape(height, width).astype(np.uint16)
+
+
+def _all(tags: Tags, tag: int, default: int = 1) -> tuple:
+    """All values of a tag, of which Pillow unpacks some."""
+    values = tags.get(tag, default)
+    return values if isinstance(values, tuple) else (values,)

@@ -1,0 +1,173 @@
+"""Modality and VOI tables, windows, and those of them that show nothing."""
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as st_np
+
+from etl.contract.images.pixels import BadImage
+from tests.etl.dicom_files import RAMP, shown, table
+
+
+def test_without_a_window_the_range_of_the_pixels_is_shown():
+    assert shown(RAMP) == [[0, 64, 128, 191, 255]]  # 63.75, 127.5, 191.25
+    assert shown(RAMP, photometric="MONOCHROME1") == [[255, 191, 128, 64, 0]]
+    assert shown(np.full((2, 2), 7, np.uint8), photometric="MONOCHROME1") == [[0, 0], [0, 0]]
+
+
+@given(st_np.arrays(np.uint16, (3, 4)))
+def test_monochrome1_of_the_complement_is_the_same_image(pixels):
+    assert shown(65535 - pixels, photometric="MONOCHROME1") == shown(pixels)
+
+
+@pytest.mark.parametrize(
+    ("function", "greys"),
+    [
+        # (value - (2000 - 0.5)) / (2001 - 1) + 0.5 of 255
+        ("LINEAR", [0, 0, 128, 255, 255]),
+        # (value - 2000) / 2001 + 0.5
+        ("LINEAR_EXACT", [0, 0, 128, 255, 255]),
+        # 1 / (1 + exp(-4 (value - 2000) / 2001)): e^-3.998 and e^-1.999
+        ("SIGMOID", [5, 30, 128, 225, 250]),
+    ],
+)
+def test_a_window_maps_its_width_to_the_full_range(function, greys):
+    window = {"WindowCenter": 2000, "WindowWidth": 2001, "VOILUTFunction": function}
+    assert shown(RAMP, **window) == [greys]
+    assert shown(RAMP, photometric="MONOCHROME1", **window)[0] == pytest.approx([255 - grey for grey in greys], abs=1)
+
+
+def test_the_first_window_counts_and_linear_differs_from_linear_exact():
+    pixels = np.array([[0, 1, 3, 4]], np.uint8)
+    # (value - (2 - 0.5)) / (3 - 1) + 0.5 (PS3.3 C.11.2.1.2): -0.25, 0.25, 1.25, 1.75
+    assert shown(pixels, WindowCenter=[2, 100], WindowWidth=[3, 5]) == [[0, 64, 255, 255]]
+    # (value - 2) / 4 + 0.5: 0, 0.25, 0.75, 1
+    exact = {"WindowCenter": [2, 100], "WindowWidth": [4, 5], "VOILUTFunction": "LINEAR_EXACT"}
+    assert shown(pixels, **exact) == [[0, 64, 191, 255]]
+
+
+def test_rescale_comes_before_the_window():
+    rescaled = {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 3000.5, "WindowWidth": 4001}
+    assert shown(RAMP, **rescaled) == [[0, 0, 128, 255, 255]]  # -1000, 1000, 3000, 5000, 7000 of 1000 to 5000
+    assert shown(RAMP, RescaleSlope=-1, RescaleIntercept=4000) == [[255, 191, 128, 64, 0]]
+
+
+def test_lookup_tables_are_applied_one_after_the_other():
+    pixels = np.array([[0, 10, 11, 12, 99]], np.uint16)
+    modality = {"ModalityLUTSequence": table([0, 500, 1000], first=10, bits=16)}
+    assert shown(pixels, **modality) == [[0, 0, 128, 255, 255]]
+    voi = {"VOILUTSequence": table([0, 51, 255], first=499, bits=8)}
+    assert shown(pixels, **modality, **voi) == [[0, 0, 51, 255, 255]]
+    # 12 bits: 4095 is white, and the look-up goes before the window.
+    voi = {"VOILUTSequence": table([0, 4095, 819], first=0, bits=12), "WindowCenter": 1, "WindowWidth": 1}
+    assert shown(np.array([[0, 1, 2, 3]], np.uint16), **voi) == [[0, 255, 51, 51]]
+
+
+USELESS = {
+    "no width": {"WindowCenter": 0, "WindowWidth": 0},
+    "a negative width": {"WindowCenter": 2000, "WindowWidth": -5},
+    "no number": {"WindowCenter": "NaN", "WindowWidth": "NaN"},
+    "all white": {"WindowCenter": 0, "WindowWidth": 1},
+    "all black": {"WindowCenter": 40000, "WindowWidth": 100},
+    "black and white": {"WindowCenter": 1500, "WindowWidth": 1},
+    "a centre without width": {"WindowCenter": 2000},
+    "an item without entries": {"VOILUTSequence": [pydicom.Dataset()]},
+    "no items": {"VOILUTSequence": [], "ModalityLUTSequence": []},
+    "entries of one grey": {"VOILUTSequence": table([7, 7], first=0, bits=16)},
+    "a modality item without entries": {"ModalityLUTSequence": [pydicom.Dataset()]},
+    "a slope of 0": {"RescaleSlope": 0, "RescaleIntercept": 5},
+    "empty tags": {"WindowCenter": "", "WindowWidth": "", "RescaleSlope": "", "RescaleIntercept": ""},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize("kind", USELESS)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_tag_that_shows_nothing_is_as_if_it_were_absent(kind, photometric):
+    assert shown(RAMP, photometric=photometric, **USELESS[kind]) == shown(RAMP, photometric=photometric)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize("kind", [kind for kind, tags in USELESS.items() if "WindowCenter" in tags and len(tags) == 2])
+def test_behind_a_window_that_shows_nothing_the_next_one_counts(kind):
+    window = {"WindowCenter": 2000, "WindowWidth": 2001}
+    both = {tag: [USELESS[kind][tag], window[tag]] for tag in window}
+    assert shown(RAMP, **both) == shown(RAMP, **window) == [[0, 0, 128, 255, 255]]
+    # A lookup table without entries is followed by the window.
+    assert shown(RAMP, VOILUTSequence=[pydicom.Dataset()], **window) == shown(RAMP, **window)
+
+
+def test_padding_does_not_make_a_window_useful():
+    pixels = np.array([[1500, 3000, 3100, 4000]], np.uint16)
+    # The padding alone would be grey, the film white.
+    window = {"WindowCenter": 1500, "WindowWidth": 100, "PixelPaddingValue": 1500}
+    assert shown(pixels, **window) == [[0, 0, 26, 255]]
+
+
+def test_one_pixel_between_black_and_white_makes_a_window_useful():
+    pixels = np.zeros((40, 40), np.uint16)
+    pixels[:, 20:] = 4000
+    window = {"WindowCenter": 2000, "WindowWidth": 101}
+    assert set(np.unique(shown(pixels, **window))) == {0, 255}
+    pixels[33, 17] = 2000
+    assert shown(pixels, **window)[33][17] == 129  # 0.505 of 255
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize("function", [None, "", "linear", "LINEAR_EXACT"])
+def test_a_width_below_1_is_linear_exact(function):
+    scaled = {"RescaleSlope": "0.0001", "RescaleIntercept": 0, "WindowCenter": "0.2", "WindowWidth": "0.2"}
+    # (value - 0.2) / 0.2 + 0.5 of 0, 0.1, 0.2, 0.3, 0.4
+    assert shown(RAMP, VOILUTFunction=function, **scaled) == [[0, 0, 128, 255, 255]]
+    assert shown(np.array([[1000, 1500, 3000]], np.uint16), VOILUTFunction=function, **scaled) == [[0, 64, 255]]
+
+
+def test_an_unknown_function_is_named():
+    with pytest.raises(BadImage, match="'CUBIC'"):
+        shown(RAMP, WindowCenter=2000, WindowWidth=2001, VOILUTFunction="CUBIC")
+
+
+@pytest.mark.parametrize(("bits", "white"), [(16, 4095), (12, 4095), (10, 4095), (0, 4095), (16, 60000), (16, 20000)])
+def test_entries_that_contradict_the_bits_of_their_table_are_scaled_by_their_own_bits(bits, white):
+    voi = {"VOILUTSequence": table([0, white // 2, white], first=0, bits=bits)}
+    full = 4095 if white == 4095 else 65535
+    assert shown(np.array([[0, 1, 2]], np.uint16), **voi) == [
+        [0, round(white // 2 * 255 / full), round(white * 255 / full)]
+    ]
+
+
+def test_the_first_value_of_a_table_is_signed_if_its_values_are():
+    entries, signed = [0, 500, 1000], np.array([[-1025, -1024, -1023, -1022, 5]], np.int16)
+    greys = [[0, 0, 128, 255, 255]]
+    for first in (-1024, 65536 - 1024):
+        modality = table(entries, first=0, bits=16)
+        modality[0]["LUTDescriptor"].VR = "SS" if first < 0 else "US"
+        modality[0].LUTDescriptor = [3, first, 16]
+        assert shown(signed, ModalityLUTSequence=modality) == greys
+        voi = [pydicom.Dataset()]
+        voi[0].update(modality[0])
+        voi[0].LUTData = [0, 32768, 65535]
+        assert shown(signed, VOILUTSequence=voi) == greys
+        rescaled = {"RescaleSlope": 1, "RescaleIntercept": -1100}
+        assert shown(np.array([[75, 76, 77, 78, 999]], np.uint16), VOILUTSequence=voi, **rescaled) == greys
+    # Of values that cannot be negative, it is not.
+    voi = {"VOILUTSequence": table([0, 32768, 65535], first=40000, bits=16)}
+    assert shown(np.array([[0, 40000, 40001, 40002, 65535]], np.uint16), **voi) == greys
+
+
+def test_eight_bit_entries_are_found_beyond_the_256th():
+    entries = [value // 16 for value in range(4096)]
+    pixels = np.array([[0, 255, 256, 4095]], np.uint16)
+    assert shown(pixels, VOILUTSequence=table(entries, first=0, bits=8)) == [[0, 15, 16, 255]]
+
+
+def test_padding_does_not_widen_the_range():
+    pixels = np.array([[0, 1000, 1100, 1500]], np.uint16)
+    assert shown(pixels, PixelPaddingValue=0) == [[0, 0, 51, 255]]
+    assert shown(pixels, PixelPaddingValue=0, PixelPaddingRangeLimit=1000) == [[0, 0, 0, 255]]
+    assert shown(pixels) == [[0, 170, 187, 255]]
+    dark = np.array([[65535, 1000, 1100, 1500]], np.uint16)
+    assert shown(dark, photometric="MONOCHROME1", PixelPaddingValue=65535) == [[0, 255, 204, 0]]
+    with pytest.raises(BadImage, match="nothing but padding"):
+        shown(np.zeros((2, 2), np.uint8), PixelPaddingValue=0)

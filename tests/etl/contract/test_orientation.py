@@ -1,0 +1,171 @@
+"""Films are turned as their files say, in every kind of file."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom import uid
+
+from etl.contract.images.decode import decode_colour, decode_grey
+from etl.contract.images.dicom import decode_dicom
+from etl.contract.images.orientation import patient_orientation
+from tests.etl.dicom_files import build, shown, written
+from tests.etl.image_files import chunk, encoded, png_of, tiff_of
+
+FILM = np.random.default_rng(0).integers(0, 256, (3, 5), dtype=np.uint8)
+# What EXIF 2.32 (section 4.6.4) says of the stored rows and columns, as slices of the film that is to be shown.
+STORED = {
+    1: lambda film: film,
+    2: lambda film: film[:, ::-1],  # the first column is the right side
+    3: lambda film: film[::-1, ::-1],
+    4: lambda film: film[::-1],
+    5: lambda film: film.T,  # the first row is the left side
+    6: lambda film: film.T[::-1],  # the first row is the right side, the first column the top
+    7: lambda film: film.T[::-1, ::-1],
+    8: lambda film: film.T[:, ::-1],
+}
+
+
+def exif(orientation: int, prefix: bytes = b"") -> bytes:
+    tags = Image.Exif()
+    tags[274] = orientation
+    return prefix + tags.tobytes().removeprefix(b"Exif\0\0")
+
+
+def xmp(orientation: int) -> bytes:
+    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+
+
+def profile(orientation: int) -> bytes:
+    """EXIF as ImageMagick writes it into the text of a PNG."""
+    content = exif(orientation, b"Exif\0\0")
+    return f"\nexif\n{len(content):8}\n{content.hex()}\n".encode()
+
+
+def twelve(film: np.ndarray) -> np.ndarray:
+    """8 bits widened to 12."""
+    return film.astype(np.uint16) * 16 + film // 16
+
+
+FILES = {
+    "PNG, before the pixels": lambda film, way: png_of(film, before=chunk(b"eXIf", exif(way))),
+    "PNG, after the pixels": lambda film, way: png_of(film, after=chunk(b"eXIf", exif(way))),
+    "PNG, text": lambda film, way: png_of(film, before=chunk(b"tEXt", b"Raw profile type exif\0" + profile(way))),
+    "PNG, XMP": lambda film, way: png_of(film, after=chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(way))),
+    "PNG, 16 bits": lambda film, way: png_of(film.astype(np.uint16) * 257, before=chunk(b"eXIf", exif(way))),
+    "PNG, RGB": lambda film, way: png_of(np.dstack([film] * 3), before=chunk(b"eXIf", exif(way))),
+    "TIFF": lambda film, way: tiff_of(film, t274=way),
+    "TIFF, RGB": lambda film, way: tiff_of(np.dstack([film] * 3), t274=way),
+    "TIFF, 16 bits": lambda film, way: tiff_of(film.astype(np.uint16) * 257, t274=way),
+    "TIFF, 12 bits": lambda film, way: tiff_of(twelve(film), bits=12, t274=way),
+    "TIFF, 12 bits in words": lambda film, way: tiff_of(twelve(film), bits=12, words=True, t274=way),
+    "TIFF, LZW": lambda film, way: encoded(film, "TIFF", compression="tiff_lzw", tiffinfo={274: way}),
+    "WEBP": lambda film, way: encoded(film, "WEBP", lossless=True, exif=exif(way)),
+    "WEBP, XMP": lambda film, way: encoded(film, "WEBP", lossless=True, xmp=xmp(way)),
+}
+
+
+@pytest.mark.parametrize("way", STORED)
+@pytest.mark.parametrize("kind", FILES)
+def test_a_film_is_turned_as_its_file_says(kind, way):
+    content = FILES[kind](np.ascontiguousarray(STORED[way](FILM)), way)
+    assert np.array_equal(decode_grey(content), FILM)
+    assert np.array_equal(decode_colour(content), np.dstack([FILM] * 3))
+
+
+@pytest.mark.parametrize("way", STORED)
+@pytest.mark.parametrize("note", ["exif", "xmp"])
+def test_a_jpeg_is_turned_as_it_says(note, way):
+    film = np.kron(FILM, np.ones((8, 8), np.uint8))
+    said = exif(way, b"Exif\0\0") if note == "exif" else xmp(way)
+    content = encoded(np.ascontiguousarray(STORED[way](film)), "JPEG", quality=95, **{note: said})
+    assert decode_grey(content).shape == film.shape
+    assert np.abs(decode_grey(content).astype(int) - film).max() < 8
+
+
+@pytest.mark.parametrize("way", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_leaves_the_film_as_it_is(way):
+    for kind in ("PNG, before the pixels", "TIFF", "TIFF, 16 bits", "TIFF, 12 bits in words", "WEBP"):
+        assert np.array_equal(decode_grey(FILES[kind](FILM, way)), FILM)
+
+
+@given(st.binary(max_size=60))
+def test_exif_that_cannot_be_read_leaves_the_film_as_it_is(junk):
+    with_orientation = exif(1)
+    for damaged in (junk, with_orientation[: len(junk)], with_orientation[:-4] + junk):
+        assert decode_grey(png_of(FILM, before=chunk(b"eXIf", damaged))).size == FILM.size
+        assert decode_grey(encoded(FILM, "WEBP", lossless=True, exif=damaged)).size == FILM.size
+        assert decode_grey(encoded(FILM, "JPEG", exif=b"Exif\0\0" + damaged)).size == FILM.size
+        assert decode_grey(png_of(FILM, before=chunk(b"zTXt", b"Raw profile type exif\0" + damaged))).size == FILM.size
+
+
+def place(direction: str, towards: str, away: str) -> int:
+    """1 if the direction goes towards, -1 if away, 0 if neither."""
+    return {towards: 1, away: -1}.get(direction[0], 0)
+
+
+FRONTAL = [pair for a, b in itertools.product("LR", "HF") for pair in ((a, b), (b, a))]
+
+
+@pytest.mark.parametrize(("rows", "columns"), FRONTAL)
+def test_a_frontal_dicom_is_turned_until_rows_run_to_the_left_and_columns_to_the_feet(rows, columns):
+    y, x = np.mgrid[0:4, 0:6]
+    left = x * place(rows, "L", "R") + y * place(columns, "L", "R")
+    feet = x * place(rows, "F", "H") + y * place(columns, "F", "H")
+    stored = (100 + 10 * left + feet).astype(np.uint8)
+    # The whole range of greys, so that the film shows its own values.
+    window = {"WindowCenter": 128, "WindowWidth": 256}
+    film = np.array(shown(stored, PatientOrientation=[rows, columns], **window))
+    assert (np.diff(film, axis=1) == 10).all() and (np.diff(film, axis=0) == 1).all()
+    colour = decode_dicom(
+        written(build(np.dstack([stored] * 3), photometric="RGB", PatientOrientation=[rows, columns])), colour=True
+    )
+    assert np.array_equal(colour, np.dstack([film] * 3))
+
+
+LATERAL = [pair for a, b in itertools.product("AP", "HF") for pair in ((a, b), (b, a))]
+
+
+@pytest.mark.parametrize(("rows", "columns"), LATERAL)
+def test_a_lateral_dicom_is_turned_until_columns_run_to_the_feet_and_keeps_the_side_it_faces(rows, columns):
+    y, x = np.mgrid[0:4, 0:6]
+    back = x * place(rows, "P", "A") + y * place(columns, "P", "A")
+    feet = x * place(rows, "F", "H") + y * place(columns, "F", "H")
+    stored = (100 + 10 * back + feet).astype(np.uint8)
+    film = np.array(
+        shown(stored, PatientOrientation=[rows, columns], ViewPosition="LL", WindowCenter=128, WindowWidth=256)
+    )
+    assert (np.diff(film, axis=0) == 1).all()
+    if rows in "AP":
+        assert (np.diff(film, axis=1) == 10 * place(rows, "P", "A")).all()
+    else:
+        # It lies on its side: a quarter of a turn, no mirror.
+        assert any(np.array_equal(film, np.rot90(stored, quarter)) for quarter in (1, 3))
+
+
+@pytest.mark.parametrize(("directions", "same_as"), [(["R", "FA"], "RF"), (["RP", "HL"], "RH")])
+def test_the_first_letter_of_a_direction_decides(directions, same_as):
+    assert shown(FILM, PatientOrientation=directions) == shown(FILM, PatientOrientation=list(same_as))
+    assert shown(FILM, PatientOrientation=directions) != shown(FILM)
+    assert patient_orientation([f" {one.lower()} " for one in directions]) == patient_orientation(list(same_as))
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PatientOrientation": directions}
+        for directions in ("", "R", ["R", ""], ["R", "L"], ["H", "F"], ["H", "H"], ["R", "A"], ["X", "H"], list("RHL"))
+    ]
+    + [{"PatientOrientation": ["RT", "H"], "AnatomicalOrientationType": "QUADRUPED"}],
+)
+def test_directions_that_are_missing_or_contradict_each_other_leave_the_film_as_it_is(tags):
+    assert shown(FILM, **tags) == shown(FILM)
+
+
+def test_a_compressed_dicom_is_turned_too():
+    dataset = build(FILM, PatientOrientation=["R", "H"])
+    dataset.compress(uid.RLELossless, encoding_plugin="pydicom")
+    assert decode_dicom(written(dataset)).tolist() == shown(FILM[::-1, ::-1].copy())
