@@ -116,12 +116,12 @@ SIZE_PX = 32
 
 def make_card(findings: list[str], positives: list[int], known: list[int], images: dict | None = None, **changes):
     """A card with the same counts in every split, enough for training."""
-    from etl.contract.schema import SPLITS, Card, image_column
+    from etl.contract.schema import CONTRACT, SPLITS, Card, image_column
 
     column = image_column(SIZE_PX)
     images = images or dict.fromkeys(SPLITS, 8)
     fields = {
-        "contract": 2,
+        "contract": CONTRACT,
         "table": "",
         "channels": 1,
         "delta_table_id": "table",

@@ -28,7 +28,7 @@ import pyarrow as pa
 from conf.errors import InputError
 from conf.workspace import atomic_path
 
-CONTRACT = 2
+CONTRACT = 3
 """raised with every change of the columns, or of the pixels that a file becomes, so that older tables are rebuilt"""
 SPLITS = ("train", "val", "test")
 

@@ -91,7 +91,7 @@ def load_squares(path: str, settings: Etl, channels: int) -> list[np.ndarray]:
         content = read_bytes(path)
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
-    image = decode_grey(content) if channels == 1 else decode_colour(content)
+    image = (decode_grey if channels == 1 else decode_colour)(content, settings.grey_bits)
     fault = find_fault(image, settings.quality) if channels == 1 else None
     if fault:
         raise BadImage(fault)

@@ -13,7 +13,7 @@ from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import clutter, is_folder, is_local, list_files, locate
 from etl.contract.version import TableVersion
-from inference.model.properties import PREPARATION, Properties
+from inference.model.properties import Properties, preparation_of
 
 IMAGES = pa.schema(
     [
@@ -97,8 +97,8 @@ def _check_kind(card: Card, workspace: Workspace, properties: Properties) -> Non
             f"the model takes {properties.size_px} pixels, the table of {workspace.root} has {card.sizes_px}: run the "
             "ETL with this size in etl.sizes_px too, or score the images' folder with --scoring.source DIR"
         )
-    for key in PREPARATION:
-        got, expected = card.settings.get(key), getattr(properties, key)
+    for key, got in preparation_of(card.settings).items():
+        expected = getattr(properties, key)
         if got != expected:
             raise InputError(
                 f"the table of {workspace.root} was made with etl.{key} {got}, the model was trained with {expected}: "

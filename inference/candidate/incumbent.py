@@ -6,7 +6,7 @@ from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion
 from inference.model.graphs import Predict, compile_graph, open_graph, properties_of
-from inference.model.properties import PREPARATION, Properties
+from inference.model.properties import Properties, preparation_of
 from inference.model.registry import champion_version, fetch_model
 from training.reading.leaks import seen_in_test
 from training.reading.plan import Split
@@ -43,8 +43,8 @@ def open_incumbent(workspace: Workspace, name: str, table: TableVersion) -> Incu
         before, now = getattr(properties, what), getattr(card, what)
         if before != now:
             return Incumbent(version, f"its {what} is {before}, this model's {now}")
-    for what in PREPARATION:
-        before, now = getattr(properties, what), card.settings[what]
+    for what, now in preparation_of(card.settings).items():
+        before = getattr(properties, what)
         if before != now:
             return Incumbent(version, f"its images were made with etl.{what} {before}, the table's are with {now}")
     if properties.size_px not in card.sizes_px:

@@ -77,13 +77,13 @@ def read_film(read: Callable[[int], bytes], properties: Properties, shown_px: in
 
 
 def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film:
-    """Bytes of a PNG, JPEG, TIFF or DICOM file to the model's input.
+    """Bytes of an image file to the model's input.
 
     shown_px: longer side of `shown`; 0: `shown` is not made.
     Raises BadImage with the reason if the file is no usable image, MemoryError if there is too little memory.
     """
     try:
-        image = decode_grey(content)
+        image = decode_grey(content, properties.grey_bits)
         height, width = image.shape
         adjusted = adjust_intensity(image, properties.intensity)
         pixels = to_square(adjusted, properties.size_px, properties.square)

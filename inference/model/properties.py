@@ -7,11 +7,10 @@ import json
 from dataclasses import asdict, dataclass
 
 from conf.errors import InputError
+from conf.settings import Etl
 
 FORMAT = 2
 """increased when the meaning of a field or an output changes; older graphs must be exported again"""
-PREPARATION = ("square", "intensity")
-"""settings of the ETL on which the pixels of a table depend; Properties has fields of the same names"""
 CARD_FILE = "model_card.json"
 """the model card, beside the graphs in a registered model's folder"""
 
@@ -50,6 +49,8 @@ class Properties:
     commit: str
     ancestors: list[dict]
     """models whose weights the training started from: `source` and, if known, run_id, delta_table_id, delta_version"""
+    grey_bits: int = 0
+    """bits of the greys in 16-bit files that do not say it, see etl.grey_bits; graphs of older releases lack it"""
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -72,3 +73,11 @@ class Properties:
                 "`python inference/register.py` again"
             )
         return properties
+
+
+def preparation_of(settings: dict) -> dict:
+    """The settings of the ETL on which the pixels of a table depend; Properties has fields of the same names.
+
+    settings: of a card; one that an older release did not have is at its default.
+    """
+    return {name: settings.get(name, getattr(Etl, name)) for name in ("square", "intensity", "grey_bits")}

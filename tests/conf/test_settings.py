@@ -142,6 +142,8 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys):
         (Etl, {"sizes_px": []}),
         (Etl, {"sizes_px": [64, 64]}),
         (Etl, {"sizes_px": [9]}),
+        (Etl, {"grey_bits": 7}),
+        (Etl, {"grey_bits": 17}),
         (Etl, {"val_fraction": 1.0}),
         (Etl, {"rows_per_file": 1}),
         (Training, {"epochs": 0}),

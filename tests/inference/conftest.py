@@ -20,7 +20,7 @@ from deltalake import CommitProperties, write_deltalake
 
 from conf.settings import Quality, Training
 from conf.workspace import Workspace
-from etl.contract.schema import SPLITS, Card
+from etl.contract.schema import CONTRACT, SPLITS, Card
 from etl.contract.version import TableVersion
 from inference.candidate.making.calibration_set import calibration_images
 from inference.candidate.making.export import export_graphs
@@ -80,7 +80,7 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
         tables.append(pa.table(columns))
     column = f"image_{SIZE_PX}"
     card = Card(
-        contract=2,
+        contract=CONTRACT,
         table="",
         channels=1,
         delta_table_id="table",

@@ -334,6 +334,7 @@ def test_sources_with_nothing_to_score(model, tmp_path, source, message):
         ({"sizes_px": [32]}, r"the model takes 64 pixels, the table of .* has \[32\]: run the ETL with this size"),
         ({"channels": 3}, "is in colour"),
         ({"settings": {"square": "stretch", "intensity": "none"}}, "made with etl.square stretch, .* trained with pad"),
+        ({"settings": {"grey_bits": 12}}, "made with etl.grey_bits 12, .* trained with 0"),
         ({"table": "elsewhere"}, "no Delta table at .*elsewhere/shards"),
         ({"delta_version": 7}, "version 7 of .* cannot be read"),
     ],

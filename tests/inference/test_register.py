@@ -272,7 +272,7 @@ def test_a_champion_that_cannot_be_opened_does_not_stop_a_candidate(content, fir
 def test_a_champion_that_saw_other_pixels_is_not_compared_with(first, workspace):
     table = TableVersion.of(workspace)
     card = table.card
-    for key, value in (("square", "stretch"), ("intensity", "clahe")):
+    for key, value in (("square", "stretch"), ("intensity", "clahe"), ("grey_bits", 12)):
         other = replace(table, card=replace(card, settings=card.settings | {key: value}))
         champion = open_incumbent(workspace, "chexscale", other)
         assert champion.predict is None

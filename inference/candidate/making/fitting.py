@@ -12,7 +12,7 @@ from etl.contract.schema import Card
 from inference.candidate.making.familiarity import distance_threshold, fit_familiarity
 from inference.candidate.making.map_grid import measure_map_grid
 from inference.model.network import FittedModel, ServedNetwork
-from inference.model.properties import Properties
+from inference.model.properties import Properties, preparation_of
 from training.loop.loss import log_odds, loss_weights
 from training.measures.calibration import Calibration, fit_calibration
 from training.network.checkpoint import Checkpoint
@@ -85,8 +85,7 @@ def _properties(
         findings=checkpoint.findings,
         exclusive=checkpoint.exclusive,
         size_px=checkpoint.size_px,
-        square=card.settings["square"],
-        intensity=card.settings["intensity"],
+        **preparation_of(card.settings),
         quality=card.settings["quality"],
         shifts=calibration.shifts.tolist(),
         temperatures=calibration.temperatures.tolist(),

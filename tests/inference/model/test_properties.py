@@ -3,7 +3,7 @@ import json
 import pytest
 
 from conf.errors import InputError
-from inference.model.properties import Properties
+from inference.model.properties import Properties, preparation_of
 from tests.inference.toy_properties import PROPERTIES
 
 
@@ -15,6 +15,18 @@ def test_properties_come_back_from_json_unchanged():
 def test_other_texts_are_input_errors(text):
     with pytest.raises(InputError, match="the graph does not say what its outputs mean .*register.py"):
         Properties.parse(text, "the graph")
+
+
+def test_a_graph_of_an_older_release_leaves_the_bits_to_the_files():
+    older = json.loads(PROPERTIES.to_json())
+    del older["grey_bits"]
+    assert Properties.parse(json.dumps(older), "graph") == PROPERTIES
+
+
+def test_the_preparation_of_an_older_card_has_the_defaults():
+    assert preparation_of({}) == {"square": "pad", "intensity": "none", "grey_bits": 0}
+    made = {"square": "stretch", "intensity": "clahe", "grey_bits": 12}
+    assert preparation_of(made | {"split": "source"}) == made
 
 
 def test_another_format_must_be_exported_again():
