@@ -19,8 +19,9 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.images.decode import begins_like_image
+from etl.contract.images.kinds import SUFFIXES
 from etl.contract.storage import clutter, list_files, read_bytes
-from etl.sources.files import IMAGES, NO_IMAGES
+from etl.sources.files import NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split
 from etl.sources.words import known_splits, resembles_split, split_of
@@ -98,7 +99,7 @@ def _why_left_out(file: str, path: str) -> str | None:
     if found := clutter(file):
         return found
     ending = PurePosixPath(file).suffix.lower()
-    if ending in IMAGES:
+    if ending in SUFFIXES:
         return None
     try:
         return None if ending not in NO_IMAGES and begins_like_image(read_bytes(path, HEAD_BYTES)) else "no image"

@@ -13,9 +13,9 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from etl.contract.images.kinds import SUFFIXES
 from etl.contract.storage import clutter
 
-IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 # Beside images lie reports and lists of the same names.
 NO_IMAGES = (".csv", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".tsv", ".txt", ".xls", ".xlsx")
 NO_IMAGES += (".xml", ".yaml", ".yml", ".zip", ".gz", ".tar", ".npy", ".npz", ".db")
@@ -109,7 +109,7 @@ def _parts_without_ending(path: str) -> tuple[str, ...]:
 
 def _ending(name: str) -> str:
     """The ending of an image file, in lower case; empty for other names, which may have points, as UIDs do."""
-    return next((ending for ending in IMAGES if name.endswith(ending) and name != ending), "")
+    return next((ending for ending in SUFFIXES if name.endswith(ending) and name != ending), "")
 
 
 def _kind(path: str) -> str:
