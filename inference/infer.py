@@ -1,4 +1,4 @@
-"""Shows what the champion finds in image files (PNG, JPEG, TIFF, DICOM) and folders of them. Research use only.
+"""Shows what the champion finds in image files (PNG, JPEG, DICOM, ...) and folders of them. Research use only.
 
     python inference/infer.py film.png                                  a table: probability, threshold, called or not
     python inference/infer.py --heatmaps heatmaps film.png other.dcm    the same, and pictures of the evidence

@@ -1,7 +1,7 @@
 """Scores all images of a table or a folder with the champion, by Spark, with one compiled model per worker process.
 
     spark-submit inference/predict.py                                      the table of conf/demo.yaml's workspace
-    spark-submit inference/predict.py --scoring.source DIR                 PNG, JPEG, TIFF and DICOM files below DIR
+    spark-submit inference/predict.py --scoring.source DIR                 the image files below DIR
     spark-submit inference/predict.py --scoring.output DIR                 somewhere else than <workspace>/scores
     spark-submit --conf spark.task.cpus=4 inference/predict.py             a quarter of the tasks, four threads each
 

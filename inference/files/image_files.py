@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from etl.contract.images.decode import begins_like_image
+from etl.contract.images.kinds import SUFFIXES
 from etl.contract.storage import clutter
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 # The index of the DICOM files beside it (PS3.10, section 8.6).
 DICOM_INDEX = "DICOMDIR"
 # DICOM's prefix ends at byte 132; files without it need some more bytes to be recognised.
@@ -26,9 +26,9 @@ def find_images(paths: Iterable[str]) -> tuple[list[ImageFile], int]:
     """Returns the files in the order given, and the number of other files that the folders hold.
 
     The files of a folder and its subfolders are sorted by name. A file that was given by itself is always included.
-    From a folder, every file is included that begins like a PNG, JPEG, TIFF or DICOM file, or is named like one: a file
-    that is named like an image but is none is reported, not left out. Hidden files and rests of archives (see clutter)
-    are other files.
+    From a folder, every file is included that begins like an image of a kind that is read, or is named like one: a file
+    that is named like an image but is none is reported, not left out. Hidden files and rests of archives (see
+    clutter) are other files.
     """
     files: list[ImageFile] = []
     others = 0

@@ -46,7 +46,7 @@ class Read:
     openapi_extra=file_body("files", many=True),
 )
 async def predict(request: Request, operating_point: OperatingPoint = OPERATING_POINT) -> Response:
-    """Returns the findings of one or more images. They are PNG, JPEG, TIFF or DICOM by content, whatever their names.
+    """Returns the findings of one or more images. They are PNG, JPEG, TIFF, WEBP, BMP or DICOM by content.
 
     A file that is not a usable image gets an `error` in its place. If no file is usable, the status is 415 if none of
     them has one of these formats, otherwise 422. Research use only, not for clinical use.

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from conf.words import RESEARCH_USE
+from etl.contract.images.kinds import KINDS
 from inference.film.answers import OPERATING_POINT
 
 MODEL = {"name": "chexscale", "version": 3, "mode": "int8"}
@@ -26,8 +27,8 @@ RESULT = {
     "width_px": 1024,
     "height_px": 1024,
 }
-UNREADABLE = {"index": 1, "name": "notes.txt", "error": "no PNG, JPEG, TIFF or DICOM: starts with b'Dear Dr '"}
-SEND_A_FILM = "send a whole PNG, JPEG, TIFF or DICOM file of one grey film"
+UNREADABLE = {"index": 1, "name": "notes.txt", "error": f"no {KINDS}: starts with b'Dear Dr '"}
+SEND_A_FILM = f"send a whole {KINDS} file of one grey film"
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )

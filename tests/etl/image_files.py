@@ -8,6 +8,27 @@ import numpy as np
 from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# What EXIF 2.32 (section 4.6.4) says of the stored rows and columns, as slices of the film that is to be shown.
+STORED = {
+    1: lambda film: film,
+    2: lambda film: film[:, ::-1],  # the first column is the right side
+    3: lambda film: film[::-1, ::-1],
+    4: lambda film: film[::-1],
+    5: lambda film: film.T,  # the first row is the left side
+    6: lambda film: film.T[::-1],  # the first row is the right side, the first column the top
+    7: lambda film: film.T[::-1, ::-1],
+    8: lambda film: film.T[:, ::-1],
+}
+
+
+def exif(orientation: int, prefix: bytes = b"") -> bytes:
+    tags = Image.Exif()
+    tags[274] = orientation
+    return prefix + tags.tobytes().removeprefix(b"Exif\0\0")
+
+
+def xmp(orientation: int) -> bytes:
+    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
 
 
 def chunk(kind: bytes, content: bytes, damaged: bool = False) -> bytes:

@@ -184,7 +184,7 @@ def put_bad_files(folder: Path) -> dict[str, str]:
     (folder / "nothing").mkdir()
     os.mkfifo(folder / "pipe.png")
     return {
-        "text.png": "no PNG, JPEG, TIFF or DICOM",
+        "text.png": "no PNG, JPEG, TIFF, WEBP, BMP or DICOM",
         "empty.png": "empty file",
         "truncated.png": "truncated PNG",
         "truncated.jpg": "truncated",

@@ -170,7 +170,7 @@ def test_a_folder_s_files_each_get_a_row(model, workspace, output, folder):
     assert {name: row["unreadable"] for name, row in rows.items() if row["unreadable"]} == {
         "cut.png": "truncated PNG: b'IDAT' chunk is cut",
         "empty.png": "empty file",
-        "labels.csv": "no PNG, JPEG, TIFF or DICOM: starts with b'image,la'",
+        "labels.csv": "no PNG, JPEG, TIFF, WEBP, BMP or DICOM: starts with b'image,la'",
         "nowhere.png": "cannot be read: No such file or directory",
     }
     scored = {name: row for name, row in rows.items() if not row["unreadable"]}

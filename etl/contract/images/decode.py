@@ -91,7 +91,7 @@ def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: more than {MAX_SIDE_PX} pixels a side") from error
     except DAMAGE as error:
-        # So Pillow refuses a file before its pixels; the tags are whole.
-        if tags and isinstance(error, SyntaxError):
-            raise unread(tags) from error
-        raise BadImage(f"damaged or unsupported {kind}: {error}") from error
+        # So Pillow refuses a file before its pixels.
+        if not isinstance(error, SyntaxError):
+            raise BadImage(f"damaged {kind}: {error}") from error
+        raise (unread(tags) if tags else BadImage(f"{kind} that is damaged or not read: {error}")) from error

@@ -1,6 +1,7 @@
 /* The film, with the heat map of one finding and the known boxes over it. */
 
 import { find, make, spoken } from "./elements.js";
+import { isLike } from "./likeness.js";
 
 let shown = null; // the answer whose film is shown
 let original = null; // address of the file itself, if the browser can show it
@@ -37,14 +38,15 @@ export function clearFilm() {
   drawLayers();
 }
 
-/** Address of the file if the browser decodes it to the same pixels as the service; otherwise null. */
+/** Address of the file if the browser shows it as the service decodes it; otherwise null. */
 async function openOriginal(file, answer, stretched) {
   if (stretched && answer.width_px !== answer.height_px) return null;
   const address = URL.createObjectURL(file);
-  const image = make("img", { src: address });
+  const [image, square] = [address, answer.image].map((src) => make("img", { src }));
   try {
-    await image.decode();
-    if (image.naturalWidth === answer.width_px && image.naturalHeight === answer.height_px) return address;
+    await Promise.all([image.decode(), square.decode()]);
+    const sameSize = image.naturalWidth === answer.width_px && image.naturalHeight === answer.height_px;
+    if (sameSize && isLike(image, square)) return address;
   } catch {
     // A format that only the service reads, such as DICOM: the model's film is shown.
   }

@@ -6,37 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from pydicom import uid
 
 from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.dicom import decode_dicom
 from etl.contract.images.orientation import patient_orientation
 from tests.etl.dicom_files import build, shown, written
-from tests.etl.image_files import chunk, encoded, png_of, tiff_of
+from tests.etl.image_files import STORED, chunk, encoded, exif, png_of, tiff_of, xmp
 
 FILM = np.random.default_rng(0).integers(0, 256, (3, 5), dtype=np.uint8)
-# What EXIF 2.32 (section 4.6.4) says of the stored rows and columns, as slices of the film that is to be shown.
-STORED = {
-    1: lambda film: film,
-    2: lambda film: film[:, ::-1],  # the first column is the right side
-    3: lambda film: film[::-1, ::-1],
-    4: lambda film: film[::-1],
-    5: lambda film: film.T,  # the first row is the left side
-    6: lambda film: film.T[::-1],  # the first row is the right side, the first column the top
-    7: lambda film: film.T[::-1, ::-1],
-    8: lambda film: film.T[:, ::-1],
-}
-
-
-def exif(orientation: int, prefix: bytes = b"") -> bytes:
-    tags = Image.Exif()
-    tags[274] = orientation
-    return prefix + tags.tobytes().removeprefix(b"Exif\0\0")
-
-
-def xmp(orientation: int) -> bytes:
-    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
 
 
 def profile(orientation: int) -> bytes:

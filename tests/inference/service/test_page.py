@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from conf.workspace import Workspace
+from etl.contract.images.kinds import KINDS
 from tests.inference.service import toy
 from tests.inference.service.page import BRIGHTER, DROP, FILM, KEY, drop, give_key, rows
 
@@ -136,9 +137,10 @@ def test_an_image_unlike_the_training_data_gets_a_warning_and_no_probabilities(p
 
 
 def test_a_bad_file_gets_a_reason_and_a_lost_network_a_next_step(page):
+    expect(page.locator(".welcome")).to_contain_text(KINDS)
     drop(page, b"Dear Dr Doe")
     problem = page.get_by_role("alert")
-    expect(problem).to_contain_text("No PNG, JPEG, TIFF or DICOM")
+    expect(problem).to_contain_text(f"No {KINDS}")
     expect(problem).to_contain_text("Send a whole PNG")
     drop(page, toy.png(FILM)[:200])
     expect(problem).to_contain_text("Truncated PNG")

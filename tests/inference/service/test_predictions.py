@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
+from etl.contract.images.kinds import KINDS
 from etl.contract.images.pixels import to_square
 from tests.etl.dicom_files import build, written
 from tests.inference.service import toy
@@ -148,7 +149,11 @@ def test_one_bad_file_has_its_reason_in_its_place(service):
     response = service.predict(toy.png(FILM), b"Dear Dr. Smith")
     good, bad = response.json()["results"]
     assert response.status_code == 200 and good["familiar"]
-    assert bad == {"index": 1, "name": "1.png", "error": "no PNG, JPEG, TIFF or DICOM: starts with b'Dear Dr.'"}
+    assert bad == {
+        "index": 1,
+        "name": "1.png",
+        "error": f"no {KINDS}: starts with b'Dear Dr.'",
+    }
 
 
 def test_only_bad_files_are_a_bad_request(service):
