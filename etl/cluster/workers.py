@@ -11,14 +11,17 @@ from typing import Any
 from zipimport import zipimporter
 
 import pyarrow as pa
+from py4j.protocol import Py4JJavaError
 from pyspark import TaskContext
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from conf.errors import InputError
-from conf.progress import Progress
-from etl.contract.storage import is_of_a_store
+from conf.progress import Progress, say
+from etl.cluster.failures import passed_on, received
 
 Batches = Iterator[pa.RecordBatch]
+SILENT = ("org.apache.spark.executor.Executor", "org.apache.spark.scheduler.TaskSetManager")
+"""loggers that write a stack trace for each try of a task that fails; the driver says why a task has failed, once"""
 
 
 class SparkWorkers:
@@ -39,22 +42,17 @@ class SparkWorkers:
     def map(self, function: Callable[[Any], Any], items: Sequence, images: Sequence[int], title: str) -> list:
         """Returns function(item) for each item, in the items' order; each call is one task on any worker.
 
-        images: number of images in each item, for the progress bar's rate and remaining time. A task whose worker dies
-        is tried again. Raises InputError if a task cannot read or write.
+        images: number of images in each item, for the rate and the remaining time of the progress. A task that fails or
+        whose worker dies is tried again, as often as Spark's spark.task.maxFailures says. After that, all end: raises
+        InputError if a task cannot read or write or its worker dies each time, RuntimeError for a bug.
         """
         if not items:
             return []
         self.spark = self.spark or start_spark(self.master)
         context = self.spark.sparkContext
         tasks = context.parallelize(items, len(items))
-        with _progress(context.statusTracker(), images, title):
-            results = tasks.map(partial(_try, function)).collect()
-        if failed := next((result for result in results if isinstance(result, OSError)), None):
-            raise InputError(
-                f"a worker cannot continue ({failed}): nothing was committed; check permissions and free space at the "
-                "table, and run the command again"
-            )
-        return results
+        with _progress(context.statusTracker(), images, title), received(_is_of_spark):
+            return tasks.map(partial(_passing_on, function)).collect()
 
     def map_in_arrow(
         self,
@@ -68,7 +66,7 @@ class SparkWorkers:
 
         function: turns batches of `rows` into batches of `schema`. num_threads: the cores that Spark gives each task
         (its setting spark.task.cpus); tasks that use no more never overload the machine. The result is held in memory
-        here. A task whose worker dies is tried again.
+        here. Tasks are tried again, and errors raised, as in `map`.
         """
         self.spark = self.spark or start_spark(self.master)
         context = self.spark.sparkContext
@@ -82,7 +80,7 @@ class SparkWorkers:
         spark_schema = session.createDataFrame(schema.empty_table()).schema
         results = session.createDataFrame(rows).mapInArrow(partial(_with_lent_cores, function), spark_schema)
         shares = [len(rows) * (task + 1) // num_tasks - len(rows) * task // num_tasks for task in range(num_tasks)]
-        with _progress(context.statusTracker(), shares, title):
+        with _progress(context.statusTracker(), shares, title), received(_is_of_spark):
             return results.toArrow().cast(schema)
 
 
@@ -94,19 +92,13 @@ def _with_lent_cores(function: Callable[[Batches, int], Batches], batches: Batch
             del sys.path_importer_cache[path]
     # After each task Spark collects garbage; freezing spares it all objects that the imports have made, 0.05 s.
     gc.freeze()
-    return function(batches, TaskContext.get().cpus())
+    with passed_on():
+        yield from function(batches, TaskContext.get().cpus())
 
 
-def _try(function: Callable[[Any], Any], item: Any) -> Any:
-    """Returns function(item) or the OSError that it raised: a full disk is not a bug and needs no traceback."""
-    try:
+def _passing_on(function: Callable[[Any], Any], item: Any) -> Any:
+    with passed_on():
         return function(item)
-    except OSError as error:
-        return error
-    except Exception as error:
-        if not is_of_a_store(error):
-            raise
-        return OSError(str(error))
 
 
 def start_spark(master: str | None = None) -> SparkSession:
@@ -117,18 +109,23 @@ def start_spark(master: str | None = None) -> SparkSession:
         builder = builder.master(master)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
+    log4j = spark.sparkContext._jvm.org.apache.logging.log4j
+    for name in SILENT:
+        log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
     return spark
 
 
 @contextmanager
 def _progress(tracker, images: Sequence[int], title: str) -> Iterator[None]:
-    """Progress over Spark's finished tasks; tracker: pyspark.StatusTracker."""
+    """Progress over Spark's finished tasks, and how many had to be tried again; tracker: pyspark.StatusTracker."""
     done = threading.Event()
+    failed: dict[int, int] = {}
 
     def poll(bar: Progress) -> None:
         while not done.wait(0.5):
-            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-            finished = max((stage.numCompletedTasks for stage in stages if stage), default=0)
+            stages = list(filter(None, map(tracker.getStageInfo, tracker.getActiveStageIds())))
+            failed.update((stage.stageId, stage.numFailedTasks) for stage in stages)
+            finished = max((stage.numCompletedTasks for stage in stages), default=0)
             bar.update(max(0, round(finished * sum(images) / len(images)) - bar.done))
 
     with Progress(title, sum(images), smooth=False) as bar:
@@ -140,3 +137,9 @@ def _progress(tracker, images: Sequence[int], title: str) -> Iterator[None]:
             done.set()
             thread.join()
         bar.update(bar.total - bar.done)
+    if again := sum(failed.values()):
+        say(f"{title}: {again:,} tasks were tried again after their worker had failed; Spark's UI and logs say why")
+
+
+def _is_of_spark(error: Exception) -> bool:
+    return isinstance(error, Py4JJavaError | PySparkException)
