@@ -16,6 +16,21 @@ from pathlib import Path
 from conf.errors import InputError
 from conf.settings import Settings
 
+# Petastorm takes the first three for parts of a URL; deltalake aborts at the next four, and looks elsewhere for a path
+# with a backslash. A line break would end messages and lists.
+REFUSED_CHARACTERS = "#?%[]^|\\\n\r"
+
+
+def refuse_characters(place: str, option: str) -> None:
+    """Raises InputError if a table cannot be kept at this path or address. option: what the user can change."""
+    found = [character for character in REFUSED_CHARACTERS if character in place]
+    if found:
+        other = place.translate({ord(character): "_" for character in REFUSED_CHARACTERS})
+        raise InputError(
+            f"{place!r} has {' and '.join(map(repr, found))} in its path, which the libraries for tables cannot open: "
+            f"choose another place, such as {option} {other!r}"
+        )
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -36,11 +51,7 @@ class Workspace:
         root = Path(path).expanduser().absolute()
         if root.exists() and not root.is_dir():
             raise InputError(f"workspace {root} is a file, expected a folder: choose another with --workspace")
-        if set("#?%") & set(str(root)):
-            raise InputError(
-                f"workspace {root} has one of # ? % in its path, which Petastorm takes for parts of a URL: choose "
-                "another with --workspace"
-            )
+        refuse_characters(str(root), "--workspace")
         return cls(root, tracking_server)
 
     @contextmanager
@@ -69,10 +80,9 @@ class Workspace:
     def tables(self, elsewhere: str) -> tuple[str, str]:
         """Folders or addresses of the tables of shards and quarantine. elsewhere: etl.table; empty: the workspace."""
         root = elsewhere.replace("s3a://", "s3://", 1).rstrip("/") or str(self.root)
-        if set("#?%\n") & set(root) or root.startswith("file:") or Path(root).is_file():
-            raise InputError(
-                f"etl.table is {elsewhere!r}, expected a folder or an address such as s3://bucket/name, without # ? %"
-            )
+        refuse_characters(root, "--etl.table" if elsewhere else "--workspace")
+        if root.startswith("file:") or Path(root).is_file():
+            raise InputError(f"etl.table is {elsewhere!r}, expected a folder or an address such as s3://bucket/name")
         if "://" not in root:
             # Absolute, because a Spark worker on another machine runs in another folder.
             root = str(Path(root).expanduser().absolute())

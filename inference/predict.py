@@ -18,7 +18,7 @@ from rich.table import Table
 
 from conf.arguments import load_settings
 from conf.errors import run_command
-from conf.workspace import Workspace
+from conf.workspace import Workspace, refuse_characters
 from etl.cluster.workers import SparkWorkers
 from etl.contract.storage import locate
 from inference.batch.listing import list_images
@@ -32,6 +32,7 @@ READS = ("scoring", "inference.registered_model", "inference.batch_size")
 def main() -> None:
     settings = load_settings("Scores all images of a table, or of a folder, with the champion.", reads=READS)
     workspace = Workspace.of(settings)
+    refuse_characters(settings.scoring.output, "--scoring.output")
     output = str(locate(settings.scoring.output or str(workspace.scores)))
     model = open_served(workspace, settings.inference.registered_model, mode=settings.scoring.mode, num_threads=1)
     listing = list_images(settings.scoring.source, workspace, model.properties)
