@@ -17,19 +17,18 @@ SPARSE = (slice(None, None, 8), slice(None, None, 8))
 def to_grey(dataset: pydicom.Dataset, stored: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """The grey of each stored value, (256 or 65536,) uint8. codes: the pixels, as indices of `stored`.
 
-    The first VOI LUT or window counts that shows more of the film than black and white; if none does, the range of the
-    pixels without padding.
+    The first VOI LUT or window counts that shows the film; if none does, the range of the pixels without padding.
     """
     values, is_signed = _modality_values(dataset, stored)
-    film = ~_is_padding(dataset, stored)
+    film, is_inverted = ~_is_padding(dataset, stored), dataset.PhotometricInterpretation == "MONOCHROME1"
     for shades, black, white in _voi(dataset, values, is_signed):
-        greys = _scale(dataset, shades, black, white)
-        if greys is not None and any(_is_shown(greys, film, part) for part in (codes[SPARSE], codes)):
+        greys = _scale(shades, black, white, is_inverted)
+        if greys is not None and any(_is_shown(greys, film, part, is_inverted) for part in (codes[SPARSE], codes)):
             return greys
     present = film & _occurs(codes, len(stored))
     if not present.any():
         raise BadImage("nothing but padding")
-    greys = _scale(dataset, values, values[present].min(), values[present].max())
+    greys = _scale(values, values[present].min(), values[present].max(), is_inverted)
     if greys is None:
         raise BadImage("grey values are not finite: damaged rescale")
     return greys
@@ -65,9 +64,9 @@ def _voi(dataset: pydicom.Dataset, values: np.ndarray, is_signed: bool) -> Itera
             yield apply_windowing(values, _eight_bit_window(dataset, center, width)), 0, 255
 
 
-def _scale(dataset: pydicom.Dataset, shades: np.ndarray, black: float, white: float) -> np.ndarray | None:
+def _scale(shades: np.ndarray, black: float, white: float, is_inverted: bool) -> np.ndarray | None:
     """uint8 greys of 0..255 from black to white; None if they are not finite."""
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
+    if is_inverted:
         shades, black, white = -shades, -white, -black
     greys = (shades - black) * 255 / ((white - black) or 1)
     return np.rint(greys.clip(0, 255)).astype(np.uint8) if np.isfinite(greys).all() else None
@@ -78,9 +77,16 @@ def _occurs(codes: np.ndarray, num_codes: int) -> np.ndarray:
     return cv2.calcHist([np.ascontiguousarray(codes)], [0], None, [num_codes], [0, num_codes]).ravel() > 0
 
 
-def _is_shown(greys: np.ndarray, film: np.ndarray, codes: np.ndarray) -> bool:
-    """Whether any pixel of the film is neither black nor white."""
-    return bool(((greys > 0) & (greys < 255) & film & _occurs(codes, len(greys))).any())
+def _is_shown(greys: np.ndarray, film: np.ndarray, codes: np.ndarray, is_inverted: bool) -> bool:
+    """Whether the film has greys between black and white, and not only the darkest of them, from black on.
+
+    A film that ends below MIN_BRIGHTEST is one of 12 bits, say, under a window for 14.
+    """
+    present = greys[film & _occurs(codes, len(greys))].astype(int)
+    if not ((present > 0) & (present < 255)).any():
+        return False
+    darkest, brightest = sorted(255 - end if is_inverted else end for end in (present.min(), present.max()))
+    return brightest >= 255 * MIN_BRIGHTEST or darkest > brightest / 2
 
 
 def _has_entries(item: pydicom.Dataset) -> bool:

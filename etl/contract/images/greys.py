@@ -18,14 +18,15 @@ def white_of(stored: Stored, grey_bits: int = 0) -> int:
     grey_bits: etl.grey_bits, for pixels of 16 bits whose file leaves open how many of them are used.
     Raises BadImage for pixels of 16 bits that use so few of them that the film would be dark.
     """
+    has_8_bits = stored.pixels.dtype == np.uint8
+    if has_8_bits and not stored.white:
+        return 255
     image = stored.pixels if stored.pixels.ndim == 2 else stored.pixels[..., :3]
-    full = int(np.iinfo(image.dtype).max)
-    if image.dtype == np.uint8 and not stored.white:
-        return full
+    full = 255 if has_8_bits else 65535
     brightest = int(image.max())
     white = full if brightest > stored.white else stored.white or full
     enough = brightest >= white * MIN_BRIGHTEST
-    if image.dtype == np.uint8 or (stored.white and enough):
+    if has_8_bits or (stored.white and enough):
         return white
     if grey_bits:
         if brightest >= 2**grey_bits:

@@ -71,12 +71,14 @@ def _read_notes(content: bytes) -> tuple[bytes, list[bytes]]:
     significant, metadata, pixels_begun = b"", [], False
     while position <= last:
         length, kind = HEAD.unpack_from(content, position)
-        end = position + 12 + length
         if kind == b"IDAT":
-            pixels_begun = True
-        elif kind == b"IEND":
+            # Many files have a hundred of them.
+            pixels_begun, position = True, position + 12 + length
+            continue
+        end = position + 12 + length
+        if kind == b"IEND":
             break
-        elif kind in NOTES and end <= len(content):
+        if kind in NOTES and end <= len(content):
             _check_sum(content, position, end)
             # An animation is announced before the pixels (PNG 3, section 5.6).
             if kind == b"acTL" and not pixels_begun and content[position + 8 : position + 12] > b"\0\0\0\1":

@@ -28,8 +28,8 @@ def read_tags(content: bytes) -> Tags:
     """The tags of the only image of a TIFF. Raises BadImage if they are damaged, or say what cannot be followed."""
     try:
         tags = Tags(content[: 16 if b"+" in content[2:4] else 8])
-        file = io.BytesIO(content)
-        file.seek(tags.next)
+        file, first = io.BytesIO(content), tags.next
+        file.seek(first)
         with warnings.catch_warnings(action="ignore"):
             tags.load(file)
         check_size(int(tags[WIDTH]), int(tags[LENGTH]))
@@ -39,7 +39,7 @@ def read_tags(content: bytes) -> Tags:
         raise
     except DAMAGE as error:
         raise BadImage(f"damaged TIFF: {error}") from error
-    if tags.next:
+    if tags.next not in (0, first):
         raise BadImage(SEVERAL_FRAMES)
     if not known:
         raise BadImage("TIFF that does not say whether 0 is black or white: save it with PhotometricInterpretation")

@@ -105,6 +105,24 @@ def test_padding_does_not_make_a_window_useful():
     assert shown(pixels, **window) == [[0, 0, 26, 255]]
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"WindowCenter": 32768, "WindowWidth": 65536},
+        {"WindowCenter": 8192, "WindowWidth": 16384, "BitsStored": 12},
+        {"VOILUTSequence": table(list(range(0, 65536, 4)), first=0, bits=16)},
+    ],
+)
+def test_a_window_for_more_bits_than_the_film_has_does_not_make_it_dark(tags, photometric):
+    assert shown(RAMP, photometric=photometric, **tags) == shown(RAMP, photometric=photometric)
+
+
+def test_a_film_of_nearly_one_grey_is_not_stretched_by_its_range():
+    flat = np.random.default_rng(0).integers(300, 306, (20, 20)).astype(np.uint16)
+    assert np.ptp(shown(flat, WindowCenter=2048, WindowWidth=4096)) <= 1
+
+
 def test_one_pixel_between_black_and_white_makes_a_window_useful():
     pixels = np.zeros((40, 40), np.uint16)
     pixels[:, 20:] = 4000
