@@ -21,6 +21,7 @@ from conf.errors import run_command
 from conf.workspace import Workspace, refuse_characters
 from etl.cluster.workers import SparkWorkers
 from etl.contract.storage import locate
+from etl.contract.vocabulary import check_vocabulary
 from inference.batch.listing import list_images
 from inference.batch.run import BatchOutcome, score_new
 from inference.batch.scoring import probability_column
@@ -35,6 +36,8 @@ def main() -> None:
     refuse_characters(settings.scoring.output, "--scoring.output")
     output = str(locate(settings.scoring.output or str(workspace.scores)))
     model = open_served(workspace, settings.inference.registered_model, mode=settings.scoring.mode, num_threads=1)
+    # Before hours of scoring: models of older releases were made without this check.
+    check_vocabulary(model.properties.findings, f"{model.name} version {model.version}")
     listing = list_images(settings.scoring.source, workspace, model.properties)
     started = time.monotonic()
     with SparkWorkers() as workers:

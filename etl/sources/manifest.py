@@ -10,6 +10,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from etl.contract.storage import clutter
+from etl.contract.vocabulary import check_vocabulary
 from etl.sources.files import count_left_out
 from etl.sources.label_file import refuse_rounded
 from etl.sources.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
@@ -115,6 +116,7 @@ def assemble(
     raised if no row has a file: which images were looked for, where, and what to check. left_out: why files that are
     no row and no table are left out, for all or by their index in `files`.
     """
+    check_vocabulary(findings, "the source")
     present = rows[rows.file.notna()].reset_index(drop=True)
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
     if present.empty:

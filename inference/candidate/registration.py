@@ -6,7 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
-from training.record.store import metric_name, use_store  # isort: skip
+from etl.contract.vocabulary import metric_name
+
+from training.record.store import use_store  # isort: skip
 
 import mlflow
 import numpy as np

@@ -165,6 +165,10 @@ def test_a_finding_of_which_nothing_can_be_learned_is_named(copied_table, small_
     replace(card, positives={**card.positives, "val": {"Bright": 0, "Coin": 0}}).write(workspace.card)
     with pytest.raises(InputError, match="no finding has both positives and negatives among the 9 validation images"):
         prepare(settings, workspace, ALONE)
+    unknown = {split: {"Bright": 0, "Coin": 0} for split in card.known}
+    replace(card, known=unknown, positives=unknown).write(workspace.card)
+    with pytest.raises(InputError, match="no image of the table has a known label.*--etl.columns.label_file"):
+        prepare(settings, workspace, ALONE)
 
 
 @pytest.mark.slow

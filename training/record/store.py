@@ -36,11 +36,6 @@ for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
-def metric_name(name: str) -> str:
-    """The name without characters that MLflow refuses in a metric; a finding may be called `Opacity (left)`."""
-    return re.sub(r"[^\w\-. :]", "_", name)
-
-
 def use_store(workspace: Workspace) -> None:
     """Points mlflow at the workspace's server, or else its own database, for runs and for the registry.
 

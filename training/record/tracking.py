@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
-from training.record.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, metric_name, use_store  # isort: skip
+from etl.contract.vocabulary import metric_name
+
+from training.record.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, use_store  # isort: skip
 
 import mlflow
 from mlflow.data.delta_dataset_source import DeltaDatasetSource

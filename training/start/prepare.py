@@ -10,6 +10,7 @@ from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card, image_column
 from etl.contract.version import TableVersion
+from etl.contract.vocabulary import check_vocabulary
 from training.loop.task import Task
 from training.network.models import build_model, check_step
 from training.network.weights import load_weights
@@ -27,6 +28,7 @@ def prepare(settings: Settings, workspace: Workspace, topology: Topology) -> Tas
     card = table.card
     train, val, test = (open_split(table, name, training.size_px, training.tabular) for name in SPLITS)
     plan = Plan.of(train, training.batch_size, topology.world_size, training.streams)
+    check_vocabulary(card.findings, f"the table {table.shards}")
     check_measurable(card)
     known, positives = card.known["train"], card.positives["train"]
     alike = [finding for finding in card.findings if positives[finding] in (0, known[finding])]
@@ -85,6 +87,11 @@ def load_starting_weights(task: Task) -> list[dict]:
 
 def check_measurable(card: Card) -> None:
     """Raises InputError when no finding has an AUROC on the validation split."""
+    if not any(number for known in card.known.values() for number in known.values()):
+        raise InputError(
+            "no image of the table has a known label, so there is nothing to learn: give a label table with "
+            "--etl.columns.label_file, or name its columns with --etl.columns.findings, and run the ETL again"
+        )
     known, positives = card.known["val"], card.positives["val"]
     if not any(0 < positives[finding] < known[finding] for finding in card.findings):
         raise InputError(

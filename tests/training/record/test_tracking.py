@@ -16,6 +16,7 @@ import pytest
 
 from conf.errors import InputError
 from conf.workspace import Workspace
+from etl.contract.vocabulary import metric_name
 from tests.training.commands import (
     BIN,
     PROJECT,
@@ -27,7 +28,7 @@ from tests.training.commands import (
     wait_for_epoch,
 )
 from training.record.outbox import Outbox
-from training.record.store import metric_name, use_store
+from training.record.store import use_store
 
 
 class Server:
