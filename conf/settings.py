@@ -130,8 +130,8 @@ class Etl:
     """change of the grey values: `none`, `percentile` (stretches the 0.5th to 99.5th percentile to the full
     range) or `clahe` (contrast by region)"""
     grey_bits: int = bounded(0, lambda bits: bits == 0 or 8 <= bits <= 16, "0, or 8 to 16")
-    """bits of the greys in 16-bit PNG and TIFF files that do not say it, such as 12 of a detector; 0: all 16, and films
-    that use far fewer go to quarantine; 16: those films are taken as they are"""
+    """bits of the greys in 16-bit PNG and TIFF files that do not say it and fit into so many, such as 12 of a detector;
+    0: all 16, and films that use far fewer go to quarantine; 16: those films are taken as they are"""
     split: Literal["source", "lists", "hashed"] = "source"
     """what decides the split: `source` (official lists, valid.csv, a split column, split folders; hashed if it has
     none), `lists` (train_list.txt, val_list.txt and test_list.txt in etl.split_lists), or `hashed`, by a hash of the

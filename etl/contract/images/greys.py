@@ -12,10 +12,10 @@ USUAL_BITS = (8, 10, 12, 14)
 
 
 def white_of(stored: Stored, grey_bits: int = 0) -> int:
-    """The stored value that is white: the largest of the significant bits that the file names, or of the pixels' type.
+    """The stored value that is white: the largest of the bits that the file calls significant, or of the pixels' type.
 
-    If the pixels exceed the significant bits, these were scaled up to the type (PNG 3, section 11.3.2.4).
-    grey_bits: etl.grey_bits, for pixels of 16 bits whose file leaves open how many of them are used.
+    Pixels that exceed the significant bits were scaled up to the type (PNG 3, section 11.3.2.4).
+    grey_bits: etl.grey_bits, for pixels of 16 bits whose file leaves open how many of them are used; with 16, all are.
     Raises BadImage for pixels of 16 bits that use so few of them that the film would be dark.
     """
     has_8_bits = stored.pixels.dtype == np.uint8
@@ -24,24 +24,18 @@ def white_of(stored: Stored, grey_bits: int = 0) -> int:
     image = stored.pixels if stored.pixels.ndim == 2 else stored.pixels[..., :3]
     full = 255 if has_8_bits else 65535
     brightest = int(image.max())
-    white = full if brightest > stored.white else stored.white or full
-    enough = brightest >= white * MIN_BRIGHTEST
-    if has_8_bits or (stored.white and enough):
-        return white
-    if grey_bits:
-        if brightest >= 2**grey_bits:
-            raise BadImage(
-                f"more bits than etl.grey_bits: greys up to {brightest}, but {grey_bits} bits end at "
-                f"{2**grey_bits - 1}. Save the film with 8 bits, or choose other etl.grey_bits for the table"
-            )
-        return 2**grey_bits - 1
-    if not enough and image.min() < brightest:
-        bits = next(bits for bits in USUAL_BITS if brightest < 2**bits)
-        raise BadImage(
-            f"few bits: greys up to {brightest} of {white}: {bits} bits in {white.bit_length()}? Save the film with "
-            f"its full range, or let --etl.grey_bits {bits} scale all such films of the table"
-        )
-    return white
+    said = 0 if has_8_bits else 2**grey_bits - 1
+    ranges = [white for white in (stored.white, said, full) if 0 < white >= brightest]
+    if has_8_bits or grey_bits == 16 or image.min() == brightest:
+        return ranges[0]
+    for white in ranges:
+        if brightest >= white * MIN_BRIGHTEST:
+            return white
+    white, bits = min(ranges), next(bits for bits in USUAL_BITS if brightest < 2**bits)
+    raise BadImage(
+        f"few bits: greys up to {brightest} of {white}: {bits} bits in {white.bit_length()}? Save the film with its "
+        f"full range, or let --etl.grey_bits {bits} scale all such films of the table"
+    )
 
 
 def to_8_bits(greys: np.ndarray, white: int) -> np.ndarray:

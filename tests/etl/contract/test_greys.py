@@ -60,11 +60,26 @@ def test_few_bits_in_16_are_refused_by_name_or_scaled_by_the_setting(container, 
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_pixels_beyond_the_bits_of_the_setting_are_refused_by_name(container):
-    content = CONTAINERS[container](widened(16))
-    assert decode_grey(content).max() == decode_grey(content, 16).max() == 255
-    with pytest.raises(BadImage, match="more bits than etl.grey_bits: greys up to 65535, but 12 bits end at 4095"):
-        decode_grey(content, 12)
+def test_films_of_other_bits_than_those_of_the_setting_are_not_made_dark(container):
+    full = CONTAINERS[container](widened(16))
+    for grey_bits in (0, 8, 12, 15, 16):
+        assert np.array_equal(decode_grey(full, grey_bits), decode_grey(full))
+    with pytest.raises(BadImage, match=r"greys up to 16383 of 65535: 14 bits in 16\?"):
+        decode_grey(CONTAINERS[container](widened(14)), 12)
+    with pytest.raises(BadImage, match=r"greys up to 4095 of 16383: 12 bits in 14\?"):
+        decode_grey(CONTAINERS[container](widened(12)), 14)
+
+
+@given(st_np.arrays(np.uint16, (2, 3)), st.sampled_from([0, *range(8, 17)]), st.integers(0, 16))
+def test_a_film_is_refused_or_its_brightest_pixel_is_at_a_quarter_of_white(film, grey_bits, sbit):
+    for bits in range(1, 17):
+        content = png_of(film >> (16 - bits), before=significant(sbit) if sbit else b"")
+        try:
+            grey = decode_grey(content, grey_bits)
+        except BadImage as reason:
+            assert str(reason).startswith("few bits: greys up to ")
+            continue
+        assert grey.max() >= 63 or np.ptp(film >> (16 - bits)) == 0 or grey_bits == 16
 
 
 @pytest.mark.parametrize("brightest", [16384, 20000, 65535])
@@ -115,6 +130,9 @@ def test_the_significant_bits_of_a_png_are_followed(bits):
 
 def test_significant_bits_that_say_nothing_are_ignored():
     film = np.array([[0, 10, 200]], np.uint8)
+    for grey_bits in (0, 12):
+        # Scaled up from 4 bits, as the standard has it.
+        assert decode_grey(png_of(film, before=significant(4)), grey_bits).tolist() == film.tolist()
     for notes in (significant(0), significant(8), significant(9), significant(255), chunk(b"sBIT", b"")):
         assert decode_grey(png_of(film, before=notes)).tolist() == film.tolist()
     # The bits of a palette are those of its colours.
