@@ -46,10 +46,7 @@ serve: setup  ## the champion as a REST service with a page (WORKSPACE=runs/demo
 	@"$(VENV)/bin/python" inference/serve.py --workspace "$(WORKSPACE)" --serving.port $(SERVE_PORT)
 
 ui: setup  ## the MLflow UI on the workspace (WORKSPACE=runs/demo PORT=5000)
-	@if [ ! -f "$(WORKSPACE)/mlflow.db" ]; then \
-	echo "ui: no $(WORKSPACE)/mlflow.db yet; next step: make demo, or name another workspace: make ui WORKSPACE=DIR" >&2; \
-	exit 2; fi
-	"$(VENV)/bin/mlflow" ui --backend-store-uri "sqlite:///$(abspath $(WORKSPACE))/mlflow.db" --host 127.0.0.1 --port $(PORT)
+	@"$(VENV)/bin/python" jobs/ui.py --workspace "$(WORKSPACE)" --port $(PORT)
 
 clean:  ## removes runs/: every shard, run and model made here
 	rm -rf runs

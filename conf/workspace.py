@@ -129,6 +129,17 @@ class Workspace:
     summary = property(lambda self: self.root / "summary.json")
 
 
+def stored_place(place: str, root: Path) -> str:
+    """How a file of the workspace at `root` names a place: relative if it lies in there, so that it may move along."""
+    inside = "://" not in place and Path(place).is_relative_to(root)
+    return str(Path(place).relative_to(root)) if inside else place
+
+
+def opened_place(stored: str, root: Path) -> str:
+    """The reverse of stored_place, for the workspace that is now at `root`."""
+    return stored if "://" in stored else str(root / stored)
+
+
 @contextmanager
 def locked(folder: Path, wait: bool) -> Iterator[None]:
     """Keeps other processes out of this folder while the context is open; makes the folder if missing.

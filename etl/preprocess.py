@@ -23,6 +23,7 @@ from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
 from etl.contract.schema import SPLITS
 from etl.contract.storage import locate
+from etl.contract.version import keep_card
 from etl.phantoms.generate import generate_phantoms
 from etl.sources.manifest import Manifest
 from etl.sources.read import read_manifest
@@ -66,7 +67,7 @@ def run(settings: Settings, workspace: Workspace, rebuild: bool) -> None:
         outcome = publish(workspace.tables(settings.etl.table), settings.etl, str(source), manifest, workers, rebuild)
         seconds = time.monotonic() - started
     card = outcome.card
-    card.write(workspace.card)
+    keep_card(card, workspace)
     write_card_page(workspace.card_page, card, outcome.rows, outcome.quarantine, choose_films(card, outcome.rows))
     data = {
         "images": sum(card.images.values()),

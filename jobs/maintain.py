@@ -14,6 +14,7 @@ from etl.card.contact_sheet import choose_films
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
 from etl.contract.table import read_card
+from etl.contract.version import keep_card
 from etl.writing.housekeeping import maintain
 from inference.model.registry import trained_versions
 from training.network.checkpoint import BEST, Checkpoint
@@ -38,7 +39,7 @@ def main() -> None:
             checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
             keep |= {checkpoint.delta_version} if checkpoint.delta_table_id == card.delta_table_id else set()
         done = maintain(tables, settings.etl, keep, options.retention_hours, workers)
-        done.card.write(workspace.card)
+        keep_card(done.card, workspace)
         sheet = choose_films(done.card, done.rows)
         write_card_page(workspace.card_page, done.card, done.rows, done.quarantine, sheet)
     kept = ", ".join(str(version) for version in sorted(keep | {done.card.delta_version}))

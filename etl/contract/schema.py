@@ -101,7 +101,7 @@ class Card:
     contract: int
     """CONTRACT of the code that wrote it"""
     table: str
-    """folder or address of the Delta tables; empty: in the workspace of this card"""
+    """folder or address of the Delta tables; empty or relative: in the workspace of this card"""
     delta_table_id: str
     """identity that the table got when it was made, because version 0 of another table is other data"""
     delta_version: int

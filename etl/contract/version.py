@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from conf.errors import InputError
-from conf.workspace import Workspace
+from conf.workspace import Workspace, opened_place, stored_place
 from etl.contract.schema import Card
 from etl.contract.table import read_card, read_rows, snapshot_files
 
@@ -26,7 +26,7 @@ class TableVersion:
         Raises InputError if there is no card, or no such version.
         """
         card = Card.read(workspace.card)
-        newest = cls(workspace.tables(card.table)[0], card)
+        newest = cls(workspace.tables(opened_place(card.table, workspace.root))[0], card)
         return newest if version < 0 else newest.at(version)
 
     def at(self, version: int) -> "TableVersion":
@@ -64,3 +64,8 @@ class TableVersion:
     def rows(self, *splits: str) -> pd.DataFrame:
         """One row per image of these splits: all columns but the pixels."""
         return read_rows(self.shards, self.card.delta_version, splits)
+
+
+def keep_card(card: Card, workspace: Workspace) -> None:
+    """Writes card.json, which names the version that other commands read; card.table: the tables' folder or address."""
+    replace(card, table=stored_place(card.table, workspace.root)).write(workspace.card)

@@ -22,6 +22,7 @@ from conf.workspace import Workspace
 from inference.candidate.gate import Decision
 from inference.model.properties import Properties
 from inference.model.registry import CHALLENGER, CHAMPION, Registered, promote
+from training.record.addresses import settle
 
 PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
 
@@ -64,6 +65,7 @@ def register(
     unfinished version.
     """
     use_store(workspace)
+    settle(workspace)
     # Logged by the run's id, so that the run stays ended, with its status and duration, whenever this stops.
     run_id = properties.run_id
     mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)

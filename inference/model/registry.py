@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from conf.errors import InputError
 from conf.workspace import Workspace, atomic_folder, locked
+from training.record.addresses import path_of
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 HISTORY = "champion_history."
@@ -175,29 +176,39 @@ def _ending_in(line: list[int], present: int | None) -> list[int]:
 def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
     """Returns the folder of a registered version, with fp32/, fp16/, int8/, onnx/, report.json and model_card.json.
 
-    If a tracking server stores the version, it is copied into ~/.cache/chexscale once.
+    If a tracking server or a store has the version, it is copied into ~/.cache/chexscale once.
     """
     use_store(workspace)
-    uri = f"models:/{name}/{number}"
     # pyfunc keeps the name of the folder that was registered.
     inside = Path("artifacts") / workspace.model.name
     with _as_input_error(workspace):
-        found = mlflow.MlflowClient().get_model_version(name, str(number))
+        client = mlflow.MlflowClient()
+        found = client.get_model_version(name, str(number))
+        own = (
+            None
+            if workspace.tracking_server
+            else path_of(workspace, client.get_model_version_download_uri(name, number))
+        )
+    if own:
+        # Not by MLflow, whose address may name the workspace that this one was copied from.
+        if not (own / inside).is_dir():
+            raise InputError(
+                f"the files of {name} version {number}, which belong in {own / inside}, are missing: copy the whole "
+                "workspace again, restore them from a backup, or register the model again"
+            )
+        return own / inside
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chexscale" / "models"
+    folder = cache / f"{name}-{number}-{found.run_id}-{found.creation_timestamp}"
     try:
-        if not workspace.tracking_server:
-            return Path(mlflow.artifacts.download_artifacts(uri)) / inside
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chexscale" / "models"
-        folder = cache / f"{name}-{number}-{found.run_id}-{found.creation_timestamp}"
         with locked(cache, wait=True):
             if not folder.exists():
                 with atomic_folder(folder) as building:
-                    mlflow.artifacts.download_artifacts(uri, dst_path=str(building))
+                    mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=str(building))
         return folder / inside
     except (MlflowException, OSError) as error:
         raise InputError(
-            f"the files of {name} version {number} cannot be fetched ({error}): they were written below "
-            f"{workspace.tracking_server or workspace.artifacts}, or below the workspace's old path if it was moved; "
-            "move it back, or register the model again"
+            f"the files of {name} version {number} cannot be fetched from {workspace.store} ({error}): look at the "
+            "version in MLflow's UI, or register the model again"
         ) from error
 
 

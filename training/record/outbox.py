@@ -9,7 +9,7 @@ import requests
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 
-from conf.workspace import write_json
+from conf.workspace import opened_place, stored_place, write_json
 from training.record.store import full_disk_is_input_error
 
 # Seconds between two attempts to reach a server, and seconds that it has to answer.
@@ -39,7 +39,11 @@ class Outbox:
             with full_disk_is_input_error():
                 _call(method, *arguments)
             return
-        stamp = _stamp(arguments[1]) if method == "log_artifact" else None
+        stamp = None
+        if method == "log_artifact":
+            run_id, path, *place = arguments
+            # Below the workspace, which may have moved when the call is sent.
+            stamp, arguments = _stamp(path), (run_id, stored_place(path, self.path.parent), *place)
         self.waiting.append([stamp, method, *arguments])
         if time.monotonic() < self.next_try:
             self._keep()
@@ -55,6 +59,8 @@ class Outbox:
                 requests.get(f"{self.server}/health", timeout=HEALTH_S).raise_for_status()
             for stamp, *call in self.waiting:
                 try:
+                    if stamp:
+                        call[2] = opened_place(call[2], self.path.parent)
                     if stamp and _stamp(call[2]) != stamp:
                         raise FileNotFoundError(f"{call[2]} was replaced by a later training")
                     _call(*call)

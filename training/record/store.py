@@ -25,6 +25,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from conf.errors import InputError
 from conf.workspace import Workspace
+from training.record.addresses import path_of
 
 WORKSPACE = "workspace"
 """tag of a run that holds its workspace's identity"""
@@ -68,8 +69,13 @@ def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
             version = client.get_model_version_by_alias(name, alias)
         else:
             version = client.get_model_version(*name.rsplit("/", 1))
-        uri = f"runs:/{version.tags['run_id']}/checkpoints/best.pt"
-        return Path(mlflow.artifacts.download_artifacts(uri))
+        run_id, name = version.tags["run_id"], "checkpoints/best.pt"
+        folder = None if workspace.tracking_server else path_of(workspace, client.get_run(run_id).info.artifact_uri)
+        if folder is None:
+            return Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{name}"))
+        # Not by MLflow, whose address may name the workspace that this one was copied from.
+        (folder / name).stat()
+        return folder / name
     except (mlflow.MlflowException, KeyError, TypeError, OSError) as error:
         raise InputError(
             f"no checkpoint of {address} in {workspace.store} ({error}): look at "

@@ -24,6 +24,7 @@ from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from training.loop.stages import Stage
 from training.ranks.topology import Topology
+from training.record.addresses import settle
 from training.record.outbox import Outbox
 
 # Without this tag, MLflow 3's UI takes the experiment for one with language models and hides its training runs.
@@ -66,6 +67,7 @@ class TrackedRun:
         topology: the ranks of a training; None for an ensemble of finished trainings.
         """
         use_store(workspace)
+        settle(workspace)
         experiment, training = settings.training.experiment, settings.training
         if mlflow.get_experiment_by_name(experiment) is None:
             # A server has a place of its own for artifacts.

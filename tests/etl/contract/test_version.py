@@ -1,11 +1,38 @@
+"""The version of the table that a workspace's card names."""
+
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from conf.errors import InputError
 from conf.workspace import Workspace
-from etl.contract.version import TableVersion
+from etl.contract.schema import Card
+from etl.contract.version import TableVersion, keep_card
 from tests.etl.tables import add, film, run
+
+
+@pytest.mark.parametrize("table", ["", ".", "tables", "tables/of 2017"])
+def test_tables_below_the_workspace_move_along(copied_table, tmp_path, table):
+    old = copied_table(tmp_path / "old")
+    card = Card.read(old.card)
+    if table:
+        (old.root / table).mkdir(parents=True, exist_ok=True)
+        if table != ".":
+            old.shards.rename(old.root / table / "shards")
+        card = replace(card, table=str(old.root / table))
+    keep_card(card, old)
+    copy = Workspace.at(str(shutil.copytree(old.root, tmp_path / "copy")))
+    for workspace in (old, copy):
+        files = TableVersion.of(workspace).files("train")
+        assert files and all(file.startswith(f"{workspace.root}/") for file in files)
+
+
+@pytest.mark.parametrize("table", ["/data/tables", "s3://bucket/tables"])
+def test_tables_elsewhere_stay_there(tmp_path, copied_table, table):
+    workspace = copied_table(tmp_path / "workspace")
+    keep_card(replace(Card.read(workspace.card), table=table), workspace)
+    assert TableVersion.of(workspace).shards == f"{table}/shards"
 
 
 def test_an_old_version_of_a_table_that_was_made_anew_is_refused(nih_folder, tmp_path):

@@ -104,7 +104,7 @@ def test_a_long_reason_fits_into_the_registry(command):
 
 def test_missing_files_and_a_foreign_database_are_input_errors(command):
     shutil.rmtree(command.workspace.artifacts)
-    with pytest.raises(InputError, match="the files of .* version 3 cannot be fetched .* below .*registry/"):
+    with pytest.raises(InputError, match="the files of .* version 3, which belong in .*registry/.*, are missing"):
         fetch_model(command.workspace, toy.NAME, 3)
     other = Workspace.at(str(command.workspace.root.with_name("other")))
     other.root.mkdir()

@@ -143,6 +143,21 @@ def test_the_order_stays_and_what_a_server_refuses_blocks_nothing(tmp_path, serv
     assert client.get_run(run_id).info.status == "FAILED"
 
 
+def test_calls_that_a_server_has_missed_send_the_files_of_a_moved_workspace(tmp_path, server):
+    mlflow.set_tracking_uri(server.address)
+    client = mlflow.MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "figure.txt").write_text("seen by the training")
+    server.stop()
+    Outbox(old / "unsent.json", server.address).send("log_artifact", run_id, str(old / "figure.txt"), "figures")
+    old.rename(new)
+    server.start()
+    assert Outbox(new / "unsent.json", server.address).flush()
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/figures/figure.txt") == "seen by the training"
+
+
 @pytest.fixture
 def run_id(new_store, tmp_path):
     """Of a run in a database."""
