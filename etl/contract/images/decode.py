@@ -56,13 +56,13 @@ def _decode(content: bytes, colour: bool, grey_bits: int) -> np.ndarray:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if colour and image.ndim == 2 else image
     if kind == "PNG":
         return _render(decode_png(content), colour, grey_bits)
-    if kind == "TIFF":
-        tags = read_tags(content)
-        stored = decode_deep_tiff(content, tags)
-        return _decode_by_pillow(content, kind, colour, tags) if stored is None else _render(stored, colour, grey_bits)
-    if kind:
-        return _decode_by_pillow(content, kind, colour)
-    raise BadImage(describe_other(content))
+    if not kind:
+        raise BadImage(describe_other(content))
+    # Pillow warns of tags that do not matter here.
+    with warnings.catch_warnings(action="ignore"):
+        tags = read_tags(content) if kind == "TIFF" else None
+        stored = decode_deep_tiff(content, tags) if tags else None
+        return _render(stored, colour, grey_bits) if stored else _decode_by_pillow(content, kind, colour, tags)
 
 
 def _render(stored: Stored, colour: bool, grey_bits: int) -> np.ndarray:
@@ -74,10 +74,10 @@ def _render(stored: Stored, colour: bool, grey_bits: int) -> np.ndarray:
     return turn(255 - image if stored.white_is_zero else image, stored.orientation)
 
 
-def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None = None) -> np.ndarray:
+def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None) -> np.ndarray:
     """An image of 8 bits by Pillow, which refuses truncated files; cv2 would fill them with grey."""
     try:
-        with warnings.catch_warnings(action="ignore"), READERS[kind](io.BytesIO(content), "") as film:
+        with READERS[kind](io.BytesIO(content), "") as film:
             # The number of frames is not asked for: a hostile file would have millions counted.
             if getattr(film, "is_animated", False):
                 raise BadImage(SEVERAL_FRAMES)

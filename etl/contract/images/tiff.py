@@ -1,7 +1,6 @@
 """TIFF files: their tags, those with more than 8 bits a sample, and reasons for those that are not read."""
 
 import io
-import warnings
 
 import cv2
 import numpy as np
@@ -30,8 +29,7 @@ def read_tags(content: bytes) -> Tags:
         tags = Tags(content[: 16 if b"+" in content[2:4] else 8])
         file, first = io.BytesIO(content), tags.next
         file.seek(first)
-        with warnings.catch_warnings(action="ignore"):
-            tags.load(file)
+        tags.load(file)
         check_size(int(tags[WIDTH]), int(tags[LENGTH]))
         bits, formats = max(_all(tags, BITS)), {FORMATS.get(number) for number in _all(tags, FORMAT)}
         known = PHOTOMETRIC in tags or tags.get(COMPRESSION) in JPEGS
@@ -50,12 +48,11 @@ def read_tags(content: bytes) -> Tags:
 
 def unread(tags: Tags) -> BadImage:
     """The reason for a TIFF of a kind that is not read."""
-    bits = " and ".join(map(str, dict.fromkeys(_all(tags, BITS))))
-    formats = " and ".join(FORMATS.get(number, f"format {number}") for number in dict.fromkeys(_all(tags, FORMAT)))
+    number = max(_all(tags, FORMAT))
     return BadImage(
-        f"TIFF of a kind that is not read: {bits} bits a sample, {formats}, {tags.get(SAMPLES, 1)} samples a pixel, "
-        f"photometric interpretation {tags.get(PHOTOMETRIC)}, compression {tags.get(COMPRESSION, UNCOMPRESSED)}. Save "
-        "it as grey of 8 or 16 bits"
+        f"TIFF of a kind that is not read: {max(_all(tags, BITS))} bits a sample, {FORMATS.get(number, number)}, "
+        f"{tags.get(SAMPLES, 1)} samples a pixel, photometric interpretation {tags.get(PHOTOMETRIC)}, compression "
+        f"{tags.get(COMPRESSION, UNCOMPRESSED)}. Save it as grey of 8 or 16 bits"
     )
 
 
