@@ -103,7 +103,11 @@ class Parser(ArgumentParser):
         message = re.sub(r"Group '([\w.]+)' does not accept option '(\w+)'", r"unrecognized setting --\1.\2", message)
         names = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         wrong = re.findall(r"(?:--|[Kk]ey [\"'])([\w.]+)", message)
-        hints = [hint for name in wrong if f"--{name}" not in names and (hint := meant(name, names))]
+        # A value of the wrong type says nothing about the name.
+        wrong = [] if "Expected" in message else wrong
+        own = [action.dest for action in self._actions if not action.option_strings]
+        hints = [f"; give it without an option: `{self.prog} {name.upper()}`" for name in wrong if name in own]
+        hints = hints or [hint for name in wrong if f"--{name}" not in names and (hint := meant(name, names))]
         self.print_usage(sys.stderr)
         print(f"error: {message}{''.join(hints)}", file=sys.stderr)
         print(f"`{self.prog} --help` lists what this command reads, `--help --all` every setting.", file=sys.stderr)
@@ -129,19 +133,25 @@ def modernised(argv: list[str], own: set[str]) -> list[str]:
 
     own: options and positional arguments of this command; a former setting of another command is dropped.
     """
-    words, result = iter(argv), []
-    for word in words:
+    words, result = list(argv), []
+    while words:
+        word = words.pop(0)
         name, given, value = word.partition("=")
-        spelling, command = MOVED.get(name.removeprefix("--"), ("", ""))
+        spelling, command = MOVED.get(name.removeprefix("--"), ("", "")) if word.startswith("--") else ("", "")
         if not spelling:
             result.append(word)
             continue
-        value = value if given else next(words, "")
+        if not given and words and not words[0].startswith("--"):
+            given, value = "=", words.pop(0)
         if spelling not in own:
             print(f"note: {name} has no effect here; it is now the argument {spelling} of {command}", file=sys.stderr)
             continue
         print(f"note: {name} is now the argument {spelling} of this command", file=sys.stderr)
-        result += [value] if spelling == "VERSION" else [f"{spelling}={value}"]
+        if given:
+            result += [value] if spelling == "VERSION" else [f"{spelling}={value}"]
+        else:
+            # Without a value a switch is on; any other argument is refused by the parser.
+            result.append(word if spelling == "VERSION" else spelling)
     return result
 
 

@@ -32,14 +32,27 @@ def add_own(parser) -> None:
         (["3", "--why", "x", "--rebuild"], (3, "x", True)),
         (["--inference.version", "3", "--inference.why=x", "--etl.rebuild", "true"], (3, "x", True)),
         (["--etl.rebuild=false", "--training.resume", "true", "--workspace", "w"], (0, "no reason", False)),
+        (["--etl.rebuild", "--training.resume", "--workspace=w"], (0, "no reason", True)),
+        (["--why", "training.resume"], (0, "training.resume", False)),
     ],
 )
 def test_the_old_spelling_of_a_commands_own_argument_still_works_and_says_so(words, expected, capsys):
-    _, options = load_arguments("t", "", add_own, words)
+    settings, options = load_arguments("t", "", add_own, words)
+    assert settings.workspace == ("w" if words[-1].endswith("w") else "runs/demo")
     assert (options.version, options.why, options.rebuild) == expected
     said = capsys.readouterr().err
-    assert said.count("note: ") == sum("." in word for word in words)
-    assert ("--training.resume has no effect here; it is now the argument --resume of" in said) == (expected[0] == 0)
+    assert said.count("note: ") == sum(word.startswith("--") and "." in word for word in words)
+    dropped = "--training.resume" in words
+    assert ("--training.resume has no effect here; it is now the argument --resume of" in said) == dropped
+
+
+def test_a_version_as_an_option_is_not_taken_for_another_setting(capsys):
+    with pytest.raises(SystemExit):
+        load_arguments("t", "", add_own, ["--version", "3"])
+    assert "give it without an option: `" in (said := capsys.readouterr().err) and "did you mean" not in said
+    with pytest.raises(SystemExit):
+        load_arguments("t", "", add_own, ["abc"])
+    assert "did you mean" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
