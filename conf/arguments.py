@@ -6,13 +6,14 @@ shows the resolved tree.
 
 import argparse
 import difflib
+import json
 import re
 import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args, get_origin
 
 import jsonargparse
 from jsonargparse import ArgumentParser
@@ -77,7 +78,7 @@ def load_arguments(
     parser.add_argument("--config", action="config", help="scenario to run, a YAML file (default: conf/demo.yaml)")
     add_own(parser)
     own = {name for action in parser._actions for name in action.option_strings or [action.dest.upper()]}
-    argv = modernised(argv, own)
+    argv = lists_of_one(modernised(argv, own))
     parser.add_class_arguments(Settings, fail_untyped=True)
     show_all = {"--help", "--all"} <= set(argv)
     _describe(parser, () if show_all else reads)
@@ -99,7 +100,10 @@ class Parser(ArgumentParser):
         typed = re.search(r'key "([\w.]+)":\s+Expected an? (.+?)\. Got value: (.*)', message, re.DOTALL)
         if typed and typed[1] in known:
             kind = getattr(known[typed[1]].type, "__name__", str(known[typed[1]].type))
-            message = f"{typed[1]} is {typed[3].strip()!r}, expected {expectation(known[typed[1]]) or kind}"
+            wanted = expectation(known[typed[1]]) or kind
+            if "," in typed[3] and kind == "list" and typed[3].strip()[0] != "[":
+                wanted = f"a list in brackets, such as '[{typed[3].strip()}]'"
+            message = f"{typed[1]} is {typed[3].strip()!r}, expected {wanted}"
         message = re.sub(r"Group '([\w.]+)' does not accept option '(\w+)'", r"unrecognized setting --\1.\2", message)
         names = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         wrong = re.findall(r"(?:--|[Kk]ey [\"'])([\w.]+)", message)
@@ -152,6 +156,21 @@ def modernised(argv: list[str], own: set[str]) -> list[str]:
         else:
             # Without a value a switch is on; any other argument is refused by the parser.
             result.append(word if spelling == "VERSION" else spelling)
+    return result
+
+
+def lists_of_one(argv: list[str]) -> list[str]:
+    """The arguments with a single value of a list setting as a list: `--etl.views PA` means `[PA]`."""
+    lists = {f"--{name}": get_args(knob.type)[0] for name, knob in knobs().items() if get_origin(knob.type) is list}
+    words, result = list(argv), []
+    while words:
+        name, given, value = words.pop(0).partition("=")
+        if name in lists and not given and words and not words[0].startswith("--"):
+            given, value = "=", words.pop(0)
+        # A comma may be part of a name or separate two.
+        if name in lists and value and value[0] != "[" and "," not in value:
+            value = f"[{value}]" if lists[name] is int else json.dumps([value])
+        result.append(f"{name}{given}{value}")
     return result
 
 

@@ -46,6 +46,21 @@ def test_the_old_spelling_of_a_commands_own_argument_still_works_and_says_so(wor
     assert ("--training.resume has no effect here; it is now the argument --resume of" in said) == dropped
 
 
+@pytest.mark.parametrize("words", [["--etl.columns.findings", "Mass", "--etl.sizes_px=64", "--etl.views", "PA"]])
+def test_a_single_value_of_a_list_is_a_list_of_one(words):
+    etl = load_settings("t", words).etl
+    assert (etl.columns.findings, etl.sizes_px, etl.views) == (["Mass"], [64], ["PA"])
+    assert load_settings("t", ["--etl.columns.findings", "[a, b]"]).etl.columns.findings == ["a", "b"]
+
+
+@pytest.mark.parametrize("words", [["--etl.columns.findings", "Mass,Edema"], ["--etl.views=PA,AP"], ["--etl.exclude"]])
+def test_several_values_without_brackets_are_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        load_settings("t", words)
+    said = capsys.readouterr().err
+    assert words[0].partition("=")[0][2:] in said and ("[" in said.partition("error: ")[2] or len(words) == 1)
+
+
 def test_a_version_as_an_option_is_not_taken_for_another_setting(capsys):
     with pytest.raises(SystemExit):
         load_arguments("t", "", add_own, ["--version", "3"])
