@@ -156,8 +156,9 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
         )
     refuse_rounded(path, images, "image")
     refuse_rounded(path, patients, "patient")
-    for cells, what in ((images, "image"), (patients, "patient")):
-        without = cells[cells.map(says_nothing)]
+    nobody = {patient for patient in patients.unique() if says_nothing(patient)}
+    for cells, what, nothing in ((images, "image", {""}), (patients, "patient", nobody)):
+        without = cells[cells.isin(nothing)]
         if len(without):
             # The unknown patient could already be in another split.
             raise InputError(
