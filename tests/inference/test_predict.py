@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -392,13 +394,21 @@ def start(program: list[str], workspace: Workspace, log: Path) -> subprocess.Pop
         )
 
 
+def commands_below(pid: int) -> str:
+    """The command lines of all processes that this one has started."""
+    with suppress(psutil.Error):
+        return "\n".join(" ".join(child.cmdline()) for child in psutil.Process(pid).children(recursive=True))
+    return ""
+
+
 @pytest.mark.spark
 @pytest.mark.slow
 def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, tmp_path):
     log = tmp_path / "log"
     job = start(SPARK_SUBMIT, champion, log)
     end = time.monotonic() + 120
-    while "images to scores" not in log.read_text():
+    # Spark's Python workers run only while images are scored.
+    while "pyspark.daemon" not in commands_below(job.pid):
         assert job.poll() is None and time.monotonic() < end, log.read_text()
         time.sleep(0.02)
     os.killpg(job.pid, signal.SIGKILL)
