@@ -19,14 +19,13 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.images.decode import begins_like_image
-from etl.contract.images.kinds import SUFFIXES
+from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES
 from etl.contract.storage import clutter, list_files, read_bytes
 from etl.sources.files import NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split
 from etl.sources.words import known_splits, resembles_split, split_of
 
-HEAD_BYTES = 1024
 MASK_FOLDER = re.compile(r"(^|[ _-])(masks?|segmentations?)$")
 MASK_NAME = re.compile(r"[ _-]+(mask|seg|segmentation)$")
 # Folders of these names lie beside folders of masks or labels.
@@ -95,7 +94,10 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
 
 
 def _why_left_out(file: str, path: str) -> str | None:
-    """None for an image. file: below the source. path: of the same file."""
+    """The reason why a file is no image of the source; None for an image.
+
+    file: its path below the source. path: its whole path or address.
+    """
     if found := clutter(file):
         return found
     ending = PurePosixPath(file).suffix.lower()
@@ -147,12 +149,15 @@ def _understand(source: UPath, paths: list[list[str]]) -> Layout:
                 f"{source / '/'.join(parts)} is in a folder of a split, {deeper[0]!r}, at another level than in the "
                 f"layout {layout}: expected CLASS/image, SPLIT/CLASS/image or CLASS/SPLIT/image"
             )
-    below = [{parts[2] for parts in paths if parts[0] == top and len(parts) > 3} for top in tops]
-    if layout.split_at == 1 and len(set.intersection(*below)) > 1:
-        raise InputError(
-            f"all of the folders {', '.join(sorted(tops))} of {source} hold the same folders "
-            f"{', '.join(sorted(set.intersection(*below)))} below their splits: give one of them as --etl.source"
+    if layout.split_at == 1:
+        common = set.intersection(
+            *({parts[2] for parts in paths if parts[0] == top and len(parts) > 3} for top in tops)
         )
+        if len(common) > 1:
+            raise InputError(
+                f"all of the folders {', '.join(sorted(tops))} of {source} hold the same folders "
+                f"{', '.join(sorted(common))} below their splits: give one of them as --etl.source"
+            )
     return layout
 
 

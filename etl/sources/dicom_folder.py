@@ -6,6 +6,7 @@ patient's studies, and paths stay out of the tables.
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 
@@ -14,15 +15,16 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from conf.settings import Columns, Etl
+from conf.settings import Columns, Dicom, Etl
 from etl.cluster.workers import SparkWorkers
 from etl.contract.images.dicom_file import looks_like_dicom
+from etl.contract.images.kinds import DICOM_INDEX
 from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import clutter, list_files, read_bytes
 from etl.sources.dicom_tags import Tags, find_misfit, read_tags
 from etl.sources.files import count_left_out, describe_match, match_files
-from etl.sources.label_file import contradictions, drop_repeats, other_columns, parse_cells, read_table, refuse_rounded
+from etl.sources.label_file import contradictions, read_findings, read_table, refuse_rounded
 from etl.sources.manifest import Manifest, assemble, build_rows, normalise_patients
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
@@ -31,8 +33,6 @@ from etl.sources.words import says_nothing, shows_chest
 # Tags come before the pixels; few files have so many tags that more must be read.
 HEAD_BYTES = 1 << 20
 FILES_PER_TASK = 256
-DICOM_INDEX = "DICOMDIR"
-"""the index of the DICOM files beside it (PS3.10, section 8.6)"""
 NO_PATIENT = "no PatientID: a label table may name the patient, see --etl.columns.patient"
 
 
@@ -48,33 +48,22 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     name_of = partial(hide, salt=salt)
     files = list_files(source).drop(index=os.path.normpath(settings.columns.label_file), errors="ignore")
     asked = files[[not clutter(file) and os.path.basename(file) != DICOM_INDEX for file in files.index]]
-    chunks = [list(asked.path.iloc[start : start + FILES_PER_TASK]) for start in range(0, len(asked), FILES_PER_TASK)]
-    results = [tags for part in workers.map(_read_all, chunks, [len(c) for c in chunks], "DICOM tags") for tags in part]
-    found = pd.Series(results, asked.index, dtype=object).dropna()
+    found = _read_files(asked.path, workers)
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")
-    usable = found.map(lambda result: isinstance(result, Tags))
-    faults = found[~usable].to_dict()
-    tags = pd.DataFrame([vars(tags) for tags in found[usable]], found.index[usable], [f.name for f in fields(Tags)])
-    instances = {instance: file for file, instance in reversed(list(tags.instance.items()))}
-    misfits = found[usable].map(partial(find_misfit, wanted=settings.dicom)).dropna().to_dict()
-    tags = tags.drop(index=list(misfits))
-    again = tags.index[tags.instance.duplicated()]
-    faults |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
-    tags = tags.drop(index=again)
+    tags, faults, misfits = _sort_out(found, settings.dicom)
     findings = settings.columns.findings or list(NIH_FINDINGS)
     unknown = np.full(len(findings), np.nan, np.float32)
     tags["findings"], own, tables, absent, notes = [unknown] * len(tags), None, [], 0, ["there is no label table"]
     if path.is_file():
-        tags, findings, own, table_files, notes = _with_table(tags, path, settings, asked.index, instances)
+        tags, findings, own, table_files, notes = _with_table(tags, path, settings, asked.index, found)
         absent, tables = int(table_files.isna().sum()), [path]
         faults |= dict.fromkeys(table_files[table_files.notna() & ~table_files.isin(found.index)], "no DICOM file")
     elif settings.columns.label_file != Columns().label_file:
         raise InputError(f"no label file at {path}: check --etl.source and --etl.columns.label_file")
     nobody = tags.patient.map(says_nothing).astype(bool)
     faults |= dict.fromkeys(tags.index[nobody], NO_PATIENT)
-    tags = tags[~nobody]
-    reasons = faults | misfits
+    tags, reasons = tags[~nobody], faults | misfits
     if tags.empty:
         counted = Counter(reason.partition(":")[0] for reason in reasons.values()).most_common(5)
         raise InputError(
@@ -82,6 +71,48 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
             f"{', '.join(f'{number} {kind}' for kind, number in counted) or 'none is in the table'}; for example "
             f"{found.index[0]}: {reasons.get(found.index[0], 'not in the table')}"
         )
+    rows = _build_rows(tags, source, name_of)
+    listed = files.loc[rows.index].set_axis(rows.image_id)
+    rows = assign_split(rows, settings, None if own is None else own[rows.index])
+    manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used", notes=notes)
+    # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
+    bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
+    bad = bad.assign(reason=list(reasons.values()), patient_id="", split=None)
+    bad["looked_at"] = [name in faults for name in reasons]
+    others = files.index.difference(tags.index).difference(list(reasons))
+    why = pd.Series("no DICOM", others).mask(others.isin(found.index), f"not listed in {path.name}")
+    return replace(
+        manifest,
+        images=pd.concat([manifest.images, bad], ignore_index=True),
+        listed=len(rows) + len(bad) + absent,
+        absent=absent,
+        left_out=count_left_out(why),
+        identities=name_of("fingerprint of the salt"),
+        not_understood=_count_strange(manifest, tags.body_part),
+    )
+
+
+def _read_files(paths: pd.Series, workers: SparkWorkers) -> pd.Series:
+    """What the workers find in each DICOM file: its Tags, or the reason why they cannot be used. Index: the files."""
+    chunks = [list(paths.iloc[start : start + FILES_PER_TASK]) for start in range(0, len(paths), FILES_PER_TASK)]
+    parts = workers.map(_read_all, chunks, [len(chunk) for chunk in chunks], "DICOM tags")
+    return pd.Series([result for part in parts for result in part], paths.index, dtype=object).dropna()
+
+
+def _sort_out(found: pd.Series, wanted: Dicom) -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
+    """The Tags of the films to read, a row per file; file -> its fault; file -> why it is none of these films."""
+    usable = found.map(lambda result: isinstance(result, Tags))
+    faults = found[~usable].to_dict()
+    misfits = found[usable].map(partial(find_misfit, wanted=wanted)).dropna().to_dict()
+    films = found[usable].drop(list(misfits))
+    tags = pd.DataFrame([vars(film) for film in films], films.index, [field.name for field in fields(Tags)])
+    again = tags.index[tags.instance.duplicated()]
+    faults |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
+    return tags.drop(index=again), faults, misfits
+
+
+def _build_rows(tags: pd.DataFrame, source: UPath, name_of: Callable[[str], str]) -> pd.DataFrame:
+    """The rows of build_rows, and `file`, which is the image's hash, because paths stay out of the tables."""
     rows = build_rows(
         source,
         images=tags.instance.map(name_of),
@@ -93,31 +124,14 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         findings=list(tags.findings),
         strange_labels=tags.get("strange_labels"),
     )
-    rows["file"] = rows.image_id
-    listed = files.loc[rows.index].set_axis(rows.image_id)
-    others = files.index.difference(rows.index).difference(list(reasons))
-    rows = assign_split(rows, settings, None if own is None else own[rows.index])
-    manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used", notes=notes)
-    # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
-    bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
-    bad = bad.assign(reason=list(reasons.values()), patient_id="", split=None)
-    bad["looked_at"] = [name in faults for name in reasons]
-    # A tag may hold anything, even a name, so its words are counted without being shown.
+    return rows.assign(file=rows.image_id)
+
+
+def _count_strange(manifest: Manifest, body_parts: pd.Series) -> dict[str, dict[str, int]]:
+    """Manifest.not_understood without the words: a tag may hold anything, even a name."""
     strange = {what: {"": sum(words.values())} for what, words in manifest.not_understood.items()}
-    parts = tags.body_part[tags.body_part != ""].map(shows_chest)
-    if parts.isna().any():
-        strange["body part"] = {"": int(parts.isna().sum())}
-    return replace(
-        manifest,
-        images=pd.concat([manifest.images, bad], ignore_index=True),
-        listed=len(rows) + len(bad) + absent,
-        absent=absent,
-        left_out=count_left_out(
-            pd.Series("no DICOM", others).mask(others.isin(found.index), f"not listed in {path.name}")
-        ),
-        identities=name_of("fingerprint of the salt"),
-        not_understood=strange,
-    )
+    unknown = body_parts[body_parts != ""].map(shows_chest).isna().sum()
+    return strange | ({"body part": {"": int(unknown)}} if unknown else {})
 
 
 def _count_studies(tags: pd.DataFrame) -> pd.Series:
@@ -147,12 +161,12 @@ def _read_one(path: str) -> Tags | str | None:
 
 
 def _with_table(
-    tags: pd.DataFrame, path: UPath, settings: Etl, files: pd.Index, instances: dict[str, str]
+    tags: pd.DataFrame, path: UPath, settings: Etl, files: pd.Index, results: pd.Series
 ) -> tuple[pd.DataFrame, list[str], pd.Series | None, pd.Series, list[str]]:
     """The tags of the table's files, with its columns; its findings; its split; the file of each of its rows, None if
     absent; and sentences on how it was understood.
 
-    files: all that the table may name. instances: SOP Instance UID -> file.
+    files: all that the table may name. results: from _read_files.
     """
     columns = settings.columns
     header = read_table(path, [columns.image])
@@ -160,11 +174,7 @@ def _with_table(
     roles = {role: getattr(columns, role) for role in ("patient", "follow_up", "age", "sex", "view", "split")}
     roles = {role: name for role, name in roles.items() if name and (role != "patient" or name in header)}
     table = read_table(path, [*roles.values(), *columns.findings])
-    findings, notes = columns.findings, []
-    if not findings:
-        findings, notes = other_columns(table, [columns.image, *roles.values()], path)
-    table, repeated = drop_repeats(table, [columns.image, *roles.values(), *findings])
-    labels = parse_cells(table, findings, path, settings.uncertain, float("nan"), named=bool(columns.findings))
+    table, findings, labels, notes = read_findings(table, [columns.image, *roles.values()], path, settings)
     strange = contradictions(table, findings, labels)
     names = table[columns.image]
     # Before they are hashed.
@@ -172,9 +182,11 @@ def _with_table(
     if "patient" in roles:
         refuse_rounded(path, table[roles["patient"]], "patient")
         table[roles["patient"]] = normalise_patients(table[roles["patient"]])
-    found = names.map(instances)
+    # The first file with an instance counts, see _sort_out.
+    usable = {file: result for file, result in results.items() if isinstance(result, Tags)}
+    found = names.map({result.instance: file for file, result in reversed(usable.items())})
     by_path = match_files(names[found.isna()], files, path)
-    notes += [*repeated, *describe_match(names[by_path.index], by_path)]
+    notes += describe_match(names[by_path.index], by_path)
     found = found.where(found.notna(), by_path).astype(object)
     table.index = pd.Index(found)
     twice = table.index[table.index.notna() & table.index.duplicated()]

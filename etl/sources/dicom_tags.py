@@ -16,6 +16,11 @@ TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation", "Modality", "
 TAGS += ("PresentationIntentType", "BurnedInAnnotation")
 # Digital X-Ray, Digital Mammography and Intra-Oral X-Ray Image Storage - For Processing (PS3.6, table A-1).
 FOR_PROCESSING = tuple(f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 3))
+# SOP Class (PS3.6, table A-1) -> modality, for files that do not name the latter.
+MODALITIES = {
+    f"1.2.840.10008.5.1.4.1.1.{kind}": modality
+    for kind, modality in {"2": "CT", "2.1": "CT", "4": "MR", "4.1": "MR", "6.1": "US", "20": "NM", "128": "PT"}.items()
+} | {"1.2.840.10008.5.1.4.1.1.1.2": "MG", "1.2.840.10008.5.1.4.1.1.12.1": "XA", "1.2.840.10008.5.1.4.1.1.12.2": "RF"}
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,6 @@ def read_tags(content: bytes) -> Tags:
         or cells["SOPClassUID"] in FOR_PROCESSING,
         burned_in=cells["BurnedInAnnotation"].upper() == "YES",
     )
-
-
-# SOP Class (PS3.6, table A-1) -> modality, for files that do not name the latter.
-MODALITIES = {
-    f"1.2.840.10008.5.1.4.1.1.{kind}": modality
-    for kind, modality in {"2": "CT", "2.1": "CT", "4": "MR", "4.1": "MR", "6.1": "US", "20": "NM", "128": "PT"}.items()
-} | {"1.2.840.10008.5.1.4.1.1.1.2": "MG", "1.2.840.10008.5.1.4.1.1.12.1": "XA", "1.2.840.10008.5.1.4.1.1.12.2": "RF"}
 
 
 def find_misfit(tags: Tags, wanted: Dicom) -> str | None:

@@ -20,7 +20,7 @@ from etl.contract.storage import clutter
 NO_IMAGES = (".csv", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".tsv", ".txt", ".xls", ".xlsx")
 NO_IMAGES += (".xml", ".yaml", ".yml", ".zip", ".gz", ".tar", ".npy", ".npz", ".db")
 MAX_KINDS = 20
-"""kinds of left-out files that are told apart; the rest are counted together"""
+"""at most so many kinds of left-out files are counted one by one, the rare ones together"""
 
 
 def count_left_out(reasons: pd.Series) -> dict[str, int]:

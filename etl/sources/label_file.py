@@ -3,13 +3,14 @@
 import csv
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from conf.settings import Etl
 from etl.sources.words import says_no_finding
 
 MAX_SHOWN = 20
@@ -38,8 +39,7 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
             "save it as CSV in UTF-8"
         ) from error
     # pandas would rename the second of two columns with the same name.
-    rows = csv.reader(io.StringIO(text, newline=None))
-    header = next(([name.strip() for name in row] for row in rows if "".join(row).strip()), [])
+    header = [name.strip() for name in next(_written_rows(text), (0, []))[1]]
     doubled = [name for name in header if name and header.count(name) > 1]
     if doubled:
         raise InputError(f"{path} has the column {doubled[0]!r} twice: rename or remove one")
@@ -48,9 +48,8 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
         name for name in table.columns if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()
     ]
     table = table.drop(columns=nameless).rename(columns=str.strip)
-    twice = table.columns[table.columns.duplicated() | (table.columns == "")]
-    if len(twice):
-        raise InputError(f"{path} has the duplicate or unnamed column {twice[0]!r}: found {list(table.columns)}")
+    if "" in table.columns:
+        raise InputError(f"{path} has an unnamed column: found {list(table.columns)}")
     missing = [column for column in needed if column not in table.columns]
     if missing:
         hint = "; separate its cells by commas" if len(table.columns) == 1 else ""
@@ -63,17 +62,21 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
 
 def _check_whole_rows(path: UPath, text: str) -> None:
     """Raises InputError for a row with fewer cells than the header: a truncated row may end in half a number."""
-    rows = csv.reader(io.StringIO(text, newline=None))
-    # pandas skips blank lines too.
-    written = (row for row in rows if "".join(row).strip())
+    written = _written_rows(text)
     # Commas at the end of the header name no columns.
-    width = max(index for index, name in enumerate(next(written), start=1) if name.strip())
-    for row in written:
+    width = max(index for index, name in enumerate(next(written)[1], start=1) if name.strip())
+    for line, row in written:
         if len(row) < width:
             raise InputError(
-                f"{path} line {rows.line_num}: {len(row)} cells, expected {width} as in the header: the file is "
+                f"{path} line {line}: {len(row)} cells, expected {width} as in the header: the file is "
                 "truncated or the row is broken; get a fresh copy or fix the row"
             )
+
+
+def _written_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The line in which it ends, and the cells, of each row that is not blank. pandas skips blank lines too."""
+    rows = csv.reader(io.StringIO(text, newline=None))
+    return ((rows.line_num, row) for row in rows if "".join(row).strip())
 
 
 def read_lines(path: UPath, what: str, advice: str) -> list[str]:
@@ -134,7 +137,24 @@ def refuse_rounded(path: UPath, names: pd.Series, what: str) -> None:
         )
 
 
-def other_columns(table: pd.DataFrame, roles: Iterable[str], path: UPath) -> tuple[list[str], list[str]]:
+def read_findings(
+    table: pd.DataFrame, roles: Iterable[str], path: UPath, settings: Etl
+) -> tuple[pd.DataFrame, list[str], list[np.ndarray], list[str]]:
+    """A table from read_table without rows that say the same again; its findings; their values, one float32 array per
+    row, see parse_cells; and sentences on how it was understood.
+
+    roles: the columns that are no findings. Raises InputError if no column is left, or for a cell that is no label.
+    """
+    roles, findings, notes = list(roles), settings.columns.findings, []
+    if not findings:
+        findings, notes = _other_columns(table, roles, path)
+    table, repeated = _drop_repeats(table, [*roles, *findings])
+    named = bool(settings.columns.findings)
+    labels = parse_cells(table, findings, path, settings.uncertain, blank=float("nan"), named=named)
+    return table, findings, labels, notes + repeated
+
+
+def _other_columns(table: pd.DataFrame, roles: Iterable[str], path: UPath) -> tuple[list[str], list[str]]:
     """Every named column without a role, as findings, and a sentence that says so.
 
     Raises InputError if none is left.
@@ -150,10 +170,10 @@ def other_columns(table: pd.DataFrame, roles: Iterable[str], path: UPath) -> tup
 
 
 def contradictions(table: pd.DataFrame, findings: Sequence[str], values: list[np.ndarray]) -> pd.Series:
-    """What an image has beside `No Finding`, such as `No Finding beside Effusion`; None for the others.
+    """Which finding an image has although the table says `No Finding`, such as `No Finding beside Effusion`; else None.
 
-    values: from parse_cells, in the order of `findings`. Support Devices are none of the findings that CheXpert's
-    `No Finding` excludes (Irvin et al. 2019, section 3).
+    values: from parse_cells, in the order of `findings`. CheXpert's `No Finding` does not exclude Support Devices
+    (Irvin et al. 2019, section 3).
     """
     others = [index for index, name in enumerate(findings) if not says_no_finding(name) and name != "Support Devices"]
     present = np.stack(values)[:, others] == 1
@@ -165,7 +185,7 @@ def contradictions(table: pd.DataFrame, findings: Sequence[str], values: list[np
     return beside
 
 
-def drop_repeats(table: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, list[str]]:
+def _drop_repeats(table: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, list[str]]:
     """The table without rows that repeat an earlier one in all these columns, and a sentence on how many there were.
 
     Tables with one row per box say the same of an image several times. Rows of one image that differ stay, and

@@ -5,7 +5,7 @@ from upath import UPath
 from conf.settings import Etl
 from etl.contract.storage import list_files
 from etl.sources.files import describe_match, match_files
-from etl.sources.label_file import contradictions, drop_repeats, optional_column, other_columns, parse_cells, read_table
+from etl.sources.label_file import contradictions, optional_column, read_findings, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split, own_split
 
@@ -21,11 +21,7 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
     path = source / columns.label_file
     named = {role: name for role, name in vars(columns).items() if role not in ("label_file", "findings") and name}
     table = read_table(path, [*named.values(), *columns.findings])
-    findings, notes = columns.findings, []
-    if not findings:
-        findings, notes = other_columns(table, named.values(), path)
-    table, repeated = drop_repeats(table, [*named.values(), *findings])
-    labels = parse_cells(table, findings, path, settings.uncertain, float("nan"), named=bool(columns.findings))
+    table, findings, labels, notes = read_findings(table, named.values(), path, settings)
     rows = build_rows(
         path,
         images=table[columns.image],
@@ -43,7 +39,7 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
     rows = assign_split(rows, settings, own)
     files = list_files(source)
     rows["file"] = match_files(rows.image_id, files.index, path)
-    notes += [*repeated, *describe_match(rows.image_id, rows.file)]
+    notes += describe_match(rows.image_id, rows.file)
     searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
     why = f"not listed in {path.name}"
     return assemble(rows, files, findings, [path], searched, left_out=why, notes=notes)

@@ -41,8 +41,8 @@ class Manifest:
     channels: int = 1
     """1 grey, 3 colour (RGB)"""
     not_understood: dict[str, dict[str, int]] = field(default_factory=dict)
-    """age, sex, view or labels -> what the source says that is not understood, empty if it must not be shown -> images
-    with a file"""
+    """age, sex, view, follow_up, labels or body part -> what the source says of it that is not understood, empty if it
+    must not be shown -> images with a file"""
     notes: list[str] = field(default_factory=list)
     """sentences that say how the source was understood, where that is not obvious"""
     identities: str = ""
@@ -83,7 +83,7 @@ def build_rows(
             "strange_follow_up": strange_numbers(follow_up.astype(str), follow_ups),
             "strange_sex": strange_sexes,
             "strange_view": strange_views,
-            "strange_labels": None if strange_labels is None else strange_labels,
+            "strange_labels": strange_labels,
         }
     )
 
@@ -112,9 +112,9 @@ def assemble(
     """The manifest of the rows that have a file.
 
     rows: from build_rows, with `split`, None for an image in no split, and `file`, the index of its file in `files`,
-    None if it is absent. files: from list_files. tables: label and list files. searched: the end of the InputError
-    raised if no row has a file: which images were looked for, where, and what to check. left_out: why files that are
-    no row and no table are left out, for all or by their index in `files`.
+    None if it has none. files: from list_files. tables: label and list files. searched: the end of the InputError
+    raised if no row has a file: which images were looked for, where, and what to check. left_out: why the files are
+    left out that are neither rows nor tables: one reason for all, or one per file, with the index of `files`.
     """
     check_vocabulary(findings, "the source")
     present = rows[rows.file.notna()].reset_index(drop=True)
@@ -146,7 +146,7 @@ def assemble(
 
 
 def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
-    """Raises InputError for an image that is named twice or has no patient."""
+    """Raises InputError for an image that is named twice, and for a row whose image or patient is not known."""
     duplicates = images[images.duplicated()]
     if len(duplicates):
         lines = [line + 2 for line in images.index[images == duplicates.iloc[0]]]

@@ -10,8 +10,6 @@ images/*.png           or images_001/images/*.png ... as downloaded
 
 import os
 import re
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -133,27 +131,23 @@ def _read_boxes(path: UPath, vocabulary: tuple[str, ...]) -> dict[str, list[floa
 
 def _match_images(names: pd.Series, files: pd.DataFrame, source: UPath, patterns: list[str]) -> pd.Series:
     """The file of each image, by its name, directly in one of the folders (glob patterns below the source)."""
-    folders = {os.path.dirname(file) for file in files.index}
-    real = _real_paths(source, folders)
+    folders, file_names = zip(*(os.path.split(file) for file in files.index), strict=True) if len(files) else ((), ())
     wanted = _match_folders(source, patterns)
-    inside = files.index[[real[os.path.dirname(file)] in wanted for file in files.index]]
-    by_name = pd.Series(inside, [os.path.basename(file) for file in inside], dtype=object)
+    inside = {folder for folder in set(folders) if _real_path(source / folder) in wanted}
+    by_name = pd.Series(files.index, list(file_names), dtype=object)[[folder in inside for folder in folders]]
     twice = by_name[by_name.index.duplicated(keep=False) & by_name.index.isin(names)].sort_index()
     if len(twice):
         raise InputError(
             f"two images are named {twice.index[0]}: {source / twice.iloc[0]} and {source / twice.iloc[1]}; keep one, "
             "or choose the folder with --etl.image_folders"
         )
-    by_name = by_name[~by_name.index.duplicated()]
-    found = names.map(by_name)
+    found = names.map(by_name[~by_name.index.duplicated()])
     return found.astype(object).where(found.notna(), None)
 
 
-def _real_paths(source: UPath, folders: Iterable[str]) -> dict[str, str]:
-    """Folder below the source -> its path without links."""
-    return {
-        folder: os.path.realpath(source / folder) if is_local(source) else str(source / folder) for folder in folders
-    }
+def _real_path(folder: UPath) -> str:
+    """The path of a local folder without links; the address of another one."""
+    return os.path.realpath(folder) if is_local(folder) else str(folder)
 
 
 def _match_folders(source: UPath, patterns: list[str]) -> set[str]:
@@ -167,7 +161,5 @@ def _match_folders(source: UPath, patterns: list[str]) -> set[str]:
                 f"etl.image_folders holds {pattern!r}, expected names or glob patterns of folders below the "
                 "source, such as images_*/images: for a folder elsewhere, give its parent as --etl.source"
             ) from error
-        folders |= {
-            str(Path(folder).resolve() if is_local(folder) else folder) for folder in matches if folder.is_dir()
-        }
+        folders |= {_real_path(folder) for folder in matches if folder.is_dir()}
     return folders

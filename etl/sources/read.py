@@ -37,18 +37,16 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     known = set(manifest.names)
     for file in map(locate, settings.exclude):
         lines = read_lines(file, "list of images to leave out", "check etl.exclude")
-        # A line is a name, which may contain spaces and commas, or its first cell or word is one.
-        names = {name.strip() for line, row in zip(lines, csv.reader(lines), strict=False) for name in (line, row[0])}
-        names |= {name.split()[0] for name in names if name}
-        listed = images.image_id.isin(names)
-        # The names include those of images that are absent today.
-        if lines and names.isdisjoint(manifest.names):
+        names = [_names_in(line) for line in lines]
+        listed = images.image_id.isin(set().union(*names))
+        # The known names include those of images that are absent today.
+        unknown = [line for line, possible in zip(lines, names, strict=True) if possible.isdisjoint(known)]
+        if lines and len(unknown) == len(lines):
             raise InputError(
                 f"none of the {len(lines)} lines of {file}, such as {lines[0]!r}, names an image of the source, such "
                 f"as {images.image_id.iloc[0]!r}: fix the list, or remove it from etl.exclude"
             )
         _leave_out(images, listed, f"listed in {file.name}")
-        unknown = [line for line in lines if {line, line.split(",")[0].strip(), line.split()[0]}.isdisjoint(known)]
         if unknown:
             manifest.notes.append(
                 f"{len(unknown):,} of {len(lines):,} lines of {file.name} name no image, such as {unknown[0]!r}"
@@ -61,6 +59,12 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
         unwanted = ~images["view"].isin(settings.views)
         _leave_out(images, unwanted, "view " + images["view"].fillna("unknown") + ", not in etl.views")
     return manifest
+
+
+def _names_in(line: str) -> set[str]:
+    """What may be the image's name: the line, which may contain spaces and commas, its first cell, its first word."""
+    names = {line, next(csv.reader([line]))[0].strip()}
+    return names | {name.split()[0] for name in names if name}
 
 
 def _leave_out(images: pd.DataFrame, which: pd.Series, reason: str | pd.Series) -> None:

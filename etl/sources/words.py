@@ -160,7 +160,7 @@ def strange_numbers(cells: pd.Series, numbers: pd.Series) -> pd.Series:
     """The cells that were not understood, None for the others. numbers: what the cells became, NA for unknown."""
     unknown = cells[numbers.isna()]
     strange = unknown[~unknown.map({cell: says_nothing(cell) for cell in unknown.unique()}).astype(bool)]
-    return strange.astype(object).reindex(cells.index).astype(object).where(cells.index.isin(strange.index), None)
+    return cells.astype(object).where(cells.index.isin(strange.index), None)
 
 
 def _tokens(word: str) -> list[str]:

@@ -6,8 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
-from etl.contract.vocabulary import metric_name
-
 from training.record.store import use_store  # isort: skip
 
 import mlflow
@@ -19,6 +17,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from conf.errors import InputError
 from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
+from etl.contract.vocabulary import metric_name
 from inference.candidate.gate import Decision
 from inference.model.properties import Properties
 from inference.model.registry import CHALLENGER, CHAMPION, Registered, promote

@@ -5,13 +5,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from etl.contract.images.decode import begins_like_image
-from etl.contract.images.kinds import SUFFIXES
+from etl.contract.images.kinds import DICOM_INDEX, HEAD_BYTES, SUFFIXES
 from etl.contract.storage import clutter
-
-# The index of the DICOM files beside it (PS3.10, section 8.6).
-DICOM_INDEX = "DICOMDIR"
-# DICOM's prefix ends at byte 132; files without it need some more bytes to be recognised.
-HEAD_BYTES = 1024
 
 
 class ImageFile(NamedTuple):

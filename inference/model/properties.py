@@ -78,6 +78,6 @@ class Properties:
 def preparation_of(settings: dict) -> dict:
     """The settings of the ETL on which the pixels of a table depend; Properties has fields of the same names.
 
-    settings: of a card; one that an older release did not have is at its default.
+    settings: those in a card. A setting that the card of an older release lacks gets its default.
     """
     return {name: settings.get(name, getattr(Etl, name)) for name in ("square", "intensity", "grey_bits")}

@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
-from etl.contract.vocabulary import metric_name
-
 from training.record.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, use_store  # isort: skip
 
 import mlflow
@@ -22,6 +20,7 @@ from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
+from etl.contract.vocabulary import metric_name
 from training.loop.stages import Stage
 from training.ranks.topology import Topology
 from training.record.addresses import settle

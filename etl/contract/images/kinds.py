@@ -7,6 +7,10 @@ KINDS = "PNG, JPEG, TIFF, WEBP, BMP or DICOM"
 """the kinds that are read, for people"""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 """endings of their names, in lower case; the content decides what a file is"""
+DICOM_INDEX = "DICOMDIR"
+"""name of the index of the DICOM files beside it, which is no image (PS3.10, section 8.6)"""
+HEAD_BYTES = 1024
+"""how much of a file tells its kind: DICOM's prefix ends at byte 132, and files without it need some more"""
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 # Sizes of the headers that follow a BMP's first 14 bytes, by its versions.
 BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)

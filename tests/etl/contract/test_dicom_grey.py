@@ -169,7 +169,7 @@ def test_the_first_value_of_a_table_is_signed_if_its_values_are():
         assert shown(signed, VOILUTSequence=voi) == greys
         rescaled = {"RescaleSlope": 1, "RescaleIntercept": -1100}
         assert shown(np.array([[75, 76, 77, 78, 999]], np.uint16), VOILUTSequence=voi, **rescaled) == greys
-    # Of values that cannot be negative, it is not.
+    # Where the values cannot be negative, the first value of the table is not negative either.
     voi = {"VOILUTSequence": table([0, 32768, 65535], first=40000, bits=16)}
     assert shown(np.array([[0, 40000, 40001, 40002, 65535]], np.uint16), **voi) == greys
 

@@ -85,15 +85,20 @@ def place(direction: str, towards: str, away: str) -> int:
     return {towards: 1, away: -1}.get(direction[0], 0)
 
 
+def laid_down(rows: str, columns: str, towards: str, away: str) -> np.ndarray:
+    """A film whose rows and columns run in these directions: brighter by 10 towards one side, by 1 to the feet."""
+    y, x = np.mgrid[0:4, 0:6]
+    side = x * place(rows, towards, away) + y * place(columns, towards, away)
+    feet = x * place(rows, "F", "H") + y * place(columns, "F", "H")
+    return (100 + 10 * side + feet).astype(np.uint8)
+
+
 FRONTAL = [pair for a, b in itertools.product("LR", "HF") for pair in ((a, b), (b, a))]
 
 
 @pytest.mark.parametrize(("rows", "columns"), FRONTAL)
 def test_a_frontal_dicom_is_turned_until_rows_run_to_the_left_and_columns_to_the_feet(rows, columns):
-    y, x = np.mgrid[0:4, 0:6]
-    left = x * place(rows, "L", "R") + y * place(columns, "L", "R")
-    feet = x * place(rows, "F", "H") + y * place(columns, "F", "H")
-    stored = (100 + 10 * left + feet).astype(np.uint8)
+    stored = laid_down(rows, columns, "L", "R")
     # The whole range of greys, so that the film shows its own values.
     window = {"WindowCenter": 128, "WindowWidth": 256}
     film = np.array(shown(stored, PatientOrientation=[rows, columns], **window))
@@ -109,10 +114,7 @@ LATERAL = [pair for a, b in itertools.product("AP", "HF") for pair in ((a, b), (
 
 @pytest.mark.parametrize(("rows", "columns"), LATERAL)
 def test_a_lateral_dicom_is_turned_until_columns_run_to_the_feet_and_keeps_the_side_it_faces(rows, columns):
-    y, x = np.mgrid[0:4, 0:6]
-    back = x * place(rows, "P", "A") + y * place(columns, "P", "A")
-    feet = x * place(rows, "F", "H") + y * place(columns, "F", "H")
-    stored = (100 + 10 * back + feet).astype(np.uint8)
+    stored = laid_down(rows, columns, "P", "A")
     film = np.array(
         shown(stored, PatientOrientation=[rows, columns], ViewPosition="LL", WindowCenter=128, WindowWidth=256)
     )

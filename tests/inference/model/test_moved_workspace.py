@@ -114,7 +114,7 @@ def test_a_moved_workspace_keeps_its_models(old, tmp_path):
 def test_a_copy_answers_with_its_own_files(old, tmp_path):
     here = copy(old, tmp_path / "copy")
     before = content(here.root)
-    # The original goes on: it registers a model that finds the opposite, and loses the files of the first one.
+    # Meanwhile the original registers a model with opposite answers, whose files replace those of the first one.
     register_toy(old, -toy.WEIGHTS)
     for file in old.artifacts.rglob("best.pt"):
         file.write_bytes(b"damaged")
