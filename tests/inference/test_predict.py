@@ -396,9 +396,13 @@ def start(program: list[str], workspace: Workspace, log: Path) -> subprocess.Pop
 
 def commands_below(pid: int) -> str:
     """The command lines of all processes that this one has started."""
-    with suppress(psutil.Error):
-        return "\n".join(" ".join(child.cmdline()) for child in psutil.Process(pid).children(recursive=True))
-    return ""
+    commands = []
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            # A child that has just ended must not hide the others.
+            with suppress(psutil.NoSuchProcess):
+                commands += child.cmdline()
+    return " ".join(commands)
 
 
 @pytest.mark.spark
