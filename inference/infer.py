@@ -56,8 +56,9 @@ def main() -> None:
         points = served.properties.thresholds
         if options.threshold not in points:
             raise InputError(f"--threshold is {options.threshold!r}, expected one of {', '.join(points)}")
-        model = f"{served.name} version {served.version}, {served.mode.upper()}"
-        say(f"{model}{', ten crops' if options.ten_crop else ''}, thresholds {options.threshold}. {RESEARCH_USE}")
+        crops = ", ten crops" if options.ten_crop else ""
+        model = f"{served.name} version {served.version}, {served.mode.upper()}{crops}, thresholds {options.threshold}"
+        say(f"{model}. {RESEARCH_USE}")
         boxes = load_boxes(served.folder) if heatmaps else {}
         answerer = FileAnswerer(served.properties, options.threshold, heatmaps, boxes, model)
         predict = with_ten_crops(served.predict) if options.ten_crop else served.predict
@@ -123,7 +124,7 @@ def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str
             if form == "json":
                 sys.stdout.write(as_json(answered, about) + "\n")
             elif form == "csv":
-                sys.stdout.write(as_csv(answered))
+                sys.stdout.write(as_csv(answered, about["operating_point"]))
             elif answered.findings:
                 one = len(files) == 1
                 sys.stdout.write(as_table(answered, console) if one else as_line(answered, width, console))

@@ -25,6 +25,7 @@ from etl.contract.vocabulary import check_vocabulary
 from inference.batch.listing import list_images
 from inference.batch.run import BatchOutcome, score_new
 from inference.batch.scoring import probability_column
+from inference.film.answers import OPERATING_POINT
 from inference.model.served_model import ServedModel, open_served
 
 READS = ("scoring", "inference.registered_model", "inference.batch_size")
@@ -61,7 +62,7 @@ def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     familiar = pc.sum(rows["familiar"]).as_py() or 0
     called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()
     counts = {count["values"]: count["counts"] for count in called}
-    table = Table("finding", caption=f"{name}; research use only, not for clinical use")
+    table = Table("finding", caption=f"{name}, thresholds {OPERATING_POINT}; research use only, not for clinical use")
     for column in ("called", "of familiar images", "mean probability"):
         table.add_column(column, justify="right")
     for finding in model.properties.findings if familiar else []:

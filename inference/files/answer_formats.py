@@ -14,7 +14,11 @@ from conf.words import RESEARCH_USE
 from inference.film.answers import Finding, Findings
 from training.measures.cells import value_cell
 
-CSV_COLUMNS = ("file", "finding", "probability", "threshold", "called", "familiar", "warnings", "error")
+# The operating point is last, so that programs that count columns find the others where they have always been.
+CSV_COLUMNS = (
+    *("file", "finding", "probability", "threshold", "called", "familiar", "warnings", "error"),
+    "operating_point",
+)
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,22 @@ def as_json(answered: Answered, model: dict) -> str:
     return json.dumps(line | size | answered.findings.to_dict() | {"heatmaps": answered.heatmaps, "note": RESEARCH_USE})
 
 
-def as_csv(answered: Answered) -> str:
+def as_csv(answered: Answered, operating_point: str) -> str:
     """A line per finding of the file, in the order of CSV_COLUMNS; one line with the error if it has no findings.
 
-    Empty: unknown. called, familiar: 1 or 0.
+    Empty: unknown. called, familiar: 1 or 0. operating_point: the one that the thresholds are of.
     """
     file, found = io.StringIO(), answered.findings
     lines = csv.writer(file, lineterminator="\n")
     name = printable(answered.path)
     if found is None:
-        lines.writerow([name, *[None] * (len(CSV_COLUMNS) - 2), answered.fault])
+        lines.writerow([name, *[None] * (len(CSV_COLUMNS) - 3), answered.fault, operating_point])
         return file.getvalue()
     for finding in found.findings:
         called = None if finding.present is None else int(finding.present)
         numbers = [None if value is None else f"{value:.6g}" for value in (finding.probability, finding.threshold)]
-        lines.writerow([name, finding.name, *numbers, called, int(found.familiar), "; ".join(found.warnings), None])
+        warnings = "; ".join(found.warnings)
+        lines.writerow([name, finding.name, *numbers, called, int(found.familiar), warnings, None, operating_point])
     return file.getvalue()
 
 

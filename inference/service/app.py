@@ -22,7 +22,7 @@ from inference.service.door.capacity import Capacity
 from inference.service.door.counters import Counters
 from inference.service.door.guard import Guard
 from inference.service.door.parameters import only_known_parameters
-from inference.service.door.refusals import Refusal, json_response
+from inference.service.door.refusals import MAX_SHOWN, Refusal, json_response
 from inference.service.door.uploads import MB
 from inference.service.engine.champion import PICKED_UP, LiveChampion
 from inference.service.engine.decoding import DecoderPool
@@ -36,6 +36,7 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 # If an MLflow server does not answer within this time, the service starts without a model and says so.
 FIRST_LOOK_S = 20
 SEE_API = "see /openapi.json for all routes and parameters"
+METHOD_NOT_ALLOWED = 405
 
 
 class Service(Guard):
@@ -135,7 +136,14 @@ async def _refuse(request: Request, refusal: Refusal) -> Response:
 
 async def _http_problem(request: Request, problem: HTTPException) -> Response:
     """Answers unknown routes and methods."""
-    return json_response({"error": problem.detail, "next": SEE_API}, problem.status_code, problem.headers)
+    if problem.status_code != METHOD_NOT_ALLOWED:
+        return json_response({"error": problem.detail, "next": SEE_API}, problem.status_code, problem.headers)
+    methods = set(problem.headers["Allow"].split(", "))
+    # guard.py lets HEAD be answered wherever GET is.
+    allowed = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+    error = f"{request.method[:MAX_SHOWN]} is not a method of this address"
+    step = f"use {allowed}; {SEE_API}"
+    return json_response({"error": error, "next": step}, problem.status_code, {"Allow": allowed})
 
 
 async def _invalid(request: Request, invalid: RequestValidationError) -> Response:

@@ -17,7 +17,7 @@ PROBLEMS = {
         413: "too large, or too many files",
         415: "not an image, or an unsupported content type",
         421: "the Host header is not one of the allowed names",
-        422: "no usable image, or an unknown parameter value",
+        422: "no usable image, or an unknown parameter, parameter value or field",
         429: "too many requests",
         503: "no model yet, or too much work in progress",
     }.items()

@@ -10,15 +10,16 @@ from inference.service.state import state_of
 
 router = APIRouter()
 guarded = APIRouter()
+MISTAKES = {422: PROBLEMS[422]}
 
 
-@router.get("/healthz", response_model=schemas.Health)
+@router.get("/healthz", response_model=schemas.Health, responses=MISTAKES)
 async def healthz() -> Response:
     """Says that the process answers. Needs no key."""
     return json_response({"status": "ok"})
 
 
-@router.get("/readyz", response_model=schemas.Health, responses={503: PROBLEMS[503]})
+@router.get("/readyz", response_model=schemas.Health, responses=MISTAKES | {503: PROBLEMS[503]})
 async def readyz(request: Request) -> Response:
     """Says whether the service has a model and can answer. Needs no key."""
     state_of(request).champion.now()
@@ -27,7 +28,7 @@ async def readyz(request: Request) -> Response:
 
 @guarded.get(
     "/metrics",
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}} | {401: PROBLEMS[401]},
+    responses=MISTAKES | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, 401: PROBLEMS[401]},
     response_class=Response,
 )
 async def metrics(request: Request) -> Response:

@@ -13,7 +13,7 @@ from inference.film.films import Film
 from inference.model.graphs import Answer
 from inference.model.properties import Properties
 from inference.service import schemas
-from inference.service.door.refusals import Refusal, json_response
+from inference.service.door.refusals import Refusal, json_response, unknown
 from inference.service.door.uploads import Upload, read_uploads
 from inference.service.engine.champion import QueuedModel
 from inference.service.engine.decoding import CannotDecode
@@ -22,6 +22,9 @@ from inference.service.openapi import PROBLEMS, file_body
 from inference.service.state import ServiceState, state_of
 
 NOT_AN_IMAGE, UNUSABLE = 415, 422
+PNG = "image/png"
+POINT_HEADER = "X-Operating-Point"
+"""names the operating point of a picture, which has no other place for it"""
 
 router = APIRouter(prefix="/v1")
 OperatingPoint = Annotated[
@@ -77,7 +80,10 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
     response_model=schemas.Explanation,
     responses=PROBLEMS
     | {
-        200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+        200: {
+            "content": {PNG: {"schema": {"type": "string", "format": "binary"}}},
+            "headers": {POINT_HEADER: {"description": "of a picture", "schema": {"type": "string"}}},
+        },
         404: {"model": schemas.Problem},
     },
     openapi_extra=file_body("file", many=False),
@@ -91,27 +97,28 @@ async def explain_(
 ) -> Response:
     """Returns the findings of one image, the image as the model sees it, a heat map per finding, and known boxes.
 
-    With `finding` and `Accept: image/png`, the answer is a picture: the image with that finding's map over it. If an
-    image is unlike the training data, no finding is called on it and it has no maps: `maps` is empty, and a request for
-    a picture gets status 422. A map shows what speaks for a finding, not that the finding is there. Research use only.
+    With `finding`, and `image/png` in the header Accept, the answer is a picture: the image with that finding's map
+    over it; the header `X-Operating-Point` names the operating point. If an image is unlike the training data, no
+    finding is called on it and it has no maps: `maps` is empty, and a request for a picture gets status 422. A map
+    shows what speaks for a finding, not that the finding is there. Research use only.
     """
     state = state_of(request)
     served = state.champion.now()
     properties = served.model.properties
     _check_point(properties, operating_point)
     if finding is not None and finding not in properties.findings:
-        raise Refusal(404, f"unknown finding {finding!r}", f"choose one of {', '.join(properties.findings)}")
+        raise unknown("finding", finding, properties.findings, status=404)
     with state.capacity.share() as share:
         (upload,) = await read_uploads(request, "file", 1, state.settings, share)
         one = await read(state, served, upload, operating_point)
     if isinstance(one, CannotDecode):
         raise _unusable([one], {})
     chosen = [finding] if finding else properties.findings
-    if finding and "image/png" in request.headers.get("accept", ""):
+    if finding and PNG in request.headers.get("accept", ""):
         if not one.result["familiar"]:
             raise Refusal(UNUSABLE, one.result["warnings"][0], "ask for JSON, which shows the image without maps")
         content = await asyncio.to_thread(picture, served.model, one.film, one.answer, finding, operating_point)
-        return Response(content, media_type="image/png")
+        return Response(content, media_type=PNG, headers={POINT_HEADER: operating_point})
     drawn = chosen if one.result["familiar"] else []
     shown = await asyncio.to_thread(explain, served.model, one.film, one.answer, drawn, operating_point)
     about = {"model": served.model.identity, "note": RESEARCH_USE, "operating_point": operating_point}
@@ -137,6 +144,7 @@ async def describe(request: Request) -> Response:
                 point: dict(zip(properties.findings, values, strict=True))
                 for point, values in properties.thresholds.items()
             },
+            "default_operating_point": OPERATING_POINT,
             "registry": vars(state.champion.registry),
             "limits": {
                 "files": serving.max_files,
@@ -179,8 +187,7 @@ async def read(state: ServiceState, served: QueuedModel, upload: Upload, operati
 
 def _check_point(properties: Properties, operating_point: str) -> None:
     if operating_point not in properties.thresholds:
-        known = ", ".join(properties.thresholds)
-        raise Refusal(422, f"unknown operating point {operating_point!r}", f"choose one of {known}")
+        raise unknown("operating point", operating_point, properties.thresholds)
 
 
 def _error(unreadable: CannotDecode) -> dict:

@@ -10,7 +10,7 @@ from inference.film.answers import OPERATING_POINT
 
 MODEL = {"name": "chexscale", "version": 3, "mode": "int8"}
 ABOUT = {"model": MODEL, "note": RESEARCH_USE, "operating_point": OPERATING_POINT}
-POINT = Field(description="the set of the model's thresholds that decides which findings are called")
+POINT = Field(description="the operating point whose thresholds decide which findings are called")
 FINDINGS = [
     {"name": "Cardiomegaly", "probability": 0.81, "threshold": 0.34, "present": True},
     {"name": "Effusion", "probability": 0.07, "threshold": 0.29, "present": False},
@@ -157,6 +157,7 @@ class ModelDescription(ModelName):
             "size_px": 256,
             "square": "pad",
             "thresholds": {"youden": {"Cardiomegaly": 0.34, "Effusion": 0.29}},
+            "default_operating_point": OPERATING_POINT,
             "registry": {"reachable": True, "since": None, "reason": None},
             "limits": {"files": 64, "file_mb": 50, "request_mb": 200},
             "card": {"intended_use": RESEARCH_USE},
@@ -168,6 +169,7 @@ class ModelDescription(ModelName):
     size_px: int = Field(description="side of the square that the model sees, in pixels")
     square: str = Field(description="how films are made square: pad or stretch")
     thresholds: dict[str, dict[str, float | None]] = Field(description="by operating point, then by finding")
+    default_operating_point: str = Field(description="the one that answers have unless a request names another")
     registry: Registry
     limits: Limits
     card: dict = Field(description="model card: data, measurements, limits")

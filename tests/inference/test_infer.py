@@ -18,7 +18,7 @@ import mlflow
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from pydicom import uid
 
 from conf.settings import MODES
@@ -133,6 +133,7 @@ def test_serving_needs_neither_torch_nor_spark(mode, registry, films, tmp_path):
 def test_csv_has_a_line_per_finding(infer, films):
     ended = infer("--format", "csv", *films[:2], "nowhere.png")
     lines = list(csv.DictReader(io.StringIO(ended.stdout)))
+    assert {line["operating_point"] for line in lines} == {"youden"}
     assert [(line["file"], line["finding"]) for line in lines] == [
         *((path, finding) for path in films[:2] for finding in FINDINGS),
         ("nowhere.png", ""),
@@ -164,6 +165,7 @@ def test_options_change_the_answer(infer, films):
     )
     assert probabilities(sensitive) == probabilities(plain) != probabilities(crops)
     assert thresholds(crops) == thresholds(plain) != thresholds(sensitive)
+    assert "sensitivity_0.9" in infer("--format=csv", "--threshold=sensitivity_0.9", films[0]).stdout.splitlines()[1]
     assert (sensitive["operating_point"], crops["ten_crop"]) == ("sensitivity_0.9", True)
 
 
@@ -272,6 +274,18 @@ def test_heatmaps_are_pictures_of_the_called_findings(infer, films, tmp_path):
                 assert (picture.format, picture.mode, picture.width) == ("PNG", "RGB", 1024)
     written_paths = [path for answer in told for path in answer["heatmaps"]]
     assert sorted(written_paths) == sorted(map(str, out.iterdir()))
+
+
+def test_the_caption_of_a_picture_names_the_model_and_the_operating_point(infer, films, tmp_path, monkeypatch):
+    drawn, draw = [], ImageDraw.ImageDraw.text
+
+    def text(self, place, words, *style) -> None:
+        drawn.append(words)
+        draw(self, place, words, *style)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    infer("--threshold", "sensitivity_0.9", "--heatmaps", tmp_path / "out", films[0])
+    assert f"chexscale version 1, INT8, thresholds sensitivity_0.9 · {RESEARCH_USE}" in drawn
 
 
 @pytest.mark.parametrize(

@@ -424,6 +424,7 @@ def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, 
     said = log.read_text()
     assert re.search(rf"{number} images scored in \d+ s.* 0 not readable; 0 already had scores", said)
     assert f"Scores: {champion.scores}, Delta version 0" in said
+    assert "(int8), thresholds youden; research use only" in said
     assert said.strip().splitlines()[-1].startswith("Next: ")
     assert "Traceback" not in said and " WARN " not in said
     assert len(rows_in(str(champion.scores))) == number

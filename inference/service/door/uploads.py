@@ -9,10 +9,14 @@ from starlette.requests import Request
 
 from conf.settings import Serving
 from inference.service.door.capacity import Share
-from inference.service.door.refusals import Refusal
+from inference.service.door.parameters import parameters_of
+from inference.service.door.refusals import MAX_SHOWN, Refusal
 
 MULTIPART = "multipart/form-data"
-RAW = ("image/png", "image/jpeg", "image/tiff", "application/dicom", "application/octet-stream")
+RAW = (
+    *("image/png", "image/jpeg", "image/tiff", "image/webp", "image/bmp"),
+    *("application/dicom", "application/octet-stream"),
+)
 """content types of a body that is one file; the file's content, not this type, decides what it is"""
 MB = 10**6
 # Longer names are cut; a name is only repeated in the answer.
@@ -40,7 +44,7 @@ async def read_uploads(request: Request, field: str, max_files: int, serving: Se
     _check_size(int(request.headers.get("content-length", 0)), max_bytes)
     received = 0
     try:
-        collector = _collector(request.headers.get("content-type"), field, max_files, serving, share)
+        collector = _collector(request, field, max_files, serving, share)
         async with asyncio.timeout(serving.upload_s):
             async for chunk in request.stream():
                 received += len(chunk)
@@ -61,10 +65,8 @@ def _check_size(num_bytes: int, max_bytes: int) -> None:
         raise Refusal(413, f"the request is larger than {max_bytes / MB:g} MB", "send the files in several requests")
 
 
-def _collector(
-    content_type: str | None, field: str, max_files: int, serving: Serving, share: Share
-) -> "_Parts | _Whole":
-    kind, parameters = parse_options_header(content_type)
+def _collector(request: Request, field: str, max_files: int, serving: Serving, share: Share) -> "_Parts | _Whole":
+    kind, parameters = parse_options_header(request.headers.get("content-type"))
     kind = kind.decode("latin-1")
     if kind in RAW:
         return _Whole(serving, share)
@@ -76,7 +78,7 @@ def _collector(
         )
     if not parameters.get(b"boundary"):
         raise Refusal(400, "the multipart content type has no boundary", "send it as `curl -F` does")
-    return _Parts(parameters[b"boundary"], field, max_files, serving, share)
+    return _Parts(parameters[b"boundary"], field, parameters_of(request), max_files, serving, share)
 
 
 class _File:
@@ -108,8 +110,12 @@ class _Whole(_File):
 class _Parts:
     """A multipart body (RFC 7578)."""
 
-    def __init__(self, boundary: bytes, field: str, max_files: int, serving: Serving, share: Share):
-        self.field, self.max_files, self.serving, self.share = field, max_files, serving, share
+    def __init__(
+        self, boundary: bytes, field: str, parameters: list[str], max_files: int, serving: Serving, share: Share
+    ):
+        """parameters: names of the route's parameters, which belong in the address and not in the form."""
+        self.field, self.parameters, self.serving, self.share = field, parameters, serving, share
+        self.max_files = max_files
         self.uploads: list[Upload] = []
         self.file: _File | None = None
         self.header, self.value, self.disposition = b"", b"", b""
@@ -156,11 +162,14 @@ class _Parts:
         _, options = parse_options_header(self.disposition.decode("latin-1"))
         field = options.get(b"name", b"").decode("utf-8", "replace")
         if field != self.field:
-            raise Refusal(422, f"unknown field {field[:50]!r}", f"send files in the field {self.field!r}")
-        if len(self.uploads) == self.max_files:
+            what = "one file" if self.max_files == 1 else "files"
+            moved = f", and {field} in the address: ?{field}=VALUE" if field in self.parameters else ""
             raise Refusal(
-                413, f"the request has more than {self.max_files} files", "send the files in several requests"
+                422, f"unknown field {field[:MAX_SHOWN]!r}", f"send {what} in the field {self.field!r}{moved}"
             )
+        if len(self.uploads) == self.max_files:
+            most = "1 file" if self.max_files == 1 else f"{self.max_files} files"
+            raise Refusal(413, f"the request has more than {most}", "send the files in several requests")
         name = options.get(b"filename", b"").decode("utf-8", "replace")[:MAX_NAME]
         self.file = _File(self.serving, self.share, name)
 

@@ -31,8 +31,7 @@ export function showFindings(answer, chosen, choose) {
   if (!answer.familiar) return;
   const [distance, limit] = [answer.distance, answer.distance_threshold].map((value) => value.toFixed(1));
   find("familiarity").textContent =
-    `Thresholds: ${answer.operating_point}. Distance from the training data: ${distance}. Films at a distance of up to ` +
-    `${limit} count as familiar.`;
+    `Distance from the training data: ${distance}. Films at a distance of up to ${limit} count as familiar.`;
 }
 
 function showWarnings(answer) {
@@ -64,6 +63,7 @@ function list(answer, chosen, choose) {
     "fieldset",
     { className: "findings" },
     make("legend", {}, heading),
+    make("p", { className: "dim" }, `Thresholds: operating point ${answer.operating_point}`),
     groups
       .filter(([, findings]) => findings.length)
       .map(([title, findings]) => [

@@ -38,6 +38,7 @@ def test_a_dropped_image_is_shown_with_its_findings_called_ones_first(page, serv
     assert answer["name"] == "image"  # the file's own name never leaves the browser
     expect(page.get_by_role("group", name="1 finding called")).to_be_visible()
     shares = {finding["name"]: f"{100 * finding['probability']:.1f}%" for finding in answer["findings"]}
+    expect(page.locator("#findings")).to_contain_text("Thresholds: operating point youden")
     assert rows(page) == [
         f"Bright {shares['Bright']} threshold 50.0% , called",
         f"Dark {shares['Dark']} threshold 40.0%",
