@@ -14,22 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf.errors import InputError
+from conf.places import TABLES, WORKSPACE, place_of
 from conf.settings import Settings
-
-# Petastorm takes the first three for parts of a URL; deltalake aborts at the next four, and looks elsewhere for a path
-# with a backslash. A line break would end messages and lists.
-REFUSED_CHARACTERS = "#?%[]^|\\\n\r"
-
-
-def refuse_characters(place: str, option: str) -> None:
-    """Raises InputError if a table cannot be kept at this path or address. option: what the user can change."""
-    found = [character for character in REFUSED_CHARACTERS if character in place]
-    if found:
-        other = place.translate({ord(character): "_" for character in REFUSED_CHARACTERS})
-        raise InputError(
-            f"{place!r} has {' and '.join(map(repr, found))} in its path, which the libraries for tables cannot open: "
-            f"choose another place, such as {option} {other!r}"
-        )
 
 
 @dataclass(frozen=True)
@@ -46,12 +32,14 @@ class Workspace:
         return cls.at(settings.workspace, settings.tracking_server)
 
     @classmethod
-    def at(cls, path: str, tracking_server: str = "") -> "Workspace":
-        """The workspace at `path`. Raises InputError if that is a file, or if Petastorm cannot read such a path."""
-        root = Path(path).expanduser().absolute()
+    def at(cls, path: str, tracking_server: str = "", setting: str = "workspace") -> "Workspace":
+        """The workspace at `path`, which `setting` names.
+
+        Raises InputError if that is a file, or if the libraries below cannot take such a path.
+        """
+        root = Path(place_of(setting, path, WORKSPACE))
         if root.exists() and not root.is_dir():
-            raise InputError(f"workspace {root} is a file, expected a folder: choose another with --workspace")
-        refuse_characters(str(root), "--workspace")
+            raise InputError(f"{setting} {root} is a file, expected a folder: choose another with --{setting}")
         return cls(root, tracking_server)
 
     @contextmanager
@@ -78,15 +66,18 @@ class Workspace:
                     self.root.rmdir()
 
     def tables(self, elsewhere: str) -> tuple[str, str]:
-        """Folders or addresses of the tables of shards and quarantine. elsewhere: etl.table; empty: the workspace."""
-        root = elsewhere.replace("s3a://", "s3://", 1).rstrip("/") or str(self.root)
-        refuse_characters(root, "--etl.table" if elsewhere else "--workspace")
-        if root.startswith("file:") or Path(root).is_file():
-            raise InputError(f"etl.table is {elsewhere!r}, expected a folder or an address such as s3://bucket/name")
-        if "://" not in root:
-            # Absolute, because a Spark worker on another machine runs in another folder.
-            root = str(Path(root).expanduser().absolute())
-        return f"{root}/shards", f"{root}/quarantine"
+        """Folders or addresses of the tables of shards and quarantine. elsewhere: etl.table; empty: the workspace.
+
+        Raises InputError for a place that the libraries below cannot take.
+        """
+        # Absolute, because a Spark worker on another machine runs in another folder.
+        root = place_of("etl.table", elsewhere, TABLES) if elsewhere else str(self.root)
+        if Path(root).is_file():
+            raise InputError(f"etl.table {root} is a file, expected a folder: choose another with --etl.table")
+        setting = "etl.table" if elsewhere else "workspace"
+        # Each by itself, because it may be a link to another disk.
+        shards, quarantine = (place_of(setting, f"{root}/{name}", TABLES) for name in ("shards", "quarantine"))
+        return shards, quarantine
 
     @property
     def store(self) -> str | Path:

@@ -12,17 +12,18 @@ import time
 
 from rich.console import Console
 from rich.table import Table
+from upath import UPath
 
 from conf.arguments import ArgumentParser, add_switch, load_arguments, with_same_settings
 from conf.errors import run_command
-from conf.settings import Settings
+from conf.settings import Etl, Settings
 from conf.workspace import Workspace, atomic_path, update_summary
 from etl.card.contact_sheet import choose_films
 from etl.card.counts import kinds_of
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
 from etl.contract.schema import SPLITS
-from etl.contract.storage import locate
+from etl.contract.storage import locate, located, ready
 from etl.contract.version import keep_card
 from etl.phantoms.generate import generate_phantoms
 from etl.sources.manifest import Manifest
@@ -43,8 +44,9 @@ def main() -> None:
         reads=READS,
     )
     workspace = Workspace.of(settings)
+    source, tables = open_places(settings.etl, workspace)
     with workspace.exclusive():
-        run(settings, workspace, options.rebuild)
+        run(settings, workspace, source, tables, options.rebuild)
     print(f"Dataset card: {workspace.card_page}")
     print("Next: " + with_same_settings("horovodrun -np 2 python training/train.py"))
 
@@ -53,18 +55,29 @@ def add_own(parser: ArgumentParser) -> None:
     add_switch(parser, "--rebuild", "decode every image again and replace the table, whatever it holds")
 
 
-def run(settings: Settings, workspace: Workspace, rebuild: bool) -> None:
+def open_places(etl: Etl, workspace: Workspace) -> tuple[UPath, tuple[str, str]]:
+    """The source, and the tables. Raises InputError for each place that cannot be opened, before any work."""
+    tables = workspace.tables(etl.table)
+    ready("etl.table", tables[0])
+    for setting, files in (("etl.exclude", etl.exclude), ("etl.split_lists", [etl.split_lists])):
+        for file in filter(None, files):
+            located(setting, file)
+    if etl.source == "phantoms":
+        return locate(str(workspace.phantoms)), tables
+    return located("etl.source", etl.source), tables
+
+
+def run(settings: Settings, workspace: Workspace, source: UPath, tables: tuple[str, str], rebuild: bool) -> None:
     """Turns the source into the tables and the dataset card."""
-    source = locate(settings.etl.source)
-    if settings.etl.source == "phantoms":
-        source = locate(str(workspace.phantoms))
+    etl = settings.etl
+    if etl.source == "phantoms":
         generate_phantoms(workspace.phantoms, settings.phantoms)
     with SparkWorkers() as workers:
-        manifest = read_manifest(source, settings.etl, workers)
+        manifest = read_manifest(source, etl, workers)
         if manifest.identities:
             write_key(manifest, workspace)
         started = time.monotonic()
-        outcome = publish(workspace.tables(settings.etl.table), settings.etl, str(source), manifest, workers, rebuild)
+        outcome = publish(tables, etl, str(source), manifest, workers, rebuild)
         seconds = time.monotonic() - started
     card = outcome.card
     keep_card(card, workspace)

@@ -18,9 +18,10 @@ from rich.table import Table
 
 from conf.arguments import load_settings
 from conf.errors import run_command
-from conf.workspace import Workspace, refuse_characters
+from conf.places import SCORES, place_of
+from conf.workspace import Workspace
 from etl.cluster.workers import SparkWorkers
-from etl.contract.storage import locate
+from etl.contract.storage import located, ready
 from etl.contract.vocabulary import check_vocabulary
 from inference.batch.listing import list_images
 from inference.batch.run import BatchOutcome, score_new
@@ -34,12 +35,15 @@ READS = ("scoring", "inference.registered_model", "inference.batch_size")
 def main() -> None:
     settings = load_settings("Scores all images of a table, or of a folder, with the champion.", reads=READS)
     workspace = Workspace.of(settings)
-    refuse_characters(settings.scoring.output, "--scoring.output")
-    output = str(locate(settings.scoring.output or str(workspace.scores)))
+    source, given = settings.scoring.source, settings.scoring.output
+    output = place_of("scoring.output", given or str(workspace.scores), SCORES)
+    ready("scoring.output", output)
+    if source:
+        located("scoring.source", source)
     model = open_served(workspace, settings.inference.registered_model, mode=settings.scoring.mode, num_threads=1)
     # Before hours of scoring: models of older releases were made without this check.
     check_vocabulary(model.properties.findings, f"{model.name} version {model.version}")
-    listing = list_images(settings.scoring.source, workspace, model.properties)
+    listing = list_images(source, workspace, model.properties)
     started = time.monotonic()
     with SparkWorkers() as workers:
         outcome = score_new(model, listing, output, settings.inference.batch_size, workers.map_in_arrow)

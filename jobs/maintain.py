@@ -13,6 +13,7 @@ from conf.workspace import Workspace
 from etl.card.contact_sheet import choose_films
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
+from etl.contract.storage import ready
 from etl.contract.table import read_card
 from etl.contract.version import keep_card
 from etl.writing.housekeeping import maintain
@@ -30,6 +31,7 @@ def main() -> None:
         raise InputError(f"--retention_hours is {options.retention_hours}, expected 0 or more hours")
     workspace = Workspace.of(settings)
     tables = workspace.tables(settings.etl.table)
+    ready("etl.table", tables[0])
     with workspace.exclusive(), SparkWorkers() as workers:
         keep = set(options.keep_versions)
         card = read_card(tables[0])

@@ -18,6 +18,9 @@ LABEL_HEADER = (
 pytest_plugins = ["tests.object_store"]
 SAMPLE_VARIABLE = "CHEXSCALE_NIH_SAMPLE"
 
+# A folder's name with every printable ASCII character that a workspace may have, and some others.
+ODD = " !\"$%&'()*+,-.:;<=>@_`{}~ äß日本😀"
+
 # A busy machine must not fail a test.
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")

@@ -9,24 +9,52 @@ from pathlib import Path
 
 import fsspec
 import pandas as pd
+from fsspec.registry import known_implementations
 from upath import UPath
 
 from conf.errors import InputError
+from conf.places import CLIENTS, FILES, place_of, unknown_store
+
+# What the clients of a store read in the environment.
+ENVIRONMENT = {
+    "s3": "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    **dict.fromkeys(("abfss", "abfs", "az"), "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY"),
+    "hdfs": "JAVA_HOME, HADOOP_HOME, ARROW_LIBHDFS_DIR, CLASSPATH=$(hadoop classpath --glob)",
+}
+
+
+def located(setting: str, given: str) -> UPath:
+    """The folder or file that a setting names. Raises InputError, which names the setting, if it cannot be opened."""
+    return ready(setting, place_of(setting, given, FILES))
+
+
+def ready(setting: str, address: str) -> UPath:
+    """locate, and the client of a store is made: some clients want to know an account, or load a library of the system.
+
+    Nothing is opened yet. Raises InputError, which names the setting.
+    """
+    try:
+        place = locate(address)
+        if not is_local(place):
+            _ = place.fs
+        return place
+    except Exception as error:
+        # Each store's client has its own errors.
+        if "://" in address and address.partition(":")[0] not in (*CLIENTS, *known_implementations):
+            raise unknown_store(setting, address) from error
+        raise InputError(f"{setting}: {unreachable(address, error)}") from error
 
 
 def locate(address: str) -> UPath:
-    """A folder, a file or an address such as s3://bucket/folder; local ones become absolute.
+    """A folder, a file or an address such as s3://bucket/folder, as place_of returns it; local ones become absolute.
 
-    Stores are reached with what their clients find in the environment (for s3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID).
-    Raises InputError for an address whose client is not installed or not known.
+    Stores are reached with what their clients find in the environment, see ENVIRONMENT.
     """
     if "://" not in address:
         return UPath(os.path.abspath(os.path.expanduser(address)))
-    try:
-        # s3a is Hadoop's name for the same store.
-        return UPath(address.replace("s3a://", "s3://", 1))
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{address} cannot be reached: {error}") from error
+    # s3a is Hadoop's name for the same store.
+    return UPath(address.replace("s3a://", "s3://", 1))
 
 
 def is_local(place: UPath) -> bool:
@@ -51,16 +79,17 @@ def unreachable(address: str, error: Exception) -> str:
     reason = reason_of(error)
     if "://" not in address:
         return f"{address} cannot be read or written ({reason}): check its rights and the space left on its disk"
-    return (
-        f"{address} cannot be reached ({reason}): check the address, and what the environment says of its store "
-        "(for s3: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
-    )
+    known = ENVIRONMENT.get(address.partition(":")[0])
+    advice = f", and what the environment says of its store ({known})" if known else ""
+    return f"{address} cannot be reached ({reason}): check the address{advice}"
 
 
 def reason_of(error: Exception) -> str:
     """The innermost cause of deltalake's tree of causes, the sentence of an answer in XML, or the whole error."""
     sentence = re.search("<Message>(.*?)</Message>", str(error))
-    return sentence[1] if sentence else str(error).split("\x1b[31m↳\x1b[0m")[-1].strip()
+    # Without the list of Rust's functions that may follow.
+    innermost = re.split(r"\n +0: ", str(error).split("\x1b[31m↳\x1b[0m")[-1])[0]
+    return sentence[1] if sentence else innermost.strip()
 
 
 def is_of_a_store(error: Exception) -> bool:

@@ -1,8 +1,7 @@
-"""The Delta tables: versions, files, commits. Other files do not import deltalake, but for the batch's scores."""
+"""The Delta tables of shards and quarantine: versions, cards, files, commits."""
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,25 +10,17 @@ from urllib.parse import unquote
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from conf.errors import InputError
+from etl.contract.delta import KEEP_HISTORY, KEEP_LOG_NOW, open_table, store_options
 from etl.contract.schema import CONTRACT, SPLITS, Card
-from etl.contract.storage import locate, reason_of, unreachable
+from etl.contract.storage import locate, unreachable
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
 """file_version: null if the file was not read; same_as: the image that this one is a copy of, otherwise null"""
-# A model may have been trained on an old version, so the log must stay, and every reader must read what it names.
-FOR_EVER = "interval 36500 days"
-KEEP_HISTORY = {
-    "delta.logRetentionDuration": FOR_EVER,
-    "delta.enableExpiredLogCleanup": "false",
-    # Spark refuses older versions even if their files exist (since Delta 4; the default is a week).
-    "delta.deletedFileRetentionDuration": FOR_EVER,
-}
-KEEP_LOG_NOW = PostCommitHookProperties(cleanup_expired_logs=False)
 # Operations that make versions without a change of rows: Delta's own VACUUM, and keep_history.
 HOUSEKEEPING = ("VACUUM START", "VACUUM END", "SET TBLPROPERTIES")
 
@@ -46,7 +37,7 @@ class Committed:
 
 def next_version(table: str) -> int:
     """The version that the next commit makes. Raises InputError for a store that does not answer."""
-    deltatable = _open(table)
+    deltatable = open_table(table)
     return 0 if deltatable is None else deltatable.version() + 1
 
 
@@ -55,7 +46,7 @@ def read_card(table: str, version: int | None = None) -> Card | None:
 
     Raises InputError for a version that does not exist or was not written by this program.
     """
-    deltatable = _open(table)
+    deltatable = open_table(table)
     if deltatable is None:
         return None
     if version is not None and not 0 <= version <= deltatable.version():
@@ -77,7 +68,7 @@ def read_identity(table: str) -> str | None:
 
     Raises InputError for a table that another program made, because its layout is unknown.
     """
-    deltatable = _open(table)
+    deltatable = open_table(table)
     if deltatable is None:
         return None
     for card in map(_own_card, deltatable.history()):
@@ -86,16 +77,6 @@ def read_identity(table: str) -> str | None:
     raise InputError(
         f"the Delta table at {table} was made by another program: choose another --workspace or --etl.table"
     )
-
-
-def _open(table: str) -> DeltaTable | None:
-    """The newest version; None if there is no table. Raises InputError for a store that does not answer."""
-    try:
-        return DeltaTable(table, storage_options=store_options(table))
-    except TableNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(unreachable(table, error)) from error
 
 
 def _own_card(commit: dict) -> dict | None:
@@ -152,29 +133,6 @@ def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]
                 pixels = parquet.read_row_group(group, [column], use_threads=False).column(0)
                 found |= {name: pixels[row].as_py() for row, name in enumerate(names) if name in image_ids}
         return found
-
-
-def keep_history(table: str) -> None:
-    """Sets what an existing table lacks of KEEP_HISTORY, as tables of older releases do, in a commit of its own.
-
-    The commit changes no row, and a value that somebody has set stays. A table that cannot be written to is named on
-    standard error: it can be read, and updated once it can be written to.
-    """
-    deltatable = _open(table)
-    if deltatable is None:
-        return
-    lacking = {name: value for name, value in KEEP_HISTORY.items() if name not in deltatable.metadata().configuration}
-    if not lacking:
-        return
-    try:
-        deltatable.alter.set_table_properties(lacking, post_commithook_properties=KEEP_LOG_NOW)
-    except (DeltaError, OSError) as error:
-        print(
-            f"note: Spark reads no version of {table} that is older than a week, until a run of this command can set "
-            f"the table's properties ({reason_of(error)})",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def write_quarantine(table: str, bad: pd.DataFrame) -> int:
@@ -241,22 +199,6 @@ def commit(
         raise InputError(unreachable(table, error)) from error
 
 
-def vacuum(table: str, keep_versions: set[int], retention_hours: int) -> list[str]:
-    """Removes data files that are in none of these versions nor were in the newest one within the last hours.
-
-    Also what killed runs have left, once it is that old. Returns the files. The log stays whole.
-    """
-    return DeltaTable(table, storage_options=store_options(table)).vacuum(
-        retention_hours,
-        dry_run=False,
-        # Delta's own minimum of a week protects unknown readers; here the versions to keep are named.
-        enforce_retention_duration=False,
-        full=True,
-        keep_versions=sorted(keep_versions),
-        post_commithook_properties=KEEP_LOG_NOW,
-    )
-
-
 def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[str]:
     """Parquet files of one split in one version of the table, sorted absolute paths or addresses.
 
@@ -278,11 +220,3 @@ def snapshot_files(table: str | os.PathLike, version: int, split: str) -> list[s
 
 def _partition(path: str) -> dict[str, str]:
     return {"split": path.removeprefix("split=").partition("/")[0]}
-
-
-def store_options(table: str) -> dict[str, str] | None:
-    """Options that deltalake needs for a store; keys and addresses come from the environment."""
-    if not str(table).startswith("s3"):
-        return None
-    insecure = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    return {"aws_conditional_put": "etag", **({"AWS_ALLOW_HTTP": "true"} if insecure else {})}

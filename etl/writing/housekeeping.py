@@ -8,8 +8,9 @@ import pandas as pd
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.cluster.workers import SparkWorkers
+from etl.contract.delta import keep_history, vacuum
 from etl.contract.schema import Card, table_schema
-from etl.contract.table import commit, keep_history, next_version, read_card, read_committed, vacuum
+from etl.contract.table import commit, next_version, read_card, read_committed
 from etl.writing.publish import discard, new_attempt, read_new_file, with_address
 from etl.writing.shard_file import write_shard
 from etl.writing.update import plan_compaction

@@ -12,11 +12,11 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.card.counts import check_splits, describe_pixels, describe_splits, kinds_of
 from etl.cluster.workers import SparkWorkers
+from etl.contract.delta import keep_history
 from etl.contract.schema import CONTRACT, Card, table_schema
 from etl.contract.storage import locate
 from etl.contract.table import (
     commit,
-    keep_history,
     next_version,
     read_card,
     read_committed,

@@ -11,7 +11,7 @@ from upath import UPath
 from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
-from etl.contract.storage import clutter, is_folder, is_local, list_files, locate
+from etl.contract.storage import clutter, is_folder, is_local, list_files, locate, located
 from etl.contract.version import TableVersion
 from inference.model.properties import Properties, preparation_of
 
@@ -52,12 +52,12 @@ def list_images(source: str, workspace: Workspace, properties: Properties) -> Li
     """
     if not source:
         return list_table(workspace, properties)
-    folder = locate(source)
+    folder = located("scoring.source", source)
     if not is_folder(folder):
         what = "is a file" if is_local(folder) and folder.exists() else "does not exist"
         raise InputError(f"scoring.source {source} {what}, expected a folder of images or a workspace with a table")
     if is_local(folder) and (folder / "card.json").is_file():
-        return list_table(Workspace.at(source), properties)
+        return list_table(Workspace.at(source, setting="scoring.source"), properties)
     return list_folder(folder)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.contract.table import keep_history
+from etl.contract.delta import keep_history
 from inference.batch.listing import Listing
 from inference.batch.scores import Run, append_scores, choose_new, known_images
 from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, score_images

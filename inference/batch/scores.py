@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
 from conf.errors import InputError
+from etl.contract.delta import KEEP_HISTORY, open_table, store_options
 from etl.contract.storage import is_local, locate, unreachable
-from etl.contract.table import KEEP_HISTORY, store_options
 from inference.batch.scoring import OUT_OF_REACH, answer_schema
 
 RUN = pa.schema(
@@ -130,12 +130,9 @@ def _open(output: str) -> DeltaTable | None:
         if place.is_dir() and all(file.suffix == ".parquet" for file in place.iterdir()):
             return None
         raise InputError(f"scoring.output {output} is no Delta table of scores: choose another folder")
-    try:
-        table = DeltaTable(output, storage_options=store_options(output))
-    except TableNotFoundError:
+    table = open_table(output)
+    if table is None:
         return None
-    except OSError as error:
-        raise InputError(unreachable(output, error)) from error
     types = {field.name: field.type for field in table.schema().fields}
     expected = Schema.from_arrow(pa.schema([*answer_schema([]), *RUN])).fields
     if any(types.get(field.name) != field.type for field in expected):

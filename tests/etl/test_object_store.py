@@ -9,20 +9,29 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import s3fs
+from deltalake import write_deltalake
 
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
+from etl.contract.delta import store_options
 from etl.contract.schema import SPLITS, Card, table_schema
-from etl.contract.storage import locate
-from etl.contract.table import QUARANTINE, commit, read_card, snapshot_files, write_quarantine
+from etl.contract.storage import locate, located
+from etl.contract.table import (
+    QUARANTINE,
+    commit,
+    read_card,
+    snapshot_files,
+    write_quarantine,
+)
 from etl.sources.read import read_manifest
 from etl.writing.housekeeping import maintain
 from etl.writing.publish import Published, publish
-from tests.conftest import InlineWorkers, NihFolder, make_card
+from tests.conftest import ODD, InlineWorkers, NihFolder, make_card
 from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
 from tests.etl.tables import SMALL, add, film, rows_of, run
 
@@ -100,6 +109,22 @@ def test_a_store_gives_what_a_folder_gives_and_takes_changes(bucket, workspace, 
     assert merged.card.delta_version == 1
     pd.testing.assert_frame_equal(rows_there(workspace, merged.card), rows_here(bucket.folder, tmp_path / "second"))
     assert not workspace.shards.exists()
+
+
+def test_odd_characters_of_an_address_are_taken_or_refused(bucket, workspace):
+    settings = Etl(**SMALL, table=f"s3://{bucket.name}/{ODD.replace('*', '')}/t")
+    manifest = read_manifest(located("etl.source", f"s3://{bucket.name}/nih"), settings)
+    card = publish(workspace.tables(settings.table), settings, "", manifest, InlineWorkers()).card
+    assert len(rows_there(workspace, card)) == 48
+    # deltalake itself ends at these places, or writes to others.
+    for part in ("[1]", "a^b", "a|b", "a\\b", "a#b", "a?b", "a\nb", "%41", "\u2028"):
+        address = f"s3://{bucket.name}/{part}/t"
+        with pytest.raises(InputError, match="etl.table is"):
+            workspace.tables(address)
+        rows = pa.table({"a": [1]})
+        with pytest.raises(BaseException):  # noqa: B017, a panic of Rust is no Exception
+            write_deltalake(f"{address}/shards", rows, storage_options=store_options("s3"))
+            assert bucket.client.exists(f"{bucket.name}/{part}/t/shards/_delta_log")
 
 
 def test_housekeeping(bucket, workspace):

@@ -27,8 +27,8 @@ from PIL import Image
 
 from conf.errors import InputError
 from conf.workspace import Workspace
+from etl.contract.delta import KEEP_HISTORY
 from etl.contract.schema import Card
-from etl.contract.table import KEEP_HISTORY
 from inference.batch import scores
 from inference.batch.listing import Listing, list_images
 from inference.batch.run import BatchOutcome, score_new, sha256_of
@@ -319,7 +319,7 @@ def test_a_model_of_one_thread_is_bound_to_no_core(model):
         ("file.png", "file.png is a file, expected a folder"),
         ("empty", "no image files below .*empty: give a folder of images with --scoring.source"),
         ("", "no dataset card at .*: run `spark-submit etl/preprocess.py`"),
-        ("s4://bucket/images", "s4://bucket/images cannot be reached"),
+        ("s4://bucket/images", "scoring.source is .s4://bucket/images., and s4:// is unknown here: known are s3://"),
     ],
 )
 def test_sources_with_nothing_to_score(model, tmp_path, source, message):

@@ -42,7 +42,7 @@ def read_members(folders: list[str], workspace: Workspace) -> list[Member]:
     """Reads the members. Raises InputError for fewer than two, a member twice, unusable files, or members of different
     tables, images or labels.
     """
-    members = [Workspace.at(folder) for folder in folders]
+    members = [Workspace.at(folder, setting="ensemble.members") for folder in folders]
     places = [member.root.resolve() for member in members]
     if len(places) < 2 or len(set(places)) < len(places):
         raise InputError(

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from conf.errors import InputError
-from etl.contract.storage import list_files, locate, read_bytes
+from etl.contract.storage import list_files, locate, located, read_bytes, ready
 
 
 @pytest.fixture
@@ -50,9 +50,16 @@ def test_a_pipe_is_not_opened(folder):
         read_bytes(str(folder / "pipe.png"))
 
 
-def test_an_unknown_kind_of_address_is_refused():
-    with pytest.raises(InputError, match=r"nonsense://bucket cannot be reached"):
-        locate("nonsense://bucket")
+def test_an_unknown_kind_of_address_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"etl.source is 'nonsense://bucket', .* known are s3://, .*abfss://"):
+        located("etl.source", "nonsense://bucket")
+
+
+def test_a_client_that_lacks_a_package_or_a_library_is_named_before_anything_is_opened():
+    with pytest.raises(InputError, match=r"etl.exclude: sftp://host/x cannot be reached \(.*paramiko"):
+        located("etl.exclude", "sftp://host/x")
+    with pytest.raises(InputError, match=r"etl.table: hdfs://127.0.0.1:9/x cannot be reached .*HADOOP_HOME"):
+        ready("etl.table", "hdfs://127.0.0.1:9/x")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")

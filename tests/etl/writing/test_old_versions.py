@@ -14,12 +14,12 @@ from deltalake import DeltaTable, write_deltalake
 
 from conf.settings import Etl
 from conf.workspace import Workspace
-from etl.contract import table
+from etl.contract.delta import KEEP_HISTORY, keep_history
 from etl.contract.table import read_card
 from etl.writing.housekeeping import maintain
 from inference.batch.scores import Run, append_scores
 from inference.batch.scoring import answer_schema
-from tests.conftest import InlineWorkers, NihFolder
+from tests.conftest import ODD, InlineWorkers, NihFolder
 from tests.etl.tables import add, film, rows_of, run
 
 RUN = Run("chexscale", 1, "int8", "hash", "source", 0, datetime(2017, 1, 1, tzinfo=UTC))
@@ -27,7 +27,8 @@ RUN = Run("chexscale", 1, "int8", "hash", "source", 0, datetime(2017, 1, 1, tzin
 
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
-    return Workspace.at(str(tmp_path / "workspace"))
+    # With every character that a workspace may have: Spark must read there.
+    return Workspace.at(str(tmp_path / ODD))
 
 
 def age(folder: Path, days: int) -> None:
@@ -89,7 +90,7 @@ def test_spark_reads_old_versions_of_tables_that_an_older_release_has_made(spark
         as_before(folder)
         age(folder, days=400)
     run(nih_folder, workspace)
-    table.keep_history(str(workspace.scores))
+    keep_history(str(workspace.scores))
     assert [rows_by_spark(spark, folder, 0) for folder in (workspace.shards, workspace.scores)] == [48, 1]
 
 
@@ -102,7 +103,7 @@ def test_a_run_without_changes_gives_an_older_table_the_properties_and_no_other_
         again = run(nih_folder, workspace)
         assert (again.committed, again.card) == (False, before.card)
         for folder in (workspace.shards, workspace.quarantine):
-            assert properties(folder) == table.KEEP_HISTORY
+            assert properties(folder) == KEEP_HISTORY
             assert [commit["operation"] for commit in DeltaTable(folder).history()][:-1] == ["SET TBLPROPERTIES"]
     for version in (None, 0, 1):
         assert read_card(str(workspace.shards), version) == before.card
@@ -117,11 +118,11 @@ def test_a_run_with_changes_gives_an_older_table_the_properties(nih_folder, work
     add(nih_folder, 30, 0, film(30))
     changed = run(nih_folder, workspace)
     assert changed.counts["new"] == 1
-    assert (properties(workspace.shards), changed.card.delta_version) == (table.KEEP_HISTORY, 2)
+    assert (properties(workspace.shards), changed.card.delta_version) == (KEEP_HISTORY, 2)
     # Also if the table is replaced.
     as_before(workspace.shards)
     run(nih_folder, workspace, sizes_px=[32])
-    assert properties(workspace.shards) == table.KEEP_HISTORY
+    assert properties(workspace.shards) == KEEP_HISTORY
 
 
 def test_maintenance_gives_an_older_table_the_properties_and_still_removes_files(nih_folder, workspace):
@@ -134,7 +135,7 @@ def test_maintenance_gives_an_older_table_the_properties_and_still_removes_files
     done = maintain(workspace.tables(""), Etl(), set(), 0, InlineWorkers())
     assert done.removed > 0
     for folder in (workspace.shards, workspace.quarantine):
-        assert properties(folder) == table.KEEP_HISTORY
+        assert properties(folder) == KEEP_HISTORY
     assert read_card(str(workspace.shards)) == done.card
     assert len(rows_of(workspace, done.card)) == 51
 
@@ -142,8 +143,8 @@ def test_maintenance_gives_an_older_table_the_properties_and_still_removes_files
 def test_what_its_owner_has_set_stays(workspace):
     own = {"delta.deletedFileRetentionDuration": "interval 30 days"}
     write_deltalake(workspace.shards, pa.table({"a": [1]}), configuration=own)
-    table.keep_history(str(workspace.shards))
-    assert properties(workspace.shards) == table.KEEP_HISTORY | own
+    keep_history(str(workspace.shards))
+    assert properties(workspace.shards) == KEEP_HISTORY | own
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
@@ -163,9 +164,9 @@ def test_a_table_that_may_only_be_read_is_named_and_the_run_goes_on(capsys):
         said = capsys.readouterr().err
         assert re.search(f"no version of {workspace.shards} that is older than a week.*Permission denied", said)
         run(folder, workspace)
-        assert properties(workspace.shards) == table.KEEP_HISTORY
+        assert properties(workspace.shards) == KEEP_HISTORY
 
 
 def test_a_missing_table_is_not_made(workspace):
-    table.keep_history(str(workspace.shards))
+    keep_history(str(workspace.shards))
     assert not workspace.root.exists()

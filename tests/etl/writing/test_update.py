@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from conf.errors import InputError
 from conf.settings import Etl, Quality
 from conf.workspace import Workspace
-from etl.contract.table import read_card, vacuum
+from etl.contract.delta import vacuum
+from etl.contract.table import read_card
 from etl.sources.read import read_manifest
 from etl.writing.publish import Published, publish
 from etl.writing.update import _same_labels

@@ -24,7 +24,7 @@ from inference.candidate.registration import register
 from inference.model.graphs import save_graph
 from inference.model.registry import champion_version, fetch_model, promote, rollback
 from inference.model.served_model import open_served
-from tests.conftest import make_checkpoint
+from tests.conftest import ODD, make_checkpoint
 from tests.inference.service import toy
 from training.network.checkpoint import BEST, Checkpoint
 from training.record.store import fetch_checkpoint, use_store
@@ -104,7 +104,7 @@ def bright(workspace: Workspace) -> float:
 
 def test_a_moved_workspace_keeps_its_models(old, tmp_path):
     before = bright(old)
-    here = move(old, tmp_path / "elsewhere" / "Größe 2")
+    here = move(old, tmp_path / "elsewhere" / ODD)
     assert bright(here) == before > 0.5
     path = fetch_checkpoint(here, f"models:/{toy.NAME}@champion")
     assert path.is_relative_to(here.root)
@@ -135,7 +135,7 @@ def test_files_that_the_copy_lacks_are_not_taken_from_the_original(old, tmp_path
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_copy_registers_in_its_own_folder(old, tmp_path, kept, capfd):
-    here, original = copy(old, tmp_path / "copy"), content(old.root)
+    here, original = copy(old, tmp_path / ODD), content(old.root)
     if not kept:
         shutil.rmtree(old.root)
     register_toy(here, -toy.WEIGHTS)

@@ -9,6 +9,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion
+from tests.conftest import ODD
 from tests.training.commands import train_here
 from training.record.store import use_store
 from training.record.tracking import TrackedRun
@@ -26,7 +27,7 @@ def last_run(workspace: Workspace) -> mlflow.entities.Run:
 def test_a_copy_trains_in_its_own_folder(workspace, tmp_path, capsys):
     train_here(workspace, epochs=1)
     first = last_run(workspace).info.run_id
-    copy = Workspace.at(str(shutil.copytree(workspace.root, tmp_path / "a copy")))
+    copy = Workspace.at(str(shutil.copytree(workspace.root, tmp_path / ODD)))
     before = files(workspace)
     capsys.readouterr()
     train_here(copy, epochs=1)
