@@ -15,6 +15,7 @@ import time
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from conf.arguments import load_settings
 from conf.errors import run_command
@@ -22,7 +23,6 @@ from conf.places import SCORES, place_of
 from conf.workspace import Workspace
 from etl.cluster.workers import SparkWorkers
 from etl.contract.storage import located, ready
-from etl.contract.vocabulary import check_vocabulary
 from inference.batch.listing import list_images
 from inference.batch.run import BatchOutcome, score_new
 from inference.batch.scoring import probability_column
@@ -41,8 +41,6 @@ def main() -> None:
     if source:
         located("scoring.source", source)
     model = open_served(workspace, settings.inference.registered_model, mode=settings.scoring.mode, num_threads=1)
-    # Before hours of scoring: models of older releases were made without this check.
-    check_vocabulary(model.properties.findings, f"{model.name} version {model.version}")
     listing = list_images(source, workspace, model.properties)
     started = time.monotonic()
     with SparkWorkers() as workers:
@@ -66,12 +64,13 @@ def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     familiar = pc.sum(rows["familiar"]).as_py() or 0
     called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()
     counts = {count["values"]: count["counts"] for count in called}
-    table = Table("finding", caption=f"{name}, thresholds {OPERATING_POINT}; research use only, not for clinical use")
+    caption = f"{name}, thresholds {OPERATING_POINT}; research use only, not for clinical use"
+    table = Table("finding", caption=Text(caption, "table.caption"))
     for column in ("called", "of familiar images", "mean probability"):
         table.add_column(column, justify="right")
     for finding in model.properties.findings if familiar else []:
         count, mean = counts.get(finding, 0), pc.mean(rows[probability_column(finding)]).as_py()
-        table.add_row(finding, f"{count:,}", f"{count / familiar:.1%}", f"{mean:.3f}")
+        table.add_row(Text(finding), f"{count:,}", f"{count / familiar:.1%}", f"{mean:.3f}")
     Console(highlight=False).print(table)
     unreadable = rows["unreadable"].drop_null().to_pandas()
     strange = len(rows) - familiar - len(unreadable)

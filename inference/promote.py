@@ -26,7 +26,7 @@ def main() -> None:
     move = promote(workspace, name, number, options.why)
     before = f"before, it was version {move.replaced}" if move.replaced else "there was none before"
     console = Console(highlight=False)
-    console.print(f"{name}@champion is now version {number}; {before}", soft_wrap=True)
+    console.print(f"{name}@champion is now version {number}; {before}", markup=False, soft_wrap=True)
     console.print(f"To undo it: {with_same_settings('python inference/rollback.py')}", markup=False, soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ import resource
 from dataclasses import asdict
 
 from rich.console import Console
+from rich.markup import escape
 
 from conf.arguments import load_settings, with_same_settings
 from conf.errors import InputError, run_command
@@ -20,6 +21,7 @@ from conf.settings import Settings
 from conf.workspace import Workspace, atomic_folder, update_summary
 from etl.contract.schema import SPLITS
 from etl.contract.version import TableVersion
+from etl.contract.vocabulary import check_vocabulary
 from inference.candidate.build import CandidateSource, build_candidate
 from inference.candidate.gate import FEW_PATIENTS, Decision
 from inference.candidate.incumbent import open_incumbent
@@ -38,6 +40,8 @@ def main() -> None:
     settings = load_settings("Exports the best checkpoint, quantises, measures, gates and registers it.", reads=READS)
     workspace = Workspace.of(settings)
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
+    # An older release may have trained it.
+    check_vocabulary(checkpoint.findings, "run the ETL again, and train on its table")
     table = table_of(checkpoint, workspace)
     status = check_run(workspace, checkpoint.run_id)
     if status != "FINISHED":
@@ -98,17 +102,17 @@ def print_outcome(
     console.print(quality_table(report))
     console.print(speed_table(report))
     if decision.undefined:
-        console.print(f"Undefined in the test split, not compared: {', '.join(decision.undefined)}")
+        console.print(f"Undefined in the test split, not compared: {', '.join(decision.undefined)}", markup=False)
     if decision.few_patients:
-        console.print(f"Fewer than {FEW_PATIENTS} patients, too few to show much: {', '.join(decision.few_patients)}")
+        few = ", ".join(decision.few_patients)
+        console.print(f"Fewer than {FEW_PATIENTS} patients, too few to show much: {few}", markup=False)
     console.print("[bold green]Gate passed[/]:" if decision.passed else "[bold red]Gate failed[/]:")
     for reason in decision.reasons:
         console.print(f"  {reason}", markup=False, soft_wrap=True)
     aliases = ", ".join(f"@{alias}" for alias in registered.aliases)
-    console.print(f"Registered [bold]{registered.model}[/] version {registered.version} as {aliases}")
-    console.print(
-        f"Report {workspace.model / 'report.json'}, figure {workspace.figures / 'test_auroc.png'}", soft_wrap=True
-    )
+    console.print(f"Registered [bold]{escape(registered.model)}[/] version {registered.version} as {aliases}")
+    places = f"Report {workspace.model / 'report.json'}, figure {workspace.figures / 'test_auroc.png'}"
+    console.print(places, markup=False, soft_wrap=True)
     print_next_step(settings, workspace, decision, registered)
 
 
@@ -117,6 +121,7 @@ def print_next_step(settings: Settings, workspace: Workspace, decision: Decision
     if decision.passed:
         console.print(
             f"Next: {look}, or load models:/{registered.model}@{CHAMPION}",
+            markup=False,
             soft_wrap=True,
         )
         return
@@ -125,6 +130,7 @@ def print_next_step(settings: Settings, workspace: Workspace, decision: Decision
     console.print(
         f"Next: @{CHAMPION} {stays}; allow a larger drop and run this again, or promote it anyway: "
         f"`{with_same_settings(f'python inference/promote.py {registered.version}')}`",
+        markup=False,
         soft_wrap=True,
     )
 

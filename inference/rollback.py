@@ -21,7 +21,8 @@ def main() -> None:
     name = settings.inference.registered_model
     move = rollback(workspace, name, options.why)
     console = Console(highlight=False)
-    console.print(f"{name}@champion is version {move.version} again; before, it was version {move.replaced}")
+    moved = f"{name}@champion is version {move.version} again; before, it was version {move.replaced}"
+    console.print(moved, markup=False, soft_wrap=True)
     console.print("Its history:")
     for one in history(workspace, name):
         console.print(f"  {one.at}  version {one.version}  by {one.by}: {one.why}", markup=False, soft_wrap=True)

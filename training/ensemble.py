@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from conf.arguments import load_settings
 from conf.errors import run_command
@@ -75,13 +76,13 @@ def combine(settings: Settings, workspace: Workspace, table: TableVersion, membe
 
 def show(settings: Settings, report: dict) -> None:
     """Prints a line per member, with its mean weight and the ensemble's gain over it, and a line for the ensemble."""
-    table = Table(title=f"Mean AUROC, test split, {report['data']}", title_justify="left")
+    table = Table(title=Text(f"Mean AUROC, test split, {report['data']}", "table.title"), title_justify="left")
     for column in ("", "weight", "AUROC", "95% interval", "gain", "95% interval"):
         table.add_column(column, justify="right" if column else "left", overflow="fold", no_wrap=bool(column))
     for folder, member in zip(settings.ensemble.members, report["members"], strict=True):
         weight = np.mean(list(member["weights"].values()))
         own, gain = (_cells(member[key]["mean"]) for key in ("test_auroc", "test_auroc_gain"))
-        table.add_row(folder, f"{weight:.3f}", *own, *gain)
+        table.add_row(Text(folder), f"{weight:.3f}", *own, *gain)
     table.add_section()
     table.add_row("ensemble", "", *_cells(report["splits"]["test"]["auroc"]["mean"]), "", "", style="bold")
     Console(highlight=False).print(table)

@@ -116,7 +116,7 @@ def assemble(
     raised if no row has a file: which images were looked for, where, and what to check. left_out: why the files are
     left out that are neither rows nor tables: one reason for all, or one per file, with the index of `files`.
     """
-    check_vocabulary(findings, "the source")
+    check_vocabulary(findings)
     present = rows[rows.file.notna()].reset_index(drop=True)
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
     if present.empty:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.contract.delta import keep_history
+from etl.contract.vocabulary import check_vocabulary
 from inference.batch.listing import Listing
 from inference.batch.scores import Run, append_scores, choose_new, known_images
 from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, score_images
@@ -39,8 +40,12 @@ def score_new(
 ) -> BatchOutcome:
     """Scores what this version of the model has not scored yet. A run that is killed leaves the old version.
 
-    map_in_arrow: the method of etl.cluster.workers.SparkWorkers. Raises InputError if `output` is no table of scores.
+    map_in_arrow: the method of etl.cluster.workers.SparkWorkers. Raises InputError if `output` is no table of scores,
+    or if the names of the model's findings do not fit into it.
     """
+    findings = model.properties.findings
+    # An older release may have registered it.
+    check_vocabulary(findings, "run the ETL again, train on its table, and register the model")
     variant = model.folder / model.mode
     run = Run(
         model.name,
@@ -51,11 +56,11 @@ def score_new(
         listing.table_version,
         datetime.now(UTC),
     )
-    new = listing.only(choose_new(listing.images, known_images(output, run)))
+    new = listing.only(choose_new(listing.images, known_images(output, run, findings)))
     # Known to be a table of scores now, or no table.
     keep_history(output)
     known = len(listing.images) - len(new.images)
-    schema = answer_schema(model.properties.findings)
+    schema = answer_schema(findings)
     if not len(new.images):
         return BatchOutcome(schema.empty_table(), known, 0, None)
     answers = map_in_arrow(

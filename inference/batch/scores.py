@@ -29,7 +29,7 @@ from deltalake.exceptions import DeltaError
 from conf.errors import InputError
 from etl.contract.delta import KEEP_HISTORY, open_table, store_options
 from etl.contract.storage import is_local, locate, unreachable
-from inference.batch.scoring import OUT_OF_REACH, answer_schema
+from inference.batch.scoring import OUT_OF_REACH, answer_schema, probability_column
 
 RUN = pa.schema(
     [
@@ -61,9 +61,22 @@ class Run:
     scored_at: datetime
 
 
-def known_images(output: str, run: Run) -> Known:
-    """The columns IMAGE of all rows that runs of this kind left. Raises InputError if `output` is something else."""
-    return _known_images(_open(output), run)
+def known_images(output: str, run: Run, findings: list[str]) -> Known:
+    """The columns IMAGE of all rows that runs of this kind left.
+
+    findings: the model's, each of which needs a column. Raises InputError if `output` is something else than scores, or
+    if a column differs by case alone from one that is needed, which Delta does not allow.
+    """
+    table = _open(output)
+    there = {field.name.lower(): field.name for field in table.schema().fields} if table else {}
+    for column in map(probability_column, findings):
+        other = there.get(column.lower(), column)
+        if other != column:
+            raise InputError(
+                f"{output} has the column {other!r}, and the model needs {column!r}, which Delta takes for the same: "
+                "choose another folder with --scoring.output"
+            )
+    return _known_images(table, run)
 
 
 def _known_images(table: DeltaTable | None, run: Run) -> Known:

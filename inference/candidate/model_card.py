@@ -122,7 +122,9 @@ def to_text(described: dict) -> str:
     for finding, ends in described["test_auroc"].items():
         cells = [value_cell(ends["value"]), interval_cell(ends)]
         cells += [value_cell(youden.get(key, {}).get(finding)) for key in ("probability", "sensitivity", "specificity")]
-        lines.append(f"| {finding} | {' | '.join(cells)} |")
+        # A pipe would begin the next cell.
+        name = finding.replace("|", "\\|")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
         "## Subgroups, mean AUROC",

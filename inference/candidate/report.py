@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from conf.words import RESEARCH_USE
 from conf.workspace import atomic_path
@@ -18,6 +19,7 @@ from inference.candidate.measuring.localisation import summarise
 from inference.model.ten_crop import SUFFIX
 from training.measures.cells import value_cell
 from training.record.evaluation import describe_intervals
+from training.record.figures import PLAIN_TEXT
 
 # Order and titles of the variants in tables and figures.
 TITLES = {
@@ -91,7 +93,7 @@ def auroc_table(report: dict) -> Table:
         if finding == "mean":
             table.add_section()
         table.add_row(
-            finding,
+            Text(finding),
             str(positives),
             *[value_cell(aurocs[name][finding]["value"]) for name in COMPARED],
             _interval(aurocs["int8"][finding]),
@@ -141,7 +143,7 @@ def speed_table(report: dict) -> Table:
 
 def _narrow_table(title: str, first: str) -> Table:
     """An empty table that fits terminals of 80 columns."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     return table
 
@@ -154,6 +156,7 @@ def _interval(ends: dict[str, float | None], form: str = ".3f") -> str:
     return "" if ends["low"] is None else f"\\[{ends['low']:{form}}, {ends['high']:{form}}]"
 
 
+@PLAIN_TEXT
 def draw_report(report: dict, path: Path) -> None:
     """Draws AUROC per finding as bars from 0.5 (chance), with INT8's intervals, INT8's heat maps, and the latencies."""
     aurocs = report["test_auroc"]

@@ -86,7 +86,7 @@ def _table(found: Findings) -> Table:
         threshold = value_cell(finding.threshold)
         called = "called" if finding.present else "no threshold" if finding.threshold is None else ""
         style = "bold" if finding.present else ""
-        table.add_row(finding.name, f"{finding.probability:.3f}", threshold, called, style=style)
+        table.add_row(Text(finding.name), f"{finding.probability:.3f}", threshold, called, style=style)
     return table
 
 

@@ -21,8 +21,8 @@ MIN_WIDTH_PX = 720
 MARGIN_PX, HEADING_PX, TEXT_PX = 14, 28, 17
 LINE_HEIGHT, SCALE_PX = 1.35, 160
 BACKGROUND, MIDDLE_GREY, TEXT_GREY, HEADING_GREY = 18, 110, 165, 240
-# Characters of the film's file name in the picture's name, which stays below the 255 bytes that a name may have.
-MAX_NAME_CHARACTERS = 40
+# Of the film's name and of the finding's in the picture's name, which stays below the 255 bytes that a name may have.
+MAX_BYTES, MAX_CHARACTERS = 100, 40
 
 
 def worth_painting(findings: Findings) -> list[int]:
@@ -64,7 +64,11 @@ def write_overlay(content: bytes, folder: Path, path: str, finding: str) -> Path
     """Puts the picture of one finding of the file at `path` into `folder`, under a name of its own."""
     source = Path(path)
     digest = hashlib.sha256(str(source.absolute()).encode(errors="surrogateescape")).hexdigest()[:10]
-    name = f"{printable(source.name)[:MAX_NAME_CHARACTERS]}-{digest}-{quote(finding, safe=' ()+')}.png"
+    film = printable(source.name)[:MAX_CHARACTERS].encode()[:MAX_BYTES].decode(errors="ignore")
+    quoted = quote(finding, safe=" ()+")
+    if len(quoted) > MAX_BYTES:
+        quoted = hashlib.sha256(finding.encode()).hexdigest()[:10]
+    name = f"{film}-{digest}-{quoted}.png"
     with atomic_path(folder / name) as temporary:
         temporary.write_bytes(content)
     return folder / name

@@ -101,6 +101,37 @@ def test_a_table_s_images_get_the_model_s_answers(model, workspace, output):
     assert {bool(row["called"]) for row in rows.values()} == {True, False}
 
 
+def never(*_) -> pa.Table:
+    pytest.fail("images were scored")
+
+
+def knowing(model: ServedModel, findings: list[str]) -> ServedModel:
+    return replace(model, properties=replace(model.properties, findings=findings))
+
+
+def test_a_model_of_an_older_release_whose_findings_give_one_column_is_refused_before_any_image(
+    model, workspace, output
+):
+    listing = list_images("", workspace, model.properties)
+    first, *others = FINDINGS
+    twins = knowing(model, [first.upper(), first, *others[1:]])
+    with pytest.raises(InputError, match=rf"'{first.upper()}' and '{first}' differ only by .*run the ETL again, train"):
+        score_new(twins, listing, output, BATCH_SIZE, never)
+    assert not Path(output).exists()
+
+
+def test_scores_whose_columns_differ_from_the_model_s_by_case_are_refused_before_any_image(model, workspace, output):
+    score(model, "", workspace, output)
+    before = DeltaTable(output).version()
+    listing = list_images("", workspace, model.properties)
+    renamed = replace(knowing(model, [name.upper() for name in FINDINGS]), version=2)
+    with pytest.raises(
+        InputError, match=rf"probability_{FINDINGS[0]}.*probability_{FINDINGS[0].upper()}.*another folder"
+    ):
+        score_new(renamed, listing, output, BATCH_SIZE, never)
+    assert DeltaTable(output).version() == before
+
+
 @pytest.mark.usefixtures("s3_server")
 def test_films_and_scores_in_an_object_store(model, workspace, test_images, monkeypatch):
     # For deltalake alone: what the project itself opens needs no such permission.

@@ -127,6 +127,17 @@ def test_a_model_that_fails_on_these_images_is_refused_before_a_run_is_started(s
         prepare(settings, workspace, ALONE)
 
 
+@pytest.mark.parametrize("names", [["Edema", "edema"], ["Edema", "mean"]])
+def test_a_table_of_an_older_release_whose_findings_cannot_be_told_apart_is_refused(
+    copied_table, small_table, tmp_path, names
+):
+    workspace = copied_table(tmp_path / "workspace")
+    replace(small_table[1], findings=names).write(workspace.card)
+    settings = Settings(str(workspace.root), training=Training(model="simple_cnn", size_px=SIZE_PX))
+    with pytest.raises(InputError, match=f"'{names[1]}' .*rename .*; then run the ETL again"):
+        prepare(settings, workspace, ALONE)
+
+
 class Pair:
     """Two ranks of one table, of which the other one has these settings changed."""
 

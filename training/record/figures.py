@@ -35,6 +35,7 @@ MAX_NAME_LENGTH = 24
 """most characters of a finding's name in a figure"""
 
 
+@PLAIN_TEXT
 def draw_history(path: Path, losses: list[float], epochs: list[dict[str, float]], loss: str, data: str) -> None:
     """Training loss per step and validation AUROC per epoch.
 
@@ -204,6 +205,8 @@ def _legend(title: str) -> dict:
 
 
 def _short(name: str) -> str:
+    # matplotlib leaves a name that begins with an underscore out of a legend.
+    name = f" {name}" if name.startswith("_") else name
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
 

@@ -118,3 +118,9 @@ def test_the_content_decides_for_other_endings(read, tmp_path):
     assert manifest.images.image_id.tolist() == ["A/1.png", "B/IM0001"]
     assert manifest.left_out == {"without ending, no image": 1, ".gif, no image": 1}
     assert manifest.notes[-1] == "no image is in the folders C, which are no classes therefore"
+
+
+@pytest.mark.parametrize("files", [["Cat/1.png", "cat/2.png", "dog/3.png"], ["train/Cat/1.png", "test/cat/3.png"]])
+def test_two_folders_of_one_class_are_refused_at_the_start(read, files):
+    with pytest.raises(InputError, match=r"'Cat' and 'cat' differ only by case.*: rename one in .*class folders"):
+        read(*files)

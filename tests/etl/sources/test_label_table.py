@@ -52,6 +52,13 @@ def test_without_names_every_other_column_is_a_finding(folder):
     assert read(folder, columns).findings == ["Mass", "Odd", "finding"]
 
 
+def test_two_columns_for_one_finding_are_refused_at_the_start(folder):
+    (folder / "labels.csv").write_text(with_column("mass", ["1", "0", "", "1"]))
+    columns = Columns(image="file", patient="person", findings=["Mass", "Odd", "mass"])
+    with pytest.raises(InputError, match=r"'Mass' and 'mass' differ only by case.*: rename one in the label table"):
+        read(folder, columns)
+
+
 def test_the_split_column_of_the_user_counts(folder):
     (folder / "labels.csv").write_text(with_column("split", ["train", "train", "test", "val"]))
     columns = Columns(image="file", patient="person", findings=["Mass"], split="split")

@@ -128,3 +128,13 @@ def test_the_history_of_a_training(tmp_path, drawn):
     epochs = [{"train_loss": 1 / n, "val_loss": 1.1 / n, "val_auroc_mean": 0.5 + n / 100} for n in range(1, 30)]
     draw_history(tmp_path / "training.png", list(np.linspace(1, 0.1, 290)), epochs, "cross-entropy", "Delta version 3")
     assert {"cross-entropy", "Loss (Delta version 3)"} <= texts_of(drawn[-1])
+
+
+def test_names_are_no_formulas_and_an_underscore_hides_none(tmp_path, drawn):
+    labels, scores, _ = make_predictions(2)
+    draw_roc(tmp_path / "roc.png", labels, scores, ["_Edema", "$x^{$"], "$y^{$")
+    legend = {text.get_text().strip().split()[0] for text in drawn[-1].axes[0].get_legend().get_texts()}
+    assert legend == {"_Edema", "$x^{$"}
+    epochs = [{"train_loss": 1, "val_loss": 1, "val_auroc_mean": 0.5}]
+    draw_history(tmp_path / "training.png", [1.0], epochs, "cross-entropy", "$y^{$, Delta version 3")
+    assert "Loss ($y^{$, Delta version 3)" in texts_of(drawn[-1])
