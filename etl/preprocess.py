@@ -22,7 +22,8 @@ from etl.card.contact_sheet import choose_films
 from etl.card.counts import kinds_of
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
-from etl.contract.schema import SPLITS
+from etl.contract.labels import missing_labels
+from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import locate, located, ready
 from etl.contract.version import keep_card
 from etl.phantoms.generate import generate_phantoms
@@ -46,9 +47,12 @@ def main() -> None:
     workspace = Workspace.of(settings)
     source, tables = open_places(settings.etl, workspace)
     with workspace.exclusive():
-        run(settings, workspace, source, tables, options.rebuild)
+        card = run(settings, workspace, source, tables, options.rebuild)
     print(f"Dataset card: {workspace.card_page}")
-    print("Next: " + with_same_settings("horovodrun -np 2 python training/train.py"))
+    if missing := missing_labels(card):
+        print(f"Next: this table cannot be trained on yet: {missing}")
+    else:
+        print("Next: " + with_same_settings("horovodrun -np 2 python training/train.py"))
 
 
 def add_own(parser: ArgumentParser) -> None:
@@ -67,8 +71,8 @@ def open_places(etl: Etl, workspace: Workspace) -> tuple[UPath, tuple[str, str]]
     return located("etl.source", etl.source), tables
 
 
-def run(settings: Settings, workspace: Workspace, source: UPath, tables: tuple[str, str], rebuild: bool) -> None:
-    """Turns the source into the tables and the dataset card."""
+def run(settings: Settings, workspace: Workspace, source: UPath, tables: tuple[str, str], rebuild: bool) -> Card:
+    """Turns the source into the tables and the dataset card, and returns the card."""
     etl = settings.etl
     if etl.source == "phantoms":
         generate_phantoms(workspace.phantoms, settings.phantoms)
@@ -96,6 +100,7 @@ def run(settings: Settings, workspace: Workspace, source: UPath, tables: tuple[s
         update_summary(workspace, peak_memory_mb={"etl_worker": round(outcome.worker_peak_mb)})
     update_summary(workspace, data=data)
     show(outcome, rate, manifest)
+    return card
 
 
 def write_key(manifest: Manifest, workspace: Workspace) -> None:

@@ -23,7 +23,7 @@ from etl.contract.schema import SPLITS
 from etl.contract.version import TableVersion
 from etl.contract.vocabulary import check_vocabulary
 from inference.candidate.build import CandidateSource, build_candidate
-from inference.candidate.gate import FEW_PATIENTS, Decision
+from inference.candidate.gate import FEW_PATIENTS, Decision, next_step
 from inference.candidate.incumbent import open_incumbent
 from inference.candidate.registration import check_run, register
 from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
@@ -128,7 +128,7 @@ def print_next_step(settings: Settings, workspace: Workspace, decision: Decision
     champion = champion_version(workspace, settings.inference.registered_model)
     stays = f"stays version {champion}" if champion else "does not exist yet"
     console.print(
-        f"Next: @{CHAMPION} {stays}; allow a larger drop and run this again, or promote it anyway: "
+        f"Next: @{CHAMPION} {stays}; {next_step(decision)}, or promote it anyway: "
         f"`{with_same_settings(f'python inference/promote.py {registered.version}')}`",
         markup=False,
         soft_wrap=True,

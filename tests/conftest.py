@@ -146,7 +146,7 @@ def make_card(findings: list[str], positives: list[int], known: list[int], image
         "identities": "",
         "source": "made in memory",
         "source_sha256": {},
-        "settings": {},
+        "settings": {"format": "csv", "split": "hashed"},
     }
     return Card(**{**fields, **changes})
 

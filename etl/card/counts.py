@@ -14,7 +14,7 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
     rows: patient_id, split and findings (arrays in the order of `findings`) of every row of the table.
     Raises InputError for a patient in two splits or a split without images.
     """
-    check_splits(rows.split)
+    check_splits(rows)
     leaks = find_leaks(rows[["patient_id", "split"]])
     if leaks:
         raise InputError(f"{len(leaks)} patients are in more than one split of the written table, such as {leaks[:3]}")
@@ -37,15 +37,33 @@ def kinds_of(reasons: pd.Series) -> pd.Series:
     return reasons.astype(str).str.split(":").str[0].str.strip()
 
 
-def check_splits(split: pd.Series) -> None:
-    """Raises InputError if a split has no images. split: the split of each image."""
-    numbers = split.value_counts().to_dict()
-    empty = [name for name in SPLITS if name not in numbers]
-    if empty:
-        raise InputError(
-            f"the {empty[0]} split has no images: check the lists of the source, etl.val_fraction and "
-            f"etl.test_fraction (images per split: {numbers})"
+def check_splits(images: pd.DataFrame) -> None:
+    """Raises InputError, with the next step for what is wrong, if a split has no images.
+
+    images: patient_id and split; in a manifest also `reason`, why an image is left out, or None.
+    """
+    out = images["reason"].notna() if "reason" in images else pd.Series(False, images.index)
+    used = images[~out]
+    numbers = used.split.value_counts().to_dict()
+    empty = next((split for split in SPLITS if split not in numbers), None)
+    if not empty:
+        return
+    left_out = images[out & ((images.split == empty) | used.empty)]
+    patients = used.patient_id.nunique()
+    if len(left_out):
+        reasons = "; ".join(f"{number:,} {kind}" for kind, number in kinds_of(left_out.reason).value_counts().items())
+        why = f": its {len(left_out):,} images are left out ({reasons}): change what leaves them out, or the split"
+    elif patients < len(SPLITS):
+        why = (
+            f": all images are of {patients} patient{'s' * (patients != 1)}, and each split needs one: check "
+            "etl.columns.patient, or add patients"
         )
+    else:
+        why = (
+            ": check the lists or the split column of the source, or if the split is hashed change etl.val_fraction, "
+            f"etl.test_fraction or etl.seed (images per split: {numbers})"
+        )
+    raise InputError(f"the {empty} split has no images{why}")
 
 
 def describe_pixels(rows: pd.DataFrame, sizes_px: list[int]) -> dict:

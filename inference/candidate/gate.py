@@ -13,6 +13,8 @@ import numpy as np
 from training.measures.intervals import Intervals
 
 CHANCE = 0.5
+AT_CHANCE = f"and chance is {CHANCE}"
+NOTHING_SHOWN = "the test split shows nothing"
 FEW_PATIENTS = 5
 """number of patients with or without a finding below which its interval lets a clear loss pass too often, see tests"""
 
@@ -100,12 +102,10 @@ def decide(
     ]
     costs = bool(reasons)
     if isnan(difference.low[-1]):
-        reasons.append("the test split shows nothing: no finding has two patients with it and two without it")
+        reasons.append(f"{NOTHING_SHOWN}: no finding has two patients with it and two without it")
     low = int8.values[-1] if np.isnan(int8.low[-1]) else int8.low[-1]
     if not low > CHANCE:
-        reasons.append(
-            f"mean AUROC is {int8.values[-1]:.3f}, but its interval reaches down to {low:.3f}, and chance is {CHANCE}"
-        )
+        reasons.append(f"mean AUROC is {int8.values[-1]:.3f}, but its interval reaches down to {low:.3f}, {AT_CHANCE}")
     if reasons:
         return Decision(False, reasons, mean_drop, drops, undefined, few, costs)
     worst = max(drops, key=lambda finding: drops[finding].worst)
@@ -114,6 +114,19 @@ def decide(
         f"{drops[worst]}, allowed {max_finding_drop} (a negative drop is a gain)"
     )
     return Decision(True, [summary], mean_drop, drops, undefined, few)
+
+
+def next_step(decision: Decision) -> str:
+    """What may help a model that the gate has refused."""
+    if not decision.drops:
+        return "test on images with and without a finding (etl.test_fraction, or the source's own test split)"
+    if any(NOTHING_SHOWN in reason for reason in decision.reasons):
+        return "test on more patients (etl.test_fraction, or the source's own test split)"
+    if any(AT_CHANCE in reason for reason in decision.reasons):
+        return "train longer or on more images, or test on more patients"
+    if decision.quantisation_costs:
+        return "allow a larger drop (inference.max_mean_drop, inference.max_finding_drop) and run this again"
+    return "train another model"
 
 
 def overrun(difference: Intervals, max_mean_drop: float, max_finding_drop: float) -> float:

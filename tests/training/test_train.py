@@ -138,6 +138,14 @@ def test_a_table_of_an_older_release_whose_findings_cannot_be_told_apart_is_refu
         prepare(settings, workspace, ALONE)
 
 
+def test_a_table_of_one_grey_is_refused(copied_table, small_table, tmp_path):
+    workspace = copied_table(tmp_path / "workspace")
+    replace(small_table[1], pixel_std={f"image_{SIZE_PX}": 0.0}).write(workspace.card)
+    settings = Settings(str(workspace.root), training=Training(model="simple_cnn", size_px=SIZE_PX))
+    with pytest.raises(InputError, match="every pixel of the train split is 127.*dataset card"):
+        prepare(settings, workspace, ALONE)
+
+
 class Pair:
     """Two ranks of one table, of which the other one has these settings changed."""
 
@@ -174,7 +182,9 @@ def test_a_finding_of_which_nothing_can_be_learned_is_named(copied_table, small_
     prepare(settings, workspace, ALONE)
     assert "Cannot learn Coin: " in capsys.readouterr().out
     replace(card, positives={**card.positives, "val": {"Bright": 0, "Coin": 0}}).write(workspace.card)
-    with pytest.raises(InputError, match="no finding has both positives and negatives among the 9 validation images"):
+    with pytest.raises(
+        InputError, match="no finding has both positives .* among the 9 images of the val split.*etl.seed"
+    ):
         prepare(settings, workspace, ALONE)
     unknown = {split: {"Bright": 0, "Coin": 0} for split in card.known}
     replace(card, known=unknown, positives=unknown).write(workspace.card)

@@ -107,6 +107,11 @@ class Plan:
                 f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) is not a multiple of "
                 f"training.streams ({self.num_streams}): change one of them"
             )
+        if self.num_ranks > self.split.rows:
+            raise InputError(
+                f"{self.num_ranks} ranks, and the {self.split.name} split has {self.split.rows} images: start at most "
+                f"{self.split.rows} ranks"
+            )
         if self.images_per_step > self.split.rows:
             raise InputError(
                 f"training.batch_size ({self.batch_size}) * ranks ({self.num_ranks}) = {self.images_per_step} images "

@@ -8,7 +8,8 @@ import torch
 from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace
-from etl.contract.schema import SPLITS, Card, image_column
+from etl.contract.labels import missing_labels, not_learned
+from etl.contract.schema import SPLITS, image_column
 from etl.contract.version import TableVersion
 from etl.contract.vocabulary import check_vocabulary
 from training.loop.task import Task
@@ -30,13 +31,18 @@ def prepare(settings: Settings, workspace: Workspace, topology: Topology) -> Tas
     check_vocabulary(card.findings, "run the ETL again")
     train, val, test = (open_split(table, name, training.size_px, training.tabular) for name in SPLITS)
     plan = Plan.of(train, training.batch_size, topology.world_size, training.streams)
-    check_measurable(card)
-    known, positives = card.known["train"], card.positives["train"]
-    alike = [finding for finding in card.findings if positives[finding] in (0, known[finding])]
-    if alike and topology.is_main:
-        print(f"Cannot learn {', '.join(alike)}: all their known training labels are the same", flush=True)
+    if missing := missing_labels(card):
+        raise InputError(missing)
+    if topology.is_main:
+        for reason, findings in not_learned(card).items():
+            print(f"Cannot learn {', '.join(findings)}: {reason}", flush=True)
     torch.manual_seed(training.seed)
     column = image_column(training.size_px)
+    if not card.pixel_std[column]:
+        raise InputError(
+            f"every pixel of the train split is {card.pixel_mean[column]:.0f}, so there is nothing to learn: look at "
+            "the contact sheet of the dataset card, and run the ETL with etl.quality.constant true"
+        )
     model = build_model(
         training.model,
         len(card.findings),
@@ -84,21 +90,6 @@ def load_starting_weights(task: Task) -> list[dict]:
             "weights, or restore the earlier split (etl.split, etl.seed, the fractions)"
         )
     return started.ancestors
-
-
-def check_measurable(card: Card) -> None:
-    """Raises InputError when no finding has an AUROC on the validation split."""
-    if not any(number for known in card.known.values() for number in known.values()):
-        raise InputError(
-            "no image of the table has a known label, so there is nothing to learn: give a label table with "
-            "--etl.columns.label_file, or name its columns with --etl.columns.findings, and run the ETL again"
-        )
-    known, positives = card.known["val"], card.positives["val"]
-    if not any(0 < positives[finding] < known[finding] for finding in card.findings):
-        raise InputError(
-            f"no finding has both positives and negatives among the {card.images['val']} validation images, so no "
-            "epoch has an AUROC: raise etl.val_fraction and run the ETL again"
-        )
 
 
 def check_same_training(ranks: Collectives, task: Task) -> None:

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from inference.candidate.gate import FEW_PATIENTS, Decision, compare_with_champion, decide, overrun, refuse
+from inference.candidate.gate import FEW_PATIENTS, Decision, compare_with_champion, decide, next_step, overrun, refuse
 from training.measures.intervals import Intervals, bootstrap_differences
 
 FINDINGS = ["Mass", "Nodule", "Hernia"]
@@ -174,3 +174,18 @@ def test_a_refusal_keeps_the_reasons_against_and_drops_those_for():
     assert refuse(bad, "no").reasons == [*bad.reasons, "no"]
     assert not refuse(good, "no").passed
     assert not compare_with_champion(bad, intervals([0.1] * 3), 7, 0.005).passed
+
+
+def test_a_larger_drop_is_advised_only_where_it_helps():
+    assert "allow a larger drop" in next_step(judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.6]))
+    at_chance = judge([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    below_too = judge([0.6, 0.5, 0.5], [0.5, 0.5, 0.5])
+    too_few = judge([0.9, 0.9, 0.9], [0.9, 0.9, 0.9], width=nan)
+    nothing = judge([nan] * 3, [nan] * 3)
+    worse = refuse(judge([0.9, 0.9, 0.9], [0.9, 0.9, 0.9]), "mean AUROC is far below the champion's")
+    for decision in (at_chance, below_too, too_few, nothing, worse):
+        assert not decision.passed
+        assert "larger drop" not in next_step(decision), decision.reasons
+    assert "train longer" in next_step(at_chance) and "train longer" in next_step(below_too)
+    assert "test on more patients" in next_step(too_few)
+    assert "with and without a finding" in next_step(nothing)

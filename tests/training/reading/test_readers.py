@@ -133,6 +133,7 @@ def test_the_smallest_step_is_that_of_the_rank_with_the_fewest_rows():
     ("row_groups", "batch_size", "ranks", "streams", "message"),
     [
         ([8, 8], 4, 3, 0, "3 ranks and 2 row groups"),
+        ([1, 1], 1, 3, 0, "3 ranks, and the train split has 2 images: start at most 2 ranks"),
         ([8, 8], 4, 1, 3, r"4\) \* ranks \(1\) is not a multiple of training.streams \(3\)"),
         ([8, 8], 3, 1, 3, "3 streams and 2 row groups"),
         ([8, 8, 8], 3, 2, 3, r"streams \(3\) to be a multiple of the ranks \(2\)"),
