@@ -68,8 +68,8 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
         if samples not in ((3, 4) if photometric == RGB else (1,)) or tags.get(PLANAR) == SEPARATE_PLANES:
             raise unread(tags)
         orientation = UPRIGHT
-        if bits < 16 and (words := _uncompressed(content, tags)) is not None:
-            pixels, orientation = words, tags.get(ORIENTATION_TAG, UPRIGHT)
+        if bits < 16 and _has_words(tags):
+            pixels, orientation = _read_words(content, tags), tags.get(ORIENTATION_TAG, UPRIGHT)
         elif bits in (10, 12, 14, 16):
             pixels = _decode(content, tags) >> (16 - bits)
         else:
@@ -99,17 +99,20 @@ def _decode(content: bytes, tags: Tags) -> np.ndarray:
     return pixels
 
 
-def _uncompressed(content: bytes, tags: Tags) -> np.ndarray | None:
-    """(height, width) uint16, if the file has a word of 16 bits for each sample of fewer bits; otherwise None.
+def _has_words(tags: Tags) -> bool:
+    """Whether samples of fewer bits have 16 each; the standard wants them packed, and libtiff reads them so."""
+    words = 2 * tags[LENGTH] * tags[WIDTH] * tags.get(SAMPLES, 1)
+    return tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED and sum(_all(tags, STRIP_BYTES)) == words
 
-    The standard wants them packed, so that libtiff would read something else.
-    """
-    height, width, sizes = tags[LENGTH], tags[WIDTH], _all(tags, STRIP_BYTES)
-    if tags.get(COMPRESSION, UNCOMPRESSED) != UNCOMPRESSED or sum(sizes) != 2 * height * width * tags.get(SAMPLES, 1):
-        return None
-    strips = (content[start : start + size] for start, size in zip(_all(tags, STRIPS), sizes, strict=True))
-    order = "<" if content.startswith(b"II") else ">"
-    return np.frombuffer(b"".join(strips), f"{order}u2").reshape(height, width).astype(np.uint16)
+
+def _read_words(content: bytes, tags: Tags) -> np.ndarray:
+    """(height, width) uint16."""
+    if tags.get(SAMPLES, 1) != 1:
+        raise unread(tags)
+    strips = zip(_all(tags, STRIPS), _all(tags, STRIP_BYTES), strict=True)
+    data = b"".join(content[start : start + size] for start, size in strips)
+    words = np.frombuffer(data, "<u2" if content.startswith(b"II") else ">u2")
+    return words.reshape(tags[LENGTH], tags[WIDTH]).astype(np.uint16)
 
 
 def _all(tags: Tags, tag: int, default: int = 1) -> tuple:

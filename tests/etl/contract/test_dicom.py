@@ -71,7 +71,8 @@ def test_every_uncompressed_syntax_shows_the_same(syntax, kind):
 def test_bits_beyond_the_stored_ones_are_ignored_in_compressed_pixels_too(syntax, kind, stored_bits):
     film = np.random.default_rng(0).integers(0, 2**stored_bits, (33, 47)).astype(np.uint16)
     film[10:20, 5:25] |= 0x8000  # an overlay
-    dataset = build(film.view(kind), BitsStored=stored_bits)
+    middle = 0 if kind == np.int16 else 2 ** (stored_bits - 1)
+    dataset = build(film.view(kind), BitsStored=stored_bits, WindowCenter=middle, WindowWidth=2**stored_bits)
     native = decode_dicom(written(dataset))
     # As archives compress whole words.
     dataset.BitsStored, dataset.HighBit = 16, 15

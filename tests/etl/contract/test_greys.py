@@ -196,6 +196,7 @@ UNREAD = {
     "32 bits": (tiff_of(np.zeros((2, 2), np.uint32), bits=32, words=True), "32 bits a sample, unsigned"),
     "11 bits": (tiff_of(widened(11), bits=11), "11 bits a sample"),
     "grey and alpha": (tiff_of(np.dstack([FILM, FILM]), t262=1, t338=2), "2 samples a pixel"),
+    "colours of 12 bits in words": (tiff_of(np.dstack([widened(12)] * 3), bits=12, words=True), "12 bits a sample"),
     "planes": (tiff_of(np.dstack([FILM] * 3), t284=2), "3 samples a pixel"),
     "palette of 16 bits": (tiff_of(FILM, t262=3), "photometric interpretation 3"),
     "another interpretation": (tiff_of(FILM.astype(np.uint8), t262=32844), "photometric interpretation 32844"),

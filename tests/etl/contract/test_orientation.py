@@ -37,6 +37,7 @@ FILES = {
     "PNG, RGB": lambda film, way: png_of(np.dstack([film] * 3), before=chunk(b"eXIf", exif(way))),
     "TIFF": lambda film, way: tiff_of(film, t274=way),
     "TIFF, RGB": lambda film, way: tiff_of(np.dstack([film] * 3), t274=way),
+    "TIFF, RGB, 16 bits": lambda film, way: tiff_of(np.dstack([film.astype(np.uint16) * 257] * 3), t274=way),
     "TIFF, 16 bits": lambda film, way: tiff_of(film.astype(np.uint16) * 257, t274=way),
     "TIFF, 12 bits": lambda film, way: tiff_of(twelve(film), bits=12, t274=way),
     "TIFF, 12 bits in words": lambda film, way: tiff_of(twelve(film), bits=12, words=True, t274=way),
