@@ -5,42 +5,25 @@ shows the resolved tree.
 """
 
 import argparse
-import difflib
 import json
 import re
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import NoReturn, get_args, get_origin
 
 import jsonargparse
 from jsonargparse import ArgumentParser
 
-from conf.bounds import choices_of, expectation
+from conf.bounds import accepted, choices_of, expectation, kind_of
 from conf.errors import EXIT_INPUT_ERROR
+from conf.hints import MOVED, is_section, knobs, meant
+from conf.scenario import check_scenario
 from conf.settings import Settings
 
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
-# Former settings that are arguments of one command now -> the new spelling and that command.
-MOVED = {
-    "etl.rebuild": ("--rebuild", "etl/preprocess.py and jobs/pipeline.py"),
-    "training.resume": ("--resume", "training/train.py and jobs/pipeline.py"),
-    "inference.version": ("VERSION", "inference/promote.py and inference/lineage.py"),
-    "inference.why": ("--why", "inference/promote.py and inference/rollback.py"),
-    "jobs.retention_hours": ("--retention_hours", "jobs/maintain.py"),
-    "jobs.keep_versions": ("--keep_versions", "jobs/maintain.py"),
-}
-
-
-def knobs(section: type = Settings, prefix: str = "") -> dict[str, Field]:
-    """Dotted name -> field, of every setting in the order of conf/settings.py."""
-    found = {}
-    for knob in fields(section):
-        name = prefix + knob.name
-        found |= knobs(knob.type, f"{name}.") if is_dataclass(knob.type) else {name: knob}
-    return found
 
 
 def load_settings(description: str, argv: list[str] | None = None, reads: tuple[str, ...] = ()) -> Settings:
@@ -48,7 +31,8 @@ def load_settings(description: str, argv: list[str] | None = None, reads: tuple[
 
     description: shown by --help. argv: arguments without the program's name; None takes the command line's.
     reads: sections and settings that this command reads, which --help shows; empty: all.
-    An unknown name, a wrong type or a missing file ends the process with exit code 2 and a message that names it.
+    An unknown name or a wrong type ends the process with exit code 2 and a message that names it. Raises InputError for
+    a wrong scenario file or a value out of its bounds.
     """
     return load_arguments(description, "", lambda parser: None, argv, reads)[0]
 
@@ -66,22 +50,28 @@ def load_arguments(
     """
     argv = sys.argv[1:] if argv is None else argv
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    chosen = any(arg == "--config" or arg.startswith("--config=") for arg in argv)
+    scenarios = [
+        word.partition("=")[2] or following
+        for word, following in zip(argv, [*argv, ""][1:], strict=True)
+        if word.partition("=")[0] == "--config"
+    ]
     parser = Parser(
         description=description,
         usage=" ".join(["%(prog)s", usage, "[--config FILE] [--section.key VALUE ...]"]).replace("  ", " "),
         epilog="--help --all lists the settings of the other stages too; every command accepts them all.",
         # An abbreviated --config would be read on top of the demo's settings instead of replacing them.
         allow_abbrev=False,
-        default_config_files=[] if chosen else [str(DEMO_CONFIG)],
+        default_config_files=[] if scenarios else [str(DEMO_CONFIG)],
     )
     parser.add_argument("--config", action="config", help="scenario to run, a YAML file (default: conf/demo.yaml)")
     add_own(parser)
     own = {name for action in parser._actions for name in action.option_strings or [action.dest.upper()]}
+    for scenario in filter(None, scenarios):
+        check_scenario(scenario, {name.lstrip("-").lower(): name for name in own})
     argv = lists_of_one(modernised(argv, own))
     parser.add_class_arguments(Settings, fail_untyped=True)
-    show_all = {"--help", "--all"} <= set(argv)
-    _describe(parser, () if show_all else reads)
+    show_all = "--all" in argv and not {"--help", "-h"}.isdisjoint(argv)
+    parser.describe(() if show_all else reads)
     parsed = parser.instantiate(parser.parse_args([word for word in argv if not show_all or word != "--all"]))
     return Settings(**{stage.name: parsed[stage.name] for stage in fields(Settings)}), parsed
 
@@ -92,23 +82,56 @@ def add_switch(parser: ArgumentParser, name: str, text: str) -> None:
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's parser with messages that say which setting was meant."""
+    """jsonargparse's parser with a help of what the command reads, and messages that say which setting was meant."""
+
+    shown: frozenset[str] | None = None
+
+    def describe(self, reads: tuple[str, ...]) -> None:
+        """Adds each setting's bounds to its help, which shows only the settings in `reads`, if that names any."""
+        for action in self._actions:
+            knob = knobs().get(action.dest)
+            # The text of a setting with choices explains them.
+            if knob and (bound := expectation(knob)) and not choices_of(knob.type):
+                action.help = f"{action.help}; {bound}"
+        always = ("workspace", "tracking_server")
+        is_read = {name: not reads or name in always or _is_in(name, reads) for name in knobs()}
+        self.shown = frozenset(name for name, shown in is_read.items() if shown)
+
+    def format_help(self) -> str:
+        """The help without hidden settings, and without options for whole sections, which no scenario uses."""
+        names, texts = knobs(), [action.help for action in self._actions]
+        for action in self._actions:
+            if is_section(action.dest) or (action.dest in names and action.dest not in (self.shown or names)):
+                action.help = argparse.SUPPRESS
+        text = super().format_help()
+        # A suppressed action is left out of --print_config too.
+        for action, help_ in zip(self._actions, texts, strict=True):
+            action.help = help_
+        return text
+
+    def dump(self, cfg: jsonargparse.Namespace, **options: object) -> str:
+        """The settings as a scenario file may have them: without this command's own arguments."""
+        return super().dump(
+            jsonargparse.Namespace({stage.name: cfg[stage.name] for stage in fields(Settings)}), **options
+        )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends the process with exit code 2 and the message."""
         known = knobs()
-        typed = re.search(r'key "([\w.]+)":\s+Expected an? (.+?)\. Got value: (.*)', message, re.DOTALL)
+        typed = re.search(r'[Kk]ey "([\w.]+)":\s+Expected an? (.+?)\. Got value: (.*)', message, re.DOTALL)
+        section = re.match(r'Parser key "([\w.]+)":\s+Unable to load config', message)
         if typed and typed[1] in known:
-            kind = getattr(known[typed[1]].type, "__name__", str(known[typed[1]].type))
-            wanted = expectation(known[typed[1]]) or kind
-            if "," in typed[3] and kind == "list" and typed[3].strip()[0] != "[":
-                wanted = f"a list in brackets, such as '[{typed[3].strip()}]'"
-            message = f"{typed[1]} is {typed[3].strip()!r}, expected {wanted}"
+            message = f"{typed[1]} is {typed[3].strip()!r}, expected {_wanted(known[typed[1]], typed[3].strip())}"
+        elif typed:
+            # The only own arguments with a value of a fixed type are numbers and switches.
+            message = f"{typed[1]} is {typed[3].strip()!r}, expected {kind_of(bool if 'bool' in typed[2] else int)}"
+        elif section:
+            example = next(name for name in known if _is_in(name, (section[1],)))
+            message = f"{section[1]} is a section: give one of its settings, such as --{example} VALUE"
         message = re.sub(r"Group '([\w.]+)' does not accept option '(\w+)'", r"unrecognized setting --\1.\2", message)
-        names = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        wrong = re.findall(r"(?:--|[Kk]ey [\"'])([\w.]+)", message)
-        # A value of the wrong type says nothing about the name.
-        wrong = [] if "Expected" in message else wrong
+        options = [name for action in self._actions for name in action.option_strings]
+        names = [name for name in options if name.startswith("--") and not is_section(name[2:])]
+        wrong = re.findall(r"--([\w.]+)", message) if "unrecognized" in message else []
         own = [action.dest for action in self._actions if not action.option_strings]
         hints = [f"; give it without an option: `{self.prog} {name.upper()}`" for name in wrong if name in own]
         hints = hints or [hint for name in wrong if f"--{name}" not in names and (hint := meant(name, names))]
@@ -116,20 +139,6 @@ class Parser(ArgumentParser):
         print(f"error: {message}{''.join(hints)}", file=sys.stderr)
         print(f"`{self.prog} --help` lists what this command reads, `--help --all` every setting.", file=sys.stderr)
         sys.exit(EXIT_INPUT_ERROR)
-
-
-def meant(name: str, options: list[str]) -> str:
-    """A hint for an unknown name: where it has moved to, or the options it may stand for; empty if none is near."""
-    if name in MOVED:
-        spelling, command = MOVED[name]
-        return f"; it is now the argument {spelling} of {command}"
-    lasts: dict[str, list[str]] = {}
-    for option in options:
-        lasts.setdefault(option.lstrip("-").rpartition(".")[2], []).append(option)
-    last = name.rpartition(".")[2]
-    near = lasts.get(last) or difflib.get_close_matches(f"--{name}", options, n=1, cutoff=0.7)
-    near = near or [option for key in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7) for option in lasts[key]]
-    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
 def modernised(argv: list[str], own: set[str]) -> list[str]:
@@ -189,18 +198,13 @@ def with_same_settings(command: str) -> str:
     return " ".join([command, *map(shlex.quote, settings_in(sys.argv[1:]))])
 
 
-def _describe(parser: Parser, reads: tuple[str, ...]) -> None:
-    """Adds each setting's bounds to its help, and hides settings that are not in `reads`, if that names any."""
-    known = knobs()
-    for action in parser._actions:
-        if action.dest in known:
-            knob = known[action.dest]
-            # The text of a setting with choices explains them.
-            if (bound := expectation(knob)) and not choices_of(knob.type):
-                action.help = f"{action.help}; {bound}"
-            shown = not reads or any(f"{action.dest}.".startswith(f"{name}.") for name in reads)
-            if not shown and action.dest not in ("workspace", "tracking_server"):
-                action.help = argparse.SUPPRESS
-        elif any(name.startswith(f"{action.dest}.") for name in known):
-            # A whole section from a file of its own, which no scenario does.
-            action.help = argparse.SUPPRESS
+def _is_in(name: str, sections: tuple[str, ...]) -> bool:
+    """Whether a setting is one of these, or in one of these sections."""
+    return any(f"{name}.".startswith(f"{section}.") for section in sections)
+
+
+def _wanted(knob: Field, value: str) -> str:
+    """What the setting expects instead of this value of another type."""
+    if get_origin(knob.type) is list and "," in value and value[0] != "[":
+        return f"a list in brackets, such as '[{value}]'"
+    return accepted(knob)

@@ -33,11 +33,34 @@ def bounded(default: Any, accepts: Callable[[Any], bool], expected: str) -> Any:
     return field(default=default, metadata={"accepts": accepts, "expected": expected})
 
 
+def are_sides(sides_px: list[int]) -> bool:
+    """Whether these can be the sides of stored squares, pixels."""
+    return bool(sides_px) and len(set(sides_px)) == len(sides_px) and all(32 <= side <= 4096 for side in sides_px)
+
+
+SIDES = {"accepts": are_sides, "expected": "one or more different sides of 32 to 4096 pixels"}
+"""metadata of a knob for sides of squares"""
+
+
 def expectation(knob: Any) -> str:
     """What a knob accepts beyond its type, in words; empty if anything. knob: a field of a dataclass of settings."""
     if choices := choices_of(knob.type):
         return ("any of " if get_origin(knob.type) is list else "one of ") + ", ".join(choices)
     return knob.metadata.get("expected", "")
+
+
+def accepted(knob: Any) -> str:
+    """What a knob accepts, in words: its type and its bounds, or its choices."""
+    return ", ".join(filter(None, [kind_of(knob.type), expectation(knob)]))
+
+
+def kind_of(kind: Any) -> str:
+    """What values of a type are, in words; empty for a choice, which expectation lists."""
+    if choices_of(kind):
+        return ""
+    if get_origin(kind) is list:
+        return "a list"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, "")
 
 
 def check(section: Any, name: str) -> None:

@@ -9,7 +9,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 
 from docstring_parser import parse_from_object
 
-from conf.bounds import expectation
+from conf.bounds import accepted
+from conf.errors import run_command
 from conf.settings import Settings
 
 HEAD = """# Settings
@@ -52,9 +53,8 @@ def _default(knob: Field) -> str:
 
 
 def _accepts(knob: Field) -> str:
-    kind = {bool: "true, false", str: "text", int: "a whole number", float: "a number"}
-    return expectation(knob).removeprefix("one of ") or kind.get(knob.type, "a list")
+    return accepted(knob).removeprefix("one of ")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

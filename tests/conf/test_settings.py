@@ -4,12 +4,12 @@ from conf import reference
 from conf.arguments import (
     DEMO_CONFIG,
     add_switch,
-    knobs,
     load_arguments,
     load_settings,
     with_same_settings,
 )
 from conf.errors import InputError
+from conf.hints import knobs
 from conf.settings import Etl, Inference, Jobs, Phantoms, Settings, Training
 from tests.jobs.chains import CHAINS
 
@@ -78,7 +78,9 @@ def test_a_version_as_an_option_is_not_taken_for_another_setting(capsys):
         (["--mode", "int8"], "did you mean --scoring.mode or --serving.mode?"),
         (["--training.optimiser", "sgd"], "did you mean --training.optimizer?"),
         (["--training.optimizer", "sdg"], "training.optimizer is 'sdg', expected one of adamw, adam, sgd"),
-        (["--training.epochs", "ten"], "training.epochs is 'ten', expected at least 1"),
+        (["--training.epochs", "ten"], "training.epochs is 'ten', expected a whole number, at least 1"),
+        (["--training", "3"], "training is a section: give one of its settings, such as --training."),
+        (["--trainin.epochs", "3"], "did you mean --training.epochs?"),
         (["--etl.views", "[FRONT]"], "etl.views is 'FRONT', expected any of PA, AP, LATERAL"),
     ],
 )
@@ -89,17 +91,9 @@ def test_a_wrong_setting_is_answered_with_what_is_meant(arguments, hint, capsys)
     assert hint in capsys.readouterr().err
 
 
-def test_a_key_of_a_file_that_has_become_an_argument_is_explained(tmp_path, capsys):
-    scenario = tmp_path / "mine.yaml"
-    scenario.write_text("training:\n  resume: true\n")
-    with pytest.raises(SystemExit):
-        load_settings("t", ["--config", str(scenario)])
-    assert "it is now the argument --resume of training/train.py" in capsys.readouterr().err
-
-
 def test_help_shows_what_the_command_reads_and_with_all_everything(capsys):
     shown = {}
-    for words in (["--help"], ["--help", "--all"]):
+    for words in (["--help"], ["-h", "--all"]):
         with pytest.raises(SystemExit):
             load_settings("t", words, reads=("scoring", "inference.batch_size"))
         shown[len(words)] = capsys.readouterr().out
@@ -144,7 +138,6 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         (["--conf", "conf/nih.yaml"], "--conf"),
         (["--etl.seed", "x"], "etl.seed"),
         (["--training.learning_rate", "fast"], "training.learning_rate"),
-        (["--config", "/nowhere/at.yaml"], "/nowhere/at.yaml"),
     ],
 )
 def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys):
@@ -152,15 +145,6 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys)
         load_settings("t", arguments)
     assert stopped.value.code == 2
     assert named in capsys.readouterr().err
-
-
-def test_an_unknown_key_in_a_file_is_named(tmp_path, capsys):
-    scenario = tmp_path / "mine.yaml"
-    scenario.write_text("training:\n  epoch: 3\n")
-    with pytest.raises(SystemExit) as stopped:
-        load_settings("t", ["--config", str(scenario)])
-    assert stopped.value.code == 2
-    assert "epoch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

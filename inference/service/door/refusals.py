@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from starlette.responses import Response
 
-from conf.arguments import meant
+from conf.hints import meant
 
 # Longer names are cut where an answer repeats them.
 MAX_SHOWN = 50

@@ -1,0 +1,53 @@
+"""Checks a scenario file before it is read: what jsonargparse would ignore or take for something else is an error."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+
+from conf.errors import InputError
+from conf.hints import is_section, knobs, meant
+from conf.settings import Settings
+
+NULL = "tag:yaml.org,2002:null"
+EXAMPLE = "expected sections with settings, such as `training:` and below it, indented, `epochs: 10`"
+
+
+def check_scenario(file: str, own: dict[str, str]) -> None:
+    """Raises InputError, with all that is wrong, unless the file has known settings in known sections, each once.
+
+    own: the command's own arguments, which a file cannot have: name -> spelling. Types and bounds of the values are not
+    checked here.
+    """
+    try:
+        tree = yaml.compose(Path(file).expanduser().read_text("utf-8"), yaml.SafeLoader)
+    except OSError as error:
+        raise InputError(f"--config {file} cannot be read ({error.strerror}): check the path") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {file} is no YAML file in UTF-8: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, yaml.MappingNode) or not tree.value:
+        raise InputError(f"--config {file} has no settings: {EXAMPLE}; or leave --config out for the demo's")
+    if faults := list(_faults(tree, "", own)):
+        raise InputError("; ".join(f"{file}:{line}: {fault}" for line, fault in faults))
+
+
+def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str]) -> Iterator[tuple[int, str]]:
+    """Line, counted from 1, and fault of every entry that is wrong. prefix: of the section's settings, `training.`."""
+    names, seen = knobs(), set()
+    for key, value in section.value:
+        name, line = f"{prefix}{getattr(key, 'value', '')}", key.start_mark.line + 1
+        if name in seen:
+            yield line, f"{name} is given twice"
+        elif is_section(name) and isinstance(value, yaml.MappingNode):
+            yield from _faults(value, f"{name}.", own)
+        elif is_section(name):
+            yield line, f"{name} is a section: {EXAMPLE}"
+        elif name in own:
+            yield line, f"{name} is no setting but an argument of this command: give {own[name]} on the command line"
+        elif name not in names:
+            sections = ", ".join(field.name for field in fields(Settings))
+            yield line, f"unknown setting {name}{meant(name, list(names)) or f'; known sections are {sections}'}"
+        elif getattr(value, "tag", "") == NULL:
+            yield line, f"{name} has no value: give one, or leave the line out for the default"
+        seen.add(name)
