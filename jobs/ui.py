@@ -34,7 +34,8 @@ def main() -> None:
             settle(workspace)
     store = f"sqlite:///{workspace.tracking_db}"
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1"]
-    os.execv(sys.executable, [*command, "--port", str(options.port)])
+    # For one reader, MLflow's four processes are three too many: each imports for seconds and keeps its memory.
+    os.execv(sys.executable, [*command, "--port", str(options.port), "--workers", "1"])
 
 
 def add_own(parser: ArgumentParser) -> None:

@@ -13,7 +13,6 @@ from training.ranks.topology import Topology
 
 MODULE = ["-m", "tests.training.toy_training"]
 LAUNCHES = {
-    "horovodrun 2": [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python", *MODULE],
     "torchrun 2": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *MODULE],
     "horovodrun 4": [BIN / "horovodrun", "--gloo", "-np", "4", BIN / "python", *MODULE],
 }

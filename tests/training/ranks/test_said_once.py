@@ -119,8 +119,10 @@ def test_only_rank_0_shows_the_help_and_notes(waited, monkeypatch, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["horovodrun", "torchrun"])
-@pytest.mark.parametrize("arguments", [["--training.epoch", "3"], ["--workspace", "/nowhere/at/all"]])
+@pytest.mark.parametrize(
+    ("launcher", "arguments"),
+    [("horovodrun", ["--training.epoch", "3"]), ("torchrun", ["--workspace", "/nowhere/at/all"])],
+)
 def test_both_launchers_show_an_error_of_all_ranks_once(launcher, arguments):
     words = [*map(str, LAUNCHERS[launcher]), "training/train.py", *arguments]
     finished = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=120)
