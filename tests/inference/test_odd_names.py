@@ -59,7 +59,7 @@ def test_the_table_of_auroc_shows_them_as_they_are():
 def test_the_answer_to_one_film_shows_them_as_they_are():
     text = as_table(Answered("film.png", FOUND, None), Console(width=200, highlight=False))
     assert set(NAMES) <= first_cells(text), text
-    assert [line[1] for line in csv.reader(io.StringIO(as_csv(Answered("film.png", FOUND, None))))] == NAMES
+    assert [line[1] for line in csv.reader(io.StringIO(as_csv(Answered("film.png", FOUND, None), "youden")))] == NAMES
 
 
 def test_the_summary_of_a_batch_shows_them_as_they_are(capsys):

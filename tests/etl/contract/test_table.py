@@ -12,7 +12,7 @@ from etl.contract.table import read_card, read_identity
 from inference.batch.scores import Run, known_images
 
 RUN = Run("chexscale", 1, "int8", "hash", "source", 0, datetime(2017, 1, 1, tzinfo=UTC))
-OPENERS = (read_card, read_identity, lambda table: known_images(table, RUN))
+OPENERS = (read_card, read_identity, lambda table: known_images(table, RUN, []))
 
 
 @pytest.mark.parametrize("endpoint", ["", "not a url", "http://[1"])
