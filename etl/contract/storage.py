@@ -141,24 +141,27 @@ def _walk(folder: str) -> Iterator[tuple[str, str, str]]:
         raise InputError(f"{error.filename} cannot be listed ({error.strerror}): grant the right to read it")
 
     seen: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        status = os.stat(parent)
-        if (status.st_dev, status.st_ino) in seen:
-            # A link to a folder above, or to a folder that was already visited.
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        # A folder that a link leads to as well is listed under its own name.
-        folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
-        for name in sorted(names):
-            path = os.path.join(parent, name)
-            try:
-                status = os.stat(path)
-                version = f"{status.st_size}:{status.st_mtime_ns}"
-            except OSError:
-                # A broken link is listed, so that it goes to quarantine with the reason why reading failed.
-                version = "absent"
-            yield os.path.relpath(path, folder), path, version
+    # Links are followed at the end, so that a folder to which one leads as well is listed under its own name.
+    links = [folder]
+    while links:
+        for parent, folders, names in os.walk(links.pop(0), onerror=refuse):
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in seen:
+                # A link to a folder above, or to a folder that was already visited.
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders.sort()
+            links += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
+            for name in sorted(names):
+                path = os.path.join(parent, name)
+                try:
+                    status = os.stat(path)
+                    version = f"{status.st_size}:{status.st_mtime_ns}"
+                except OSError:
+                    # A broken link is listed, so that it goes to quarantine with the reason why reading failed.
+                    version = "absent"
+                yield os.path.relpath(path, folder), path, version
 
 
 def _find(folder: UPath) -> Iterator[tuple[str, str, str]]:

@@ -27,7 +27,8 @@ from etl.sources.split import assign_split
 from etl.sources.words import known_splits, resembles_split, split_of
 
 MASK_FOLDER = re.compile(r"(^|[ _-])(masks?|segmentations?)$")
-MASK_NAME = re.compile(r"[ _-]+(mask|seg|segmentation)$")
+# `1_mask`, `1-lung-mask`, `mask_1`: the rest is the name of the image.
+MASK_NAME = re.compile(r"[ _-]+((left|right|lungs?|heart)[ _-]+)*(masks?|seg|segmentation)$|^masks?[ _-]+")
 # Folders of these names lie beside folders of masks or labels.
 NO_CLASSES = ("images", "image", "imgs", "img")
 

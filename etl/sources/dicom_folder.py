@@ -47,7 +47,7 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     salt, path = read_salt(), source / settings.columns.label_file
     name_of = partial(hide, salt=salt)
     files = list_files(source).drop(index=os.path.normpath(settings.columns.label_file), errors="ignore")
-    asked = files[[not clutter(file) and os.path.basename(file) != DICOM_INDEX for file in files.index]]
+    asked = files.loc[[not clutter(file) and os.path.basename(file) != DICOM_INDEX for file in files.index]]
     found = _read_files(asked.path, workers)
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")

@@ -20,6 +20,7 @@ UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     """Reads a comma-separated table; header and cells are stripped text, and missing cells are empty.
 
+    The index is each row's line in the file, minus 2 (so that it counts from 0 where no line is blank).
     Raises InputError if the file is absent, is not such a table, is truncated, or lacks one of the `needed` columns.
     """
     if not path.is_file():
@@ -56,21 +57,29 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
         raise InputError(f"{path} lacks the columns {missing}: found {list(table.columns)}{hint}")
     if table.empty:
         raise InputError(f"{path} has a header but no rows: get a fresh copy")
-    _check_whole_rows(path, text)
+    lines = _check_whole_rows(path, text)
+    if len(lines) == len(table):
+        table.index = pd.Index(lines) - 2
     return table.apply(lambda cells: cells.str.strip())
 
 
-def _check_whole_rows(path: UPath, text: str) -> None:
-    """Raises InputError for a row with fewer cells than the header: a truncated row may end in half a number."""
+def _check_whole_rows(path: UPath, text: str) -> list[int]:
+    """The line of each row. Raises InputError for a row with fewer cells than the header.
+
+    A truncated row may end in half a number.
+    """
     written = _written_rows(text)
     # Commas at the end of the header name no columns.
     width = max(index for index, name in enumerate(next(written)[1], start=1) if name.strip())
+    lines = []
     for line, row in written:
+        lines.append(line)
         if len(row) < width:
             raise InputError(
                 f"{path} line {line}: {len(row)} cells, expected {width} as in the header: the file is "
                 "truncated or the row is broken; get a fresh copy or fix the row"
             )
+    return lines
 
 
 def _written_rows(text: str) -> Iterator[tuple[int, list[str]]]:

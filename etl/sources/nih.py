@@ -49,11 +49,13 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         )
     # A finding that no phantom has could not be learned.
     vocabulary = PHANTOM_FINDINGS if (source / PHANTOMS_FILE).is_file() else NIH_FINDINGS
-    rows, tables = _read_labels(label_files[0], vocabulary), [label_files[0]]
+    rows, tables, notes = _read_labels(label_files[0], vocabulary), [label_files[0]], []
     if (source / BOX_FILE).is_file():
         tables.append(source / BOX_FILE)
         boxes = _read_boxes(source / BOX_FILE, vocabulary)
         rows["boxes"] = pd.Series([boxes.get(image, []) for image in rows.image_id], rows.index)
+        if others := sorted(boxes.keys() - set(rows.image_id)):
+            notes.append(f"{len(others):,} images of {BOX_FILE}, such as {others[0]}, are not in {label_files[0].name}")
     # Covers all listed images, so that a fault in the lists is found even if images are absent.
     official = None
     if settings.split == "source":
@@ -71,7 +73,7 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         "--etl.source and --etl.image_folders"
     )
     why = f"not listed in {label_files[0].name}, or outside of the image folders"
-    return assemble(rows, files, list(vocabulary), tables, searched, left_out=why)
+    return assemble(rows, files, list(vocabulary), tables, searched, left_out=why, notes=notes)
 
 
 def _read_labels(path: UPath, vocabulary: tuple[str, ...]) -> pd.DataFrame:
@@ -94,7 +96,7 @@ def _parse_findings(cells: pd.Series, path: UPath, vocabulary: tuple[str, ...]) 
     """Cells such as `Effusion|Mass` as float32 arrays of 0 and 1 in the order of the vocabulary."""
     position = {finding: index for index, finding in enumerate(vocabulary)}
     rows = []
-    for line, cell in enumerate(cells, start=2):
+    for index, cell in cells.items():
         row = np.zeros(len(vocabulary), dtype=np.float32)
         # The label file writes Pleural_Thickening; NIH's paper and other lists write a space.
         for label in cell.replace("Pleural Thickening", "Pleural_Thickening").split("|"):
@@ -102,8 +104,8 @@ def _parse_findings(cells: pd.Series, path: UPath, vocabulary: tuple[str, ...]) 
                 row[position[label]] = 1
             elif label != NO_FINDING:
                 raise InputError(
-                    f"{path} line {line}: label {label!r} is not in the vocabulary, expected {NO_FINDING!r} or some of "
-                    f"{', '.join(vocabulary)} joined by |"
+                    f"{path} line {index + 2}: label {label!r} is not in the vocabulary, expected {NO_FINDING!r} or "
+                    f"some of {', '.join(vocabulary)} joined by |"
                 )
         rows.append(row)
     return rows

@@ -1,6 +1,7 @@
 """Lists the images to score, of a table or a folder: the place and the version of each. Reads no pixels."""
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -39,6 +40,8 @@ class Listing:
     """None for a folder"""
     images: pa.Table
     """columns of IMAGES; the images of a row group follow each other"""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """why files of a folder are not listed -> how many"""
 
     def only(self, chosen: list[bool]) -> "Listing":
         """This listing with only the images for which `chosen` is true."""
@@ -78,14 +81,15 @@ def list_folder(folder: UPath) -> Listing:
     files = list_files(folder)
     paths = list(map(PurePosixPath, files.index))
     tables = {log.parent for path in paths for log in path.parents if log.name == "_delta_log"}
-    files = files[[not (clutter(str(path)) or tables & set(path.parents)) for path in paths]]
+    why = [clutter(str(path)) or ("in a Delta table" if tables & set(path.parents) else None) for path in paths]
+    files = files.loc[[reason is None for reason in why]]
     if files.empty:
         raise InputError(
             f"no image files below {folder}: give a folder of images with --scoring.source, or the workspace of a table"
         )
     nowhere = pa.nulls(len(files), pa.int32())
     columns = [files.index.to_list(), files.file_version.to_list(), files.path.to_list(), nowhere, nowhere]
-    return Listing(str(folder), None, pa.table(columns, schema=IMAGES))
+    return Listing(str(folder), None, pa.table(columns, schema=IMAGES), dict(Counter(filter(None, why))))
 
 
 def _check_kind(card: Card, workspace: Workspace, properties: Properties) -> None:

@@ -247,6 +247,7 @@ def test_only_what_is_of_a_delta_table_is_left_out_of_a_folder(model, workspace,
         (tmp_path / name).touch()
     listing = list_images(str(tmp_path), workspace, model.properties)
     assert listing.images["image_id"].to_pylist() == ["ct1/y.png", "ct_delta_log/x.png", "z.png"]
+    assert listing.left_out == {"in a Delta table": 2}
 
 
 def test_scores_of_another_model_by_the_same_name_and_number_do_not_count(model, workspace, output, fp32):

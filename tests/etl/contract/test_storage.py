@@ -40,6 +40,13 @@ def test_links_are_followed_and_loops_end(folder, tmp_path):
     assert files.file_version["gone.png"] == "absent"
 
 
+def test_a_folder_to_which_a_link_leads_too_is_listed_under_its_own_name(folder, tmp_path):
+    (folder / "a").mkdir()
+    for link in (folder / "a_link", folder / "a" / "link", folder / "b" / "a_link"):
+        link.symlink_to(folder / "b" / "c")
+    assert list_files(folder).index.tolist() == ["a.png", "b/Große, Aufnahme 1.PNG", "b/c/d.jpg", "notes.txt"]
+
+
 def test_the_first_bytes_alone_are_read_when_asked(folder):
     assert read_bytes(str(folder / "notes.txt"), 3) == b"not"
 

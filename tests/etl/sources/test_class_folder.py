@@ -95,7 +95,18 @@ def test_rests_of_archives_and_hidden_files_are_left_out_and_counted(read):
     assert manifest.findings == ["A", "B"]
 
 
-@pytest.mark.parametrize("mask", ["A/masks/1.png", "A/lung masks/1.png", "A/1_mask.png", "A/1-seg.png", "A/Mask/1.png"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "A/masks/1.png",
+        "A/lung masks/1.png",
+        "A/1_mask.png",
+        "A/1-seg.png",
+        "A/Mask/1.png",
+        "A/1_lung_mask.png",
+        "A/mask_1.png",
+    ],
+)
 def test_masks_beside_images_are_left_out_and_counted(read, mask):
     manifest = read("A/images/1.png", "B/images/2.png", mask)
     assert manifest.images.image_id.tolist() == ["A/images/1.png", "B/images/2.png"]

@@ -299,3 +299,9 @@ def test_one_strange_sex_does_not_change_the_meaning_of_the_others(folder):
     write_film(folder / "h", "HOSP-99", 3, 9999, PatientSex="H")
     images = read_manifest(folder, Etl(**SETTINGS), InlineWorkers()).images
     assert images.sex.value_counts().to_dict() == {"F": 30, "M": 1}
+
+
+def test_a_folder_without_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHEXSCALE_SALT", SALT)
+    with pytest.raises(InputError, match="none of the 0 files below .* is DICOM"):
+        read_manifest(tmp_path, Etl(format="dicom"), InlineWorkers())

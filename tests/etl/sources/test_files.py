@@ -6,20 +6,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
 from etl.contract.storage import list_files, locate
+from etl.sources.chexpert import CHEXPERT_FINDINGS
 from etl.sources.files import count_left_out, match_files
 from etl.sources.read import read_manifest
-from tests.conftest import png
+from tests.conftest import InlineWorkers, png
+from tests.etl.dicom_files import build, written
 
-FILM = png(np.zeros((8, 8), np.uint8))
-FILES = {".png": FILM, ".PNG": b"no image", ".txt": b"text", ".dcm": b"\0" * 128 + b"DICM", "": FILM, ".csv": b"a,b\n"}
+FILM_PX = np.zeros((8, 8), np.uint8)
+FILM = png(FILM_PX)
+DICOM = [written(build(FILM_PX, SOPInstanceUID="1.2.3")), written(build(FILM_PX, SOPInstanceUID="4", PatientID=None))]
+FILES = {".png": FILM, ".PNG": b"no image", ".txt": b"text", ".csv": b"a,b\n", "": FILM}
+FILES |= {".dcm": DICOM[0], ".dicom": DICOM[1], ".ima": b"\0" * 128 + b"DICM"}
 NAMES = st.sampled_from(["a", "b", ".hidden", "._a", "scan_mask", "scan", "ü"])
-FOLDERS = st.sampled_from(["", "x", "y", "__MACOSX", ".git", "masks"])
+FOLDERS = st.sampled_from(["", "x", "patient1", "__MACOSX", ".git", "masks"])
 TREE = st.sets(st.tuples(FOLDERS, FOLDERS, NAMES, st.sampled_from(list(FILES))), max_size=12)
 
 
@@ -91,29 +96,77 @@ def test_left_out_files_are_counted_by_kind():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     numbers = iter(range(10_000))
-    return lambda: tmp_path_factory.mktemp(f"tree{next(numbers)}")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CHEXSCALE_SALT", "not a secret, as it stands here")
+        yield lambda: tmp_path_factory.mktemp(f"tree{next(numbers)}")
 
 
-@settings(max_examples=40)
+def images_in(names: list[str], listed: set[int]) -> list[str]:
+    return [name for index, name in enumerate(names) if index in listed]
+
+
+def add(folder: Path, name: str, content: bytes | str) -> str:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return name
+
+
+def write_csv(folder: Path, listed: list[str]) -> set[str]:
+    base = add(folder, "base.dcm", written(build(FILM_PX, SOPInstanceUID="5")))
+    rows = "".join(f"{name},1\n" for name in [*listed, base, "gone.png"])
+    return {add(folder, "labels.csv", f"image,Mass\n{rows}")}
+
+
+def write_classes(folder: Path, listed: list[str]) -> set[str]:
+    for name in ("x/base.png", "patient1/base.png"):
+        add(folder, name, FILM)
+    return set()
+
+
+def write_nih(folder: Path, listed: list[str]) -> set[str]:
+    add(folder, "x/base.png", FILM)
+    names = sorted({Path(name).name for name in listed} | {"base.png", "gone.png"})
+    rows = "".join(f"{name},Mass,{number}\n" for number, name in enumerate(names))
+    header = "Image Index,Finding Labels,Patient ID\n"
+    boxes = add(folder, "BBox_List_2017.csv", "Image Index,Finding Label,Bbox [x,y,w,h],,,\n")
+    return {add(folder, "Data_Entry_2017.csv", header + rows), boxes}
+
+
+def write_chexpert(folder: Path, listed: list[str]) -> set[str]:
+    header, labels = ",".join(["Path", *CHEXPERT_FINDINGS]), ",1" * len(CHEXPERT_FINDINGS)
+    films = [add(folder, f"patient{number}/study1/base.png", FILM) for number in (8, 9)]
+    rows = "".join(f"top/{name}{labels}\n" for name in [*(name for name in listed if "patient1/" in name), films[0]])
+    table = add(folder, "train.csv", f"{header}\n{rows}")
+    return {table, add(folder, "valid.csv", f"{header}\ntop/{films[1]}{labels}\n")}
+
+
+SOURCES = [
+    (Etl(format="csv", columns=Columns(patient="")), write_csv),
+    (Etl(format="classes"), write_classes),
+    (Etl(format="nih", split="hashed", image_folders=["x", "masks"]), write_nih),
+    (Etl(format="chexpert", split="hashed"), write_chexpert),
+    (Etl(format="dicom", columns=Columns(patient="")), write_csv),
+]
+
+
+@settings(max_examples=40, deadline=None)
 @given(tree=TREE, listed=st.sets(st.integers(0, 11)))
 def test_every_file_of_a_source_is_in_one_of_the_numbers(place, tree, listed):
-    folder, names = place(), []
-    for top, second, name, ending in sorted(tree):
-        path = folder.joinpath(top, second, name + ending)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(FILES[ending])
-        names.append(str(path.relative_to(folder)))
-    names = sorted(set(names))
-    listed_names = [name for index, name in enumerate(names) if index in listed]
-    table = "image,Mass\n" + "".join(f"{name},1\n" for name in [*listed_names, "gone.png"])
-    (folder / "labels.csv").write_text(table)
-    for wanted in (Etl(format="csv", columns=Columns(patient="")), Etl(format="classes")):
+    for wanted, write_tables in SOURCES:
+        folder, names = place(), []
+        for top, second, name, ending in sorted(tree):
+            path = folder.joinpath(top, second, name + ending)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(FILES[ending])
+            names.append(str(path.relative_to(folder)))
+        tables = write_tables(folder, images_in(sorted(set(names)), listed))
         try:
-            manifest = read_manifest(locate(str(folder)), wanted)
+            manifest = read_manifest(locate(str(folder)), wanted, InlineWorkers())
         except InputError:
             continue
-        tables = 1 if wanted.format == "csv" else 0
+        event(f"{wanted.format}: read")
         files = list_files(locate(str(folder)))
-        assert len(manifest.images) + sum(manifest.left_out.values()) + tables == len(files)
-        assert manifest.images.path.isin(files.path).all()
+        assert len(manifest.images) + sum(manifest.left_out.values()) + len(tables) == len(files)
+        assert manifest.images.path.isin(files.path).all() and manifest.images.path.is_unique
         assert manifest.listed == len(manifest.images) + manifest.absent

@@ -164,6 +164,13 @@ def test_a_row_without_a_patient_or_an_image_is_refused(folder, column, cell):
         read(folder, Columns())
 
 
+def test_a_line_is_counted_as_editors_do(folder):
+    rows = '\n"a/1.png",3,1,"two\nlines"\n\nb/2.png,4,yes,\n'
+    (folder / "labels.csv").write_text(f"image,patient,Mass,note\n{rows}")
+    with pytest.raises(InputError, match=r"labels.csv line 6: Mass is 'yes'"):
+        read(folder, Columns(findings=["Mass"]))
+
+
 def test_a_patient_is_the_same_with_zeros_and_decimals(folder):
     rows = "a/1.png,3,1\nb/2.png,3.0,1\nc/unlisted.PNG,003,0\n"
     (folder / "labels.csv").write_text("image,patient,Mass\n" + rows)

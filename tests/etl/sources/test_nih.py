@@ -32,6 +32,14 @@ def test_absent_and_unlisted_images_are_counted(nih_folder):
     assert (manifest.listed, manifest.absent, sum(manifest.left_out.values())) == (48, 1, 1)
 
 
+def test_boxes_of_images_that_are_not_listed_are_counted(nih_folder):
+    boxes = "".join(f"{name},Mass,0,0,9,9,,,\n" for name in ("00000001_000.png", "x.png", "y.png", "y.png"))
+    (nih_folder.root / "BBox_List_2017.csv").write_text(f"Image Index,Finding Label,Bbox [x,y,w,h],,,\n{boxes}")
+    manifest = read_manifest(nih_folder.root, SETTINGS)
+    assert manifest.notes == ["2 images of BBox_List_2017.csv, such as x.png, are not in Data_Entry_2017_v2020.csv"]
+    assert manifest.images.boxes.str.len().sum() == 5
+
+
 def test_downloaded_folders_are_found(nih_folder):
     (nih_folder.root / "images_001").mkdir()
     (nih_folder.root / "images").rename(nih_folder.root / "images_001" / "images")
