@@ -19,7 +19,7 @@ from conf.errors import run_command
 from conf.settings import Etl, Settings
 from conf.workspace import Workspace, atomic_path, update_summary
 from etl.card.contact_sheet import choose_films
-from etl.card.counts import kinds_of
+from etl.card.counts import describe_left_out, kinds_of
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
 from etl.contract.labels import missing_labels
@@ -121,8 +121,8 @@ def show(outcome: Published, images_per_s: float, manifest: Manifest) -> None:
     Console().print(table)
     for reason, number in kinds_of(outcome.quarantine.reason).value_counts().items():
         print(f"  quarantined: {number:,} {reason}")
-    for kind, number in manifest.left_out.items():
-        print(f"  left out: {number:,} {kind}")
+    for sentence in describe_left_out(manifest.left_out):
+        print(f"  left out: {sentence}")
     for sentence in manifest.notes:
         print(f"  note: {sentence}")
     for what, words in manifest.not_understood.items():

@@ -37,6 +37,15 @@ def kinds_of(reasons: pd.Series) -> pd.Series:
     return reasons.astype(str).str.split(":").str[0].str.strip()
 
 
+def describe_left_out(left_out: dict[str, int]) -> list[str]:
+    """One sentence per reason, such as `806 .png, 3 .txt: not listed in labels.csv`. left_out: from Manifest."""
+    kinds: dict[str, list[str]] = {}
+    for name, number in left_out.items():
+        kind, _, why = name.partition(", ")
+        kinds.setdefault(why, []).append(f"{number:,} {kind}")
+    return [", ".join(counted) + (f": {why}" if why else "") for why, counted in kinds.items()]
+
+
 def check_splits(images: pd.DataFrame) -> None:
     """Raises InputError, with the next step for what is wrong, if a split has no images.
 

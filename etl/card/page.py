@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from conf.words import RESEARCH_USE
 from conf.workspace import atomic_path
-from etl.card.counts import kinds_of
+from etl.card.counts import describe_left_out, kinds_of
 from etl.card.distributions import describe_patients
 from etl.card.figures import draw_counts, draw_heat_map, draw_shares
 from etl.contract.schema import SPLITS, Card
@@ -72,6 +72,7 @@ def write_card_page(
         data=f"{_source_name(card)}, table version {card.delta_version}",
         left_over=card.images_listed - len(rows) - card.images_quarantined - card.images_absent,
         settings=dict(_flatten(card.settings)),
+        left_out=describe_left_out(card.left_out),
         totals=totals,
         percentages={finding: _percentages(card.positives, card.known, finding) for finding in card.findings},
         shown=shown,

@@ -158,8 +158,8 @@ def test_the_page_says_what_the_table_is(show):
         images_listed=1302,
         images_quarantined=4,
         images_absent=95,
-        images_unlisted=6,
-        left_out={".txt, not listed in labels.csv": 5, "hidden": 1},
+        images_unlisted=8,
+        left_out={".txt, not listed in labels.csv": 5, ".png, not listed in labels.csv": 2, "hidden": 1},
         not_understood={"view": {"XYZ": 12, "<b>": 2}, "body part": {"": 3}},
     )
     assert page.texts("h1") == ["Dataset card: films, table version 7"]
@@ -174,7 +174,7 @@ def test_the_page_says_what_the_table_is(show):
     assert ["quality.min_side_px", "128"] in page.rows
     assert ["labels.csv", "ab" * 32] in page.rows
     said = [row[1] for row in page.rows if row[0] in ("Left out", "Not understood")]
-    assert said[0] == "6 files of the source: 5 .txt, not listed in labels.csv; 1 hidden"
+    assert said[0] == "8 files of the source: 5 .txt, 2 .png: not listed in labels.csv; 1 hidden"
     assert said[1:] == ["view of 14 images XYZ; <b>", "body part of 3 images"]
 
 
