@@ -233,7 +233,8 @@ class Training:
     seed: int = at_least(0, 0)
     """seed of the weights, the order of the row groups and the augmentation"""
     device: Literal["auto", "cpu", "cuda", "hpu"] = "auto"
-    """`auto` (cuda if every rank of the host has a GPU of its own, otherwise cpu), `cpu`, `cuda` or `hpu`"""
+    """`auto` (cuda if torch sees a GPU, otherwise cpu), `cpu`, `cuda` or `hpu`; on GPUs, each rank of a host needs one
+    of its own"""
     threads: int = at_least(0, 0)
     """CPU threads of a rank; 0: the cores are shared among the ranks of the host"""
     experiment: str = bounded("chexscale", str.strip, "a name that is not blank")
@@ -359,8 +360,8 @@ class Serving:
 class Jobs:
     """Pipeline: all stages on this machine, by jobs/pipeline.py."""
 
-    num_ranks: int = at_least(1, 2)
-    """training processes that the pipeline starts with horovodrun"""
+    num_ranks: int = at_least(0, 0)
+    """training processes that the pipeline starts with horovodrun; 0: one per GPU of this machine, or 2 without GPUs"""
 
     def __post_init__(self):
         check(self, "jobs")

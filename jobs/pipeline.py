@@ -31,6 +31,9 @@ PROJECT = Path(os.path.relpath(Path(__file__).parent.parent))
 # Key in the summary's peak_memory_mb -> the process that it measures, in the order of the stages.
 MEASURED_PROCESSES = {"etl_worker": "one Spark worker", "training_rank": "one rank", "register": "the process"}
 READS = ("phantoms", "etl", "training", "inference", "jobs")
+RANKS_ON_CPU = 2
+# Device files of the drivers of NVIDIA, of NVIDIA under WSL, and of AMD.
+GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
 VARIANTS = ("baseline", "torch", "fp32", "int8")
 
 
@@ -53,7 +56,7 @@ def main() -> None:
     workspace = Workspace.of(settings)
     workspace.summary.unlink(missing_ok=True)
     console = Console()
-    commands = stages(settings.jobs.num_ranks)
+    commands = stages(settings.jobs.num_ranks or usual_ranks(settings.training.device))
     own = {"etl": ["--rebuild"] * options.rebuild, "training": ["--resume"] * options.resume, "register": []}
     seconds = {}
     for number, (stage, command) in enumerate(commands.items(), start=1):
@@ -63,6 +66,16 @@ def main() -> None:
         seconds[stage] = round(time.monotonic() - started, 1)
         update_summary(workspace, seconds=seconds | {"all": round(sum(seconds.values()), 1)})
     show(console, settings, workspace)
+
+
+def usual_ranks(device: str) -> int:
+    """One training process per GPU of this machine, or 2 without GPUs. device: training.device."""
+    if device == "cpu" or not any(any(Path("/dev").glob(pattern)) for pattern in GPU_FILES):
+        return RANKS_ON_CPU
+    # Imported here, because it takes seconds. It knows which GPUs CUDA_VISIBLE_DEVICES hides.
+    import torch
+
+    return torch.cuda.device_count() or RANKS_ON_CPU
 
 
 def add_own(parser: ArgumentParser) -> None:

@@ -166,7 +166,7 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys)
         (Inference, {"registered_model": "a/b"}),
         (Inference, {"num_calibration_images": 0}),
         (Inference, {"max_finding_drop": 1.5}),
-        (Jobs, {"num_ranks": 0}),
+        (Jobs, {"num_ranks": -1}),
     ],
 )
 def test_values_out_of_range_are_input_errors(section, wrong):

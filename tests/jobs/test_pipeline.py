@@ -12,7 +12,7 @@ import pytest
 
 from conf.workspace import Workspace
 from etl.contract.schema import PHANTOM_FINDINGS
-from jobs.pipeline import run_stage
+from jobs.pipeline import run_stage, usual_ranks
 from training.record.store import use_store
 
 PROJECT = Path(__file__).parents[2]
@@ -92,3 +92,13 @@ def test_the_pipeline_exits_with_the_code_of_the_stage(stage, code, capfd):
         run_stage("training", ["sh", "-c", stage])
     assert ended.value.code == code
     assert "stage training failed" in capfd.readouterr().err
+
+
+def test_the_number_of_ranks_is_that_of_the_gpus_or_two(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr("jobs.pipeline.GPU_FILES", ())
+    assert usual_ranks("auto") == 2
+    monkeypatch.setattr("jobs.pipeline.GPU_FILES", ("null",))
+    assert [usual_ranks(device) for device in ("auto", "cuda", "cpu")] == [8, 8, 2]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert usual_ranks("auto") == 2

@@ -13,8 +13,9 @@ from training.ranks.topology import Topology
 
 MODULE = ["-m", "tests.training.toy_training"]
 LAUNCHES = {
+    "horovodrun 2": [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python", *MODULE],
     "torchrun 2": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *MODULE],
-    "horovodrun 4": [BIN / "horovodrun", "--gloo", "-np", "4", BIN / "python", *MODULE],
+    "horovodrun, torch's collectives, 4": [BIN / "horovodrun", "--gloo", "-np", "4", BIN / "python", *MODULE],
 }
 
 
@@ -60,6 +61,7 @@ def test_one_process_resumes_bit_for_bit_and_accumulates(alone):
 def test_ranks_learn_what_one_process_learns(table, alone, tmp_path, launch):
     (tmp_path / "table.parquet").symlink_to(table)
     command = [str(word) for word in [*LAUNCHES[launch], tmp_path]]
+    command += ["--torch_collectives"] * ("torch's" in launch)
     finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=240)
     assert finished.returncode == 0, finished.stderr
     ranks = [torch.load(path) for path in sorted(tmp_path.glob("rank_*.pt"))]

@@ -34,8 +34,12 @@ STOPS = [(epoch, step) for epoch in range(EPOCHS) for step in range(1, STEPS + 1
 class Small(nn.Module):
     def __init__(self, dropout: float):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(dropout))
-        self.classifier = nn.Linear(4 * 36, 2)
+        # The second convolution's weights have another layout in memory if the channels come last.
+        self.body = nn.Sequential(
+            *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+            *(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Dropout(dropout)),
+        )
+        self.classifier = nn.Linear(4 * 16, 2)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.classifier(self.body(pixels.float().unsqueeze(1) / 255).flatten(1))
@@ -111,6 +115,9 @@ def run(table: Path, ranks: Collectives) -> dict[str, dict]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    if "--torch_collectives" in sys.argv:
+        # As on GPUs if Horovod has no NCCL, with gloo in NCCL's place.
+        Topology.backend = property(lambda _: "gloo")
     torch.set_num_threads(1)
     collectives = Collectives(Topology.detect("cpu"))
     result = run(folder / "table.parquet", collectives)

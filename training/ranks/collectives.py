@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
@@ -55,12 +55,15 @@ class Collectives:
         """
         if self._hvd:
             self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-            names = model.named_parameters()
-            return model, self._hvd.DistributedOptimizer(
-                optimizer, named_parameters=names, backward_passes_per_step=backward_passes
-            )
-        # Use the images' memory layout, so that convolutions need not copy; Horovod does not accept such tensors.
+        # Use the images' memory layout, so that convolutions need not copy.
         model.to(memory_format=torch.channels_last)
+        if self._hvd:
+            return model, self._hvd.DistributedOptimizer(
+                optimizer,
+                named_parameters=model.named_parameters(),
+                compression=AsStored,
+                backward_passes_per_step=backward_passes,
+            )
         if self.topology.backend != "none":
             # The loop averages BatchNorm's statistics before each validation; sending them every step only costs time.
             wrapped = nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
@@ -140,6 +143,24 @@ class Collectives:
             self._hvd.shutdown()
         elif self.topology.backend != "none":
             torch.distributed.destroy_process_group()
+
+
+class AsStored:
+    """Lets Horovod send gradients in the order in which they lie in memory, because it accepts contiguous tensors only.
+
+    Has the interface of horovod.torch.compression.Compressor.
+    """
+
+    @staticmethod
+    def compress(tensor: Tensor) -> tuple[Tensor, bool]:
+        """A contiguous view of a gradient, contiguous or (N, C, H, W) with channels last; whether they are last."""
+        is_turned = not tensor.is_contiguous()
+        return (tensor.permute(0, 2, 3, 1) if is_turned else tensor), is_turned
+
+    @staticmethod
+    def decompress(tensor: Tensor, is_turned: bool) -> Tensor:
+        """The gradient with its own dimensions again."""
+        return tensor.permute(0, 3, 1, 2) if is_turned else tensor
 
 
 def join_group(topology: Topology) -> None:

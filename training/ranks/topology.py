@@ -2,13 +2,16 @@
 
 A launcher (horovodrun, torchrun or none) starts the processes, and a backend exchanges the gradients:
 
-    launcher     device      backend    run here
-    horovodrun   cpu, cuda   horovod    cpu
-    torchrun     cpu         gloo       yes
-    torchrun     cuda        nccl       no GPU was available
-    either       hpu         hccl       no HPU was available; no public Horovod supports Gaudi from PyTorch, so under
-                                        horovodrun, too, the collectives are torch.distributed's
-    none         any         none       cpu
+    launcher     device   backend   run here
+    horovodrun   cpu      horovod   yes
+    horovodrun   cuda     horovod   no GPU was available; if Horovod was built with NCCL
+    horovodrun   cuda     nccl      no GPU was available; otherwise: torch.distributed's NCCL, which comes with torch
+    torchrun     cpu      gloo      yes
+    torchrun     cuda     nccl      no GPU was available
+    either       hpu      hccl      no HPU was available; no public Horovod supports Gaudi from PyTorch
+    none         any      none      cpu
+
+Where the backend is not Horovod's, horovodrun only starts the ranks and tells them where rank 0 is.
 """
 
 import importlib.util
@@ -56,9 +59,10 @@ class Topology:
     def detect(cls, device: str, environ: Mapping[str, str] = os.environ) -> "Topology":
         """Reads the launcher's variables.
 
-        device: `auto`, `cpu`, `cuda` or `hpu`; auto takes cuda if every rank of the host can have a GPU of its own, and
-        prints a line if it leaves a GPU unused. Raises InputError for a device that these ranks cannot compute on, and
-        for processes that were started together but cannot find each other.
+        device: `auto`, `cpu`, `cuda` or `hpu`; auto takes cuda if torch sees a GPU, otherwise cpu. Raises InputError
+        for a device that these ranks cannot compute on, for more ranks on a host than GPUs (even if auto could take the
+        CPU, on which a training may take a year), and for processes that were started together but cannot find each
+        other.
         """
         launcher, place = _read_launcher(environ)
         topology = cls(launcher, *place, device)
@@ -71,9 +75,9 @@ class Topology:
             return "none"
         if self.device == "hpu":
             return "hccl"
-        if self.launcher == "horovodrun":
-            return "horovod"
-        return "nccl" if self.device == "cuda" else "gloo"
+        if self.device == "cuda" and not (self.launcher == "horovodrun" and _horovod_uses_gpus()):
+            return "nccl"
+        return "horovod" if self.launcher == "horovodrun" else "gloo"
 
     @property
     def num_hosts(self) -> int:
@@ -143,26 +147,25 @@ def _choose_device(topology: Topology) -> str:
         )
     if wanted not in ("auto", "cuda"):
         return wanted
-    obstacle = _obstacle_to_cuda(topology)
-    if obstacle and wanted == "cuda":
-        raise InputError(f"training.device is cuda but {obstacle}")
-    if obstacle and torch.cuda.is_available() and topology.is_main:
-        print(f"training.device auto uses the CPU and leaves the GPU unused: {obstacle}", flush=True)
-    return "cpu" if obstacle else "cuda"
-
-
-def _obstacle_to_cuda(topology: Topology) -> str:
-    """Why these ranks cannot compute on GPUs, and what to do about it; empty if they can."""
     if not torch.cuda.is_available():
-        return "torch sees no GPU: choose cpu or auto, or check the driver"
-    if topology.local_size > torch.cuda.device_count():
-        return f"this host has {topology.local_size} ranks, GPUs: {torch.cuda.device_count()}; start one rank per GPU"
-    if topology.launcher == "horovodrun":
-        import horovod.torch as hvd
+        if wanted == "auto":
+            return "cpu"
+        raise InputError(
+            "training.device is cuda, but torch sees no GPU: check the driver and CUDA_VISIBLE_DEVICES, or choose cpu"
+        )
+    gpus = torch.cuda.device_count()
+    if topology.local_size > gpus:
+        raise InputError(
+            f"this host has {topology.local_size} ranks, expected at most one per GPU, and torch sees {gpus}: start "
+            f"{gpus} per host, or compute on the CPU with --training.device cpu"
+        )
+    if topology.launcher == "none" and gpus > 1:
+        print(f"One of {gpus} GPUs is used; `horovodrun -np {gpus} python training/train.py` uses all.", flush=True)
+    return "cuda"
 
-        if not (hvd.cuda_built() or hvd.rocm_built()):
-            return (
-                "this Horovod was built without a GPU backend: rebuild it with `HOROVOD_GPU_OPERATIONS=NCCL make "
-                "setup`, or start with torchrun"
-            )
-    return ""
+
+def _horovod_uses_gpus() -> bool:
+    """Whether the installed Horovod was built with operations for GPUs."""
+    import horovod.torch as hvd
+
+    return hvd.cuda_built() or hvd.rocm_built()

@@ -67,29 +67,34 @@ RANK_0 = {"HOROVOD_RANK": "0", "HOROVOD_LOCAL_RANK": "0"}
 
 def test_auto_takes_a_gpu_per_rank(gpus, capsys):
     gpus(4)
-    assert Topology.detect("auto", {}).device == "cuda"
     assert Topology.detect("auto", {**HOROVOD, **RANK_0}).device == "cuda"
     assert Topology.detect("auto", TORCHRUN).device == "cuda"
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("number", "horovod_built", "reason"),
-    [
-        (3, True, "4 ranks, GPUs: 3; start one rank per GPU"),
-        (4, False, "rebuild it with `HOROVOD_GPU_OPERATIONS=NCCL make setup`, or start with torchrun"),
-    ],
-)
-def test_auto_leaves_gpus_that_the_ranks_cannot_use_and_rank_0_says_so(gpus, capsys, number, horovod_built, reason):
-    gpus(number, horovod_built)
-    assert Topology.detect("auto", HOROVOD).device == "cpu"
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize("environ", [HOROVOD, {**TORCHRUN, "LOCAL_WORLD_SIZE": "4"}])
+def test_more_ranks_than_gpus_are_refused_and_never_moved_to_the_cpu(gpus, device, environ):
+    gpus(3)
+    with pytest.raises(InputError, match=r"4 ranks, expected at most one per GPU, and torch sees 3: start 3 per host"):
+        Topology.detect(device, environ)
+    assert Topology.detect("cpu", environ).device == "cpu"
+
+
+@pytest.mark.parametrize(("horovod_built", "backend"), [(True, "horovod"), (False, "nccl")])
+def test_gpus_under_horovodrun_need_no_horovod_with_nccl(gpus, horovod_built, backend):
+    gpus(4, horovod_built)
+    topology = Topology.detect("auto", HOROVOD)
+    assert (topology.device, topology.backend) == ("cuda", backend)
+
+
+def test_one_process_says_that_it_leaves_gpus_unused(gpus, capsys):
+    gpus(4)
+    assert Topology.detect("auto", {}).device == "cuda"
+    assert capsys.readouterr().out.startswith("One of 4 GPUs is used; `horovodrun -np 4 python training/train.py` uses")
+    gpus(1)
+    Topology.detect("auto", {})
     assert capsys.readouterr().out == ""
-    assert Topology.detect("auto", {**HOROVOD, **RANK_0}).device == "cpu"
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert reason in said
-    with pytest.raises(InputError, match=f"training.device is cuda but .*{reason}"):
-        Topology.detect("cuda", HOROVOD)
 
 
 def test_auto_without_a_gpu_says_nothing(gpus, capsys):
