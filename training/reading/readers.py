@@ -1,12 +1,11 @@
-"""Reads row groups into batches, each row once. The only file that imports petastorm."""
+"""Reads row groups into batches, each row once."""
 
-import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -16,19 +15,14 @@ from etl.contract.storage import is_local, locate
 from etl.contract.version import TableVersion
 from training.network.models import encode_attributes
 from training.reading.plan import Plan, Split
+from training.reading.row_groups import footers_of
+from training.reading.streams import read_stream
 
-# petastorm calls pyarrow's legacy API, which warns of its removal on every call. The lock file pins a pyarrow that has
-# it.
-warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
-warnings.filterwarnings("ignore", category=FutureWarning, message="The pyarrow.filesystem")
-
-from petastorm import make_batch_reader  # noqa: E402, the filter must come first
-from petastorm.workers_pool import thread_pool  # noqa: E402
-from pyarrow.filesystem import S3FSWrapper  # noqa: E402
-
-# petastorm's worker has read ahead and waits for room nearly all the time. By default it checks a thousand times a
-# second whether to stop, and each check takes Python's lock from the training: a tenth of a small network's step.
-thread_pool.IO_TIMEOUT_INTERVAL_S = 0.02
+# From a disk, one row group at a time is several times faster than training. A store needs several at a time, because
+# each takes a round trip. A rank with several streams shares them among these.
+LOCAL_WORKERS, STORE_WORKERS = 1, 8
+WAITING = 4
+"""row groups of a stream that wait in memory for the training step, beside those that are being fetched"""
 
 
 @dataclass(frozen=True)
@@ -62,16 +56,16 @@ def open_split(table: TableVersion, name: str, size_px: int, has_attributes: boo
             "or add the size to etl.sizes_px and run the ETL again"
         )
     files = table.files(name)
-    row_groups = []
+    row_groups: list[int] = []
+    footers = footers_of(files)
     for file in files:
         try:
-            with locate(file).open("rb") as source:
-                footer = pq.read_metadata(source)
+            metadata = next(footers).metadata
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(
                 f"{file}, part of version {card.delta_version} of {shards}, cannot be read ({error}): run the ETL again"
             ) from error
-        row_groups += [footer.row_group(index).num_rows for index in range(footer.num_row_groups)]
+        row_groups += [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     if not row_groups:
         raise InputError(f"the {name} split of {shards} (version {card.delta_version}) has no images: check the lists")
     return Split(name, files, row_groups, size_px, card.channels, has_attributes)
@@ -94,12 +88,10 @@ def read_batches(
 def read_steps(plan: Plan, rank: int, shuffle_seed: int, start: int = 0) -> Iterator[list[Batch]]:
     """The rank's images of each step of an epoch from step `start` on, a batch for each of its streams.
 
-    The steps before are read and dropped: reading is many times faster than training.
+    Row groups that hold earlier steps only are not read.
     """
-    streams = [_read_stream(plan, stream, shuffle_seed) for stream in plan.streams_of(rank)]
-    for step, batches in enumerate(zip(*streams, strict=True)):
-        if step >= start:
-            yield list(batches)
+    streams = [_read_stream(plan, stream, shuffle_seed, start) for stream in plan.streams_of(rank)]
+    yield from map(list, zip(*streams, strict=True))
 
 
 def join(parts: list[Batch]) -> Batch:
@@ -120,13 +112,17 @@ def join(parts: list[Batch]) -> Batch:
     )
 
 
-def _read_stream(plan: Plan, stream: int, shuffle_seed: int | None) -> Iterator[Batch]:
+def _read_stream(plan: Plan, stream: int, shuffle_seed: int | None, start: int = 0) -> Iterator[Batch]:
+    """The stream's batch of each step from step `start` on."""
     pending: list[Batch] = []
     split, sizes = plan.split, plan.sizes(stream)
-    step = rows_read = 0
-    for row_group in _read_row_groups(split, stream, plan.num_streams, shuffle_seed):
-        rows_read += len(row_group.labels)
-        pending.append(row_group)
+    skip_rows, step, rows_read = sum(sizes[:start]), start, 0
+    for rows, row_group in _read_row_groups(plan, stream, shuffle_seed, skip_rows):
+        rows_read += rows
+        if row_group is None:
+            continue
+        before = rows_read - rows
+        pending.append(row_group if before >= skip_rows else _cut(row_group, skip_rows - before, rows))
         while step < len(sizes) and sum(len(part.labels) for part in pending) >= sizes[step]:
             joined = join(pending)
             yield _cut(joined, 0, sizes[step])
@@ -141,40 +137,51 @@ def _read_stream(plan: Plan, stream: int, shuffle_seed: int | None) -> Iterator[
         )
 
 
-def _read_row_groups(split: Split, stream: int, num_streams: int, seed: int | None) -> Iterator[Batch]:
-    column, side = image_column(split.size_px), (split.size_px, split.size_px)
+def _read_row_groups(plan: Plan, stream: int, seed: int | None, skip_rows: int) -> Iterator[tuple[int, Batch | None]]:
+    """Number of rows and content of each row group; None for one that lies in the first `skip_rows` rows."""
+    split, streams_of_rank = plan.split, plan.num_streams // plan.num_ranks
+    workers = LOCAL_WORKERS if is_local(locate(split.files[0])) else max(1, STORE_WORKERS // streams_of_rank)
+    column = image_column(split.size_px)
     attributes = ("age_years", "sex", "view") if split.has_attributes else ()
-    place = locate(split.files[0])
-    # One worker, because its order is reproducible; it is several times faster than a training step.
-    reader = make_batch_reader(
-        [file if "://" in file else f"file://{file}" for file in split.files],
-        schema_fields=[f"^{name}$" for name in ("image_id", "findings", column, *attributes)],
-        workers_count=1,
-        # Row groups that wait in memory for the training step.
-        results_queue_size=4,
-        cur_shard=stream,
-        shard_count=num_streams,
-        shuffle_row_groups=seed is not None,
+    row_groups = read_stream(
+        split.files,
+        split.row_groups,
+        ["image_id", "findings", column, *attributes],
+        stream,
+        plan.num_streams,
         seed=seed,
-        # For a store, petastorm would make a file system that pyarrow's legacy API does not accept.
-        filesystem=None if is_local(place) else S3FSWrapper(place.fs),
+        skip_rows=skip_rows,
+        workers=workers,
+        ahead=workers + WAITING,
     )
     rng = np.random.default_rng((seed or 0, stream))
-    with reader:
-        for rows in reader:
-            # petastorm would shuffle by copying all pixels; this copy is needed anyway, because torch wants memory that
-            # it may write to.
-            order = np.arange(len(rows.image_id)) if seed is None else rng.permutation(len(rows.image_id))
-            joined = bytearray().join(getattr(rows, column)[order])
-            shape = (-1, *side) if split.channels == 1 else (-1, *side, 3)
-            pixels = torch.frombuffer(joined, dtype=torch.uint8).view(shape)
-            labels = torch.from_numpy(np.asarray(rows.findings, dtype=np.float32)[order])
-            known = torch.empty(len(labels), 0)
-            if attributes:
-                # petastorm turns a column into strings, nulls too.
-                words = [[None if word == "None" else word for word in getattr(rows, n)] for n in attributes[1:]]
-                known = torch.from_numpy(encode_attributes(rows.age_years, *words)[order])
-            yield Batch(rows.image_id[order], pixels, labels, known)
+    with closing(row_groups):
+        for rows, table in row_groups:
+            order = np.arange(rows) if seed is None else rng.permutation(rows)
+            yield rows, None if table is None else _to_batch(table, order, split)
+
+
+def _to_batch(table: pa.Table, order: np.ndarray, split: Split) -> Batch:
+    """The rows of a row group in this order, copied once, because torch wants memory that it may write to."""
+    rows, side = len(order), split.size_px
+    shape = (rows, side, side) if split.channels == 1 else (rows, side, side, 3)
+    pixels = _values(table[image_column(side)], np.uint8).reshape(rows, -1).take(order, axis=0).reshape(shape)
+    labels = _values(table["findings"], np.float32).reshape(rows, -1)[order]
+    known = torch.empty(rows, 0)
+    if split.has_attributes:
+        columns = (table[name].to_pylist() for name in ("age_years", "sex", "view"))
+        known = torch.from_numpy(encode_attributes(*columns)[order])
+    image_ids = np.array(table["image_id"].to_pylist(), dtype=str)[order]
+    return Batch(image_ids, torch.from_numpy(pixels), torch.from_numpy(labels), known)
+
+
+def _values(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
+    """All values of a column of byte strings, or of lists of numbers, one after the other; NaN for a missing number."""
+    whole = column.combine_chunks()
+    if pa.types.is_list(whole.type):
+        return whole.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+    offsets = np.frombuffer(whole.buffers()[1], np.int32)[whole.offset : whole.offset + len(whole) + 1]
+    return np.frombuffer(whole.buffers()[2], dtype)[offsets[0] : offsets[-1]]
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:

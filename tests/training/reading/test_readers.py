@@ -16,6 +16,7 @@ from etl.contract.version import TableVersion
 from tests.conftest import SIZE_PX
 from training.reading.plan import Plan, Split
 from training.reading.readers import Batch, join, open_split, read_batches, read_steps
+from training.reading.row_groups import footer_of
 
 ROW_GROUPS = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 
@@ -83,10 +84,17 @@ def test_a_file_that_is_gone_or_cut_off_is_named(table_of_several_files, tmp_pat
     shutil.copytree(shards, tmp_path / "shards")
     file = Path(open_split(TableVersion(str(tmp_path / "shards"), card), "train", SIZE_PX).files[1])
     message = rf"{file.name}, part of version 3 of .*shards, cannot be read .*: run the ETL again"
-    file.write_bytes(file.read_bytes()[:-100])
+    split = open_split(TableVersion(str(tmp_path / "shards"), card), "train", SIZE_PX)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=rf"row group . of .*{file.name} cannot be read .*with --resume"):
+        list(read_batches(split, 7))
+    file.write_bytes(content[:-100])
+    footer_of.cache_clear()
     with pytest.raises(InputError, match=message):
         open_split(TableVersion(str(tmp_path / "shards"), card), "train", SIZE_PX)
     file.unlink()
+    footer_of.cache_clear()
     with pytest.raises(InputError, match=message):
         open_split(TableVersion(str(tmp_path / "shards"), card), "train", SIZE_PX)
 

@@ -1,0 +1,118 @@
+"""Single row groups of Parquet files, on a disk or in a store: footers once, and of the data only what is wanted."""
+
+import io
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.contract.storage import is_local, locate
+
+# The footers of the ETL's files have a few kB.
+TAIL_BYTES = 1 << 16
+MAX_FOOTERS = 10_000
+"""footers that are kept, of some kB each"""
+FOOTER_THREADS = 16
+# Two ranges with a smaller gap are fetched as one: in the time of a round trip, a store sends more bytes than that.
+MAX_GAP_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Footer:
+    """The end of a Parquet file. Files of a Delta table never change, so it stays valid."""
+
+    metadata: pq.FileMetaData
+    tail: bytes
+    """the last bytes of the file, the whole footer among them"""
+    size: int
+    """of the file, bytes"""
+
+
+@lru_cache(MAX_FOOTERS)
+def footer_of(file: str) -> Footer:
+    """Reads a footer once. Raises OSError or ArrowInvalid for a file that is gone, cut off or no Parquet file."""
+    with locate(file).open("rb") as source:
+        size = source.seek(0, io.SEEK_END)
+        tail = _last(source, min(size, TAIL_BYTES))
+        needed = int.from_bytes(tail[-8:-4], "little") + 8
+        if len(tail) < needed <= size:
+            tail = _last(source, needed)
+    return Footer(pq.read_metadata(pa.BufferReader(tail)), tail, size)
+
+
+def footers_of(files: list[str]) -> Iterator[Footer]:
+    """The footers of all files; those in a store are read in parallel. Raises as footer_of does."""
+    if all(is_local(locate(file)) for file in files[:1]):
+        yield from map(footer_of, files)
+        return
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        yield from threads.map(footer_of, files)
+
+
+def read_row_group(file: str, index: int, columns: Iterable[str]) -> pa.Table:
+    """The columns of one row group. Of a store, it fetches nothing else. Raises OSError if that fails."""
+    names, footer, place = sorted(columns), footer_of(file), locate(file)
+    source = file if is_local(place) else pa.PythonFile(_fetch(place, footer, index, names), "r")
+    with pq.ParquetFile(source, metadata=footer.metadata) as parquet:
+        return parquet.read_row_group(index, names, use_threads=False)
+
+
+class Parts(io.RawIOBase):
+    """A file of which only some ranges are there. Raises OSError if another one is read."""
+
+    def __init__(self, size: int, parts: dict[int, bytes]):
+        """parts: first byte of a range -> its content."""
+        self._size, self._parts, self._at = size, parts, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._size if size < 0 else min(self._at + size, self._size)
+        for start, content in self._parts.items():
+            if start <= self._at and stop <= start + len(content):
+                found = memoryview(content)[self._at - start : stop - start]
+                self._at = stop
+                return found
+        raise OSError(f"bytes {self._at} to {stop} were not fetched")
+
+
+def _last(source: io.BufferedIOBase, size: int) -> bytes:
+    source.seek(-size, io.SEEK_END)
+    return source.read(size)
+
+
+def _fetch(place, footer: Footer, index: int, columns: list[str]) -> Parts:
+    """The ranges of these columns, which the client requests at once."""
+    ranges = _ranges(footer.metadata.row_group(index), columns)
+    starts, stops = zip(*ranges, strict=True)
+    contents = place.fs.cat_ranges([place.path] * len(ranges), list(starts), list(stops), on_error="raise")
+    return Parts(footer.size, dict(zip(starts, contents, strict=True)))
+
+
+def _ranges(row_group: pq.RowGroupMetaData, columns: list[str]) -> list[tuple[int, int]]:
+    """First byte and end of the ranges that hold these columns, neighbours as one."""
+    chunks = map(row_group.column, range(row_group.num_columns))
+    chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
+    starts = [min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset))) for chunk in chunks]
+    wanted = sorted((start, start + chunk.total_compressed_size) for start, chunk in zip(starts, chunks, strict=True))
+    ranges = wanted[:1]
+    for start, stop in wanted[1:]:
+        if start - ranges[-1][1] <= MAX_GAP_BYTES:
+            ranges[-1] = ranges[-1][0], max(stop, ranges[-1][1])
+        else:
+            ranges.append((start, stop))
+    return ranges
