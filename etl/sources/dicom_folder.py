@@ -21,7 +21,7 @@ from etl.contract.images.dicom_file import looks_like_dicom
 from etl.contract.images.kinds import DICOM_INDEX
 from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
-from etl.contract.storage import clutter, list_files, read_bytes
+from etl.contract.storage import clutter, fetch_ahead, list_files, read_bytes
 from etl.sources.dicom_tags import Tags, find_misfit, read_tags
 from etl.sources.files import count_left_out, describe_match, match_files
 from etl.sources.label_file import contradictions, read_findings, read_table, refuse_rounded
@@ -142,12 +142,12 @@ def _count_studies(tags: pd.DataFrame) -> pd.Series:
 
 def _read_all(paths: list[str]) -> list[Tags | str | None]:
     """Each file's tags, the reason why they cannot be used, or None if the file is not DICOM."""
-    return [_read_one(path) for path in paths]
+    return list(map(_read_one, paths, fetch_ahead(paths, HEAD_BYTES)))
 
 
-def _read_one(path: str) -> Tags | str | None:
+def _read_one(path: str, read_head: Callable[[], bytes]) -> Tags | str | None:
     try:
-        head = read_bytes(path, HEAD_BYTES)
+        head = read_head()
         if not looks_like_dicom(head):
             return None
         try:

@@ -3,7 +3,7 @@
 import hashlib
 import resource
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -17,7 +17,7 @@ from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.pixels import BadImage, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from etl.contract.schema import LABELS, image_column, table_schema
-from etl.contract.storage import is_local, locate, read_bytes
+from etl.contract.storage import fetch_ahead, is_local, locate
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,13 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
     return ShardFile(name, size_bytes, num_rows, bad, peak_mb)
 
 
-def load_squares(path: str, settings: Etl, channels: int) -> list[np.ndarray]:
-    """The image at each of settings.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB. Raises BadImage with the reason."""
+def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> list[np.ndarray]:
+    """The image at each of settings.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB. Raises BadImage with the reason.
+
+    read: returns the content of the file.
+    """
     try:
-        content = read_bytes(path)
+        content = read()
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
     image = (decode_grey if channels == 1 else decode_colour)(content, settings.grey_bits)
@@ -105,9 +108,9 @@ def _rows(shard: Shard, settings: Etl, channels: int, bad: list[tuple[str, str]]
         if isinstance(kept_in, str):
             yield from _copied(part, kept_in, settings)
             continue
-        for row in part.to_dict("records"):
+        for row, read in zip(part.to_dict("records"), fetch_ahead(part.path), strict=True):
             try:
-                squares = load_squares(row["path"], settings, channels)
+                squares = load_squares(read, settings, channels)
             except BadImage as reason:
                 bad.append((row["image_id"], str(reason)))
                 continue

@@ -3,10 +3,10 @@
 Imports neither pyspark nor deltalake nor mlflow, so that a worker starts quickly.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, islice
+from itertools import groupby, islice, repeat, tee
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.contract.schema import image_column
-from etl.contract.storage import is_of_a_store, locate, read_bytes
+from etl.contract.storage import fetch_ahead, is_of_a_store, locate
 from inference.film.answers import call_findings
-from inference.film.films import OUT_OF_REACH, NoFilm, read_film
+from inference.film.films import MAX_FILE_BYTES, OUT_OF_REACH, NoFilm, read_film
 from inference.model.graphs import Predict
 from inference.model.properties import Properties
 from inference.model.variants import open_variant
@@ -92,17 +92,19 @@ def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]
     """Each row's image, as the model takes it. A row group is read once for consecutive rows of it."""
     for (file, group), part in groupby(rows, lambda row: (row["file"], row["row_group"])):
         if group is None:
-            yield from (read_file(row, properties) for row in part)
+            rows, again = tee(part)
+            contents = fetch_ahead((row["file"] for row in again), MAX_FILE_BYTES + 1)
+            yield from map(read_file, rows, contents, repeat(properties))
         else:
             yield from read_row_group(file, group, list(part), properties.size_px)
 
 
-def read_file(row: dict, properties: Properties) -> Image:
-    """The image of a file."""
+def read_file(row: dict, content: Callable[[], bytes], properties: Properties) -> Image:
+    """The image of a file, whose first MAX_FILE_BYTES + 1 bytes `content` returns."""
 
     def read(limit: int) -> bytes:
         try:
-            return read_bytes(row["file"], limit)
+            return content()[:limit]
         except Exception as error:
             if not is_of_a_store(error):
                 raise

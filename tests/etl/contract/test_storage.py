@@ -1,9 +1,11 @@
 import os
+import time
 
 import pytest
 
 from conf.errors import InputError
-from etl.contract.storage import list_files, locate, located, read_bytes, ready
+from etl.contract import storage
+from etl.contract.storage import fetch_ahead, list_files, locate, located, read_bytes, ready
 
 
 @pytest.fixture
@@ -78,3 +80,54 @@ def test_a_folder_that_may_not_be_read_is_named(folder):
             list_files(folder)
     finally:
         os.seteuid(0)
+
+
+@pytest.fixture
+def slow_store(monkeypatch):
+    """Addresses memory://NUMBER whose content takes a while; the addresses on their way or fetched so far."""
+    begun = []
+
+    def read(address: str, limit: int = -1) -> bytes:
+        if "://" in address:
+            begun.append(address)
+            time.sleep(0.02)
+        if address.endswith("gone"):
+            raise FileNotFoundError(2, "No such file or directory")
+        return (address * 10).encode()[: limit if limit >= 0 else None]
+
+    monkeypatch.setattr(storage, "read_bytes", read)
+    return begun
+
+
+def test_files_of_a_store_are_fetched_ahead_in_order_and_in_a_bounded_number(slow_store):
+    addresses = [f"memory://{number}" for number in range(30)]
+    fetched = fetch_ahead(addresses)
+    for number, address in enumerate(addresses):
+        assert next(fetched)() == (address * 10).encode()
+        assert number < len(slow_store) <= number + 1 + storage.FETCHES
+    assert next(fetched, None) is None
+    assert sorted(slow_store) == sorted(addresses)
+
+
+def test_leaving_early_fetches_nothing_more_and_faults_are_raised_in_their_place(slow_store):
+    fetched = fetch_ahead(["memory://1", "memory://gone", "local", *(f"memory://{number}" for number in range(100))])
+    assert next(fetched)() == b"memory://1" * 10
+    with pytest.raises(FileNotFoundError):
+        next(fetched)()
+    assert next(fetched)() == b"local" * 10
+    fetched.close()
+    assert len(slow_store) <= 2 + storage.FETCHES + 1
+
+
+def test_a_large_file_is_fetched_whole_when_it_is_asked_for(slow_store, monkeypatch):
+    monkeypatch.setattr(storage, "AHEAD_BYTES", 50)
+    (whole,) = fetch_ahead(["memory://1"])
+    assert whole() == b"memory://1" * 10 and len(slow_store) == 2
+    (part,) = fetch_ahead(["memory://1"], limit=20)
+    assert part() == b"memory://1" * 2 and len(slow_store) == 3
+
+
+def test_local_files_are_read_when_they_are_asked_for(folder):
+    first, second = fetch_ahead([str(folder / "a.png"), str(folder / "notes.txt")], limit=2)
+    (folder / "a.png").write_bytes(b"new")
+    assert (first(), second()) == (b"ne", b"no")

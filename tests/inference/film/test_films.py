@@ -37,7 +37,7 @@ def test_serving_prepares_a_file_as_the_table_has_it(square, intensity, tmp_path
         intensity=intensity,
         quality=Quality(0, False, False, False, False, False, False),
     )
-    (expected,) = load_squares(str(path), settings, channels=1)
+    (expected,) = load_squares(path.read_bytes, settings, channels=1)
     film = load_film(path.read_bytes(), replace(PROPERTIES, square=square, intensity=intensity))
     np.testing.assert_array_equal(film.pixels, expected)
     assert (film.width_px, film.height_px) == (160, 200)
@@ -46,14 +46,14 @@ def test_serving_prepares_a_file_as_the_table_has_it(square, intensity, tmp_path
 def test_serving_scales_few_bits_as_the_table_was_made(tmp_path):
     path = tmp_path / "film.png"
     path.write_bytes(png_of(textured(200, 160).astype(np.uint16) * 16))
-    (expected,) = load_squares(str(path), Etl(sizes_px=[64], grey_bits=12), channels=1)
+    (expected,) = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=1)
     film = load_film(path.read_bytes(), replace(PROPERTIES, grey_bits=12))
     np.testing.assert_array_equal(film.pixels, expected)
     assert film.fault is None and film.pixels.max() > 150
-    (colour,) = load_squares(str(path), Etl(sizes_px=[64], grey_bits=12), channels=3)
+    (colour,) = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=3)
     np.testing.assert_array_equal(colour, np.dstack([expected] * 3))
     for load in (
-        lambda: load_squares(str(path), Etl(sizes_px=[64]), channels=1),
+        lambda: load_squares(path.read_bytes, Etl(sizes_px=[64]), channels=1),
         lambda: load_film(path.read_bytes(), PROPERTIES),
     ):
         with pytest.raises(BadImage, match="12 bits in 16"):
