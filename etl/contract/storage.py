@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from fsspec.registry import known_implementations
@@ -17,6 +18,7 @@ from upath import UPath
 from conf.errors import InputError
 from conf.places import CLIENTS, FILES, place_of, unknown_store
 
+Work = TypeVar("Work")
 FETCHES = 8
 """files of a store that are fetched ahead: so many make up for a round trip of 30 ms beside the decoding of films"""
 AHEAD_BYTES = 32_000_000
@@ -138,6 +140,16 @@ def fetch_ahead(addresses: Iterable[str], limit: int = -1) -> Iterator[Callable[
             yield waiting.popleft()
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def map_files(work: Callable[[str], Work], addresses: Iterable[str]) -> Iterator[Work]:
+    """work(address) for each, in order; for files in a store, FETCHES at a time."""
+    addresses = list(addresses)
+    if not any("://" in address for address in addresses):
+        yield from map(work, addresses)
+        return
+    with ThreadPoolExecutor(FETCHES) as threads:
+        yield from threads.map(work, addresses)
 
 
 def _whole(begun: Future[bytes], read: Callable[[], bytes], most: int) -> bytes:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 import pandas as pd
@@ -16,8 +17,9 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from conf.errors import InputError
 from etl.contract.delta import KEEP_HISTORY, KEEP_LOG_NOW, open_table, store_options
+from etl.contract.row_groups import footer_of, read_row_groups
 from etl.contract.schema import CONTRACT, SPLITS, Card
-from etl.contract.storage import locate, unreachable
+from etl.contract.storage import locate, map_files, unreachable
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
 """file_version: null if the file was not read; same_as: the image that this one is a copy of, otherwise null"""
@@ -90,10 +92,7 @@ def _own_card(commit: dict) -> dict | None:
 
 def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
     """The rows, without pixels, and the quarantined images of the version of this card."""
-    parts = []
-    for split in SPLITS:
-        for file in snapshot_files(shards, card.delta_version, split):
-            parts.append(read_labels(file).assign(split=split, file=file))
+    parts = read_labels([file for split in SPLITS for file in snapshot_files(shards, card.delta_version, split)])
     try:
         bad = DeltaTable(quarantine, version=card.quarantine_version, storage_options=store_options(quarantine))
         return Committed(card, pd.concat(parts, ignore_index=True), bad.to_pyarrow_table().to_pandas())
@@ -104,21 +103,27 @@ def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
         ) from error
 
 
-def read_labels(file: str) -> pd.DataFrame:
-    """All columns but the pixels of one Parquet file. Raises InputError for a missing or truncated file."""
+def read_labels(files: Iterable[str]) -> list[pd.DataFrame]:
+    """All columns but the pixels of each of these Parquet files, and `split` and `file`, which is its address.
+
+    Raises InputError for a missing or truncated file.
+    """
+    return list(map_files(_read_labels, files))
+
+
+def _read_labels(file: str) -> pd.DataFrame:
     try:
-        with locate(file).open("rb") as source:
-            parquet = pq.ParquetFile(source)
-            columns = [field.name for field in parquet.schema_arrow if not pa.types.is_binary(field.type)]
-            # Arrow's threads may still hold the file when the program ends, which would abort it.
-            return parquet.read(columns, use_threads=False).to_pandas()
+        schema = footer_of(file).metadata.schema.to_arrow_schema()
+        columns = [field.name for field in schema if not pa.types.is_binary(field.type)]
+        rows = read_row_groups(file, columns).select(columns).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{file} of the table cannot be read ({error}): add --rebuild to rebuild the table") from error
+    return rows.assign(split=PurePosixPath(file).parent.name.removeprefix("split="), file=file)
 
 
 def read_rows(table: str, version: int, splits: Iterable[str]) -> pd.DataFrame:
     """One row per image of these splits in a version of the table: all columns but the pixels."""
-    parts = [read_labels(file) for split in splits for file in snapshot_files(table, version, split)]
+    parts = read_labels([file for split in splits for file in snapshot_files(table, version, split)])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["image_id", "patient_id"])
 
 

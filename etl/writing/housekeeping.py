@@ -11,7 +11,7 @@ from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history, vacuum
 from etl.contract.schema import Card, table_schema
 from etl.contract.table import commit, next_version, read_card, read_committed
-from etl.writing.publish import discard, new_attempt, read_new_file, with_address
+from etl.writing.publish import discard, new_attempt, read_new, with_address
 from etl.writing.shard_file import write_shard
 from etl.writing.update import plan_compaction
 
@@ -58,7 +58,7 @@ def maintain(
         write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=card.channels)
         try:
             written = workers.map(write, plan, [len(shard.rows) for shard in plan], "joining small files")
-            _check_same(before.rows, replaced, pd.concat([read_new_file(shards, file) for file in written]))
+            _check_same(before.rows, replaced, pd.concat(read_new(shards, written)))
         except BaseException:
             discard(shards, attempt)
             raise

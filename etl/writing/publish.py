@@ -2,7 +2,7 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -89,7 +89,7 @@ def publish(
     write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=manifest.channels)
     try:
         written, duplicates = _write(update, shards, settings, write, workers)
-        new = [read_new_file(shards, file) for file in written if file.path]
+        new = read_new(shards, written)
         rows = pd.concat([update.kept, *new], ignore_index=True)
         quarantine = _join_quarantine(update.quarantine, written, duplicates, manifest)
         check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
@@ -177,7 +177,8 @@ def _write(
         return workers.map(write, shards, [len(shard.rows) for shard in shards], title)
 
     written = run(update.shards, "images to shards")
-    pending = [read_new_file(table, file) if file.path else NO_ROWS for file in written]
+    read = iter(read_new(table, written))
+    pending = [next(read) if file.path else NO_ROWS for file in written]
     copied = {image for shard in update.shards for image in shard.rows.image_id[shard.rows.kept_in.notna()]}
     there = copied | set(update.kept.image_id)
     duplicates = find_duplicates(pd.concat([update.kept, *pending], ignore_index=True), there, settings)
@@ -240,7 +241,6 @@ def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame
         )
 
 
-def read_new_file(table: str, file: ShardFile) -> pd.DataFrame:
-    """Reads back the rows of a new file, without pixels, and adds `split` and `file`."""
-    path = str(locate(table) / file.path)
-    return read_labels(path).assign(split=file.path.split("/")[0].removeprefix("split="), file=path)
+def read_new(table: str, files: Iterable[ShardFile]) -> list[pd.DataFrame]:
+    """Reads back the rows of each new file that has some, see read_labels."""
+    return read_labels([str(locate(table) / file.path) for file in files if file.path])

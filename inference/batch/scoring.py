@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from etl.contract.row_groups import read_row_groups
 from etl.contract.schema import image_column
-from etl.contract.storage import fetch_ahead, is_of_a_store, locate
+from etl.contract.storage import fetch_ahead, is_of_a_store
 from inference.film.answers import call_findings
 from inference.film.films import MAX_FILE_BYTES, OUT_OF_REACH, NoFilm, read_film
 from inference.model.graphs import Predict
@@ -119,8 +119,7 @@ def read_file(row: dict, content: Callable[[], bytes], properties: Properties) -
 def read_row_group(file: str, group: int, rows: list[dict], size_px: int) -> Iterator[Image]:
     """Images of one row group of a table."""
     try:
-        # Without Arrow's threads, which would be one per core in each of the workers.
-        table = _open_table(file).read_row_group(group, [image_column(size_px)], use_threads=False)
+        table = read_row_groups(file, [image_column(size_px)], [group])
     except Exception as error:
         if not isinstance(error, OSError | pa.ArrowInvalid) and not is_of_a_store(error):
             raise
@@ -139,12 +138,6 @@ def read_row_group(file: str, group: int, rows: list[dict], size_px: int) -> Ite
         else:
             reason = f"damaged row: {end - start} bytes, expected {size_px**2}"
             yield Image(row["image_id"], row["image_version"], None, unreadable=reason)
-
-
-@lru_cache(maxsize=1)
-def _open_table(file: str) -> pq.ParquetFile:
-    """The opened file, whose footer is read once for consecutive row groups."""
-    return pq.ParquetFile(locate(file).open("rb"))
 
 
 def answer(images: list[Image], predict: Predict, properties: Properties, batch_size: int) -> pa.RecordBatch:

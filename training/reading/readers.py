@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from conf.errors import InputError
+from etl.contract.row_groups import footers_of
 from etl.contract.schema import image_column
 from etl.contract.storage import is_local, locate
 from etl.contract.version import TableVersion
 from training.network.models import encode_attributes
 from training.reading.plan import Plan, Split
-from training.reading.row_groups import footers_of
 from training.reading.streams import read_stream
 
 # From a disk, one row group at a time is several times faster than training. A store needs several at a time, because

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from conf.errors import InputError
+from etl.contract.row_groups import footer_of, read_row_groups
 from etl.contract.storage import is_of_a_store, reason_of
-from training.reading.row_groups import footer_of, read_row_group
 
 # petastorm calls pyarrow's legacy API, which warns of its removal on every call. The lock file pins a pyarrow that has
 # it.
@@ -118,7 +118,7 @@ class RowGroupWorker(ArrowReaderWorker):
     def process(self, piece_index: int, worker_predicate: None, shuffle_row_drop_partition: tuple[int, int]) -> None:
         piece = self._split_pieces[piece_index]
         try:
-            content = read_row_group(piece.path, piece.row_group, self._schema.fields)
+            content = read_row_groups(piece.path, self._schema.fields, [piece.row_group])
         # petastorm would print the traceback of any exception; this one is raised where the row group is awaited.
         except Exception as error:
             content = error

@@ -41,12 +41,10 @@ def choose_images(rows: pd.DataFrame, num_images: int, seed: int) -> list[str]:
 
 def calibration_images(split: Split, num_images: int, seed: int) -> np.ndarray:
     """Reads the images of choose_images, (images, S, S) uint8: the same in every call, fewer if the split has fewer."""
-    rows = {file: read_labels(file)[["image_id", "patient_id", "findings"]] for file in split.files}
-    ids = choose_images(pd.concat(rows.values()), num_images, seed)
-    wanted = set(ids)
+    rows = pd.concat(read_labels(split.files))[["image_id", "patient_id", "findings", "file"]]
+    ids = choose_images(rows, num_images, seed)
     pixels: dict[str, bytes] = {}
-    for file, labels in rows.items():
-        here = wanted & set(labels["image_id"])
-        pixels |= read_pixels(file, image_column(split.size_px), here) if here else {}
+    for file, part in rows[rows.image_id.isin(ids)].groupby("file"):
+        pixels |= read_pixels(file, image_column(split.size_px), set(part.image_id))
     side = (split.size_px, split.size_px)
     return np.stack([np.frombuffer(pixels[image_id], np.uint8).reshape(side) for image_id in ids])

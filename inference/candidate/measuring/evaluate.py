@@ -64,7 +64,7 @@ def score_split(
 
     end: whether a log says that it has ended; False for one of many passes.
     """
-    rows = pd.concat(map(read_labels, split.files)).set_index("image_id")
+    rows = pd.concat(read_labels(split.files)).set_index("image_id")
     ids, labels = [], []
     probabilities, distances, overlaps = ({name: [] for name in variants} for _ in range(3))
     with Progress(f"answers on the {split.name} split", split.rows, end=end) as bar:
@@ -96,8 +96,8 @@ def score_split(
 def known_boxes(split: Split) -> dict[str, list[list[float]]]:
     """Key of the pixels -> boxes, for each image that has boxes; see inference/film/known_boxes.py."""
     found = {}
-    for file in split.files:
-        boxes = read_labels(file).set_index("image_id")["boxes"]
+    for file, rows in zip(split.files, read_labels(split.files), strict=True):
+        boxes = rows.set_index("image_id")["boxes"]
         boxes = boxes[boxes.map(len) > 0]
         for image_id, pixels in read_pixels(file, image_column(split.size_px), set(boxes.index)).items():
             found[key_of(np.frombuffer(pixels, np.uint8))] = np.reshape(boxes[image_id], (-1, 5)).tolist()

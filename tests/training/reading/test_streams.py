@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
+from etl.contract.row_groups import Parts, _ranges, footer_of, read_row_groups
 from training.reading import streams
-from training.reading.row_groups import Parts, _ranges, footer_of, read_row_group
 from training.reading.streams import read_stream
 
 ROWS = [3, 1, 2, 5, 4, 2, 1, 3, 2, 6, 1, 2]
@@ -44,7 +44,7 @@ def read(files: list[str], seed: int | None = 1, workers: int = 1, ahead: int = 
 def test_the_order_is_that_of_the_seed_however_many_are_fetched_at_once(files, workers, seed, num_streams):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            streams, "read_row_group", lambda *place: time.sleep(random.random() / 500) or read_row_group(*place)
+            streams, "read_row_groups", lambda *place: time.sleep(random.random() / 500) or read_row_groups(*place)
         )
         for stream in range(num_streams):
             found = read(files, seed, workers, workers + 2, stream, num_streams)
@@ -56,7 +56,7 @@ def test_the_order_is_that_of_the_seed_however_many_are_fetched_at_once(files, w
 @pytest.mark.parametrize("skip", [0, 1, 5, 17, sum(ROWS)])
 def test_row_groups_of_steps_that_are_over_are_not_read(files, skip, monkeypatch):
     whole, fetched = read(files), []
-    monkeypatch.setattr(streams, "read_row_group", lambda *place: fetched.append(place) or read_row_group(*place))
+    monkeypatch.setattr(streams, "read_row_groups", lambda *place: fetched.append(place) or read_row_groups(*place))
     found = read(files, skip=skip)
     assert [rows for rows, _ in found] == [rows for rows, _ in whole]
     over = 0
@@ -68,7 +68,7 @@ def test_row_groups_of_steps_that_are_over_are_not_read(files, skip, monkeypatch
 
 def test_no_more_than_allowed_are_fetched_ahead_and_leaving_ends_the_threads(files, monkeypatch):
     fetched = []
-    monkeypatch.setattr(streams, "read_row_group", lambda *place: fetched.append(place) or read_row_group(*place))
+    monkeypatch.setattr(streams, "read_row_groups", lambda *place: fetched.append(place) or read_row_groups(*place))
     before = threading.active_count()
     row_groups = read_stream(files, ROWS, ["at"], 0, 1, seed=None, workers=4, ahead=5)
     for taken in range(1, 4):
@@ -84,19 +84,19 @@ def test_no_more_than_allowed_are_fetched_ahead_and_leaving_ends_the_threads(fil
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), pa.ArrowInvalid("Couldn't deserialize thrift")])
 def test_a_row_group_that_cannot_be_read_is_named_with_the_next_step(files, monkeypatch, capfd, error):
-    def fail(file: str, index: int, columns) -> pa.Table:
-        if (file, index) == (files[0], 2):
+    def fail(file: str, columns, groups: list[int]) -> pa.Table:
+        if (file, groups) == (files[0], [2]):
             raise error
-        return read_row_group(file, index, columns)
+        return read_row_groups(file, columns, groups)
 
-    monkeypatch.setattr(streams, "read_row_group", fail)
+    monkeypatch.setattr(streams, "read_row_groups", fail)
     with pytest.raises(InputError, match=r"row group 2 of .*0.parquet cannot be read .*: check .* with --resume"):
         read(files, workers=3)
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_bug_of_the_reader_keeps_its_type(files, monkeypatch):
-    monkeypatch.setattr(streams, "read_row_group", lambda *place: 1 / 0)
+    monkeypatch.setattr(streams, "read_row_groups", lambda *place: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         read(files)
 

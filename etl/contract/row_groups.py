@@ -1,21 +1,20 @@
-"""Single row groups of Parquet files, on a disk or in a store: footers once, and of the data only what is wanted."""
+"""Row groups of Parquet files, on a disk or in a store: footers once, and of the data only what is wanted."""
 
 import io
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
-from etl.contract.storage import is_local, locate
+from etl.contract.storage import is_local, locate, map_files
 
 # The footers of the ETL's files have a few kB.
 TAIL_BYTES = 1 << 16
 MAX_FOOTERS = 10_000
 """footers that are kept, of some kB each"""
-FOOTER_THREADS = 16
 # Two ranges with a smaller gap are fetched as one: in the time of a round trip, a store sends more bytes than that.
 MAX_GAP_BYTES = 1 << 18
 
@@ -44,20 +43,22 @@ def footer_of(file: str) -> Footer:
 
 
 def footers_of(files: list[str]) -> Iterator[Footer]:
-    """The footers of all files; those in a store are read in parallel. Raises as footer_of does."""
-    if all(is_local(locate(file)) for file in files[:1]):
-        yield from map(footer_of, files)
-        return
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        yield from threads.map(footer_of, files)
+    """The footers of all files, in their order. Raises as footer_of does."""
+    return map_files(footer_of, files)
 
 
-def read_row_group(file: str, index: int, columns: Iterable[str]) -> pa.Table:
-    """The columns of one row group. Of a store, it fetches nothing else. Raises OSError if that fails."""
+def read_row_groups(file: str, columns: Iterable[str], groups: Iterable[int] | None = None) -> pa.Table:
+    """The columns of some row groups of a file; None: of all. Of a file in a store, nothing else is fetched.
+
+    Raises OSError or ArrowInvalid for a file that is gone, cut off or no Parquet file.
+    """
     names, footer, place = sorted(columns), footer_of(file), locate(file)
-    source = file if is_local(place) else pa.PythonFile(_fetch(place, footer, index, names), "r")
+    wanted = list(range(footer.metadata.num_row_groups) if groups is None else groups)
+    source = file if is_local(place) else pa.PythonFile(_fetch(place, footer, wanted, names), "r")
     with pq.ParquetFile(source, metadata=footer.metadata) as parquet:
-        return parquet.read_row_group(index, names, use_threads=False)
+        # Arrow's threads are more than there are cores for; they may still hold the file when the program ends, which
+        # would abort it.
+        return parquet.read_row_groups(wanted, names, use_threads=False)
 
 
 class Parts(io.RawIOBase):
@@ -95,11 +96,11 @@ def _last(source: io.BufferedIOBase, size: int) -> bytes:
     return source.read(size)
 
 
-def _fetch(place, footer: Footer, index: int, columns: list[str]) -> Parts:
+def _fetch(place: UPath, footer: Footer, groups: list[int], columns: list[str]) -> Parts:
     """The ranges of these columns, which the client requests at once."""
-    ranges = _ranges(footer.metadata.row_group(index), columns)
-    starts, stops = zip(*ranges, strict=True)
-    contents = place.fs.cat_ranges([place.path] * len(ranges), list(starts), list(stops), on_error="raise")
+    ranges = [one for group in groups for one in _ranges(footer.metadata.row_group(group), columns)]
+    starts, stops = (list(ends) for ends in zip(*ranges, strict=True)) if ranges else ([], [])
+    contents = place.fs.cat_ranges([place.path] * len(ranges), starts, stops, on_error="raise")
     return Parts(footer.size, dict(zip(starts, contents, strict=True)))
 
 

@@ -1,0 +1,1 @@
+"""Measurements of tables and sources in an object store."""

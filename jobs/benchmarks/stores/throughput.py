@@ -1,0 +1,100 @@
+"""Measures ETL and reader on an object store behind a slow link, as ratios to the same on a local disk.
+
+    python -m jobs.benchmarks.stores.throughput --images DIR      400 images, 30 ms of round trip, 80 MB/s a connection
+
+DIR holds PNGs of radiographs, such as NIH's; copies of them under new names make up the number. The server is versitygw
+on this machine, the link a program in between (link.py). Prints images/s and ratios of one run. Spark's start, which is
+the same in all, is not counted.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from conf.errors import run_command
+from conf.settings import Etl, Quality
+from etl.cluster.workers import SparkWorkers
+from etl.contract.schema import Card
+from etl.contract.version import TableVersion
+from etl.writing.publish import publish
+from jobs.benchmarks.etl.throughput import SIZES_PX, find_pngs, manifest_of
+from jobs.benchmarks.stores.link import store
+from training.reading.plan import Plan
+from training.reading.readers import join, open_split, read_steps
+
+BATCH_SIZE, SIZE_PX = 16, 256
+BUCKET = "s3://bench"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of PNGs")
+    parser.add_argument("--num_images", type=int, default=400, help="images of the ETL (default 400)")
+    parser.add_argument("--round_trip_ms", type=float, default=30, help="what the link adds to an answer (default 30)")
+    parser.add_argument("--mb_per_s", type=float, default=80, help="rate of a connection (default 80)")
+    parser.add_argument("--rows_per_row_group", type=int, default=50, help="rows of a row group (default 50)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
+        root = Path(folder).absolute()
+        names = copy_films(arguments.images, arguments.num_images, root / "served" / "bench" / "films")
+        with store(root / "served", arguments.round_trip_ms / 1000, arguments.mb_per_s * 1e6):
+            results = measure(arguments, root, names)
+    print(json.dumps({key: round(value, 2) for key, value in results.items()}, indent=2))
+
+
+def copy_films(images: Path, number: int, target: Path) -> list[str]:
+    """Puts copies of the PNGs into a bucket's folder; returns their names."""
+    paths = find_pngs(images)
+    target.mkdir(parents=True)
+    names = [f"{index:06}.png" for index in range(number)]
+    for index, name in enumerate(names):
+        (target / name).write_bytes(paths[index % len(paths)].read_bytes())
+    return names
+
+
+def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict[str, float]:
+    """ETL images/s and reader rows/s by where source and table lie, and their ratios to local ones."""
+    local, stored = str(root / "served" / "bench" / "films"), f"{BUCKET}/films"
+    settings = Etl(
+        sizes_px=SIZES_PX,
+        # The images are copies of each other, so duplicates must pass.
+        quality=Quality(duplicates=False, duplicates_across_patients=False),
+        rows_per_row_group=arguments.rows_per_row_group,
+    )
+    results, cards = {}, {}
+    with SparkWorkers(master=f"local[{len(os.sched_getaffinity(0))}]") as workers:
+        for name, source, table in (
+            # The first is not counted: it starts Spark's processes and imports what they need.
+            ("warm", stored, f"{BUCKET}/warm"),
+            ("local", local, str(root / "table")),
+            ("source", stored, str(root / "table-2")),
+            ("both", stored, f"{BUCKET}/table"),
+        ):
+            manifest = manifest_of([f"{source}/{film}" for film in names])
+            started = time.perf_counter()
+            card = publish((f"{table}/shards", f"{table}/bad"), settings, "benchmark", manifest, workers).card
+            results[f"etl_{name}_images_per_s"] = len(names) / (time.perf_counter() - started)
+            cards[name] = table, card
+    del results["etl_warm_images_per_s"]
+    for name in ("source", "both"):
+        results[f"etl_{name}_to_local"] = results[f"etl_{name}_images_per_s"] / results["etl_local_images_per_s"]
+    for name, where in (("local", "local"), ("store", "both")):
+        results[f"reader_{name}_rows_per_s"] = read_all(*cards[where])
+    results["reader_store_to_local"] = results["reader_store_rows_per_s"] / results["reader_local_rows_per_s"]
+    return results
+
+
+def read_all(table: str, card: Card) -> float:
+    """Rows per second of a first pass over the training split, footers included."""
+    started = time.perf_counter()
+    split = open_split(TableVersion(f"{table}/shards", card), "train", SIZE_PX)
+    plan = Plan.of(split, BATCH_SIZE, num_ranks=1)
+    rows = sum(len(join(batches).labels) for batches in read_steps(plan, 0, 0))
+    return rows / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    run_command(main)
