@@ -23,6 +23,8 @@ from conf.hints import MOVED, is_section, knobs, meant
 from conf.scenario import check_scenario
 from conf.settings import Settings
 
+# Former settings that were switches; what one may say of a switch.
+SWITCHES, TRUTHS = ("--etl.rebuild", "--training.resume"), ("true", "false", "yes", "no")
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 
 
@@ -68,7 +70,8 @@ def load_arguments(
     own = {name for action in parser._actions for name in action.option_strings or [action.dest.upper()]}
     for scenario in filter(None, scenarios):
         check_scenario(scenario, {name.lstrip("-").lower(): name for name in own})
-    argv = lists_of_one(modernised(argv, own))
+    types = {name: getattr(action, "_typehint", None) for action in parser._actions for name in action.option_strings}
+    argv = lists_of_one(modernised(argv, own), types)
     parser.add_class_arguments(Settings, fail_untyped=True)
     show_all = "--all" in argv and not {"--help", "-h"}.isdisjoint(argv)
     parser.describe(() if show_all else reads)
@@ -123,8 +126,10 @@ class Parser(ArgumentParser):
         if typed and typed[1] in known:
             message = f"{typed[1]} is {typed[3].strip()!r}, expected {_wanted(known[typed[1]], typed[3].strip())}"
         elif typed:
-            # The only own arguments with a value of a fixed type are numbers and switches.
-            message = f"{typed[1]} is {typed[3].strip()!r}, expected {kind_of(bool if 'bool' in typed[2] else int)}"
+            kind = next(
+                (getattr(action, "_typehint", None) for action in self._actions if action.dest == typed[1]), None
+            )
+            message = f"{typed[1]} is {typed[3].strip()!r}, expected {kind_of(kind) or typed[2]}"
         elif section:
             example = next(name for name in known if _is_in(name, (section[1],)))
             message = f"{section[1]} is a section: give one of its settings, such as --{example} VALUE"
@@ -154,7 +159,9 @@ def modernised(argv: list[str], own: set[str]) -> list[str]:
         if not spelling:
             result.append(word)
             continue
-        if not given and words and not words[0].startswith("--"):
+        # A switch may be given without a value: the next word may be a file.
+        is_value = words and not words[0].startswith("--") and (name not in SWITCHES or words[0].lower() in TRUTHS)
+        if not given and is_value:
             given, value = "=", words.pop(0)
         if spelling not in own:
             print(f"note: {name} has no effect here; it is now the argument {spelling} of {command}", file=sys.stderr)
@@ -168,9 +175,13 @@ def modernised(argv: list[str], own: set[str]) -> list[str]:
     return result
 
 
-def lists_of_one(argv: list[str]) -> list[str]:
-    """The arguments with a single value of a list setting as a list: `--etl.views PA` means `[PA]`."""
-    lists = {f"--{name}": get_args(knob.type)[0] for name, knob in knobs().items() if get_origin(knob.type) is list}
+def lists_of_one(argv: list[str], own: dict[str, type]) -> list[str]:
+    """The arguments with a single value of a list as a list: `--etl.views PA` means `[PA]`.
+
+    own: the command's own options -> their types.
+    """
+    types = own | {f"--{name}": knob.type for name, knob in knobs().items()}
+    lists = {name: get_args(kind)[0] for name, kind in types.items() if get_origin(kind) is list}
     words, result = list(argv), []
     while words:
         name, given, value = words.pop(0).partition("=")

@@ -1,6 +1,7 @@
 """Bounds of the settings: written beside each knob, checked in one place."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Any, Literal, get_args, get_origin
@@ -38,6 +39,13 @@ def are_sides(sides_px: list[int]) -> bool:
     return bool(sides_px) and len(set(sides_px)) == len(sides_px) and all(32 <= side <= 4096 for side in sides_px)
 
 
+def are_modalities(words: list[str]) -> bool:
+    """Whether these can be values of the DICOM tag Modality, a Code String (PS3.5, section 6.2)."""
+    return bool(words) and all(re.fullmatch("[A-Z0-9_]{1,16}", word) for word in words)
+
+
+MODALITIES = {"accepts": are_modalities, "expected": "one or more codes in capitals, such as CR, DX or RG"}
+"""metadata of a knob for DICOM modalities"""
 SIDES = {"accepts": are_sides, "expected": "one or more different sides of 32 to 4096 pixels"}
 """metadata of a knob for sides of squares"""
 

@@ -128,7 +128,8 @@ def _store_of(setting: str, address: str, use: Use) -> str:
         raise InputError(f"{setting} is {address!r}, expected two slashes: {scheme}:/{rest}")
     if scheme not in CLIENTS and use.is_table:
         raise unknown_store(setting, address)
-    if re.fullmatch("/*", rest) or rest.startswith("///"):
+    # HDFS has a default host.
+    if re.fullmatch("/*", rest) or (rest.startswith("///") and scheme != "hdfs"):
         raise InputError(f"{setting} is {address!r}, which names no bucket: write {scheme}://BUCKET/FOLDER")
     package = CLIENTS.get(scheme, "")
     if package and not _is_there(package):

@@ -28,19 +28,22 @@ def check_scenario(file: str, own: dict[str, str]) -> None:
         raise InputError(f"--config {file} is no YAML file in UTF-8: {' '.join(str(error).split())}") from error
     if not isinstance(tree, yaml.MappingNode) or not tree.value:
         raise InputError(f"--config {file} has no settings: {EXAMPLE}; or leave --config out for the demo's")
-    if faults := list(_faults(tree, "", own)):
+    if faults := list(_faults(tree, "", own, set())):
         raise InputError("; ".join(f"{file}:{line}: {fault}" for line, fault in faults))
 
 
-def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """Line, counted from 1, and fault of every entry that is wrong. prefix: of the section's settings, `training.`."""
-    names, seen = knobs(), set()
+def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: set[str]) -> Iterator[tuple[int, str]]:
+    """Line, counted from 1, and fault of every entry that is wrong.
+
+    prefix: of the section's settings, `training.`. seen: names that were given before, anywhere in the file.
+    """
+    names = knobs()
     for key, value in section.value:
         name, line = f"{prefix}{getattr(key, 'value', '')}", key.start_mark.line + 1
         if name in seen:
             yield line, f"{name} is given twice"
         elif is_section(name) and isinstance(value, yaml.MappingNode):
-            yield from _faults(value, f"{name}.", own)
+            yield from _faults(value, f"{name}.", own, seen)
         elif is_section(name):
             yield line, f"{name} is a section: {EXAMPLE}"
         elif name in own:

@@ -7,7 +7,7 @@ docs/settings.md lists the same for reading.
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from conf.bounds import SIDES, above, at_least, between, bounded, check, require, share
+from conf.bounds import MODALITIES, SIDES, above, at_least, between, bounded, check, require, share
 from conf.words import View
 
 Mode = Literal["int8", "fp16", "fp32", "onnx", "torch"]
@@ -90,7 +90,7 @@ class Quality:
 class Dicom:
     """Which DICOM files are films of a chest for reading, for etl.format dicom; the others go to quarantine."""
 
-    modalities: list[str] = field(default_factory=lambda: ["CR", "DX", "RG"])
+    modalities: list[str] = field(default_factory=lambda: ["CR", "DX", "RG"], metadata=MODALITIES)
     """modalities that are kept: computed, digital and conventional radiographs; a file that names none is kept too"""
     burned_in: bool = False
     """keep films whose tags say that annotations are burned into the pixels, which may show the patient's name"""

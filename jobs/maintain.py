@@ -3,7 +3,7 @@
     python jobs/maintain.py                                 keeps a week of versions
     python jobs/maintain.py --retention_hours 0             no grace period: keeps only the versions that are needed
 
-It keeps every version that a model in this workspace's registry or the last checkpoint was trained on, and those in
+It keeps every version that a model in this workspace's registry or one of its checkpoints was trained on, and those in
 --keep_versions. After a kill, run it again to finish.
 """
 
@@ -18,7 +18,7 @@ from etl.contract.table import read_card
 from etl.contract.version import keep_card
 from etl.writing.housekeeping import maintain
 from inference.model.registry import trained_versions
-from training.network.checkpoint import BEST, Checkpoint
+from training.network.checkpoint import BEST, LAST, Checkpoint, State
 
 READS = ("etl.table",)
 
@@ -37,9 +37,10 @@ def main() -> None:
         card = read_card(tables[0])
         if card and workspace.has_store:
             keep |= trained_versions(workspace, card.delta_table_id)
-        if card and (workspace.checkpoints / BEST).exists():
-            checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
-            keep |= {checkpoint.delta_version} if checkpoint.delta_table_id == card.delta_table_id else set()
+        for kind, name in ((Checkpoint, BEST), (State, LAST)):
+            if card and (workspace.checkpoints / name).exists():
+                trained = kind.load(workspace.checkpoints / name)
+                keep |= {trained.delta_version} if trained.delta_table_id == card.delta_table_id else set()
         done = maintain(tables, settings.etl, keep, options.retention_hours, workers)
         keep_card(done.card, workspace)
         sheet = choose_films(done.card, done.rows)
@@ -60,7 +61,7 @@ def add_own(parser: ArgumentParser) -> None:
         "--keep_versions",
         type=list[int],
         default=[],
-        help="keep these versions too, beside those that a registered model or the last checkpoint was trained on",
+        help="keep these versions too, beside those that a registered model or a checkpoint was trained on",
     )
 
 

@@ -25,7 +25,7 @@ class Footer:
 
     metadata: pq.FileMetaData
     tail: bytes
-    """the last bytes of the file, the whole footer among them"""
+    """the last bytes of the file, which hold the footer"""
     size: int
     """of the file, bytes"""
 
@@ -39,7 +39,7 @@ def footer_of(file: str) -> Footer:
         needed = int.from_bytes(tail[-8:-4], "little") + 8
         if len(tail) < needed <= size:
             tail = _last(source, needed)
-    return Footer(pq.read_metadata(pa.BufferReader(tail)), tail, size)
+    return Footer(pq.read_metadata(pa.BufferReader(tail)), tail[-needed:], size)
 
 
 def footers_of(files: list[str]) -> Iterator[Footer]:
@@ -62,7 +62,10 @@ def read_row_groups(file: str, columns: Iterable[str], groups: Iterable[int] | N
 
 
 class Parts(io.RawIOBase):
-    """A file of which only some ranges are there. Raises OSError if another one is read."""
+    """A file of which only some ranges are there. Raises OSError if another one is read.
+
+    fsspec.parquet has the like, but reads and parses the footer anew for each row group.
+    """
 
     def __init__(self, size: int, parts: dict[int, bytes]):
         """parts: first byte of a range -> its content."""

@@ -154,6 +154,7 @@ def _understand(source: UPath, paths: list[list[str]]) -> Layout:
         common = set.intersection(
             *({parts[2] for parts in paths if parts[0] == top and len(parts) > 3} for top in tops)
         )
+        common = {name for name in common if name.lower() not in NO_CLASSES and not MASK_FOLDER.search(name.lower())}
         if len(common) > 1:
             raise InputError(
                 f"all of the folders {', '.join(sorted(tops))} of {source} hold the same folders "

@@ -58,11 +58,29 @@ def match_files(names: pd.Series, files: Iterable[str], table: UPath) -> pd.Seri
                 )
         found = found.where(found.notna(), names.map({name: next(iter(one)) for name, one in fits.items() if one}))
     found = found.astype(object).where(found.notna(), None)
+    _check_roots(names, found, table)
     twice = found.dropna()[found.dropna().duplicated(keep=False)]
     if len(twice):
         one, other = names[twice.index[twice == twice.iloc[0]][:2]]
         raise InputError(f"{table}: {one!r} and {other!r} are the same file, {twice.iloc[0]!r}: keep one row per image")
     return found
+
+
+def _check_roots(names: pd.Series, found: pd.Series, table: UPath) -> None:
+    """Raises InputError if names that begin with other folders than their files' paths do not all begin with the same.
+
+    Otherwise `a/1.png`, whose file is absent, could be taken for a stray `1.png`.
+    """
+    roots: dict[tuple[str, ...], str] = {}
+    for name, file in zip(names[found.notna()], found[found.notna()], strict=True):
+        parts, there = _parts(name), _parts(file)
+        roots.setdefault(parts[: max(0, len(parts) - len(there))], name)
+    if len(roots) > 1:
+        (_, one), (root, other) = sorted(roots.items(), key=lambda item: len(item[0]))[:2]
+        raise InputError(
+            f"{table}: {other!r} has a file only without its first folders, {'/'.join(root)!r}, but {one!r} has not: "
+            "write all names as paths below the source, or all with the same folders in front"
+        )
 
 
 def describe_match(names: pd.Series, found: pd.Series) -> list[str]:

@@ -30,6 +30,7 @@ def file(tmp_path):
         ("training: {epochs: ~}\n", "training.epochs has no value"),
         ("training:\n  epochs: 1\n  epochs: 2\n", "mine.yaml:3: training.epochs is given twice"),
         ("etl: {seed: 1}\netl: {seed: 1}\n", "mine.yaml:2: etl is given twice"),
+        ("etl.seed: 1\netl: {seed: 2}\n", "mine.yaml:2: etl.seed is given twice"),
         ("training:\n  epoch: 3\n", "unknown setting training.epoch; did you mean training.epochs"),
         ("data: {x: 1}\n", "unknown setting data; known sections are workspace, .*etl, training"),
         ("training.epochs: 3\nversion: 4\n", "mine.yaml:2: version is no setting .* give VERSION on the command line"),

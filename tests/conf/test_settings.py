@@ -10,7 +10,7 @@ from conf.arguments import (
 )
 from conf.errors import InputError
 from conf.hints import knobs
-from conf.settings import Etl, Inference, Jobs, Phantoms, Settings, Training
+from conf.settings import Dicom, Etl, Inference, Jobs, Phantoms, Settings, Training
 from tests.jobs.chains import CHAINS
 
 
@@ -59,6 +59,24 @@ def test_several_values_without_brackets_are_refused(words, capsys):
         load_settings("t", words)
     said = capsys.readouterr().err
     assert words[0].partition("=")[0][2:] in said and ("[" in said.partition("error: ")[2] or len(words) == 1)
+
+
+def test_a_former_switch_leaves_the_next_word_alone():
+    def add_files(parser) -> None:
+        parser.add_argument("files", nargs="+")
+
+    for switch in (["--etl.rebuild"], ["--etl.rebuild", "true"], ["--training.resume=false"]):
+        assert load_arguments("t", "", add_files, [*switch, "a.png", "b.png"])[1].files == ["a.png", "b.png"]
+
+
+def test_a_single_value_of_a_commands_own_list_is_a_list_of_one(capsys):
+    def add_versions(parser) -> None:
+        parser.add_argument("--keep", type=list[int], default=[])
+
+    assert load_arguments("t", "", add_versions, ["--keep", "3"])[1].keep == [3]
+    with pytest.raises(SystemExit):
+        load_arguments("t", "", add_versions, ["--keep", "three"])
+    assert "keep is 'three', expected a list" in capsys.readouterr().err
 
 
 def test_a_version_as_an_option_is_not_taken_for_another_setting(capsys):
@@ -152,6 +170,8 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys)
     [
         (Phantoms, {"num_images": 3}),
         (Etl, {"sizes_px": []}),
+        (Dicom, {"modalities": []}),
+        (Dicom, {"modalities": ["cr"]}),
         (Etl, {"sizes_px": [64, 64]}),
         (Etl, {"sizes_px": [9]}),
         (Etl, {"grey_bits": 7}),
@@ -170,7 +190,7 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys)
     ],
 )
 def test_values_out_of_range_are_input_errors(section, wrong):
-    with pytest.raises(InputError, match=f"{section.__name__.lower()}.{next(iter(wrong))}"):
+    with pytest.raises(InputError, match=rf"{section.__name__.lower()}\.{next(iter(wrong))}"):
         section(**wrong)
 
 

@@ -20,7 +20,7 @@ from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.contract.delta import store_options
 from etl.contract.schema import SPLITS, Card, table_schema
-from etl.contract.storage import locate, located
+from etl.contract.storage import fetch_ahead, locate, located, read_bytes
 from etl.contract.table import (
     QUARANTINE,
     commit,
@@ -125,6 +125,16 @@ def test_odd_characters_of_an_address_are_taken_or_refused(bucket, workspace):
         with pytest.raises(BaseException):  # noqa: B017, a panic of Rust is no Exception
             write_deltalake(f"{address}/shards", rows, storage_options=store_options("s3"))
             assert bucket.client.exists(f"{bucket.name}/{part}/t/shards/_delta_log")
+
+
+def test_files_are_read_whole_or_in_part_and_may_be_empty(bucket):
+    for name, content in (("full", b"film"), ("empty", b"")):
+        bucket.client.pipe_file(f"{bucket.name}/{name}", content)
+        address = f"s3://{bucket.name}/{name}"
+        assert [read_bytes(address), read_bytes(address, 2), read_bytes(address, 9)] == [content, content[:2], content]
+        assert [read() for read in fetch_ahead([address] * 2, 3)] == [content[:3]] * 2
+    with pytest.raises(FileNotFoundError):
+        read_bytes(f"s3://{bucket.name}/nothing", 9)
 
 
 def test_housekeeping(bucket, workspace):

@@ -33,8 +33,9 @@ def white_of(stored: Stored, grey_bits: int = 0) -> int:
             return white
     white, bits = min(ranges), next(bits for bits in USUAL_BITS if brightest < 2**bits)
     raise BadImage(
-        f"few bits: greys up to {brightest} of {white}: {bits} bits in {white.bit_length()}? Save the film with its "
-        f"full range, or let --etl.grey_bits {bits} scale all such films of the table"
+        f"few bits: the brightest grey is {brightest} of {white}, as if {bits} bits were stored in "
+        f"{white.bit_length()}: save the film over its full range, or set --etl.grey_bits {bits} if all films of the "
+        f"table have {bits} bits"
     )
 
 

@@ -113,6 +113,12 @@ def test_masks_beside_images_are_left_out_and_counted(read, mask):
     assert manifest.left_out == {".png, a mask of an image": 1}
 
 
+def test_masks_below_the_splits_of_all_classes_are_left_out(read):
+    manifest = read(*(f"{one}/train/{kind}/1.png" for one in ("A", "B") for kind in ("images", "masks")))
+    assert manifest.images.image_id.tolist() == ["A/train/images/1.png", "B/train/images/1.png"]
+    assert manifest.left_out == {".png, a mask of an image": 2}
+
+
 def test_classes_of_people_with_masks_are_classes(read):
     manifest = read("train/with_mask/1-with-mask.png", "train/mask/1.png", "test/without_mask/2_mask.png")
     assert manifest.findings == ["mask", "with_mask", "without_mask"]

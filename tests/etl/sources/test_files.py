@@ -68,6 +68,13 @@ def test_two_names_of_one_file_are_refused():
         match(["1.png", "./1.png"], ["1.png"])
 
 
+def test_folders_in_front_are_left_out_for_all_names_or_none():
+    assert match(["/disk/a/1.png", "/disk/b/2.png"], ["a/1.png", "b/2.png"]) == ["a/1.png", "b/2.png"]
+    for names in (["a/1.png", "b/2.png"], ["x/b/2.png", "y/a/1.png"]):
+        with pytest.raises(InputError, match="has a file only without its first folders, .*: write all names as paths"):
+            match(names, ["1.png", "b/2.png"] if names[0] == "a/1.png" else ["a/1.png", "b/2.png"])
+
+
 @given(names=st.lists(st.text("ab/.1", min_size=1, max_size=6), unique=True, max_size=6), data=st.data())
 def test_exact_names_are_always_found(names, data):
     files = data.draw(st.lists(st.sampled_from(names or ["a"]), unique=True))

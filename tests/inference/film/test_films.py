@@ -56,7 +56,7 @@ def test_serving_scales_few_bits_as_the_table_was_made(tmp_path):
         lambda: load_squares(path.read_bytes, Etl(sizes_px=[64]), channels=1),
         lambda: load_film(path.read_bytes(), PROPERTIES),
     ):
-        with pytest.raises(BadImage, match="12 bits in 16"):
+        with pytest.raises(BadImage, match="12 bits were stored in 16"):
             load()
 
 
