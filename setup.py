@@ -71,6 +71,9 @@ EXTRAS = {
         *DECODERS,
         "requests",
     ],
+    # Clients of stores, which set-up does not install.
+    "azure": ["adlfs"],
+    "gcs": ["gcsfs"],
     "dev": [
         "pytest",
         "pytest-timeout",

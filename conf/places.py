@@ -26,6 +26,8 @@ CLIENTS = {
     "az": "adlfs",
     "hdfs": "",
 }
+# Package -> the extra of setup.py that installs it, if that is not installed anyway.
+EXTRAS = {"gcsfs": "gcs", "adlfs": "azure"}
 # Other names of a store -> the name that all libraries know.
 SAME_STORE = {"s3a": "s3", "gcs": "gs"}
 
@@ -104,7 +106,7 @@ def unknown_store(setting: str, address: str) -> InputError:
     """The error for an address of an unknown kind."""
     scheme, known = address.partition(":")[0], []
     for name, package in CLIENTS.items():
-        known.append(f"{name}://" + (f" (needs `pip install {package}`)" if package and not _is_there(package) else ""))
+        known.append(f"{name}://" + (f" (needs `{_install(package)}`)" if package and not _is_there(package) else ""))
     return InputError(f"{setting} is {address!r}, and {scheme}:// is unknown here: known are {', '.join(known)}")
 
 
@@ -134,13 +136,18 @@ def _store_of(setting: str, address: str, use: Use) -> str:
     package = CLIENTS.get(scheme, "")
     if package and not _is_there(package):
         raise InputError(
-            f"{setting} is {address!r}, and the client for {scheme}:// is not installed: `pip install {package}` "
+            f"{setting} is {address!r}, and the client for {scheme}:// is not installed: `{_install(package)}` "
             "(and the same for the workers of a Spark cluster)"
         )
     address = f"{SAME_STORE.get(scheme, scheme)}:{rest.rstrip('/')}"
     if found := _faults(address, use.store):
         raise InputError(_refusal(setting, repr(address), found, [_renamed(address, use.store)]))
     return address
+
+
+def _install(package: str) -> str:
+    """The command that installs a client."""
+    return f"pip install 'chexscale[{EXTRAS[package]}]'" if package in EXTRAS else f"pip install {package}"
 
 
 def _is_there(package: str) -> bool:

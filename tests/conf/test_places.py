@@ -16,7 +16,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from conf.errors import InputError
-from conf.places import CLIENTS, FILES, SCORES, TABLES, WORKSPACE, place_of
+from conf.places import CLIENTS, EXTRAS, FILES, SCORES, TABLES, WORKSPACE, place_of
 from conf.workspace import Workspace
 from tests.conftest import ODD
 
@@ -179,5 +179,5 @@ def test_a_client_that_is_not_installed_is_named(address):
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed")
     for use in (FILES, TABLES, SCORES):
-        with pytest.raises(InputError, match=f"is not installed: `pip install {package}`"):
+        with pytest.raises(InputError, match=f"is not installed: `pip install 'chexscale.{EXTRAS[package]}.'`"):
             place_of("etl.source", address, use)
