@@ -19,6 +19,16 @@ from conf.errors import InputError
 from conf.places import CLIENTS, FILES, place_of, unknown_store
 
 Work = TypeVar("Work")
+# Folders that macOS's archives, Synology's and QNAP's servers, Windows and Linux make by themselves.
+SYSTEM_FOLDERS = (
+    "__MACOSX",
+    "@eaDir",
+    "#recycle",
+    "@Recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+)
 FETCHES = 8
 """files of a store that are fetched ahead: so many make up for a round trip of 30 ms beside the decoding of films"""
 AHEAD_BYTES = 32_000_000
@@ -168,44 +178,51 @@ def list_files(folder: UPath) -> pd.DataFrame:
     """Every file below `folder`, whatever its name.
 
     Index: path below the folder. Columns: path (absolute, or an address) and file_version, which changes when the file
-    does: its size and its time or ETag. Links to folders are followed, each folder is visited once.
+    does: its size and its time or ETag. Links to folders are followed, each folder is visited once: attrs["links"] has
+    the other links to it, as paths below the folder -> the path under which its files are listed.
     Raises InputError for a folder that may not be read.
     """
-    rows = list(_walk(str(folder)) if is_local(folder) else _find(folder))
+    links: dict[str, str] = {}
+    rows = list(_walk(str(folder), links) if is_local(folder) else _find(folder))
     for name, *_ in rows:
         try:
             name.encode()
         except UnicodeEncodeError:
             raise InputError(f"a file below {folder} is named {name!r}, which is no UTF-8: rename it") from None
-    return pd.DataFrame(rows, columns=["name", "path", "file_version"]).set_index("name").sort_index()
+    files = pd.DataFrame(rows, columns=["name", "path", "file_version"]).set_index("name").sort_index()
+    files.attrs["links"] = links
+    return files
 
 
 def clutter(path: str) -> str | None:
     """Why nobody put this file there for reading: `hidden`, or `in __MACOSX`; None for any other. path: relative."""
     parts = path.split("/")
-    if "__MACOSX" in parts:
-        return "in __MACOSX"
+    if found := next((part for part in parts[:-1] if part in SYSTEM_FOLDERS), None):
+        return f"in {found}"
     return "hidden" if any(part.startswith(".") for part in parts) else None
 
 
-def _walk(folder: str) -> Iterator[tuple[str, str, str]]:
-    """Relative path, path and version of each file of a local folder."""
+def _walk(folder: str, again: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Relative path, path and version of each file of a local folder. again: gets the links of list_files."""
 
     def refuse(error: OSError) -> None:
         # Otherwise its images would be counted as absent, and leave the table.
         raise InputError(f"{error.filename} cannot be listed ({error.strerror}): grant the right to read it")
 
-    seen: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], str] = {}
     # Links are followed at the end, so that a folder to which one leads as well is listed under its own name.
     links = [folder]
     while links:
         for parent, folders, names in os.walk(links.pop(0), onerror=refuse):
             status = os.stat(parent)
-            if (status.st_dev, status.st_ino) in seen:
-                # A link to a folder above, or to a folder that was already visited.
+            here, key = os.path.relpath(parent, folder), (status.st_dev, status.st_ino)
+            if key in seen:
                 folders.clear()
+                # Not a link to a folder above, which only makes a loop.
+                if not f"{here}/".startswith(f"{seen[key]}/") and seen[key] != ".":
+                    again[here] = seen[key]
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            seen[key] = here
             folders.sort()
             links += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
             for name in sorted(names):

@@ -17,7 +17,7 @@ RESERVED = {
     "all": "is what reports call all findings together",
     "distance": "is the column of a served model for the distance from the training data",
 }
-TEN_CROP = "ten_crop"
+TEN_CROP = "tencrop"
 SOURCE = "in the label table or the class folders, or choose other columns with --etl.columns.findings"
 
 
@@ -76,7 +76,7 @@ def _spelling(name: str) -> str:
     """The name as somebody might spell it who means the same: without case, accents and kinds of gap."""
     letters = unicodedata.normalize("NFKD", name.casefold())
     plain = "".join(character for character in letters if not unicodedata.combining(character))
-    return re.sub(r"[\s_\-]+", "_", plain.casefold())
+    return re.sub(r"[\s_\-]+", "", plain.casefold())
 
 
 def _metric(name: str) -> str:

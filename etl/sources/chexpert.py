@@ -82,7 +82,7 @@ def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
     images = table["Path"].str.split("/", n=1).str[-1]
     patients = images.str.extract(r"(patient\d+)/")[0].fillna("")
     studies = pd.to_numeric(images.str.extract(r"/study(\d+)/")[0])
-    frontal = optional_column(table, "Frontal/Lateral").ne("Lateral")
+    frontal = optional_column(table, "Frontal/Lateral").map(view_of).ne("LATERAL")
     views = optional_column(table, "AP/PA")
     # Some films that are called frontal have the view LL or RL.
     views = views.mask(views.map(view_of).eq("LATERAL"), "Frontal " + views)

@@ -24,11 +24,12 @@ from etl.contract.storage import clutter, list_files, read_bytes
 from etl.sources.files import NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split
-from etl.sources.words import known_splits, resembles_split, split_of
+from etl.sources.words import known_splits, resembles_split, split_of, tokens_of
 
-MASK_FOLDER = re.compile(r"(^|[ _-])(masks?|segmentations?)$")
-# `1_mask`, `1-lung-mask`, `mask_1`: the rest is the name of the image.
-MASK_NAME = re.compile(r"[ _-]+((left|right|lungs?|heart)[ _-]+)*(masks?|seg|segmentation)$|^masks?[ _-]+")
+# Words in names of files and folders that mark regions of images, and words beside them.
+MASK_WORDS = {"mask", "masks", "seg", "segm", "segmentation", "segmentations", "annotation", "annotations", "gt"}
+MASK_WORDS |= {"label", "labels", "heatmap", "heatmaps"}
+BESIDE_MASK = {"left", "right", "lung", "lungs", "heart"}
 # Folders of these names lie beside folders of masks or labels.
 NO_CLASSES = ("images", "image", "imgs", "img")
 
@@ -150,44 +151,71 @@ def _understand(source: UPath, paths: list[list[str]]) -> Layout:
                 f"{source / '/'.join(parts)} is in a folder of a split, {deeper[0]!r}, at another level than in the "
                 f"layout {layout}: expected CLASS/image, SPLIT/CLASS/image or CLASS/SPLIT/image"
             )
-    if layout.split_at == 1:
-        common = set.intersection(
-            *({parts[2] for parts in paths if parts[0] == top and len(parts) > 3} for top in tops)
+    if layout.split_at != 0 and (common := _same_below(paths, 1 if layout.split_at is None else 2)):
+        raise InputError(
+            f"all of the folders {', '.join(sorted(tops))} of {source} hold the same folders {', '.join(common)}, as "
+            "if these were the classes: give one of them as --etl.source, or rename the folders below"
         )
-        common = {name for name in common if name.lower() not in NO_CLASSES and not MASK_FOLDER.search(name.lower())}
-        if len(common) > 1:
-            raise InputError(
-                f"all of the folders {', '.join(sorted(tops))} of {source} hold the same folders "
-                f"{', '.join(sorted(common))} below their splits: give one of them as --etl.source"
-            )
     return layout
+
+
+def _same_below(paths: list[list[str]], at: int) -> list[str]:
+    """The folders at this place of the paths, if two or more folders at the top hold the very same ones.
+
+    Folders of images, of masks and with numbers, such as those of patients, may be the same in every class.
+    """
+    below: dict[str, set[str]] = {}
+    for parts in paths:
+        below.setdefault(parts[0], set()).update(parts[at : at + 1] if len(parts) > at + 1 else [""])
+    kept = [{one for one in names if one.lower() not in NO_CLASSES and not _marks(one)} for names in below.values()]
+    same = len(kept) > 1 and all(names == kept[0] for names in kept) and len(kept[0]) > 1
+    return sorted(kept[0]) if same and not any(re.search(r"^$|\d", name) for name in kept[0]) else []
 
 
 def _no_class(name: str, classes: set[str]) -> str | None:
     """Why this folder seems to be no class; None for any other."""
     if resembles_split(name):
         return f"its name resembles that of a split (known are {known_splits()})"
-    if name.lower() in NO_CLASSES:
+    tokens = set(tokens_of(name))
+    if name.lower() in NO_CLASSES or (_marks(name) and tokens <= MASK_WORDS | BESIDE_MASK and "mask" not in tokens):
         return "it is called after what it holds"
     # Classes of people with and without masks all have the word.
-    if "mask" in name.lower() and sum("mask" in other.lower() for other in classes) == 1:
+    others = {tuple(tokens_of(other)) for other in classes - {name}}
+    is_alone = not any("mask" in token for one in others for token in one)
+    if _marks(name) and (_without_mask(name) & others or is_alone):
         return "its images seem to be masks of the others"
     return None
+
+
+def _marks(name: str) -> bool:
+    """Whether the name is that of something that marks regions of images."""
+    return any(token in MASK_WORDS or token.endswith("mask") for token in tokens_of(name))
+
+
+def _without_mask(name: str) -> set[tuple[str, ...]]:
+    """What an image may be called whose mask has this name: `1` for `1_lung_mask` and `mask_1`, and for `1_mask2`."""
+    kept, without_numbers, after = [], [], False
+    for token in tokens_of(name):
+        marks = token in MASK_WORDS or token.endswith("mask")
+        if not marks and token not in BESIDE_MASK:
+            kept.append(token)
+            without_numbers += [] if after and token.isdigit() else [token]
+        after = marks or (after and token.isdigit())
+    return {tuple(kept), tuple(without_numbers)} - {()}
 
 
 def _masks(images: Iterable[str], layout: Layout) -> list[str]:
     """The images that mark regions of others: in a folder of masks below a class, or named as an image and `_mask`."""
     below = max(layout.class_at, layout.split_at or 0) + 1
-    films = {(path.parts[:below], path.stem.lower()) for path in map(PurePosixPath, images)}
+    paths = [PurePosixPath(image) for image in images]
+    films = {(path.parts[:below], tuple(tokens_of(path.stem))) for path in paths if not _marks(path.stem)}
 
-    def is_mask(image: str) -> bool:
-        path = PurePosixPath(image)
-        if any(MASK_FOLDER.search(folder.lower()) for folder in path.parts[below:-1]):
+    def is_mask(path: PurePosixPath) -> bool:
+        if any(map(_marks, path.parts[below:-1])):
             return True
-        of_image = MASK_NAME.sub("", path.stem.lower())
-        return of_image != path.stem.lower() and (path.parts[:below], of_image) in films
+        return _marks(path.stem) and any((path.parts[:below], name) in films for name in _without_mask(path.stem))
 
-    return [image for image in images if is_mask(image)]
+    return [str(path) for path in paths if is_mask(path)]
 
 
 def _classes_of(files: pd.Series, layout: Layout) -> set[str]:

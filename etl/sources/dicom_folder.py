@@ -23,7 +23,7 @@ from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import clutter, fetch_ahead, list_files, read_bytes
 from etl.sources.dicom_tags import Tags, find_misfit, read_tags
-from etl.sources.files import count_left_out, describe_match, match_files
+from etl.sources.files import count_left_out, describe_links, describe_match, match_files
 from etl.sources.label_file import contradictions, read_findings, read_table, refuse_rounded
 from etl.sources.manifest import Manifest, assemble, build_rows, normalise_patients
 from etl.sources.pseudonyms import hide, read_salt
@@ -56,7 +56,7 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     unknown = np.full(len(findings), np.nan, np.float32)
     tags["findings"], own, tables, absent, notes = [unknown] * len(tags), None, [], 0, ["there is no label table"]
     if path.is_file():
-        tags, findings, own, table_files, notes = _with_table(tags, path, settings, asked.index, found)
+        tags, findings, own, table_files, notes = _with_table(tags, path, settings, asked.index, found, name_of)
         absent, tables = int(table_files.isna().sum()), [path]
         faults |= dict.fromkeys(table_files[table_files.notna() & ~table_files.isin(found.index)], "no DICOM file")
     elif settings.columns.label_file != Columns().label_file:
@@ -74,6 +74,7 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     rows = _build_rows(tags, source, name_of)
     listed = files.loc[rows.index].set_axis(rows.image_id)
     rows = assign_split(rows, settings, None if own is None else own[rows.index])
+    notes = [*notes, *describe_links(files)]
     manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used", notes=notes)
     # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
     bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
@@ -106,6 +107,7 @@ def _sort_out(found: pd.Series, wanted: Dicom) -> tuple[pd.DataFrame, dict[str, 
     misfits = found[usable].map(partial(find_misfit, wanted=wanted)).dropna().to_dict()
     films = found[usable].drop(list(misfits))
     tags = pd.DataFrame([vars(film) for film in films], films.index, [field.name for field in fields(Tags)])
+    tags["patient"] = normalise_patients(tags.patient.astype(str))
     again = tags.index[tags.instance.duplicated()]
     faults |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
     return tags.drop(index=again), faults, misfits
@@ -161,12 +163,18 @@ def _read_one(path: str, read_head: Callable[[], bytes]) -> Tags | str | None:
 
 
 def _with_table(
-    tags: pd.DataFrame, path: UPath, settings: Etl, files: pd.Index, results: pd.Series
+    tags: pd.DataFrame,
+    path: UPath,
+    settings: Etl,
+    files: pd.Index,
+    results: pd.Series,
+    name_of: Callable[[str], str],
 ) -> tuple[pd.DataFrame, list[str], pd.Series | None, pd.Series, list[str]]:
     """The tags of the table's files, with its columns; its findings; its split; the file of each of its rows, None if
     absent; and sentences on how it was understood.
 
-    files: all that the table may name. results: from _read_files.
+    files: all that the table may name. results: from _read_files. name_of:
+    hides a name.
     """
     columns = settings.columns
     header = read_table(path, [columns.image])
@@ -203,6 +211,9 @@ def _with_table(
     tags = tags.loc[named].assign(findings=labels[named], strange_labels=strange[named])
     for role, name in roles.items():
         if role != "split":
-            tags[role] = table.loc[named, name]
-    own = own_split(table.loc[named, roles["split"]], tags.patient, path) if "split" in roles else None
+            # An empty cell leaves the tag.
+            cells = table.loc[named, name]
+            tags[role] = cells.where(cells != "", tags[role]) if role in tags else cells
+    # A message must not name a patient.
+    own = own_split(table.loc[named, roles["split"]], tags.patient.map(name_of), path) if "split" in roles else None
     return tags, findings, own, found, notes

@@ -9,7 +9,7 @@ import pydicom
 from conf.settings import Dicom
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.pixels import BadImage
-from etl.sources.words import canonical, sexes_of, shows_chest, view_of
+from etl.sources.words import canonical, other_body_part, sexes_of, shows_chest, view_of
 
 TAGS = ("PatientID", "SOPInstanceUID", "StudyDate", "StudyTime", "PatientAge", "PatientBirthDate", "PatientSex")
 TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation", "Modality", "SOPClassUID", "BodyPartExamined")
@@ -86,7 +86,8 @@ def find_misfit(tags: Tags, wanted: Dicom) -> str | None:
     if tags.for_processing:
         return "for processing: a raw image; its twin for presentation is the one to read"
     if shows_chest(tags.body_part) is False:
-        return f"body part {tags.body_part.upper()}: not the chest"
+        # Only the known word: the tag may hold anything, even a name.
+        return f"body part {other_body_part(tags.body_part)}: not the chest"
     if tags.burned_in and not wanted.burned_in:
         return "burned-in annotation: the pixels may show a name; --etl.dicom.burned_in true keeps such films"
     return None

@@ -7,7 +7,7 @@ the reason. An image that is listed but has no file is absent.
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from upath import UPath
@@ -33,15 +33,20 @@ def count_left_out(reasons: pd.Series) -> dict[str, int]:
     return dict(counted.most_common(MAX_KINDS)) | ({"other kinds": rest} if rest else {})
 
 
-def match_files(names: pd.Series, files: Iterable[str], table: UPath) -> pd.Series:
+def match_files(
+    names: pd.Series, files: Iterable[str], table: UPath, links: Mapping[str, str] | None = None
+) -> pd.Series:
     """The file of each listed image, as its path below the source; None without one. The index is that of `names`.
 
     A name is a path below the source. If there is no such file, it may be spelled otherwise (`./`, backslashes, upper
     and lower case, Unicode forms), and be longer or shorter than the path by some folders in front: `a/1.png` and
     `images/a/1.png` match, whichever is listed. At last the ending may be missing in the name.
-    Raises InputError if a name fits several files, or a file several names. table: names them, for the message.
+    Raises InputError if a name fits several files, or a file several names. table: names them, for the message. links:
+    of list_files.
     """
     there = set(files)
+    for link, target in (links or {}).items():
+        names = names.str.replace(rf"^(\./)?{re.escape(link)}/", f"{target}/".replace("\\", "\\\\"), regex=True)
     found = names.where(names.isin(there), None).astype(object)
     if found.notna().all():
         return found
@@ -81,6 +86,15 @@ def _check_roots(names: pd.Series, found: pd.Series, table: UPath) -> None:
             f"{table}: {other!r} has a file only without its first folders, {'/'.join(root)!r}, but {one!r} has not: "
             "write all names as paths below the source, or all with the same folders in front"
         )
+
+
+def describe_links(files: pd.DataFrame) -> list[str]:
+    """A sentence on folders that links name as well, and that are read once; empty if there are none."""
+    links = files.attrs.get("links", {})
+    if not links:
+        return []
+    link, target = next(iter(links.items()))
+    return [f"{len(links):,} links to folders are not followed, such as {link!r}: its files are read as {target!r}"]
 
 
 def describe_match(names: pd.Series, found: pd.Series) -> list[str]:

@@ -24,7 +24,7 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     Raises InputError if the file is absent, is not such a table, is truncated, or lacks one of the `needed` columns.
     """
     if not path.is_file():
-        raise InputError(f"no label file at {path}: check --etl.source and --etl.format")
+        raise InputError(f"no label file at {path}{_other_tables(path)}: check --etl.source and --etl.format")
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
@@ -36,8 +36,8 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
             table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
     except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise InputError(
-            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, or "
-            "save it as CSV in UTF-8"
+            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, save "
+            "it as CSV in UTF-8, or, if its first line is no header, remove that line"
         ) from error
     # pandas would rename the second of two columns with the same name.
     header = [name.strip() for name in next(_written_rows(text), (0, []))[1]]
@@ -54,26 +54,46 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     missing = [column for column in needed if column not in table.columns]
     if missing:
         hint = "; separate its cells by commas" if len(table.columns) == 1 else ""
-        raise InputError(f"{path} lacks the columns {missing}: found {list(table.columns)}{hint}")
+        raise InputError(
+            f"{path} lacks the columns {missing}: found {list(table.columns)}{hint}; of a table of your own, name the "
+            "columns with --etl.columns.image, .patient ('' if there is none) and so on"
+        )
     if table.empty:
         raise InputError(f"{path} has a header but no rows: get a fresh copy")
-    lines = _check_whole_rows(path, text)
+    lines = _check_whole_rows(path, text, set(needed))
     if len(lines) == len(table):
         table.index = pd.Index(lines) - 2
     return table.apply(lambda cells: cells.str.strip())
 
 
-def _check_whole_rows(path: UPath, text: str) -> list[int]:
-    """The line of each row. Raises InputError for a row with fewer cells than the header.
+def _other_tables(path: UPath) -> str:
+    """A sentence on the tables that are there instead; empty if there are none."""
+    others = sorted(file.name for file in path.parent.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".xlsx"))
+    if not others:
+        return ""
+    return f", but {', '.join(others[:3])}: name the table with --etl.columns.label_file, if it is comma-separated"
 
-    A truncated row may end in half a number.
+
+def _check_whole_rows(path: UPath, text: str, needed: set[str]) -> list[int]:
+    """The line of each row. Raises InputError for a row with fewer cells than the header, or with rows inside a cell.
+
+    A truncated row may end in half a number. A stray quote makes one cell of all that lies before the next one.
+    needed: columns whose cells are one line; those of others, such as reports, may have several.
     """
     written = _written_rows(text)
+    header = [name.strip() for name in next(written)[1]]
     # Commas at the end of the header name no columns.
-    width = max(index for index, name in enumerate(next(written)[1], start=1) if name.strip())
+    width = max(index for index, name in enumerate(header, start=1) if name)
     lines = []
     for line, row in written:
         lines.append(line)
+        for name, cell in zip(header, row, strict=False):
+            inside = cell.splitlines()[1:]
+            if inside and (name in needed or any(part.count(",") >= width - 1 > 0 for part in inside)):
+                raise InputError(
+                    f"{path} line {line - len(inside)}: a quote opens a cell of the column {name!r} that ends in line "
+                    f"{line}, and takes the rows in between with it: remove the stray quote, or double it"
+                )
         if len(row) < width:
             raise InputError(
                 f"{path} line {line}: {len(row)} cells, expected {width} as in the header: the file is "
@@ -107,6 +127,12 @@ def optional_column(table: pd.DataFrame, name: str) -> pd.Series:
     return table[name] if name in table.columns else pd.Series("", index=table.index)
 
 
+def describe_lacking(table: pd.DataFrame, columns: Iterable[str], path: UPath) -> list[str]:
+    """A sentence on columns that the table lacks, so that what they say is unknown; empty if it has all."""
+    lacking = [name for name in columns if name not in table.columns]
+    return [f"{path.name} has no column {', '.join(map(repr, lacking))}, so that is unknown"] if lacking else []
+
+
 def parse_cells(
     table: pd.DataFrame, findings: Iterable[str], path: UPath, uncertain: str, blank: float, named: bool = True
 ) -> list[np.ndarray]:
@@ -138,7 +164,7 @@ def refuse_rounded(path: UPath, names: pd.Series, what: str) -> None:
 
     what: `image` or `patient`, which the numbers name.
     """
-    rounded = names[names.str.fullmatch(r"\d+([.,]\d+)?[eE]\+\d+")]
+    rounded = names[names.str.fullmatch(r"\d+([.,]\d+)?[eE]\+\d+|\d[.,]\d{3,}[eE]\d+")]
     if len(rounded):
         raise InputError(
             f"{path} line {rounded.index[0] + 2}: the {what} is {rounded.iloc[0]!r}, a number that a spreadsheet has "

@@ -38,7 +38,7 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
         own = own_split(table[columns.split], rows.patient_id, path)
     rows = assign_split(rows, settings, own)
     files = list_files(source)
-    rows["file"] = match_files(rows.image_id, files.index, path)
+    rows["file"] = match_files(rows.image_id, files.index, path, files.attrs["links"])
     notes += describe_match(rows.image_id, rows.file)
     searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
     why = f"not listed in {path.name}"

@@ -11,7 +11,7 @@ from upath import UPath
 from conf.errors import InputError
 from etl.contract.storage import clutter
 from etl.contract.vocabulary import check_vocabulary
-from etl.sources.files import count_left_out
+from etl.sources.files import count_left_out, describe_links
 from etl.sources.label_file import refuse_rounded
 from etl.sources.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 
@@ -127,6 +127,7 @@ def assemble(
     if len(twice):
         one, other = twice.image_id[twice.file == twice.file.iloc[0]][:2]
         raise InputError(f"{one!r} and {other!r} are the same file, {twice.file.iloc[0]!r}: keep one row per image")
+    notes = [*notes, *describe_links(files), *_twins(rows.patient_id)]
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
     present[["path", "file_version"]] = files.loc[present.pop("file")].to_numpy()
     present["looked_at"] = False
@@ -141,8 +142,19 @@ def assemble(
         sha256={table.name: sha256_of(table) for table in tables},
         channels=channels,
         not_understood={what: words for what, words in strange.items() if words},
-        notes=list(notes),
+        notes=notes,
     )
+
+
+def _twins(patients: pd.Series) -> list[str]:
+    """A sentence on patients whose names differ by case only: they may be one person in two splits, or two people."""
+    names = pd.Series(patients.unique())
+    twins = names[names.str.casefold().duplicated(keep=False)]
+    if twins.empty:
+        return []
+    one = twins.iloc[0]
+    other = next(name for name in twins if name != one and name.casefold() == one.casefold())
+    return [f"{len(twins):,} patients differ from another one by case only, such as {one!r} and {other!r}"]
 
 
 def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
@@ -168,5 +180,5 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
 
 
 def normalise_patients(cells: pd.Series) -> pd.Series:
-    """Patient numbers without leading zeros and decimals: for the same patient tables write 1, 00000001 and 1.0."""
-    return cells.str.replace(r"^0*(\d+)(\.0+)?$", r"\1", regex=True)
+    """Patients in one spelling: for the same one, tables write 1, 00000001 and 1.0, and macOS decomposes an ü."""
+    return cells.str.normalize("NFC").str.replace(r"^0*(\d+)(\.0+)?$", r"\1", regex=True)

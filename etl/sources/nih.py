@@ -19,9 +19,9 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.schema import NIH_FINDINGS, NO_FINDING, PHANTOM_FINDINGS, PHANTOMS_FILE
 from etl.contract.storage import is_local, list_files
-from etl.sources.label_file import optional_column, read_lines, read_table
+from etl.sources.label_file import describe_lacking, optional_column, read_lines, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
-from etl.sources.split import assign_official, assign_split
+from etl.sources.split import assign_official, assign_split, describe_unlisted
 
 LABEL_FILES = ("Data_Entry_2017*.csv", "sample_labels.csv")
 LISTS = ("train_val_list.txt", "test_list.txt")
@@ -32,6 +32,7 @@ BOX_FRAME_PX = 1024
 """side of the original PNGs, whose pixels the boxes refer to even if the images at hand are smaller copies"""
 # Two of NIH's other column names contain a comma, so the header is read as 11 columns, which match the rows' 11 cells.
 NEEDED_COLUMNS = ["Image Index", "Finding Labels", "Patient ID"]
+OPTIONAL_COLUMNS = ["Follow-up #", "Patient Age", "Patient Gender", "View Position"]
 
 
 def read_nih(source: UPath, settings: Etl) -> Manifest:
@@ -45,11 +46,13 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         found = ", ".join(file.name for file in label_files) or "none"
         raise InputError(
             f"{source} must hold one label file {' or '.join(LABEL_FILES)}, found {found}: check --etl.source and "
-            "--etl.format"
+            "--etl.format, or move all but one out of the source"
         )
     # A finding that no phantom has could not be learned.
     vocabulary = PHANTOM_FINDINGS if (source / PHANTOMS_FILE).is_file() else NIH_FINDINGS
-    rows, tables, notes = _read_labels(label_files[0], vocabulary), [label_files[0]], []
+    table = read_table(label_files[0], NEEDED_COLUMNS)
+    rows, tables = _read_labels(table, label_files[0], vocabulary), [label_files[0]]
+    notes = describe_lacking(table, OPTIONAL_COLUMNS, label_files[0])
     if (source / BOX_FILE).is_file():
         tables.append(source / BOX_FILE)
         boxes = _read_boxes(source / BOX_FILE, vocabulary)
@@ -64,6 +67,8 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         train_val, test = (
             {line.split()[0] for line in read_lines(source / name, "split list", advice)} for name in LISTS
         )
+        for name, listed in zip(LISTS, (train_val, test), strict=True):
+            notes += describe_unlisted(rows.image_id, listed, name)
         official = assign_official(rows, train_val, test)
     rows = assign_split(rows, settings, official)
     files = list_files(source).drop(index=[*LISTS, BOX_FILE, PHANTOMS_FILE], errors="ignore")
@@ -76,8 +81,7 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
     return assemble(rows, files, list(vocabulary), tables, searched, left_out=why, notes=notes)
 
 
-def _read_labels(path: UPath, vocabulary: tuple[str, ...]) -> pd.DataFrame:
-    table = read_table(path, NEEDED_COLUMNS)
+def _read_labels(table: pd.DataFrame, path: UPath, vocabulary: tuple[str, ...]) -> pd.DataFrame:
     cells = table["Finding Labels"].astype(object)
     return build_rows(
         path,
@@ -121,7 +125,7 @@ def _read_boxes(path: UPath, vocabulary: tuple[str, ...]) -> dict[str, list[floa
         image, names, *cells = line.rstrip(", ").split(",") + [""]
         findings = [BOX_NAMES.get(name, name).replace(" ", "_") for name in names.split("|")]
         box = [float(cell) / BOX_FRAME_PX for cell in cells if re.fullmatch(r"\d+(\.\d*)?", cell)]
-        if not (set(findings) <= set(vocabulary) and len(box) == 4 and max(box) <= 1 and min(box[2:]) > 0):
+        if not (set(findings) <= set(vocabulary) and len(box) == 4 and min(box[2:]) > 0 and _is_inside(box)):
             raise InputError(
                 f"{path} line {number}: {line!r}, expected an image, findings of the vocabulary and x, y, width and "
                 f"height in pixels from 0 to {BOX_FRAME_PX}: fix the row, or remove the file"
@@ -129,6 +133,12 @@ def _read_boxes(path: UPath, vocabulary: tuple[str, ...]) -> dict[str, list[floa
         for finding in findings:
             boxes.setdefault(image, []).extend([float(vocabulary.index(finding)), *box])
     return boxes
+
+
+def _is_inside(box: list[float]) -> bool:
+    """Whether x, y, width and height, as shares of the film, lie on it; a pixel is lost in rounding."""
+    x, y, width, height = box
+    return max(x + width, y + height) <= 1 + 1 / BOX_FRAME_PX
 
 
 def _match_images(names: pd.Series, files: pd.DataFrame, source: UPath, patterns: list[str]) -> pd.Series:

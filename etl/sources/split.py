@@ -79,6 +79,21 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str])
     return split
 
 
+def describe_unlisted(images: pd.Series, listed: set[str], name: str) -> list[str]:
+    """A sentence on names of a list that are no image of the label file; empty if there are none.
+
+    Raises InputError if no name of the list is one.
+    """
+    unknown = listed.difference(images)
+    if listed and len(unknown) == len(listed):
+        raise InputError(
+            f"none of the {len(listed):,} names in {name}, such as {min(listed)!r}, is an image of the label file, "
+            f"such as {images.iloc[0]!r}: write them alike"
+        )
+    example = f", such as {min(unknown)!r}" if unknown else ""
+    return [f"{len(unknown):,} names in {name} are no image of the label file{example}"] if unknown else []
+
+
 def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
     """Assigns train, val or test by a hash of seed and patient: a patient keeps the split when others are added.
 

@@ -6,6 +6,7 @@ show it, or refuse it.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import pandas as pd
@@ -21,6 +22,7 @@ YEARS_PER_UNIT = {"": 1, "Y": 1, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 UNKNOWN = ""
 """the meaning of a word with which a source says that it does not know, or that the contract has no word for it"""
 _UNKNOWN = dict.fromkeys(("", "unknown", "unk", "u", "na", "nan", "none", "null", "missing", "unspecified"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("notavailable", "anonymous", "anonymized", "ref", "value"), UNKNOWN)
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "entrenamiento", "entrainement", "addestramento"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning"), "val"),
@@ -32,6 +34,8 @@ _BESIDE_SPLIT = ("set", "split", "data", "images", "image")
 _SEXES = {
     **dict.fromkeys(("f", "female", "woman", "girl"), "F"),
     **dict.fromkeys(("w", "weiblich", "frau", "femme", "feminin", "femminile", "femenino", "mujer", "ж", "女"), "F"),
+    **dict.fromkeys(("feminino", "feminina", "femenina", "femmina", "donna", "kvinna", "kvinde", "vrouw"), "F"),
+    **dict.fromkeys(("maschio", "uomo", "mand", "homem"), "M"),
     **dict.fromkeys(("m", "male", "man", "boy"), "M"),
     **dict.fromkeys(
         ("mannlich", "maennlich", "mann", "homme", "masculin", "maschile", "masculino", "hombre", "varon"), "M"
@@ -63,7 +67,6 @@ _OTHER_BODY_PARTS = re.compile(
 _SPLIT_WORDS, _SEX_WORDS, _VIEW_WORDS = {"": UNKNOWN} | _SPLITS, _UNKNOWN | _SEXES, _UNKNOWN | _VIEWS
 # In a Spanish column of H and M, M is mujer, a woman.
 _M_IS_A_WOMAN = {"h", "hombre", "v", "varon", "mujer"}
-_SEX_WORDS_WITHOUT_M = {word: meaning for word, meaning in _SEX_WORDS.items() if word != "m"}
 
 Meaning = Callable[[str], str | None]
 
@@ -72,7 +75,7 @@ def split_of(word: str) -> str | None:
     """train, val or test; UNKNOWN for an empty cell; None for a word that is not known."""
     if (split := _SPLIT_WORDS.get(_plain(word))) is not None:
         return split
-    tokens = [token for token in _tokens(word) if not token.isdigit()]
+    tokens = [token for token in tokens_of(word) if not token.isdigit()]
     named = {_SPLITS[token] for token in tokens if token in _SPLITS}
     known = all(token in _SPLITS or token in _BESIDE_SPLIT for token in tokens)
     return named.pop() if len(named) == 1 and known else None
@@ -80,7 +83,7 @@ def split_of(word: str) -> str | None:
 
 def resembles_split(word: str) -> bool:
     """Whether a word of the name is one for a split, or the name is that of a fold, such as `covid_test` or `fold1`."""
-    return bool(re.fullmatch(r"fold\d*", _plain(word)) or any(token in _SPLITS for token in _tokens(word)))
+    return bool(re.fullmatch(r"fold\d*", _plain(word)) or any(token in _SPLITS for token in tokens_of(word)))
 
 
 def view_of(word: str) -> str | None:
@@ -98,11 +101,17 @@ def view_of(word: str) -> str | None:
 def sexes_of(cells: Iterable[str]) -> Meaning:
     """What the words for sexes in this column mean: F or M; UNKNOWN; None for a word that is not known.
 
-    The letter M is not understood in a column that has a word of a language in which it may stand for a woman (mujer)
-    and no F.
+    The letter M is not understood in a column where words of a language in which it may stand for a woman (mujer) are
+    more frequent than F, nor D (donna, or divers) in one without F, M and W.
     """
-    words = {_plain(cell) for cell in set(cells)}
-    meanings = _SEX_WORDS_WITHOUT_M if words & _M_IS_A_WOMAN and "f" not in words else _SEX_WORDS
+    counted: Counter[str] = Counter()
+    for cell, number in Counter(cells).items():
+        counted[_plain(cell)] += number
+    meanings = dict(_SEX_WORDS)
+    if sum(counted[word] for word in _M_IS_A_WOMAN) > counted["f"]:
+        del meanings["m"]
+    if not any(counted[word] for word in ("f", "m", "w")):
+        del meanings["d"]
     return lambda word: meanings.get(_plain(word))
 
 
@@ -116,7 +125,13 @@ def shows_chest(word: str) -> bool | None:
     plain = _plain(word)
     if any(part in plain for part in _CHEST):
         return True
-    return False if any(map(_OTHER_BODY_PARTS.match, (plain, *_tokens(word)))) else None
+    return False if other_body_part(word) else None
+
+
+def other_body_part(word: str) -> str:
+    """The part of the word that names a body part, in capitals; empty if none is known."""
+    found = next(filter(None, map(_OTHER_BODY_PARTS.match, (_plain(word), *tokens_of(word)))), None)
+    return found[0].upper() if found else ""
 
 
 def says_nothing(word: str) -> bool:
@@ -163,7 +178,7 @@ def strange_numbers(cells: pd.Series, numbers: pd.Series) -> pd.Series:
     return cells.astype(object).where(cells.index.isin(strange.index), None)
 
 
-def _tokens(word: str) -> list[str]:
+def tokens_of(word: str) -> list[str]:
     """The words and numbers of a name, plain, such as train and 1 of `Train_1` and `train1`, or Manual and Mask."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", word)
     return [_plain(token) for token in re.findall(r"[^\W\d_]+|\d+", spaced)]

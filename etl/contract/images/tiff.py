@@ -1,6 +1,7 @@
 """TIFF files: their tags, those with more than 8 bits a sample, and reasons for those that are not read."""
 
 import io
+import re
 
 import cv2
 import numpy as np
@@ -13,7 +14,9 @@ from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, Stored, check_s
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags, and values of theirs (TIFF 6.0, section 8, and page 80 for the sample format).
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, SAMPLES = 256, 257, 258, 259, 262, 273, 277
-STRIP_BYTES, MAX_SAMPLE, PLANAR, FORMAT = 279, 281, 284, 339
+STRIP_BYTES, MAX_SAMPLE, PLANAR, FORMAT, XMP = 279, 281, 284, 339, 700
+# XMP part 2, section 3.3: as an attribute or as an element.
+XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 UNCOMPRESSED, JPEGS, SEPARATE_PLANES = 1, (6, 7), 2
 # Compressions that cv2 lacks: LZMA and Zstandard.
 PILLOW_COMPRESSIONS = (34925, 50000)
@@ -74,6 +77,8 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
             pixels = _decode(content, tags) >> (16 - bits)
         else:
             raise unread(tags)
+        if ORIENTATION_TAG not in tags and (said := XMP_ORIENTATION.search(bytes(tags.get(XMP, b"")))):
+            orientation = int(said[1])
         largest = max(_all(tags, MAX_SAMPLE, 2**bits - 1))
     except BadImage:
         raise

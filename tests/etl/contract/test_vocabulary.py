@@ -49,6 +49,8 @@ def test_names_that_every_stage_takes(findings):
         ("Pleural Thickening", "Pleural_Thickening"),
         ("Pleural Thickening", "Pleural  thickening"),
         ("Pleural-Thickening", "Pleural_Thickening"),
+        ("COVID-19", "COVID19"),
+        ("PleuralEffusion", "Pleural Effusion"),
         ("Ödem", "Odem"),
         ("Ödem", "O\u0308dem"),
         ("Straße", "STRASSE"),

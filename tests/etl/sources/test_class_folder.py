@@ -79,8 +79,11 @@ def test_folders_without_splits_are_classes(read):
         (["A/images/train/1.png", "B/images/test/1.png"], "is in a folder of a split, 'train', at another level"),
         (
             ["x/train/A/1.png", "x/train/B/1.png", "y/test/A/1.png", "y/test/B/2.png"],
-            "hold the same folders A, B below",
+            "hold the same folders A, B, as if these were the classes",
         ),
+        (["H1/Ill/1.png", "H1/Well/2.png", "H2/Ill/3.png", "H2/Well/4.png"], "hold the same folders Ill, Well, as if"),
+        (["A/1.png", "A_mask/1.png", "B/1.png", "B_mask/1.png"], "'A_mask' where .* seem to be masks of the others"),
+        (["A/1.png", "B/1.png", "segmentations/1.png"], "'segmentations' where .* called after what it holds"),
         (["CXR_png/1.png", "ManualMask/1.png"], "'ManualMask' where .* its images seem to be masks of the others"),
     ],
 )
@@ -123,6 +126,34 @@ def test_classes_of_people_with_masks_are_classes(read):
     manifest = read("train/with_mask/1-with-mask.png", "train/mask/1.png", "test/without_mask/2_mask.png")
     assert manifest.findings == ["mask", "with_mask", "without_mask"]
     assert not manifest.left_out
+
+
+@pytest.mark.parametrize(
+    "mask", ["0.mask", "0_mask_left", "0_mask1", "0_lungmask", "0_leftMask", "seg_0", "0_gt", "mask0"]
+)
+def test_masks_have_many_names(read, mask):
+    manifest = read("A/0.png", "B/0.png", f"A/{mask}.png", "A/leftMask/0.png", "B/annotations/0.png")
+    assert manifest.images.image_id.tolist() == ["A/0.png", "B/0.png"]
+
+
+def test_folders_of_patients_may_have_the_same_numbers_in_every_class(read):
+    assert read(*(f"{name}/{number}/1.png" for name in "AB" for number in "12")).findings == ["A", "B"]
+
+
+def test_what_servers_and_windows_leave_behind_is_left_out(read):
+    manifest = read(
+        "A/1.png", "B/1.png", "A/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/x.png", "$RECYCLE.BIN/y.png"
+    )
+    assert manifest.findings == ["A", "B"]
+    assert manifest.left_out == {"in @eaDir": 1, "in #recycle": 1, "in $RECYCLE.BIN": 1}
+
+
+def test_a_folder_that_is_a_link_to_another_one_is_said(read, tmp_path):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "C").symlink_to(tmp_path / "A")
+    manifest = read("A/1.png", "B/1.png")
+    assert manifest.findings == ["A", "B"]
+    assert "1 links to folders are not followed, such as 'C': its files are read as 'A'" in manifest.notes
 
 
 def test_the_content_decides_for_other_endings(read, tmp_path):

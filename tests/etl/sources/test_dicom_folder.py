@@ -208,7 +208,7 @@ def test_faults_of_the_table_and_a_folder_without_dicom(folder, tmp_path):
         ({"PresentationIntentType": "FOR PROCESSING"}, "for processing: a raw image"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1"}, "for processing: a raw image"),
         ({"BodyPartExamined": "HAND"}, "body part HAND: not the chest"),
-        ({"BodyPartExamined": "L SPINE"}, "body part L SPINE: not the chest"),
+        ({"BodyPartExamined": "L SPINE"}, "body part LSPINE: not the chest"),
         ({"BurnedInAnnotation": "YES"}, "burned-in annotation: the pixels may show a name"),
         ({"Modality": "DX", "BodyPartExamined": "CHEST", "BurnedInAnnotation": "NO"}, None),
         ({"Modality": "cr", "BodyPartExamined": "TORAX AP"}, None),
@@ -305,3 +305,21 @@ def test_a_folder_without_files_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("CHEXSCALE_SALT", SALT)
     with pytest.raises(InputError, match="none of the 0 files below .* is DICOM"):
         read_manifest(tmp_path, Etl(format="dicom"), InlineWorkers())
+
+
+def test_a_message_on_splits_names_no_patient_and_an_empty_cell_leaves_the_tag(folder):
+    files = [f"Patient {patient}/IM0" for patient in range(20)]
+    table = folder / "labels.csv"
+    table.write_text(
+        "image,Mass,part,view\n" + "".join(f"{file},1,,{'PA' if at else ''}\n" for at, file in enumerate(files))
+    )
+    columns = Columns(view="view")
+    images = read_manifest(folder, Etl(**{**SETTINGS, "columns": columns}), InlineWorkers()).images
+    assert sorted(images["view"].value_counts().items()) == [("AP", 1), ("PA", 19)]
+    files = ["Patient 1/IM0", "Patient 1/IM1"]
+    table.write_text(
+        "image,Mass,part\n" + "".join(f"{file},1,{part}\n" for file, part in zip(files, ("train", "test"), strict=True))
+    )
+    with pytest.raises(InputError, match="1 patients are in more than one split") as refused:
+        read_manifest(folder, Etl(**{**SETTINGS, "columns": Columns(split="part")}), InlineWorkers())
+    assert "HOSP" not in str(refused.value)

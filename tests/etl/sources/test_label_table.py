@@ -171,6 +171,44 @@ def test_a_line_is_counted_as_editors_do(folder):
         read(folder, Columns(findings=["Mass"]))
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'a/1.png,"3,1,x\nb/2.png,3"" ,1,x\n'.replace('"" ', '"'),
+        '"a/1.png,3,1,x\nb/2.png",3,1,x\n',
+        'a/1.png,3,1,"x\nb/2.png,3,1,x"\n',
+    ],
+)
+def test_a_stray_quote_takes_no_rows_with_it(folder, rows):
+    (folder / "labels.csv").write_text(f"image,patient,Mass,note\n{rows}")
+    with pytest.raises(InputError, match="labels.csv line 2: a quote opens a cell of the column .* ends in line 3"):
+        read(folder, Columns(findings=["Mass"]))
+
+
+def test_patients_are_the_same_in_every_unicode_form_and_twins_by_case_are_said(folder):
+    rows = "a/1.png,M\u00fc,1\nb/2.png,Mu\u0308,1\nc/unlisted.PNG,m\u00fc,0\n"
+    (folder / "labels.csv").write_text("image,patient,Mass\n" + rows)
+    manifest = read(folder, Columns())
+    assert manifest.images.patient_id.nunique() == 2
+    assert "2 patients differ from another one by case only, such as 'M\u00fc' and 'm\u00fc'" in manifest.notes
+
+
+def test_a_table_under_another_name_or_with_other_columns_is_named_with_the_step(folder):
+    (folder / "labels.csv").unlink(missing_ok=True)
+    (folder / "mine.csv").write_text("filename,pid,Mass\na/1.png,1,1\n")
+    with pytest.raises(InputError, match="but mine.csv: name the table with --etl.columns.label_file"):
+        read(folder, Columns())
+    with pytest.raises(InputError, match="lacks the columns .* name the columns with --etl.columns.image"):
+        read(folder, Columns(label_file="mine.csv"))
+
+
+def test_a_name_below_a_link_is_found(folder):
+    (folder / "current").symlink_to(folder / "a")
+    (folder / "labels.csv").write_text("image,patient,Mass\ncurrent/1.png,1,1\nc/ü.jpg,2,0\n")
+    manifest = read(folder, Columns())
+    assert (manifest.absent, manifest.images.image_id.tolist()) == (0, ["current/1.png", "c/ü.jpg"])
+
+
 def test_a_patient_is_the_same_with_zeros_and_decimals(folder):
     rows = "a/1.png,3,1\nb/2.png,3.0,1\nc/unlisted.PNG,003,0\n"
     (folder / "labels.csv").write_text("image,patient,Mass\n" + rows)

@@ -40,6 +40,32 @@ def test_boxes_of_images_that_are_not_listed_are_counted(nih_folder):
     assert manifest.images.boxes.str.len().sum() == 5
 
 
+@pytest.mark.parametrize("box", ["900,900,500,500", "500,500,700,800"])
+def test_a_box_beyond_the_film_is_refused(nih_folder, box):
+    (nih_folder.root / "BBox_List_2017.csv").write_text(f"a,b,c,,,\n00000001_000.png,Mass,{box},,,\n")
+    with pytest.raises(InputError, match=r"BBox_List_2017.csv line 2: .* x, y, width and height"):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
+def test_a_column_that_is_missing_is_said(nih_folder):
+    rewrite_labels(nih_folder, "Patient Gender", "Patient Sex")
+    notes = read_manifest(nih_folder.root, SETTINGS).notes
+    assert notes == ["Data_Entry_2017_v2020.csv has no column 'Patient Gender', so that is unknown"]
+
+
+def test_names_of_the_lists_that_are_no_images_are_said(nih_folder):
+    nih_folder.test.append("4.png")
+    nih_folder.write_lists()
+    note = "1 names in test_list.txt are no image of the label file, such as '4.png'"
+    assert read_manifest(nih_folder.root, SETTINGS).notes == [note]
+    nih_folder.test = [f"images/{name}" for name in nih_folder.test]
+    nih_folder.write_lists()
+    with pytest.raises(
+        InputError, match="none of the 13 names in test_list.txt, such as 'images/0000.*: write them alike"
+    ):
+        read_manifest(nih_folder.root, SETTINGS)
+
+
 def test_downloaded_folders_are_found(nih_folder):
     (nih_folder.root / "images_001").mkdir()
     (nih_folder.root / "images").rename(nih_folder.root / "images_001" / "images")

@@ -8,6 +8,7 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.card.counts import describe_splits
 from etl.contract.schema import NIH_FINDINGS
+from etl.sources.label_file import read_table
 from etl.sources.nih import _read_labels
 from etl.sources.split import assign_hashed, assign_listed, assign_official, assign_split, find_leaks
 
@@ -131,7 +132,8 @@ CHEXNET_PERCENTAGES = {
 
 
 def test_the_lists_of_chexnet_reproduce_the_published_percentages(nih_sample):
-    labels = _read_labels(nih_sample / "Data_Entry_2017_v2020.csv", NIH_FINDINGS)
+    path = nih_sample / "Data_Entry_2017_v2020.csv"
+    labels = _read_labels(read_table(path, []), path, NIH_FINDINGS)
     rows = assign_listed(labels, nih_sample / "chexnet_split")
     described = describe_splits(rows, list(NIH_FINDINGS))
     assert described["images"] == {"train": 78_468, "val": 11_219, "test": 22_433}

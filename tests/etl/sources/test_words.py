@@ -70,3 +70,18 @@ def test_every_cell_is_understood_or_kept_aside(cells):
         for cell, one, other in zip(cells, found, strange, strict=True):
             assert other in (None, cell) and (one is None or other is None)
             assert (other is not None) == (meaning(cell) is None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "word", "meaning"),
+    [
+        (["H"] * 8 + ["M"] * 7 + ["F"], "M", None),
+        (["F"] * 8 + ["M"] * 7 + ["H"], "M", "M"),
+        (["D", "U", "D"], "D", None),
+        (["M", "W", "D"], "D", UNKNOWN),
+        (["donna", "uomo"], "donna", "F"),
+        (["feminino", "masculino"], "feminino", "F"),
+    ],
+)
+def test_a_letter_that_two_languages_use_is_understood_by_the_column(cells, word, meaning):
+    assert sexes_of(cells)(word) == meaning
