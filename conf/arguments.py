@@ -218,4 +218,5 @@ def _wanted(knob: Field, value: str) -> str:
     """What the setting expects instead of this value of another type."""
     if get_origin(knob.type) is list and "," in value and value[0] != "[":
         return f"a list in brackets, such as '[{value}]'"
-    return accepted(knob)
+    quoted = "; put words such as no, and numbers, in quotes" if str in (knob.type, *get_args(knob.type)) else ""
+    return accepted(knob) + quoted

@@ -49,7 +49,7 @@ def read_chexpert(source: UPath, settings: Etl) -> Manifest:
     rows = pd.concat([train_val, test], ignore_index=True)
     own = None
     if settings.split == "source":
-        own = assign_official(rows, set(train_val.image_id), set(test.image_id))
+        own = assign_official(rows, set(train_val.image_id), set(test.image_id), ("train.csv", "valid.csv"))
     rows = assign_split(rows, settings, own)
     files = list_files(source)
     rows["file"] = match_files(rows.image_id, files.index, tables[0])
@@ -79,7 +79,7 @@ def _find_table(source: UPath, name: str) -> UPath:
 def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
     table = read_table(path, ["Path", *CHEXPERT_FINDINGS])
     # CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg, where the first folder is the source itself.
-    images = table["Path"].str.split("/", n=1).str[-1]
+    images = table["Path"].str.replace("\\", "/").str.split("/", n=1).str[-1]
     patients = images.str.extract(r"(patient\d+)/")[0].fillna("")
     studies = pd.to_numeric(images.str.extract(r"/study(\d+)/")[0])
     frontal = optional_column(table, "Frontal/Lateral").map(view_of).ne("LATERAL")

@@ -127,7 +127,7 @@ def assemble(
     if len(twice):
         one, other = twice.image_id[twice.file == twice.file.iloc[0]][:2]
         raise InputError(f"{one!r} and {other!r} are the same file, {twice.file.iloc[0]!r}: keep one row per image")
-    notes = [*notes, *describe_links(files), *_twins(rows.patient_id)]
+    notes = [*notes, *rows.attrs.get("notes", []), *describe_links(files), *_twins(rows.patient_id)]
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
     present[["path", "file_version"]] = files.loc[present.pop("file")].to_numpy()
     present["looked_at"] = False

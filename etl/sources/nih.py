@@ -21,10 +21,9 @@ from etl.contract.schema import NIH_FINDINGS, NO_FINDING, PHANTOM_FINDINGS, PHAN
 from etl.contract.storage import is_local, list_files
 from etl.sources.label_file import describe_lacking, optional_column, read_lines, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
-from etl.sources.split import assign_official, assign_split, describe_unlisted
+from etl.sources.split import OFFICIAL_LISTS, assign_official, assign_split, describe_unlisted
 
 LABEL_FILES = ("Data_Entry_2017*.csv", "sample_labels.csv")
-LISTS = ("train_val_list.txt", "test_list.txt")
 BOX_FILE = "BBox_List_2017.csv"
 BOX_NAMES = {"Infiltrate": "Infiltration"}
 """name in the box file -> name in the label file, for the one finding where they differ"""
@@ -62,16 +61,16 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
     # Covers all listed images, so that a fault in the lists is found even if images are absent.
     official = None
     if settings.split == "source":
-        tables += [source / name for name in LISTS]
-        advice = f"get both {' and '.join(LISTS)}, or split by --etl.split hashed or lists"
+        tables += [source / name for name in OFFICIAL_LISTS]
+        advice = f"get both {' and '.join(OFFICIAL_LISTS)}, or split by --etl.split hashed or lists"
         train_val, test = (
-            {line.split()[0] for line in read_lines(source / name, "split list", advice)} for name in LISTS
+            {line.split()[0] for line in read_lines(source / name, "split list", advice)} for name in OFFICIAL_LISTS
         )
-        for name, listed in zip(LISTS, (train_val, test), strict=True):
+        for name, listed in zip(OFFICIAL_LISTS, (train_val, test), strict=True):
             notes += describe_unlisted(rows.image_id, listed, name)
         official = assign_official(rows, train_val, test)
     rows = assign_split(rows, settings, official)
-    files = list_files(source).drop(index=[*LISTS, BOX_FILE, PHANTOMS_FILE], errors="ignore")
+    files = list_files(source).drop(index=[*OFFICIAL_LISTS, BOX_FILE, PHANTOMS_FILE], errors="ignore")
     rows["file"] = _match_images(rows.image_id, files, source, settings.image_folders)
     searched = (
         f"images in {label_files[0].name} is in the folders {settings.image_folders} of {source}: check "

@@ -18,6 +18,7 @@ from etl.sources.manifest import Manifest, sha256_of
 from etl.sources.nih import read_nih
 from etl.sources.split import LISTS
 
+SEE_PATHS = " (dicom_paths.csv in the workspace of an earlier run has the names of DICOM files)"
 READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, "classes": read_class_folder}
 
 
@@ -44,7 +45,8 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
         if lines and len(unknown) == len(lines):
             raise InputError(
                 f"none of the {len(lines)} lines of {file}, such as {lines[0]!r}, names an image of the source, such "
-                f"as {images.image_id.iloc[0]!r}: fix the list, or remove it from etl.exclude"
+                f"as {images.image_id.iloc[0]!r}: fix the list{SEE_PATHS * bool(manifest.identities)}, or remove it "
+                "from etl.exclude"
             )
         _leave_out(images, listed, f"listed in {file.name}")
         if unknown:

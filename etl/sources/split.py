@@ -13,6 +13,7 @@ from etl.contract.storage import locate
 from etl.sources.label_file import read_lines
 from etl.sources.words import known_splits, split_of, understand
 
+OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 LISTS = {split: f"{split}_list.txt" for split in SPLITS}
 
 
@@ -56,7 +57,9 @@ def own_split(cells: pd.Series, patients: pd.Series, path: UPath) -> pd.Series:
     return own
 
 
-def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str]) -> pd.Series:
+def assign_official(
+    manifest: pd.DataFrame, train_val: set[str], test: set[str], names: tuple[str, str] = OFFICIAL_LISTS
+) -> pd.Series:
     """The split of the official lists, before assign_split takes validation from train.
 
     manifest: columns image_id and patient_id. Returns train, test, and None for an image in neither list.
@@ -70,8 +73,8 @@ def assign_official(manifest: pd.DataFrame, train_val: set[str], test: set[str])
         of_patient = manifest.patient_id == patient
         one, other = (manifest.image_id[of_patient & where].iloc[0] for where in (in_train_val, in_test))
         raise InputError(
-            f"{len(both)} patients have images in both the train_val and the test list, such as {patient} with {one} "
-            f"in the first and {other} in the second: a patient may be in one split only, fix the lists"
+            f"{len(both)} patients have images in both {' and '.join(names)}, such as {patient} with {one} in the "
+            f"first and {other} in the second: a patient may be in one split only, so leave the patient in one of them"
         )
     split = pd.Series(None, index=manifest.index, dtype=object)
     split[in_train_val] = "train"
@@ -87,11 +90,11 @@ def describe_unlisted(images: pd.Series, listed: set[str], name: str) -> list[st
     unknown = listed.difference(images)
     if listed and len(unknown) == len(listed):
         raise InputError(
-            f"none of the {len(listed):,} names in {name}, such as {min(listed)!r}, is an image of the label file, "
+            f"none of the {len(listed):,} names in {name}, such as {min(listed)!r}, is an image of the source, "
             f"such as {images.iloc[0]!r}: write them alike"
         )
     example = f", such as {min(unknown)!r}" if unknown else ""
-    return [f"{len(unknown):,} names in {name} are no image of the label file{example}"] if unknown else []
+    return [f"{len(unknown):,} names in {name} are no image of the source{example}"] if unknown else []
 
 
 def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
@@ -110,15 +113,17 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
     """The rows with the split of the lists, and with their labels as findings if the lists have labels.
 
     A line names an image, followed by nothing or by a 0 or 1 per finding, as in the lists that the reproductions of
-    CheXNet share (Rajpurkar et al. 2017; labels of NIH's first release).
-    Raises InputError for an image on two lists, a patient in two splits, or labels of the wrong number or kind.
+    CheXNet share (Rajpurkar et al. 2017; labels of NIH's first release). The attrs of the result have `notes`: a
+    sentence on names that are no images. Raises InputError for an image on two lists, a patient in two splits, labels
+    of the wrong number or kind, or lists that name no image.
     """
-    width = len(rows.findings.iloc[0]) if len(rows) else 0
+    width, known = len(rows.findings.iloc[0]) if len(rows) else 0, set(rows.image_id)
     splits: dict[str, str] = {}
     labels: dict[str, np.ndarray] = {}
     for split, name in LISTS.items():
         for number, line in enumerate(read_lines(folder / name, "split list", "check --etl.split_lists"), start=1):
-            image, *cells = line.split()
+            # A name may contain blanks.
+            image, *cells = [line] if line in known else line.split()
             if splits.setdefault(image, split) != split:
                 raise InputError(f"{image} is on the {splits[image]} list and on the {split} list of {folder}")
             if not cells:
@@ -129,6 +134,7 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
                     f"{width} zeros and ones, one per finding of the label file"
                 )
             labels[image] = np.array(cells, np.float32)
+    notes = describe_unlisted(rows.image_id, set(splits), str(folder))
     listed = rows.assign(split=rows.image_id.map(splits).astype(object).where(rows.image_id.isin(splits), None))
     leaks = find_leaks(listed.loc[listed.split.notna(), ["patient_id", "split"]])
     if leaks:
@@ -136,6 +142,7 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
             f"{len(leaks)} patients are on two of the lists in {folder}, such as {', '.join(leaks[:3])}: a patient may "
             "be in one split only, fix the lists"
         )
+    listed.attrs["notes"] = notes
     if labels:
         found = [labels.get(image, old) for image, old in zip(rows.image_id, rows.findings, strict=True)]
         listed["findings"] = pd.Series(found, index=rows.index)

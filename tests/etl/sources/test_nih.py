@@ -56,7 +56,7 @@ def test_a_column_that_is_missing_is_said(nih_folder):
 def test_names_of_the_lists_that_are_no_images_are_said(nih_folder):
     nih_folder.test.append("4.png")
     nih_folder.write_lists()
-    note = "1 names in test_list.txt are no image of the label file, such as '4.png'"
+    note = "1 names in test_list.txt are no image of the source, such as '4.png'"
     assert read_manifest(nih_folder.root, SETTINGS).notes == [note]
     nih_folder.test = [f"images/{name}" for name in nih_folder.test]
     nih_folder.write_lists()

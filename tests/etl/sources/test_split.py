@@ -83,6 +83,17 @@ def test_lists_give_split_and_labels(tmp_path):
     assert np.stack(rows.findings).tolist() == [[1, 0], [0, 0], [1, 1], [0, 0]]
 
 
+def test_names_on_lists_may_have_blanks_and_those_that_are_no_images_are_said(tmp_path):
+    rows = LISTED.assign(image_id=["a b.png", "b.png", "c.png", "d.png"])
+    write_lists(tmp_path, "a b.png\nb.png\nx.png", "c.png", "d.png")
+    listed = assign_listed(rows, tmp_path)
+    assert listed.split.tolist() == ["train", "train", "val", "test"]
+    assert listed.attrs["notes"] == [f"1 names in {tmp_path} are no image of the source, such as 'x.png'"]
+    write_lists(tmp_path, "images/a.png", "images/c.png", "images/d.png")
+    with pytest.raises(InputError, match="none of the 3 names in .*, such as 'images/a.png', .* such as 'a b.png'"):
+        assign_listed(rows, tmp_path)
+
+
 def test_lists_without_labels_keep_those_of_the_label_file(tmp_path):
     write_lists(tmp_path, "a.png\nb.png", "c.png", "d.png")
     rows = assign_listed(LISTED, tmp_path)
