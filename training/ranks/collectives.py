@@ -34,9 +34,6 @@ class Collectives:
         if topology.backend == "horovod":
             import horovod.torch as hvd
 
-            if topology.device == "cpu":
-                # By default Horovod polls its peers every millisecond, on the same cores that compute the gradients.
-                os.environ.setdefault("HOROVOD_CYCLE_TIME", "20")
             hvd.init()
             self._hvd = hvd
         elif topology.backend != "none":

@@ -96,12 +96,12 @@ def fail_rows(batches, threads):
     fail()
     yield
 
-rows = pa.table({"row": list(range(2000))})
+rows = pa.table({"row": list(range(400))})
 
 def main():
     with SparkWorkers() as workers:
         try:
-            workers.map(fail, list(range(200)), [1] * 200, "test")
+            workers.map(fail, list(range(40)), [1] * 40, "test")
         except InputError as error:
             print(error, flush=True)
         workers.map_in_arrow(fail_rows, rows, rows.schema, 10, "test")
@@ -112,7 +112,7 @@ run_command(main)
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_two_hundred_tasks_that_fail_alike_give_one_line(tmp_path):
+def test_many_tasks_that_fail_alike_give_one_line(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     command = ["spark-submit", "--master", "local[2,4]", str(program)]
