@@ -112,9 +112,10 @@ def promote(
 
     compared: the champion that this version was found not to be worse than; 0 if there was none; None if it was not
     compared.
-    Raises InputError if the registry has no such version, if it is already the champion, or if the champion is not the
-    one it was compared with.
+    Raises InputError if the registry has no such version, if it is already the champion, if the champion is not the one
+    it was compared with, or if the reason is empty.
     """
+    _check_reason(why)
     # Raises if there is no such model.
     history(workspace, name)
     if version_of(workspace, name, str(number)) is None:
@@ -138,11 +139,17 @@ def promote(
     return move
 
 
+def _check_reason(why: str) -> None:
+    if not why.strip():
+        raise InputError("--why is empty, expected the reason, which the registry keeps: give one, or leave --why out")
+
+
 def rollback(workspace: Workspace, name: str, why: str) -> Move:
     """Makes the previous champion the champion again; a second call goes back one more.
 
-    Raises InputError if there was no champion before.
+    Raises InputError if there was no champion before, or if the reason is empty.
     """
+    _check_reason(why)
     present = champion_version(workspace, name)
     before = before_present(history(workspace, name), present)
     if before is None:

@@ -57,6 +57,13 @@ def test_one_command_promotes_and_one_rolls_back_and_both_are_recorded(command):
     ]
 
 
+@pytest.mark.parametrize("words", [("promote.py", "1"), ("rollback.py",)])
+def test_an_empty_reason_is_refused(command, words):
+    code, _, said = command(*words, "--why= ")
+    assert (code, champion_version(command.workspace, toy.NAME)) == (2, 3)
+    assert "--why is empty" in said
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
