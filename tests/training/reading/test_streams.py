@@ -79,7 +79,8 @@ def test_no_more_than_allowed_are_fetched_ahead_and_leaving_ends_the_threads(fil
         time.sleep(0.05)
         assert len(fetched) == taken + 5
     row_groups.close()
-    assert threading.active_count() == before
+    # Threads of earlier tests may have ended meanwhile.
+    assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), pa.ArrowInvalid("Couldn't deserialize thrift")])
