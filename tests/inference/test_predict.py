@@ -426,14 +426,13 @@ def start(program: list[str], workspace: Workspace, log: Path) -> subprocess.Pop
         )
 
 
-def commands_below(pid: int) -> str:
-    """The command lines of all processes that this one has started."""
+def commands_in(session: int) -> str:
+    """The command lines of all processes of a session, whoever their parents are by now."""
     commands = []
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(pid).children(recursive=True):
-            # A child that has just ended must not hide the others.
-            with suppress(psutil.NoSuchProcess):
-                commands += child.cmdline()
+    for process in psutil.process_iter():
+        # One that has just ended must not hide the others.
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            commands += process.cmdline() if os.getsid(process.pid) == session else []
     return " ".join(commands)
 
 
@@ -444,7 +443,7 @@ def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, 
     job = start(SPARK_SUBMIT, champion, log)
     end = time.monotonic() + 120
     # Spark's Python workers run only while images are scored.
-    while "pyspark.daemon" not in commands_below(job.pid):
+    while "pyspark.daemon" not in commands_in(job.pid):
         assert job.poll() is None and time.monotonic() < end, log.read_text()
         time.sleep(0.02)
     os.killpg(job.pid, signal.SIGKILL)
