@@ -77,7 +77,8 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
             pixels = _decode(content, tags) >> (16 - bits)
         else:
             raise unread(tags)
-        if ORIENTATION_TAG not in tags and (said := XMP_ORIENTATION.search(bytes(tags.get(XMP, b"")))):
+        xmp = tags.get(XMP)
+        if ORIENTATION_TAG not in tags and isinstance(xmp, bytes) and (said := XMP_ORIENTATION.search(xmp)):
             orientation = int(said[1])
         largest = max(_all(tags, MAX_SAMPLE, 2**bits - 1))
     except BadImage:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import TiffImagePlugin
 from pydicom import uid
 
 from etl.contract.images.decode import decode_colour, decode_grey
@@ -28,6 +29,14 @@ def twelve(film: np.ndarray) -> np.ndarray:
     return film.astype(np.uint16) * 16 + film // 16
 
 
+def xmp_tag(way: int) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The tags of a TIFF whose orientation is in its XMP alone."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[700] = 1
+    tags[700] = xmp(way)
+    return tags
+
+
 FILES = {
     "PNG, before the pixels": lambda film, way: png_of(film, before=chunk(b"eXIf", exif(way))),
     "PNG, after the pixels": lambda film, way: png_of(film, after=chunk(b"eXIf", exif(way))),
@@ -39,6 +48,7 @@ FILES = {
     "TIFF, RGB": lambda film, way: tiff_of(np.dstack([film] * 3), t274=way),
     "TIFF, RGB, 16 bits": lambda film, way: tiff_of(np.dstack([film.astype(np.uint16) * 257] * 3), t274=way),
     "TIFF, 16 bits": lambda film, way: tiff_of(film.astype(np.uint16) * 257, t274=way),
+    "TIFF, 16 bits, XMP": lambda film, way: encoded(film.astype(np.uint16) * 257, "TIFF", tiffinfo=xmp_tag(way)),
     "TIFF, 12 bits": lambda film, way: tiff_of(twelve(film), bits=12, t274=way),
     "TIFF, 12 bits in words": lambda film, way: tiff_of(twelve(film), bits=12, words=True, t274=way),
     "TIFF, LZW": lambda film, way: encoded(film, "TIFF", compression="tiff_lzw", tiffinfo={274: way}),

@@ -119,3 +119,12 @@ def test_a_lateral_position_of_a_frontal_film_is_unknown_and_counted(chexpert):
     path.write_text(path.read_text().replace(",PA,", ",LL,", 1))
     manifest = read_manifest(chexpert, Etl(format="chexpert"))
     assert manifest.not_understood["view"] == {"Frontal LL": 1}
+
+
+@pytest.mark.parametrize("word", ["lateral", "L", "LATERAL"])
+def test_lateral_films_are_known_in_any_spelling(chexpert, word):
+    text = (chexpert / "train.csv").read_text()
+    assert ",Lateral," in text
+    (chexpert / "train.csv").write_text(text.replace(",Lateral,", f",{word},"))
+    images = read_manifest(chexpert, Etl(format="chexpert")).images.set_index("image_id")
+    assert images["view"]["train/patient00001/study2/view2_lateral.jpg"] == "LATERAL"

@@ -227,7 +227,7 @@ def test_lines_of_a_list_that_name_no_image_are_counted(folder):
     assert manifest.images.reason.notna().sum() == 2
 
 
-@pytest.mark.parametrize("cell", ["1.23457E+11", "1,23457E+11", "2e+12"])
+@pytest.mark.parametrize("cell", ["1.23457E+11", "1,23457E+11", "2e+12", "1.23457E11"])
 @pytest.mark.parametrize("column", ["person", "file"])
 def test_numbers_that_a_spreadsheet_has_rounded_are_refused(folder, cell, column):
     old = {"person": ",7,60", "file": "gone.png"}[column]
