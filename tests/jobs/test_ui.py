@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from conf.workspace import Workspace
-from tests.training.commands import free_port
+from jobs.benchmarks.stores.link import free_port
 from training.record.store import use_store
 
 PROJECT = Path(__file__).parents[2]

@@ -1,6 +1,5 @@
 """The training command as people type it, and what tests do with one that is running."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -25,12 +24,6 @@ LAUNCHERS = {
     "horovodrun": [BIN / "horovodrun", "--gloo", "-np", "2", BIN / "python"],
     "torchrun": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2"],
 }
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def command_of(workspace: Workspace, launcher: str, settings: dict) -> list[str]:

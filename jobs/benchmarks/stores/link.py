@@ -1,4 +1,4 @@
-"""An S3 server on this machine behind a link that is as slow as one is told: what a store far away is like."""
+"""An S3 server on this machine, behind a link with a given delay and rate, in place of a store that is far away."""
 
 import asyncio
 import os
@@ -14,34 +14,54 @@ from pathlib import Path
 from conf.errors import InputError
 
 PIECE_BYTES = 1 << 16
-KEYS = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark", "AWS_REGION": "us-east-1"}
+PROGRAM = "versitygw"
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_REGION": "us-east-1"}
 
 
 @contextmanager
 def store(folder: Path, round_trip_s: float, bytes_per_s: float) -> Iterator[None]:
     """Serves the folders in `folder` as buckets, and sets the environment of this process so that clients find them.
 
-    round_trip_s: added to each answer. bytes_per_s: at most so much comes back on one connection. Needs versitygw, on
-    the PATH or at the path CHEXSCALE_VERSITYGW. Raises InputError if it is missing or does not start.
+    round_trip_s: added to each answer. bytes_per_s: at most so much comes back on one connection. Raises InputError if
+    versitygw is missing or does not start.
     """
-    program = os.environ.get("CHEXSCALE_VERSITYGW") or shutil.which("versitygw")
+    program = find_server()
     if not program:
         raise InputError("no S3 server: install versitygw, or give its path in CHEXSCALE_VERSITYGW")
-    server_port, link_port = free_port(), free_port()
-    keys = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
-    server = [program, "--port", f"127.0.0.1:{server_port}", "posix", str(folder)]
-    link = [sys.executable, "-m", __name__, *map(str, (link_port, server_port, round_trip_s / 2, bytes_per_s))]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    processes = [subprocess.Popen(server, env=os.environ | keys, **quiet), subprocess.Popen(link)]
+    with s3_server(program, folder) as server_port:
+        port = free_port()
+        link = subprocess.Popen(
+            [sys.executable, "-m", __name__, *map(str, (port, server_port, round_trip_s / 2, bytes_per_s))]
+        )
+        try:
+            _await(port, link)
+            os.environ |= KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+            yield
+        finally:
+            link.kill()
+            link.wait()
+
+
+def find_server() -> str | None:
+    """The path of versitygw: CHEXSCALE_VERSITYGW, or on the PATH, or where Go installs programs; None without one."""
+    return (
+        os.environ.get("CHEXSCALE_VERSITYGW") or shutil.which(PROGRAM) or shutil.which(Path.home() / "go/bin" / PROGRAM)
+    )
+
+
+@contextmanager
+def s3_server(program: str, folder: Path) -> Iterator[int]:
+    """Serves the folders in `folder` as buckets for KEYS, and gives the port. Raises InputError if that fails."""
+    port = free_port()
+    owner = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(folder)]
+    server = subprocess.Popen(command, env=os.environ | owner, stdout=subprocess.DEVNULL)
     try:
-        for port in (server_port, link_port):
-            _await(port, processes)
-        os.environ |= KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{link_port}"}
-        yield
+        _await(port, server)
+        yield port
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        server.kill()
+        server.wait()
 
 
 def free_port() -> int:
@@ -50,17 +70,16 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def _await(port: int, processes: list[subprocess.Popen]) -> None:
+def _await(port: int, process: subprocess.Popen) -> None:
+    """Waits until the process listens. Raises InputError if it ends, or takes too long."""
     end = time.monotonic() + 30
-    while time.monotonic() < end and all(process.poll() is None for process in processes):
+    while time.monotonic() < end and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
-            time.sleep(0.1)
-    raise InputError(
-        f"the S3 server or the link to it does not answer at port {port}: start {processes[0].args} by hand"
-    )
+            time.sleep(0.05)
+    raise InputError(f"{' '.join(process.args)} does not listen at port {port}: run it by hand to see why")
 
 
 async def _carry(

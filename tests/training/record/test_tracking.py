@@ -17,13 +17,13 @@ import pytest
 from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.vocabulary import metric_name
+from jobs.benchmarks.stores.link import free_port
 from tests.training.commands import (
     BIN,
     PROJECT,
     SETTINGS,
     command_of,
     finish,
-    free_port,
     train_here,
     wait_for_epoch,
 )
