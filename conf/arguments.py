@@ -23,7 +23,7 @@ from conf.hints import MOVED, is_section, knobs, meant
 from conf.scenario import check_scenario
 from conf.settings import Settings
 
-# Former settings that were switches; what one may say of a switch.
+# Former settings that were switches, and the words that may follow one as its value.
 SWITCHES, TRUTHS = ("--etl.rebuild", "--training.resume"), ("true", "false", "yes", "no")
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 
@@ -91,14 +91,14 @@ class Parser(ArgumentParser):
 
     def describe(self, reads: tuple[str, ...]) -> None:
         """Adds each setting's bounds to its help, which shows only the settings in `reads`, if that names any."""
+        known = knobs()
         for action in self._actions:
-            knob = knobs().get(action.dest)
+            knob = known.get(action.dest)
             # The text of a setting with choices explains them.
             if knob and (bound := expectation(knob)) and not choices_of(knob.type):
                 action.help = f"{action.help}; {bound}"
         always = ("workspace", "tracking_server")
-        is_read = {name: not reads or name in always or _is_in(name, reads) for name in knobs()}
-        self.shown = frozenset(name for name, shown in is_read.items() if shown)
+        self.shown = frozenset(name for name in known if not reads or name in always or _is_in(name, reads))
 
     def format_help(self) -> str:
         """The help without hidden settings, and without options for whole sections, which no scenario uses."""

@@ -35,7 +35,7 @@ def check_scenario(file: str, own: dict[str, str]) -> None:
 def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: set[str]) -> Iterator[tuple[int, str]]:
     """Line, counted from 1, and fault of every entry that is wrong.
 
-    prefix: of the section's settings, `training.`. seen: names that were given before, anywhere in the file.
+    prefix: what the names in this section begin with, such as `training.`. seen: the names that the file has given.
     """
     names = knobs()
     for key, value in section.value:

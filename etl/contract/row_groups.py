@@ -1,7 +1,7 @@
 """Row groups of Parquet files, on a disk or in a store: footers once, and of the data only what is wanted."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from etl.contract.storage import is_local, locate, map_files
+from etl.contract.storage import is_local, locate
 
 # The footers of the ETL's files have a few kB.
 TAIL_BYTES = 1 << 16
@@ -42,14 +42,10 @@ def footer_of(file: str) -> Footer:
     return Footer(pq.read_metadata(pa.BufferReader(tail)), tail[-needed:], size)
 
 
-def footers_of(files: list[str]) -> Iterator[Footer]:
-    """The footers of all files, in their order. Raises as footer_of does."""
-    return map_files(footer_of, files)
-
-
 def read_row_groups(file: str, columns: Iterable[str], groups: Iterable[int] | None = None) -> pa.Table:
-    """The columns of some row groups of a file; None: of all. Of a file in a store, nothing else is fetched.
+    """Reads these columns of some row groups of a file, or of all of them if `groups` is None.
 
+    Only the bytes of these columns are fetched from a store.
     Raises OSError or ArrowInvalid for a file that is gone, cut off or no Parquet file.
     """
     names, footer, place = sorted(columns), footer_of(file), locate(file)

@@ -148,7 +148,7 @@ def fetch_ahead(addresses: Iterable[str], limit: int = -1) -> Iterator[Callable[
             if "://" in address:
                 first = AHEAD_BYTES if limit < 0 else min(limit, AHEAD_BYTES)
                 begun = threads.submit(read_bytes, address, first)
-                read = partial(_whole, begun, read, AHEAD_BYTES)
+                read = partial(_whole, begun, read)
             waiting.append(read)
             if len(waiting) > FETCHES:
                 yield waiting.popleft()
@@ -168,10 +168,10 @@ def map_files(work: Callable[[str], Work], addresses: Iterable[str]) -> Iterator
         yield from threads.map(work, addresses)
 
 
-def _whole(begun: Future[bytes], read: Callable[[], bytes], most: int) -> bytes:
-    """What was fetched of a file, or the whole file if `most` bytes were fetched, which may be not all."""
+def _whole(begun: Future[bytes], read: Callable[[], bytes]) -> bytes:
+    """What was fetched of a file ahead, or the whole file if it may be larger than that."""
     content = begun.result()
-    return content if len(content) < most else read()
+    return content if len(content) < AHEAD_BYTES else read()
 
 
 def list_files(folder: UPath) -> pd.DataFrame:

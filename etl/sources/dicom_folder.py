@@ -173,8 +173,7 @@ def _with_table(
     """The tags of the table's files, with its columns; its findings; its split; the file of each of its rows, None if
     absent; and sentences on how it was understood.
 
-    files: all that the table may name. results: from _read_files. name_of:
-    hides a name.
+    files: all that the table may name. results: from _read_files. name_of: hides a name.
     """
     columns = settings.columns
     header = read_table(path, [columns.image])

@@ -92,9 +92,9 @@ def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]
     """Each row's image, as the model takes it. A row group is read once for consecutive rows of it."""
     for (file, group), part in groupby(rows, lambda row: (row["file"], row["row_group"])):
         if group is None:
-            rows, again = tee(part)
+            files, again = tee(part)
             contents = fetch_ahead((row["file"] for row in again), MAX_FILE_BYTES + 1)
-            yield from map(read_file, rows, contents, repeat(properties))
+            yield from map(read_file, files, contents, repeat(properties))
         else:
             yield from read_row_group(file, group, list(part), properties.size_px)
 

@@ -21,7 +21,7 @@ MIN_WIDTH_PX = 720
 MARGIN_PX, HEADING_PX, TEXT_PX = 14, 28, 17
 LINE_HEIGHT, SCALE_PX = 1.35, 160
 BACKGROUND, MIDDLE_GREY, TEXT_GREY, HEADING_GREY = 18, 110, 165, 240
-# Of the film's name and of the finding's in the picture's name, which stays below the 255 bytes that a name may have.
+# How much of the film's and of the finding's name goes into the name of the picture, which may have 255 bytes.
 MAX_BYTES, MAX_CHARACTERS = 100, 40
 
 

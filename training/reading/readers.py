@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from conf.errors import InputError
-from etl.contract.row_groups import footers_of
+from etl.contract.row_groups import footer_of
 from etl.contract.schema import image_column
-from etl.contract.storage import is_local, locate
+from etl.contract.storage import is_local, locate, map_files
 from etl.contract.version import TableVersion
 from training.network.models import encode_attributes
 from training.reading.plan import Plan, Split
@@ -57,7 +57,7 @@ def open_split(table: TableVersion, name: str, size_px: int, has_attributes: boo
         )
     files = table.files(name)
     row_groups: list[int] = []
-    footers = footers_of(files)
+    footers = map_files(footer_of, files)
     for file in files:
         try:
             metadata = next(footers).metadata
