@@ -13,7 +13,7 @@ from etl.contract.images.kinds import describe_other, kind_of
 from etl.contract.images.orientation import DAMAGE, exif_orientation, turn
 from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, Stored, check_size
 from etl.contract.images.png import decode_png
-from etl.contract.images.tiff import Tags, decode_deep_tiff, read_tags, unread
+from etl.contract.images.tiff import Tags, decode_deep_tiff, finish_8_bits, read_tags, unread
 
 # Pillow's readers, asked directly: its own search for one hides the reason why none can read a file.
 READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
@@ -82,7 +82,8 @@ def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None
             if getattr(film, "is_animated", False):
                 raise BadImage(SEVERAL_FRAMES)
             check_size(*film.size)
-            image = np.array(film.convert("RGB" if colour else "L"))
+            mode = "RGB" if colour else "L"
+            image = finish_8_bits(film, tags, mode) if tags else np.array(film.convert(mode))
             # A TIFF has been turned by Pillow, and has lost its tag.
             return turn(image, exif_orientation(film))
     except BadImage:

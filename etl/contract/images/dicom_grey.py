@@ -10,6 +10,10 @@ from pydicom.pixels import apply_color_lut, apply_windowing
 from etl.contract.images.greys import MIN_BRIGHTEST
 from etl.contract.images.pixels import BadImage
 
+# A film whose values span so many greys over their own bits is not to be shown with fewer.
+MIN_GREYS = 16
+# Ways of a window to map its values (PS3.3 C.11.2.1.3).
+VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 # Pixels of the film that are looked at first, to see whether a window shows anything: every eighth row and column.
 SPARSE = (slice(None, None, 8), slice(None, None, 8))
 
@@ -23,7 +27,7 @@ def to_grey(dataset: pydicom.Dataset, stored: np.ndarray, codes: np.ndarray) -> 
     film, is_inverted = ~_is_padding(dataset, stored), dataset.PhotometricInterpretation == "MONOCHROME1"
     for shades, black, white in _voi(dataset, values, is_signed):
         greys = _scale(shades, black, white, is_inverted)
-        if greys is not None and any(_is_shown(greys, film, part, is_inverted) for part in (codes[SPARSE], codes)):
+        if greys is not None and _is_shown(greys, stored, film, codes, is_inverted):
             return greys
     present = film & _occurs(codes, len(stored))
     if not present.any():
@@ -77,16 +81,27 @@ def _occurs(codes: np.ndarray, num_codes: int) -> np.ndarray:
     return cv2.calcHist([np.ascontiguousarray(codes)], [0], None, [num_codes], [0, num_codes]).ravel() > 0
 
 
-def _is_shown(greys: np.ndarray, film: np.ndarray, codes: np.ndarray, is_inverted: bool) -> bool:
-    """Whether the film has greys between black and white, and not only the darkest of them, from black on.
+def _is_shown(greys: np.ndarray, stored: np.ndarray, film: np.ndarray, codes: np.ndarray, is_inverted: bool) -> bool:
+    """Whether the film has greys between black and white, many enough, and not only the darkest, from black on.
 
-    A film that ends below MIN_BRIGHTEST is one of 12 bits, say, under a window for 14.
+    greys, film: the grey of each stored value, and whether it is no padding. Many enough: MIN_GREYS, unless the film's
+    values span fewer over their own bits. A film that ends below MIN_BRIGHTEST is one of 12 bits, say, under a window
+    for 14.
     """
-    present = greys[film & _occurs(codes, len(greys))].astype(int)
-    if not ((present > 0) & (present < 255)).any():
-        return False
-    darkest, brightest = sorted(255 - end if is_inverted else end for end in (present.min(), present.max()))
-    return brightest >= 255 * MIN_BRIGHTEST or darkest > brightest / 2
+    for part in (codes[SPARSE], codes):
+        present = film & _occurs(part, len(stored))
+        shown, values = greys[present].astype(int), stored[present].astype(int)
+        if not ((shown > 0) & (shown < 255)).any():
+            continue
+        darkest, brightest = sorted(255 - end if is_inverted else end for end in (shown.min(), shown.max()))
+        is_bright, has_greys = brightest >= 255 * MIN_BRIGHTEST, brightest - darkest >= MIN_GREYS
+        if is_bright and has_greys:
+            return True
+        if part is codes:
+            own_white = 2 ** int(np.abs(values).max()).bit_length() - 1
+            has_greys |= np.ptp(values) * 255 < MIN_GREYS * own_white
+            return bool(has_greys and (is_bright or darkest > brightest / 2))
+    return False
 
 
 def _has_entries(item: pydicom.Dataset) -> bool:
@@ -127,6 +142,8 @@ def _eight_bit_window(dataset: pydicom.Dataset, center: float, width: float) -> 
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 8, 0
     window.WindowCenter, window.WindowWidth = float(center), float(width)
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    if function not in VOI_FUNCTIONS:
+        raise BadImage(f"VOI LUT Function {function!r}, expected LINEAR, LINEAR_EXACT or SIGMOID")
     # LINEAR is for values of whole numbers; below a width of 1 it has no meaning.
     window.VOILUTFunction = "LINEAR_EXACT" if function == "LINEAR" and width < 1 else function
     return window

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import TiffImagePlugin
 
+from etl.contract.images.greys import to_8_bits
 from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, UPRIGHT
 from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, Stored, check_size
 
@@ -14,13 +15,14 @@ from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, Stored, check_s
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags, and values of theirs (TIFF 6.0, section 8, and page 80 for the sample format).
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, SAMPLES = 256, 257, 258, 259, 262, 273, 277
-STRIP_BYTES, MAX_SAMPLE, PLANAR, FORMAT, XMP = 279, 281, 284, 339, 700
+STRIP_BYTES, MAX_SAMPLE, PLANAR, COLOURS, FORMAT, XMP = 279, 281, 284, 320, 339, 700
 # XMP part 2, section 3.3: as an attribute or as an element.
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 UNCOMPRESSED, JPEGS, SEPARATE_PLANES = 1, (6, 7), 2
 # Compressions that cv2 lacks: LZMA and Zstandard.
 PILLOW_COMPRESSIONS = (34925, 50000)
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
 FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 4: "unsigned"}
 
 Tags = TiffImagePlugin.ImageFileDirectory_v2
@@ -34,8 +36,9 @@ def read_tags(content: bytes) -> Tags:
         file.seek(first)
         tags.load(file)
         check_size(int(tags[WIDTH]), int(tags[LENGTH]))
+        photometric = tags.get(PHOTOMETRIC)
         bits, formats = max(_all(tags, BITS)), {FORMATS.get(number) for number in _all(tags, FORMAT)}
-        known = PHOTOMETRIC in tags or tags.get(COMPRESSION) in JPEGS
+        known = photometric is not None or tags.get(COMPRESSION) in JPEGS
     except BadImage:
         raise
     except DAMAGE as error:
@@ -44,7 +47,7 @@ def read_tags(content: bytes) -> Tags:
         raise BadImage(SEVERAL_FRAMES)
     if not known:
         raise BadImage("TIFF that does not say whether 0 is black or white: save it with PhotometricInterpretation")
-    if bits > 16 or formats != {"unsigned"}:
+    if bits > 16 or formats != {"unsigned"} or photometric not in (None, *READ):
         raise unread(tags)
     return tags
 
@@ -80,14 +83,39 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
         xmp = tags.get(XMP)
         if ORIENTATION_TAG not in tags and isinstance(xmp, bytes) and (said := XMP_ORIENTATION.search(xmp)):
             orientation = int(said[1])
-        largest = max(_all(tags, MAX_SAMPLE, 2**bits - 1))
+        white = _white(tags, bits)
     except BadImage:
         raise
     except DAMAGE as error:
         raise BadImage(f"damaged TIFF: {error}") from error
-    # By the standard (page 37), the largest sample is a fact about these pixels; some writers end their range there.
-    white = largest if largest in (2**used - 1 for used in range(8, bits)) else 2**bits - 1
     return Stored(pixels, white if white < 65535 else 0, orientation, photometric == WHITE_IS_ZERO)
+
+
+def finish_8_bits(film: TiffImagePlugin.TiffImageFile, tags: Tags, mode: str) -> np.ndarray:
+    """The pixels of a TIFF of up to 8 bits a sample that Pillow has opened, uint8.
+
+    mode: `L` or `RGB`. A palette of 8 bits, where the standard has 16 (page 37), is read as such, and the greys are
+    those of the range that the file ends.
+    """
+    if tags.get(PHOTOMETRIC) == PALETTE and max(_all(tags, COLOURS)) < 256:
+        film.load()
+        film.putpalette(bytes(_all(tags, COLOURS)), "RGB;L")
+    image, white = np.array(film.convert(mode)), _white(tags, 8)
+    is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    stored = 255 - image if is_inverted else image
+    if white == 255 or stored.max() > white or tags.get(PHOTOMETRIC) not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+        return image
+    greys = to_8_bits(stored, white)
+    return 255 - greys if is_inverted else greys
+
+
+def _white(tags: Tags, bits: int) -> int:
+    """The sample that is white. Some writers end their range at the largest sample of the file.
+
+    By the standard (page 37) that is a fact about these pixels only, so it counts where it ends a range of bits.
+    """
+    largest = max(_all(tags, MAX_SAMPLE, 2**bits - 1))
+    return largest if largest in (2**used - 1 for used in range(min(bits, 8) - 2, bits)) else 2**bits - 1
 
 
 def _decode(content: bytes, tags: Tags) -> np.ndarray:

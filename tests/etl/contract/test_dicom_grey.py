@@ -74,6 +74,9 @@ USELESS = {
     "a centre without width": {"WindowCenter": 2000},
     "an item without entries": {"VOILUTSequence": [pydicom.Dataset()]},
     "no items": {"VOILUTSequence": [], "ModalityLUTSequence": []},
+    "a width that shows one grey": {"WindowCenter": 2000, "WindowWidth": 1e30},
+    "a width that shows some greys": {"WindowCenter": 500_000, "WindowWidth": 1_000_000, "VOILUTFunction": "SIGMOID"},
+    "entries of one grey, below white": {"VOILUTSequence": table([9, 9], first=0, bits=4)},
     "entries of one grey": {"VOILUTSequence": table([7, 7], first=0, bits=16)},
     "a modality item without entries": {"ModalityLUTSequence": [pydicom.Dataset()]},
     "a slope of 0": {"RescaleSlope": 0, "RescaleIntercept": 5},
@@ -142,7 +145,7 @@ def test_a_width_below_1_is_linear_exact(function):
 
 
 def test_an_unknown_function_is_named():
-    with pytest.raises(BadImage, match="'CUBIC'"):
+    with pytest.raises(BadImage, match="^VOI LUT Function 'CUBIC', expected LINEAR, LINEAR_EXACT or SIGMOID$"):
         shown(RAMP, WindowCenter=2000, WindowWidth=2001, VOILUTFunction="CUBIC")
 
 

@@ -184,6 +184,26 @@ def test_every_compression_of_16_bits_is_read(compression):
     assert np.array_equal(decode_grey(encoded(film, "TIFF", compression=compression, big_tiff=True)), RAMP)
 
 
+@pytest.mark.parametrize("scale", [1, 257])
+def test_the_colours_of_a_palette_have_8_or_16_bits(scale):
+    film = np.array([[0, 1, 2, 255]], np.uint8)
+    colours = [scale * (255 - entry) for _ in range(3) for entry in range(256)]
+    content = tiff_of(film, t262=3, t320=colours)
+    assert decode_grey(content).tolist() == [[255, 254, 253, 0]]
+    assert decode_colour(content)[0, :, 1].tolist() == [255, 254, 253, 0]
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_the_largest_sample_of_8_bits_ends_their_range(white_is_zero):
+    film, greys = np.array([[0, 63, 127]], np.uint8), np.array([[0, 126, 255]])
+    content = tiff_of(film, t262=int(not white_is_zero), t281=127)
+    assert decode_grey(content).tolist() == (255 - greys if white_is_zero else greys).tolist()
+    # That it is a fact about these pixels only, or wrong, shows where it ends no range.
+    for largest in (126, 100, 255):
+        assert decode_grey(tiff_of(film, t281=largest)).tolist() == film.tolist()
+    assert decode_grey(tiff_of(film, t281=63)).tolist() == film.tolist()
+
+
 def test_the_largest_sample_of_a_tiff_ends_its_range():
     assert np.abs(decode_grey(tiff_of(widened(12), t281=4095)) - RAMP.astype(int)).max() <= 1
     # By the standard it is no more than a fact about these pixels.
@@ -201,6 +221,7 @@ UNREAD = {
     "grey and alpha": (tiff_of(np.dstack([FILM, FILM]), t262=1, t338=2), "2 samples a pixel"),
     "colours of 12 bits in words": (tiff_of(np.dstack([widened(12)] * 3), bits=12, words=True), "12 bits a sample"),
     "planes": (tiff_of(np.dstack([FILM] * 3), t284=2), "3 samples a pixel"),
+    "Lab": (tiff_of(np.dstack([FILM.astype(np.uint8)] * 3), t262=8), "photometric interpretation 8"),
     "palette of 16 bits": (tiff_of(FILM, t262=3), "photometric interpretation 3"),
     "another interpretation": (tiff_of(FILM.astype(np.uint8), t262=32844), "photometric interpretation 32844"),
     "a compression": (tiff_of(FILM, t259=34712), "compression .?34712"),
