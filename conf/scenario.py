@@ -10,7 +10,7 @@ from conf.errors import InputError
 from conf.hints import is_section, knobs, meant
 from conf.settings import Settings
 
-NULL = "tag:yaml.org,2002:null"
+NULL, INT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:int"
 EXAMPLE = "expected sections with settings, such as `training:` and below it, indented, `epochs: 10`"
 
 
@@ -48,9 +48,25 @@ def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: s
             yield line, f"{name} is a section: {EXAMPLE}"
         elif name in own:
             yield line, f"{name} is no setting but an argument of this command: give {own[name]} on the command line"
+        elif getattr(key, "value", "") == "<<":
+            yield line, f"{name} is a merge key, which is not read: write the settings out"
         elif name not in names:
             sections = ", ".join(field.name for field in fields(Settings))
             yield line, f"unknown setting {name}{meant(name, list(names)) or f'; known sections are {sections}'}"
         elif getattr(value, "tag", "") == NULL:
             yield line, f"{name} has no value: give one, or leave the line out for the default"
+        for number in _numbers(value):
+            meaning = yaml.safe_load(number.value)
+            if str(meaning) != number.value.lstrip("+"):
+                tens = f", or {int(number.value)} in tens" if number.value.isdigit() else ""
+                yield line, f"{name} is {number.value}, which YAML takes for {meaning}: write {meaning}{tens}"
         seen.add(name)
+
+
+def _numbers(value: yaml.Node) -> Iterator[yaml.Node]:
+    """The whole numbers in a value."""
+    if isinstance(value, yaml.SequenceNode):
+        for part in value.value:
+            yield from _numbers(part)
+    elif getattr(value, "tag", "") == INT:
+        yield value

@@ -14,7 +14,7 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.storage import list_files
 from etl.sources.files import match_files
-from etl.sources.label_file import contradictions, optional_column, parse_cells, read_table
+from etl.sources.label_file import contradictions, describe_lacking, optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_official, assign_split
 from etl.sources.words import view_of
@@ -35,6 +35,7 @@ CHEXPERT_FINDINGS = (
     "Fracture",
     "Support Devices",
 )
+OPTIONAL_COLUMNS = ("Frontal/Lateral", "AP/PA", "Age", "Sex")
 
 
 def read_chexpert(source: UPath, settings: Etl) -> Manifest:
@@ -45,20 +46,20 @@ def read_chexpert(source: UPath, settings: Etl) -> Manifest:
     no label, a path that names no patient, or a source that has none of the listed images.
     """
     tables = [_find_table(source, "train.csv"), _find_table(source, "valid.csv")]
-    train_val, test = (_read_labels(path, settings.uncertain) for path in tables)
+    (train_val, notes), (test, more_notes) = (_read_labels(path, settings.uncertain) for path in tables)
     rows = pd.concat([train_val, test], ignore_index=True)
     own = None
     if settings.split == "source":
         own = assign_official(rows, set(train_val.image_id), set(test.image_id), ("train.csv", "valid.csv"))
     rows = assign_split(rows, settings, own)
     files = list_files(source)
-    rows["file"] = match_files(rows.image_id, files.index, tables[0])
+    rows["file"] = match_files(rows.image_id, files, tables[0])
     # In the release in parts, `train` is not a folder.
     parts = rows.image_id.str.split("/", n=1).str[-1]
-    rows["file"] = rows.file.where(rows.file.notna(), match_files(parts[rows.file.isna()], files.index, tables[0]))
+    rows["file"] = rows.file.where(rows.file.notna(), match_files(parts[rows.file.isna()], files, tables[0]))
     searched = f"listed images is below {source}: check --etl.source and --etl.format"
     why = "listed neither in train.csv nor in valid.csv"
-    return assemble(rows, files, list(CHEXPERT_FINDINGS), tables, searched, left_out=why)
+    return assemble(rows, files, list(CHEXPERT_FINDINGS), tables, searched, left_out=why, notes=notes + more_notes)
 
 
 def _find_table(source: UPath, name: str) -> UPath:
@@ -76,7 +77,8 @@ def _find_table(source: UPath, name: str) -> UPath:
     )
 
 
-def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
+def _read_labels(path: UPath, uncertain: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of build_rows, and sentences on what the table lacks."""
     table = read_table(path, ["Path", *CHEXPERT_FINDINGS])
     # CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg, where the first folder is the source itself.
     images = table["Path"].str.replace("\\", "/").str.split("/", n=1).str[-1]
@@ -87,7 +89,7 @@ def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
     # Some films that are called frontal have the view LL or RL.
     views = views.mask(views.map(view_of).eq("LATERAL"), "Frontal " + views)
     findings = parse_cells(table, CHEXPERT_FINDINGS, path, uncertain, blank=0.0)
-    return build_rows(
+    rows = build_rows(
         path,
         images=images,
         patients=patients,
@@ -98,3 +100,4 @@ def _read_labels(path: UPath, uncertain: str) -> pd.DataFrame:
         findings=findings,
         strange_labels=contradictions(table, CHEXPERT_FINDINGS, findings),
     )
+    return rows, describe_lacking(table, OPTIONAL_COLUMNS, path)

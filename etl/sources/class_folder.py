@@ -19,7 +19,7 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.images.decode import begins_like_image
-from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES
+from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_image
 from etl.contract.storage import clutter, list_files, read_bytes
 from etl.sources.files import NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
@@ -106,7 +106,10 @@ def _why_left_out(file: str, path: str) -> str | None:
     if ending in SUFFIXES:
         return None
     try:
-        return None if ending not in NO_IMAGES and begins_like_image(read_bytes(path, HEAD_BYTES)) else "no image"
+        head = b"" if ending in NO_IMAGES else read_bytes(path, HEAD_BYTES)
+        if begins_like_image(head):
+            return None
+        return f"{image}, which is not read" if (image := other_image(head)) else "no image"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
 

@@ -24,7 +24,7 @@ from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import clutter, fetch_ahead, list_files, read_bytes
 from etl.sources.dicom_tags import Tags, find_misfit, read_tags
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files
-from etl.sources.label_file import contradictions, read_findings, read_table, refuse_rounded
+from etl.sources.label_file import contradictions, read_findings, read_table, refuse_rounded, table_path
 from etl.sources.manifest import Manifest, assemble, build_rows, normalise_patients
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
@@ -44,10 +44,13 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     cannot be used is in the manifest with the reason. Raises InputError if the salt is missing, the table is faulty, or
     no DICOM file can be used.
     """
-    salt, path = read_salt(), source / settings.columns.label_file
+    salt, path = read_salt(), table_path(source, settings.columns.label_file)
     name_of = partial(hide, salt=salt)
-    files = list_files(source).drop(index=os.path.normpath(settings.columns.label_file), errors="ignore")
-    asked = files.loc[[not clutter(file) and os.path.basename(file) != DICOM_INDEX for file in files.index]]
+    listed = read_table(path, [settings.columns.image]) if path.is_file() else None
+    files = list_files(source)
+    files = files[files.path != str(path)]
+    wanted = set() if listed is None else set(listed[settings.columns.image])
+    asked = files.loc[[_is_asked(file) or file in wanted for file in files.index]]
     found = _read_files(asked.path, workers)
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")
@@ -55,8 +58,8 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     findings = settings.columns.findings or list(NIH_FINDINGS)
     unknown = np.full(len(findings), np.nan, np.float32)
     tags["findings"], own, tables, absent, notes = [unknown] * len(tags), None, [], 0, ["there is no label table"]
-    if path.is_file():
-        tags, findings, own, table_files, notes = _with_table(tags, path, settings, asked.index, found, name_of)
+    if listed is not None:
+        tags, findings, own, table_files, notes = _with_table(tags, path, listed, settings, asked, found, name_of)
         absent, tables = int(table_files.isna().sum()), [path]
         faults |= dict.fromkeys(table_files[table_files.notna() & ~table_files.isin(found.index)], "no DICOM file")
     elif settings.columns.label_file != Columns().label_file:
@@ -72,10 +75,10 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
             f"{found.index[0]}: {reasons.get(found.index[0], 'not in the table')}"
         )
     rows = _build_rows(tags, source, name_of)
-    listed = files.loc[rows.index].set_axis(rows.image_id)
+    films = files.loc[rows.index].set_axis(rows.image_id)
     rows = assign_split(rows, settings, None if own is None else own[rows.index])
     notes = [*notes, *describe_links(files)]
-    manifest = assemble(rows, listed, findings, tables, f"images below {source} can be used", notes=notes)
+    manifest = assemble(rows, films, findings, tables, f"images below {source} can be used", notes=notes)
     # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
     bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
     bad = bad.assign(reason=list(reasons.values()), patient_id="", split=None)
@@ -93,6 +96,11 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     )
 
 
+def _is_asked(file: str) -> bool:
+    """Whether the file is opened, to see whether it is DICOM, even if no table names it."""
+    return not clutter(file) and os.path.basename(file) != DICOM_INDEX
+
+
 def _read_files(paths: pd.Series, workers: SparkWorkers) -> pd.Series:
     """What the workers find in each DICOM file: its Tags, or the reason why they cannot be used. Index: the files."""
     chunks = [list(paths.iloc[start : start + FILES_PER_TASK]) for start in range(0, len(paths), FILES_PER_TASK)]
@@ -108,7 +116,9 @@ def _sort_out(found: pd.Series, wanted: Dicom) -> tuple[pd.DataFrame, dict[str, 
     films = found[usable].drop(list(misfits))
     tags = pd.DataFrame([vars(film) for film in films], films.index, [field.name for field in fields(Tags)])
     tags["patient"] = normalise_patients(tags.patient.astype(str))
-    again = tags.index[tags.instance.duplicated()]
+    # Of equal instances, the first film counts whose tags name a patient, else the first.
+    named_first = tags.iloc[np.argsort(tags.patient.map(says_nothing).to_numpy(bool), kind="stable")]
+    again = named_first.index[named_first.instance.duplicated()]
     faults |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
     return tags.drop(index=again), faults, misfits
 
@@ -165,21 +175,22 @@ def _read_one(path: str, read_head: Callable[[], bytes]) -> Tags | str | None:
 def _with_table(
     tags: pd.DataFrame,
     path: UPath,
+    listed: pd.DataFrame,
     settings: Etl,
-    files: pd.Index,
+    files: pd.DataFrame,
     results: pd.Series,
     name_of: Callable[[str], str],
 ) -> tuple[pd.DataFrame, list[str], pd.Series | None, pd.Series, list[str]]:
     """The tags of the table's files, with its columns; its findings; its split; the file of each of its rows, None if
     absent; and sentences on how it was understood.
 
-    files: all that the table may name. results: from _read_files. name_of: hides a name.
+    listed: the table with its images. files: all that it may name, from list_files. results: from _read_files.
+    name_of: hides a name.
     """
     columns = settings.columns
-    header = read_table(path, [columns.image])
     # columns.patient is set by default, but a table may lack that column: the tags name the patient too.
     roles = {role: getattr(columns, role) for role in ("patient", "follow_up", "age", "sex", "view", "split")}
-    roles = {role: name for role, name in roles.items() if name and (role != "patient" or name in header)}
+    roles = {role: name for role, name in roles.items() if name and (role != "patient" or name in listed)}
     table = read_table(path, [*roles.values(), *columns.findings])
     table, findings, labels, notes = read_findings(table, [columns.image, *roles.values()], path, settings)
     strange = contradictions(table, findings, labels)
@@ -189,9 +200,9 @@ def _with_table(
     if "patient" in roles:
         refuse_rounded(path, table[roles["patient"]], "patient")
         table[roles["patient"]] = normalise_patients(table[roles["patient"]])
-    # The first file with an instance counts, see _sort_out.
-    usable = {file: result for file, result in results.items() if isinstance(result, Tags)}
-    found = names.map({result.instance: file for file, result in reversed(usable.items())})
+    usable = {result.instance: file for file, result in results.items() if isinstance(result, Tags)}
+    # Of files with the same instance, the one in `tags` counts.
+    found = names.map(usable | dict(zip(tags.instance, tags.index, strict=True)))
     by_path = match_files(names[found.isna()], files, path)
     notes += describe_match(names[by_path.index], by_path)
     found = found.where(found.notna(), by_path).astype(object)
@@ -204,8 +215,8 @@ def _with_table(
     if found.isna().all():
         raise InputError(
             f"none of the {len(table)} images in {path} is among the {len(files)} files: its column {columns.image} "
-            f"says {names.iloc[0]!r}, a file is {files[0]!r}; expected paths below the source, or their ends, or SOP "
-            "Instance UIDs"
+            f"says {names.iloc[0]!r}, a file is {files.index[0]!r}; expected paths below the source, or their ends, or "
+            "SOP Instance UIDs"
         )
     tags = tags.loc[named].assign(findings=labels[named], strange_labels=strange[named])
     for role, name in roles.items():

@@ -7,7 +7,7 @@ the reason. An image that is listed but has no file is absent.
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import pandas as pd
 from upath import UPath
@@ -33,19 +33,17 @@ def count_left_out(reasons: pd.Series) -> dict[str, int]:
     return dict(counted.most_common(MAX_KINDS)) | ({"other kinds": rest} if rest else {})
 
 
-def match_files(
-    names: pd.Series, files: Iterable[str], table: UPath, links: Mapping[str, str] | None = None
-) -> pd.Series:
+def match_files(names: pd.Series, files: pd.DataFrame, table: UPath) -> pd.Series:
     """The file of each listed image, as its path below the source; None without one. The index is that of `names`.
 
     A name is a path below the source. If there is no such file, it may be spelled otherwise (`./`, backslashes, upper
     and lower case, Unicode forms), and be longer or shorter than the path by some folders in front: `a/1.png` and
     `images/a/1.png` match, whichever is listed. At last the ending may be missing in the name.
-    Raises InputError if a name fits several files, or a file several names. table: names them, for the message. links:
-    of list_files.
+    Raises InputError if a name fits several files, or a file several names. files: from list_files. table: names them,
+    for the message.
     """
-    there = set(files)
-    for link, target in (links or {}).items():
+    there = set(files.index)
+    for link, target in files.attrs.get("links", {}).items():
         names = names.str.replace(rf"^(\./)?{re.escape(link)}/", f"{target}/".replace("\\", "\\\\"), regex=True)
     found = names.where(names.isin(there), None).astype(object)
     if found.notna().all():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import posixpath
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -64,6 +65,11 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     if len(lines) == len(table):
         table.index = pd.Index(lines) - 2
     return table.apply(lambda cells: cells.str.strip())
+
+
+def table_path(source: UPath, name: str) -> UPath:
+    """The label file of this name; without `..` in it, so that it is known among the source's files."""
+    return source / posixpath.normpath(name)
 
 
 def _other_tables(path: UPath) -> str:

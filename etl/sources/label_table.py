@@ -5,7 +5,7 @@ from upath import UPath
 from conf.settings import Etl
 from etl.contract.storage import list_files
 from etl.sources.files import describe_match, match_files
-from etl.sources.label_file import contradictions, optional_column, read_findings, read_table
+from etl.sources.label_file import contradictions, optional_column, read_findings, read_table, table_path
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_split, own_split
 
@@ -18,7 +18,7 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
     or a source that has none of the listed images.
     """
     columns = settings.columns
-    path = source / columns.label_file
+    path = table_path(source, columns.label_file)
     named = {role: name for role, name in vars(columns).items() if role not in ("label_file", "findings") and name}
     table = read_table(path, [*named.values(), *columns.findings])
     table, findings, labels, notes = read_findings(table, named.values(), path, settings)
@@ -38,7 +38,7 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
         own = own_split(table[columns.split], rows.patient_id, path)
     rows = assign_split(rows, settings, own)
     files = list_files(source)
-    rows["file"] = match_files(rows.image_id, files.index, path, files.attrs["links"])
+    rows["file"] = match_files(rows.image_id, files, path)
     notes += describe_match(rows.image_id, rows.file)
     searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
     why = f"not listed in {path.name}"

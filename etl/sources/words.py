@@ -166,7 +166,7 @@ def understand(cells: pd.Series, meaning: Meaning) -> tuple[pd.Series, pd.Series
 
 def parse_ages(cells: pd.Series) -> pd.Series:
     """Cells such as `58`, `060Y` or `018M` as years, Float32; NA for anything else and for ages above MAX_AGE_YEARS."""
-    parts = cells.str.extract(r"^([0-9]{1,3}(?:\.[0-9]{0,3})?)([YMWD]?)$")
+    parts = cells.str.extract(r"^([0-9]{1,3}(?:\.[0-9]*)?)([YMWD]?)$")
     years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
     return years.where(years <= MAX_AGE_YEARS).astype("Float32")
 

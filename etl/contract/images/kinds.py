@@ -70,11 +70,22 @@ def kind_of(content: bytes) -> str:
     return "DICOM" if looks_like_dicom(content) else ""
 
 
+def other_image(content: bytes) -> str:
+    """The name of a kind of image that is not read, such as `a GIF image`; empty for any other file."""
+    name = _name_of(content)
+    return name if name.endswith(" image") else ""
+
+
 def describe_other(content: bytes) -> str:
     """Why a file is not read that is of none of the KINDS."""
     if not content:
         return "empty file"
+    return f"no {KINDS}: {_name_of(content) or f'starts with {content[:8]!r}'}"
+
+
+def _name_of(content: bytes) -> str:
+    """What OTHERS calls the file; empty if it knows no such kind."""
     for place, signature, name in OTHERS:
         if content[place : place + len(signature)].lower() == signature.lower():
-            return f"no {KINDS}: {name}"
-    return f"no {KINDS}: starts with {content[:8]!r}"
+            return name
+    return ""

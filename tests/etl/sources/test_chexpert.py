@@ -55,6 +55,20 @@ def test_rows_follow_the_contract(chexpert):
     assert frontal.path == str(chexpert / "train/patient00001/study2/view1_frontal.jpg")
 
 
+def test_a_column_that_is_lacking_is_said(chexpert):
+    assert read_manifest(chexpert, Etl(format="chexpert")).notes == []
+    header, *rows = (chexpert / "train.csv").read_text().splitlines()
+    (chexpert / "train.csv").write_text("\n".join([header.replace("AP/PA", "Position"), *rows]))
+    notes = read_manifest(chexpert, Etl(format="chexpert")).notes
+    assert notes == ["train.csv has no column 'AP/PA', so that is unknown"]
+
+
+def test_a_name_below_a_link_is_found(chexpert):
+    (chexpert / "old").symlink_to(chexpert / "train")
+    (chexpert / "train.csv").write_text((chexpert / "train.csv").read_text().replace("/train/", "/old/"))
+    assert read_manifest(chexpert, Etl(format="chexpert")).absent == 0
+
+
 @pytest.mark.parametrize(("uncertain", "becomes"), [("unknown", np.nan), ("zero", 0), ("one", 1)])
 def test_uncertain_is_what_the_setting_says_and_blank_is_absent(chexpert, uncertain, becomes):
     images = read_manifest(chexpert, Etl(format="chexpert", uncertain=uncertain)).images

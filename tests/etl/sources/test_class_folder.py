@@ -164,7 +164,7 @@ def test_the_content_decides_for_other_endings(read, tmp_path):
     (tmp_path / "C" / "1.2.840.7").write_bytes(b"neither")
     manifest = read("A/1.png")
     assert manifest.images.image_id.tolist() == ["A/1.png", "B/IM0001"]
-    assert manifest.left_out == {"without ending, no image": 1, ".gif, no image": 1}
+    assert manifest.left_out == {"without ending, no image": 1, ".gif, a GIF image, which is not read": 1}
     assert manifest.notes[-1] == "no image is in the folders C, which are no classes therefore"
 
 

@@ -279,6 +279,34 @@ def test_hidden_files_and_the_index_are_left_out(folder):
     manifest = read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
     assert len(manifest.images) == 30
     assert manifest.left_out == {"hidden": 1, "in __MACOSX": 1, "without ending, no DICOM": 1}
+    # A table may name them all the same.
+    (folder / "labels.csv").write_text("image,patient,Mass\n.Trash/9.dcm,99,1\nPatient 1/IM0,97,1\n")
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
+    assert (len(manifest.images), manifest.absent) == (2, 0)
+    assert len(manifest.images) + sum(manifest.left_out.values()) == 30 + 3
+
+
+def test_of_two_files_of_one_instance_the_one_with_a_patient_counts(folder):
+    film = write_film(folder / "b" / "IM0", "HOSP-99", 3, 9999)
+    film.PatientID = ""
+    for name in ("a", "c"):
+        (folder / name).mkdir()
+        film.save_as(folder / name / "IM0", enforce_file_format=True)
+    images = read_manifest(folder, Etl(**SETTINGS), InlineWorkers()).images
+    assert images.reason.value_counts().to_dict() == {"duplicate: same SOP Instance UID as another file": 2}
+    assert str(folder / "b" / "IM0") in set(images.path[images.reason.isna()])
+    (folder / "labels.csv").write_text(f"image,Mass\n{film.SOPInstanceUID},1\n")
+    images = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers()).images
+    assert images.findings[images.reason.isna()].map(list).tolist() == [[1]]
+
+
+def test_a_name_below_a_link_is_found_and_the_table_by_any_path(folder):
+    (folder / "current").symlink_to(folder / "Patient 1")
+    (folder / "labels.csv").write_text("image,patient,Mass\ncurrent/IM0,97,1\n")
+    columns = Columns(label_file="Patient 2/../labels.csv")
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=columns), InlineWorkers())
+    assert (len(manifest.images), manifest.absent) == (1, 0)
+    assert manifest.left_out == {"without ending, not listed in labels.csv": 29}
 
 
 def test_patients_that_a_spreadsheet_has_rounded_are_refused_before_they_are_hashed(folder):

@@ -29,7 +29,7 @@ TREE = st.sets(st.tuples(FOLDERS, FOLDERS, NAMES, st.sampled_from(list(FILES))),
 
 
 def match(names: list[str], files: list[str]) -> list[str | None]:
-    return match_files(pd.Series(names, dtype=str), files, Path("labels.csv")).tolist()
+    return match_files(pd.Series(names, dtype=str), pd.DataFrame(index=files), Path("labels.csv")).tolist()
 
 
 @pytest.mark.parametrize(

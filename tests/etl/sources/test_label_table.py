@@ -205,7 +205,8 @@ def test_a_table_under_another_name_or_with_other_columns_is_named_with_the_step
 def test_a_name_below_a_link_is_found(folder):
     (folder / "current").symlink_to(folder / "a")
     (folder / "labels.csv").write_text("image,patient,Mass\ncurrent/1.png,1,1\nc/ü.jpg,2,0\n")
-    manifest = read(folder, Columns())
+    manifest = read(folder, Columns(label_file="c/../labels.csv"))
+    assert ".csv, not listed in labels.csv" not in manifest.left_out
     assert (manifest.absent, manifest.images.image_id.tolist()) == (0, ["current/1.png", "c/ü.jpg"])
 
 

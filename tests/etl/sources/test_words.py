@@ -61,7 +61,7 @@ def test_ages_without_a_unit_are_years_and_strange_ones_are_kept_aside():
 
 
 # read_table refuses null bytes.
-@given(st.lists(st.text(st.characters(exclude_characters="\0"), max_size=12), min_size=1))
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12), min_size=1))
 def test_every_cell_is_understood_or_kept_aside(cells):
     cells = pd.Series(cells, dtype=object)
     for meaning, words in ((split_of, SPLITS), (view_of, VIEWS), (sexes_of(cells), SEXES)):
