@@ -15,9 +15,9 @@ def masked_bce(logits: Tensor, labels: Tensor, pos_weight: Tensor, count: float 
 
     logits, labels: (batch, findings) float32; a NaN label is unknown and adds no loss.
     pos_weight: (findings,) weight of a positive label.
-    count: the whole step's labels, known or not, divided by the ranks, whose gradients are averaged: so each known label
-    weighs the same in every step and on every rank. A batch with no known label gives 0, so that every rank still joins
-    the gradient average.
+    count: the labels of the whole step, known or not, divided by the ranks, whose gradients are averaged, so that each
+    known label weighs the same in every step and on every rank. A batch with no known label gives 0, so that every rank
+    still joins the gradient average.
     """
     known = ~labels.isnan()
     losses = nn.functional.binary_cross_entropy_with_logits(
