@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from conf.settings import Quality
+from conf.settings import Dicom, Quality
 from etl.contract.images.decode import begins_like_image, decode_grey
+from etl.contract.images.kinds import kind_of
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from inference.model.properties import Properties
@@ -88,11 +89,26 @@ def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film
         adjusted = adjust_intensity(image, properties.intensity)
         pixels = to_square(adjusted, properties.size_px, properties.square)
         shown = _scale(image, shown_px) if shown_px else None
-        return Film(pixels, find_fault(image, Quality(**properties.quality)), width, height, shown)
+        return Film(pixels, _find_fault(content, image, properties), width, height, shown)
     except cv2.error as error:
         if error.code != cv2.Error.StsNoMem:
             raise
         raise MemoryError(str(error)) from error
+
+
+def _find_fault(content: bytes, image: np.ndarray, properties: Properties) -> str | None:
+    """Film.fault. Of a DICOM file, its tags come first, as in the ETL."""
+    if kind_of(content) == "DICOM":
+        # Imported here, because pydicom takes long to import and few processes need it.
+        from etl.sources.dicom_tags import find_misfit, read_tags
+
+        try:
+            misfit = find_misfit(read_tags(content), Dicom(**properties.dicom))
+        except BadImage as reason:
+            misfit = str(reason)
+        if misfit:
+            return misfit
+    return find_fault(image, Quality(**properties.quality))
 
 
 def _scale(image: np.ndarray, side_px: int) -> np.ndarray:

@@ -4,7 +4,7 @@ Imports neither torch nor openvino, because programs that only serve a model rea
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from conf.errors import InputError
 from conf.settings import Etl
@@ -51,6 +51,8 @@ class Properties:
     """models whose weights the training started from: `source` and, if known, run_id, delta_table_id, delta_version"""
     grey_bits: int = 0
     """bits of the greys in 16-bit files that do not say it, see etl.grey_bits; graphs of older releases lack it"""
+    dicom: dict = field(default_factory=dict)
+    """settings by which the ETL chose DICOM files, see conf.settings.Dicom; graphs of older releases lack it"""
     format: int = FORMAT
 
     def to_json(self) -> str:

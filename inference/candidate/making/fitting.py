@@ -87,6 +87,7 @@ def _properties(
         size_px=checkpoint.size_px,
         **preparation_of(card.settings),
         quality=card.settings["quality"],
+        dicom=card.settings.get("dicom", {}),
         shifts=calibration.shifts.tolist(),
         temperatures=calibration.temperatures.tolist(),
         thresholds={

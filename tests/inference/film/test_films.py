@@ -11,6 +11,7 @@ from etl.contract.images.pixels import BadImage
 from etl.writing.shard_file import load_squares
 from inference.film import films
 from inference.film.films import load_film
+from tests.etl.dicom_files import build, written
 from tests.etl.image_files import png_of
 from tests.inference.toy_properties import PROPERTIES
 
@@ -65,6 +66,25 @@ def test_the_checks_are_those_of_the_table_that_the_model_was_trained_on():
     assert load_film(small, PROPERTIES).fault.startswith("too small: 100x100 pixels")
     allowed = replace(PROPERTIES, quality=PROPERTIES.quality | {"min_side_px": 64})
     assert load_film(small, allowed).fault is None
+
+
+@pytest.mark.parametrize(
+    ("tags", "fault"),
+    [
+        ({}, None),
+        ({"Modality": "CT"}, "modality CT: not in"),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "for processing"),
+        ({"BodyPartExamined": "HAND"}, "body part HAND"),
+        ({"BurnedInAnnotation": "YES"}, "burned-in annotation"),
+    ],
+)
+def test_a_dicom_file_that_is_no_film_for_reading_has_the_fault_that_the_etl_gives_it(tags, fault):
+    content = written(build(textured(200, 160).astype(np.uint16) * 16, BitsStored=12, **tags))
+    found = load_film(content, PROPERTIES).fault
+    assert found == fault or found.startswith(fault)
+    wanted = replace(PROPERTIES, dicom={"modalities": ["CT"], "burned_in": True})
+    if "Modality" in tags or "BurnedInAnnotation" in tags:
+        assert load_film(content, wanted).fault is None
 
 
 def test_what_the_etl_would_have_refused_is_said_and_not_refused():
