@@ -24,8 +24,15 @@ from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import clutter, fetch_ahead, list_files, read_bytes
 from etl.sources.dicom_tags import Tags, find_misfit, read_tags
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files
-from etl.sources.label_file import contradictions, read_findings, read_table, refuse_rounded, table_path
-from etl.sources.manifest import Manifest, assemble, build_rows, normalise_patients
+from etl.sources.label_file import (
+    contradictions,
+    normalise_patients,
+    read_findings,
+    read_table,
+    refuse_rounded,
+    table_path,
+)
+from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
 from etl.sources.words import says_nothing, shows_chest
@@ -221,9 +228,9 @@ def _with_table(
     tags = tags.loc[named].assign(findings=labels[named], strange_labels=strange[named])
     for role, name in roles.items():
         if role != "split":
-            # An empty cell leaves the tag.
+            # A cell that says nothing leaves the tag.
             cells = table.loc[named, name]
-            tags[role] = cells.where(cells != "", tags[role]) if role in tags else cells
+            tags[role] = cells.mask(cells.map(says_nothing), tags[role]) if role in tags else cells
     # A message must not name a patient.
     own = own_split(table.loc[named, roles["split"]], tags.patient.map(name_of), path) if "split" in roles else None
     return tags, findings, own, found, notes

@@ -2,7 +2,10 @@
 
 import csv
 import io
+import os
 import posixpath
+import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,10 +14,13 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from conf.settings import Etl
+from conf.settings import Columns, Etl
 from etl.sources.words import says_no_finding
 
 MAX_SHOWN = 20
+# Characters of the Unicode categories Cf (formats), Pd (dashes) and Zs (blanks) that look like nothing, - and a blank.
+_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
+_HYPHENS, _BLANKS = re.compile("[\u2010-\u2015\u2212]"), re.compile(r"\s+")
 UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 
 
@@ -64,12 +70,20 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     lines = _check_whole_rows(path, text, set(needed))
     if len(lines) == len(table):
         table.index = pd.Index(lines) - 2
-    return table.apply(lambda cells: cells.str.strip())
+    # Spreadsheets write ="0017" for a number that is text.
+    return table.apply(lambda cells: cells.str.strip().str.replace(r'^="(.*)"$', r"\1", regex=True))
 
 
 def table_path(source: UPath, name: str) -> UPath:
-    """The label file of this name; without `..` in it, so that it is known among the source's files."""
-    return source / posixpath.normpath(name)
+    """The label file of this name; without `..` in it, so that it is known among the source's files.
+
+    Raises InputError for a name that is none, or an address.
+    """
+    if not name or "://" in name:
+        raise InputError(
+            f"etl.columns.label_file is {name!r}, expected the name of a table below the source: copy it there"
+        )
+    return source / posixpath.normpath(os.path.expanduser(name))
 
 
 def _other_tables(path: UPath) -> str:
@@ -189,10 +203,13 @@ def read_findings(
     roles, findings, notes = list(roles), settings.columns.findings, []
     if not findings:
         findings, notes = _other_columns(table, roles, path)
-    table, repeated = _drop_repeats(table, [*roles, *findings])
     named = bool(settings.columns.findings)
     labels = parse_cells(table, findings, path, settings.uncertain, blank=float("nan"), named=named)
-    return table, findings, labels, notes + repeated
+    repeats = _repeats(table[list(dict.fromkeys(roles))], labels, settings.columns)
+    if repeats.any():
+        notes.append(f"{repeats.sum():,} rows of the table repeat an earlier row and were read once")
+    kept = [row for row, repeat in zip(labels, repeats, strict=True) if not repeat]
+    return table[~repeats], findings, kept, notes
 
 
 def _other_columns(table: pd.DataFrame, roles: Iterable[str], path: UPath) -> tuple[list[str], list[str]]:
@@ -219,19 +236,34 @@ def contradictions(table: pd.DataFrame, findings: Sequence[str], values: list[np
     others = [index for index, name in enumerate(findings) if not says_no_finding(name) and name != "Support Devices"]
     present = np.stack(values)[:, others] == 1
     beside = pd.Series(None, table.index, dtype=object)
-    for column in filter(says_no_finding, table.columns):
-        hits = table[column].isin(["1", "1.0"]).to_numpy() & present.any(axis=1)
+    for column in filter(says_no_finding, table.columns if others else []):
+        hits = table[column].str.fullmatch(r"1(\.0+)?").to_numpy() & present.any(axis=1)
         names = [findings[others[index]] for index in present[hits].argmax(axis=1)]
         beside[hits] = [f"{column} beside {name}" for name in names]
     return beside
 
 
-def _drop_repeats(table: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The table without rows that repeat an earlier one in all these columns, and a sentence on how many there were.
+def _repeats(cells: pd.DataFrame, labels: list[np.ndarray], columns: Columns) -> pd.Series:
+    """Which rows say the same as an earlier one, in whatever spelling.
 
     Tables with one row per box say the same of an image several times. Rows of one image that differ stay, and
-    build_rows refuses them.
+    build_rows refuses them. cells: the columns that are no findings. labels: from parse_cells.
     """
-    repeats = table[list(dict.fromkeys(columns))].duplicated()
-    said = [f"{repeats.sum():,} rows of the table repeat an earlier row and were read once"] if repeats.any() else []
-    return table[~repeats], said
+    said = cells.copy()
+    said[columns.image] = said[columns.image].str.replace("\\", "/").str.replace(r"^(\./)+", "", regex=True)
+    if columns.patient in said and columns.patient != columns.image:
+        said[columns.patient] = normalise_patients(said[columns.patient])
+    return pd.concat([said, pd.DataFrame(np.stack(labels), said.index)], axis=1).duplicated()
+
+
+def normalise_patients(cells: pd.Series) -> pd.Series:
+    """Patients in one spelling, so that nobody is two patients.
+
+    For the same one, tables write 1, 00000001, 1.0 and '1, macOS decomposes an ü, and texts that were copied have
+    invisible characters and other blanks and hyphens.
+    """
+    spelled = {cell: _INVISIBLE.sub("", unicodedata.normalize("NFKC", cell)) for cell in cells.unique()}
+    plain = {
+        cell: _HYPHENS.sub("-", _BLANKS.sub(" ", text)).strip().removeprefix("'") for cell, text in spelled.items()
+    }
+    return cells.map(plain).astype(str).str.replace(r"^0*(\d+)(\.0+)?$", r"\1", regex=True)

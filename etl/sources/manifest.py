@@ -12,9 +12,11 @@ from conf.errors import InputError
 from etl.contract.storage import clutter
 from etl.contract.vocabulary import check_vocabulary
 from etl.sources.files import count_left_out, describe_links
-from etl.sources.label_file import refuse_rounded
+from etl.sources.label_file import normalise_patients, refuse_rounded
 from etl.sources.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 
+MIN_CROWD = 10
+"""with fewer images nobody looks like many patients under one name"""
 STRANGE = {what: f"strange_{what}" for what in ("age", "sex", "view", "follow_up", "labels")}
 """columns of build_rows with the cells that were not understood, None for the others"""
 
@@ -128,6 +130,7 @@ def assemble(
         one, other = twice.image_id[twice.file == twice.file.iloc[0]][:2]
         raise InputError(f"{one!r} and {other!r} are the same file, {twice.file.iloc[0]!r}: keep one row per image")
     notes = [*notes, *rows.attrs.get("notes", []), *describe_links(files), *_twins(rows.patient_id)]
+    notes += _crowd(rows.patient_id)
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
     present[["path", "file_version"]] = files.loc[present.pop("file")].to_numpy()
     present["looked_at"] = False
@@ -157,6 +160,14 @@ def _twins(patients: pd.Series) -> list[str]:
     return [f"{len(twins):,} patients differ from another one by case only, such as {one!r} and {other!r}"]
 
 
+def _crowd(patients: pd.Series) -> list[str]:
+    """A sentence on the patient with the most images, if a word for nobody may have made one of many."""
+    numbers = patients.value_counts()
+    if len(numbers) < 2 or numbers.iloc[0] < max(MIN_CROWD, len(patients) / 10, 10 * numbers.median()):
+        return []
+    return [f"the patient {numbers.index[0]!r} has {numbers.iloc[0]:,} of {len(patients):,} images: is it one person?"]
+
+
 def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
     """Raises InputError for an image that is named twice, and for a row whose image or patient is not known."""
     duplicates = images[images.duplicated()]
@@ -177,8 +188,3 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
                 f"{path} line {without.index[0] + 2}: no {what} ({without.iloc[0]!r}), expected one in every row: fix "
                 "the row"
             )
-
-
-def normalise_patients(cells: pd.Series) -> pd.Series:
-    """Patients in one spelling: for the same one, tables write 1, 00000001 and 1.0, and macOS decomposes an ü."""
-    return cells.str.normalize("NFC").str.replace(r"^0*(\d+)(\.0+)?$", r"\1", regex=True)

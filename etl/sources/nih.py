@@ -120,7 +120,11 @@ def _read_boxes(path: UPath, vocabulary: tuple[str, ...]) -> dict[str, list[floa
     The header names three columns, but the rows have six cells or nine. Some name several findings, joined by |.
     """
     boxes: dict[str, list[float]] = {}
-    for number, line in enumerate(read_lines(path, "box file", "check --etl.source")[1:], start=2):
+    lines = read_lines(path, "box file", "check --etl.source")
+    for number, line in enumerate(lines, start=1):
+        # The header, which has no numbers.
+        if number == 1 and not re.search(r",\s*\d", line):
+            continue
         image, names, *cells = line.rstrip(", ").split(",") + [""]
         findings = [BOX_NAMES.get(name, name).replace(" ", "_") for name in names.split("|")]
         box = [float(cell) / BOX_FRAME_PX for cell in cells if re.fullmatch(r"\d+(\.\d*)?", cell)]

@@ -38,10 +38,10 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     known = set(manifest.names)
     for file in map(locate, settings.exclude):
         lines = read_lines(file, "list of images to leave out", "check etl.exclude")
-        names = [_names_in(line) for line in lines]
-        listed = images.image_id.isin(set().union(*names))
         # The known names include those of images that are absent today.
-        unknown = [line for line, possible in zip(lines, names, strict=True) if possible.isdisjoint(known)]
+        names = {line: _named(line, known) for line in lines}
+        listed = images.image_id.isin([first for first, _ in names.values()])
+        unknown = [line for line in lines if names[line][0] is None]
         if lines and len(unknown) == len(lines):
             raise InputError(
                 f"none of the {len(lines)} lines of {file}, such as {lines[0]!r}, names an image of the source, such "
@@ -53,6 +53,11 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
             manifest.notes.append(
                 f"{len(unknown):,} of {len(lines):,} lines of {file.name} name no image, such as {unknown[0]!r}"
             )
+        if more := [line for line in lines if names[line][1]]:
+            manifest.notes.append(
+                f"of {len(more):,} lines of {file.name} that name several images, such as {more[0]!r}, only the first "
+                "image is left out: write one per line"
+            )
         manifest.sha256[file.name] = sha256_of(file)
     if settings.split == "lists":
         folder = locate(settings.split_lists)
@@ -63,10 +68,17 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     return manifest
 
 
-def _names_in(line: str) -> set[str]:
-    """What may be the image's name: the line, which may contain spaces and commas, its first cell, its first word."""
-    names = {line, next(csv.reader([line]))[0].strip()}
-    return names | {name.split()[0] for name in names if name}
+def _named(line: str, known: set[str]) -> tuple[str | None, list[str]]:
+    """The image that a line names, and the others that it seems to name: its further cells, or all of its words.
+
+    The name is the line, which may contain spaces and commas, else its first cell, else its first word.
+    """
+    if line in known:
+        return line, []
+    cells, words = [cell.strip() for cell in next(csv.reader([line]))], line.split()
+    first = next((name for name in (cells[0], words[0], *cells[0].split()[:1]) if name in known), None)
+    others = [name for name in (words if known.issuperset(words) else cells)[1:] if name in known]
+    return first, others if first else []
 
 
 def _leave_out(images: pd.DataFrame, which: pd.Series, reason: str | pd.Series) -> None:

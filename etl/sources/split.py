@@ -133,7 +133,11 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
                     f"{folder / name} line {number}: {len(cells)} labels {' '.join(cells[:4])}..., expected none, or "
                     f"{width} zeros and ones, one per finding of the label file"
                 )
-            labels[image] = np.array(cells, np.float32)
+            said = np.array(cells, np.float32)
+            if not np.array_equal(labels.setdefault(image, said), said):
+                raise InputError(
+                    f"{folder / name} line {number}: {image} has other labels in an earlier line: keep one"
+                )
     notes = describe_unlisted(rows.image_id, set(splits), str(folder))
     listed = rows.assign(split=rows.image_id.map(splits).astype(object).where(rows.image_id.isin(splits), None))
     leaks = find_leaks(listed.loc[listed.split.notna(), ["patient_id", "split"]])

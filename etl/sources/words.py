@@ -22,7 +22,10 @@ YEARS_PER_UNIT = {"": 1, "Y": 1, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 UNKNOWN = ""
 """the meaning of a word with which a source says that it does not know, or that the contract has no word for it"""
 _UNKNOWN = dict.fromkeys(("", "unknown", "unk", "u", "na", "nan", "none", "null", "missing", "unspecified"), UNKNOWN)
-_UNKNOWN |= dict.fromkeys(("notavailable", "anonymous", "anonymized", "ref", "value"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("notavailable", "notapplicable", "ref", "value", "tbd", "xxx", "xxxx", "xxxxx"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("anonymous", "anonymized", "anonymised", "anon", "anonym", "deidentified"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("anonymouspatient", "anonymizedpatient", "anonymisedpatient", "removed"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("redacted", "withheld", "deleted", "noname", "noid", "nopatient"), UNKNOWN)
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "entrenamiento", "entrainement", "addestramento"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning"), "val"),
@@ -54,6 +57,10 @@ _VIEWS: dict[str, View | str] = {
 }
 # Words behind AP or PA that say how the patient is placed, or how the film was taken.
 _PLACED = ("horizontal", "vertical", "portable", "bedside", "sitting", "upright", "supine", "mobile", "erect", "semi")
+
+_NO_FINDING = ("nofinding", "nofindings", "nosignificantfinding", "nosignificantfindings", "nofindingsnormal", "normal")
+_NO_FINDING += ("withoutfinding", "withoutfindings", "healthy", "noabnormality", "noabnormalities", "unremarkable")
+_NO_FINDING += ("keinbefund", "ohnebefund", "sinhallazgos", "senzareperti", "sansanomalie", "gesund", "sano", "sain")
 
 # Body Part Examined (PS3.16, annex L), and what some devices write.
 _CHEST = ("chest", "thorax", "torax", "lung", "mediastinum", "heart", "cxr", "torso", "wholebody")
@@ -117,7 +124,7 @@ def sexes_of(cells: Iterable[str]) -> Meaning:
 
 def says_no_finding(name: str) -> bool:
     """Whether a label of this name says that there is no finding."""
-    return _plain(name) in ("nofinding", "nofindings", "normal", "healthy", "noabnormality")
+    return _plain(name) in _NO_FINDING
 
 
 def shows_chest(word: str) -> bool | None:

@@ -268,6 +268,14 @@ def test_patients_of_a_table_are_the_same_with_zeros_before_they_are_hashed(fold
     assert manifest.images.patient_id.nunique() == 1
 
 
+def test_a_cell_that_says_nothing_leaves_the_tag(folder):
+    columns = Columns(age="age", sex="sex", view="view")
+    (folder / "labels.csv").write_text("image,patient,age,sex,view,Mass\nPatient 1/IM0,n/a,nan,unknown,-,1\n")
+    images = read_manifest(folder, Etl(**SETTINGS, columns=columns), InlineWorkers()).images
+    assert images.loc[0, ["age_years", "sex", "view"]].tolist() == [61, "F", "AP"]
+    assert images.reason.isna().all()
+
+
 def test_a_label_file_of_another_name_must_exist(folder):
     with pytest.raises(InputError, match=r"no label file at .*/trian.csv: check --etl.source and --etl.columns"):
         read_manifest(folder, Etl(**SETTINGS, columns=Columns(label_file="trian.csv")), InlineWorkers())

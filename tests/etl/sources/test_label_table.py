@@ -1,5 +1,7 @@
 """The manifest of any table with a column map."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -267,3 +269,85 @@ def test_no_finding_beside_a_finding_is_counted(folder):
     (folder / "labels.csv").write_text(with_column("No Finding", ["0", "1.0", "1", "1"]))
     manifest = read(folder, Columns(image="file", patient="person", findings=["Mass", "Odd"]))
     assert manifest.not_understood["labels"] == {"No Finding beside Odd": 1}
+
+
+@pytest.mark.parametrize("columns", ["Normal", "Healthy,No Finding", "Support Devices,No Finding"])
+def test_a_table_may_have_no_other_finding_than_that_there_is_none(folder, columns):
+    cells = ",1" * len(columns.split(","))
+    (folder / "labels.csv").write_text(f"image,patient,{columns}\na/1.png,1{cells}\nc/ü.jpg,2{cells}\n")
+    assert read(folder, Columns()).findings == columns.split(",")
+
+
+@pytest.mark.parametrize(("word", "cell"), [("No Finding", "1.00"), ("Kein Befund", "1"), ("Without findings", "1.0")])
+def test_no_finding_in_other_words_beside_a_finding_is_counted(folder, word, cell):
+    (folder / "labels.csv").write_text(f"image,patient,Mass,{word}\na/1.png,1,1,{cell}\nc/ü.jpg,2,0,1\n")
+    assert read(folder, Columns()).not_understood == {"labels": {f"{word} beside Mass": 1}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("P0", "P0\u200b"), ("P 1", "P\u00a01"), ("P1", "P1\u200e"), ("P-1", "P\u20111"), ("P1", "\uff30\uff11")]
+    + [("1", "\uff11"), ("1", "'1"), ("1", '="1"'), ("0017", '="17"'), ("Müller", "Mu\u0308ller")],
+)
+def test_a_patient_is_the_same_with_invisible_and_look_alike_characters(folder, one, other):
+    (folder / "labels.csv").write_text(f"image,patient,Mass\na/1.png,{one},1\nc/ü.jpg,{other},0\n")
+    assert read(folder, Columns()).images.patient_id.nunique() == 1
+
+
+@pytest.mark.parametrize("word", ["ANONYMISED", "Anonymous^Patient", "removed", "de-identified", "no id", "xxxx"])
+def test_a_word_for_nobody_is_no_patient(folder, word):
+    (folder / "labels.csv").write_text(f"image,patient,Mass\na/1.png,1,1\nc/ü.jpg,{word},0\n")
+    with pytest.raises(InputError, match=re.escape(f"labels.csv line 3: no patient ({word!r})")):
+        read(folder, Columns())
+
+
+def test_a_patient_with_very_many_images_is_said(folder):
+    rows = [f"{number}.png,{'ZZ' if number % 2 else number},1" for number in range(40)]
+    for number in range(40):
+        (folder / f"{number}.png").touch()
+    (folder / "labels.csv").write_text("\n".join(["image,patient,Mass", *rows]))
+    assert "the patient 'ZZ' has 20 of 40 images: is it one person?" in read(folder, Columns()).notes
+    (folder / "labels.csv").write_text("\n".join(["image,patient,Mass", *rows[:18]]))
+    assert not any("one person" in note for note in read(folder, Columns()).notes)
+
+
+@pytest.mark.parametrize("row", ["a/1.png,1,1.0", "a/1.png,01,1", "./a/1.png,1,1", ".\\a\\1.png,1,1.00"])
+def test_a_row_that_says_the_same_in_another_spelling_is_read_once(folder, row):
+    (folder / "labels.csv").write_text(f"image,patient,Mass\na/1.png,1,1\nc/ü.jpg,2,\nc/ü.jpg,2,nan\n{row}\n")
+    manifest = read(folder, Columns())
+    assert manifest.listed == 2 and "2 rows of the table repeat an earlier row and were read once" in manifest.notes
+
+
+def test_a_name_that_a_spreadsheet_wrote_as_text_is_found(folder):
+    (folder / "labels.csv").write_text('image,patient,Mass\n="a/1.png",1,1\nc/ü.jpg,2,0\n')
+    assert read(folder, Columns()).absent == 0
+
+
+@pytest.mark.parametrize("name", ["", "s3://bucket/labels.csv"])
+def test_a_table_elsewhere_is_refused_with_the_step(folder, name):
+    with pytest.raises(InputError, match="etl.columns.label_file is .*expected the name of a table below the source"):
+        read(folder, Columns(label_file=name))
+
+
+@pytest.mark.parametrize(
+    ("lines", "left_out", "note"),
+    [
+        ("0001 PA.png\n", ["0001 PA.png"], None),
+        ("0001 blurred\n", ["0001"], None),
+        ("0001,like 2.png\n", ["0001"], None),
+        ("0001,2.png\n", ["0001"], "of 1 lines of out.txt that name several images, such as '0001,2.png', only"),
+        ("0001 2.png\n", ["0001"], "of 1 lines of out.txt that name several images, such as '0001 2.png', only"),
+    ],
+)
+def test_a_line_of_a_list_leaves_out_the_image_that_it_names_first(folder, lines, left_out, note):
+    names = ["0001", "0001 PA.png", "2.png"]
+    for name in names:
+        (folder / name).touch()
+    (folder / "labels.csv").write_text("\n".join(["image,patient,Mass", *(f"{name},{name},1" for name in names)]))
+    (folder / "out.txt").write_text(lines)
+    manifest = read(folder, Columns(), exclude=[str(folder / "out.txt")])
+    assert manifest.images.image_id[manifest.images.reason.notna()].tolist() == left_out
+    assert [one for one in manifest.notes if "several" in one][:1] == [
+        one for one in manifest.notes if note and note in one
+    ]
+    assert bool(note) == any("several" in one for one in manifest.notes)

@@ -40,6 +40,11 @@ def test_boxes_of_images_that_are_not_listed_are_counted(nih_folder):
     assert manifest.images.boxes.str.len().sum() == 5
 
 
+def test_boxes_without_a_header_are_all_read(nih_folder):
+    (nih_folder.root / "BBox_List_2017.csv").write_text("00000001_000.png,Mass,0,0,9,9,,,\n")
+    assert read_manifest(nih_folder.root, SETTINGS).images.boxes.str.len().sum() == 5
+
+
 @pytest.mark.parametrize("box", ["900,900,500,500", "500,500,700,800"])
 def test_a_box_beyond_the_film_is_refused(nih_folder, box):
     (nih_folder.root / "BBox_List_2017.csv").write_text(f"a,b,c,,,\n00000001_000.png,Mass,{box},,,\n")

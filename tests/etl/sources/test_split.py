@@ -107,6 +107,10 @@ def test_lists_without_labels_keep_those_of_the_label_file(tmp_path):
         (("a.png", "b.png", "d.png"), r"1 patients are on two of the lists in .*, such as 1"),
         (("a.png\nb.png", "a.png", "d.png"), "a.png is on the train list and on the val list"),
         (("a.png 1", "c.png", "d.png"), "train_list.txt line 1: 1 labels 1..., expected none, or 2"),
+        (
+            ("a.png 1 0\na.png 0 0", "c.png", "d.png"),
+            "train_list.txt line 2: a.png has other labels in an earlier line",
+        ),
         (("a.png 1 0", "c.png\nd.png 1 -1", ""), "val_list.txt line 2: 2 labels"),
     ],
 )
