@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import NoReturn, get_args, get_origin
@@ -75,7 +75,8 @@ def load_arguments(
     parser.add_class_arguments(Settings, fail_untyped=True)
     show_all = "--all" in argv and not {"--help", "-h"}.isdisjoint(argv)
     parser.describe(() if show_all else reads)
-    parsed = parser.instantiate(parser.parse_args([word for word in argv if not show_all or word != "--all"]))
+    parser.given = [word for word in argv if not show_all or word != "--all"]
+    parsed = parser.instantiate(parser.parse_args(parser.given))
     return Settings(**{stage.name: parsed[stage.name] for stage in fields(Settings)}), parsed
 
 
@@ -88,6 +89,8 @@ class Parser(ArgumentParser):
     """jsonargparse's parser with a help of what the command reads, and messages that say which setting was meant."""
 
     shown: frozenset[str] | None = None
+    given: Sequence[str] = ()
+    """the command line that is parsed"""
 
     def describe(self, reads: tuple[str, ...]) -> None:
         """Adds each setting's bounds to its help, which shows only the settings in `reads`, if that names any."""
@@ -130,6 +133,8 @@ class Parser(ArgumentParser):
                 (getattr(action, "_typehint", None) for action in self._actions if action.dest == typed[1]), None
             )
             message = f"{typed[1]} is {typed[3].strip()!r}, expected {kind_of(kind) or typed[2]}"
+        elif (bare := re.match(r"argument --([\w.]+): expected one argument", message)) and bare[1] in known:
+            message = f"{bare[1]} has no value, expected {accepted(known[bare[1]])}"
         elif section:
             example = next(name for name in known if _is_in(name, (section[1],)))
             message = f"{section[1]} is a section: give one of its settings, such as --{example} VALUE"
@@ -139,11 +144,25 @@ class Parser(ArgumentParser):
         wrong = re.findall(r"--([\w.]+)", message) if "unrecognized" in message else []
         own = [action.dest for action in self._actions if not action.option_strings]
         hints = [f"; give it without an option: `{self.prog} {name.upper()}`" for name in wrong if name in own]
+        strays = message.removeprefix("unrecognized arguments: ").split() if "unrecognized arguments" in message else []
+        hints += [hint for word in strays if (hint := self._meant_by(word))][:1]
         hints = hints or [hint for name in wrong if f"--{name}" not in names and (hint := meant(name, names))]
         self.print_usage(sys.stderr)
         print(f"error: {message}{''.join(hints)}", file=sys.stderr)
         print(f"`{self.prog} --help` lists what this command reads, `--help --all` every setting.", file=sys.stderr)
         sys.exit(EXIT_INPUT_ERROR)
+
+    def _meant_by(self, word: str) -> str:
+        """A hint for a word that is no option: the setting without its dashes, or a list without its brackets."""
+        known, name = knobs(), word.lstrip("-\u2013\u2014").partition("=")[0]
+        if name in known and not word.startswith("--"):
+            return f"; did you mean --{name}?"
+        before = list(self.given[: self.given.index(word)]) if word in self.given else []
+        option = next((one for one in reversed(before) if one.startswith("--")), "").partition("=")[0]
+        knob = known.get(option.removeprefix("--"))
+        if knob and get_origin(knob.type) is list and not word.startswith("-"):
+            return f"; write the list in brackets, such as {option} '[A, {word}]'"
+        return ""
 
 
 def modernised(argv: list[str], own: set[str]) -> list[str]:

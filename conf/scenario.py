@@ -10,6 +10,8 @@ from conf.errors import InputError
 from conf.hints import is_section, knobs, meant
 from conf.settings import Settings
 
+TAG = "tag:yaml.org,2002:"
+KNOWN_TAGS = {TAG + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")}
 NULL, INT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:int"
 EXAMPLE = "expected sections with settings, such as `training:` and below it, indented, `epochs: 10`"
 
@@ -52,10 +54,14 @@ def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: s
             yield line, f"{name} is a merge key, which is not read: write the settings out"
         elif name not in names:
             sections = ", ".join(field.name for field in fields(Settings))
-            yield line, f"unknown setting {name}{meant(name, list(names)) or f'; known sections are {sections}'}"
+            hint = f"; did you mean {name.lower()}?" if is_section(name.lower()) else meant(name, list(names))
+            yield line, f"unknown setting {name}{hint or f'; known sections are {sections}'}"
         elif getattr(value, "tag", "") == NULL:
             yield line, f"{name} has no value: give one, or leave the line out for the default"
-        for number in _numbers(value):
+        nodes = list(_nodes(value))
+        if tags := [node.tag for node in nodes if node.tag not in KNOWN_TAGS]:
+            yield line, f"{name} has the tag {tags[0].replace(TAG, '!!')}, which is not read: leave the tag out"
+        for number in (node for node in nodes if node.tag == INT):
             meaning = yaml.safe_load(number.value)
             if str(meaning) != number.value.lstrip("+"):
                 tens = f", or {int(number.value)} in tens" if number.value.isdigit() else ""
@@ -63,10 +69,9 @@ def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: s
         seen.add(name)
 
 
-def _numbers(value: yaml.Node) -> Iterator[yaml.Node]:
-    """The whole numbers in a value."""
+def _nodes(value: yaml.Node) -> Iterator[yaml.Node]:
+    """The value and, of a list, its parts."""
+    yield value
     if isinstance(value, yaml.SequenceNode):
         for part in value.value:
-            yield from _numbers(part)
-    elif getattr(value, "tag", "") == INT:
-        yield value
+            yield from _nodes(part)

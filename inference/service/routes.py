@@ -13,6 +13,7 @@ from inference.film.films import Film
 from inference.model.graphs import Answer
 from inference.model.properties import Properties
 from inference.service import schemas
+from inference.service.door.parameters import prefers_picture
 from inference.service.door.refusals import Refusal, json_response, unknown
 from inference.service.door.uploads import Upload, read_uploads
 from inference.service.engine.champion import QueuedModel
@@ -29,7 +30,7 @@ POINT_HEADER = "X-Operating-Point"
 router = APIRouter(prefix="/v1")
 OperatingPoint = Annotated[
     str,
-    Query(max_length=50, description="which set of the model's thresholds to use", examples=[OPERATING_POINT]),
+    Query(description="which set of the model's thresholds to use", examples=[OPERATING_POINT]),
 ]
 
 
@@ -91,9 +92,7 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
 async def explain_(
     request: Request,
     operating_point: OperatingPoint = OPERATING_POINT,
-    finding: Annotated[
-        str | None, Query(max_length=200, description="return only this finding's map", examples=["Effusion"])
-    ] = None,
+    finding: Annotated[str | None, Query(description="return only this finding's map", examples=["Effusion"])] = None,
 ) -> Response:
     """Returns the findings of one image, the image as the model sees it, a heat map per finding, and known boxes.
 
@@ -114,7 +113,7 @@ async def explain_(
     if isinstance(one, CannotDecode):
         raise _unusable([one], {})
     chosen = [finding] if finding else properties.findings
-    if finding and PNG in request.headers.get("accept", ""):
+    if finding and prefers_picture(request.headers.get("accept", "")):
         if not one.result["familiar"]:
             raise Refusal(UNUSABLE, one.result["warnings"][0], "ask for JSON, which shows the image without maps")
         content = await asyncio.to_thread(picture, served.model, one.film, one.answer, finding, operating_point)

@@ -98,6 +98,13 @@ def test_a_version_as_an_option_is_not_taken_for_another_setting(capsys):
         (["--training.optimizer", "sdg"], "training.optimizer is 'sdg', expected one of adamw, adam, sgd"),
         (["--training.epochs", "ten"], "training.epochs is 'ten', expected a whole number, at least 1"),
         (["--training", "3"], "training is a section: give one of its settings, such as --training."),
+        (
+            ["--etl.views", "PA", "AP"],
+            "unrecognized arguments: AP; write the list in brackets, such as --etl.views '[A, AP]'",
+        ),
+        (["etl.seed=3"], "did you mean --etl.seed?"),
+        (["\u2013\u2013etl.seed", "3"], "did you mean --etl.seed?"),
+        (["--etl.quality.lateral"], "etl.quality.lateral has no value, expected true or false"),
         (["--trainin.epochs", "3"], "did you mean --training.epochs?"),
         (["--etl.views", "[FRONT]"], "etl.views is 'FRONT', expected any of PA, AP, LATERAL"),
     ],

@@ -1,4 +1,6 @@
-"""Refuses a request whose query has a parameter that its route does not know, which FastAPI would ignore."""
+"""What a request asks for: refuses a parameter that its route does not know, which FastAPI would ignore."""
+
+import re
 
 from starlette.requests import Request
 
@@ -19,3 +21,14 @@ async def only_known_parameters(request: Request) -> None:
 def parameters_of(request: Request) -> list[str]:
     """Names of the parameters that the request's route takes in its query."""
     return [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+
+
+def prefers_picture(accept: str) -> bool:
+    """Whether the header Accept names PNG, or any image, and does not rate JSON above it (RFC 9110, section 12.5.1)."""
+    rates: dict[str, float] = {}
+    for choice in accept.lower().split(","):
+        kind, *parameters = (word.strip() for word in choice.split(";"))
+        rate = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        rates[kind] = float(rate) if re.fullmatch(r"[01](\.\d*)?", rate) else 0
+    picture = max(rates.get("image/png", 0), rates.get("image/*", 0))
+    return picture > 0 and picture >= rates.get("application/json", 0)

@@ -38,7 +38,7 @@ async def read_uploads(request: Request, field: str, max_files: int, serving: Se
 
     Raises Refusal: 408 too slow, 413 too large or too many files, 415 wrong content type, 400 and 422 malformed body.
     """
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "the body is compressed", "send it uncompressed, without Content-Encoding")
     max_bytes = int(serving.max_request_mb * MB)
     _check_size(int(request.headers.get("content-length", 0)), max_bytes)

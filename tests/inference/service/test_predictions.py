@@ -12,6 +12,7 @@ from pydicom import uid
 
 from etl.contract.images.kinds import KINDS
 from etl.contract.images.pixels import to_square
+from inference.service.door.parameters import prefers_picture
 from tests.etl.dicom_files import build, written
 from tests.inference.service import toy
 
@@ -260,3 +261,19 @@ def test_names_of_files_come_back_as_they_were_sent(service):
     name = 'röntgen "a".png'
     response = service.client.post("/v1/predict", files=[("files", (name, toy.png(FILM)))])
     assert json.loads(response.content)["results"][0]["name"] in (name, name.replace('"', "%22"))
+
+
+@pytest.mark.parametrize(
+    ("accept", "picture"),
+    [("image/png", True), ("IMAGE/PNG", True), ("image/*, */*;q=0.8", True), ("application/json, image/png", True)]
+    + [("", False), ("*/*", False), ("image/png;q=0", False), ("image/png;q=x", False), ("text/html", False)]
+    + [("application/json, image/png;q=0.5", False), ("image/png;q=1.0, application/json;q=0.9", True)],
+)
+def test_a_picture_is_sent_to_those_who_rather_have_it(accept, picture):
+    assert prefers_picture(accept) == picture
+
+
+@pytest.mark.parametrize("parameter", ["operating_point", "finding"])
+def test_a_long_unknown_name_is_answered_with_the_known_ones(service, parameter):
+    answer = service.client.post(f"/v1/explain?{parameter}={'x' * 300}", files={"file": toy.png(FILM)})
+    assert answer.status_code in (404, 422) and "choose one of" in answer.json()["next"]
