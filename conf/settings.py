@@ -193,8 +193,9 @@ class Training:
     same images per step, a step has the same images on any number of ranks; 0: one stream per rank"""
     accumulation: int = at_least(1, 1)
     """parts in which a rank computes a step, one after the other, to save memory"""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """`fp32`, or `bf16` or `fp16` where torch's autocast allows it; weights and validation stay fp32"""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto` (bf16 if the devices of all ranks multiply it fast, otherwise fp32), `fp32`, or `bf16` or `fp16` where
+    torch's autocast allows it; weights and validation stay fp32"""
     compile: bool = False
     """whether torch.compile is used; it takes minutes at the first step"""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"

@@ -39,6 +39,7 @@ from training.ranks.memory import keep_freed_memory
 from training.ranks.said_once import LostRankError, said_once, shown_by_rank_0
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
+from training.start.precision import settle_precision
 from training.start.prepare import check_same_training, load_starting_weights, prepare
 from training.start.resume import load_state
 
@@ -103,10 +104,11 @@ def run_rank(settings: Settings, workspace: Workspace, resume: bool = False) -> 
 
 def train(task: Task, ranks: Collectives) -> bool:
     """Trains all stages; rank 0 also keeps the record. Returns False if SIGTERM stopped it, with its state saved."""
+    interrupted = load_state(task, ranks) if task.resume else None
+    task = settle_precision(task, ranks, interrupted)
     training, topology, model = task.settings.training, ranks.topology, task.model
     pos_weight = loss_weights(task.card, training)
     stages = stages_of(training)
-    interrupted = load_state(task, ranks) if task.resume else None
     epoch = interrupted.epoch if interrupted else 0
     with ExitStack() as stack:
         record = None

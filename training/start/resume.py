@@ -27,6 +27,9 @@ def read_state(task: Task) -> State | InputError:
         was = {**state.settings, **state.plan, "table": (state.delta_table_id, state.delta_version)}
         now = asdict(task.settings.training) | task.plan.describe()
         now["table"] = (card.delta_table_id, card.delta_version)
+        if now["precision"] == "auto":
+            # A resumed training keeps the precision that it began with: see settle_precision.
+            now["precision"] = was.get("precision", "auto")
         changed = [key for key in now if key not in FREE and was.get(key) != now[key]]
         if changed:
             other = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in changed)
