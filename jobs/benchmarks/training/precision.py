@@ -1,0 +1,138 @@
+"""Does bf16 harm the AUROC, and what does it save? Trains in fp32 and in bf16 with equal seeds, on the CPU.
+
+    python -m jobs.benchmarks.training.precision                                   the demo's network and table
+    python -m jobs.benchmarks.training.precision --seeds 3                         the same with three seeds
+    python -m jobs.benchmarks.training.precision --model densenet121 --size_px 224 --steps 5 --seeds 0     steps alone
+
+First it prints how long steps of random images take, the two precisions in turns. Then it trains both as conf/demo.yaml
+says, on the workspace of a finished ETL, their epochs in turns, and prints the AUROC on the test split after the last
+epoch with the paired difference and its 95% interval over patients. The last row compares two seeds of fp32, which
+shows how much chance alone changes.
+"""
+
+import argparse
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from conf.arguments import load_settings
+from conf.errors import run_command
+from conf.settings import Training
+from conf.workspace import Workspace
+from etl.contract.schema import image_column
+from etl.contract.version import TableVersion
+from jobs.benchmarks.training.ranks import build_trainer, seconds_per_step
+from training.loop.loss import loss_weights
+from training.loop.trainer import Trainer
+from training.measures.intervals import bootstrap_differences
+from training.measures.metrics import auroc_per_finding, mean_over_findings
+from training.measures.predictions import Predictions
+from training.network.models import build_model
+from training.ranks.collectives import Collectives
+from training.ranks.memory import keep_freed_memory
+from training.ranks.topology import Topology
+from training.reading.plan import Plan
+from training.reading.readers import open_split
+from training.start.precision import multiplies_bf16_fast
+
+PRECISIONS = ("fp32", "bf16")
+ALONE = Topology("none", 0, 1, 0, 1, "cpu")
+
+
+def main() -> None:
+    demo = load_settings("", []).training
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", default="runs/demo", help="workspace of a finished ETL (default runs/demo)")
+    parser.add_argument("--model", default=demo.model, help=f"model, as in training.model (default {demo.model})")
+    parser.add_argument("--size_px", type=int, default=demo.size_px, help=f"side of the images ({demo.size_px})")
+    parser.add_argument("--batch_size", type=int, default=demo.batch_size, help=f"images per step ({demo.batch_size})")
+    parser.add_argument("--steps", type=int, default=20, help="steps of a turn (default 20)")
+    parser.add_argument("--repetitions", type=int, default=5, help="turns of each precision (default 5)")
+    parser.add_argument("--epochs", type=int, default=demo.epochs, help=f"epochs (default {demo.epochs})")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each precision (default 1); 0: steps alone")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    ranks = Collectives(ALONE)
+    show_steps(measure_steps(arguments, ranks), arguments)
+    if arguments.seeds:
+        table = TableVersion.of(Workspace.at(arguments.workspace))
+        own = {"model": arguments.model, "size_px": arguments.size_px, "batch_size": arguments.batch_size}
+        training = replace(demo, **own, epochs=arguments.epochs)
+        tested = [train_both(table, replace(training, seed=seed), ranks) for seed in range(arguments.seeds)]
+        show_aurocs(tested, table)
+
+
+def measure_steps(arguments: argparse.Namespace, ranks: Collectives) -> dict[str, list[float]]:
+    """Returns precision -> seconds per step of each turn; a first turn of each is not counted."""
+    trainers = {name: build_trainer(arguments, ranks, precision=name) for name in PRECISIONS}
+    seconds: dict[str, list[float]] = {name: [] for name in PRECISIONS}
+    for repetition in range(arguments.repetitions + 1):
+        for name, trainer in trainers.items():
+            own = seconds_per_step(trainer, repetition)
+            if repetition:
+                seconds[name].append(own)
+    return seconds
+
+
+def train_both(table: TableVersion, training: Training, ranks: Collectives) -> dict[str, Predictions]:
+    """Trains from the same weights in both precisions; returns precision -> predictions of the test split."""
+    card, column = table.card, image_column(training.size_px)
+    plan = Plan.of(open_split(table, "train", training.size_px), training.batch_size, num_ranks=1)
+    torch.manual_seed(training.seed)
+    means = card.pixel_mean[column], card.pixel_std[column]
+    model = build_model(training.model, len(card.findings), *means, size_px=training.size_px, channels=card.channels)
+    weights = loss_weights(card, training)
+    trainers = {
+        name: Trainer(copy.deepcopy(model), replace(training, precision=name), plan, weights, ranks)
+        for name in PRECISIONS
+    }
+    for epoch in range(training.epochs):
+        for name, trainer in trainers.items():
+            for _ in trainer.train_epoch(epoch):
+                pass
+            loss, speed = np.mean(trainer.result.losses), trainer.result.images_per_s
+            print(f"seed {training.seed}, {name}, epoch {epoch + 1}: loss {loss:.3f}, {speed:.0f} images/s", flush=True)
+    test = open_split(table, "test", training.size_px)
+    return {name: trainer.predict(test) for name, trainer in trainers.items()}
+
+
+def show_steps(seconds: dict[str, list[float]], arguments: argparse.Namespace) -> None:
+    shown = Table("network", "ms of a step, fp32", "bf16 to fp32, median", "smallest", "largest")
+    full, reduced = (np.array(seconds[name]) for name in PRECISIONS)
+    ratios = reduced / full
+    values = (f"{1000 * np.median(full):.0f}", *(f"{f(ratios):.2f}" for f in (np.median, np.min, np.max)))
+    shown.add_row(f"{arguments.model}, {arguments.size_px} px, batches of {arguments.batch_size}", *values)
+    names = ("amx_bf16", "avx512_bf16")
+    found = [name for name in names if torch.cpu.get_capabilities().get(name)]
+    reason = multiplies_bf16_fast(torch.device("cpu"))[1]
+    shown.caption = f"{reason}; bfloat16 by {', '.join(found) or 'conversion'}; {torch.get_num_threads()} threads"
+    Console().print(shown)
+
+
+def show_aurocs(tested: list[dict[str, Predictions]], table: TableVersion) -> None:
+    patients = table.rows("test").set_index("image_id")["patient_id"]
+    shown = Table("seed", "fp32", "bf16", "difference", "95% interval over patients")
+
+    def add(name: str, before: Predictions, after: Predictions) -> None:
+        ids = before.image_ids
+        assert (after.image_ids == ids).all()
+        means = [mean_over_findings(auroc_per_finding(one.labels, one.logits)) for one in (before, after)]
+        pairs = (before.labels, before.logits, after.logits, patients.loc[ids].to_numpy())
+        auroc = bootstrap_differences(*pairs, num_resamples=1000, seed=0).auroc
+        ends = f"{auroc.low[-1]:+.4f} to {auroc.high[-1]:+.4f}"
+        shown.add_row(name, *(f"{mean:.4f}" for mean in means), f"{auroc.values[-1]:+.4f}", ends)
+
+    for seed, predictions in enumerate(tested):
+        add(str(seed), *(predictions[name] for name in PRECISIONS))
+    if len(tested) > 1:
+        add("1 in place of 0, fp32 both times", tested[0]["fp32"], tested[1]["fp32"])
+    shown.caption = f"mean AUROC, test split, {len(patients)} images, {patients.nunique()} patients; {table.card.title}"
+    Console().print(shown)
+
+
+if __name__ == "__main__":
+    run_command(main)
