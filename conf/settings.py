@@ -237,7 +237,9 @@ class Training:
     """`auto` (cuda if torch sees a GPU, otherwise cpu), `cpu`, `cuda` or `hpu`; on GPUs, each rank of a host needs one
     of its own"""
     threads: int = at_least(0, 0)
-    """CPU threads of a rank; 0: the cores are shared among the ranks of the host"""
+    """CPU threads of a rank; 0: OMP_NUM_THREADS if it is set, otherwise one per physical core of the rank's share"""
+    bind_cores: bool = True
+    """whether each of several ranks of a host keeps to cores of its own, of one NUMA node; on CPUs only"""
     experiment: str = bounded("chexscale", str.strip, "a name that is not blank")
     """MLflow experiment that the run belongs to"""
 
