@@ -25,8 +25,8 @@ from training.ranks.cores import (
 )
 from training.ranks.topology import Topology
 
-# OpenMP binds its threads itself if one of these is set.
-OPENMP_BINDS = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+# OpenMP binds its threads itself if one of these is set and OMP_PROC_BIND is not false.
+OPENMP_BINDS = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -59,8 +59,8 @@ class Choice:
     """why it has no cores of its own, or nothing"""
 
     def describe(self) -> str:
-        """The CPUs in Linux's list format."""
-        return describe_cpus(self.cpus)
+        """Such as `0-3,8-11 with 4 threads`, the CPUs in Linux's list format."""
+        return f"{describe_cpus(self.cpus)} with {self.threads} thread{'s' if self.threads > 1 else ''}"
 
 
 class OwnCores:
@@ -90,8 +90,7 @@ class OwnCores:
             without = [rank for rank, choice in enumerate(choices) if choice.unbound == reason]
             print(f"Ranks without cores of their own: {describe_cpus(without)} ({reason})", flush=True)
         here = [choice for choice, other in zip(choices, starts, strict=True) if other.kernel == start.kernel]
-        listed = "; ".join(f"{choice.describe()} with {choice.threads} threads" for choice in here)
-        print(f"CPUs of this host's ranks: {listed}", flush=True)
+        print(f"CPUs of this host's ranks: {'; '.join(choice.describe() for choice in here)}", flush=True)
 
     def _take(self, choice: Choice) -> None:
         try:
@@ -132,8 +131,7 @@ def choose_cores(
     """
     index, count = place or (topology.local_rank, topology.local_size)
     asked = training.threads or exported_threads(topology.launcher, environ)
-    binds = [name for name in OPENMP_BINDS if name in environ]
-    if binds:
+    if binds := openmp_binds(environ):
         # The main thread is bound to its own place already, and OpenMP knows all places.
         return Choice(allowed, asked or torch.get_num_threads(), f"the environment has {', '.join(binds)}")
     cores, unbound = read_cores(allowed, host.system), ""
@@ -162,6 +160,17 @@ def settled_cores(
     alike = [rank for rank, start in enumerate(starts) if start == own]
     place = alike.index(topology.rank), len(alike)
     return choose_cores(topology, training, own.cpus, environ, host, place)
+
+
+def openmp_binds(environ: Mapping[str, str]) -> list[str]:
+    """The variables by which the user has OpenMP bind its threads itself.
+
+    KMP_AFFINITY is for Intel's OpenMP, if that is loaded before the one that torch brings, which does not know it.
+    """
+    if environ.get("OMP_PROC_BIND", "").strip().lower() == "false":
+        return []
+    names = (*OPENMP_BINDS, *["KMP_AFFINITY"] * ("iomp" in environ.get("LD_PRELOAD", "")))
+    return [name for name in names if name in environ]
 
 
 def exported_threads(launcher: str, environ: Mapping[str, str]) -> int:

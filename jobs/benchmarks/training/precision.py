@@ -12,6 +12,7 @@ shows how much chance alone changes.
 
 import argparse
 import copy
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,7 @@ from training.measures.metrics import auroc_per_finding, mean_over_findings
 from training.measures.predictions import Predictions
 from training.network.models import build_model
 from training.ranks.collectives import Collectives
+from training.ranks.cores import read_cores
 from training.ranks.memory import keep_freed_memory
 from training.ranks.topology import Topology
 from training.reading.plan import Plan
@@ -50,12 +52,14 @@ def main() -> None:
     parser.add_argument("--model", default=demo.model, help=f"model, as in training.model (default {demo.model})")
     parser.add_argument("--size_px", type=int, default=demo.size_px, help=f"side of the images ({demo.size_px})")
     parser.add_argument("--batch_size", type=int, default=demo.batch_size, help=f"images per step ({demo.batch_size})")
+    parser.add_argument("--threads", type=int, default=0, help="threads; 0, the default: one per physical core")
     parser.add_argument("--steps", type=int, default=20, help="steps of a turn (default 20)")
     parser.add_argument("--repetitions", type=int, default=5, help="turns of each precision (default 5)")
     parser.add_argument("--epochs", type=int, default=demo.epochs, help=f"epochs (default {demo.epochs})")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each precision (default 1); 0: steps alone")
     arguments = parser.parse_args()
     keep_freed_memory()
+    torch.set_num_threads(arguments.threads or len(read_cores(os.sched_getaffinity(0))))
     ranks = Collectives(ALONE)
     show_steps(measure_steps(arguments, ranks), arguments)
     if arguments.seeds:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,11 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.settings import Training
-from tests.training.commands import PROJECT
+from conf.workspace import Workspace
+from tests.training.commands import BIN, LAUNCHERS, PROJECT, finish, ranks_of, start, wait_for_epoch
 from tests.training.ranks.test_cores import TWO_NODES, write_group, write_system
-from training.ranks.binding import Choice, Host, OwnCores, Start, choose_cores, exported_threads, settled_cores
+from training.ranks.binding import (
+    Choice,
+    Host,
+    OwnCores,
+    Start,
+    choose_cores,
+    exported_threads,
+    openmp_binds,
+    settled_cores,
+)
 from training.ranks.collectives import Collectives
-from training.ranks.cores import parse_cpus
+from training.ranks.cores import describe_cpus, parse_cpus, read_cores
 from training.ranks.topology import Topology
 
 ALL = frozenset(range(16))
@@ -35,7 +46,7 @@ def rank_of(local_rank: int, local_size: int, device: str = "cpu", launcher: str
 
 def chosen(topology: Topology, host: Host, allowed=ALL, environ=None, **changes) -> tuple[str, int, str]:
     choice = choose_cores(topology, Training(**changes), frozenset(allowed), environ or {}, host)
-    return choice.describe(), choice.threads, choice.unbound
+    return describe_cpus(choice.cpus), choice.threads, choice.unbound
 
 
 def test_each_rank_gets_cores_of_one_node_and_a_thread_per_core(tmp_path):
@@ -46,6 +57,11 @@ def test_each_rank_gets_cores_of_one_node_and_a_thread_per_core(tmp_path):
 
 def test_one_rank_keeps_all_cpus_and_computes_with_a_thread_per_core(tmp_path):
     assert chosen(rank_of(0, 1), host_of(tmp_path)) == ("0-15", 8, "")
+
+
+def test_a_choice_is_described_as_linux_lists_cpus():
+    assert Choice(frozenset({0, 1, 2, 8}), 4, "").describe() == "0-2,8 with 4 threads"
+    assert Choice(frozenset({3}), 1, "").describe() == "3 with 1 thread"
 
 
 def test_only_cpus_that_the_process_was_started_with_are_taken(tmp_path):
@@ -68,11 +84,27 @@ def test_ranks_on_accelerators_are_not_bound(tmp_path, device):
     assert chosen(rank_of(1, 2, device), host_of(tmp_path)) == ("0-15", 4, f"they compute on {device}")
 
 
-@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"])
+@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"])
 def test_openmps_own_binding_wins_and_decides_the_threads(tmp_path, name):
     # With OMP_PROC_BIND, libgomp has bound the main thread to one CPU as soon as torch was imported.
     choice = chosen(rank_of(1, 2), host_of(tmp_path), allowed={5}, environ={name: "true"})
     assert choice == ("5", torch.get_num_threads(), f"the environment has {name}")
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        ({}, []),
+        ({"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}, ["OMP_PROC_BIND", "OMP_PLACES"]),
+        ({"OMP_PROC_BIND": "FALSE", "OMP_PLACES": "cores"}, []),
+        # torch's own OpenMP does not know Intel's variable.
+        ({"KMP_AFFINITY": "compact"}, []),
+        ({"KMP_AFFINITY": "compact", "LD_PRELOAD": "/opt/lib/libiomp5.so"}, ["KMP_AFFINITY"]),
+    ],
+)
+def test_variables_by_which_openmp_binds_its_threads(tmp_path, environ, names):
+    assert openmp_binds(environ) == names
+    assert bool(chosen(rank_of(1, 2), host_of(tmp_path), environ=environ)[2]) == bool(names)
 
 
 @pytest.mark.parametrize(("quota", "threads"), [("200000 100000", 1), ("650000 100000", 3), ("1600000 100000", 4)])
@@ -104,7 +136,7 @@ def settle(starts: list[tuple[str, str]], host: Host, rank: int, **changes) -> t
     started = [Start(name, frozenset(parse_cpus(cpus))) for name, cpus in starts]
     topology = Topology("torchrun", rank, len(starts), 0, 1, "cpu")
     choice = settled_cores(topology, Training(**changes), started, {}, host)
-    return choice.describe(), choice.threads
+    return describe_cpus(choice.cpus), choice.threads
 
 
 def test_ranks_that_were_started_with_cores_of_their_own_keep_them(tmp_path):
@@ -142,6 +174,7 @@ BOUND = """
 import json, os, sys, threading
 import torch
 from conf.settings import Training
+from conf.workspace import Workspace
 from training.ranks.binding import OwnCores
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
@@ -228,3 +261,53 @@ def test_one_process_says_nothing(capsys):
         cores.settle(Collectives(Topology.detect("cpu", {})))
     assert capsys.readouterr().out == ""
     torch.set_num_threads(threads)
+
+
+TWO_CPUS = sorted(os.sched_getaffinity(0))[:2]
+needs_two_cpus = pytest.mark.skipif(len(TWO_CPUS) < 2, reason="needs two CPUs")
+
+
+def affinities_while_training(run: subprocess.Popen, workspace: Workspace) -> list[set[int]]:
+    """The CPUs of each rank, of whose threads none may have others; waits until they train, and lets them finish."""
+    wait_for_epoch(run, workspace, 0)
+    cpus = []
+    for _, process in sorted(ranks_of(run).items()):
+        threads = [frozenset(os.sched_getaffinity(thread.id)) for thread in process.threads()]
+        assert len(set(threads)) == 1 and len(threads) > 1
+        cpus.append(set(threads[0]))
+    return cpus
+
+
+@needs_two_cpus
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["horovodrun", "torchrun"])
+def test_ranks_of_each_launcher_train_on_cores_of_their_own(workspace, launcher):
+    run = start(workspace, launcher)
+    cpus = affinities_while_training(run, workspace)
+    output = finish(run)
+    assert cpus[0] and cpus[1] and not cpus[0] & cpus[1]
+    told = "; ".join(Choice(frozenset(own), len(read_cores(own)), "").describe() for own in cpus)
+    assert re.findall("(?:CPUs of this host's ranks|Ranks without).*", output) == [f"CPUs of this host's ranks: {told}"]
+
+
+@needs_two_cpus
+@pytest.mark.slow
+def test_ranks_that_the_launcher_bound_stay_where_they_are(workspace, monkeypatch):
+    # Rank 0 gets the second CPU, so that a share of the first one would show.
+    own = f'exec taskset -c $([ "$LOCAL_RANK" = 0 ] && echo {TWO_CPUS[1]} || echo {TWO_CPUS[0]}) "$@"'
+    torchrun = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "--no-python", "sh", "-c", own, "sh"]
+    monkeypatch.setitem(LAUNCHERS, "bound", [*torchrun, BIN / "python"])
+    run = start(workspace, "bound")
+    cpus = affinities_while_training(run, workspace)
+    output = finish(run)
+    assert cpus == [{TWO_CPUS[1]}, {TWO_CPUS[0]}]
+    assert f"CPUs of this host's ranks: {TWO_CPUS[1]} with 1 thread; {TWO_CPUS[0]} with 1 thread" in output
+
+
+@needs_two_cpus
+@pytest.mark.slow
+def test_ranks_are_left_alone_if_the_user_wants_it(workspace):
+    run = start(workspace, "horovodrun", bind_cores=False, epochs=3)
+    cpus = affinities_while_training(run, workspace)
+    assert "Ranks without cores of their own: 0-1 (training.bind_cores is false)" in finish(run)
+    assert cpus == [os.sched_getaffinity(0)] * 2
