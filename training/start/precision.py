@@ -31,9 +31,10 @@ def settle_precision(task: Task, ranks: Collectives, interrupted: State | None) 
 def multiplies_bf16_fast(device: torch.device) -> tuple[bool, str]:
     """Whether the device multiplies bfloat16 faster than float32, and the property that decides it.
 
-    CPUs do so with AMX (Intel, Sapphire Rapids and later). AVX-512 BF16 alone is not enough: torch's conversions
-    around each layer can cost more than its multiplications save. Nvidia's GPUs do so from compute capability 8.0 on
-    (Ampere), AMD's and Gaudi always.
+    CPUs do so with AMX (Intel, Sapphire Rapids and later). Those with AVX-512 BF16 alone count as slow: with one thread
+    they save as much, but with two and other processes beside them a step took three times as long in bf16
+    (jobs/benchmarks/training/precision.py). Nvidia's GPUs do so from compute capability 8.0 on (Ampere), AMD's and
+    Gaudi always.
     """
     if device.type == "hpu":
         return True, "Gaudi multiplies bfloat16 fast"

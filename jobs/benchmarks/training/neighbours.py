@@ -121,7 +121,7 @@ def infer(trainer: FedTrainer) -> int:
 
 
 def show(speeds: dict[tuple[str, int], tuple[list[float], list[float]]], arguments: argparse.Namespace) -> None:
-    names = ("work", "neighbours", "spinning, images/s", "sleeping, images/s", "ratio, median", "smallest", "largest")
+    names = ("work", "busy", "spin: images/s", "sleep: images/s", "ratio", "smallest", "largest")
     table = Table(*names)
     for (kind, number), (spinning, sleeping) in speeds.items():
         ratios = [after / before for before, after in zip(spinning, sleeping, strict=True)]
@@ -130,7 +130,8 @@ def show(speeds: dict[tuple[str, int], tuple[list[float], list[float]]], argumen
         table.add_row(kind, str(number), *medians, *ends)
     cores = len(os.sched_getaffinity(0))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    table.caption = f"{arguments.threads} threads, {cores} cores; load at the end, with this benchmark's own: {load}"
+    ratio = "busy: neighbours; ratio: median of sleep to spin"
+    table.caption = f"{arguments.threads} threads, {cores} cores; {ratio}; load, with this benchmark's own: {load}"
     Console().print(table)
 
 

@@ -6,8 +6,8 @@
 
 First it prints how long steps of random images take, the two precisions in turns. Then it trains both as conf/demo.yaml
 says, on the workspace of a finished ETL, their epochs in turns, and prints the AUROC on the test split after the last
-epoch with the paired difference and its 95% interval over patients. The last row compares two seeds of fp32, which
-shows how much chance alone changes.
+epoch with the paired difference and its 95% interval over patients. The interval does not cover the chance of the
+training itself, which the standard error over the seeds shows; the last row compares two seeds of fp32.
 """
 
 import argparse
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="turns of each precision (default 5)")
     parser.add_argument("--epochs", type=int, default=demo.epochs, help=f"epochs (default {demo.epochs})")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each precision (default 1); 0: steps alone")
+    parser.add_argument("--first_seed", type=int, default=0, help="the smallest of the seeds (default 0)")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(arguments.threads or len(read_cores(os.sched_getaffinity(0))))
@@ -66,8 +67,8 @@ def main() -> None:
         table = TableVersion.of(Workspace.at(arguments.workspace))
         own = {"model": arguments.model, "size_px": arguments.size_px, "batch_size": arguments.batch_size}
         training = replace(demo, **own, epochs=arguments.epochs)
-        tested = [train_both(table, replace(training, seed=seed), ranks) for seed in range(arguments.seeds)]
-        show_aurocs(tested, table)
+        seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+        show_aurocs({seed: train_both(table, replace(training, seed=seed), ranks) for seed in seeds}, table)
 
 
 def measure_steps(arguments: argparse.Namespace, ranks: Collectives) -> dict[str, list[float]]:
@@ -113,28 +114,43 @@ def show_steps(seconds: dict[str, list[float]], arguments: argparse.Namespace) -
     names = ("amx_bf16", "avx512_bf16")
     found = [name for name in names if torch.cpu.get_capabilities().get(name)]
     reason = multiplies_bf16_fast(torch.device("cpu"))[1]
-    shown.caption = f"{reason}; bfloat16 by {', '.join(found) or 'conversion'}; {torch.get_num_threads()} threads"
+    shown.caption = f"{reason}; bfloat16 by {', '.join(found) or 'conversion'}; threads: {torch.get_num_threads()}"
     Console().print(shown)
 
 
-def show_aurocs(tested: list[dict[str, Predictions]], table: TableVersion) -> None:
+def show_aurocs(tested: dict[int, dict[str, Predictions]], table: TableVersion) -> None:
     patients = table.rows("test").set_index("image_id")["patient_id"]
     shown = Table("seed", "fp32", "bf16", "difference", "95% interval over patients")
 
-    def add(name: str, before: Predictions, after: Predictions) -> None:
-        ids = before.image_ids
-        assert (after.image_ids == ids).all()
-        means = [mean_over_findings(auroc_per_finding(one.labels, one.logits)) for one in (before, after)]
-        pairs = (before.labels, before.logits, after.logits, patients.loc[ids].to_numpy())
-        auroc = bootstrap_differences(*pairs, num_resamples=1000, seed=0).auroc
+    def add(name: str, before: list[Predictions], after: list[Predictions]) -> float:
+        # The seeds side by side, like more findings: the mean over all columns is the mean over the seeds.
+        labels, old, new = (
+            np.hstack(parts)
+            for parts in (
+                [one.labels for one in before],
+                [one.logits for one in before],
+                [one.logits for one in after],
+            )
+        )
+        means = [mean_over_findings(auroc_per_finding(labels, logits)) for logits in (old, new)]
+        owners = patients.loc[before[0].image_ids].to_numpy()
+        auroc = bootstrap_differences(labels, old, new, owners, num_resamples=1000, seed=0).auroc
         ends = f"{auroc.low[-1]:+.4f} to {auroc.high[-1]:+.4f}"
         shown.add_row(name, *(f"{mean:.4f}" for mean in means), f"{auroc.values[-1]:+.4f}", ends)
+        return auroc.values[-1]
 
-    for seed, predictions in enumerate(tested):
-        add(str(seed), *(predictions[name] for name in PRECISIONS))
-    if len(tested) > 1:
-        add("1 in place of 0, fp32 both times", tested[0]["fp32"], tested[1]["fp32"])
+    every = {name: [predictions[name] for predictions in tested.values()] for name in PRECISIONS}
+    ids = every["fp32"][0].image_ids
+    assert all((one.image_ids == ids).all() for of_precision in every.values() for one in of_precision)
+    differences = [
+        add(str(seed), [full], [reduced]) for seed, full, reduced in zip(tested, *every.values(), strict=True)
+    ]
     shown.caption = f"mean AUROC, test split, {len(patients)} images, {patients.nunique()} patients; {table.card.title}"
+    if len(tested) > 1:
+        add("mean over the seeds", *every.values())
+        add("second in place of first seed, fp32", every["fp32"][:1], every["fp32"][1:2])
+        error = np.std(differences, ddof=1) / np.sqrt(len(differences))
+        shown.caption += f"; standard error of the mean difference over the seeds {error:.4f}"
     Console().print(shown)
 
 
