@@ -193,8 +193,9 @@ class Training:
     same images per step, a step has the same images on any number of ranks; 0: one stream per rank"""
     accumulation: int = at_least(1, 1)
     """parts in which a rank computes a step, one after the other, to save memory"""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """`fp32`, or `bf16` or `fp16` where torch's autocast allows it; weights and validation stay fp32"""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto` (bf16 if the devices of all ranks multiply it fast, otherwise fp32), `fp32`, or `bf16` or `fp16` where
+    torch's autocast allows it; weights and validation stay fp32"""
     compile: bool = False
     """whether torch.compile is used; it takes minutes at the first step"""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -236,7 +237,9 @@ class Training:
     """`auto` (cuda if torch sees a GPU, otherwise cpu), `cpu`, `cuda` or `hpu`; on GPUs, each rank of a host needs one
     of its own"""
     threads: int = at_least(0, 0)
-    """CPU threads of a rank; 0: the cores are shared among the ranks of the host"""
+    """CPU threads of a rank; 0: OMP_NUM_THREADS if it is set, otherwise one per physical core of the rank's share"""
+    bind_cores: bool = True
+    """whether each of several ranks of a host keeps to cores of its own, of one NUMA node; on CPUs only"""
     experiment: str = bounded("chexscale", str.strip, "a name that is not blank")
     """MLflow experiment that the run belongs to"""
 

@@ -20,8 +20,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from conf.arguments import ArgumentParser, add_switch, load_arguments
 from conf.errors import run_command
 from conf.progress import Progress
@@ -32,6 +30,7 @@ from training.loop.stages import Stage, stages_of
 from training.loop.task import Task
 from training.loop.trainer import Trainer
 from training.network.checkpoint import State
+from training.ranks.binding import OwnCores
 from training.ranks.collectives import Collectives, is_lost_rank
 from training.ranks.elastic import is_elastic, run_elastic
 from training.ranks.interruption import EXIT_SIGTERM, Interruption
@@ -39,6 +38,7 @@ from training.ranks.memory import keep_freed_memory
 from training.ranks.said_once import LostRankError, said_once, shown_by_rank_0
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
+from training.start.precision import settle_precision
 from training.start.prepare import check_same_training, load_starting_weights, prepare
 from training.start.resume import load_state
 
@@ -77,36 +77,45 @@ def run_rank(settings: Settings, workspace: Workspace, resume: bool = False) -> 
     """The whole training, as one of the ranks."""
     keep_freed_memory()
     topology = Topology.detect(settings.training.device)
-    torch.set_num_threads(topology.cpu_threads(settings.training.threads))
-    task = replace(prepare(settings, workspace, topology), resume=resume)
-    # Only rank 0 writes.
-    with workspace.exclusive() if topology.is_main else nullcontext():
-        ranks = Collectives(topology)
-        check_same_training(ranks, task)
-        if settings.training.weights and not resume and topology.is_main:
-            # The other ranks get rank 0's weights.
-            task = replace(task, ancestors=load_starting_weights(task))
-        finished = train(task, ranks)
-        try:
-            # The launcher ends all ranks when the first one ends, and rank 0 may still be writing.
-            ranks.gather(None)
-        except RuntimeError as error:
-            # Rank 0 has written everything and no longer needs the others.
-            if not (topology.is_main and is_lost_rank(error)):
-                raise
-        ranks.close()
+    # First, so that all memory comes from the node of these cores.
+    with OwnCores(topology, settings.training) as cores:
+        task = replace(prepare(settings, workspace, topology), resume=resume)
+        # Only rank 0 writes.
+        with workspace.exclusive() if topology.is_main else nullcontext():
+            ranks = Collectives(topology)
+            cores.settle(ranks)
+            finished = train_and_part(task, ranks)
     if not finished:
         # At once: horovodrun kills the remaining processes 5 s after its SIGTERM, and Python may take longer to end.
         sys.stdout.flush()
         os._exit(EXIT_SIGTERM)
 
 
+def train_and_part(task: Task, ranks: Collectives) -> bool:
+    """Trains once the ranks agree on what, and leaves them; returns what `train` returns."""
+    check_same_training(ranks, task)
+    if task.settings.training.weights and not task.resume and ranks.topology.is_main:
+        # The other ranks get rank 0's weights.
+        task = replace(task, ancestors=load_starting_weights(task))
+    finished = train(task, ranks)
+    try:
+        # The launcher ends all ranks when the first one ends, and rank 0 may still be writing.
+        ranks.gather(None)
+    except RuntimeError as error:
+        # Rank 0 has written everything and no longer needs the others.
+        if not (ranks.topology.is_main and is_lost_rank(error)):
+            raise
+    ranks.close()
+    return finished
+
+
 def train(task: Task, ranks: Collectives) -> bool:
     """Trains all stages; rank 0 also keeps the record. Returns False if SIGTERM stopped it, with its state saved."""
+    interrupted = load_state(task, ranks) if task.resume else None
+    task = settle_precision(task, ranks, interrupted)
     training, topology, model = task.settings.training, ranks.topology, task.model
     pos_weight = loss_weights(task.card, training)
     stages = stages_of(training)
-    interrupted = load_state(task, ranks) if task.resume else None
     epoch = interrupted.epoch if interrupted else 0
     with ExitStack() as stack:
         record = None

@@ -113,7 +113,9 @@ def test_only_the_same_training_goes_on(tmp_path):
     plan = Plan(Split("train", [], [8, 8], SIZE_PX), 8, 2, 2)
     assert "no interrupted training at" in str(read(workspace, card, plan))
     table = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
-    state = make_state(epoch=1, step=2, settings=asdict(Training(**SETTINGS)), plan=plan.describe(), **table)
+    state = make_state(
+        epoch=1, step=2, settings=asdict(Training(**SETTINGS, precision="fp32")), plan=plan.describe(), **table
+    )
     state.save(workspace.checkpoints / LAST)
     assert read(workspace, card, plan, threads=1).step == 2
     # The same images per step, shared out among fewer ranks.
@@ -122,6 +124,13 @@ def test_only_the_same_training_goes_on(tmp_path):
     assert "learning_rate was 0.001, is 0.1" in str(read(workspace, card, plan, learning_rate=0.1))
     assert "parallel_streams was 2, is 1" in str(read(workspace, card, Plan(plan.split, 16, 1, 1), batch_size=16))
     assert "table was ('table', 0), is ('table', 1)" in str(read(workspace, replace(card, delta_version=1), plan))
+    began = asdict(Training(**SETTINGS, precision="bf16"))
+    make_state(settings=began, plan=plan.describe(), **table).save(workspace.checkpoints / LAST)
+    # Whatever this machine would take: the state says which it was.
+    assert read(workspace, card, plan, precision="auto").settings["precision"] == "bf16"
+    assert read(workspace, card, plan, precision="bf16").settings["precision"] == "bf16"
+    refused = str(read(workspace, card, plan, precision="fp32"))
+    assert "precision was bf16, is fp32" in refused and "give the same settings" in refused
     path: Path = workspace.checkpoints / LAST
     path.write_bytes(path.read_bytes()[:-50])
     assert "is not a readable checkpoint" in str(read(workspace, card, plan))

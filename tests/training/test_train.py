@@ -65,6 +65,8 @@ def test_it_trains_under_each_launcher(workspace, launcher, ranks):
     run = mlflow.get_run(summary["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.params["world_size"] == str(ranks)
+    taken, why = re.findall(r"Precision (\w+): the CPU has (no )?AMX\n", finished.stdout)[0]
+    assert run.data.params["training.precision"] == taken == ("fp32" if why else "bf16")
     assert run.data.tags["delta_version"] == "0"
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.source_type == "delta_table"

@@ -26,7 +26,7 @@ SIZE_PX = 8
 ROW_GROUPS = [12, 3, 9, 2, 7, 9, 4, 10]
 # Four streams with 19, 12, 13 and 12 rows: 10 steps an epoch of at most 8 images.
 IMAGES_PER_STEP, STREAMS, EPOCHS = 8, 4, 2
-FROZEN = Training(epochs=EPOCHS, learning_rate=0.02, streams=STREAMS, freeze_batchnorm=True)
+FROZEN = Training(epochs=EPOCHS, learning_rate=0.02, streams=STREAMS, freeze_batchnorm=True, precision="fp32")
 STEPS = 10
 STOPS = [(epoch, step) for epoch in range(EPOCHS) for step in range(1, STEPS + 1)]
 

@@ -59,8 +59,9 @@ class Trainer:
         """Moves the model to this rank's device and gives it an optimizer and a schedule.
 
         model: on the CPU, with the same weights on every rank or not, because those of rank 0 count. It must be fresh:
-        the gradient hooks that a Trainer registers on it cannot be removed. plan: the training split's. pos_weight:
-        (findings,), as for masked_bce. frozen: parts of the model that keep their weights and their statistics.
+        the gradient hooks that a Trainer registers on it cannot be removed. settings: with a settled precision, see
+        settle_precision. plan: the training split's. pos_weight: (findings,), as for masked_bce. frozen: parts of the
+        model that keep their weights and their statistics.
         """
         self.settings, self.plan, self.ranks, self.frozen = settings, plan, ranks, frozen
         for part in frozen:
@@ -74,6 +75,7 @@ class Trainer:
         optimizer = build_optimizer(learning, settings, rate)
         self.distributed_model, self.optimizer = ranks.distribute(self.model, optimizer, settings.accumulation)
         self.schedule = Schedule(self.optimizer, settings, plan.steps)
+        self.dtype = PRECISIONS[settings.precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.stepped_model = ranks.compiled(self.distributed_model) if settings.compile else self.distributed_model
         self.losses: list[float] = []
@@ -208,7 +210,7 @@ class Trainer:
         parts = zip(*(whole.tensor_split(pieces) for whole in (pixels, labels, attributes)), strict=True)
         for index, (part, truth, known) in enumerate(parts):
             with self.ranks.silent(self.distributed_model) if index < pieces - 1 else nullcontext():
-                with torch.autocast(self.device.type, PRECISIONS[self.settings.precision], enabled=self._reduced):
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     logits = self.stepped_model(*inputs(part, known))
                 loss = self._loss(logits.float(), truth, num_images)
                 self.scaler.scale(loss).backward()
@@ -227,10 +229,6 @@ class Trainer:
         if self.exclusive:
             return cross_entropy(logits, labels, self.settings.label_smoothing, num_images)
         return masked_bce(logits, labels, self.pos_weight, num_images * labels.shape[1])
-
-    @property
-    def _reduced(self) -> bool:
-        return self.settings.precision != "fp32"
 
     def _fetch_loss(self) -> None:
         if self._pending is None:

@@ -94,13 +94,6 @@ class Topology:
         """cpu, cuda:<local rank> or hpu."""
         return torch.device("cuda", self.local_rank) if self.device == "cuda" else torch.device(self.device)
 
-    def cpu_threads(self, wanted: int) -> int:
-        """CPU threads of this rank: `wanted`, or if that is 0 an equal share of the host's cores, at least 1.
-
-        Without a limit, each rank would take all cores, and the ranks would wait for each other's spinning threads.
-        """
-        return wanted or max(1, len(os.sched_getaffinity(0)) // self.local_size)
-
 
 def launched_place(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Rank and rank on the host from any launcher's variables, even if they are incomplete; 0 without a launcher."""

@@ -8,7 +8,7 @@ from training.network.checkpoint import LAST, State
 from training.ranks.collectives import Collectives
 
 # Settings that a resumed training may change; images per step and streams are compared in place of the last three.
-FREE = ("checkpoint_steps", "device", "threads", "accumulation", "batch_size", "streams", "delta_version")
+FREE = ("checkpoint_steps", "device", "threads", "bind_cores", "accumulation", "batch_size", "streams", "delta_version")
 
 
 def load_state(task: Task, ranks: Collectives) -> State:
@@ -27,6 +27,9 @@ def read_state(task: Task) -> State | InputError:
         was = {**state.settings, **state.plan, "table": (state.delta_table_id, state.delta_version)}
         now = asdict(task.settings.training) | task.plan.describe()
         now["table"] = (card.delta_table_id, card.delta_version)
+        if now["precision"] == "auto":
+            # A resumed training keeps the precision that it began with: see settle_precision.
+            now["precision"] = was.get("precision", "auto")
         changed = [key for key in now if key not in FREE and was.get(key) != now[key]]
         if changed:
             other = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in changed)

@@ -103,13 +103,15 @@ def measure_rank(arguments: argparse.Namespace) -> None:
     ranks.close()
 
 
-def build_trainer(arguments: argparse.Namespace, ranks: Collectives) -> FedTrainer:
+def build_trainer(arguments: argparse.Namespace, ranks: Collectives, precision: str = "fp32") -> FedTrainer:
     """Makes a trainer of random images and labels, whose content does not change the time."""
     torch.manual_seed(0)
     world_size, side = ranks.topology.world_size, arguments.size_px
     row_groups = [arguments.batch_size * arguments.steps] * world_size
     plan = Plan.of(Split("train", [], row_groups, side), arguments.batch_size, world_size)
-    settings = Training(model=arguments.model, size_px=side, batch_size=arguments.batch_size, schedule="constant")
+    settings = Training(
+        model=arguments.model, size_px=side, batch_size=arguments.batch_size, schedule="constant", precision=precision
+    )
     model = build_model(settings.model, NUM_FINDINGS, 127, 70, size_px=side)
     trainer = FedTrainer(model, settings, plan, torch.ones(NUM_FINDINGS), ranks)
     number = arguments.batch_size

@@ -100,7 +100,11 @@ def build_trainers(table: TableVersion, arguments: argparse.Namespace, folder: P
     card, column = table.card, image_column(arguments.size_px)
     plan = Plan.of(open_split(table, "train", arguments.size_px), arguments.batch_size, num_ranks=1)
     settings = Training(
-        model=arguments.model, size_px=arguments.size_px, batch_size=arguments.batch_size, schedule="constant"
+        model=arguments.model,
+        size_px=arguments.size_px,
+        batch_size=arguments.batch_size,
+        schedule="constant",
+        precision="fp32",
     )
     ranks = Collectives(Topology("none", 0, 1, 0, 1, "cpu"))
     trainers: dict[str, Trainer] = {}

@@ -26,7 +26,7 @@ from training.reading.readers import open_split, read_batches, read_steps
 
 def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, frozen=(), **changes) -> Trainer:
     workspace, card, _ = small_table
-    settings = Training(**{"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **changes})
+    settings = Training(**{"epochs": 1, "batch_size": 16, "learning_rate": 0.01, "precision": "fp32", **changes})
     split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX, tabular)
     torch.manual_seed(0)
     model = model or build_model("simple_cnn", 2, 127, 70, tabular=tabular)
@@ -48,6 +48,24 @@ def test_reduced_precision_learns_about_the_same(small_table, precision):
     full, reduced = (losses(make_trainer(small_table, precision=p)) for p in ("fp32", precision))
     assert full == pytest.approx(reduced, rel=0.05)
     assert full != reduced
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_optimizer_and_evaluation_stay_fp32(small_table, precision):
+    trainer = make_trainer(small_table, precision=precision, clip_norm=1.0)
+    list(trainer.train_epoch(0))
+    moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    tensors = [*trainer.model.state_dict().values(), *moments]
+    assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float32}
+    predictions = trainer.predict(trainer.plan.split)
+    expected = []
+    with torch.inference_mode():
+        for batch in read_batches(trainer.plan.split, loop.EVALUATION_BATCH_SIZE):
+            expected.append(trainer.model(batch.pixels).numpy())
+    np.testing.assert_array_equal(predictions.logits, np.concatenate(expected))
+    with torch.inference_mode(), torch.autocast("cpu", loop.PRECISIONS[precision]):
+        reduced = trainer.model(batch.pixels)
+    assert not np.array_equal(reduced.float().numpy(), expected[-1]), "the precision would not be seen"
 
 
 def test_the_bright_finding_is_learned(small_table):

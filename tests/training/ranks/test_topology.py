@@ -138,14 +138,6 @@ def test_contradicting_variables_print_the_equation(wrong):
         Topology.detect("cpu", {**HOROVOD, **wrong})
 
 
-def test_threads_are_shared_among_the_hosts_ranks(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    topology = Topology.detect("cpu", HOROVOD)
-    assert topology.cpu_threads(0) == 2
-    assert topology.cpu_threads(3) == 3
-    assert Topology("torchrun", 0, 32, 0, 32, "cpu").cpu_threads(0) == 1
-
-
 def test_one_process_gathers_its_own_value():
     ranks = Collectives(Topology.detect("cpu", {}))
     assert ranks.gather({"loss": 1.0}) == [{"loss": 1.0}]

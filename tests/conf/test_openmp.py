@@ -1,0 +1,79 @@
+"""OpenMP's threads sleep while they wait, in every command, unless the user has said otherwise."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conf.openmp import WAITING, let_waiting_threads_sleep
+
+PROJECT = Path(__file__).parents[2]
+CLEAN = {name: value for name, value in os.environ.items() if name not in WAITING}
+
+
+@pytest.mark.parametrize("name", WAITING)
+@pytest.mark.parametrize("value", ["ACTIVE", "0", ""])
+def test_what_the_user_exported_wins(name, value):
+    environ = {name: value, "HOME": "/"}
+    let_waiting_threads_sleep(environ)
+    assert environ == {name: value, "HOME": "/"}
+
+
+def test_otherwise_threads_sleep():
+    environ = {}
+    let_waiting_threads_sleep(environ)
+    assert environ == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def spin_count(**exported: str) -> str:
+    """What torch's OpenMP has read when it was loaded after this project's settings."""
+    environ = {**CLEAN, **exported, "OMP_DISPLAY_ENV": "VERBOSE"}
+    words = [sys.executable, "-c", "import conf, torch"]
+    told = subprocess.run(words, cwd=PROJECT, env=environ, capture_output=True, text=True, check=True).stderr
+    return re.search(r"GOMP_SPINCOUNT = '(\d+)'", told)[1]
+
+
+def test_torchs_openmp_reads_it():
+    assert spin_count() == "0"
+    assert spin_count(GOMP_SPINCOUNT="77") == "77"
+
+
+# Runs the top of each command up to its first import of a library that loads OpenMP.
+FIRST_IMPORTS = """
+import json, os, runpy, sys
+
+class Reached(Exception):
+    pass
+
+class Watch:
+    def find_spec(name, *_):
+        if name in ("torch", "sklearn", "openvino"):
+            raise Reached(name)
+
+sys.meta_path.insert(0, Watch)
+found = {}
+for command in sys.argv[1:]:
+    try:
+        runpy.run_path(command, run_name="not main")
+    except Reached:
+        found[command] = os.environ.pop("OMP_WAIT_POLICY", "not set yet")
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("conf", "etl", "training", "inference", "jobs"):
+            del sys.modules[name]
+    os.environ.pop("OMP_WAIT_POLICY", None)
+print(json.dumps(found))
+"""
+
+
+def test_every_command_says_it_before_a_library_loads_openmp():
+    stages = ("etl", "training", "inference", "jobs")
+    commands = [str(path) for stage in stages for path in (PROJECT / stage).glob("*.py") if path.stem != "__init__"]
+    words = [sys.executable, "-c", FIRST_IMPORTS, *commands]
+    run = subprocess.run(words, cwd=PROJECT, env=CLEAN, capture_output=True, text=True, check=True)
+    found = json.loads(run.stdout)
+    assert str(PROJECT / "training" / "train.py") in found and str(PROJECT / "inference" / "register.py") in found
+    assert set(found.values()) == {"PASSIVE"}, found
