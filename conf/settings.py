@@ -285,8 +285,11 @@ class Inference:
     num_calibration_images: int = at_least(1, 128)
     """images of the training split that calibrate INT8"""
     num_attempts: int = between(1, 3, 3)
-    """ways of quantising that are tried until the gate passes: as it is, with more images, with the most sensitive
-    layers in FP32 (minutes for a small network, hours for a large one)"""
+    """ways of quantising that are tried until the gate passes: as it is, with corrected biases, with the most sensitive
+    layers in FP32"""
+    max_minutes: float = at_least(0, 60)
+    """minutes that all ways of quantising may take together; the first way always runs to its end, later ways stop and
+    the best so far is judged; 0: no limit"""
     batch_size: int = at_least(1, 16)
     """images that the model computes at a time, in register.py, infer.py and predict.py"""
     ten_crop: bool = False

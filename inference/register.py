@@ -12,6 +12,7 @@ model that the gate refuses is registered too, as `challenger`; the champion sta
 import resource
 from dataclasses import asdict
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 
@@ -28,11 +29,13 @@ from inference.candidate.incumbent import open_incumbent
 from inference.candidate.registration import check_run, register
 from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
 from inference.model.graphs import open_graph, properties_of
+from inference.model.network import CPU
 from inference.model.registry import CHAMPION, Registered, champion_version
 from training.network.checkpoint import BEST, Checkpoint
+from training.ranks.topology import Topology
 from training.reading.readers import open_split
 
-READS = ("inference", "training.seed")
+READS = ("inference", "training.seed", "training.device")
 console = Console(highlight=False)
 
 
@@ -46,13 +49,14 @@ def main() -> None:
     status = check_run(workspace, checkpoint.run_id)
     if status != "FINISHED":
         console.print(f"Training run {checkpoint.run_id} is {status}: registering its best epoch so far")
+    device = device_for(settings.training.device)
     splits = {name: open_split(table, name, checkpoint.size_px) for name in SPLITS}
     source = CandidateSource(checkpoint, table.card, **splits, seed=settings.training.seed)
     name = settings.inference.registered_model
     with workspace.exclusive():
         champion = open_incumbent(workspace, name, table)
         with atomic_folder(workspace.model) as folder:
-            report, decision = build_candidate(source, champion, settings.inference, folder, console)
+            report, decision = build_candidate(source, champion, settings.inference, device, folder, console)
         draw_report(report, workspace.figures / "test_auroc.png")
         console.print("[bold]7/7[/] register")
         properties = properties_of(open_graph(workspace.model / "int8"))
@@ -60,6 +64,16 @@ def main() -> None:
         registered = register(workspace, name, properties, workspace.model, report, decision, compared)
         add_to_summary(workspace, report, registered)
     print_outcome(settings, workspace, report, decision, registered)
+
+
+def device_for(wanted: str) -> torch.device:
+    """Where torch computes the answers on the test split: a GPU by the rule of training.device, otherwise the CPU.
+
+    Raises InputError if the wanted device is not there.
+    """
+    # This is one process, even where a launcher's variables are set.
+    topology = Topology.detect(wanted, environ={})
+    return topology.torch_device if topology.device == "cuda" else CPU
 
 
 def table_of(checkpoint: Checkpoint, workspace: Workspace) -> TableVersion:

@@ -21,7 +21,8 @@ def main() -> None:
     name = settings.inference.registered_model
     move = rollback(workspace, name, options.why)
     console = Console(highlight=False)
-    moved = f"{name}@champion is version {move.version} again; before, it was version {move.replaced}"
+    before = f"it was version {move.replaced}" if move.replaced else "there was no champion"
+    moved = f"{name}@champion is version {move.version} again; before, {before}"
     console.print(moved, markup=False, soft_wrap=True)
     console.print("Its history:")
     for one in history(workspace, name):

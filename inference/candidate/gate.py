@@ -56,6 +56,8 @@ class Decision:
     """whether the model fails because of quantisation: a more careful one may pass"""
     champion_drop: Drop | None = None
     """drop of the mean AUROC from the champion to this model; None if there is none or it cannot be compared"""
+    out_of_time: bool = False
+    """whether the time for quantising ended before a more careful way was tried, or tried to its end"""
 
     def to_dict(self) -> dict:
         """Returns the decision as a dictionary for JSON."""
@@ -116,6 +118,22 @@ def decide(
     return Decision(True, [summary], mean_drop, drops, undefined, few)
 
 
+def decide_at_best(
+    findings: list[str], fp32: Intervals, max_mean_drop: float, max_finding_drop: float, num_patients: list[int]
+) -> Decision:
+    """The decision about an INT8 graph that has exactly FP32's scores: quantising with more care cannot do better.
+
+    The parameters are those of decide. Compare the decision with the champion, from FP32's scores, as that of INT8.
+    """
+    return decide(findings, fp32, fp32, no_difference(fp32), max_mean_drop, max_finding_drop, num_patients)
+
+
+def no_difference(measured: Intervals) -> Intervals:
+    """The difference of a measure to itself: 0, with an interval from 0 to 0, wherever it is defined."""
+    zeros = {name: np.where(np.isnan(values), np.nan, 0.0) for name, values in vars(measured).items()}
+    return Intervals(**zeros | {"num_resamples": measured.num_resamples})
+
+
 def next_step(decision: Decision) -> str:
     """What may help a model that the gate has refused."""
     if not decision.drops:
@@ -125,7 +143,8 @@ def next_step(decision: Decision) -> str:
     if any(AT_CHANCE in reason for reason in decision.reasons):
         return "train longer or on more images, or test on more patients"
     if decision.quantisation_costs:
-        return "allow a larger drop (inference.max_mean_drop, inference.max_finding_drop) and run this again"
+        time = "give quantising more time (inference.max_minutes), or " if decision.out_of_time else ""
+        return f"{time}allow a larger drop (inference.max_mean_drop, inference.max_finding_drop) and run this again"
     return "train another model"
 
 

@@ -15,6 +15,7 @@ from training.network.checkpoint import UNREADABLE, Checkpoint
 from training.network.models import XrayClassifier
 
 FILE = "network.pt"
+CPU = torch.device("cpu")
 
 
 class ServedNetwork(nn.Module):
@@ -88,11 +89,18 @@ def load_served(folder: Path) -> FittedModel:
     return FittedModel(checkpoint, network, Properties.parse(content["properties"], str(folder / FILE)))
 
 
-def torch_predict(network: ServedNetwork) -> Predict:
-    """Returns a function like compile_graph's that runs the network in torch on the CPU."""
+def torch_predict(network: ServedNetwork, device: torch.device = CPU) -> Predict:
+    """Returns a function like compile_graph's that runs the network in torch, in single precision; leaves it in place.
+
+    device: cpu or cuda.
+    """
+    if device.type != "cpu":
+        network = copy.deepcopy(network).to(device)
+        # A convolution would otherwise round its inputs to 10 bits where the GPU can (TF32).
+        torch.backends.cudnn.allow_tf32 = False
 
     def predict(pixels: np.ndarray) -> Answer:
         with torch.inference_mode():
-            return Answer(*(part.numpy() for part in network(torch.from_numpy(pixels))))
+            return Answer(*(part.cpu().numpy() for part in network(torch.from_numpy(pixels).to(device))))
 
     return predict

@@ -124,10 +124,12 @@ def promote(
     if replaced == number:
         raise InputError(f"{name} version {number} is already the champion")
     if compared is not None and (replaced or 0) != compared:
+        now = f"the champion of {name} is now version {replaced}" if replaced else f"{name} has no champion any more"
+        then = f"version {number} was compared with version {compared}"
+        then = then if compared else f"there was none when version {number} was measured"
         raise InputError(
-            f"the champion of {name} is now version {replaced}, but version {number} was compared with "
-            f"{f'version {compared}' if compared else 'none'}: it stays registered as @{CHALLENGER}; run this again, "
-            "or promote it by hand with `python inference/promote.py`"
+            f"{now}, but {then}: it stays registered as @{CHALLENGER}; run this again, or promote it by hand with "
+            "`python inference/promote.py`"
         )
     now = datetime.now(UTC)
     move = Move(number, replaced, now.isoformat(timespec="seconds"), getpass.getuser(), why[:MAX_WHY], is_rollback)
@@ -153,10 +155,10 @@ def rollback(workspace: Workspace, name: str, why: str) -> Move:
     present = champion_version(workspace, name)
     before = before_present(history(workspace, name), present)
     if before is None:
-        raise InputError(
-            f"{name} has no champion before version {present}: promote one with `python inference/promote.py N`"
-        )
-    return promote(workspace, name, before, f"rollback from version {present}: {why}", is_rollback=True)
+        none = f"no champion before version {present}" if present else "no champion and had none before"
+        raise InputError(f"{name} has {none}: promote one with `python inference/promote.py N`")
+    left = f"version {present}" if present else "no champion"
+    return promote(workspace, name, before, f"rollback from {left}: {why}", is_rollback=True)
 
 
 def before_present(moves: list[Move], present: int | None) -> int | None:

@@ -46,3 +46,9 @@ def with_ten_crops(predict: Predict) -> Predict:
         return Answer(means.astype(np.float32), whole.maps, whole.distances)
 
     return averaged
+
+
+def add_ten_crops(variants: dict[str, Predict]) -> dict[str, Predict]:
+    """The variants, and each but the baseline once more with ten crops, named with SUFFIX."""
+    crops = {name + SUFFIX: with_ten_crops(predict) for name, predict in variants.items() if name != "baseline"}
+    return variants | crops

@@ -25,7 +25,8 @@ from etl.contract.version import TableVersion
 from inference.candidate.making.calibration_set import calibration_images
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.fitting import fit_served
-from inference.candidate.making.quantize import quantize_folder
+from inference.candidate.making.quantize import quantize
+from inference.model.graphs import save_graph
 from inference.model.network import FittedModel
 from training.loop.loss import masked_bce
 from training.network.checkpoint import BEST, Checkpoint
@@ -196,7 +197,7 @@ def fp32(served, test_images, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def int8(fp32, splits) -> Path:
     folder = fp32.with_name("int8")
-    quantize_folder(fp32, folder, calibration_images(splits["train"], 48, seed=0))
+    save_graph(quantize(fp32, calibration_images(splits["train"], 48, seed=0)), folder)
     return folder
 
 
@@ -207,7 +208,7 @@ def damaged_int8(served, splits, test_images, tmp_path_factory) -> Path:
     damaged.network.classifier.classifier.weight.data.zero_()
     folder = tmp_path_factory.mktemp("damaged")
     export_graphs(damaged, folder, test_images)
-    quantize_folder(folder / "fp32", folder / "int8", calibration_images(splits["train"], 48, seed=0))
+    save_graph(quantize(folder / "fp32", calibration_images(splits["train"], 48, seed=0)), folder / "int8")
     return folder / "int8"
 
 

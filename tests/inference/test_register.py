@@ -28,8 +28,10 @@ from inference.candidate.measuring.evaluate import score_split
 from inference.candidate.model_card import describe_model, to_text
 from inference.candidate.registration import register
 from inference.model.graphs import compile_graph, open_graph, properties_of
+from inference.model.network import CPU, torch_predict
 from inference.model.registry import fetch_model
 from inference.model.served_model import open_served
+from inference.register import device_for
 from tests.inference.conftest import REPOSITORY, ROWS
 from training.network.checkpoint import BEST, Checkpoint
 from training.record.store import fetch_checkpoint, use_store
@@ -117,6 +119,7 @@ def test_report_and_summary_are_strict_json_with_null_for_undefined(first, works
     assert report["familiarity"]["int8"]["test_familiar"] > 0.9
     assert [attempt["name"] for attempt in report["attempts"]] == ["plain"]
     assert report["attempts"][0]["kept_in_fp32"] == []
+    assert report["attempts_ended"] == ""
     summary = json.loads(workspace.summary.read_text(), parse_constant=refuse)
     assert set(summary["test_auroc"]) >= {"baseline", "torch", "fp32", "int8", "per_finding"}
     assert summary["test_auroc"]["int8"] == mean["value"]
@@ -307,6 +310,41 @@ def test_refused_version_is_challenger_and_champion_stays(second, client, worksp
     assert client.get_model_version("chexscale", "2").tags["gate"] == "failed"
     registry = json.loads(workspace.summary.read_text())["registry"]
     assert (registry["version"], registry["aliases"], registry["gate_passed"]) == (2, ["challenger"], False)
+
+
+def test_a_gate_that_even_fp32_fails_is_tried_with_one_way_and_says_why(second, workspace):
+    said = (
+        "only one way is tried, because the gate would refuse INT8 even with exactly FP32's scores: mean AUROC falls "
+        "by 0.0000 (up to 0.0000), but at most -1.0 is allowed (inference.max_mean_drop)"
+    )
+    assert said in second.stdout.replace("-0.0000", "0.0000")
+    report = json.loads((workspace.model / "report.json").read_text())
+    assert [attempt["name"] for attempt in report["attempts"]] == ["plain"]
+    assert said in report["attempts_ended"].replace("-0.0000", "0.0000")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_torch_is_measured_on_the_cpu_unless_a_gpu_is_demanded(monkeypatch):
+    # A launcher's variable, which is not for this command.
+    monkeypatch.setenv("HOROVOD_RANK", "3")
+    assert device_for("auto") == device_for("cpu") == CPU
+    with pytest.raises(InputError, match="torch sees no GPU"):
+        device_for("cuda")
+
+
+def test_a_gpu_that_torch_sees_is_used_unless_the_cpu_is_demanded(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_for("auto") == device_for("cuda") == torch.device("cuda", 0)
+    assert device_for("cpu") == CPU
+
+
+def test_torch_on_another_device_leaves_the_network_where_it_is(served, test_images):
+    before = {name: tensor.device for name, tensor in served.network.state_dict().items()}
+    # The meta device computes shapes alone, which shows that pixels and weights meet there.
+    with pytest.raises(NotImplementedError, match="meta"):
+        torch_predict(served.network, torch.device("meta"))(test_images)
+    assert {name: tensor.device for name, tensor in served.network.state_dict().items()} == before
 
 
 def _without(part: str):

@@ -58,16 +58,24 @@ class Scored:
 
 
 def score_split(
-    variants: dict[str, Predict], split: Split, batch_size: int, properties: Properties, *, end: bool = True
+    variants: dict[str, Predict],
+    split: Split,
+    batch_size: int,
+    properties: Properties,
+    *,
+    title: str = "",
+    end: bool = True,
 ) -> Scored:
     """Answers of each variant of a model on the same batches of a split, each image once.
 
-    end: whether a log says that it has ended; False for one of many passes.
+    title: what the pass is for, at the beginning of its progress. end: whether a log says that it has ended; False for
+    one of many passes.
     """
     rows = pd.concat(read_labels(split.files)).set_index("image_id")
     ids, labels = [], []
     probabilities, distances, overlaps = ({name: [] for name in variants} for _ in range(3))
-    with Progress(f"answers on the {split.name} split", split.rows, end=end) as bar:
+    title = f"{title}: " if title else ""
+    with Progress(f"{title}answers on the {split.name} split", split.rows, end=end) as bar:
         for batch in read_batches(split, batch_size):
             ids.append(batch.image_ids)
             labels.append(batch.labels.numpy())

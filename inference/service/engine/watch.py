@@ -27,7 +27,7 @@ class Look:
 
     reachable: bool
     version: int | None = None
-    """the champion; None if there is none, or the registry was not reached"""
+    """the champion; None if there is none, if the registry was not reached, or if its files cannot be fetched"""
     folder: str = ""
     """where its files are; empty while they are fetched, after which a second look at the same version follows"""
     reason: str = ""
@@ -74,16 +74,23 @@ def look(workspace: Workspace, name: str) -> Iterator[Look]:
 
     try:
         version = champion_version(workspace, name)
-        if version is None:
-            yield Look(True, reason=f"no version of {name} is the champion")
-            return
-        yield Look(True, version, reason=f"version {version} is being fetched")
-        yield Look(True, version, str(fetch_model(workspace, name, version)))
-    # mlflow, its database and its server raise errors of many libraries.
+    # mlflow, its database, its server and its stores raise errors of many libraries: here, and for the files.
     except Exception as error:
-        kind = type(error.__cause__ or error).__name__
-        detail = " ".join(f"{kind}: {error}".split())[:MAX_DETAIL]
-        yield Look(False, reason=f"the registry cannot be read ({kind})", detail=detail)
+        yield _failed(False, "the registry cannot be read", error)
+        return
+    if version is None:
+        yield Look(True, reason=f"no version of {name} is the champion")
+        return
+    yield Look(True, version, reason=f"version {version} is being fetched")
+    try:
+        yield Look(True, version, str(fetch_model(workspace, name, version)))
+    except Exception as error:
+        yield _failed(True, f"version {version} is the champion, but its files cannot be fetched", error)
+
+
+def _failed(reachable: bool, what: str, error: Exception) -> Look:
+    kind = type(error.__cause__ or error).__name__
+    return Look(reachable, reason=f"{what} ({kind})", detail=" ".join(f"{kind}: {error}".split())[:MAX_DETAIL])
 
 
 def _identity(workspace: Workspace) -> tuple[int, int] | None:

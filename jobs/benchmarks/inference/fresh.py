@@ -8,7 +8,8 @@ import numpy as np
 from conf.settings import Quality, Training
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.map_grid import measure_map_grid
-from inference.candidate.making.quantize import quantize_folder
+from inference.candidate.making.quantize import quantize
+from inference.model.graphs import save_graph
 from inference.model.network import FittedModel, ServedNetwork
 from inference.model.properties import Properties
 from training.network.checkpoint import Checkpoint
@@ -63,4 +64,4 @@ def export_fresh(model: str, size_px: int, folder: Path) -> None:
     shape = (NUM_CALIBRATION_IMAGES, size_px, size_px)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     export_graphs(FittedModel(checkpoint, network, properties), folder, pixels[:2])
-    quantize_folder(folder / "fp32", folder / "int8", pixels)
+    save_graph(quantize(folder / "fp32", pixels), folder / "int8")

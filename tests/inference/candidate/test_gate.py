@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from math import isnan, nan
 
 import numpy as np
@@ -7,8 +8,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from inference.candidate.gate import FEW_PATIENTS, Decision, compare_with_champion, decide, next_step, overrun, refuse
-from training.measures.intervals import Intervals, bootstrap_differences
+from inference.candidate.gate import (
+    FEW_PATIENTS,
+    Decision,
+    compare_with_champion,
+    decide,
+    decide_at_best,
+    next_step,
+    no_difference,
+    overrun,
+    refuse,
+)
+from training.measures.intervals import Intervals, bootstrap_areas, bootstrap_differences
 
 FINDINGS = ["Mass", "Nodule", "Hernia"]
 MANY = [100, 100, 100]
@@ -189,3 +200,40 @@ def test_a_larger_drop_is_advised_only_where_it_helps():
     assert "train longer" in next_step(at_chance) and "train longer" in next_step(below_too)
     assert "test on more patients" in next_step(too_few)
     assert "with and without a finding" in next_step(nothing)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(4, 12))
+def test_no_difference_is_what_the_bootstrap_finds_between_equal_scores(seed, num_images):
+    random = np.random.default_rng(seed)
+    labels = random.choice([0, 1, nan], (num_images, 3)).astype(np.float32)
+    scores, patients = random.random(labels.shape), random.integers(0, 6, num_images)
+    measured = bootstrap_areas(labels, scores, patients, num_resamples=20, seed=0).auroc
+    expected = bootstrap_differences(labels, scores, scores, patients, num_resamples=20, seed=0).auroc
+    for name in ("values", "low", "high"):
+        np.testing.assert_array_equal(getattr(no_difference(measured), name), getattr(expected, name))
+
+
+@given(three, three, bound, bound, widths)
+def test_no_int8_graph_that_gains_nothing_passes_where_fp32s_own_scores_fail(
+    fp32, int8, max_mean_drop, max_finding_drop, width
+):
+    at_best = decide_at_best(FINDINGS, intervals(fp32, width), max_mean_drop, max_finding_drop, MANY)
+    int8 = np.minimum(fp32, int8)
+    difference = intervals(int8 - fp32, width)
+    args = max_mean_drop, max_finding_drop, MANY
+    decision = decide(FINDINGS, intervals(fp32, width), intervals(int8, width), difference, *args)
+    if decision.passed:
+        assert at_best.passed
+
+
+def test_at_best_a_model_at_chance_fails_with_its_numbers_and_not_for_quantising():
+    decision = decide_at_best(FINDINGS, intervals([0.5, 0.51, 0.5], 0.02), 0.1, 0.02, MANY)
+    assert not decision.passed and not decision.quantisation_costs
+    (reason,) = decision.reasons
+    assert "mean AUROC is 0.503, but its interval reaches down to 0.483" in reason
+
+
+@pytest.mark.parametrize("out_of_time", [False, True])
+def test_a_model_that_ran_out_of_time_is_told_to_take_more(out_of_time):
+    decision = replace(judge([0.9, 0.8, 0.7], [0.9, 0.8, 0.65]), out_of_time=out_of_time)
+    assert ("inference.max_minutes" in next_step(decision)) == out_of_time

@@ -104,6 +104,38 @@ def test_a_champion_that_the_version_was_not_compared_with_is_not_replaced(comma
     assert promote(command.workspace, toy.NAME, 2, "passed the gate", compared=1).replaced == 1
 
 
+@pytest.mark.parametrize(
+    ("compared", "champion", "message"),
+    [
+        (3, None, "chexscale has no champion any more, but version 2 was compared with version 3"),
+        (0, 3, "the champion of chexscale is now version 3, but there was none when version 2 was measured"),
+    ],
+)
+def test_a_champion_that_came_or_went_meanwhile_is_named_in_words(compared, champion, message, command):
+    if champion is None:
+        registry.mlflow.MlflowClient().delete_registered_model_alias(toy.NAME, "champion")
+    with pytest.raises(InputError, match=message) as raised:
+        promote(command.workspace, toy.NAME, 2, "passed the gate", compared=compared)
+    assert "None" not in str(raised.value)
+    assert champion_version(command.workspace, toy.NAME) == champion
+
+
+def test_a_rollback_after_the_alias_was_removed_says_so_in_words(command):
+    registry.mlflow.MlflowClient().delete_registered_model_alias(toy.NAME, "champion")
+    code, said, _ = command("rollback.py")
+    assert (code, champion_version(command.workspace, toy.NAME)) == (0, 2)
+    assert "version 2 again; before, there was no champion" in said
+    assert "None" not in said + history(command.workspace, toy.NAME)[-1].why
+
+
+def test_a_rollback_of_nothing_says_so_in_words(command):
+    client = registry.mlflow.MlflowClient()
+    client.create_registered_model("fresh")
+    code, _, error = command("rollback.py", "--inference.registered_model=fresh")
+    assert (code, "None" in error) == (2, False)
+    assert "fresh has no champion and had none before: promote one with" in error
+
+
 def test_a_long_reason_fits_into_the_registry(command):
     promote(command.workspace, toy.NAME, 1, "because " * 1000)
     assert history(command.workspace, toy.NAME)[-1].why.startswith("because because")

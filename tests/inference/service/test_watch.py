@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -85,6 +86,32 @@ def test_a_registry_that_cannot_be_read_is_reported_in_one_short_line(tmp_path):
     workspace.tracking_db.write_bytes(b"no database" * 1000)
     (found,) = look(workspace, "chexscale" * 20_000)
     assert not found.reachable and len(found.detail) <= MAX_DETAIL and "\n" not in found.detail
+
+
+def test_files_that_cannot_be_fetched_are_not_taken_for_a_registry_that_cannot_be_read(new_store, tmp_path):
+    workspace = Workspace.at(str(tmp_path / "registry"))
+    new_store(workspace)
+    version, folder = toy.register(workspace)
+    shutil.rmtree(folder)
+    fetching, failed = look(workspace, toy.NAME)
+    assert (fetching.reachable, fetching.version, failed.reachable, failed.version) == (True, version, True, None)
+    assert failed.reason == f"version {version} is the champion, but its files cannot be fetched (InputError)"
+    assert f"the files of {toy.NAME} version {version}, which belong in {folder}, are missing" in failed.detail
+
+
+def test_a_champion_whose_files_are_gone_leaves_the_present_one_in_service(new_store, tmp_path):
+    workspace = Workspace.at(str(tmp_path / "registry"))
+    new_store(workspace)
+    first, _ = toy.register(workspace)
+    damage = iter([lambda: shutil.rmtree(toy.register(workspace)[1])])
+
+    def until(champion: LiveChampion) -> bool:
+        if champion.served:
+            next(damage, lambda: None)()
+        return "cannot be fetched" in (champion.registry.reason or "")
+
+    champion, _ = follow(workspace, None, until)
+    assert (champion.served.model.version, champion.registry.reachable) == (first, True)
 
 
 def test_a_model_that_takes_long_to_fetch_is_waited_for(registry, monkeypatch):
