@@ -237,6 +237,11 @@ class Training:
     of its own"""
     threads: int = at_least(0, 0)
     """CPU threads of a rank; 0: the cores are shared among the ranks of the host"""
+    cache_dir: str = ""
+    """folder on a local disk that keeps what was read from a table in a store, for later epochs and for all trainings
+    of this host; empty: no cache"""
+    cache_gb: float = above(0, 30)
+    """largest size of that cache, 10**9 bytes; what does not fit is read from the store in each epoch"""
     experiment: str = bounded("chexscale", str.strip, "a name that is not blank")
     """MLflow experiment that the run belongs to"""
 
