@@ -146,7 +146,7 @@ def test_only_the_same_training_goes_on(tmp_path):
     table = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
     state = make_state(epoch=1, step=2, settings=asdict(Training(**SETTINGS)), plan=plan.describe(), **table)
     state.save(workspace.checkpoints / LAST)
-    assert read(workspace, card, plan, threads=1).step == 2
+    assert read(workspace, card, plan, threads=1, cache_dir="/scratch", cache_gb=1).step == 2
     # The same images per step, shared out among fewer ranks.
     alone = Plan(plan.split, 16, 1, 2)
     assert read(workspace, card, alone, batch_size=16, streams=2).epoch == 1
