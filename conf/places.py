@@ -70,6 +70,7 @@ class Use:
 
 
 FILES = Use("files", (NO_UTF8,), STORE, is_table=False)
+CACHE = Use("a cache", FILES.local)
 SCORES = Use("a table of scores", DELTA, STORED_TABLE)
 TABLES = Use("tables", (*DELTA, URL), STORED_TABLE)
 WORKSPACE = Use("a workspace", TABLES.local)

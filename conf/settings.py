@@ -240,6 +240,11 @@ class Training:
     """CPU threads of a rank; 0: OMP_NUM_THREADS if it is set, otherwise one per physical core of the rank's share"""
     bind_cores: bool = True
     """whether each of several ranks of a host keeps to cores of its own, of one NUMA node; on CPUs only"""
+    cache_dir: str = ""
+    """folder on a local disk that keeps what was read from a table in a store, for later epochs and for all trainings
+    of this host; empty: no cache"""
+    cache_gb: float = above(0, 30)
+    """largest size of that cache, 10**9 bytes; what does not fit is read from the store in each epoch"""
     experiment: str = bounded("chexscale", str.strip, "a name that is not blank")
     """MLflow experiment that the run belongs to"""
 

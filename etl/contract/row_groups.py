@@ -1,7 +1,8 @@
 """Row groups of Parquet files, on a disk or in a store: footers once, and of the data only what is wanted."""
 
+import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from etl.contract.storage import is_local, locate
+from etl.contract.storage import is_local, locate, version_of
 
 # The footers of the ETL's files have a few kB.
 TAIL_BYTES = 1 << 16
@@ -17,6 +18,8 @@ MAX_FOOTERS = 10_000
 """footers that are kept, of some kB each"""
 # Two ranges with a smaller gap are fetched as one: in the time of a round trip, a store sends more bytes than that.
 MAX_GAP_BYTES = 1 << 18
+PATIENCE_S = 180
+"""for an answer, with all attempts of the store's client: s3fs repeats botocore's attempts, and would take an hour"""
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,38 @@ class Footer:
     """the last bytes of the file, which hold the footer"""
     size: int
     """of the file, bytes"""
+    version: str
+    """changes if a store has another file at this address, see version_of; empty for local files"""
 
 
 @lru_cache(MAX_FOOTERS)
 def footer_of(file: str) -> Footer:
     """Reads a footer once. Raises OSError or ArrowInvalid for a file that is gone, cut off or no Parquet file."""
-    with locate(file).open("rb") as source:
-        size = source.seek(0, io.SEEK_END)
-        tail = _last(source, min(size, TAIL_BYTES))
-        needed = int.from_bytes(tail[-8:-4], "little") + 8
-        if len(tail) < needed <= size:
-            tail = _last(source, needed)
-    return Footer(pq.read_metadata(pa.BufferReader(tail)), tail[-needed:], size)
+    place = locate(file)
+    if is_local(place):
+        size, version = place.stat().st_size, ""
+    else:
+        info = place.fs.info(place.path, **_patience(place))
+        size, version = info["size"], version_of(info)
+    tail = _last(place, size, min(size, TAIL_BYTES))
+    needed = int.from_bytes(tail[-8:-4], "little") + 8
+    if len(tail) < needed <= size:
+        tail = _last(place, size, needed)
+    return Footer(pq.read_metadata(pa.BufferReader(tail)), tail[-needed:], size, version)
+
+
+def content_key(file: str, columns: Iterable[str]) -> str:
+    """A name for these columns of a file; if another file takes its address in a store, it gets another name."""
+    footer = footer_of(file)
+    what = repr((file, footer.version, footer.tail, sorted(columns)))
+    return hashlib.sha256(what.encode()).hexdigest()[:32]
+
+
+def content_bytes(file: str, columns: Iterable[str]) -> list[int]:
+    """Bytes of these columns of each row group in memory, without their encodings and offsets."""
+    metadata, names = footer_of(file).metadata, set(columns)
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return [sum(chunk.total_uncompressed_size for chunk in _chunks(group, names)) for group in groups]
 
 
 def read_row_groups(file: str, columns: Iterable[str], groups: Iterable[int] | None = None) -> pa.Table:
@@ -90,23 +113,38 @@ class Parts(io.RawIOBase):
         raise OSError(f"bytes {self._at} to {stop} were not fetched")
 
 
-def _last(source: io.BufferedIOBase, size: int) -> bytes:
-    source.seek(-size, io.SEEK_END)
-    return source.read(size)
+def _patience(place: UPath) -> dict[str, float]:
+    """An argument that bounds the time of a call, for clients that take one."""
+    return {"timeout": PATIENCE_S} if place.fs.async_impl else {}
+
+
+def _last(place: UPath, file_size: int, size: int) -> bytes:
+    """The last bytes of a file."""
+    if not is_local(place):
+        # A store refuses to send a range of a file that is empty.
+        return place.fs.cat_file(place.path, start=file_size - size, end=file_size, **_patience(place)) if size else b""
+    with place.open("rb") as source:
+        source.seek(file_size - size)
+        return source.read(size)
 
 
 def _fetch(place: UPath, footer: Footer, groups: list[int], columns: list[str]) -> Parts:
     """The ranges of these columns, which the client requests at once."""
     ranges = [one for group in groups for one in _ranges(footer.metadata.row_group(group), columns)]
     starts, stops = (list(ends) for ends in zip(*ranges, strict=True)) if ranges else ([], [])
-    contents = place.fs.cat_ranges([place.path] * len(ranges), starts, stops, on_error="raise")
+    paths = [place.path] * len(ranges)
+    contents = place.fs.cat_ranges(paths, starts, stops, on_error="raise", **_patience(place))
     return Parts(footer.size, dict(zip(starts, contents, strict=True)))
+
+
+def _chunks(row_group: pq.RowGroupMetaData, columns: Container[str]) -> list[pq.ColumnChunkMetaData]:
+    chunks = map(row_group.column, range(row_group.num_columns))
+    return [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
 
 
 def _ranges(row_group: pq.RowGroupMetaData, columns: list[str]) -> list[tuple[int, int]]:
     """First byte and end of the ranges that hold these columns, neighbours as one."""
-    chunks = map(row_group.column, range(row_group.num_columns))
-    chunks = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
+    chunks = _chunks(row_group, columns)
     starts = [min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset))) for chunk in chunks]
     wanted = sorted((start, start + chunk.total_compressed_size) for start, chunk in zip(starts, chunks, strict=True))
     ranges = wanted[:1]

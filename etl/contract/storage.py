@@ -97,17 +97,24 @@ def unreachable(address: str, error: Exception) -> str:
     reason = reason_of(error)
     if "://" not in address:
         return f"{address} cannot be read or written ({reason}): check its rights and the space left on its disk"
+    return f"{address} cannot be reached ({reason}): check the address{store_advice(address)}"
+
+
+def store_advice(address: str) -> str:
+    """The end of a sentence on what to check, for a store that clients find by the environment."""
     known = ENVIRONMENT.get(address.partition(":")[0])
-    advice = f", and what the environment says of its store ({known})" if known else ""
-    return f"{address} cannot be reached ({reason}): check the address{advice}"
+    return f", and what the environment says of its store ({known})" if known else ""
 
 
 def reason_of(error: Exception) -> str:
-    """The innermost cause of deltalake's tree of causes, the sentence of an answer in XML, or the whole error."""
+    """The innermost cause of deltalake's tree of causes, the sentence of an answer in XML, or the whole error.
+
+    fsspec's error for a time that is over has no text.
+    """
     sentence = re.search("<Message>(.*?)</Message>", str(error))
     # Without the list of Rust's functions that may follow.
     innermost = re.split(r"\n +0: ", str(error).split("\x1b[31m↳\x1b[0m")[-1])[0]
-    return sentence[1] if sentence else innermost.strip()
+    return sentence[1] if sentence else innermost.strip() or "no complete answer in time"
 
 
 def is_of_a_store(error: Exception) -> bool:
@@ -240,5 +247,10 @@ def _find(folder: UPath) -> Iterator[tuple[str, str, str]]:
     """The same for a folder in a store, by one listing."""
     found = folder.fs.find(folder.path, detail=True)
     for key, info in found.items():
-        time = info.get("ETag") or info.get("mtime") or info.get("LastModified") or info.get("last_modified")
-        yield key[len(folder.path) :].lstrip("/"), folder.fs.unstrip_protocol(key), f"{info['size']}:{time}"
+        yield key[len(folder.path) :].lstrip("/"), folder.fs.unstrip_protocol(key), version_of(info)
+
+
+def version_of(info: dict) -> str:
+    """What changes when a file of a store does: its size and its ETag or time. info: as the store's client gives it."""
+    time = info.get("ETag") or info.get("mtime") or info.get("LastModified") or info.get("last_modified")
+    return f"{info['size']}:{time}"

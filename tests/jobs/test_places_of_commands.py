@@ -21,6 +21,12 @@ CASES = [
     ("inference/infer.py", "workspace", "{}/a#b", "choose another, such as {}/a_b"),
     ("inference/serve.py", "workspace", "{}/a?b", "choose another, such as {}/a_b"),
     ("training/train.py", "workspace", "{}/50%20", "choose another, such as {}/50_"),
+    (
+        "training/train.py",
+        "training.cache_dir",
+        "s3://bucket/cache",
+        "expected a folder of this machine: a cache lies on",
+    ),
     ("training/ensemble.py", "ensemble.members", '["{}/a[", "{}/b"]', "choose another, such as {}/a_"),
 ]
 

@@ -17,6 +17,8 @@ LAUNCHES = {
     "torchrun 2": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *MODULE],
     "horovodrun, torch's collectives, 4": [BIN / "horovodrun", "--gloo", "-np", "4", BIN / "python", *MODULE],
 }
+# Of the other ways of reading, not all launches, because each takes half a minute.
+STORED = [("horovodrun 2", "store"), ("torchrun 2", "cache")]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def table(tmp_path_factory) -> Path:
 def alone(table) -> dict[str, dict]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield run(table, Collectives(Topology.detect("cpu", {})))
+    yield run(str(table), Collectives(Topology.detect("cpu", {})))
     torch.set_num_threads(threads)
 
 
@@ -56,12 +58,26 @@ def test_one_process_resumes_bit_for_bit_and_accumulates(alone):
     assert len(alone["frozen"]["losses"]) == 20
 
 
+@pytest.mark.parametrize("cache", ["", "cache"])
+def test_a_table_in_a_store_gives_the_same_bit_for_bit(table, alone, to_store, tmp_path, cache, monkeypatch):
+    # Each of its trainings reads two epochs, so that the cache serves the second one.
+    monkeypatch.setattr("tests.training.toy_training.STOPS", [(0, 4), (1, 7)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ends = run(to_store(table), Collectives(Topology.detect("cpu", {})), str(tmp_path / cache) if cache else "")
+    torch.set_num_threads(threads)
+    assert len(list(tmp_path.glob("cache/*/row_groups/*"))) == (len(ROW_GROUPS) if cache else 0)
+    for name, end in ends.items():
+        assert all(torch.equal(tensor, alone[name]["weights"][key]) for key, tensor in end["weights"].items()), name
+        assert end["losses"] == alone[name]["losses"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("launch", LAUNCHES)
-def test_ranks_learn_what_one_process_learns(table, alone, tmp_path, launch):
-    (tmp_path / "table.parquet").symlink_to(table)
-    command = [str(word) for word in [*LAUNCHES[launch], tmp_path]]
-    command += ["--torch_collectives"] * ("torch's" in launch)
+@pytest.mark.parametrize(("launch", "way"), [*((launch, "disk") for launch in LAUNCHES), *STORED])
+def test_ranks_learn_what_one_process_learns(table, alone, request, tmp_path, launch, way):
+    place = table if way == "disk" else request.getfixturevalue("to_store")(table)
+    command = [str(word) for word in [*LAUNCHES[launch], tmp_path, place]]
+    command += ["--torch_collectives"] * ("torch's" in launch) + ["--cache_dir", str(tmp_path / "c")] * (way == "cache")
     finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=240)
     assert finished.returncode == 0, finished.stderr
     ranks = [torch.load(path) for path in sorted(tmp_path.glob("rank_*.pt"))]

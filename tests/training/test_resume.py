@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ import torch
 from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
+from etl.contract.schema import Card
 from etl.contract.version import TableVersion
+from jobs.benchmarks.stores import link
 from tests.conftest import SIZE_PX, write_small_table
 from tests.training.commands import EPOCHS, SETTINGS, finish, ranks_of, start, wait_for_epoch
 from tests.training.toy_training import make_state
@@ -64,6 +67,34 @@ def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspace
     # Of two ranks the larger needs 4 steps of 8 images.
     steps = {metric.step for metric in mlflow.MlflowClient().get_metric_history(got.run_id, "step_loss")}
     assert steps == set(range(4 * EPOCHS))
+
+
+@pytest.mark.slow
+def test_a_training_whose_keys_end_keeps_its_state_and_resumes_bit_for_bit(
+    workspaces, to_store, store_link, s3_server, s3_folder, tmp_path
+):
+    whole, broken = workspaces
+    finish(start(whole, "horovodrun"))
+    replace(Card.read(broken.card), table=to_store(broken.shards).removesuffix("/shards")).write(broken.card)
+    shutil.rmtree(broken.shards)
+    # Room for a part of the table, so that the training needs the store in each epoch.
+    cache = {"cache_dir": tmp_path / "cache", "cache_gb": 1e-4}
+    stopped = start(broken, "horovodrun", **cache)
+    wait_for_epoch(stopped, broken, 1)
+    with link.s3_server(link.find_server(), s3_folder, secret="another") as other:
+        store_link.connect(other)
+        output = stopped.communicate(timeout=120)[0]
+    assert stopped.returncode != 0
+    assert output.count("cannot be read (") == 1 and "--resume, which continues" in output, output
+    assert "Traceback" not in output
+
+    store_link.connect(int(s3_server.rpartition(":")[2]))
+    output = finish(start(broken, "horovodrun", **cache, resume=True))
+    assert "Cache: " in output
+    assert 0 < sum(file.stat().st_size for file in tmp_path.glob("cache/*/row_groups/*")) <= 1e5
+    expected, got = (Checkpoint.load(workspace.checkpoints / BEST) for workspace in (whole, broken))
+    for name, tensor in expected.weights.items():
+        assert torch.equal(got.weights[name], tensor), name
 
 
 @pytest.mark.slow
@@ -117,7 +148,7 @@ def test_only_the_same_training_goes_on(tmp_path):
         epoch=1, step=2, settings=asdict(Training(**SETTINGS, precision="fp32")), plan=plan.describe(), **table
     )
     state.save(workspace.checkpoints / LAST)
-    assert read(workspace, card, plan, threads=1).step == 2
+    assert read(workspace, card, plan, threads=1, cache_dir="/scratch", cache_gb=1).step == 2
     # The same images per step, shared out among fewer ranks.
     alone = Plan(plan.split, 16, 1, 2)
     assert read(workspace, card, alone, batch_size=16, streams=2).epoch == 1

@@ -1,11 +1,13 @@
-"""One rank of small trainings: python -m tests.training.toy_training DIR, run by test_exactness.py with each launcher.
+"""One rank of small trainings, run by test_exactness.py with each launcher.
+
+    python -m tests.training.toy_training DIR TABLE [--cache_dir CACHE] [--torch_collectives]
 
 The table's row groups divide unevenly, every rank starts from different weights, and the network has BatchNorm and
 dropout: everything that could make ranks differ from each other or from a single process.
 """
 
+import argparse
 import io
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from training.network.checkpoint import State
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
+from training.start.caching import cached
 
 SIZE_PX = 8
 ROW_GROUPS = [12, 3, 9, 2, 7, 9, 4, 10]
@@ -57,9 +60,9 @@ def write_table(path: Path) -> None:
             writer.write_table(pa.table([names, findings, pixels], schema=pa.schema(schema)))
 
 
-def make_trainer(table: Path, settings: Training, ranks: Collectives, dropout: float) -> Trainer:
+def make_trainer(table: str, settings: Training, ranks: Collectives, dropout: float) -> Trainer:
     torch.manual_seed(ranks.topology.rank)
-    split = Split("train", [str(table)], ROW_GROUPS, SIZE_PX)
+    (split,) = cached([Split("train", [table], ROW_GROUPS, SIZE_PX)], settings, ranks.topology)
     world_size = ranks.topology.world_size
     plan = Plan.of(split, IMAGES_PER_STEP // world_size, world_size, settings.streams)
     return Trainer(Small(dropout), settings, plan, torch.tensor([1.0, 2.0]), ranks)
@@ -97,12 +100,12 @@ def make_state(**parts) -> State:
     return State(**{**place, **story, **trained, **parts})
 
 
-def run(table: Path, ranks: Collectives) -> dict[str, dict]:
-    """Name of a training -> what it ends with."""
-    ends = {}
-    ends["frozen"], _ = train(make_trainer(table, FROZEN, ranks, dropout=0))
-    ends["accumulated"], _ = train(make_trainer(table, replace(FROZEN, accumulation=3), ranks, dropout=0))
-    free = replace(FROZEN, freeze_batchnorm=False, schedule="plateau", warmup_epochs=0.3, clip_norm=1.0)
+def run(table: str, ranks: Collectives, cache_dir: str = "") -> dict[str, dict]:
+    """Name of a training -> what it ends with. table: path or address; the cache is used if that is in a store."""
+    ends, frozen = {}, replace(FROZEN, cache_dir=cache_dir)
+    ends["frozen"], _ = train(make_trainer(table, frozen, ranks, dropout=0))
+    ends["accumulated"], _ = train(make_trainer(table, replace(frozen, accumulation=3), ranks, dropout=0))
+    free = replace(frozen, freeze_batchnorm=False, schedule="plateau", warmup_epochs=0.3, clip_norm=1.0)
     # With more than two ranks, the order of Horovod's sums depends on which gradients were ready together.
     stops = STOPS if ranks.topology.world_size <= 2 else []
     ends["whole"], states = train(make_trainer(table, free, ranks, dropout=0.3), stops=stops)
@@ -114,12 +117,17 @@ def run(table: Path, ranks: Collectives) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    if "--torch_collectives" in sys.argv:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("table")
+    parser.add_argument("--cache_dir", default="")
+    parser.add_argument("--torch_collectives", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.torch_collectives:
         # As on GPUs if Horovod has no NCCL, with gloo in NCCL's place.
         Topology.backend = property(lambda _: "gloo")
     torch.set_num_threads(1)
     collectives = Collectives(Topology.detect("cpu"))
-    result = run(folder / "table.parquet", collectives)
-    torch.save(result, folder / f"rank_{collectives.topology.rank}.pt")
+    result = run(arguments.table, collectives, arguments.cache_dir)
+    torch.save(result, arguments.folder / f"rank_{collectives.topology.rank}.pt")
     collectives.close()

@@ -7,9 +7,13 @@ number of streams stays the same, a step has the same images on any number of ra
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from conf.errors import InputError
+
+if TYPE_CHECKING:
+    from training.reading.cache import RowGroupCache
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Split:
     """1 grey, 3 RGB"""
     has_attributes: bool = False
     """whether age, sex and view are read too"""
+    cache: "RowGroupCache | None" = field(default=None, compare=False, repr=False)
+    """keeps row groups of a store on a local disk"""
 
     @property
     def rows(self) -> int:

@@ -12,9 +12,10 @@ from torch import Tensor
 from conf.errors import InputError
 from etl.contract.row_groups import footer_of
 from etl.contract.schema import image_column
-from etl.contract.storage import is_local, locate, map_files
+from etl.contract.storage import is_local, locate, map_files, unreachable
 from etl.contract.version import TableVersion
 from training.network.models import encode_attributes
+from training.reading.cache import entry_names
 from training.reading.plan import Plan, Split
 from training.reading.streams import read_stream
 
@@ -61,7 +62,11 @@ def open_split(table: TableVersion, name: str, size_px: int, has_attributes: boo
     for file in files:
         try:
             metadata = next(footers).metadata
-        except (OSError, pa.ArrowInvalid) as error:
+        except Exception as error:
+            if "://" in file and not isinstance(error, (FileNotFoundError, pa.ArrowInvalid)):
+                raise InputError(unreachable(file, error)) from error
+            if not isinstance(error, (OSError, pa.ArrowInvalid)):
+                raise
             raise InputError(
                 f"{file}, part of version {card.delta_version} of {shards}, cannot be read ({error}): run the ETL again"
             ) from error
@@ -69,6 +74,12 @@ def open_split(table: TableVersion, name: str, size_px: int, has_attributes: boo
     if not row_groups:
         raise InputError(f"the {name} split of {shards} (version {card.delta_version}) has no images: check the lists")
     return Split(name, files, row_groups, size_px, card.channels, has_attributes)
+
+
+def columns_of(split: Split) -> list[str]:
+    """The columns of the table that are read."""
+    attributes = ("age_years", "sex", "view") if split.has_attributes else ()
+    return ["image_id", "findings", image_column(split.size_px), *attributes]
 
 
 def read_batches(
@@ -140,25 +151,32 @@ def _read_stream(plan: Plan, stream: int, shuffle_seed: int | None, start: int =
 def _read_row_groups(plan: Plan, stream: int, seed: int | None, skip_rows: int) -> Iterator[tuple[int, Batch | None]]:
     """Number of rows and content of each row group; None for one that lies in the first `skip_rows` rows."""
     split, streams_of_rank = plan.split, plan.num_streams // plan.num_ranks
-    workers = LOCAL_WORKERS if is_local(locate(split.files[0])) else max(1, STORE_WORKERS // streams_of_rank)
-    column = image_column(split.size_px)
-    attributes = ("age_years", "sex", "view") if split.has_attributes else ()
+    local = is_local(locate(split.files[0])) or _is_cached(split, stream, plan.num_streams)
+    workers = LOCAL_WORKERS if local else max(1, STORE_WORKERS // streams_of_rank)
     row_groups = read_stream(
         split.files,
         split.row_groups,
-        ["image_id", "findings", column, *attributes],
+        columns_of(split),
         stream,
         plan.num_streams,
         seed=seed,
         skip_rows=skip_rows,
         workers=workers,
         ahead=workers + WAITING,
+        cache=split.cache,
     )
     rng = np.random.default_rng((seed or 0, stream))
     with closing(row_groups):
         for rows, table in row_groups:
             order = np.arange(rows) if seed is None else rng.permutation(rows)
             yield rows, None if table is None else _to_batch(table, order, split)
+
+
+def _is_cached(split: Split, stream: int, num_streams: int) -> bool:
+    if split.cache is None:
+        return False
+    names = list(entry_names(split.files, columns_of(split)))[stream::num_streams]
+    return len(split.cache.kept(names)) == len(names)
 
 
 def _to_batch(table: pa.Table, order: np.ndarray, split: Split) -> Batch:

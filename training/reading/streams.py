@@ -1,14 +1,16 @@
 """Row groups of a stream in a fixed order, several of them fetched at once. The only file that imports petastorm."""
 
 import threading
+import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import pyarrow as pa
 
 from conf.errors import InputError
-from etl.contract.row_groups import footer_of, read_row_groups
-from etl.contract.storage import is_of_a_store, reason_of
+from etl.contract.row_groups import content_key, footer_of, read_row_groups
+from etl.contract.storage import is_of_a_store, reason_of, store_advice
 
 # petastorm calls pyarrow's legacy API, which warns of its removal on every call. The lock file pins a pyarrow that has
 # it.
@@ -16,6 +18,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 warnings.filterwarnings("ignore", category=FutureWarning, message="The pyarrow.filesystem")
 
 from petastorm.arrow_reader_worker import ArrowReaderWorker  # noqa: E402, the filter must come first
+from petastorm.cache import CacheBase  # noqa: E402
 from petastorm.reader import Reader  # noqa: E402
 from petastorm.workers_pool import EmptyResultError, thread_pool  # noqa: E402
 from pyarrow.filesystem import FileSystem  # noqa: E402
@@ -38,13 +41,14 @@ def read_stream(
     workers: int,
     ahead: int,
     skip_rows: int = 0,
+    cache: CacheBase | None = None,
 ) -> Iterator[tuple[int, pa.Table | None]]:
     """Number of rows and content of each row group of a stream, in an order that depends on the seed alone.
 
     row_groups: rows of each row group of all files. seed: None keeps the table's order. workers: row groups that are
     fetched at the same time. ahead: row groups that wait for the consumer, those being fetched included. skip_rows: row
-    groups that lie in the first so many rows are not read, and their content is None. Raises what reading a row group
-    raises.
+    groups that lie in the first so many rows are not read, and their content is None. cache: asked for a row group
+    before it is read. Raises what reading a row group raises.
     """
     pool = OrderedPool(workers, ahead, row_groups, skip_rows)
     reader = Reader(
@@ -57,6 +61,7 @@ def read_stream(
         shuffle_row_groups=seed is not None,
         cur_shard=stream,
         shard_count=num_streams,
+        cache=cache,
         is_batched_reader=True,
     )
     early: dict[int, pa.Table | Exception] = {}
@@ -116,22 +121,29 @@ class RowGroupWorker(ArrowReaderWorker):
     """Publishes a row group with its index, or the exception that reading it raised."""
 
     def process(self, piece_index: int, worker_predicate: None, shuffle_row_drop_partition: tuple[int, int]) -> None:
-        piece = self._split_pieces[piece_index]
+        piece, started = self._split_pieces[piece_index], time.monotonic()
         try:
-            content = read_row_groups(piece.path, self._schema.fields, [piece.row_group])
+            read = partial(read_row_groups, piece.path, self._schema.fields, [piece.row_group])
+            key = content_key(piece.path, self._schema.fields)
+            content = self._local_cache.get(f"{key}-{piece.row_group}", read)
         # petastorm would print the traceback of any exception; this one is raised where the row group is awaited.
         except Exception as error:
             content = error
             if isinstance(error, (OSError, pa.ArrowInvalid)) or is_of_a_store(error):
-                content = InputError(
-                    f"row group {piece.row_group} of {piece.path} cannot be read ({reason_of(error)}): check the disk "
-                    "or the store, and start the same command with --resume"
-                )
+                content = InputError(_unread(piece.path, piece.row_group, error, time.monotonic() - started))
         self.publish_func((piece_index, content))
 
     @staticmethod
     def new_results_queue_reader() -> "_Results":
         return _Results()
+
+
+def _unread(file: str, row_group: int, error: Exception, seconds: float) -> str:
+    check = f"the store{store_advice(file)}" if "://" in file else "the disk"
+    return (
+        f"row group {row_group} of {file} cannot be read ({reason_of(error)}; tried for {seconds:.0f} s): "
+        f"check {check}, and start the same command with --resume, which continues from the last saved state"
+    )
 
 
 class _Results:

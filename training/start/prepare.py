@@ -1,6 +1,9 @@
 """Checks what a training needs before its first step, on every rank, before any rank waits for another."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,16 +23,27 @@ from training.ranks.topology import Topology
 from training.reading.leaks import seen_in_test
 from training.reading.plan import Plan
 from training.reading.readers import open_split
+from training.start.caching import cached, check_place
+
+STORE_ATTEMPTS = "8"
+"""attempts of a store's client, with random pauses that double: half a minute to a minute and a half"""
 
 
 def prepare(settings: Settings, workspace: Workspace, topology: Topology) -> Task:
     """Checks all inputs and builds the model to start from. Raises InputError for what cannot be trained."""
     training = settings.training
+    check_place(training)
+    # A store that restarts refuses connections for longer than the client's five attempts, which take nine seconds.
+    os.environ.setdefault("AWS_MAX_ATTEMPTS", STORE_ATTEMPTS)
     table = TableVersion.of(workspace, training.delta_version)
     card = table.card
     # An older release may have written the table.
     check_vocabulary(card.findings, "run the ETL again")
-    train, val, test = (open_split(table, name, training.size_px, training.tabular) for name in SPLITS)
+    opened = partial(open_split, table, size_px=training.size_px, has_attributes=training.tabular)
+    # Side by side, because each takes half a dozen round trips to a store.
+    with ThreadPoolExecutor(len(SPLITS)) as threads:
+        splits = list(threads.map(opened, SPLITS))
+    train, val, test = cached(splits, training, topology)
     plan = Plan.of(train, training.batch_size, topology.world_size, training.streams)
     if missing := missing_labels(card):
         raise InputError(missing)

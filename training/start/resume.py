@@ -8,7 +8,10 @@ from training.network.checkpoint import LAST, State
 from training.ranks.collectives import Collectives
 
 # Settings that a resumed training may change; images per step and streams are compared in place of the last three.
-FREE = ("checkpoint_steps", "device", "threads", "bind_cores", "accumulation", "batch_size", "streams", "delta_version")
+FREE = (
+    *("cache_dir", "cache_gb", "checkpoint_steps", "device", "threads", "bind_cores"),
+    *("accumulation", "batch_size", "streams", "delta_version"),
+)
 
 
 def load_state(task: Task, ranks: Collectives) -> State:

@@ -1,4 +1,4 @@
-"""An S3 server on this machine, behind a link with a given delay and rate, in place of a store that is far away."""
+"""An S3 server on this machine, behind a link with a given delay, rate and faults, in place of a store far away."""
 
 import asyncio
 import os
@@ -7,19 +7,64 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from conf.errors import InputError
 
 PIECE_BYTES = 1 << 16
 PROGRAM = "versitygw"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_REGION": "us-east-1"}
+Fault = Literal["slow down", "internal error", "reset", "drop", "stall", "silence", "trickle"]
+"""answers 503 or 500; the connection is reset instead of an answer, or dropped in its middle; the answer stops in its
+middle, or never begins; the answer comes at TRICKLE bytes per second"""
+ERRORS = {"slow down": "503 Slow Down|SlowDown", "internal error": "500 Internal Server Error|InternalError"}
+MIDDLE_BYTES, TRICKLE = 2000, 1000
+# Only requests for data are hit.
+HIT = (b"GET ", b".parquet")
+
+
+class Link:
+    """The program between the server and its clients, which does as it is told through its standard input."""
+
+    def __init__(self, port: int, process: subprocess.Popen):
+        self.port, self.process = port, process
+
+    def fail(self, fault: Fault, number: int = -1) -> None:
+        """The next `number` requests for Parquet files meet this fault; -1: all from now on; 0: none."""
+        assert fault in get_args(Fault), fault
+        self._tell(f"{fault},{number}")
+
+    def connect(self, server_port: int) -> None:
+        """Cuts all connections; new ones go to this server."""
+        self._tell(f"server,{server_port}")
+
+    def _tell(self, line: str) -> None:
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+        # It answers when it has understood.
+        self.process.stdout.readline()
 
 
 @contextmanager
-def store(folder: Path, round_trip_s: float, bytes_per_s: float) -> Iterator[None]:
+def linked(server_port: int, round_trip_s: float = 0, bytes_per_s: float = 0) -> Iterator[Link]:
+    """A link to the server, on a port of its own. round_trip_s, bytes_per_s: see store; 0: no limit."""
+    port = free_port()
+    command = [sys.executable, "-m", __name__, *map(str, (port, server_port, round_trip_s / 2, bytes_per_s))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        _await(port, process)
+        yield Link(port, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def store(folder: Path, round_trip_s: float, bytes_per_s: float) -> Iterator[Link]:
     """Serves the folders in `folder` as buckets, and sets the environment of this process so that clients find them.
 
     round_trip_s: added to each answer. bytes_per_s: at most so much comes back on one connection. Raises InputError if
@@ -28,18 +73,9 @@ def store(folder: Path, round_trip_s: float, bytes_per_s: float) -> Iterator[Non
     program = find_server()
     if not program:
         raise InputError("no S3 server: install versitygw, or give its path in CHEXSCALE_VERSITYGW")
-    with s3_server(program, folder) as server_port:
-        port = free_port()
-        link = subprocess.Popen(
-            [sys.executable, "-m", __name__, *map(str, (port, server_port, round_trip_s / 2, bytes_per_s))]
-        )
-        try:
-            _await(port, link)
-            os.environ |= KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-            yield
-        finally:
-            link.kill()
-            link.wait()
+    with s3_server(program, folder) as server_port, linked(server_port, round_trip_s, bytes_per_s) as link:
+        os.environ |= KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{link.port}"}
+        yield link
 
 
 def find_server() -> str | None:
@@ -50,10 +86,10 @@ def find_server() -> str | None:
 
 
 @contextmanager
-def s3_server(program: str, folder: Path) -> Iterator[int]:
+def s3_server(program: str, folder: Path, secret: str = KEYS["AWS_SECRET_ACCESS_KEY"]) -> Iterator[int]:
     """Serves the folders in `folder` as buckets for KEYS, and gives the port. Raises InputError if that fails."""
     port = free_port()
-    owner = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    owner = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": secret}
     command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(folder)]
     server = subprocess.Popen(command, env=os.environ | owner, stdout=subprocess.DEVNULL)
     try:
@@ -83,9 +119,13 @@ def _await(port: int, process: subprocess.Popen) -> None:
 
 
 async def _carry(
-    source: asyncio.StreamReader, target: asyncio.StreamWriter, delay_s: float, bytes_per_s: float
+    source: asyncio.StreamReader,
+    target: asyncio.StreamWriter,
+    write: Callable[[bytes], Awaitable[None]],
+    delay_s: float,
+    bytes_per_s: float,
 ) -> None:
-    """Copies one direction of a connection: each piece arrives `delay_s` later, and no faster than the rate."""
+    """Copies one direction of a connection: each piece is written `delay_s` later, and no faster than the rate."""
     under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
     async def receive() -> None:
@@ -104,7 +144,7 @@ async def _carry(
             await asyncio.sleep(max(0, arrives - time.monotonic()))
             if not piece:
                 break
-            target.write(piece)
+            await write(piece)
             await target.drain()
     except ConnectionError:
         receiver.cancel()
@@ -112,13 +152,95 @@ async def _carry(
         target.close()
 
 
+@dataclass
+class _Orders:
+    """What the link was told last."""
+
+    server_port: int
+    fault: str = ""
+    number: int = 0
+    never: asyncio.Event = field(default_factory=asyncio.Event)
+    open: set[asyncio.StreamWriter] = field(default_factory=set)
+    """the clients' connections"""
+
+    def next_fault(self) -> str:
+        fault = self.fault if self.number else ""
+        self.number -= self.number > 0
+        return fault
+
+    async def listen(self) -> None:
+        told = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(told), sys.stdin)
+        while line := (await told.readline()).decode().strip():
+            word, _, number = line.partition(",")
+            if word == "server":
+                self.server_port = int(number)
+                for client in tuple(self.open):
+                    client.transport.abort()
+            else:
+                self.fault, self.number = word, int(number)
+            print(line, flush=True)
+
+
+class _Connection:
+    """Passes on what a client and the server write, unless it was told otherwise."""
+
+    def __init__(self, orders: _Orders, client: asyncio.StreamWriter, server: asyncio.StreamWriter):
+        self._orders, self._client, self._server = orders, client, server
+        self._fault, self._answered_bytes = "", 0
+
+    async def request(self, piece: bytes) -> None:
+        if piece.startswith(HIT[0]) and HIT[1] in piece.partition(b"\r\n")[0]:
+            self._fault, self._answered_bytes = self._orders.next_fault(), 0
+        if self._fault == "reset":
+            self._client.transport.abort()
+            raise ConnectionResetError
+        if self._fault in ERRORS:
+            status, _, code = ERRORS[self._fault].partition("|")
+            body = f"<Error><Code>{code}</Code><Message>Told to fail.</Message></Error>"
+            head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+            self._client.write((head + body).encode())
+        elif self._fault != "silence":
+            self._server.write(piece)
+
+    async def answer(self, piece: bytes) -> None:
+        if self._fault in ("drop", "stall"):
+            piece = piece[: max(0, MIDDLE_BYTES - self._answered_bytes)]
+            self._answered_bytes += len(piece)
+        self._client.write(piece[:TRICKLE] if self._fault == "trickle" else piece)
+        if self._fault == "trickle":
+            for start in range(TRICKLE, len(piece), TRICKLE):
+                await asyncio.sleep(1)
+                self._client.write(piece[start : start + TRICKLE])
+        if self._answered_bytes >= MIDDLE_BYTES:
+            await self._client.drain()
+            if self._fault == "stall":
+                await self._orders.never.wait()
+            self._client.transport.abort()
+            raise ConnectionResetError
+
+
 async def _serve(port: int, server_port: int, delay_s: float, bytes_per_s: float) -> None:
+    orders = _Orders(server_port)
+
     async def connect(client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        answers, server = await asyncio.open_connection("127.0.0.1", server_port)
-        await asyncio.gather(_carry(client, server, delay_s, 0), _carry(answers, back, delay_s, bytes_per_s))
+        try:
+            answers, server = await asyncio.open_connection("127.0.0.1", orders.server_port)
+        except OSError:
+            back.transport.abort()
+            return
+        connection = _Connection(orders, back, server)
+        orders.open.add(back)
+        try:
+            await asyncio.gather(
+                _carry(client, server, connection.request, delay_s, 0),
+                _carry(answers, back, connection.answer, delay_s, bytes_per_s),
+            )
+        finally:
+            orders.open.discard(back)
 
     async with await asyncio.start_server(connect, "127.0.0.1", port) as link:
-        await link.serve_forever()
+        await asyncio.gather(link.serve_forever(), orders.listen())
 
 
 if __name__ == "__main__":

@@ -9,24 +9,33 @@ the same in all, is not counted.
 
 import argparse
 import json
+import multiprocessing
 import os
+import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from operator import truediv
 from pathlib import Path
 
 from conf.errors import run_command
-from conf.settings import Etl, Quality
+from conf.settings import Etl, Quality, Training
 from etl.cluster.workers import SparkWorkers
-from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from etl.writing.publish import publish
 from jobs.benchmarks.etl.throughput import SIZES_PX, find_pngs, manifest_of
 from jobs.benchmarks.stores.link import store
-from training.reading.plan import Plan
+from jobs.benchmarks.training.reader import peak_mb
+from training.ranks.topology import Topology
+from training.reading.plan import Plan, Split
 from training.reading.readers import join, open_split, read_steps
+from training.start.caching import cached
 
 BATCH_SIZE, SIZE_PX = 16, 256
 BUCKET = "s3://bench"
+# Name of a table -> which of the ETL's runs made it.
+PLACES = {"local": "local", "store": "both"}
+TURNS = 7
 
 
 def main() -> None:
@@ -81,19 +90,45 @@ def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict
     del results["etl_warm_images_per_s"]
     for name in ("source", "both"):
         results[f"etl_{name}_to_local"] = results[f"etl_{name}_images_per_s"] / results["etl_local_images_per_s"]
-    for name, where in (("local", "local"), ("store", "both")):
-        results[f"reader_{name}_rows_per_s"] = read_all(*cards[where])
+    tables = {name: TableVersion(f"{cards[key][0]}/shards", cards[key][1]) for name, key in PLACES.items()}
+    for name, table in tables.items():
+        results[f"reader_{name}_rows_per_s"] = first_pass(table)
     results["reader_store_to_local"] = results["reader_store_rows_per_s"] / results["reader_local_rows_per_s"]
-    return results
+    for name, table in tables.items():
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            before, peak = pool.submit(peak_mb, table, SIZE_PX).result()
+        results[f"reader_{name}_mb"] = peak - before
+    return results | later_passes(tables, root / "cache")
 
 
-def read_all(table: str, card: Card) -> float:
+def first_pass(table: TableVersion) -> float:
     """Rows per second of a first pass over the training split, footers included."""
     started = time.perf_counter()
-    split = open_split(TableVersion(f"{table}/shards", card), "train", SIZE_PX)
+    split = open_split(table, "train", SIZE_PX)
+    return read_all(split) / (time.perf_counter() - started)
+
+
+def later_passes(tables: dict[str, TableVersion], cache: Path) -> dict[str, float]:
+    """Rows per second of later passes, in turns: from the disk, from the store, and from the store with a cache."""
+    splits = {name: open_split(table, "train", SIZE_PX) for name, table in tables.items()}
+    splits["cached"] = cached([splits["store"]], Training(cache_dir=str(cache)), Topology.detect("cpu", {}))[0]
+    speeds: dict[str, list[float]] = {name: [] for name in splits}
+    for turn in range(TURNS + 1):
+        for name, split in splits.items():
+            started = time.perf_counter()
+            rows = read_all(split, turn)
+            # The first one fills the cache.
+            if turn:
+                speeds[name].append(rows / (time.perf_counter() - started))
+    ratios = {f"later_{name}_to_local": map(truediv, speeds[name], speeds["local"]) for name in ("store", "cached")}
+    later = {f"later_{name}_rows_per_s": values for name, values in speeds.items()}
+    return {name: statistics.median(values) for name, values in (later | ratios).items()}
+
+
+def read_all(split: Split, seed: int = 0) -> int:
+    """Reads the split as a single rank does; returns its rows."""
     plan = Plan.of(split, BATCH_SIZE, num_ranks=1)
-    rows = sum(len(join(batches).labels) for batches in read_steps(plan, 0, 0))
-    return rows / (time.perf_counter() - started)
+    return sum(len(join(batches).labels) for batches in read_steps(plan, 0, seed))
 
 
 if __name__ == "__main__":

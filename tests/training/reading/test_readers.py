@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from deltalake import WriterProperties, write_deltalake
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
@@ -32,11 +32,12 @@ def test_every_rank_takes_the_same_steps_and_the_ranks_together_all_rows(row_gro
         assert max(plan) - min(plan) <= 1
 
 
-@settings(max_examples=12)
+# The examples share the table, and a cache that fills.
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(num_ranks=st.integers(1, 9), batch_size=st.integers(1, 30), seed=st.none() | st.integers(0, 3))
-def test_every_row_is_read_once_by_one_rank(small_table, num_ranks, batch_size, seed):
+def test_every_row_is_read_once_by_one_rank(small_table, opened, num_ranks, batch_size, seed):
     workspace, card, rows = small_table
-    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
+    split = opened(workspace.shards, card, "train")
     seen = []
     for rank in range(num_ranks):
         for batch in read_batches(split, batch_size, rank, num_ranks, seed):
@@ -66,9 +67,9 @@ def table_of_several_files(small_table, tmp_path_factory):
 
 @pytest.mark.parametrize("num_ranks", [2, 3])
 @pytest.mark.parametrize("seed", [None, 1])
-def test_the_plan_holds_over_several_files(table_of_several_files, num_ranks, seed):
+def test_the_plan_holds_over_several_files(table_of_several_files, opened, num_ranks, seed):
     shards, card, image_ids = table_of_several_files
-    split = open_split(TableVersion(str(shards), card), "train", SIZE_PX)
+    split = opened(shards, card, "train")
     assert len(split.files) == 4
     assert sorted(split.row_groups) == [1, 2, 2, 3] + [5] * 9
     seen = []
@@ -99,9 +100,9 @@ def test_a_file_that_is_gone_or_cut_off_is_named(table_of_several_files, tmp_pat
         open_split(TableVersion(str(tmp_path / "shards"), card), "train", SIZE_PX)
 
 
-def test_a_seed_repeats_its_order_and_another_changes_it(small_table):
+def test_a_seed_repeats_its_order_and_another_changes_it(small_table, opened):
     workspace, card, _ = small_table
-    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
+    split = opened(workspace.shards, card, "train")
 
     def order(seed):
         return [str(name) for batch in read_batches(split, 7, shuffle_seed=seed) for name in batch.image_ids]
@@ -161,9 +162,9 @@ def steps_of(split: Split, num_ranks: int, images_per_step: int, streams: int, s
     return [[str(n) for batches in step for batch in batches for n in batch.image_ids] for step in steps]
 
 
-def test_with_the_same_streams_a_step_has_the_same_images_on_any_number_of_ranks(small_table):
+def test_with_the_same_streams_a_step_has_the_same_images_on_any_number_of_ranks(small_table, opened):
     workspace, card, rows = small_table
-    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
+    split = opened(workspace.shards, card, "train")
     alone = steps_of(split, 1, 8, streams=4)
     assert alone == steps_of(split, 2, 8, streams=4) == steps_of(split, 4, 8, streams=4)
     assert sorted(name for step in alone for name in step) == sorted(n for n in rows if n.startswith("train"))
@@ -171,9 +172,9 @@ def test_with_the_same_streams_a_step_has_the_same_images_on_any_number_of_ranks
 
 
 @pytest.mark.parametrize("start", [0, 1, 4])
-def test_an_epoch_can_resume_in_its_middle(small_table, start):
+def test_an_epoch_can_resume_in_its_middle(small_table, opened, start):
     workspace, card, _ = small_table
-    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX)
+    split = opened(workspace.shards, card, "train")
     assert steps_of(split, 2, 8, 4, start) == steps_of(split, 2, 8, 4)[start:]
 
 
