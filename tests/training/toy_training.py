@@ -21,6 +21,7 @@ from training.network.checkpoint import State
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
+from training.reading.readers import read_shards
 
 SIZE_PX = 8
 ROW_GROUPS = [12, 3, 9, 2, 7, 9, 4, 10]
@@ -59,7 +60,7 @@ def write_table(path: Path) -> None:
 
 def make_trainer(table: Path, settings: Training, ranks: Collectives, dropout: float) -> Trainer:
     torch.manual_seed(ranks.topology.rank)
-    split = Split("train", [str(table)], ROW_GROUPS, SIZE_PX)
+    split = Split("train", [str(table)], ROW_GROUPS, SIZE_PX, source=read_shards)
     world_size = ranks.topology.world_size
     plan = Plan.of(split, IMAGES_PER_STEP // world_size, world_size, settings.streams)
     return Trainer(Small(dropout), settings, plan, torch.tensor([1.0, 2.0]), ranks)

@@ -20,9 +20,9 @@ from training.measures.predictions import Predictions
 from training.network.checkpoint import State
 from training.ranks.collectives import Collectives
 from training.reading.augment import augment, draw_changes
+from training.reading.batches import Batch, join, read_batches, read_steps
 from training.reading.plan import Plan, Split
 from training.reading.prefetch import prefetch
-from training.reading.readers import Batch, join, read_batches, read_steps
 
 # Images per step of a validation, which keeps nothing for gradients.
 EVALUATION_BATCH_SIZE = 64

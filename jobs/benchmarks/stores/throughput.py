@@ -22,8 +22,9 @@ from etl.contract.version import TableVersion
 from etl.writing.publish import publish
 from jobs.benchmarks.etl.throughput import SIZES_PX, find_pngs, manifest_of
 from jobs.benchmarks.stores.link import store
+from training.reading.batches import join, read_steps
 from training.reading.plan import Plan
-from training.reading.readers import join, open_split, read_steps
+from training.reading.readers import open_split
 
 BATCH_SIZE, SIZE_PX = 16, 256
 BUCKET = "s3://bench"
