@@ -12,9 +12,9 @@ from torch import Tensor
 from jobs.benchmarks.gpu.plan import Cell, Scale
 from jobs.benchmarks.gpu.steps import build_trainer
 
-LIMIT = 1e-3
-"""largest relative error in fp32 without TF32; order of summation alone changes the gradients of these networks by
-up to a tenth of it"""
+LIMIT = 2e-3
+"""largest relative error in fp32 without TF32. On a CPU, another memory layout, which is another order of summation,
+gives 3e-4 (ResNet-50) and 3e-5 (DenseNet-121), and bf16 gives 2e-2."""
 # What is compared -> precision of the training, and whether convolutions may use TF32, as torch lets them by default.
 COMPARED = {
     "fp32 without TF32": ("fp32", False),
@@ -46,7 +46,8 @@ def _on_cpu(cell: Cell, scale: Scale, folder: Path) -> Tensor:
 
 def gradients(cell: Cell, scale: Scale, folder: Path) -> Tensor:
     """All gradients of the trainer's first step, (parameters,) float64 on the CPU."""
-    trainer = build_trainer(cell, replace(scale, steps=1), folder)
+    # With BatchNorm's own statistics, random weights would amplify the rounding of fp32 to 5% of the gradients.
+    trainer = build_trainer(cell, replace(scale, steps=1), folder, freeze_batchnorm=True)
     # A scale of 65,536 would overflow in the first steps, which the scaler then leaves out.
     trainer.scaler = torch.amp.GradScaler(trainer.device.type, init_scale=64.0, enabled=cell.precision == "fp16")
     found: list[Tensor] = []

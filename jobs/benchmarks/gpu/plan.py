@@ -51,7 +51,7 @@ class Scale:
     compiles: bool
 
 
-GPU = Scale("cuda", ("densenet121", "resnet50"), (224, 256), (128, 64, 256, 512), 20, 4.0, 8192, 8, 8192, True)
+GPU = Scale("cuda", ("densenet121", "resnet50"), (224, 256), (128, 64, 256, 512), 10, 4.0, 8192, 8, 8192, True)
 TINY = Scale("cpu", ("simple_cnn", "resnet10_half"), (32, 48), (8, 4), 2, 0.0, 64, 4, 128, False)
 
 

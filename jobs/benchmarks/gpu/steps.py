@@ -35,8 +35,10 @@ def alone(device: str) -> Topology:
     return Topology("none", 0, 1, 0, 1, device)
 
 
-def build_trainer(cell: Cell, scale: Scale, folder: Path, ranks: Collectives | None = None) -> Trainer:
-    """Makes the trainer of a cell; every call starts from the same weights."""
+def build_trainer(
+    cell: Cell, scale: Scale, folder: Path, ranks: Collectives | None = None, freeze_batchnorm: bool = False
+) -> Trainer:
+    """Makes the trainer of a cell; every call starts from the same weights. ranks: None for a single process."""
     settings = Training(
         model=cell.model,
         size_px=cell.size_px,
@@ -45,6 +47,7 @@ def build_trainer(cell: Cell, scale: Scale, folder: Path, ranks: Collectives | N
         compile=cell.compiled,
         schedule="constant",
         learning_rate=1e-4,
+        freeze_batchnorm=freeze_batchnorm,
     )
     kind = Contiguous if cell.layout == CONTIGUOUS else Collectives
     ranks = ranks or kind(alone(scale.device))
