@@ -26,6 +26,7 @@ from conf.progress import Progress
 from conf.settings import Settings
 from conf.workspace import Workspace
 from training.loop.loss import loss_weights
+from training.loop.shortage import explained, whole_training
 from training.loop.stages import Stage, stages_of
 from training.loop.task import Task
 from training.loop.trainer import Trainer
@@ -80,8 +81,9 @@ def run_rank(settings: Settings, workspace: Workspace, resume: bool = False) -> 
     # First, so that all memory comes from the node of these cores.
     with OwnCores(topology, settings.training) as cores:
         task = replace(prepare(settings, workspace, topology), resume=resume)
-        # Only rank 0 writes.
-        with workspace.exclusive() if topology.is_main else nullcontext():
+        # Steps and validations say for themselves what was too large. Only rank 0 writes.
+        device = explained(topology.torch_device, *whole_training(settings.training))
+        with device, workspace.exclusive() if topology.is_main else nullcontext():
             ranks = Collectives(topology)
             cores.settle(ranks)
             finished = train_and_part(task, ranks)

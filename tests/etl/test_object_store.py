@@ -154,7 +154,8 @@ def test_housekeeping(bucket, workspace):
 
 def test_training_reads_every_row_once(bucket, workspace):
     from etl.contract.version import TableVersion
-    from training.reading.readers import open_split, read_batches
+    from training.reading.batches import read_batches
+    from training.reading.readers import open_split
 
     card = run_there(bucket, workspace).card
     expected = rows_there(workspace, card)

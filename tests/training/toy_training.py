@@ -23,6 +23,7 @@ from training.network.checkpoint import State
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
+from training.reading.readers import read_shards
 from training.start.caching import cached
 
 SIZE_PX = 8
@@ -62,7 +63,8 @@ def write_table(path: Path) -> None:
 
 def make_trainer(table: str, settings: Training, ranks: Collectives, dropout: float) -> Trainer:
     torch.manual_seed(ranks.topology.rank)
-    (split,) = cached([Split("train", [table], ROW_GROUPS, SIZE_PX)], settings, ranks.topology)
+    whole = Split("train", [table], ROW_GROUPS, SIZE_PX, source=read_shards)
+    (split,) = cached([whole], settings, ranks.topology)
     world_size = ranks.topology.world_size
     plan = Plan.of(split, IMAGES_PER_STEP // world_size, world_size, settings.streams)
     return Trainer(Small(dropout), settings, plan, torch.tensor([1.0, 2.0]), ranks)

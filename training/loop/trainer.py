@@ -16,13 +16,14 @@ from conf.settings import Training
 from training.loop.loss import check_classes, cross_entropy, log_odds, masked_bce
 from training.loop.schedule import Schedule, build_optimizer, peak_learning_rate
 from training.loop.seeds import AUGMENTATION, DROPOUT, ORDER, random_state
+from training.loop.shortage import explained, training_step, validation
 from training.measures.predictions import Predictions
 from training.network.checkpoint import State
 from training.ranks.collectives import Collectives
 from training.reading.augment import augment, draw_changes
+from training.reading.batches import Batch, join, read_batches, read_steps
 from training.reading.plan import Plan, Split
 from training.reading.prefetch import prefetch
-from training.reading.readers import Batch, join, read_batches, read_steps
 
 # Images per step of a validation, which keeps nothing for gradients.
 EVALUATION_BATCH_SIZE = 64
@@ -86,7 +87,7 @@ class Trainer:
         """Trains for one pass over the training split, from step `start` on.
 
         Yields after each step its number of images, over all ranks. epoch: counted from 0. Afterwards `result` holds
-        the epoch's result. Raises InputError if a loss is not finite.
+        the epoch's result. Raises InputError if a loss is not finite, or if a step needs too much memory.
         """
         self.model.train()
         if self.settings.freeze_batchnorm:
@@ -100,10 +101,11 @@ class Trainer:
         with closing(prefetch(self._read(epoch, start))) as steps:
             for step in range(start, self.plan.steps):
                 asked = time.perf_counter()
-                batch, images_per_stream = next(steps)
-                waited += time.perf_counter() - asked
-                loss = self._step(batch, images_per_stream, epoch, step, sizes[step])
-                self._fetch_loss()
+                with explained(self.device, *training_step(self.settings, self.plan.batch_size)):
+                    batch, images_per_stream = next(steps)
+                    waited += time.perf_counter() - asked
+                    loss = self._step(batch, images_per_stream, epoch, step, sizes[step])
+                    self._fetch_loss()
                 self._pending = (loss, batch, f"epoch {epoch + 1}, step {step + 1}")
                 yield sizes[step]
             # Runs the reader to its end, where it checks that no row was lost.
@@ -136,13 +138,14 @@ class Trainer:
     def predict(self, split: Split) -> Predictions:
         """Predicts every image of a split once; every rank gets the logits of all images.
 
-        BatchNorm's statistics are first averaged over the ranks, so that all evaluate the same model.
+        BatchNorm's statistics are first averaged over the ranks, so that all evaluate the same model. Raises InputError
+        if there is too little memory.
         """
         self.ranks.average_statistics(self.model)
         self.model.eval()
         topology = self.ranks.topology
         parts: list[tuple[np.ndarray, ...]] = []
-        with torch.inference_mode():
+        with explained(self.device, *validation(self.settings, EVALUATION_BATCH_SIZE)), torch.inference_mode():
             for batch in read_batches(split, EVALUATION_BATCH_SIZE, topology.rank, topology.world_size):
                 if self.exclusive:
                     check_classes(batch.labels, batch.image_ids)

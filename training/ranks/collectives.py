@@ -62,8 +62,10 @@ class Collectives:
                 backward_passes_per_step=backward_passes,
             )
         if self.topology.backend != "none":
+            wrapped = nn.parallel.DistributedDataParallel(model)
             # The loop averages BatchNorm's statistics before each validation; sending them every step only costs time.
-            wrapped = nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False)
+            # The argument for this has another name in older versions of torch.
+            wrapped.broadcast_buffers = False
             return wrapped, optimizer
         return model, optimizer
 

@@ -7,13 +7,21 @@ number of streams stays the same, a step has the same images on any number of ra
 """
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conf.errors import InputError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from training.reading.cache import RowGroupCache
+
+Source = Callable[["Plan", list[str], int, int | None, int], Iterator[tuple[int, "pa.Table | None"]]]
+"""A generator function of (plan, columns, stream, seed, skip_rows), which reads the row groups of a stream. It yields
+the number of rows and the content of each one, in an order that depends on the seed alone; seed None keeps the table's
+order. Row groups that lie in the first skip_rows rows are not read, and their content is None."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,8 @@ class Split:
     """1 grey, 3 RGB"""
     has_attributes: bool = False
     """whether age, sex and view are read too"""
+    source: Source | None = None
+    """what reads its row groups; None if nothing will be read"""
     cache: "RowGroupCache | None" = field(default=None, compare=False, repr=False)
     """keeps row groups of a store on a local disk"""
 

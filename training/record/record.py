@@ -19,8 +19,8 @@ from training.measures.metrics import auroc_per_finding, mean_over_findings, top
 from training.measures.predictions import Predictions
 from training.network.checkpoint import BEST, LAST, Checkpoint, State
 from training.ranks.topology import Topology
+from training.reading.batches import read_batches
 from training.reading.plan import Split
-from training.reading.readers import read_batches
 from training.record.evaluation import FIGURES, evaluate
 from training.record.figures import draw_history, draw_roc
 from training.record.store import full_disk_is_input_error

@@ -9,9 +9,9 @@ from conf.places import CACHE, place_of
 from conf.settings import Training
 from etl.contract.storage import is_local, locate
 from training.ranks.topology import Topology
+from training.reading.batches import columns_of
 from training.reading.cache import RowGroupCache, entry_names
 from training.reading.plan import Split
-from training.reading.readers import columns_of
 
 FOLDER = "chexscale-row-groups"
 """below training.cache_dir, which may hold other things"""

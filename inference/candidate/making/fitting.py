@@ -17,8 +17,8 @@ from training.loop.loss import log_odds, loss_weights
 from training.measures.calibration import Calibration, fit_calibration
 from training.network.checkpoint import Checkpoint
 from training.network.models import XrayClassifier
+from training.reading.batches import read_batches
 from training.reading.plan import Split
-from training.reading.readers import read_batches
 
 # Enough to estimate the covariance of 2,048 features, and takes minutes instead of an hour on real data.
 MAX_TRAINING_IMAGES = 5000

@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from inference.model.graphs import Answer
+from training.reading.batches import read_batches
 from training.reading.plan import Split
-from training.reading.readers import read_batches
 
 THUMBNAIL_PX = 16
 # Enough to fit 256 weights, and takes seconds instead of minutes on real data.

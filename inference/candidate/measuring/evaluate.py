@@ -13,8 +13,8 @@ from inference.film.known_boxes import key_of
 from inference.model.graphs import Predict
 from inference.model.properties import Properties
 from training.measures.intervals import Intervals, bootstrap_areas, bootstrap_differences
+from training.reading.batches import read_batches
 from training.reading.plan import Split
-from training.reading.readers import read_batches
 
 NUM_RESAMPLES = 1000
 

@@ -27,7 +27,8 @@ from etl.contract.version import TableVersion
 from inference.model.graphs import Predict
 from inference.model.served_model import ServedModel, open_served
 from jobs.benchmarks.inference.strange import DRAWN, TURNED
-from training.reading.readers import open_split, read_batches
+from training.reading.batches import read_batches
+from training.reading.readers import open_split
 
 NUM_DRAWN = 100
 BATCH = 16

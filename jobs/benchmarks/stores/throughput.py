@@ -27,8 +27,9 @@ from jobs.benchmarks.etl.throughput import SIZES_PX, find_pngs, manifest_of
 from jobs.benchmarks.stores.link import store
 from jobs.benchmarks.training.reader import peak_mb
 from training.ranks.topology import Topology
+from training.reading.batches import join, read_steps
 from training.reading.plan import Plan, Split
-from training.reading.readers import join, open_split, read_steps
+from training.reading.readers import open_split
 from training.start.caching import cached
 
 BATCH_SIZE, SIZE_PX = 16, 256

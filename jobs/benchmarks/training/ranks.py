@@ -24,14 +24,14 @@ from rich.table import Table
 
 from conf.errors import InputError, run_command
 from conf.settings import Training
-from jobs.benchmarks.training.step import FedTrainer
+from jobs.benchmarks.training.fed import FedTrainer
 from training.loop.trainer import Trainer
 from training.network.models import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.memory import keep_freed_memory
 from training.ranks.topology import Topology
+from training.reading.batches import Batch
 from training.reading.plan import Plan, Split
-from training.reading.readers import Batch
 
 NUM_FINDINGS = 14
 LAUNCHERS = {"horovodrun": ["horovodrun", "-np"], "torchrun": ["torchrun", "--nproc_per_node"]}

@@ -39,9 +39,10 @@ from conf.workspace import Workspace
 from etl.contract.schema import image_column
 from etl.contract.version import TableVersion
 from jobs.benchmarks.training.repeated import repeat_table, write_pngs
+from training.reading.batches import join, read_batches, read_steps
 from training.reading.plan import Plan, Split
 from training.reading.prefetch import prefetch
-from training.reading.readers import join, open_split, read_batches, read_steps
+from training.reading.readers import open_split
 
 BATCH_SIZE = 16
 OURS = "training's reader"

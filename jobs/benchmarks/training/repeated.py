@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from etl.contract.schema import table_schema
 from etl.contract.table import commit
 from etl.contract.version import TableVersion
+from training.reading.batches import read_batches
 from training.reading.plan import Split
-from training.reading.readers import read_batches
 
 
 def repeat_table(table: TableVersion, num_rows: int, folder: str) -> TableVersion:

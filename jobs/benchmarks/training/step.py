@@ -15,7 +15,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from conf.settings import Training
 from conf.workspace import Workspace
 from etl.contract.schema import image_column
 from etl.contract.version import TableVersion
+from jobs.benchmarks.training.fed import FedTrainer
 from jobs.benchmarks.training.repeated import repeat_table, write_pngs
 from training.loop.loss import positive_weights
 from training.loop.trainer import Trainer
@@ -40,19 +41,11 @@ from training.network.models import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.memory import keep_freed_memory
 from training.ranks.topology import Topology
+from training.reading.batches import Batch, read_batches
 from training.reading.plan import Plan
-from training.reading.readers import Batch, open_split, read_batches
+from training.reading.readers import open_split
 
 OURS, MEMORY, PNG = "training's reader", "tensors in memory", "PNG files, DataLoader"
-
-
-class FedTrainer(Trainer):
-    """A Trainer that takes its batches from `batches`, once through in each epoch."""
-
-    batches: Iterable[Batch]
-
-    def _read(self, epoch: int, start: int) -> Iterator[tuple[Batch, list[int]]]:
-        yield from ((batch, [len(batch.labels)]) for batch in self.batches)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.candidate.making.calibration_set import calibration_images, choose_images
-from training.reading.readers import read_batches
+from training.reading.batches import read_batches
 
 
 def rows_of(findings: list[list[float]], patients: list[int]) -> pd.DataFrame:

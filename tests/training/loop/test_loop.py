@@ -20,8 +20,9 @@ from training.measures.predictions import Predictions
 from training.network.models import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
+from training.reading.batches import read_batches, read_steps
 from training.reading.plan import Plan
-from training.reading.readers import open_split, read_batches, read_steps
+from training.reading.readers import open_split
 
 
 def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, frozen=(), **changes) -> Trainer:

@@ -15,8 +15,9 @@ from conf.errors import InputError
 from etl.contract.row_groups import footer_of
 from etl.contract.version import TableVersion
 from tests.conftest import SIZE_PX
+from training.reading.batches import Batch, join, read_batches, read_steps
 from training.reading.plan import Plan, Split
-from training.reading.readers import Batch, join, open_split, read_batches, read_steps
+from training.reading.readers import open_split
 
 ROW_GROUPS = st.lists(st.integers(1, 40), min_size=1, max_size=20)
 

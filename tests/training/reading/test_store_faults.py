@@ -13,8 +13,9 @@ from etl.contract.version import TableVersion
 from jobs.benchmarks.stores import link
 from tests.conftest import SIZE_PX
 from training.reading import readers
+from training.reading.batches import read_batches
 from training.reading.plan import Split
-from training.reading.readers import open_split, read_batches
+from training.reading.readers import open_split
 
 FAULTS = get_args(link.Fault)
 

@@ -1,0 +1,1 @@
+"""Checks and measures the training step on one GPU. Needs torch, torchvision, numpy, pyarrow and pandas alone."""
