@@ -7,6 +7,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.places import CLIENTS, FILES, place_of, unknown_store
+from etl.contract.s3 import read_object
 
 Work = TypeVar("Work")
 # Folders that macOS's archives, Synology's and QNAP's servers, Windows and Linux make by themselves.
@@ -29,10 +31,11 @@ SYSTEM_FOLDERS = (
     "System Volume Information",
     "lost+found",
 )
-FETCHES = 8
-"""files of a store that are fetched ahead: so many make up for a round trip of 30 ms beside the decoding of films"""
+FETCHES = 16
+"""files of a store that are fetched ahead: so many make up for two round trips of 30 ms beside the decoding of films"""
 AHEAD_BYTES = 32_000_000
 """of a file that is fetched ahead; films have less"""
+RUN_AGAIN = "Nothing was committed: run the same command again once the store answers"
 # What the clients of a store read in the environment.
 ENVIRONMENT = {
     "s3": "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
@@ -116,7 +119,10 @@ def is_of_a_store(error: Exception) -> bool:
 
 
 def read_bytes(address: str, limit: int = -1) -> bytes:
-    """A whole file, or its first `limit` bytes. Raises OSError as open() does, also for pipes and devices."""
+    """A whole file, or its first `limit` bytes.
+
+    Raises OSError as open() does, also for pipes and devices; InputError as `reaching` does.
+    """
     if "://" not in address:
         if not stat.S_ISREG(os.stat(address).st_mode):
             # Reading a named pipe would wait for ever.
@@ -124,12 +130,25 @@ def read_bytes(address: str, limit: int = -1) -> bytes:
         with open(address, "rb") as file:
             return file.read(limit)
     place = locate(address)
-    try:
+    with reaching(address):
+        if place.protocol == "s3":
+            return read_object(place.fs, place.path, limit)
         return place.fs.cat_file(place.path, end=None if limit < 0 else limit)
-    except OSError:
-        # A store refuses to send a range of a file that is empty.
-        if limit >= 0 and place.fs.info(place.path)["size"] == 0:
-            return b""
+
+
+@contextmanager
+def reaching(address: str) -> Iterator[None]:
+    """Raises InputError if a store does not answer, refuses these keys or breaks off, after its client's own retries.
+
+    A file that is gone stays a FileNotFoundError: the others can be read. Local files keep their errors.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if "://" in address and (isinstance(error, OSError) or is_of_a_store(error)):
+            raise InputError(f"{unreachable(address, error)}. {RUN_AGAIN}") from error
         raise
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from etl.contract.row_groups import read_row_groups
 from etl.contract.schema import image_column
-from etl.contract.storage import fetch_ahead, is_of_a_store
+from etl.contract.storage import fetch_ahead, reaching
 from inference.film.answers import call_findings
 from inference.film.films import MAX_FILE_BYTES, OUT_OF_REACH, NoFilm, read_film
 from inference.model.graphs import Predict
@@ -74,7 +74,8 @@ def probability_column(finding: str) -> str:
 def score_images(batches: Iterator[pa.RecordBatch], num_threads: int, model: WorkerModel) -> Iterator[pa.RecordBatch]:
     """Batches of IMAGES (listing.py) to batches of answer_schema, in the same order; holds one row group.
 
-    An image that cannot be read gets a row with the reason: none is lost, none ends the run.
+    An image that cannot be read gets a row with the reason: none is lost, none ends the run. Raises InputError if a
+    store fails, because each further image would wait for it in vain.
     """
     predict, properties = _open(model.mode, model.folder, num_threads)
     images = read_images((row for batch in batches for row in batch.to_pylist()), properties)
@@ -102,15 +103,8 @@ def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]
 def read_file(row: dict, content: Callable[[], bytes], properties: Properties) -> Image:
     """The image of a file, whose first MAX_FILE_BYTES + 1 bytes `content` returns."""
 
-    def read(limit: int) -> bytes:
-        try:
-            return content()[:limit]
-        except Exception as error:
-            if not is_of_a_store(error):
-                raise
-            raise OSError(str(error)) from error
-
-    names, film = (row["image_id"], row["image_version"]), read_film(read, properties)
+    film = read_film(lambda limit: content()[:limit], properties)
+    names = row["image_id"], row["image_version"]
     if isinstance(film, NoFilm):
         return Image(*names, None, unreadable=film.reason)
     return Image(*names, film.pixels, film.fault)
@@ -119,10 +113,9 @@ def read_file(row: dict, content: Callable[[], bytes], properties: Properties) -
 def read_row_group(file: str, group: int, rows: list[dict], size_px: int) -> Iterator[Image]:
     """Images of one row group of a table."""
     try:
-        table = read_row_groups(file, [image_column(size_px)], [group])
-    except Exception as error:
-        if not isinstance(error, OSError | pa.ArrowInvalid) and not is_of_a_store(error):
-            raise
+        with reaching(file):
+            table = read_row_groups(file, [image_column(size_px)], [group])
+    except (OSError, pa.ArrowInvalid) as error:
         reason = f"{OUT_OF_REACH}: {error}"
         yield from (Image(row["image_id"], row["image_version"], None, unreadable=reason) for row in rows)
         return
