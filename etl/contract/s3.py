@@ -7,7 +7,7 @@ proxy, with certificates of their own or in another region, and names such as a/
 
 import time
 from functools import lru_cache
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
@@ -18,7 +18,8 @@ ATTEMPTS, CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 3, 5, 10
 KEYS_LIVE_S = 60
 """so long keys are used before botocore is asked again, which renews temporary ones minutes before they end"""
 Keys = tuple[str, str, str | None]
-_without_arrow: WeakSet[AbstractFileSystem] = WeakSet()
+# By id: clients of fsspec with equal settings are equal, although the environment may have changed between them.
+_without_arrow: WeakValueDictionary[int, AbstractFileSystem] = WeakValueDictionary()
 
 
 def read_object(store: AbstractFileSystem, key: str, limit: int) -> bytes:
@@ -26,16 +27,16 @@ def read_object(store: AbstractFileSystem, key: str, limit: int) -> bytes:
 
     store: an s3fs.S3FileSystem. key: bucket/object.
     """
-    if store not in _without_arrow:
+    if id(store) not in _without_arrow:
         try:
-            with _client_of(store, int(time.monotonic() / KEYS_LIVE_S)).open_input_file(key) as file:
+            with _client_of(store, id(store), int(time.monotonic() / KEYS_LIVE_S)).open_input_file(key) as file:
                 return file.read(file.size() if limit < 0 else min(limit, file.size()))
         except Exception:
             # s3fs can read it, or says better what is wrong: Arrow asks with HEAD, whose answer has no message.
             pass
         content = _read_by_s3fs(store, key, limit)
         # Trying Arrow for each object would take its timeouts each time.
-        _without_arrow.add(store)
+        _without_arrow[id(store)] = store
         return content
     return _read_by_s3fs(store, key, limit)
 
@@ -51,8 +52,9 @@ def _read_by_s3fs(store: AbstractFileSystem, key: str, limit: int) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _client_of(store: AbstractFileSystem, minute: int) -> S3FileSystem:
-    """Arrow's client with the address, region and present keys of an s3fs client. minute: makes the keys new."""
+def _client_of(store: AbstractFileSystem, identity: int, minute: int) -> S3FileSystem:
+    """Arrow's client with the address, region and present keys of an s3fs client. identity, minute: of the cache, see
+    _without_arrow and KEYS_LIVE_S."""
     client = sync(store.loop, store.set_session)
     keys = None if store.anon else sync(store.loop, _keys_of, store)
     return _connect(client.meta.endpoint_url, client.meta.region_name, keys)

@@ -6,9 +6,10 @@ import re
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import TypeVar
 
@@ -158,18 +159,27 @@ def fetch_ahead(addresses: Iterable[str], limit: int = -1) -> Iterator[Callable[
     Local files are read when the function is called. Of files in a store, FETCHES are on their way or wait in memory
     while the caller works on another one, AHEAD_BYTES of each; the function fetches a larger one.
     """
-    waiting: deque[Callable[[], bytes]] = deque()
+    first = AHEAD_BYTES if limit < 0 else min(limit, AHEAD_BYTES)
+    addresses, again = tee(addresses)
+    calls = ((path, partial(read_bytes, path, first if "://" in path else limit)) for path in again)
+    with closing(call_ahead(calls, FETCHES)) as begun:
+        for path, read in zip(addresses, begun, strict=True):
+            yield partial(_whole, read, path, limit) if "://" in path else read
+
+
+def call_ahead(calls: Iterable[tuple[str, Callable[[], Work]]], number: int) -> Iterator[Callable[[], Work]]:
+    """For each call, in order, a function that gives its result or raises its error.
+
+    calls: with the address that each one reads. Those that read a store begin while the caller works on an earlier one,
+    `number` of them; the others when the function is called.
+    """
+    waiting: deque[Callable[[], Work]] = deque()
     # Without a file in a store, no thread is started.
-    threads = ThreadPoolExecutor(FETCHES)
+    threads = ThreadPoolExecutor(number)
     try:
-        for address in addresses:
-            read = partial(read_bytes, address, limit)
-            if "://" in address:
-                first = AHEAD_BYTES if limit < 0 else min(limit, AHEAD_BYTES)
-                begun = threads.submit(read_bytes, address, first)
-                read = partial(_whole, begun, read)
-            waiting.append(read)
-            if len(waiting) > FETCHES:
+        for address, call in calls:
+            waiting.append(threads.submit(call).result if "://" in address else call)
+            if len(waiting) > number:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
@@ -187,10 +197,10 @@ def map_files(work: Callable[[str], Work], addresses: Iterable[str]) -> Iterator
         yield from threads.map(work, addresses)
 
 
-def _whole(begun: Future[bytes], read: Callable[[], bytes]) -> bytes:
+def _whole(read: Callable[[], bytes], address: str, limit: int) -> bytes:
     """What was fetched of a file ahead, or the whole file if it may be larger than that."""
-    content = begun.result()
-    return content if len(content) < AHEAD_BYTES else read()
+    content = read()
+    return content if len(content) < AHEAD_BYTES else read_bytes(address, limit)
 
 
 def list_files(folder: UPath) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from deltalake import write_deltalake
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
+from etl.contract import s3
 from etl.contract.delta import store_options
 from etl.contract.schema import SPLITS, Card, table_schema
 from etl.contract.storage import fetch_ahead, locate, located, read_bytes
@@ -31,6 +32,7 @@ from etl.contract.table import (
 from etl.sources.read import read_manifest
 from etl.writing.housekeeping import maintain
 from etl.writing.publish import Published, publish
+from jobs.benchmarks.stores import link
 from tests.conftest import ODD, InlineWorkers, NihFolder, make_card
 from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
 from tests.etl.tables import SMALL, add, film, rows_of, run
@@ -201,6 +203,65 @@ def test_an_unreachable_store_is_reported_in_time(s3_server, monkeypatch, fault)
         assert "\x1b" not in str(error.value)
         assert time.monotonic() - started < 20
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def faulty(s3_server, tmp_path, monkeypatch) -> Path:
+    """The file that tells a link what to do to connections from now on, see link.Faults; clients go through it."""
+    port, faults = link.free_port(), tmp_path / "fault"
+    with link.slow_link(port, int(s3_server.rpartition(":")[2]), 0, 0, str(faults)):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield faults
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("fault", ["refuse 2", "cut 2", "slow_down 2"])
+def test_a_fault_that_passes_is_not_noticed(bucket, faulty, fault):
+    bucket.client.pipe_file(f"{bucket.name}/film", bytes(100_000))
+    read_bytes(f"s3://{bucket.name}/film", 1)
+    # The next requests need new connections, as the old one is in use.
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3._connect.cache_clear()
+    faulty.write_text(fault)
+    assert read_bytes(f"s3://{bucket.name}/film") == bytes(100_000)
+    assert not faulty.read_text()
+
+
+def test_keys_that_end_in_mid_run_end_it_and_the_next_run_is_complete(bucket, workspace, faulty, tmp_path):
+    settings = Etl(**SMALL)
+    source = locate(f"s3://{bucket.name}/nih")
+    manifest = read_manifest(source, settings)
+    s3._connect.cache_clear()
+    faulty.write_text("forbidden")
+    # Open connections, on which no fault happens, stay with the old clients.
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(InputError, match=r"films|nih.* cannot be reached \(Forbidden\).* run the same command again"):
+        publish(workspace.tables(""), settings, str(source), manifest, InlineWorkers())
+    assert not list(workspace.shards.rglob("*.parquet"))
+    faulty.write_text("")
+    # A film that is deleted after it was listed is one bad image.
+    gone = manifest.images.path[0]
+    bucket.client.rm(gone)
+    settings = replace(settings, max_quarantined_fraction=0.5)
+    done = publish(workspace.tables(""), settings, str(source), manifest, InlineWorkers())
+    assert done.quarantine.path.tolist() == [gone]
+    assert done.quarantine.reason[0].startswith("cannot be read: ")
+    assert len(done.rows) == len(manifest.images) - 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrow_reads_what_s3fs_reads_and_leaves_the_rest_to_it(bucket, monkeypatch):
+    store = locate(f"s3://{bucket.name}").fs
+    for name in ("plain", "Große, Aufnahme + 1 %41.png", "a=b&c/~.x"):
+        bucket.client.pipe_file(f"{bucket.name}/{name}", name.encode())
+        assert read_bytes(f"s3://{bucket.name}/{name}") == name.encode()
+    assert id(store) not in s3._without_arrow
+    # With keys that only s3fs has, as behind a proxy that only it knows.
+    monkeypatch.setattr(s3, "_client_of", lambda *_: s3._connect(NOBODY, None, ("no", "key", None)))
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    assert read_bytes(f"s3://{bucket.name}/plain") == b"plain"
+    assert s3._without_arrow.pop(id(store)) is store
 
 
 @pytest.mark.spark
