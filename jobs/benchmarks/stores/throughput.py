@@ -4,7 +4,7 @@
 
 DIR holds PNGs of radiographs, such as NIH's; copies of them under new names make up the number. The server is versitygw
 on this machine, the link a program in between (link.py). Prints images/s and ratios of one run. Spark's start, which is
-the same in all, is not counted.
+the same in all, is not counted. The ratios per CPU second leave out server and link, which a real store has elsewhere.
 """
 
 import argparse
@@ -12,7 +12,10 @@ import json
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from conf.errors import run_command
 from conf.settings import Etl, Quality
@@ -21,7 +24,8 @@ from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from etl.writing.publish import publish
 from jobs.benchmarks.etl.throughput import SIZES_PX, find_pngs, manifest_of
-from jobs.benchmarks.stores.link import store
+from jobs.benchmarks.stores import link
+from jobs.benchmarks.stores.link import PROGRAM, store
 from training.reading.plan import Plan
 from training.reading.readers import join, open_split, read_steps
 
@@ -64,7 +68,7 @@ def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict
         quality=Quality(duplicates=False, duplicates_across_patients=False),
         rows_per_row_group=arguments.rows_per_row_group,
     )
-    results, cards = {}, {}
+    results, cards, cpu_s = {}, {}, {}
     with SparkWorkers(master=f"local[{len(os.sched_getaffinity(0))}]") as workers:
         for name, source, table in (
             # The first is not counted: it starts Spark's processes and imports what they need.
@@ -74,17 +78,30 @@ def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict
             ("both", stored, f"{BUCKET}/table"),
         ):
             manifest = manifest_of([f"{source}/{film}" for film in names])
-            started = time.perf_counter()
+            started, cpu_before = time.perf_counter(), cpu_s_of_product()
             card = publish((f"{table}/shards", f"{table}/bad"), settings, "benchmark", manifest, workers).card
             results[f"etl_{name}_images_per_s"] = len(names) / (time.perf_counter() - started)
+            cpu_s[name] = cpu_s_of_product() - cpu_before
             cards[name] = table, card
     del results["etl_warm_images_per_s"]
     for name in ("source", "both"):
         results[f"etl_{name}_to_local"] = results[f"etl_{name}_images_per_s"] / results["etl_local_images_per_s"]
+        results[f"etl_{name}_to_local_per_cpu_s"] = cpu_s["local"] / cpu_s[name]
     for name, where in (("local", "local"), ("store", "both")):
         results[f"reader_{name}_rows_per_s"] = read_all(*cards[where])
     results["reader_store_to_local"] = results["reader_store_rows_per_s"] / results["reader_local_rows_per_s"]
     return results
+
+
+def cpu_s_of_product() -> float:
+    """CPU seconds of this process and those below it, without the store's server and link."""
+    this = psutil.Process()
+    times = []
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            if not {PROGRAM, link.__name__} & {os.path.basename(word) for word in process.cmdline()}:
+                times.append(process.cpu_times())
+    return sum(each.user + each.system for each in times)
 
 
 def read_all(table: str, card: Card) -> float:
