@@ -6,8 +6,10 @@ import re
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.places import CLIENTS, FILES, place_of, unknown_store
+from etl.contract.s3 import read_object
 
 Work = TypeVar("Work")
 # Folders that macOS's archives, Synology's and QNAP's servers, Windows and Linux make by themselves.
@@ -29,10 +32,11 @@ SYSTEM_FOLDERS = (
     "System Volume Information",
     "lost+found",
 )
-FETCHES = 8
-"""files of a store that are fetched ahead: so many make up for a round trip of 30 ms beside the decoding of films"""
+FETCHES = 16
+"""files of a store that are fetched ahead: so many make up for two round trips of 30 ms beside the decoding of films"""
 AHEAD_BYTES = 32_000_000
 """of a file that is fetched ahead; films have less"""
+RUN_AGAIN = "Nothing was committed: run the same command again once the store answers"
 # What the clients of a store read in the environment.
 ENVIRONMENT = {
     "s3": "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
@@ -123,7 +127,10 @@ def is_of_a_store(error: Exception) -> bool:
 
 
 def read_bytes(address: str, limit: int = -1) -> bytes:
-    """A whole file, or its first `limit` bytes. Raises OSError as open() does, also for pipes and devices."""
+    """A whole file, or its first `limit` bytes.
+
+    Raises OSError as open() does, also for pipes and devices; InputError as `reaching` does.
+    """
     if "://" not in address:
         if not stat.S_ISREG(os.stat(address).st_mode):
             # Reading a named pipe would wait for ever.
@@ -131,12 +138,25 @@ def read_bytes(address: str, limit: int = -1) -> bytes:
         with open(address, "rb") as file:
             return file.read(limit)
     place = locate(address)
-    try:
+    with reaching(address):
+        if place.protocol == "s3":
+            return read_object(place.fs, place.path, limit)
         return place.fs.cat_file(place.path, end=None if limit < 0 else limit)
-    except OSError:
-        # A store refuses to send a range of a file that is empty.
-        if limit >= 0 and place.fs.info(place.path)["size"] == 0:
-            return b""
+
+
+@contextmanager
+def reaching(address: str) -> Iterator[None]:
+    """Raises InputError if a store does not answer, refuses these keys or breaks off, after its client's own retries.
+
+    A file that is gone stays a FileNotFoundError: the others can be read. Local files keep their errors.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if "://" in address and (isinstance(error, OSError) or is_of_a_store(error)):
+            raise InputError(f"{unreachable(address, error)}. {RUN_AGAIN}") from error
         raise
 
 
@@ -146,18 +166,27 @@ def fetch_ahead(addresses: Iterable[str], limit: int = -1) -> Iterator[Callable[
     Local files are read when the function is called. Of files in a store, FETCHES are on their way or wait in memory
     while the caller works on another one, AHEAD_BYTES of each; the function fetches a larger one.
     """
-    waiting: deque[Callable[[], bytes]] = deque()
+    first = AHEAD_BYTES if limit < 0 else min(limit, AHEAD_BYTES)
+    addresses, again = tee(addresses)
+    calls = ((path, partial(read_bytes, path, first if "://" in path else limit)) for path in again)
+    with closing(call_ahead(calls, FETCHES)) as begun:
+        for path, read in zip(addresses, begun, strict=True):
+            yield partial(_whole, read, path, limit) if "://" in path else read
+
+
+def call_ahead(calls: Iterable[tuple[str, Callable[[], Work]]], number: int) -> Iterator[Callable[[], Work]]:
+    """For each call, in order, a function that gives its result or raises its error.
+
+    calls: with the address that each one reads. Those that read a store begin while the caller works on an earlier one,
+    `number` of them; the others when the function is called.
+    """
+    waiting: deque[Callable[[], Work]] = deque()
     # Without a file in a store, no thread is started.
-    threads = ThreadPoolExecutor(FETCHES)
+    threads = ThreadPoolExecutor(number)
     try:
-        for address in addresses:
-            read = partial(read_bytes, address, limit)
-            if "://" in address:
-                first = AHEAD_BYTES if limit < 0 else min(limit, AHEAD_BYTES)
-                begun = threads.submit(read_bytes, address, first)
-                read = partial(_whole, begun, read)
-            waiting.append(read)
-            if len(waiting) > FETCHES:
+        for address, call in calls:
+            waiting.append(threads.submit(call).result if "://" in address else call)
+            if len(waiting) > number:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
@@ -175,10 +204,10 @@ def map_files(work: Callable[[str], Work], addresses: Iterable[str]) -> Iterator
         yield from threads.map(work, addresses)
 
 
-def _whole(begun: Future[bytes], read: Callable[[], bytes]) -> bytes:
+def _whole(read: Callable[[], bytes], address: str, limit: int) -> bytes:
     """What was fetched of a file ahead, or the whole file if it may be larger than that."""
-    content = begun.result()
-    return content if len(content) < AHEAD_BYTES else read()
+    content = read()
+    return content if len(content) < AHEAD_BYTES else read_bytes(address, limit)
 
 
 def list_files(folder: UPath) -> pd.DataFrame:

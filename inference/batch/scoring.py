@@ -5,7 +5,7 @@ Imports neither pyspark nor deltalake nor mlflow, so that a worker starts quickl
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby, islice, repeat, tee
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from etl.contract.row_groups import read_row_groups
 from etl.contract.schema import image_column
-from etl.contract.storage import fetch_ahead, is_of_a_store
+from etl.contract.storage import call_ahead, fetch_ahead, reaching
 from inference.film.answers import call_findings
 from inference.film.films import MAX_FILE_BYTES, OUT_OF_REACH, NoFilm, read_film
 from inference.model.graphs import Predict
@@ -24,6 +24,8 @@ from inference.model.variants import open_variant
 
 # Rows per batch that goes back to Spark: enough to spread the batch's cost, few enough for memory.
 ROWS_PER_BATCH = 128
+GROUPS_AHEAD = 4
+"""row groups of a table in a store that are fetched ahead, of some MB each"""
 COPIED = ("image_id", "image_version", "fault", "unreadable")
 
 
@@ -74,7 +76,8 @@ def probability_column(finding: str) -> str:
 def score_images(batches: Iterator[pa.RecordBatch], num_threads: int, model: WorkerModel) -> Iterator[pa.RecordBatch]:
     """Batches of IMAGES (listing.py) to batches of answer_schema, in the same order; holds one row group.
 
-    An image that cannot be read gets a row with the reason: none is lost, none ends the run.
+    An image that cannot be read gets a row with the reason: none is lost, none ends the run. Raises InputError if a
+    store fails, because each further image would wait for it in vain.
     """
     predict, properties = _open(model.mode, model.folder, num_threads)
     images = read_images((row for batch in batches for row in batch.to_pylist()), properties)
@@ -90,39 +93,41 @@ def _open(mode: str, folder: Path, num_threads: int) -> tuple[Predict, Propertie
 
 def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]:
     """Each row's image, as the model takes it. A row group is read once for consecutive rows of it."""
-    for (file, group), part in groupby(rows, lambda row: (row["file"], row["row_group"])):
-        if group is None:
+    for is_file, part in groupby(rows, lambda row: row["row_group"] is None):
+        if is_file:
             files, again = tee(part)
             contents = fetch_ahead((row["file"] for row in again), MAX_FILE_BYTES + 1)
             yield from map(read_file, files, contents, repeat(properties))
         else:
-            yield from read_row_group(file, group, list(part), properties.size_px)
+            yield from read_table(part, properties.size_px)
+
+
+def read_table(rows: Iterable[dict], size_px: int) -> Iterator[Image]:
+    """Images of a table's rows. Of a table in a store, GROUPS_AHEAD row groups are fetched ahead."""
+    parts = groupby(rows, lambda row: (row["file"], row["row_group"]))
+    places, again = tee((place, list(part)) for place, part in parts)
+    column = [image_column(size_px)]
+    calls = ((file, partial(read_row_groups, file, column, [group])) for (file, group), _ in again)
+    for (place, part), read in zip(places, call_ahead(calls, GROUPS_AHEAD), strict=True):
+        yield from read_row_group(place[0], read, part, size_px)
 
 
 def read_file(row: dict, content: Callable[[], bytes], properties: Properties) -> Image:
     """The image of a file, whose first MAX_FILE_BYTES + 1 bytes `content` returns."""
 
-    def read(limit: int) -> bytes:
-        try:
-            return content()[:limit]
-        except Exception as error:
-            if not is_of_a_store(error):
-                raise
-            raise OSError(str(error)) from error
-
-    names, film = (row["image_id"], row["image_version"]), read_film(read, properties)
+    film = read_film(lambda limit: content()[:limit], properties)
+    names = row["image_id"], row["image_version"]
     if isinstance(film, NoFilm):
         return Image(*names, None, unreadable=film.reason)
     return Image(*names, film.pixels, film.fault)
 
 
-def read_row_group(file: str, group: int, rows: list[dict], size_px: int) -> Iterator[Image]:
-    """Images of one row group of a table."""
+def read_row_group(file: str, read: Callable[[], pa.Table], rows: list[dict], size_px: int) -> Iterator[Image]:
+    """Images of one row group of a file, which `read` returns."""
     try:
-        table = read_row_groups(file, [image_column(size_px)], [group])
-    except Exception as error:
-        if not isinstance(error, OSError | pa.ArrowInvalid) and not is_of_a_store(error):
-            raise
+        with reaching(file):
+            table = read()
+    except (OSError, pa.ArrowInvalid) as error:
         reason = f"{OUT_OF_REACH}: {error}"
         yield from (Image(row["image_id"], row["image_version"], None, unreadable=reason) for row in rows)
         return

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from deltalake import write_deltalake
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
+from etl.contract import s3
 from etl.contract.delta import store_options
 from etl.contract.schema import SPLITS, Card, table_schema
 from etl.contract.storage import fetch_ahead, locate, located, read_bytes
@@ -31,6 +33,7 @@ from etl.contract.table import (
 from etl.sources.read import read_manifest
 from etl.writing.housekeeping import maintain
 from etl.writing.publish import Published, publish
+from jobs.benchmarks.stores.link import Link, linked
 from tests.conftest import ODD, InlineWorkers, NihFolder, make_card
 from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
 from tests.etl.tables import SMALL, add, film, rows_of, run
@@ -202,6 +205,56 @@ def test_an_unreachable_store_is_reported_in_time(s3_server, monkeypatch, fault)
         assert "\x1b" not in str(error.value)
         assert time.monotonic() - started < 20
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def faulty(s3_server, monkeypatch) -> Iterator[Link]:
+    """A link to the server, through which the clients go."""
+    with linked(int(s3_server.rpartition(":")[2])) as link:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{link.port}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield link
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("fault", ["reset", "drop", "slow down"])
+def test_a_fault_that_passes_is_not_noticed(bucket, faulty, fault):
+    bucket.client.pipe_file(f"{bucket.name}/film", bytes(100_000))
+    faulty.fail(fault, 2, "film")
+    assert read_bytes(f"s3://{bucket.name}/film") == bytes(100_000)
+
+
+def test_keys_that_end_in_mid_run_end_it_and_the_next_run_is_complete(bucket, workspace, faulty, tmp_path):
+    settings = Etl(**SMALL)
+    source = locate(f"s3://{bucket.name}/nih")
+    manifest = read_manifest(source, settings)
+    faulty.fail("forbidden", of="images")
+    with pytest.raises(InputError, match=r"nih.* cannot be reached \(Told to fail.\).* run the same command again"):
+        publish(workspace.tables(""), settings, str(source), manifest, InlineWorkers())
+    assert not list(workspace.shards.rglob("*.parquet"))
+    faulty.fail("forbidden", 0)
+    # A film that is deleted after it was listed is one bad image.
+    gone = manifest.images.path[0]
+    bucket.client.rm(gone)
+    settings = replace(settings, max_quarantined_fraction=0.5)
+    done = publish(workspace.tables(""), settings, str(source), manifest, InlineWorkers())
+    assert done.quarantine.path.tolist() == [gone]
+    assert done.quarantine.reason[0].startswith("cannot be read: ")
+    assert len(done.rows) == len(manifest.images) - 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrow_reads_what_s3fs_reads_and_leaves_the_rest_to_it(bucket, monkeypatch):
+    store = locate(f"s3://{bucket.name}").fs
+    for name in ("plain", "Große, Aufnahme + 1 %41.png", "a=b&c/~.x"):
+        bucket.client.pipe_file(f"{bucket.name}/{name}", name.encode())
+        assert read_bytes(f"s3://{bucket.name}/{name}") == name.encode()
+    assert id(store) not in s3._without_arrow
+    # With keys that only s3fs has, as behind a proxy that only it knows.
+    monkeypatch.setattr(s3, "_client_of", lambda *_: s3._connect(NOBODY, None, ("no", "key", None)))
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    assert read_bytes(f"s3://{bucket.name}/plain") == b"plain"
+    assert s3._without_arrow.pop(id(store)) is store
 
 
 @pytest.mark.spark

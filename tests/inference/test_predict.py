@@ -28,12 +28,13 @@ from PIL import Image
 from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.delta import KEEP_HISTORY
+from etl.contract.row_groups import footer_of
 from etl.contract.schema import Card
 from inference.batch import scores
 from inference.batch.listing import Listing, list_images
 from inference.batch.run import BatchOutcome, score_new, sha256_of
 from inference.batch.scores import Run, append_scores
-from inference.batch.scoring import answer_schema
+from inference.batch.scoring import OUT_OF_REACH, answer_schema, read_images
 from inference.candidate.gate import Decision
 from inference.candidate.registration import register
 from inference.film.answers import describe_findings
@@ -150,6 +151,36 @@ def test_films_and_scores_in_an_object_store(model, workspace, test_images, monk
     for source, place in (("s3://nobucket/set", "s3://films/scores"), ("s3://films/set", "s3://nobucket/scores")):
         with pytest.raises(InputError, match="does not exist|cannot be reached"):
             score(model, source, workspace, place)
+    # Keys that end after the listing.
+    listing = list_images("s3://films/set", workspace, model.properties)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ended")
+    s3fs.S3FileSystem.clear_instance_cache()
+    rows = [row | {"image_id": "new"} for row in listing.images.to_pylist()]
+    with pytest.raises(InputError, match="cannot be reached .*AWS_SECRET_ACCESS_KEY.* run the same command again"):
+        list(read_images(rows, model.properties))
+
+
+@pytest.mark.usefixtures("s3_server")
+def test_row_groups_of_a_table_in_a_store_give_what_those_of_a_disk_give(model, workspace, monkeypatch):
+    rows = list_images("", workspace, model.properties).images.to_pylist()
+    store = s3fs.S3FileSystem(skip_instance_cache=True)
+    store.mkdir("tables")
+    there = [row | {"file": f"s3://tables/{Path(row['file']).name}"} for row in rows]
+    for row, copy in zip(rows, there, strict=True):
+        store.pipe(copy["file"], Path(row["file"]).read_bytes())
+    here, gone = list(read_images(rows, model.properties)), there[0]["file"]
+    for image, other in zip(here, read_images(there, model.properties), strict=True):
+        np.testing.assert_array_equal(image.pixels, other.pixels)
+    footer_of.cache_clear()
+    store.rm(gone)
+    images = list(read_images(there, model.properties))
+    lost = [row["file"] == gone for row in there]
+    assert [(image.unreadable or "").startswith(OUT_OF_REACH) for image in images] == lost
+    footer_of.cache_clear()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ended")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(InputError, match="s3://tables/.* cannot be reached"):
+        list(read_images(there, model.properties))
 
 
 def test_a_second_run_adds_nothing_and_a_new_version_scores_all_again(model, workspace, output):

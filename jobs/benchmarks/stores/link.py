@@ -18,13 +18,12 @@ from conf.errors import InputError
 PIECE_BYTES = 1 << 16
 PROGRAM = "versitygw"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_REGION": "us-east-1"}
-Fault = Literal["slow down", "internal error", "reset", "drop", "stall", "silence", "trickle"]
-"""answers 503 or 500; the connection is reset instead of an answer, or dropped in its middle; the answer stops in its
-middle, or never begins; the answer comes at TRICKLE bytes per second"""
+Fault = Literal["slow down", "internal error", "forbidden", "reset", "drop", "stall", "silence", "trickle"]
+"""answers 503, 500 or 403; the connection is reset instead of an answer, or dropped in its middle; the answer stops in
+its middle, or never begins; the answer comes at TRICKLE bytes per second"""
 ERRORS = {"slow down": "503 Slow Down|SlowDown", "internal error": "500 Internal Server Error|InternalError"}
+ERRORS |= {"forbidden": "403 Forbidden|ExpiredToken"}
 MIDDLE_BYTES, TRICKLE = 2000, 1000
-# Only requests for data are hit.
-HIT = (b"GET ", b".parquet")
 
 
 class Link:
@@ -33,10 +32,10 @@ class Link:
     def __init__(self, port: int, process: subprocess.Popen):
         self.port, self.process = port, process
 
-    def fail(self, fault: Fault, number: int = -1) -> None:
-        """The next `number` requests for Parquet files meet this fault; -1: all from now on; 0: none."""
+    def fail(self, fault: Fault, number: int = -1, of: str = ".parquet") -> None:
+        """The next `number` GET requests with `of` in their address meet this fault; -1: all from now on; 0: none."""
         assert fault in get_args(Fault), fault
-        self._tell(f"{fault},{number}")
+        self._tell(f"{fault},{number},{of}")
 
     def connect(self, server_port: int) -> None:
         """Cuts all connections; new ones go to this server."""
@@ -159,6 +158,7 @@ class _Orders:
     server_port: int
     fault: str = ""
     number: int = 0
+    hit: str = ""
     never: asyncio.Event = field(default_factory=asyncio.Event)
     open: set[asyncio.StreamWriter] = field(default_factory=set)
     """the clients' connections"""
@@ -172,13 +172,13 @@ class _Orders:
         told = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(told), sys.stdin)
         while line := (await told.readline()).decode().strip():
-            word, _, number = line.partition(",")
+            word, number, *hit = line.split(",")
             if word == "server":
                 self.server_port = int(number)
                 for client in tuple(self.open):
                     client.transport.abort()
             else:
-                self.fault, self.number = word, int(number)
+                self.fault, self.number, self.hit = word, int(number), hit[0]
             print(line, flush=True)
 
 
@@ -190,7 +190,7 @@ class _Connection:
         self._fault, self._answered_bytes = "", 0
 
     async def request(self, piece: bytes) -> None:
-        if piece.startswith(HIT[0]) and HIT[1] in piece.partition(b"\r\n")[0]:
+        if piece.startswith(b"GET ") and self._orders.hit in piece.partition(b"\r\n")[0].decode("latin-1"):
             self._fault, self._answered_bytes = self._orders.next_fault(), 0
         if self._fault == "reset":
             self._client.transport.abort()

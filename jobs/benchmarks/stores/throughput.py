@@ -4,7 +4,7 @@
 
 DIR holds PNGs of radiographs, such as NIH's; copies of them under new names make up the number. The server is versitygw
 on this machine, the link a program in between (link.py). Prints images/s and ratios of one run. Spark's start, which is
-the same in all, is not counted.
+the same in all, is not counted. The ratios per CPU second leave out server and link, which a real store has elsewhere.
 """
 
 import argparse
@@ -15,8 +15,11 @@ import statistics
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from operator import truediv
 from pathlib import Path
+
+import psutil
 
 from conf.errors import run_command
 from conf.settings import Etl, Quality, Training
@@ -24,7 +27,8 @@ from etl.cluster.workers import SparkWorkers
 from etl.contract.version import TableVersion
 from etl.writing.publish import publish
 from jobs.benchmarks.etl.throughput import SIZES_PX, find_pngs, manifest_of
-from jobs.benchmarks.stores.link import store
+from jobs.benchmarks.stores import link
+from jobs.benchmarks.stores.link import PROGRAM, store
 from jobs.benchmarks.training.reader import peak_mb
 from training.ranks.topology import Topology
 from training.reading.batches import join, read_steps
@@ -74,7 +78,7 @@ def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict
         quality=Quality(duplicates=False, duplicates_across_patients=False),
         rows_per_row_group=arguments.rows_per_row_group,
     )
-    results, cards = {}, {}
+    results, cards, cpu_s = {}, {}, {}
     with SparkWorkers(master=f"local[{len(os.sched_getaffinity(0))}]") as workers:
         for name, source, table in (
             # The first is not counted: it starts Spark's processes and imports what they need.
@@ -84,13 +88,15 @@ def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict
             ("both", stored, f"{BUCKET}/table"),
         ):
             manifest = manifest_of([f"{source}/{film}" for film in names])
-            started = time.perf_counter()
+            started, cpu_before = time.perf_counter(), cpu_s_of_product()
             card = publish((f"{table}/shards", f"{table}/bad"), settings, "benchmark", manifest, workers).card
             results[f"etl_{name}_images_per_s"] = len(names) / (time.perf_counter() - started)
+            cpu_s[name] = cpu_s_of_product() - cpu_before
             cards[name] = table, card
     del results["etl_warm_images_per_s"]
     for name in ("source", "both"):
         results[f"etl_{name}_to_local"] = results[f"etl_{name}_images_per_s"] / results["etl_local_images_per_s"]
+        results[f"etl_{name}_to_local_per_cpu_s"] = cpu_s["local"] / cpu_s[name]
     tables = {name: TableVersion(f"{cards[key][0]}/shards", cards[key][1]) for name, key in PLACES.items()}
     for name, table in tables.items():
         results[f"reader_{name}_rows_per_s"] = first_pass(table)
@@ -100,6 +106,17 @@ def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict
             before, peak = pool.submit(peak_mb, table, SIZE_PX).result()
         results[f"reader_{name}_mb"] = peak - before
     return results | later_passes(tables, root / "cache")
+
+
+def cpu_s_of_product() -> float:
+    """CPU seconds of this process and those below it, without the store's server and link."""
+    this = psutil.Process()
+    times = []
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            if not {PROGRAM, link.__name__} & {os.path.basename(word) for word in process.cmdline()}:
+                times.append(process.cpu_times())
+    return sum(each.user + each.system for each in times)
 
 
 def first_pass(table: TableVersion) -> float:
