@@ -87,12 +87,12 @@ def _check_roots(names: pd.Series, found: pd.Series, table: UPath) -> None:
 
 
 def describe_links(files: pd.DataFrame) -> list[str]:
-    """A sentence on folders that links name as well, and that are read once; empty if there are none."""
+    """A sentence on folders that have several names by links, and that are read once; empty if there are none."""
     links = files.attrs.get("links", {})
     if not links:
         return []
     link, target = next(iter(links.items()))
-    return [f"{len(links):,} links to folders are not followed, such as {link!r}: its files are read as {target!r}"]
+    return [f"{len(links):,} folders have another name by a link, such as {link!r}: its files are read as {target!r}"]
 
 
 def describe_match(names: pd.Series, found: pd.Series) -> list[str]:

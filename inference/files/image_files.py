@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import DICOM_INDEX, HEAD_BYTES, SUFFIXES
-from etl.contract.storage import clutter
+from etl.contract.storage import clutter, walk_files
 
 
 class ImageFile(NamedTuple):
@@ -46,27 +46,18 @@ def _as_file(path: str) -> ImageFile:
 
 def _inside(root: str) -> tuple[list[ImageFile], int]:
     files: list[ImageFile] = []
-    seen: set[str] = set()
     others = 0
 
     def refuse(error: OSError) -> None:
         files.append(ImageFile(error.filename, f"this folder cannot be read: {error.strerror}"))
 
-    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
-        # A link may lead back to a folder above it.
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders.sort()
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if not clutter(os.path.relpath(path, root)) and _looks_like_image(path, name):
-                files.append(_as_file(path))
-            else:
-                others += 1
-    return files, others
+    for below, path, _ in walk_files(root, {}, refuse):
+        if not clutter(below) and _looks_like_image(path, os.path.basename(path)):
+            files.append(_as_file(path))
+        else:
+            others += 1
+    # The files of a folder before those of its subfolders.
+    return sorted(files, key=lambda file: (os.path.dirname(file.path).split("/"), file.path)), others
 
 
 def _looks_like_image(path: str, name: str) -> bool:

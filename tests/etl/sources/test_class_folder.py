@@ -153,7 +153,15 @@ def test_a_folder_that_is_a_link_to_another_one_is_said(read, tmp_path):
     (tmp_path / "C").symlink_to(tmp_path / "A")
     manifest = read("A/1.png", "B/1.png")
     assert manifest.findings == ["A", "B"]
-    assert "1 links to folders are not followed, such as 'C': its files are read as 'A'" in manifest.notes
+    assert "1 folders have another name by a link, such as 'C': its files are read as 'A'" in manifest.notes
+
+
+def test_a_class_that_is_a_link_into_a_hidden_folder_is_a_class(read, tmp_path):
+    (tmp_path / "C").symlink_to(tmp_path / ".cache" / "C")
+    manifest = read("A/1.png", "B/1.png", ".cache/C/1.png", ".cache/index")
+    assert manifest.findings == ["A", "B", "C"]
+    assert manifest.left_out == {"hidden": 1}
+    assert "1 folders have another name by a link, such as '.cache/C': its files are read as 'C'" in manifest.notes
 
 
 def test_the_content_decides_for_other_endings(read, tmp_path):
