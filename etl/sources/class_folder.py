@@ -18,6 +18,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.workspace import in_workspaces
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_image
 from etl.contract.schema import NIH_FINDINGS
@@ -105,6 +106,7 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
 def _why_left_out(files: pd.DataFrame) -> pd.Series:
     """The reason why each file is no image of the source; None for an image. files: from list_files."""
     reasons = pd.Series([clutter(file) for file in files.index], files.index, dtype=object)
+    reasons[reasons.isna() & np.array(in_workspaces(files.index), bool)] = "in a workspace"
     named = np.array([PurePosixPath(file).suffix.lower() in SUFFIXES for file in files.index], bool)
     asked = files.path[reasons.isna() & ~named]
     reasons[asked.index] = pd.Series(list(map_files(_why_no_image, asked)), asked.index, dtype=object)

@@ -166,6 +166,16 @@ def test_what_programs_make_of_images_is_left_out_below_a_class_and_no_class(rea
         read(f"{folder}/0.png")
 
 
+@pytest.mark.parametrize("marks", [("card.json", "card.html"), ("mlflow.db",)])
+def test_a_workspace_below_the_source_is_no_class(read, marks):
+    read("A/1.png", "B/1.png", "runs/one/figures/loss.png", "runs/one/model/int8/1.png")
+    read(*(f"runs/one/{mark}" for mark in marks), content=b"text")
+    manifest = read("A/card.json", "B/card.html", content=b"text")
+    assert manifest.findings == ["A", "B"]
+    assert sum(manifest.left_out.values()) == 4 + len(marks)
+    assert manifest.left_out[".png, in a workspace"] == 2
+
+
 def test_folders_of_films_and_boxes_are_what_they_were(read):
     names = ["A/cam1/1.png", "A/boxes/1.png", "A/grad/1.png", "A/overlying/1.png", "B/heat/1.png"]
     assert read(*names).images.image_id.tolist() == sorted(names)
