@@ -36,6 +36,7 @@ PARTS_OF_A_CLASS |= {"adult", "adults", "child", "children", "pediatric", "paedi
 # Words in names of classes.
 CLASS_WORDS = {token for name in NIH_FINDINGS for token in tokens_of(name)}
 CLASS_WORDS |= {"normal", "abnormal", "healthy", "covid", "tuberculosis", "tb", "opacity", "positive", "negative"}
+IN_WORKSPACE = "in a workspace"
 MAX_SHOWN = 20
 """names in a sentence"""
 
@@ -106,7 +107,7 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
 def _why_left_out(files: pd.DataFrame) -> pd.Series:
     """The reason why each file is no image of the source; None for an image. files: from list_files."""
     reasons = pd.Series([clutter(file) for file in files.index], files.index, dtype=object)
-    reasons[reasons.isna() & np.array(in_workspaces(files.index), bool)] = "in a workspace"
+    reasons[reasons.isna() & np.array(in_workspaces(files.index), bool)] = IN_WORKSPACE
     named = np.array([PurePosixPath(file).suffix.lower() in SUFFIXES for file in files.index], bool)
     asked = files.path[reasons.isna() & ~named]
     reasons[asked.index] = pd.Series(list(map_files(_why_no_image, asked)), asked.index, dtype=object)
@@ -216,7 +217,7 @@ def _no_class(name: str, classes: set[str]) -> str | None:
 
 def _classes_of(files: pd.Series, layout: Layout) -> set[str]:
     """The folders in which a class was expected. files: reasons, indexed by path."""
-    paths = (file.split("/") for file, why in files.items() if not clutter(file))
+    paths = (file.split("/") for file, why in files.items() if not clutter(file) and why != IN_WORKSPACE)
     return {parts[layout.class_at] for parts in paths if len(parts) > layout.class_at + 1}
 
 

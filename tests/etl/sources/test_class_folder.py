@@ -174,6 +174,7 @@ def test_a_workspace_below_the_source_is_no_class(read, marks):
     assert manifest.findings == ["A", "B"]
     assert sum(manifest.left_out.values()) == 4 + len(marks)
     assert manifest.left_out[".png, in a workspace"] == 2
+    assert not any("runs" in note for note in manifest.notes)
 
 
 def test_folders_of_films_and_boxes_are_what_they_were(read):
