@@ -67,13 +67,22 @@ class Use:
     store: tuple[Rule, ...] = ()
     """empty: it must be a folder of this machine"""
     is_table: bool = True
+    expected: str = "a folder"
+    addresses: str = "--etl.source, --etl.table and --scoring.output may be addresses"
+    """where an address may be given instead"""
 
 
 FILES = Use("files", (NO_UTF8,), STORE, is_table=False)
 CACHE = Use("a cache", FILES.local)
 SCORES = Use("a table of scores", DELTA, STORED_TABLE)
 TABLES = Use("tables", (*DELTA, URL), STORED_TABLE)
-WORKSPACE = Use("a workspace", TABLES.local)
+WORKSPACE = Use("a workspace lies", TABLES.local)
+FILES_TO_ASK = Use(
+    "infer.py reads what lies",
+    local=(),
+    expected="files and folders",
+    addresses="`spark-submit inference/predict.py --scoring.source ADDRESS` scores a folder of a store",
+)
 
 
 def place_of(setting: str, given: str, use: Use) -> str:
@@ -118,8 +127,8 @@ def _store_of(setting: str, address: str, use: Use) -> str:
         raise InputError(f"{setting} is {address!r}: write the path itself, such as {'/' + rest.lstrip('/')!r}")
     if not use.store:
         raise InputError(
-            f"{setting} is {address!r}, expected a folder of this machine: {use.what} lies on a local disk; "
-            "--etl.source, --etl.table and --scoring.output may be addresses"
+            f"{setting} is {address!r}, expected {use.expected} of this machine: {use.what} on a local disk; "
+            f"{use.addresses}"
         )
     if azure := re.fullmatch(r"wasbs?://([^@/]+)@([^./]+)\.blob\.([^/]+)(.*)", address):
         container, account, domain, path = azure.groups()

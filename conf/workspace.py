@@ -8,10 +8,10 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from conf.errors import InputError
 from conf.places import TABLES, WORKSPACE, place_of
@@ -118,6 +118,23 @@ class Workspace:
     predictions = property(lambda self: self.root / "predictions.parquet")
     scores = property(lambda self: self.root / "scores")
     summary = property(lambda self: self.root / "summary.json")
+
+
+def in_workspaces(files: Iterable[str]) -> list[bool]:
+    """Whether each file lies in a workspace. files: all files below a folder, as paths below it.
+
+    A workspace is known by the card of the ETL, or by the database of MLflow. Its figures and heat maps are no films.
+    """
+    files = list(files)
+    folders = {name: set() for name in ("card.json", "card.html", "mlflow.db")}
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        if name in folders and folder:
+            folders[name].add(folder)
+    workspaces = (folders["card.json"] & folders["card.html"]) | folders["mlflow.db"]
+    if not workspaces:
+        return [False] * len(files)
+    return [any(str(folder) in workspaces for folder in PurePosixPath(file).parents) for file in files]
 
 
 def stored_place(place: str, root: Path) -> str:

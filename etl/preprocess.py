@@ -8,6 +8,7 @@ a run that is killed, or finds too many bad images, leaves the old version in pl
 has changed, and commits nothing if nothing has.
 """
 
+import os
 import time
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.table import Table
 from upath import UPath
 
 from conf.arguments import ArgumentParser, add_switch, load_arguments, with_same_settings
-from conf.errors import run_command
+from conf.errors import InputError, run_command
 from conf.settings import Etl, Settings
 from conf.workspace import Workspace, atomic_path, update_summary
 from etl.card.contact_sheet import choose_films
@@ -24,7 +25,7 @@ from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
 from etl.contract.labels import missing_labels
 from etl.contract.schema import SPLITS, Card
-from etl.contract.storage import locate, located, ready
+from etl.contract.storage import is_local, locate, located, ready
 from etl.contract.version import keep_card
 from etl.phantoms.generate import generate_phantoms
 from etl.sources.manifest import Manifest
@@ -52,7 +53,14 @@ def main() -> None:
     if missing := missing_labels(card):
         print(f"Next: this table cannot be trained on yet: {missing}")
     else:
-        print("Next: " + with_same_settings("horovodrun -np 2 python training/train.py"))
+        print("Next: " + next_command(card, settings.training.size_px))
+
+
+def next_command(card: Card, size_px: int) -> str:
+    """The command that trains on this table, at the stored size that is nearest to training.size_px."""
+    command = with_same_settings("horovodrun -np 2 python training/train.py")
+    stored = min(card.sizes_px, key=lambda size: abs(size - size_px))
+    return command if stored == size_px else f"{command} --training.size_px {stored}"
 
 
 def add_own(parser: ArgumentParser) -> None:
@@ -68,7 +76,13 @@ def open_places(etl: Etl, workspace: Workspace) -> tuple[UPath, tuple[str, str]]
             located(setting, file)
     if etl.source == "phantoms":
         return locate(str(workspace.phantoms)), tables
-    return located("etl.source", etl.source), tables
+    source = located("etl.source", etl.source)
+    if etl.format == "classes" and is_local(source) and os.path.realpath(source) == os.path.realpath(workspace.root):
+        raise InputError(
+            f"etl.source is the workspace {workspace.root} itself, whose figures would be read as images: choose "
+            "another folder with --workspace"
+        )
+    return source, tables
 
 
 def run(settings: Settings, workspace: Workspace, source: UPath, tables: tuple[str, str], rebuild: bool) -> Card:

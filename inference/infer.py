@@ -29,7 +29,7 @@ from conf.workspace import Workspace
 from inference.files.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_line, as_table, printable
 from inference.files.answering import FileAnswerer, answer_all
 from inference.files.decoders import FileDecoders
-from inference.files.image_files import ImageFile, find_images
+from inference.files.image_files import ImageFile, find_images, local_path
 from inference.files.overlays import SHOWN_PX
 from inference.film.answers import OPERATING_POINT
 from inference.film.known_boxes import load_boxes
@@ -46,8 +46,9 @@ def main() -> None:
         "Shows what the champion finds in image files.", "FILE_OR_FOLDER ...", add_own, reads=READS
     )
     workspace = Workspace.of(settings)
-    heatmaps = made_folder(options.heatmaps) if options.heatmaps else None
-    files, others = find_images(options.files)
+    paths = [local_path(given) for given in options.files]
+    heatmaps = made_folder(os.path.expanduser(options.heatmaps)) if options.heatmaps else None
+    files, others = find_images(paths, options.heatmaps and str(heatmaps))
     with FileDecoders(min(len(os.sched_getaffinity(0)), len(files))) as decoders:
         # Imported here, because every decoder process imports this file, and MLflow takes seconds.
         from inference.model.served_model import open_served

@@ -215,11 +215,16 @@ def list_files(folder: UPath) -> pd.DataFrame:
 
     Index: path below the folder. Columns: path (absolute, or an address) and file_version, which changes when the file
     does: its size and its time or ETag. Links to folders are followed, each folder is visited once: attrs["links"] has
-    the other links to it, as paths below the folder -> the path under which its files are listed.
+    the other names of such a folder, as paths below `folder` -> the path under which its files are listed.
     Raises InputError for a folder that may not be read.
     """
+
+    def refuse(error: OSError) -> None:
+        # Otherwise its images would be counted as absent, and leave the table.
+        raise InputError(f"{error.filename} cannot be listed ({error.strerror}): grant the right to read it")
+
     links: dict[str, str] = {}
-    rows = list(_walk(str(folder), links) if is_local(folder) else _find(folder))
+    rows = list(walk_files(str(folder), links, refuse) if is_local(folder) else _find(folder))
     for name, *_ in rows:
         try:
             name.encode()
@@ -238,18 +243,17 @@ def clutter(path: str) -> str | None:
     return "hidden" if any(part.startswith(".") for part in parts) else None
 
 
-def _walk(folder: str, again: dict[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Relative path, path and version of each file of a local folder. again: gets the links of list_files."""
+def walk_files(folder: str, again: dict[str, str], refuse: Callable[[OSError], None]) -> Iterator[tuple[str, str, str]]:
+    """Relative path, path and version of each file of a local folder.
 
-    def refuse(error: OSError) -> None:
-        # Otherwise its images would be counted as absent, and leave the table.
-        raise InputError(f"{error.filename} cannot be listed ({error.strerror}): grant the right to read it")
-
+    again: gets the links of list_files. refuse: is called with the error of each folder that cannot be listed.
+    """
     seen: dict[tuple[int, int], str] = {}
-    # Links are followed at the end, so that a folder to which one leads as well is listed under its own name.
-    links = [folder]
-    while links:
-        for parent, folders, names in os.walk(links.pop(0), onerror=refuse):
+    # Links are followed when all else is listed, so that a folder to which one leads as well is listed under its own
+    # name; but before the folders that are clutter, so that one with another name is not listed as a part of these.
+    links, last = deque([folder]), deque()
+    while links or last:
+        for parent, folders, names in os.walk((links or last).popleft(), onerror=refuse):
             status = os.stat(parent)
             here, key = os.path.relpath(parent, folder), (status.st_dev, status.st_ino)
             if key in seen:
@@ -259,8 +263,17 @@ def _walk(folder: str, again: dict[str, str]) -> Iterator[tuple[str, str, str]]:
                     again[here] = seen[key]
                 continue
             seen[key] = here
-            folders.sort()
-            links += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
+            below = "" if here == "." else f"{here}/"
+            inside = []
+            for name in sorted(folders):
+                path = os.path.join(parent, name)
+                if clutter(f"{below}{name}/file"):
+                    last.append(path)
+                elif os.path.islink(path):
+                    links.append(path)
+                else:
+                    inside.append(name)
+            folders[:] = inside
             for name in sorted(names):
                 path = os.path.join(parent, name)
                 try:
@@ -269,7 +282,7 @@ def _walk(folder: str, again: dict[str, str]) -> Iterator[tuple[str, str, str]]:
                 except OSError:
                     # A broken link is listed, so that it goes to quarantine with the reason why reading failed.
                     version = "absent"
-                yield os.path.relpath(path, folder), path, version
+                yield below + name, path, version
 
 
 def _find(folder: UPath) -> Iterator[tuple[str, str, str]]:

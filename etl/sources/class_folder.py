@@ -18,20 +18,27 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.workspace import in_workspaces
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_image
-from etl.contract.storage import clutter, list_files, read_bytes
-from etl.sources.files import NO_IMAGES
+from etl.contract.schema import NIH_FINDINGS
+from etl.contract.storage import clutter, list_files, map_files, read_bytes
 from etl.sources.manifest import Manifest, assemble, build_rows
+from etl.sources.masks import BESIDE_MASK, MASK_WORDS, find_masks, marks, without_mask, words_of
 from etl.sources.split import assign_split
-from etl.sources.words import known_splits, resembles_split, split_of, tokens_of
+from etl.sources.words import known_splits, resembles_split, sexes_of, split_of, tokens_of, view_of
 
-# Words in names of files and folders that mark regions of images, and words beside them.
-MASK_WORDS = {"mask", "masks", "seg", "segm", "segmentation", "segmentations", "annotation", "annotations", "gt"}
-MASK_WORDS |= {"label", "labels", "heatmap", "heatmaps"}
-BESIDE_MASK = {"left", "right", "lung", "lungs", "heart"}
 # Folders of these names lie beside folders of masks or labels.
 NO_CLASSES = ("images", "image", "imgs", "img")
+# Folders of these names divide a class further, as those of views and sexes do.
+PARTS_OF_A_CLASS = {"left", "right", "frontal", "original", "raw", "augmented", "processed", "cropped", "resized"}
+PARTS_OF_A_CLASS |= {"adult", "adults", "child", "children", "pediatric", "paediatric"}
+# Words in names of classes.
+CLASS_WORDS = {token for name in NIH_FINDINGS for token in tokens_of(name)}
+CLASS_WORDS |= {"normal", "abnormal", "healthy", "covid", "tuberculosis", "tb", "opacity", "positive", "negative"}
+IN_WORKSPACE = "in a workspace"
+MAX_SHOWN = 20
+"""names in a sentence"""
 
 
 @dataclass(frozen=True)
@@ -55,19 +62,21 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     ending is opened, to see whether it begins like an image. Raises InputError for folders that cannot be understood.
     """
     files = list_files(source)
-    left_out = pd.Series([_why_left_out(file, files.path[file]) for file in files.index], files.index, dtype=object)
+    left_out = _why_left_out(files)
     images = left_out.index[left_out.isna()]
     if images.empty:
         raise InputError(f"no image among the {len(files)} files below {source}: check --etl.source and --etl.format")
     layout = _understand(source, [image.split("/") for image in images])
-    left_out[_masks(images, layout)] = "a mask of an image"
+    left_out[find_masks(images, max(layout.class_at, layout.split_at or 0) + 1)] = (
+        "a mask, overlay or thumbnail of an image"
+    )
     paths = pd.Series(left_out.index[left_out.isna()], dtype=str)
     parts = paths.str.split("/")
     names = parts.str[layout.class_at]
     classes = sorted(names.unique())
     if len(classes) < 2:
         raise InputError(
-            f"{source} holds {len(paths)} images in {len(classes)} classes ({', '.join(classes)}), expected "
+            f"{source} holds {len(paths)} images in {len(classes)} classes ({_some(classes)}), expected "
             "at least two: give the folder that holds the folders of the classes, or of the splits, as --etl.source"
         )
     unknown = pd.Series("", paths.index)
@@ -84,34 +93,36 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     folders = None if layout.split_at is None else parts.str[layout.split_at]
     rows = assign_split(rows, settings, None if folders is None else folders.map(split_of))
     rows["file"] = paths
-    notes = [f"the folders are {layout}; the classes are {', '.join(classes)}"]
+    notes = [f"the folders are {layout}; the classes are {_some(classes)}"]
     if folders is not None:
         said = (f"{folder} ({split_of(folder)})" for folder in sorted(folders.unique()))
         notes.append(f"the splits are {', '.join(said)}")
     empty = _classes_of(left_out.dropna(), layout) - set(classes)
     if empty:
-        notes.append(f"no image is in the folders {', '.join(sorted(empty))}, which are no classes therefore")
+        notes.append(f"no image is in the folders {_some(empty)}, which are no classes therefore")
     searched = f"images below {source}"
     return assemble(rows, files, classes, [], searched, channels=3, left_out=left_out, notes=notes)
 
 
-def _why_left_out(file: str, path: str) -> str | None:
-    """The reason why a file is no image of the source; None for an image.
+def _why_left_out(files: pd.DataFrame) -> pd.Series:
+    """The reason why each file is no image of the source; None for an image. files: from list_files."""
+    reasons = pd.Series([clutter(file) for file in files.index], files.index, dtype=object)
+    reasons[reasons.isna() & np.array(in_workspaces(files.index), bool)] = IN_WORKSPACE
+    named = np.array([PurePosixPath(file).suffix.lower() in SUFFIXES for file in files.index], bool)
+    asked = files.path[reasons.isna() & ~named]
+    reasons[asked.index] = pd.Series(list(map_files(_why_no_image, asked)), asked.index, dtype=object)
+    return reasons
 
-    file: its path below the source. path: its whole path or address.
-    """
-    if found := clutter(file):
-        return found
-    ending = PurePosixPath(file).suffix.lower()
-    if ending in SUFFIXES:
-        return None
+
+def _why_no_image(path: str) -> str | None:
+    """The reason why this file, or address, is no image by its content; None for an image."""
     try:
-        head = b"" if ending in NO_IMAGES else read_bytes(path, HEAD_BYTES)
-        if begins_like_image(head):
-            return None
-        return f"{image}, which is not read" if (image := other_image(head)) else "no image"
+        head = read_bytes(path, HEAD_BYTES)
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
+    if begins_like_image(head):
+        return None
+    return f"{image}, which is not read" if (image := other_image(head)) else "no image"
 
 
 def _understand(source: UPath, paths: list[list[str]]) -> Layout:
@@ -119,7 +130,7 @@ def _understand(source: UPath, paths: list[list[str]]) -> Layout:
     tops = {parts[0] for parts in paths if len(parts) > 1}
     splits = {top for top in tops if split_of(top)}
     if splits and splits != tops:
-        others = ", ".join(sorted(tops - splits))
+        others = _some(tops - splits)
         raise InputError(
             f"{source} holds the splits {', '.join(sorted(splits))} beside folders that are none: {others}. Move these "
             f"out of the source or rename them, or, if one of them is a copy with its own splits, give it as "
@@ -156,72 +167,62 @@ def _understand(source: UPath, paths: list[list[str]]) -> Layout:
             )
     if layout.split_at != 0 and (common := _same_below(paths, 1 if layout.split_at is None else 2)):
         raise InputError(
-            f"all of the folders {', '.join(sorted(tops))} of {source} hold the same folders {', '.join(common)}, as "
+            f"the folders {_some(tops)} of {source} hold the folders {_some(common)}, as "
             "if these were the classes: give one of them as --etl.source, or rename the folders below"
         )
     return layout
 
 
 def _same_below(paths: list[list[str]], at: int) -> list[str]:
-    """The folders at this place of the paths, if two or more folders at the top hold the very same ones.
+    """The folders at this place of the paths, if one folder at the top holds all that the others hold, and two or more.
 
-    Folders of images, of masks and with numbers, such as those of patients, may be the same in every class.
+    Folders of images, of masks and with numbers, such as those of patients, may be the same in every class. So may
+    those that divide a class further, and any below folders that are called as classes are, if not all classes have
+    them all.
     """
     below: dict[str, set[str]] = {}
     for parts in paths:
         below.setdefault(parts[0], set()).update(parts[at : at + 1] if len(parts) > at + 1 else [""])
-    kept = [{one for one in names if one.lower() not in NO_CLASSES and not _marks(one)} for names in below.values()]
-    same = len(kept) > 1 and all(names == kept[0] for names in kept) and len(kept[0]) > 1
-    return sorted(kept[0]) if same and not any(re.search(r"^$|\d", name) for name in kept[0]) else []
+    kept = [{one for one in names if one.lower() not in NO_CLASSES and not marks(one)} for names in below.values()]
+    every = max(kept, key=len)
+    if len(kept) < 2 or len(every) < 2 or not all(names and names <= every for names in kept):
+        return []
+    if any(re.search(r"^$|\d", name) for name in every):
+        return []
+    if any(names != every for names in kept):
+        sex_of = sexes_of(every)
+        named = [frozenset(CLASS_WORDS.intersection(tokens_of(top))) for top in below]
+        parts_only = all(
+            one.lower() in PARTS_OF_A_CLASS or view_of(one) is not None or sex_of(one) is not None for one in every
+        )
+        if parts_only or (all(named) and len(set(named)) == len(named)):
+            return []
+    return sorted(every)
 
 
 def _no_class(name: str, classes: set[str]) -> str | None:
     """Why this folder seems to be no class; None for any other."""
     if resembles_split(name):
         return f"its name resembles that of a split (known are {known_splits()})"
-    tokens = set(tokens_of(name))
-    if name.lower() in NO_CLASSES or (_marks(name) and tokens <= MASK_WORDS | BESIDE_MASK and "mask" not in tokens):
+    tokens = set(words_of(name))
+    if name.lower() in NO_CLASSES or (marks(name) and tokens <= MASK_WORDS | BESIDE_MASK and "mask" not in tokens):
         return "it is called after what it holds"
     # Classes of people with and without masks all have the word.
-    others = {tuple(tokens_of(other)) for other in classes - {name}}
+    others = {tuple(words_of(other)) for other in classes - {name}}
     is_alone = not any("mask" in token for one in others for token in one)
-    if _marks(name) and (_without_mask(name) & others or is_alone):
+    if marks(name) and (without_mask(name) & others or is_alone):
         return "its images seem to be masks of the others"
     return None
 
 
-def _marks(name: str) -> bool:
-    """Whether the name is that of something that marks regions of images."""
-    return any(token in MASK_WORDS or token.endswith("mask") for token in tokens_of(name))
-
-
-def _without_mask(name: str) -> set[tuple[str, ...]]:
-    """What an image may be called whose mask has this name: `1` for `1_lung_mask` and `mask_1`, and for `1_mask2`."""
-    kept, without_numbers, after = [], [], False
-    for token in tokens_of(name):
-        marks = token in MASK_WORDS or token.endswith("mask")
-        if not marks and token not in BESIDE_MASK:
-            kept.append(token)
-            without_numbers += [] if after and token.isdigit() else [token]
-        after = marks or (after and token.isdigit())
-    return {tuple(kept), tuple(without_numbers)} - {()}
-
-
-def _masks(images: Iterable[str], layout: Layout) -> list[str]:
-    """The images that mark regions of others: in a folder of masks below a class, or named as an image and `_mask`."""
-    below = max(layout.class_at, layout.split_at or 0) + 1
-    paths = [PurePosixPath(image) for image in images]
-    films = {(path.parts[:below], tuple(tokens_of(path.stem))) for path in paths if not _marks(path.stem)}
-
-    def is_mask(path: PurePosixPath) -> bool:
-        if any(map(_marks, path.parts[below:-1])):
-            return True
-        return _marks(path.stem) and any((path.parts[:below], name) in films for name in _without_mask(path.stem))
-
-    return [str(path) for path in paths if is_mask(path)]
-
-
 def _classes_of(files: pd.Series, layout: Layout) -> set[str]:
     """The folders in which a class was expected. files: reasons, indexed by path."""
-    paths = (file.split("/") for file, why in files.items() if not clutter(file))
+    paths = (file.split("/") for file, why in files.items() if not clutter(file) and why != IN_WORKSPACE)
     return {parts[layout.class_at] for parts in paths if len(parts) > layout.class_at + 1}
+
+
+def _some(names: Iterable[str]) -> str:
+    """The names, sorted, at most MAX_SHOWN of them."""
+    known = sorted(names)
+    more = f" and {len(known) - MAX_SHOWN} more" if len(known) > MAX_SHOWN else ""
+    return ", ".join(known[:MAX_SHOWN]) + more

@@ -21,6 +21,8 @@ NO_IMAGES = (".csv", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".pdf", "
 NO_IMAGES += (".xml", ".yaml", ".yml", ".zip", ".gz", ".tar", ".npy", ".npz", ".db")
 MAX_KINDS = 20
 """at most so many kinds of left-out files are counted one by one, the rare ones together"""
+MAX_LINKS = 40
+"""in a path, as Linux allows (path_resolution(7)); links to folders above others may make endless paths"""
 
 
 def count_left_out(reasons: pd.Series) -> dict[str, int]:
@@ -36,32 +38,40 @@ def count_left_out(reasons: pd.Series) -> dict[str, int]:
 def match_files(names: pd.Series, files: pd.DataFrame, table: UPath) -> pd.Series:
     """The file of each listed image, as its path below the source; None without one. The index is that of `names`.
 
-    A name is a path below the source. If there is no such file, it may be spelled otherwise (`./`, backslashes, upper
-    and lower case, Unicode forms), and be longer or shorter than the path by some folders in front: `a/1.png` and
-    `images/a/1.png` match, whichever is listed. At last the ending may be missing in the name.
+    A name is a path below the source, also one through a link to a folder. If there is no such file, it may be spelled
+    otherwise (`./`, backslashes, upper and lower case, Unicode forms), and be longer or shorter than the path by some
+    folders in front: `a/1.png` and `images/a/1.png` match, whichever is listed. At last the ending may be missing in
+    the name. A name that fits only files which other names have exactly is absent.
     Raises InputError if a name fits several files, or a file several names. files: from list_files. table: names them,
     for the message.
     """
-    there = set(files.index)
-    for link, target in files.attrs.get("links", {}).items():
-        names = names.str.replace(rf"^(\./)?{re.escape(link)}/", f"{target}/".replace("\\", "\\\\"), regex=True)
-    found = names.where(names.isin(there), None).astype(object)
+    there, links = set(files.index), _Links(files.attrs.get("links", {}))
+    followed = names.map(links.follow) if links else names
+    found = followed.where(followed.isin(there), None).astype(object)
     if found.notna().all():
         return found
     candidates = [file for file in there if clutter(file) is None and not file.lower().endswith(NO_IMAGES)]
+    exact = set(found.dropna())
+    # Folders of a name in front of the path of its file -> the first such name and file.
+    roots: dict[tuple[str, ...], tuple[str, str]] = {}
+    if exact:
+        roots[()] = names[found.first_valid_index()], found[found.first_valid_index()]
     for spell in (_parts, _parts_without_ending):
-        index = _Ends((spell(file), file) for file in candidates)
-        fits = {name: index.fitting(_parts(name)) for name in names[found.isna()]}
-        for name, several in fits.items():
-            if len(several) > 1:
-                one, other, *_ = sorted(several)
+        index, got = _Ends((spell(file), file) for file in candidates), {}
+        for name in names[found.isna()]:
+            fits = index.fitting(_parts(name)) | links.fitting(_parts(name), index)
+            if all(file in exact and surplus for file, surplus in fits.items()):
+                continue
+            if len(fits) > 1:
+                one, other, *_ = sorted(fits)
                 raise InputError(
-                    f"{table}: {name!r} fits {len(several)} files, {one!r} and {other!r}: write the path below "
-                    "the source"
+                    f"{table}: {name!r} fits {len(fits)} files, {one!r} and {other!r}: write the path below the source"
                 )
-        found = found.where(found.notna(), names.map({name: next(iter(one)) for name, one in fits.items() if one}))
+            ((got[name], surplus),) = fits.items()
+            roots.setdefault(_parts(name)[: max(0, surplus)], (name, got[name]))
+        found = found.where(found.notna(), names.map(got))
     found = found.astype(object).where(found.notna(), None)
-    _check_roots(names, found, table)
+    _check_roots(roots, table)
     twice = found.dropna()[found.dropna().duplicated(keep=False)]
     if len(twice):
         one, other = names[twice.index[twice == twice.iloc[0]][:2]]
@@ -69,30 +79,27 @@ def match_files(names: pd.Series, files: pd.DataFrame, table: UPath) -> pd.Serie
     return found
 
 
-def _check_roots(names: pd.Series, found: pd.Series, table: UPath) -> None:
+def _check_roots(roots: dict[tuple[str, ...], tuple[str, str]], table: UPath) -> None:
     """Raises InputError if names that begin with other folders than their files' paths do not all begin with the same.
 
     Otherwise `a/1.png`, whose file is absent, could be taken for a stray `1.png`.
     """
-    roots: dict[tuple[str, ...], str] = {}
-    for name, file in zip(names[found.notna()], found[found.notna()], strict=True):
-        parts, there = _parts(name), _parts(file)
-        roots.setdefault(parts[: max(0, len(parts) - len(there))], name)
     if len(roots) > 1:
-        (_, one), (root, other) = sorted(roots.items(), key=lambda item: len(item[0]))[:2]
+        (_, (one, _)), (root, (other, file)) = sorted(roots.items(), key=lambda item: len(item[0]))[:2]
         raise InputError(
             f"{table}: {other!r} has a file only without its first folders, {'/'.join(root)!r}, but {one!r} has not: "
-            "write all names as paths below the source, or all with the same folders in front"
+            f"write all names as paths below the source, or all with the same folders in front, or, if {file!r} is "
+            "another image, list it under this name or move it out of the source"
         )
 
 
 def describe_links(files: pd.DataFrame) -> list[str]:
-    """A sentence on folders that links name as well, and that are read once; empty if there are none."""
+    """A sentence on folders that have several names by links, and that are read once; empty if there are none."""
     links = files.attrs.get("links", {})
     if not links:
         return []
     link, target = next(iter(links.items()))
-    return [f"{len(links):,} links to folders are not followed, such as {link!r}: its files are read as {target!r}"]
+    return [f"{len(links):,} folders have another name by a link, such as {link!r}: its files are read as {target!r}"]
 
 
 def describe_match(names: pd.Series, found: pd.Series) -> list[str]:
@@ -109,21 +116,59 @@ class _Ends:
 
     def __init__(self, paths: Iterable[tuple[tuple[str, ...], str]]):
         self._paths = list(paths)
-        self._whole: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        self.whole: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for parts, file in self._paths:
-            self._whole[parts].add(file)
-        self._depths = sorted({len(parts) for parts in self._whole})
-        self._last: dict[int, dict[tuple[str, ...], set[str]]] = {}
+            self.whole[parts].add(file)
+        self._depths = sorted({len(parts) for parts in self.whole})
+        self._last: dict[int, dict[tuple[str, ...], dict[str, int]]] = {}
 
-    def fitting(self, name: tuple[str, ...]) -> set[str]:
-        """Files of which `name` is the end, or that are the end of `name`."""
+    def fitting(self, name: tuple[str, ...]) -> dict[str, int]:
+        """Files of which `name` is the end, or that are the end of `name` -> number of parts that `name` has more."""
         depth = len(name)
         if depth not in self._last:
-            self._last[depth] = defaultdict(set)
+            self._last[depth] = defaultdict(dict)
             for parts, file in self._paths:
-                self._last[depth][parts[-depth:]].add(file)
-        shorter = [self._whole.get(name[-other:], set()) for other in self._depths if other < depth]
-        return self._last[depth].get(name, set()).union(*shorter)
+                self._last[depth][parts[-depth:]][file] = depth - len(parts)
+        fits = dict(self._last[depth].get(name, {}))
+        for other in self._depths:
+            if other < depth:
+                fits |= dict.fromkeys(self.whole.get(name[-other:], ()), depth - other)
+        return fits
+
+
+class _Links:
+    """Follows the links of list_files in names, instead of giving names to files: a folder may have many links."""
+
+    def __init__(self, links: dict[str, str]):
+        self._exact = {tuple(link.split("/")): tuple(target.split("/")) for link, target in links.items()}
+        self._spelled = {_parts(link): _parts(target) for link, target in links.items()}
+        self._ends = _Ends((_parts(link), target) for link, target in links.items())
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def follow(self, name: str) -> str:
+        """The path under which the file of this name is listed, if there is one."""
+        return "/".join(_follow(tuple(name.split("/")), self._exact))
+
+    def fitting(self, name: tuple[str, ...], index: _Ends) -> dict[str, int]:
+        """As index.fitting, for names of which the first folders are a link, its end, or end with one."""
+        fits = {}
+        for at in range(1, len(name)) if self else ():
+            for target, surplus in self._ends.fitting(name[:at]).items():
+                through = _follow((*_parts(target), *name[at:]), self._spelled)
+                fits |= dict.fromkeys(index.whole.get(through, ()), surplus)
+        return fits
+
+
+def _follow(parts: tuple[str, ...], links: dict[tuple[str, ...], tuple[str, ...]]) -> tuple[str, ...]:
+    """The path without links in it. links: to folders -> the folders."""
+    for _ in range(MAX_LINKS):
+        link = next((parts[:at] for at in range(1, len(parts)) if parts[:at] in links), None)
+        if link is None:
+            break
+        parts = links[link] + parts[len(link) :]
+    return parts
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from conf.errors import InputError
-from conf.workspace import Workspace
+from conf.workspace import Workspace, in_workspaces
 from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import clutter, is_folder, is_local, list_files, locate, located
 from etl.contract.version import TableVersion
@@ -76,12 +76,17 @@ def list_table(workspace: Workspace, properties: Properties) -> Listing:
 def list_folder(folder: UPath) -> Listing:
     """Every file below the folder, whatever its name; a file that is no image gets a row that says so.
 
-    Left out are hidden files, rests of archives (see clutter), and Delta tables, such as the scores themselves.
+    Left out are hidden files, rests of archives (see clutter), workspaces, and Delta tables, such as the scores
+    themselves.
     """
     files = list_files(folder)
     paths = list(map(PurePosixPath, files.index))
     tables = {log.parent for path in paths for log in path.parents if log.name == "_delta_log"}
-    why = [clutter(str(path)) or ("in a Delta table" if tables & set(path.parents) else None) for path in paths]
+    why = [
+        clutter(str(path))
+        or ("in a workspace" if inside else "in a Delta table" if tables & set(path.parents) else None)
+        for path, inside in zip(paths, in_workspaces(files.index), strict=True)
+    ]
     files = files.loc[[reason is None for reason in why]]
     if files.empty:
         raise InputError(

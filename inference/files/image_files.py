@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
+from conf.errors import InputError
+from conf.places import FILES_TO_ASK, place_of
+from conf.workspace import in_workspaces
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import DICOM_INDEX, HEAD_BYTES, SUFFIXES
-from etl.contract.storage import clutter
+from etl.contract.storage import clutter, walk_files
 
 
 class ImageFile(NamedTuple):
@@ -17,19 +21,31 @@ class ImageFile(NamedTuple):
     """why nothing can be read there"""
 
 
-def find_images(paths: Iterable[str]) -> tuple[list[ImageFile], int]:
+def local_path(given: str) -> str:
+    """The path that a person gave, with the home folder for a `~` that the shell has left in quotes.
+
+    Raises InputError, with the next step, for the address of a store and for the home of an unknown user.
+    """
+    if os.path.lexists(given):
+        return given
+    place_of("FILE_OR_FOLDER", given, FILES_TO_ASK)
+    return os.path.expanduser(given)
+
+
+def find_images(paths: Iterable[str], without: str = "") -> tuple[list[ImageFile], int]:
     """Returns the files in the order given, and the number of other files that the folders hold.
 
     The files of a folder and its subfolders are sorted by name. A file that was given by itself is always included.
     From a folder, every file is included that begins like an image of a kind that is read, or is named like one: a file
     that is named like an image but is none is reported, not left out. Hidden files and rests of archives (see
-    clutter) are other files.
+    clutter), and the files of workspaces and of the folder `without`, are other files.
+    Raises InputError for a path that is the folder `without`.
     """
     files: list[ImageFile] = []
     others = 0
     for path in paths:
         if os.path.isdir(path):
-            inside, skipped = _inside(path)
+            inside, skipped = _inside(path, without)
             files += inside or [ImageFile(path, "no image in this folder")]
             others += skipped
         else:
@@ -44,29 +60,36 @@ def _as_file(path: str) -> ImageFile:
     return ImageFile(path, "not a file" if os.path.exists(path) else "no such file or folder")
 
 
-def _inside(root: str) -> tuple[list[ImageFile], int]:
+def _inside(root: str, without: str) -> tuple[list[ImageFile], int]:
     files: list[ImageFile] = []
-    seen: set[str] = set()
     others = 0
+    if without and os.path.realpath(root) == os.path.realpath(without):
+        raise InputError(
+            f"{root} is to be read and to hold the pictures, which would be films of the next run: "
+            "choose another folder with --heatmaps"
+        )
+    if _lies_in(root, without):
+        without = ""
 
     def refuse(error: OSError) -> None:
         files.append(ImageFile(error.filename, f"this folder cannot be read: {error.strerror}"))
 
-    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
-        # A link may lead back to a folder above it.
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders.sort()
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            if not clutter(os.path.relpath(path, root)) and _looks_like_image(path, name):
-                files.append(_as_file(path))
-            else:
-                others += 1
-    return files, others
+    found = [(below, path) for below, path, _ in walk_files(root, {}, refuse)]
+    left_out = {folder for folder in {os.path.dirname(path) for _, path in found} if _lies_in(folder, without)}
+    workspaces = in_workspaces(below for below, _ in found)
+    for (below, path), in_workspace in zip(found, workspaces, strict=True):
+        folder, name = os.path.split(path)
+        if not clutter(below) and not in_workspace and folder not in left_out and _looks_like_image(path, name):
+            files.append(_as_file(path))
+        else:
+            others += 1
+    # The files of a folder before those of its subfolders.
+    return sorted(files, key=lambda file: (os.path.dirname(file.path).split("/"), file.path)), others
+
+
+def _lies_in(place: str, folder: str) -> bool:
+    """Whether it is this folder or below it, also by links; False if `folder` is empty."""
+    return bool(folder) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder))
 
 
 def _looks_like_image(path: str, name: str) -> bool:

@@ -76,6 +76,21 @@ def version_of(workspace: Workspace, name: str, which: str) -> int | None:
             raise
 
 
+def versions_of(workspace: Workspace, name: str) -> list[Registered]:
+    """Returns the versions of a registered model, the oldest first; empty if there is no such model."""
+    if not workspace.has_store:
+        return []
+    use_store(workspace)
+    with _as_input_error(workspace):
+        client = mlflow.MlflowClient()
+        found = client.search_model_versions(f"name={name!r}")
+        aliases = client.get_registered_model(name).aliases if found else {}
+    numbers = sorted(int(version.version) for version in found)
+    return [
+        Registered(name, number, [alias for alias in aliases if int(aliases[alias]) == number]) for number in numbers
+    ]
+
+
 @contextmanager
 def _as_input_error(workspace: Workspace) -> Iterator[None]:
     """Turns errors of mlflow, its database and its files into an InputError."""

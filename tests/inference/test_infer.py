@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -276,6 +277,22 @@ def test_heatmaps_are_pictures_of_the_called_findings(infer, films, tmp_path):
     assert sorted(written_paths) == sorted(map(str, out.iterdir()))
 
 
+def test_its_own_pictures_are_no_films_of_the_next_run(infer, films, tmp_path):
+    shutil.copy(films[0], tmp_path / "film.png")
+    others = ""
+    for _ in range(2):
+        ended = infer("--format", "json", "--heatmaps", tmp_path / "maps", tmp_path)
+        (answer,) = answers(ended)
+        assert answer["file"] == str(tmp_path / "film.png")
+        assert re.search(rf"1 of 1 files answered in [0-9.]+ s{others}\n", ended.stderr)
+        others = f", {len(answer['heatmaps'])} other files in the folders left out"
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "link"):
+        ended = infer("--heatmaps", folder, tmp_path)
+        assert (ended.code, ended.stdout) == (2, "")
+        assert f"{tmp_path} is to be read and to hold the pictures" in ended.stderr
+
+
 def test_the_caption_of_a_picture_names_the_model_and_the_operating_point(infer, films, tmp_path, monkeypatch):
     drawn, draw = [], ImageDraw.ImageDraw.text
 
@@ -288,13 +305,41 @@ def test_the_caption_of_a_picture_names_the_model_and_the_operating_point(infer,
     assert f"chexscale version 1, INT8, thresholds sensitivity_0.9 · {RESEARCH_USE}" in drawn
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/x.png", "S3://b", "gs://b/x", "https://host/x.png", "s3:/bucket/x"])
+def test_an_address_is_refused_before_a_model_is_looked_for(infer, films, tmp_path, address):
+    ended = infer(films[0], address, workspace=Workspace.at(str(tmp_path / "none")))
+    assert (ended.code, ended.stdout) == (2, "")
+    assert f"FILE_OR_FOLDER is {address!r}, expected files and folders of this machine" in ended.stderr
+    assert "--scoring.source" in ended.stderr
+
+
+def test_a_file_address_is_refused_with_the_path(infer):
+    assert "write the path itself, such as '/data/x.png'" in infer("file:///data/x.png").stderr
+
+
+def test_a_home_is_found_where_the_shell_has_not_done_so(infer, films, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(films[0], tmp_path / "x.png")
+    ended = infer("--format", "json", "--heatmaps", "~/maps", "~/x.png")
+    (answer,) = answers(ended)
+    assert (ended.code, answer["file"]) == (0, str(tmp_path / "x.png"))
+    assert answer["heatmaps"][0].startswith(str(tmp_path / "maps"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("~x.png", "s3:x.png"):
+        shutil.copy(films[0], name)
+        assert infer("--format", "json", name).code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--mode", "fp8"), "fp8"),
         ((), "FILE_OR_FOLDER"),
         (("--threshold", "best"), "expected one of youden, sensitivity_0.9"),
-        (("--version", "99"), "no version or alias 99 of chexscale"),
+        (("--version", "99"), "no version or alias 99 of chexscale in "),
+        (("--version", "99"), "known are 1 (@champion)"),
+        (("--version", "Champion"), "known are 1 (@champion)"),
+        (("--version", "@champion"), "known are 1 (@champion)"),
         (("--heatmaps", os.devnull), "cannot be made"),
         (("--colour", "red"), "colour"),
     ],

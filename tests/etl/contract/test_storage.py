@@ -49,6 +49,23 @@ def test_a_folder_to_which_a_link_leads_too_is_listed_under_its_own_name(folder,
     assert list_files(folder).index.tolist() == ["a.png", "b/Große, Aufnahme 1.PNG", "b/c/d.jpg", "notes.txt"]
 
 
+@pytest.mark.parametrize("store", [".cache", "lost+found", "#recycle"])
+def test_a_folder_that_is_left_out_is_listed_under_the_name_of_a_link_to_it(folder, store):
+    (folder / store / "C" / "deep").mkdir(parents=True)
+    for name in ("1.png", "C/2.png", "C/deep/3.png"):
+        (folder / store / name).write_bytes(b"c")
+    (folder / ".again").symlink_to(folder / store / "C")
+    (folder / "b" / "C").symlink_to(folder / store / "C")
+    (folder / store / "up").symlink_to(folder / "b")
+    (folder / ".self").symlink_to(folder / ".self")
+    files = list_files(folder)
+    assert set(files.index[files.file_version != "absent"]) - {".self"} == {
+        *("a.png", "b/Große, Aufnahme 1.PNG", "b/c/d.jpg", "notes.txt"),
+        *(f"{store}/1.png", "b/C/2.png", "b/C/deep/3.png"),
+    }
+    assert files.attrs["links"] == {f"{store}/C": "b/C", ".again": "b/C", f"{store}/up": "b"}
+
+
 def test_the_first_bytes_alone_are_read_when_asked(folder):
     assert read_bytes(str(folder / "notes.txt"), 3) == b"not"
 

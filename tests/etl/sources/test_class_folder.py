@@ -1,10 +1,16 @@
 """What folders of classes mean: splits, classes, masks, and what lies beside them."""
 
+import threading
+
+import fsspec
 import numpy as np
 import pytest
 
 from conf.errors import InputError
 from conf.settings import Etl
+from etl.contract.images.kinds import HEAD_BYTES
+from etl.contract.storage import locate
+from etl.sources import class_folder
 from etl.sources.manifest import Manifest
 from etl.sources.read import read_manifest
 from tests.conftest import png
@@ -70,7 +76,6 @@ def test_folders_without_splits_are_classes(read):
             "the folder 'images' where a class is expected .* called after what it holds",
         ),
         (["A/1.png", "A/2.png"], r"2 images in 1 classes \(A\), expected at least two"),
-        (["A/notes.txt"], "no image among the 1 files"),
         (["covid_train/A/1.png", "covid_test/A/1.png"], "the folder 'covid_test' where .* resembles that of a split"),
         (
             ["fold0/A/1.png", "fold1/A/1.png"],
@@ -79,9 +84,9 @@ def test_folders_without_splits_are_classes(read):
         (["A/images/train/1.png", "B/images/test/1.png"], "is in a folder of a split, 'train', at another level"),
         (
             ["x/train/A/1.png", "x/train/B/1.png", "y/test/A/1.png", "y/test/B/2.png"],
-            "hold the same folders A, B, as if these were the classes",
+            "hold the folders A, B, as if these were the classes",
         ),
-        (["H1/Ill/1.png", "H1/Well/2.png", "H2/Ill/3.png", "H2/Well/4.png"], "hold the same folders Ill, Well, as if"),
+        (["H1/Ill/1.png", "H1/Well/2.png", "H2/Ill/3.png", "H2/Well/4.png"], "hold the folders Ill, Well, as if"),
         (["A/1.png", "A_mask/1.png", "B/1.png", "B_mask/1.png"], "'A_mask' where .* seem to be masks of the others"),
         (["A/1.png", "B/1.png", "segmentations/1.png"], "'segmentations' where .* called after what it holds"),
         (["CXR_png/1.png", "ManualMask/1.png"], "'ManualMask' where .* its images seem to be masks of the others"),
@@ -90,6 +95,11 @@ def test_folders_without_splits_are_classes(read):
 def test_folders_that_cannot_be_understood_are_refused(read, files, message):
     with pytest.raises(InputError, match=message):
         read(*files)
+
+
+def test_a_folder_without_images_is_refused(read):
+    with pytest.raises(InputError, match="no image among the 1 files"):
+        read("A/notes.txt", content=b"text")
 
 
 def test_rests_of_archives_and_hidden_files_are_left_out_and_counted(read):
@@ -113,13 +123,13 @@ def test_rests_of_archives_and_hidden_files_are_left_out_and_counted(read):
 def test_masks_beside_images_are_left_out_and_counted(read, mask):
     manifest = read("A/images/1.png", "B/images/2.png", mask)
     assert manifest.images.image_id.tolist() == ["A/images/1.png", "B/images/2.png"]
-    assert manifest.left_out == {".png, a mask of an image": 1}
+    assert manifest.left_out == {".png, a mask, overlay or thumbnail of an image": 1}
 
 
 def test_masks_below_the_splits_of_all_classes_are_left_out(read):
     manifest = read(*(f"{one}/train/{kind}/1.png" for one in ("A", "B") for kind in ("images", "masks")))
     assert manifest.images.image_id.tolist() == ["A/train/images/1.png", "B/train/images/1.png"]
-    assert manifest.left_out == {".png, a mask of an image": 2}
+    assert manifest.left_out == {".png, a mask, overlay or thumbnail of an image": 2}
 
 
 def test_classes_of_people_with_masks_are_classes(read):
@@ -136,8 +146,89 @@ def test_masks_have_many_names(read, mask):
     assert manifest.images.image_id.tolist() == ["A/0.png", "B/0.png"]
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        *("A/overlay/0.png", "A/Overlays/0.png", "A/gradcam/0.png", "A/GradCAM/x.png", "A/grad-cam/0.png"),
+        *("A/bounding_boxes/0.png", "A/boundingBox/0.png", "A/bboxes/0.png", "A/thumbnails/0.png", "A/thumbs/0.png"),
+        *("A/preview/0.png", "A/previews/0.png", "A/heat_maps/0.png", "A/saliency/0.png", "A/contours/0.png"),
+        *("A/0_overlay.png", "A/0_grad_cam.png", "A/0-thumbnail.png", "A/0_bounding_box.png", "A/heat_map_0.png"),
+    ],
+)
+def test_what_programs_make_of_images_is_left_out_below_a_class_and_no_class(read, made):
+    manifest = read("A/0.png", "B/0.png", made)
+    assert manifest.images.image_id.tolist() == ["A/0.png", "B/0.png"]
+    assert manifest.left_out == {".png, a mask, overlay or thumbnail of an image": 1}
+    folder = made.split("/")[1]
+    if folder.endswith(".png"):
+        return
+    with pytest.raises(InputError, match=f"the folder '{folder}' where a class is expected"):
+        read(f"{folder}/0.png")
+
+
+@pytest.mark.parametrize("marks", [("card.json", "card.html"), ("mlflow.db",)])
+def test_a_workspace_below_the_source_is_no_class(read, marks):
+    read("A/1.png", "B/1.png", "runs/one/figures/loss.png", "runs/one/model/int8/1.png")
+    read(*(f"runs/one/{mark}" for mark in marks), content=b"text")
+    manifest = read("A/card.json", "B/card.html", content=b"text")
+    assert manifest.findings == ["A", "B"]
+    assert sum(manifest.left_out.values()) == 4 + len(marks)
+    assert manifest.left_out[".png, in a workspace"] == 2
+    assert not any("runs" in note for note in manifest.notes)
+
+
+def test_folders_of_films_and_boxes_are_what_they_were(read):
+    names = ["A/cam1/1.png", "A/boxes/1.png", "A/grad/1.png", "A/overlying/1.png", "B/heat/1.png"]
+    assert read(*names).images.image_id.tolist() == sorted(names)
+
+
 def test_folders_of_patients_may_have_the_same_numbers_in_every_class(read):
     assert read(*(f"{name}/{number}/1.png" for name in "AB" for number in "12")).findings == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["internal/A", "internal/B", "external/A"],
+        ["H/Ill", "H/Well", "K/Ill", "L/Well"],
+        ["internal/train/A", "internal/train/B", "external/test/A"],
+        ["covid_here/Ill", "covid_here/Well", "covid_there/Ill"],
+        ["here/PA", "here/Ill", "there/PA"],
+    ],
+)
+def test_classes_below_folders_of_which_one_has_them_all_are_refused(read, folders):
+    with pytest.raises(InputError, match="as if these were the classes: give one of them as --etl.source, or rename"):
+        read(*(f"{folder}/1.png" for folder in folders))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["A/PA", "A/AP", "B/PA"],
+        ["A/left", "A/Right", "B/left"],
+        ["A/female", "A/male", "B/male"],
+        ["A/original", "A/augmented", "B/original"],
+        ["NORMAL/here", "NORMAL/there", "Viral Pneumonia/there"],
+        ["A/1", "A/2", "B/1"],
+        ["A/x", "A/y", "B/x", "B/z"],
+        ["A/x", "B/x"],
+        ["A/images", "A/masks", "B/images"],
+    ],
+)
+def test_classes_with_folders_of_their_own_are_classes(read, folders):
+    manifest = read(*(f"{folder}/1.png" for folder in folders))
+    assert manifest.findings == sorted({folder.split("/")[0] for folder in folders})
+
+
+def test_of_many_classes_twenty_are_shown(read):
+    names = [f"c{number:03}" for number in range(60)]
+    manifest = read(*(f"{name}/1.png" for name in names[:30]))
+    assert manifest.notes[0].endswith("c018, c019 and 10 more")
+    read_more = read(*(f"{name}/x.txt" for name in names[30:]), content=b"x")
+    assert "no image is in the folders c030, " in read_more.notes[-1]
+    assert "c049 and 10 more, which are no classes" in read_more.notes[-1]
+    with pytest.raises(InputError, match=r"beside folders that are none: c000, .*c019 and 10 more\. Move"):
+        read("train/c000/1.png")
 
 
 def test_what_servers_and_windows_leave_behind_is_left_out(read):
@@ -153,7 +244,15 @@ def test_a_folder_that_is_a_link_to_another_one_is_said(read, tmp_path):
     (tmp_path / "C").symlink_to(tmp_path / "A")
     manifest = read("A/1.png", "B/1.png")
     assert manifest.findings == ["A", "B"]
-    assert "1 links to folders are not followed, such as 'C': its files are read as 'A'" in manifest.notes
+    assert "1 folders have another name by a link, such as 'C': its files are read as 'A'" in manifest.notes
+
+
+def test_a_class_that_is_a_link_into_a_hidden_folder_is_a_class(read, tmp_path):
+    (tmp_path / "C").symlink_to(tmp_path / ".cache" / "C")
+    manifest = read("A/1.png", "B/1.png", ".cache/C/1.png", ".cache/index")
+    assert manifest.findings == ["A", "B", "C"]
+    assert manifest.left_out == {"hidden": 1}
+    assert "1 folders have another name by a link, such as '.cache/C': its files are read as 'C'" in manifest.notes
 
 
 def test_the_content_decides_for_other_endings(read, tmp_path):
@@ -166,6 +265,36 @@ def test_the_content_decides_for_other_endings(read, tmp_path):
     assert manifest.images.image_id.tolist() == ["A/1.png", "B/IM0001"]
     assert manifest.left_out == {"without ending, no image": 1, ".gif, a GIF image, which is not read": 1}
     assert manifest.notes[-1] == "no image is in the folders C, which are no classes therefore"
+
+
+@pytest.mark.parametrize("ending", [".txt", ".db", ".md", ".csv", ".json", ".zip", ".npy", ".html"])
+def test_the_content_decides_for_the_endings_of_texts_and_tables_too(read, tmp_path, ending):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "notes").with_suffix(ending).write_bytes(b"text")
+    manifest = read("A/1.png", f"B/1{ending}", f"A/deep/2{ending}")
+    assert manifest.images.image_id.tolist() == ["A/1.png", f"A/deep/2{ending}", f"B/1{ending}"]
+    assert manifest.left_out == {f"{ending}, no image": 1}
+
+
+def test_files_of_a_store_are_opened_several_at_a_time(monkeypatch):
+    store, opened = fsspec.filesystem("memory"), []
+    together = threading.Barrier(4, timeout=20)
+
+    def read(address: str, limit: int) -> bytes:
+        opened.append((address, limit))
+        together.wait()
+        return store.cat_file(address)[:limit]
+
+    monkeypatch.setattr(class_folder, "read_bytes", read)
+    store.pipe({f"/classes/{name}": FILM for name in ("A/1.png", "A/2.txt", "A/3", "B/4.md", "B/5.db")})
+    try:
+        manifest = read_manifest(locate("memory://classes"), Etl(format="classes"))
+    finally:
+        store.rm("/classes", recursive=True)
+    assert len(manifest.images) == 5
+    assert sorted(opened) == [
+        (f"memory:///classes/{name}", HEAD_BYTES) for name in ("A/2.txt", "A/3", "B/4.md", "B/5.db")
+    ]
 
 
 @pytest.mark.parametrize("files", [["Cat/1.png", "cat/2.png", "dog/3.png"], ["train/Cat/1.png", "test/cat/3.png"]])

@@ -1,5 +1,6 @@
 """Names of tables and the files that they mean; and every file is in one of the numbers."""
 
+import time
 import unicodedata
 from pathlib import Path
 
@@ -28,8 +29,10 @@ FOLDERS = st.sampled_from(["", "x", "patient1", "__MACOSX", ".git", "masks"])
 TREE = st.sets(st.tuples(FOLDERS, FOLDERS, NAMES, st.sampled_from(list(FILES))), max_size=12)
 
 
-def match(names: list[str], files: list[str]) -> list[str | None]:
-    return match_files(pd.Series(names, dtype=str), pd.DataFrame(index=files), Path("labels.csv")).tolist()
+def match(names: list[str], files: list[str], links: dict[str, str] | None = None) -> list[str | None]:
+    listed = pd.DataFrame(index=files)
+    listed.attrs["links"] = links or {}
+    return match_files(pd.Series(names, dtype=str), listed, Path("labels.csv")).tolist()
 
 
 @pytest.mark.parametrize(
@@ -71,8 +74,85 @@ def test_two_names_of_one_file_are_refused():
 def test_folders_in_front_are_left_out_for_all_names_or_none():
     assert match(["/disk/a/1.png", "/disk/b/2.png"], ["a/1.png", "b/2.png"]) == ["a/1.png", "b/2.png"]
     for names in (["a/1.png", "b/2.png"], ["x/b/2.png", "y/a/1.png"]):
-        with pytest.raises(InputError, match="has a file only without its first folders, .*: write all names as paths"):
+        with pytest.raises(
+            InputError, match="only without its first folders, .*: write all names as paths.* list it under"
+        ):
             match(names, ["1.png", "b/2.png"] if names[0] == "a/1.png" else ["a/1.png", "b/2.png"])
+
+
+LINKS = {"extra": "store/deep", "data/more": "extra/b", "train/self": "train"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "extra/4.png",
+        "./extra/4.png",
+        "extra\\4.png",
+        "Extra/4.PNG",
+        "extra/4",
+        "train/self/self/0.png",
+    ],
+)
+def test_a_name_may_lead_through_a_link(name):
+    files = ["train/0.png", "store/deep/4.png", "4.jpg/4.png"]
+    expected = "train/0.png" if "train" in name else "store/deep/4.png"
+    assert match([name, "gone.png"], files, LINKS) == [expected, None]
+
+
+@pytest.mark.parametrize("root", ["", "data/", "C:\\films\\", "Data/"])
+@pytest.mark.parametrize("link", ["extra", "Extra", "store/deep"])
+def test_a_name_through_a_link_may_have_folders_in_front_as_the_others_have(root, link):
+    files = ["train/0.png", "store/deep/4.png", "store/deep/b/5"]
+    names = [f"{root}train/0.png", f"{root}{link}/4.png", f"{root}{link}/b/5"]
+    assert match(names, files, LINKS) == files
+
+
+def test_a_name_may_lead_through_the_end_of_a_link_and_through_several():
+    files = ["1.png", "store/deep/b/5.png"]
+    for name in ("data/more/5.png", "more/5.png", "More\\5", "disk/Data/more/5.png", "extra/b/5.png"):
+        assert match([name], files, LINKS) == ["store/deep/b/5.png"]
+    assert match(["less/5.png", "more/6.png", "more"], files, LINKS) == [None] * 3
+
+
+@pytest.mark.parametrize("written_as", ["extra/{}.png", "data/extra/{}.png", "extra\\{}.png", "Extra/{}.png"])
+def test_no_image_behind_a_linked_folder_is_lost(tmp_path, written_as):
+    for name in (*(f"train/{number}.png" for number in range(4)), *(f"store/{number}.png" for number in range(4, 7))):
+        add(tmp_path, name, FILM)
+    (tmp_path / "extra").symlink_to(tmp_path / "store")
+    root = "data/" if written_as.startswith("data/") else ""
+    names = [*(f"{root}train/{number}.png" for number in range(4)), *map(written_as.format, range(4, 7))]
+    add(tmp_path, "labels.csv", "image,Mass\n" + "".join(f"{name},1\n" for name in names))
+    manifest = read_manifest(locate(str(tmp_path)), Etl(format="csv", columns=Columns(patient="")))
+    assert (len(manifest.images), manifest.absent, manifest.left_out) == (7, 0, {})
+
+
+def test_many_links_to_a_large_folder_are_no_work_per_file():
+    files = [f"store/{number}.png" for number in range(20_000)]
+    links = {f"fold{number}/images": "store" for number in range(500)}
+    names = [f"Fold{number % 500}/images/{number}.png" for number in range(20_000)]
+    started = time.perf_counter()
+    assert match(names, files, links) == files
+    assert time.perf_counter() - started < 20
+
+
+PATHS = st.lists(st.sampled_from(["a", "b", "1"]), min_size=1, max_size=3).map("/".join)
+
+
+@given(names=st.lists(PATHS, unique=True, min_size=1, max_size=8), data=st.data())
+def test_a_name_without_a_file_takes_none_that_another_name_has_exactly(names, data):
+    files = data.draw(st.lists(st.sampled_from(names), unique=True))
+    assert match(names, files) == [name if name in files else None for name in names]
+
+
+def test_a_name_whose_folders_lead_nowhere_is_absent_if_its_file_is_another_name_s():
+    assert match(["0.png", "1.png", "b/0.png"], ["0.png", "1.png"]) == ["0.png", "1.png", None]
+    assert match(["a/0.png", "0.png", "0"], ["a/0.png"]) == ["a/0.png", None, None]
+    assert match(["extra/0.png", "data/extra/0.png"], ["store/deep/0.png"], LINKS) == ["store/deep/0.png", None]
+    # One image, written twice.
+    for again in ("A/0.PNG", ".//a/0.png", "a/0"):
+        with pytest.raises(InputError, match=r"are the same file, 'a/0.png': keep one row"):
+            match(["a/0.png", again], ["a/0.png"])
 
 
 @given(names=st.lists(st.text("ab/.1", min_size=1, max_size=6), unique=True, max_size=6), data=st.data())
