@@ -8,15 +8,13 @@ number of streams stays the same, a step has the same images on any number of ra
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conf.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from training.reading.cache import RowGroupCache
 
 Source = Callable[["Plan", list[str], int, int | None, int], Iterator[tuple[int, "pa.Table | None"]]]
 """A generator function of (plan, columns, stream, seed, skip_rows), which reads the row groups of a stream. It yields
@@ -39,8 +37,6 @@ class Split:
     """whether age, sex and view are read too"""
     source: Source | None = None
     """what reads its row groups; None if nothing will be read"""
-    cache: "RowGroupCache | None" = field(default=None, compare=False, repr=False)
-    """keeps row groups of a store on a local disk"""
 
     @property
     def rows(self) -> int:

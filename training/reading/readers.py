@@ -8,7 +8,7 @@ from conf.errors import InputError
 from etl.contract.row_groups import footer_of
 from etl.contract.storage import is_local, locate, map_files, unreachable
 from etl.contract.version import TableVersion
-from training.reading.cache import entry_names
+from training.reading.cache import RowGroupCache, entry_names
 from training.reading.plan import Plan, Split
 from training.reading.streams import read_stream
 
@@ -52,11 +52,20 @@ def open_split(table: TableVersion, name: str, size_px: int, has_attributes: boo
 
 
 def read_shards(
-    plan: Plan, columns: list[str], stream: int, seed: int | None, skip_rows: int
+    plan: Plan,
+    columns: list[str],
+    stream: int,
+    seed: int | None,
+    skip_rows: int,
+    cache: RowGroupCache | None = None,
 ) -> Iterator[tuple[int, pa.Table | None]]:
-    """The source of a table's splits, see plan.Source; raises InputError for a row group that cannot be read."""
+    """The source of a table's splits, see plan.Source; raises InputError for a row group that cannot be read.
+
+    cache: keeps row groups of a store on a local disk.
+    """
     split, streams_of_rank = plan.split, plan.num_streams // plan.num_ranks
-    local = is_local(locate(split.files[0])) or _is_cached(split, columns, stream, plan.num_streams)
+    local = is_local(locate(split.files[0]))
+    local = local or (cache is not None and _is_cached(cache, split.files, columns, stream, plan.num_streams))
     workers = LOCAL_WORKERS if local else max(1, STORE_WORKERS // streams_of_rank)
     return read_stream(
         split.files,
@@ -68,12 +77,14 @@ def read_shards(
         skip_rows=skip_rows,
         workers=workers,
         ahead=workers + WAITING,
-        cache=split.cache,
+        cache=cache,
     )
 
 
-def _is_cached(split: Split, columns: list[str], stream: int, num_streams: int) -> bool:
-    if split.cache is None:
+def _is_cached(
+    cache: RowGroupCache | None, files: list[str], columns: list[str], stream: int, num_streams: int
+) -> bool:
+    if cache is None:
         return False
-    names = list(entry_names(split.files, columns))[stream::num_streams]
-    return len(split.cache.kept(names)) == len(names)
+    names = list(entry_names(files, columns))[stream::num_streams]
+    return len(cache.kept(names)) == len(names)

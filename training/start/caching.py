@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from conf.errors import NO_SPACE, InputError
@@ -12,6 +13,7 @@ from training.ranks.topology import Topology
 from training.reading.batches import columns_of
 from training.reading.cache import RowGroupCache, entry_names
 from training.reading.plan import Split
+from training.reading.readers import read_shards
 
 FOLDER = "chexscale-row-groups"
 """below training.cache_dir, which may hold other things"""
@@ -48,7 +50,7 @@ def cached(splits: list[Split], training: Training, topology: Topology) -> list[
         ) from error
     if topology.is_main:
         _describe(cache, sizes, path, training.cache_gb)
-    return [replace(split, cache=cache) for split in splits]
+    return [replace(split, source=partial(read_shards, cache=cache)) for split in splits]
 
 
 def _describe(cache: RowGroupCache, sizes: dict[str, int], path: Path, limit_gb: float) -> None:

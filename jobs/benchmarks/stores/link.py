@@ -53,13 +53,12 @@ def linked(server_port: int, round_trip_s: float = 0, bytes_per_s: float = 0) ->
     """A link to the server, on a port of its own. round_trip_s, bytes_per_s: see store; 0: no limit."""
     port = free_port()
     command = [sys.executable, "-m", __name__, *map(str, (port, server_port, round_trip_s / 2, bytes_per_s))]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        _await(port, process)
-        yield Link(port, process)
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            _await(port, process)
+            yield Link(port, process)
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -190,8 +189,9 @@ class _Connection:
         self._fault, self._answered_bytes = "", 0
 
     async def request(self, piece: bytes) -> None:
-        if piece.startswith(b"GET ") and self._orders.hit in piece.partition(b"\r\n")[0].decode("latin-1"):
-            self._fault, self._answered_bytes = self._orders.next_fault(), 0
+        if piece.startswith((b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE ")):
+            is_hit = piece.startswith(b"GET ") and self._orders.hit in piece.partition(b"\r\n")[0].decode("latin-1")
+            self._fault, self._answered_bytes = self._orders.next_fault() if is_hit else "", 0
         if self._fault == "reset":
             self._client.transport.abort()
             raise ConnectionResetError

@@ -286,7 +286,7 @@ def test_a_place_that_cannot_be_a_cache_is_refused(place, message, tmp_path, mon
 def test_a_table_on_this_machine_needs_no_cache_and_that_is_said(tmp_path, capsys):
     local = [Split("train", [str(tmp_path / "x.parquet")], [1], 8)]
     assert cached(local, Training(cache_dir=str(tmp_path / "cache")), ALONE) == local
-    assert local[0].cache is None and not (tmp_path / "cache").exists()
+    assert not (tmp_path / "cache").exists()
     assert "is not used, because the table is not in a store" in capsys.readouterr().err
 
 
