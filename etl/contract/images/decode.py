@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from etl.contract.images.greys import to_8_bits, white_of
+from etl.contract.images.greys import greys_of, to_8_bits
 from etl.contract.images.kinds import describe_other, kind_of
 from etl.contract.images.orientation import DAMAGE, exif_orientation, turn
 from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, Stored, check_size
@@ -23,8 +23,8 @@ READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
 }
 # By the number of channels.
-TO_GREY = {3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
-TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+TO_GREY = {3: cv2.COLOR_BGR2GRAY}
+TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB}
 
 
 def decode_grey(content: bytes, grey_bits: int = 0) -> np.ndarray:
@@ -66,12 +66,11 @@ def _decode(content: bytes, colour: bool, grey_bits: int) -> np.ndarray:
 
 
 def _render(stored: Stored, colour: bool, grey_bits: int) -> np.ndarray:
-    image, white = stored.pixels, white_of(stored, grey_bits)
+    image, white = greys_of(stored, grey_bits)
     channels = image.shape[2] if image.ndim == 3 else 1
     if colour or channels > 1:
         image = cv2.cvtColor(image, (TO_RGB if colour else TO_GREY)[channels])
-    image = to_8_bits(image, white)
-    return turn(255 - image if stored.white_is_zero else image, stored.orientation)
+    return turn(to_8_bits(image, white), stored.orientation)
 
 
 def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None) -> np.ndarray:

@@ -88,7 +88,7 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
         raise
     except DAMAGE as error:
         raise BadImage(f"damaged TIFF: {error}") from error
-    return Stored(pixels, white if white < 65535 else 0, orientation, photometric == WHITE_IS_ZERO)
+    return Stored(pixels, white if white < 65535 else 0, orientation, photometric == WHITE_IS_ZERO, 2**bits - 1)
 
 
 def finish_8_bits(film: TiffImagePlugin.TiffImageFile, tags: Tags, mode: str) -> np.ndarray:
