@@ -10,10 +10,11 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlug
 
 from etl.contract.images.greys import greys_of, to_8_bits
 from etl.contract.images.kinds import describe_other, kind_of
-from etl.contract.images.orientation import DAMAGE, exif_orientation, turn
+from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, exif_orientation, turn
 from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, Stored, check_size
 from etl.contract.images.png import decode_png
-from etl.contract.images.tiff import Tags, decode_deep_tiff, finish_8_bits, read_tags, unread
+from etl.contract.images.tiff import decode_deep_tiff, finish_8_bits
+from etl.contract.images.tiff_tags import Tags, read_tags, unread
 
 # Pillow's readers, asked directly: its own search for one hides the reason why none can read a file.
 READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
@@ -60,7 +61,9 @@ def _decode(content: bytes, colour: bool, grey_bits: int) -> np.ndarray:
         raise BadImage(describe_other(content))
     # Pillow warns of tags that do not matter here.
     with warnings.catch_warnings(action="ignore"):
-        tags = read_tags(content) if kind == "TIFF" else None
+        tags = None
+        if kind == "TIFF":
+            content, tags = read_tags(content)
         stored = decode_deep_tiff(content, tags) if tags else None
         return _render(stored, colour, grey_bits) if stored else _decode_by_pillow(content, kind, colour, tags)
 
@@ -83,8 +86,8 @@ def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None
             check_size(*film.size)
             mode = "RGB" if colour else "L"
             image = finish_8_bits(film, tags, mode) if tags else np.array(film.convert(mode))
-            # A TIFF has been turned by Pillow, and has lost its tag.
-            return turn(image, exif_orientation(film))
+            # By the tag of a TIFF, Pillow has turned it.
+            return image if tags and ORIENTATION_TAG in tags else turn(image, exif_orientation(film))
     except BadImage:
         raise
     # Pillow raises it before the size can be checked above.
@@ -94,4 +97,8 @@ def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None
         # So Pillow refuses a file before its pixels.
         if not isinstance(error, SyntaxError):
             raise BadImage(f"damaged {kind}: {error}") from error
-        raise (unread(tags) if tags else BadImage(f"{kind} that is damaged or not read: {error}")) from error
+        raise (
+            unread(tags, "its pixels are none that Pillow reads")
+            if tags
+            else BadImage(f"{kind} that is damaged or not read: {error}")
+        ) from error

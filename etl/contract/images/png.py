@@ -7,7 +7,7 @@ import cv2
 import kornia_rs
 import numpy as np
 
-from etl.contract.images.orientation import PNG_SIGNATURE, png_orientation
+from etl.contract.images.orientation import PNG_SIGNATURE, RAW_PROFILES, png_orientation
 from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, Stored, check_size
 
 PNG_GREY, PNG_PALETTE, PNG_GREY_ALPHA = 0, 3, 4
@@ -23,7 +23,7 @@ PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 # damaged (colour profiles, times); texts hold EXIF or XMP if they begin with one of PROFILES.
 NOTES = (b"acTL", b"sBIT", b"eXIf")
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-PROFILES = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+PROFILES = (*(name.encode() + b"\0" for name in RAW_PROFILES), b"XML:com.adobe.xmp\0")
 # Length and kind of a chunk; its data and four bytes of checksum follow.
 HEAD = struct.Struct(">I4s")
 
