@@ -9,6 +9,7 @@ import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from etl.contract.images.greys import greys_of, to_8_bits
+from etl.contract.images.jpeg import decode_jpeg
 from etl.contract.images.kinds import describe_other, kind_of
 from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, exif_orientation, turn
 from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, Stored, check_size
@@ -85,7 +86,10 @@ def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None
                 raise BadImage(SEVERAL_FRAMES)
             check_size(*film.size)
             mode = "RGB" if colour else "L"
-            image = finish_8_bits(film, tags, mode) if tags else np.array(film.convert(mode))
+            if kind == "JPEG":
+                image = decode_jpeg(content, film, mode)
+            else:
+                image = finish_8_bits(film, tags, mode) if tags else np.array(film.convert(mode))
             # By the tag of a TIFF, Pillow has turned it.
             return image if tags and ORIENTATION_TAG in tags else turn(image, exif_orientation(film))
     except BadImage:
