@@ -1,6 +1,7 @@
 """JPEG files with missing or damaged pixels are refused; what only looks like damage is not."""
 
 import io
+import re
 import struct
 
 import cv2
@@ -27,11 +28,6 @@ KINDS = pytest.mark.parametrize("kind", FILES)
 
 def pillow(content: bytes, mode: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(content)).convert(mode))
-
-
-def scan_of(content: bytes) -> int:
-    """Where the last scan begins."""
-    return content.rindex(b"\xff\xda") + 14
 
 
 def with_height(content: bytes, height: int) -> bytes:
@@ -85,7 +81,7 @@ def test_damage_in_the_middle_is_refused(kind, capfd):
     }
     for name, damaged in damages.items():
         for decode in (decode_grey, decode_colour):
-            with pytest.raises(BadImage, match="damaged JPEG"):
+            with pytest.raises(BadImage, match="(damaged|truncated) JPEG"):
                 pytest.fail(f"{name}: {decode(damaged).shape}")
     assert capfd.readouterr() == ("", "")
 
@@ -93,7 +89,9 @@ def test_damage_in_the_middle_is_refused(kind, capfd):
 @KINDS
 def test_no_cut_is_accepted_though_it_is_closed(kind):
     content = FILES[kind]
-    for end in range(2, len(content) - 40, 101):
+    # Between the scans of a progressive file, too.
+    marks = [mark.start() + step for mark in re.finditer(rb"\xff[\xc4\xda]", content) for step in (0, 1, 2, 8)]
+    for end in (*range(2, len(content) - 40, 101), *marks):
         for tail in (b"", b"\xff\xd9"):
             with pytest.raises(BadImage):
                 decode_grey(content[:end] + tail)
