@@ -14,7 +14,7 @@ from etl.contract.images.pixels import BadImage
 PROGRESSIVE, START, END, SCAN, JFIF, ADOBE, COMMENT = 0xC2, 0xD8, 0xD9, 0xDA, 0xE0, 0xEE, 0xFE
 APPLICATIONS, ALONE = range(0xE0, 0xF0), (0x01, *range(0xD0, 0xD9))
 # The marker that ends a scan: within it, a zero or a restart follows 0xFF (section B.1.1.5).
-SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def decode_jpeg(content: bytes, film: Image.Image, mode: str) -> np.ndarray:

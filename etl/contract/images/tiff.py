@@ -66,7 +66,7 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
         orientation = UPRIGHT if ORIENTATION_TAG in tags else xmp_orientation(tags.get(XMP))
         white = _white(tags, bits)
         # Words may be larger than the tag says.
-        full = 2**bits - 1 if pixels.max() < 2**bits else 65535
+        full = 65535 if bits == 16 or pixels.max() >= 2**bits else 2**bits - 1
     except BadImage:
         raise
     except DAMAGE as error:
