@@ -1,11 +1,13 @@
 """PNG files to pixels, checked to the last byte."""
 
+import io
 import struct
 import zlib
 
 import cv2
 import kornia_rs
 import numpy as np
+from PIL import PngImagePlugin
 
 from etl.contract.images.orientation import PNG_SIGNATURE, RAW_PROFILES, png_chunk, png_orientation
 from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, Stored, check_size
@@ -50,9 +52,12 @@ def decode_png(content: bytes) -> Stored:
         except Exception:  # kornia-rs raises plain exceptions; cv2 below decides whether the file is good
             pass
     num_bytes = _count_bytes(width, height, bit_depth * CHANNELS[colour_type], interlaced)
-    image = cv2.imdecode(np.frombuffer(_checked(content, num_bytes, colour_type), np.uint8), cv2.IMREAD_UNCHANGED)
+    checked = _checked(content, num_bytes, colour_type)
+    image = cv2.imdecode(np.frombuffer(checked, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise BadImage("cannot be decoded")
+    if colour_type == PNG_PALETTE:
+        _check_palette(checked, bit_depth)
     return Stored(image, white, orientation)
 
 
@@ -115,6 +120,18 @@ def _white(significant: bytes, bit_depth: int, colour_type: int) -> int:
         return 0
     # As cv2 widens the pixels.
     return (2**bits - 1) * (65535 if bit_depth == 16 else 255) // (2**bit_depth - 1)
+
+
+def _check_palette(checked: bytes, bit_depth: int) -> None:
+    """Raises BadImage if a pixel has a colour that the palette lacks (PNG 3, section 11.2.2); libpng makes it black."""
+    start = checked.index(b"PLTE")
+    colours = int.from_bytes(checked[start - 4 : start]) // 3
+    if colours < 2**bit_depth:
+        largest = np.asarray(PngImagePlugin.PngImageFile(io.BytesIO(checked))).max()
+        if largest >= colours:
+            raise BadImage(
+                f"damaged PNG: its palette has {colours} colours, but a pixel has number {largest}, counted from 0"
+            )
 
 
 def _is_whole(content: bytes, position: int, end: int) -> bool:

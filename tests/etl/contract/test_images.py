@@ -103,6 +103,28 @@ def test_a_palette_becomes_luminance():
     assert decode_grey(raw_png(2, 1, 8, 3, b"\x00\x00\x01", before=palette)).tolist() == [[76, 7]]
 
 
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("depth", "row"), [(2, b"\x18"), (4, b"\x01\x20"), (8, b"\0\1\2")])
+def test_a_palette_must_have_the_colours_that_are_used(depth, row, interlaced):
+    def content(colours):
+        palette = chunk(b"PLTE", bytes([9] * 3 * colours))
+        stream = (
+            b"\0" + row
+            if not interlaced
+            else b"".join(
+                b"\0" + part
+                for part in {2: (b"\0", b"\x80", b"\x40"), 4: (b"\0", b"\x20", b"\x10"), 8: (b"\0", b"\2", b"\1")}[
+                    depth
+                ]
+            )
+        )
+        return raw_png(3, 1, depth, 3, stream, before=palette, interlaced=interlaced)
+
+    assert decode_grey(content(3)).tolist() == [[9, 9, 9]]
+    with pytest.raises(BadImage, match="its palette has 2 colours, but a pixel has number 2, counted from 0"):
+        decode_grey(content(2))
+
+
 # Bits of a pixel for every combination of colour type and bit depth (PNG 1.2, section 4.1.1).
 LEGAL = {(0, 1): 1, (0, 2): 2, (0, 4): 4, (0, 8): 8, (0, 16): 16, (2, 8): 24, (2, 16): 48, (3, 1): 1, (3, 2): 2}
 LEGAL |= {(3, 4): 4, (3, 8): 8, (4, 8): 16, (4, 16): 32, (6, 8): 32, (6, 16): 64}
