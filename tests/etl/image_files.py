@@ -27,8 +27,8 @@ def exif(orientation: int, prefix: bytes = b"") -> bytes:
     return prefix + tags.tobytes().removeprefix(b"Exif\0\0")
 
 
-def xmp(orientation: int) -> bytes:
-    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+def xmp(orientation: int, form: str = 'tiff:Orientation="{}"/>') -> bytes:
+    return f"<x:xmpmeta><rdf:Description {form.format(orientation)}</x:xmpmeta>".encode()
 
 
 def chunk(kind: bytes, content: bytes, damaged: bool = False) -> bytes:
@@ -61,37 +61,81 @@ def encoded(image: np.ndarray | Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
-def tiff_of(pixels: np.ndarray, bits: int = 0, order: str = "<", words: bool = False, **tags: int | list) -> bytes:
-    """A TIFF of (h, w) or (h, w, samples) in one strip, packed to `bits`, or not with `words`; `tags` replace and add.
+def packed(pixels: np.ndarray, bits: int, order: str) -> bytes:
+    """Rows of (h, w) or (h, w, samples), packed to `bits` if they are not the bits of the array."""
+    if bits == 8 * pixels.itemsize:
+        return pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    rows = ("".join(f"{value:0{bits}b}" for value in row.ravel()) for row in pixels)
+    padded = (row + "0" * (-len(row) % 8) for row in rows)
+    return b"".join(int(row, 2).to_bytes(len(row) // 8, "big") for row in padded)
 
+
+def lzw(data: bytes) -> bytes:
+    """LZW of TIFF without any savings: codes of 9 bits, cleared before they become longer."""
+    pieces = [data[start : start + 200] for start in range(0, len(data), 200)]
+    codes = [code for piece in pieces for code in (256, *piece)] + [257]
+    text = "".join(f"{code:09b}" for code in codes)
+    return int(text + "0" * (-len(text) % 8), 2).to_bytes(-(-len(text) // 8), "big")
+
+
+def packbits(data: bytes) -> bytes:
+    pieces = [data[start : start + 128] for start in range(0, len(data), 128)]
+    return b"".join(bytes([len(piece) - 1]) + piece for piece in pieces)
+
+
+COMPRESSED = {1: bytes, 5: lzw, 8: zlib.compress, 32773: packbits, 32946: zlib.compress}
+
+
+def tiff_of(
+    pixels: np.ndarray,
+    bits: int = 0,
+    order: str = "<",
+    words: bool = False,
+    *,
+    rows: int = 0,
+    tile: int = 0,
+    drop: int = 0,
+    **tags: int | list,
+) -> bytes:
+    """A TIFF of (h, w) or (h, w, samples), packed to `bits`, or not with `words`; `tags` replace and add.
+
+    rows: of a strip, without it one strip; tile: width and height of tiles; drop: bytes that each of them lacks.
     Keywords of tags are t and their number; a value of None removes.
     """
     height, width = pixels.shape[:2]
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
     bits = bits or 8 * pixels.itemsize
-    if words or bits in (8, 16):
-        data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    else:
-        rows = ("".join(f"{value:0{bits}b}" for value in row.ravel()) for row in pixels)
-        padded = (row + "0" * (-len(row) % 8) for row in rows)
-        data = b"".join(int(row, 2).to_bytes(len(row) // 8, "big") for row in padded)
-    values = {256: width, 257: height, 258: [bits] * samples, 259: 1, 262: 2 if samples > 1 else 1, 273: 0}
-    values |= {277: samples, 278: height, 279: len(data)} | {int(key[1:]): value for key, value in tags.items()}
-    if values[259] == 8:
-        data = zlib.compress(data)
-        values[279] = len(data)
+    rows = rows or height
+    values = {256: width, 257: height, 258: [bits] * samples, 259: 1, 262: 2 if samples > 1 else 1, 277: samples}
+    starts, sizes = (324, 325) if tile else (273, 279)
+    values |= {322: tile, 323: tile} if tile else {278: rows}
+    replaced = {int(key[1:]): value for key, value in tags.items()}
+    planes = np.moveaxis(pixels, 2, 0) if replaced.get(284) == 2 else [pixels]
+    chunks = []
+    for plane in planes:
+        for top in range(0, height, tile or rows):
+            for left in range(0, width, tile or width):
+                part = plane[top : top + (tile or rows), left : left + (tile or width)]
+                if tile:
+                    beyond = [(0, tile - part.shape[0]), (0, tile - part.shape[1]), (0, 0)]
+                    part = np.pad(part, beyond[: part.ndim])
+                data = packed(part, 8 * part.itemsize if words else bits, order)
+                data = COMPRESSED.get(replaced.get(259, 1), bytes)(data[: len(data) - drop])
+                chunks.append(data)
+    values[sizes] = [len(data) for data in chunks]
+    values[starts] = [0] * len(chunks)
+    values |= replaced
     lists = {tag: value if isinstance(value, list) else [value] for tag, value in values.items() if value is not None}
     place = 8 + 2 + 12 * len(lists) + 4
+    end = place + sum(4 * len(numbers) for numbers in lists.values() if len(numbers) > 1)
+    if len(lists.get(starts, [])) == len(chunks):
+        lists[starts] = [end + sum(len(data) for data in chunks[:index]) for index in range(len(chunks))]
     beyond = b""
     entries = []
     for tag, numbers in sorted(lists.items()):
-        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        content = struct.pack(f"{order}{len(numbers)}I", *numbers)
         if len(numbers) > 1:
-            packed, beyond = struct.pack(f"{order}I", place + len(beyond)), beyond + packed
-        entries.append([tag, len(numbers), packed])
-    for entry in entries:
-        if entry[0] == 273:
-            entry[2] = struct.pack(f"{order}I", place + len(beyond))
+            content, beyond = struct.pack(f"{order}I", place + len(beyond)), beyond + content
+        entries.append(struct.pack(f"{order}HHI", tag, 4, len(numbers)) + content)
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(entries))
-    listed = b"".join(struct.pack(f"{order}HHI", tag, 4, number) + packed for tag, number, packed in entries)
-    return head + listed + bytes(4) + beyond + data
+    return head + b"".join(entries) + bytes(4) + beyond + b"".join(chunks)

@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from etl.contract.images.greys import to_8_bits, white_of
+from etl.contract.images.greys import greys_of, to_8_bits
+from etl.contract.images.jpeg import decode_jpeg
 from etl.contract.images.kinds import describe_other, kind_of
-from etl.contract.images.orientation import DAMAGE, exif_orientation, turn
+from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, exif_orientation, turn
 from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, Stored, check_size
 from etl.contract.images.png import decode_png
-from etl.contract.images.tiff import Tags, decode_deep_tiff, finish_8_bits, read_tags, unread
+from etl.contract.images.tiff import decode_deep_tiff, finish_8_bits
+from etl.contract.images.tiff_tags import Tags, read_tags, unread
 
 # Pillow's readers, asked directly: its own search for one hides the reason why none can read a file.
 READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
@@ -23,8 +25,8 @@ READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
 }
 # By the number of channels.
-TO_GREY = {3: cv2.COLOR_BGR2GRAY, 4: cv2.COLOR_BGRA2GRAY}
-TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+TO_GREY = {3: cv2.COLOR_BGR2GRAY}
+TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB}
 
 
 def decode_grey(content: bytes, grey_bits: int = 0) -> np.ndarray:
@@ -60,18 +62,19 @@ def _decode(content: bytes, colour: bool, grey_bits: int) -> np.ndarray:
         raise BadImage(describe_other(content))
     # Pillow warns of tags that do not matter here.
     with warnings.catch_warnings(action="ignore"):
-        tags = read_tags(content) if kind == "TIFF" else None
+        tags = None
+        if kind == "TIFF":
+            content, tags = read_tags(content)
         stored = decode_deep_tiff(content, tags) if tags else None
         return _render(stored, colour, grey_bits) if stored else _decode_by_pillow(content, kind, colour, tags)
 
 
 def _render(stored: Stored, colour: bool, grey_bits: int) -> np.ndarray:
-    image, white = stored.pixels, white_of(stored, grey_bits)
+    image, white = greys_of(stored, grey_bits)
     channels = image.shape[2] if image.ndim == 3 else 1
     if colour or channels > 1:
         image = cv2.cvtColor(image, (TO_RGB if colour else TO_GREY)[channels])
-    image = to_8_bits(image, white)
-    return turn(255 - image if stored.white_is_zero else image, stored.orientation)
+    return turn(to_8_bits(image, white), stored.orientation)
 
 
 def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None) -> np.ndarray:
@@ -83,9 +86,12 @@ def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None
                 raise BadImage(SEVERAL_FRAMES)
             check_size(*film.size)
             mode = "RGB" if colour else "L"
-            image = finish_8_bits(film, tags, mode) if tags else np.array(film.convert(mode))
-            # A TIFF has been turned by Pillow, and has lost its tag.
-            return turn(image, exif_orientation(film))
+            if kind == "JPEG":
+                image = decode_jpeg(content, film, mode)
+            else:
+                image = finish_8_bits(film, tags, mode) if tags else np.array(film.convert(mode))
+            # By the tag of a TIFF, Pillow has turned it.
+            return image if tags and ORIENTATION_TAG in tags else turn(image, exif_orientation(film))
     except BadImage:
         raise
     # Pillow raises it before the size can be checked above.
@@ -95,4 +101,8 @@ def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None
         # So Pillow refuses a file before its pixels.
         if not isinstance(error, SyntaxError):
             raise BadImage(f"damaged {kind}: {error}") from error
-        raise (unread(tags) if tags else BadImage(f"{kind} that is damaged or not read: {error}")) from error
+        raise (
+            unread(tags, "its pixels are none that Pillow reads")
+            if tags
+            else BadImage(f"{kind} that is damaged or not read: {error}")
+        ) from error

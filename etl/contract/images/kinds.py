@@ -1,7 +1,7 @@
 """The kinds of image files: which are read, and what other files are."""
 
 from etl.contract.images.orientation import PNG_SIGNATURE
-from etl.contract.images.tiff import TIFF_SIGNATURES
+from etl.contract.images.tiff_tags import TIFF_SIGNATURES
 
 KINDS = "PNG, JPEG, TIFF, WEBP, BMP or DICOM"
 """the kinds that are read, for people"""

@@ -1,6 +1,7 @@
 """Turns films upright, as their files say: by EXIF's orientation, or by DICOM's Patient Orientation."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -14,6 +15,12 @@ UPRIGHT = 1
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What Pillow raises on damaged EXIF, TIFF or XMP.
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, struct.error)
+# XMP part 1, section 7: as an attribute in either quotes, or as an element.
+XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|>)\s*([1-8])\b""")
+# How XMP begins in the profile of a JPEG (XMP part 3, section 1.1.3).
+XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
+# Texts of a PNG that hold a profile in hexadecimal digits, as ImageMagick writes it.
+RAW_PROFILES = ("Raw profile type exif", "Raw profile type APP1", "Raw profile type xmp")
 # First letters of the directions in which rows and columns run (DICOM PS3.3, C.7.6.1.1.1): left, right, head, feet,
 # anterior, posterior. A frontal film is upright if its rows run to the patient's left, its columns to the feet.
 # The side to which a lateral film faces is no convention: it stays, and a film that lies on its side is only turned.
@@ -40,7 +47,15 @@ def exif_orientation(film: Image.Image) -> int:
     except DAMAGE:
         # Viewers show such a film as it lies.
         return UPRIGHT
+    if orientation is None:
+        return xmp_orientation(film.info.get("xmp") or film.info.get("XML:com.adobe.xmp"))
     return orientation if orientation in range(1, 9) else UPRIGHT
+
+
+def xmp_orientation(xmp: bytes | str | None) -> int:
+    """1 to 8 by the XMP of an image; 1 if it says nothing of it."""
+    said = XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp or b"")
+    return int(said[1]) if said else UPRIGHT
 
 
 def png_orientation(metadata: list[bytes]) -> int:
@@ -51,7 +66,15 @@ def png_orientation(metadata: list[bytes]) -> int:
     header, pixel = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), zlib.compress(bytes(2))
     chunks = [png_chunk(b"IHDR", header), *metadata, png_chunk(b"IDAT", pixel), png_chunk(b"IEND", b"")]
     try:
-        return exif_orientation(PngImagePlugin.PngImageFile(io.BytesIO(PNG_SIGNATURE + b"".join(chunks))))
+        film = PngImagePlugin.PngImageFile(io.BytesIO(PNG_SIGNATURE + b"".join(chunks)))
+        film.load()
+        for name in RAW_PROFILES:
+            # A blank line, the name of the profile and its length precede the digits.
+            profile = bytes.fromhex("".join(str(film.info.pop(name, "")).split("\n")[3:]))
+            is_xmp = profile.startswith(XMP_HEAD) or name.endswith("xmp")
+            if profile:
+                film.info.setdefault("xmp" if is_xmp else "exif", profile)
+        return exif_orientation(film)
     except DAMAGE:
         return UPRIGHT
 

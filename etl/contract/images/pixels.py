@@ -30,6 +30,8 @@ class Stored:
     orientation: int = 1
     """1 to 8 as in EXIF, see orientation.py"""
     white_is_zero: bool = False
+    full: int = 65535
+    """the largest value that pixels of uint16 can have in the file"""
 
 
 def check_size(width: int, height: int) -> None:

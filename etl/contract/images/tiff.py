@@ -1,65 +1,44 @@
-"""TIFF files: their tags, those with more than 8 bits a sample, and reasons for those that are not read."""
+"""TIFF files of more than 8 bits a sample to pixels, and what Pillow leaves open in those of 8 bits."""
 
 import io
-import re
+import math
+import struct
 
 import cv2
 import numpy as np
 from PIL import TiffImagePlugin
 
 from etl.contract.images.greys import to_8_bits
-from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, UPRIGHT
-from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, Stored, check_size
+from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, UPRIGHT, xmp_orientation
+from etl.contract.images.pixels import BadImage, Stored
+from etl.contract.images.tiff_tags import (
+    BITS,
+    BLACK_IS_ZERO,
+    COLOURS,
+    COMPRESSION,
+    FILL_ORDER,
+    MAX_SAMPLE,
+    PALETTE,
+    PHOTOMETRIC,
+    PLANAR,
+    RGB,
+    SAMPLES,
+    SEPARATE_PLANES,
+    UNCOMPRESSED,
+    WHITE_IS_ZERO,
+    XMP,
+    Tags,
+    all_of,
+    chunk_places,
+    chunk_size,
+    unread,
+    with_tag,
+)
 
-# Classic TIFF and BigTIFF, in both byte orders.
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Tags, and values of theirs (TIFF 6.0, section 8, and page 80 for the sample format).
-WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, SAMPLES = 256, 257, 258, 259, 262, 273, 277
-STRIP_BYTES, MAX_SAMPLE, PLANAR, COLOURS, FORMAT, XMP = 279, 281, 284, 320, 339, 700
-# XMP part 2, section 3.3: as an attribute or as an element.
-XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
-UNCOMPRESSED, JPEGS, SEPARATE_PLANES = 1, (6, 7), 2
 # Compressions that cv2 lacks: LZMA and Zstandard.
 PILLOW_COMPRESSIONS = (34925, 50000)
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
-READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
-FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 4: "unsigned"}
-
-Tags = TiffImagePlugin.ImageFileDirectory_v2
-
-
-def read_tags(content: bytes) -> Tags:
-    """The tags of the only image of a TIFF. Raises BadImage if they are damaged, or say what cannot be followed."""
-    try:
-        tags = Tags(content[: 16 if b"+" in content[2:4] else 8])
-        file, first = io.BytesIO(content), tags.next
-        file.seek(first)
-        tags.load(file)
-        check_size(int(tags[WIDTH]), int(tags[LENGTH]))
-        photometric = tags.get(PHOTOMETRIC)
-        bits, formats = max(_all(tags, BITS)), {FORMATS.get(number) for number in _all(tags, FORMAT)}
-        known = photometric is not None or tags.get(COMPRESSION) in JPEGS
-    except BadImage:
-        raise
-    except DAMAGE as error:
-        raise BadImage(f"damaged TIFF: {error}") from error
-    if tags.next not in (0, first):
-        raise BadImage(SEVERAL_FRAMES)
-    if not known:
-        raise BadImage("TIFF that does not say whether 0 is black or white: save it with PhotometricInterpretation")
-    if bits > 16 or formats != {"unsigned"} or photometric not in (None, *READ):
-        raise unread(tags)
-    return tags
-
-
-def unread(tags: Tags) -> BadImage:
-    """The reason for a TIFF of a kind that is not read."""
-    number = max(_all(tags, FORMAT))
-    return BadImage(
-        f"TIFF of a kind that is not read: {max(_all(tags, BITS))} bits a sample, {FORMATS.get(number, number)}, "
-        f"{tags.get(SAMPLES, 1)} samples a pixel, photometric interpretation {tags.get(PHOTOMETRIC)}, compression "
-        f"{tags.get(COMPRESSION, UNCOMPRESSED)}. Save it as grey of 8 or 16 bits"
-    )
+# Compressions of plain bytes that cv2 has: LZW, two numbers of deflate, and PackBits.
+OF_BYTES = (5, 8, 32946, 32773)
 
 
 def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
@@ -68,27 +47,31 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
     Raises BadImage with the reason.
     """
     try:
-        bits, samples, photometric = max(_all(tags, BITS)), tags.get(SAMPLES, 1), tags.get(PHOTOMETRIC)
+        bits, samples, photometric = max(all_of(tags, BITS)), tags.get(SAMPLES, 1), tags.get(PHOTOMETRIC)
+        is_wide = _is_wide(content, tags, bits)
+        if bits < 8 and is_wide:
+            raise unread(tags, f"its samples of {bits} bits are not packed, but have 8 each")
         if bits <= 8 or photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
             return None
-        if samples not in ((3, 4) if photometric == RGB else (1,)) or tags.get(PLANAR) == SEPARATE_PLANES:
-            raise unread(tags)
-        orientation = UPRIGHT
-        if bits < 16 and _has_words(tags):
-            pixels, orientation = _read_words(content, tags), tags.get(ORIENTATION_TAG, UPRIGHT)
+        if tags.get(PLANAR) == SEPARATE_PLANES and samples > 1:
+            raise unread(tags, "its samples lie in separate planes (PlanarConfiguration 2)")
+        if samples not in ((3, 4) if photometric == RGB else (1,)):
+            raise unread(tags, "of more than 8 bits, grey without alpha, RGB and RGBA are read")
+        if is_wide:
+            pixels = _decode(with_tag(content, BITS, 16), tags)
         elif bits in (10, 12, 14, 16):
             pixels = _decode(content, tags) >> (16 - bits)
         else:
-            raise unread(tags)
-        xmp = tags.get(XMP)
-        if ORIENTATION_TAG not in tags and isinstance(xmp, bytes) and (said := XMP_ORIENTATION.search(xmp)):
-            orientation = int(said[1])
+            raise unread(tags, f"its samples of {bits} bits are packed")
+        orientation = UPRIGHT if ORIENTATION_TAG in tags else xmp_orientation(tags.get(XMP))
         white = _white(tags, bits)
+        # Words may be larger than the tag says.
+        full = 65535 if bits == 16 or pixels.max() >= 2**bits else 2**bits - 1
     except BadImage:
         raise
     except DAMAGE as error:
         raise BadImage(f"damaged TIFF: {error}") from error
-    return Stored(pixels, white if white < 65535 else 0, orientation, photometric == WHITE_IS_ZERO)
+    return Stored(pixels, white if white < 65535 else 0, orientation, photometric == WHITE_IS_ZERO, full)
 
 
 def finish_8_bits(film: TiffImagePlugin.TiffImageFile, tags: Tags, mode: str) -> np.ndarray:
@@ -97,16 +80,18 @@ def finish_8_bits(film: TiffImagePlugin.TiffImageFile, tags: Tags, mode: str) ->
     mode: `L` or `RGB`. A palette of 8 bits, where the standard has 16 (page 37), is read as such, and the greys are
     those of the range that the file ends.
     """
-    if tags.get(PHOTOMETRIC) == PALETTE and max(_all(tags, COLOURS)) < 256:
+    if tags.get(PHOTOMETRIC) == PALETTE and max(all_of(tags, COLOURS)) < 256:
         film.load()
-        film.putpalette(bytes(_all(tags, COLOURS)), "RGB;L")
-    image, white = np.array(film.convert(mode)), _white(tags, 8)
-    is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
-    stored = 255 - image if is_inverted else image
-    if white == 255 or stored.max() > white or tags.get(PHOTOMETRIC) not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+        film.putpalette(bytes(all_of(tags, COLOURS)), "RGB;L")
+    # Grey that was multiplied with its alpha, which Pillow turns into nothing but grey and alpha.
+    opened = film.convert("LA") if film.mode == "La" else film
+    image, white = np.array(opened.convert(mode)), _white(tags, 8)
+    if white == 255 or tags.get(PHOTOMETRIC) not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
         return image
-    greys = to_8_bits(stored, white)
-    return 255 - greys if is_inverted else greys
+    is_inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    if is_inverted and 255 - image.min() <= white:
+        return 255 - to_8_bits(255 - image, white)
+    return to_8_bits(image, white) if image.max() <= white else image
 
 
 def _white(tags: Tags, bits: int) -> int:
@@ -114,7 +99,7 @@ def _white(tags: Tags, bits: int) -> int:
 
     By the standard (page 37) that is a fact about these pixels only, so it counts where it ends a range of bits.
     """
-    largest = max(_all(tags, MAX_SAMPLE, 2**bits - 1))
+    largest = max(all_of(tags, MAX_SAMPLE, 2**bits - 1))
     return largest if largest in (2**used - 1 for used in range(min(bits, 8) - 2, bits)) else 2**bits - 1
 
 
@@ -125,7 +110,7 @@ def _decode(content: bytes, tags: Tags) -> np.ndarray:
     files that are cut.
     """
     compression = tags.get(COMPRESSION, UNCOMPRESSED)
-    if compression in PILLOW_COMPRESSIONS and _all(tags, BITS) == (16,):
+    if compression in PILLOW_COMPRESSIONS and all_of(tags, BITS) == (16,):
         return np.asarray(TiffImagePlugin.TiffImageFile(io.BytesIO(content)), np.uint16)
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
@@ -133,23 +118,44 @@ def _decode(content: bytes, tags: Tags) -> np.ndarray:
     return pixels
 
 
-def _has_words(tags: Tags) -> bool:
-    """Whether samples of fewer bits have 16 each; the standard wants them packed, and libtiff reads them so."""
-    words = 2 * tags[LENGTH] * tags[WIDTH] * tags.get(SAMPLES, 1)
-    return tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED and sum(_all(tags, STRIP_BYTES)) == words
+def _is_wide(content: bytes, tags: Tags, bits: int) -> bool:
+    """Whether samples of 9 to 15 bits have 16 each, or those of fewer than 8 have 8, by the bytes of the first chunk.
+
+    The standard wants them packed, and libtiff, which is not told, reads the first bytes of each strip or tile so.
+    Raises BadImage if they are neither.
+    """
+    compression = tags.get(COMPRESSION, UNCOMPRESSED)
+    if bits in (8, 16) or compression not in (UNCOMPRESSED, *OF_BYTES):
+        return False
+    columns, rows, samples = chunk_size(tags)
+    packed, wide = math.ceil(columns * samples * bits / 8), columns * samples * (1 if bits < 8 else 2)
+    # A row of a pixel or two is as long either way.
+    if wide // 2 * 2 <= packed:
+        return False
+    (start, *_), sizes = chunk_places(tags)
+    if not sizes:
+        if bits < 8:
+            return False
+        raise unread(tags, f"without StripByteCounts, its samples of {bits} bits may be packed or have 16 each")
+    data = content[start : start + sizes[0]]
+    # Packed rows may be padded, to an even length say.
+    if compression == UNCOMPRESSED:
+        if bits > 8 and len(data) > rows * (packed + 2) and len(data) != rows * wide:
+            raise unread(tags, f"{len(data)} bytes for {rows} rows are neither packed samples nor words")
+        return len(data) == rows * wide
+    order = tags.get(FILL_ORDER, 1)
+    if not _holds(data, compression, order, min(packed + 2, wide), rows):
+        return False
+    if not _holds(data, compression, order, wide, rows):
+        raise unread(tags, f"its samples of {bits} bits are neither packed nor words, or are damaged")
+    return True
 
 
-def _read_words(content: bytes, tags: Tags) -> np.ndarray:
-    """(height, width) uint16."""
-    if tags.get(SAMPLES, 1) != 1:
-        raise unread(tags)
-    strips = zip(_all(tags, STRIPS), _all(tags, STRIP_BYTES), strict=True)
-    data = b"".join(content[start : start + size] for start, size in strips)
-    words = np.frombuffer(data, "<u2" if content.startswith(b"II") else ">u2")
-    return words.reshape(tags[LENGTH], tags[WIDTH]).astype(np.uint16)
-
-
-def _all(tags: Tags, tag: int, default: int = 1) -> tuple:
-    """All values of a tag, of which Pillow unpacks some."""
-    values = tags.get(tag, default)
-    return values if isinstance(values, tuple) else (values,)
+def _holds(data: bytes, compression: int, fill_order: int, row_bytes: int, rows: int) -> bool:
+    """Whether these compressed data are at least so many rows of bytes, of an even number, by libtiff's word."""
+    # In samples of 16 bits, of which cv2 misses none; of 8 bits it does.
+    tags = {256: row_bytes // 2, 257: rows, 258: 16, 259: compression, 262: 1, FILL_ORDER: fill_order}
+    tags |= {273: 8 + 2 + 12 * 10 + 4, 277: 1, 278: rows, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    file = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+    return cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED) is not None

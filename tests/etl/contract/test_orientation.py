@@ -1,6 +1,7 @@
 """Films are turned as their files say, in every kind of file."""
 
 import itertools
+import zlib
 
 import numpy as np
 import pytest
@@ -18,10 +19,27 @@ from tests.etl.image_files import STORED, chunk, encoded, exif, png_of, tiff_of,
 FILM = np.random.default_rng(0).integers(0, 256, (3, 5), dtype=np.uint8)
 
 
-def profile(orientation: int) -> bytes:
-    """EXIF as ImageMagick writes it into the text of a PNG."""
-    content = exif(orientation, b"Exif\0\0")
-    return f"\nexif\n{len(content):8}\n{content.hex()}\n".encode()
+# The ways to write an attribute or an element of XML.
+XMP_FORMS = {
+    "XMP": 'tiff:Orientation="{}"/>',
+    "XMP, single quotes": "tiff:Orientation='{}'/>",
+    "XMP, blanks": "tiff:Orientation = '{}' />",
+    "XMP, element": "><tiff:Orientation>{}</tiff:Orientation></rdf:Description>",
+    "XMP, element in lines": "><tiff:Orientation>\n {}\n</tiff:Orientation></rdf:Description>",
+}
+
+
+def profile(name: str, content: bytes) -> bytes:
+    """EXIF or XMP as ImageMagick writes it into the text of a PNG."""
+    digits = content.hex()
+    lines = "\n".join(digits[start : start + 72] for start in range(0, len(digits), 72))
+    return f"Raw profile type {name}\0\n{name}\n{len(content):8}\n{lines}\n".encode()
+
+
+def compressed(text: bytes) -> bytes:
+    """The content of a zTXt chunk."""
+    name, said = text.split(b"\0", 1)
+    return name + b"\0\0" + zlib.compress(said)
 
 
 def twelve(film: np.ndarray) -> np.ndarray:
@@ -29,32 +47,48 @@ def twelve(film: np.ndarray) -> np.ndarray:
     return film.astype(np.uint16) * 16 + film // 16
 
 
-def xmp_tag(way: int) -> TiffImagePlugin.ImageFileDirectory_v2:
+def xmp_tag(way: int, form: str = XMP_FORMS["XMP"]) -> TiffImagePlugin.ImageFileDirectory_v2:
     """The tags of a TIFF whose orientation is in its XMP alone."""
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags.tagtype[700] = 1
-    tags[700] = xmp(way)
+    tags[700] = xmp(way, form)
     return tags
 
 
 FILES = {
     "PNG, before the pixels": lambda film, way: png_of(film, before=chunk(b"eXIf", exif(way))),
     "PNG, after the pixels": lambda film, way: png_of(film, after=chunk(b"eXIf", exif(way))),
-    "PNG, text": lambda film, way: png_of(film, before=chunk(b"tEXt", b"Raw profile type exif\0" + profile(way))),
-    "PNG, XMP": lambda film, way: png_of(film, after=chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(way))),
+    "PNG, text": lambda film, way: png_of(film, before=chunk(b"tEXt", profile("exif", exif(way, b"Exif\0\0")))),
+    "PNG, APP1": lambda film, way: png_of(film, before=chunk(b"tEXt", profile("APP1", exif(way, b"Exif\0\0")))),
+    "PNG, APP1, compressed": lambda film, way: png_of(
+        film, after=chunk(b"zTXt", compressed(profile("APP1", exif(way, b"Exif\0\0"))))
+    ),
+    "PNG, APP1 with XMP": lambda film, way: png_of(
+        film, after=chunk(b"tEXt", profile("APP1", b"http://ns.adobe.com/xap/1.0/\0" + xmp(way)))
+    ),
+    "PNG, text with XMP": lambda film, way: png_of(film, after=chunk(b"tEXt", profile("xmp", xmp(way)))),
     "PNG, 16 bits": lambda film, way: png_of(film.astype(np.uint16) * 257, before=chunk(b"eXIf", exif(way))),
     "PNG, RGB": lambda film, way: png_of(np.dstack([film] * 3), before=chunk(b"eXIf", exif(way))),
     "TIFF": lambda film, way: tiff_of(film, t274=way),
     "TIFF, RGB": lambda film, way: tiff_of(np.dstack([film] * 3), t274=way),
     "TIFF, RGB, 16 bits": lambda film, way: tiff_of(np.dstack([film.astype(np.uint16) * 257] * 3), t274=way),
     "TIFF, 16 bits": lambda film, way: tiff_of(film.astype(np.uint16) * 257, t274=way),
-    "TIFF, 16 bits, XMP": lambda film, way: encoded(film.astype(np.uint16) * 257, "TIFF", tiffinfo=xmp_tag(way)),
     "TIFF, 12 bits": lambda film, way: tiff_of(twelve(film), bits=12, t274=way),
     "TIFF, 12 bits in words": lambda film, way: tiff_of(twelve(film), bits=12, words=True, t274=way),
     "TIFF, LZW": lambda film, way: encoded(film, "TIFF", compression="tiff_lzw", tiffinfo={274: way}),
     "WEBP": lambda film, way: encoded(film, "WEBP", lossless=True, exif=exif(way)),
-    "WEBP, XMP": lambda film, way: encoded(film, "WEBP", lossless=True, xmp=xmp(way)),
 }
+for name, form in XMP_FORMS.items():
+    FILES |= {
+        f"PNG, {name}": lambda film, way, form=form: png_of(
+            film, after=chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp(way, form))
+        ),
+        f"TIFF, {name}": lambda film, way, form=form: encoded(film, "TIFF", tiffinfo=xmp_tag(way, form)),
+        f"TIFF, 16 bits, {name}": lambda film, way, form=form: encoded(
+            film.astype(np.uint16) * 257, "TIFF", tiffinfo=xmp_tag(way, form)
+        ),
+        f"WEBP, {name}": lambda film, way, form=form: encoded(film, "WEBP", lossless=True, xmp=xmp(way, form)),
+    }
 
 
 @pytest.mark.parametrize("way", STORED)
@@ -73,6 +107,16 @@ def test_a_jpeg_is_turned_as_it_says(note, way):
     content = encoded(np.ascontiguousarray(STORED[way](film)), "JPEG", quality=95, **{note: said})
     assert decode_grey(content).shape == film.shape
     assert np.abs(decode_grey(content).astype(int) - film).max() < 8
+
+
+@pytest.mark.parametrize("name", XMP_FORMS)
+@pytest.mark.parametrize("film", [FILM, FILM.astype(np.uint16) * 257])
+def test_the_tag_of_a_tiff_counts_before_its_xmp(film, name):
+    for tag in (1, 6):
+        tags = xmp_tag(8, XMP_FORMS[name])
+        tags[274] = tag
+        content = encoded(np.ascontiguousarray(STORED[tag](film)), "TIFF", tiffinfo=tags)
+        assert np.array_equal(decode_grey(content), FILM)
 
 
 @pytest.mark.parametrize("way", [0, 9, 65535])

@@ -1,0 +1,177 @@
+"""The tags of a TIFF file, checked against its size, and reasons for files that are not read."""
+
+import io
+import math
+import struct
+
+from PIL import TiffImagePlugin
+
+from etl.contract.images.orientation import DAMAGE
+from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, check_size
+
+# Classic TIFF and BigTIFF, in both byte orders.
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Tags, and values of theirs (TIFF 6.0, section 8; sections 15 for tiles, 19 for the sample format, 21 for YCbCr).
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, SAMPLES, MAX_SAMPLE = 256, 257, 258, 259, 262, 266, 277, 281
+STRIPS, STRIP_LENGTH, STRIP_BYTES, PLANAR, COLOURS = 273, 278, 279, 284, 320
+TILE_WIDTH, TILE_LENGTH, TILES, TILE_BYTES, FORMAT, SUBSAMPLING, XMP = 322, 323, 324, 325, 339, 530, 700
+UNCOMPRESSED, OLD_JPEG, JPEGS, SEPARATE_PLANES = 1, 6, (6, 7), 2
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
+UNSIGNED, UNDEFINED = 1, 4
+FORMATS = {UNSIGNED: "unsigned", 2: "signed", 3: "floating-point", 5: "complex integers", 6: "complex"}
+NAMES = {WIDTH: "ImageWidth", LENGTH: "ImageLength"}
+
+Tags = TiffImagePlugin.ImageFileDirectory_v2
+
+
+def read_tags(content: bytes) -> tuple[bytes, Tags]:
+    """The tags of the only image of a TIFF, and the file, in which a sample format of 4 is 1.
+
+    Raises BadImage if they are damaged, do not fit the size, or say what cannot be followed.
+    """
+    try:
+        tags = Tags(content[: 16 if _is_big(content) else 8])
+        first = tags.next
+        _check_directory(content, first)
+        file = io.BytesIO(content)
+        file.seek(first)
+        tags.load(file)
+        check_size(int(tags[WIDTH]), int(tags[LENGTH]))
+        # Undefined data (4) are to be read as if the tag were missing (page 80).
+        if UNDEFINED in all_of(tags, FORMAT):
+            content = with_tag(content, FORMAT, UNSIGNED)
+            tags[FORMAT] = UNSIGNED
+        photometric = tags.get(PHOTOMETRIC)
+        bits, formats = max(all_of(tags, BITS)), set(all_of(tags, FORMAT))
+        if tags.next not in (0, first):
+            raise BadImage(SEVERAL_FRAMES)
+        if photometric is None and tags.get(COMPRESSION) not in JPEGS:
+            raise BadImage("TIFF that does not say whether 0 is black or white: save it with PhotometricInterpretation")
+        if formats != {UNSIGNED}:
+            raise unread(tags, "its samples are not unsigned")
+        if bits > 16:
+            raise unread(tags, f"its samples have {bits} bits")
+        if photometric not in (None, *READ) or (photometric == PALETTE and bits > 8):
+            raise unread(tags, "its photometric interpretation is none that is read")
+        _check_palette(tags, bits)
+        _check_chunks(content, tags)
+    except BadImage:
+        raise
+    except KeyError as error:
+        raise BadImage(f"damaged TIFF: tag {error} ({NAMES.get(error.args[0], '')}) is missing") from error
+    except DAMAGE as error:
+        raise BadImage(f"damaged TIFF: {error}") from error
+    return content, tags
+
+
+def unread(tags: Tags, reason: str) -> BadImage:
+    """The reason for a TIFF of a kind that is not read, with what the file says of its pixels."""
+    number = max(all_of(tags, FORMAT))
+    return BadImage(
+        f"TIFF of a kind that is not read: {reason}. It has {max(all_of(tags, BITS))} bits a sample, "
+        f"{FORMATS.get(number, number)}, {tags.get(SAMPLES, 1)} samples a pixel, photometric interpretation "
+        f"{tags.get(PHOTOMETRIC)}, compression {tags.get(COMPRESSION, UNCOMPRESSED)}. Save it as grey of 8 or 16 bits"
+    )
+
+
+def all_of(tags: Tags, tag: int, default: int = 1) -> tuple:
+    """All values of a tag, of which Pillow unpacks some."""
+    values = tags.get(tag, default)
+    return values if isinstance(values, tuple) else (values,)
+
+
+def with_tag(content: bytes, tag: int, value: int) -> bytes:
+    """The file with another value for a tag that its first directory has; for all values, if it has many.
+
+    The file is as it was if the tag's type is none of whole numbers (TIFF 6.0, section 2).
+    """
+    order, is_big = ("<" if content.startswith(b"II") else ">"), _is_big(content)
+    entry = struct.Struct(order + ("HHQQ" if is_big else "HHII"))
+    (directory,) = struct.unpack_from(order + ("Q" if is_big else "I"), content, 8 if is_big else 4)
+    (number,) = struct.unpack_from(order + ("Q" if is_big else "H"), content, directory)
+    start = directory + (8 if is_big else 2)
+    for place in range(start, start + number * entry.size, entry.size):
+        found, kind, count, beyond = entry.unpack_from(content, place)
+        if found == tag and kind in (3, 4):
+            values = struct.pack(f"{order}{count}{'H' if kind == 3 else 'I'}", *[value] * count)
+            room = 8 if is_big else 4
+            where = place + entry.size - room if len(values) <= room else beyond
+            return content[:where] + values + content[where + len(values) :]
+    return content
+
+
+def chunk_size(tags: Tags) -> tuple[int, int, int]:
+    """Columns, rows and samples of a pixel in the first strip or tile."""
+    samples = 1 if tags.get(PLANAR) == SEPARATE_PLANES else int(tags.get(SAMPLES, 1))
+    if TILE_WIDTH in tags:
+        return int(tags[TILE_WIDTH]), int(tags[TILE_LENGTH]), samples
+    return int(tags[WIDTH]), min(int(tags.get(STRIP_LENGTH, tags[LENGTH])), int(tags[LENGTH])), samples
+
+
+def chunk_places(tags: Tags) -> tuple[tuple, tuple]:
+    """Where the strips or tiles begin, and their bytes; without the second if the file does not say."""
+    starts, sizes = (TILES, TILE_BYTES) if TILES in tags else (STRIPS, STRIP_BYTES)
+    return all_of(tags, starts, ()), all_of(tags, sizes, ())
+
+
+def _is_big(content: bytes) -> bool:
+    return b"+" in content[2:4]
+
+
+def _check_directory(content: bytes, first: int) -> None:
+    head, entry = (8, 20) if _is_big(content) else (2, 12)
+    if first + head > len(content):
+        raise BadImage(f"truncated TIFF: its directory would begin at byte {first} of {len(content)}")
+    order = "little" if content.startswith(b"II") else "big"
+    end = first + head + entry * int.from_bytes(content[first : first + head], order)
+    if end > len(content):
+        raise BadImage(f"truncated TIFF: its directory would end at byte {end} of {len(content)}")
+
+
+def _check_palette(tags: Tags, bits: int) -> None:
+    number = len(all_of(tags, COLOURS, ()))
+    if tags.get(PHOTOMETRIC) == PALETTE and number != 3 * 2**bits:
+        raise BadImage(f"damaged TIFF: its palette has {number} values, expected {3 * 2**bits} for {bits} bits")
+
+
+def _check_chunks(content: bytes, tags: Tags) -> None:
+    """Raises BadImage unless there are as many strips or tiles as the size needs, and, uncompressed, as many bytes.
+
+    Readers fill what is missing with black, or with the bytes that follow.
+    """
+    compression = tags.get(COMPRESSION, UNCOMPRESSED)
+    # Old JPEG files keep their places elsewhere (section 22).
+    if compression == OLD_JPEG:
+        return
+    columns, rows, samples = chunk_size(tags)
+    if columns <= 0 or rows <= 0:
+        raise BadImage(f"damaged TIFF: strips or tiles of {columns}x{rows} pixels")
+    name = "tile" if TILE_WIDTH in tags else "strip"
+    height, planes = int(tags[LENGTH]), int(tags.get(SAMPLES, 1)) // samples
+    expected = math.ceil(int(tags[WIDTH]) / columns) * math.ceil(height / rows) * planes
+    starts, sizes = chunk_places(tags)
+    if len(starts) != expected or len(sizes) not in (0, expected):
+        raise BadImage(
+            f"damaged TIFF: it lists {len(starts)} {name}s with {len(sizes)} sizes, expected {expected} for "
+            f"{tags[WIDTH]}x{height} pixels of {columns}x{rows} a {name}"
+        )
+    if compression != UNCOMPRESSED:
+        return
+    for index, start in enumerate(starts):
+        left = height - index % (expected // planes) * rows
+        needed = _bytes_of(tags, columns, rows if name == "tile" else min(rows, left), samples)
+        if sizes and sizes[index] < needed:
+            raise BadImage(f"damaged TIFF: {name} {index + 1} has {sizes[index]} bytes, expected {needed}")
+        if start + needed > len(content):
+            raise BadImage(f"truncated TIFF: {name} {index + 1} would end at byte {start + needed} of {len(content)}")
+
+
+def _bytes_of(tags: Tags, columns: int, rows: int, samples: int) -> int:
+    """The least bytes of an uncompressed strip or tile."""
+    bits = all_of(tags, BITS)
+    if tags.get(PHOTOMETRIC) == YCBCR and samples == 3:
+        # Blocks of as many luminances as a pair of colours has (page 93).
+        across, down = map(int, all_of(tags, SUBSAMPLING, 2)[:2] if SUBSAMPLING in tags else (2, 2))
+        return math.ceil(columns / across) * math.ceil(rows / down) * (across * down + 2)
+    return rows * math.ceil(columns * (sum(bits) if len(bits) == samples else bits[0] * samples) / 8)
