@@ -1,46 +1,28 @@
 """The pixels of DICOM files, as they are to be shown."""
 
-import faulthandler
-import io
-import mmap
-import os
-import resource
-
 import cv2
 import numpy as np
 import pydicom
-from PIL import Image
 from pydicom import uid
-from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.dicom_grey import palette, render, to_grey
+from etl.contract.images.dicom_stream import decode_stream
 from etl.contract.images.orientation import UPRIGHT, patient_orientation, turn
 from etl.contract.images.pixels import BadImage, check_size
 
-# Pillow and openjpeg refuse damaged streams, which gdcm fills up; only gdcm reads the other two kinds of JPEG.
-DECODERS = {
-    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
-    **dict.fromkeys((*uid.JPEGLSTransferSyntaxes, uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
-    **dict.fromkeys(uid.JPEG2000TransferSyntaxes, "pylibjpeg"),
-}
 # (implicit VR, little endian) of files that do not name their transfer syntax.
 UNNAMED = {
     (True, True): uid.ImplicitVRLittleEndian,
     (False, True): uid.ExplicitVRLittleEndian,
     (False, False): uid.ExplicitVRBigEndian,
 }
-# A radiograph takes about a second; far longer ones are damaged.
-MAX_DECODE_CPU_S = 60
 # Spacings are measured; so little of an error is not seen.
 MAX_OBLONG = 0.01
 GREY = ("MONOCHROME1", "MONOCHROME2")
 NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "BitsStored", "PixelRepresentation")
 NEEDED += ("PhotometricInterpretation",)
-
-# Loaded here, because each forked decoder would load Pillow's formats again.
-Image.init()
 
 
 def decode_dicom(content: bytes, colour: bool = False) -> np.ndarray:
@@ -51,7 +33,8 @@ def decode_dicom(content: bytes, colour: bool = False) -> np.ndarray:
     the image objects and is not applied again. Colour becomes luminance (ITU-R BT.601), or with `colour` stays
     (height, width, 3) uint8 RGB. Patient Orientation says how to turn the film, see orientation.py; pixels that are not
     square are enlarged along their longer side.
-    Raises BadImage for anything that is not one whole image of 8 or 16 bits, of at most MAX_SIDE_PX a side.
+    Raises BadImage for anything that is not one whole image of 8 or 16 bits, of at most MAX_SIDE_PX a side;
+    MemoryError if there is too little memory.
     """
     dataset = read_dicom(content)
     with damage_is_bad_image("damaged header"):
@@ -134,45 +117,4 @@ def _decode_pixels(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarr
         if pixels.shape != shape:
             raise BadImage(f"pixels of more than one image: {pixels.shape}, expected {shape}")
         return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-    pixels = np.dtype(f"{'ui'[dataset.PixelRepresentation]}{dataset.BitsAllocated // 8}")
-    shared = mmap.mmap(-1, int(np.prod(shape)) * pixels.itemsize)
-    image = np.frombuffer(shared, pixels).reshape(shape)
-    child = os.fork()
-    if child == 0:
-        _decode_and_exit(dataset, image)
-    _, status = os.waitpid(child, 0)
-    if status:
-        raise BadImage(f"cannot be decoded: damaged or unsupported {syntax.name}")
-    # Decoders fill in the sign, but leave what lies in the bits beyond, such as an overlay (PS3.5, section 8.1.1).
-    spare_bits = dataset.BitsAllocated - dataset.BitsStored
-    if 0 < spare_bits < dataset.BitsAllocated:
-        image <<= spare_bits
-        image >>= spare_bits
-    return image
-
-
-def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray) -> None:
-    """Fills `image`. Runs in a process of its own, because damaged streams can abort gdcm, and all decoders print."""
-    status = 1
-    try:
-        faulthandler.disable()
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1)
-        os.dup2(silent, 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (MAX_DECODE_CPU_S, MAX_DECODE_CPU_S))
-        if dataset.file_meta.TransferSyntaxUID == uid.JPEGExtended12Bit and dataset.BitsStored > 8:
-            # Pillow stops at 8 bits. gdcm follows the stream, but pydicom would not ask it for this transfer syntax.
-            dataset.file_meta.TransferSyntaxUID = uid.JPEGLossless
-        decoder = DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
-        if decoder in ("pillow", "pylibjpeg"):
-            # These two make an image of the stream's size, which may be far larger than the header's.
-            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-            if Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size != image.shape[1::-1]:
-                raise BadImage("the stream has another size than the header")
-        pixels = pixel_array(dataset, decoding_plugin=decoder)
-        if pixels.shape == image.shape and pixels.dtype == image.dtype:
-            image[...] = pixels
-            status = 0
-    finally:
-        os._exit(status)
+    return decode_stream(dataset, shape)
