@@ -44,7 +44,7 @@ def decode_dicom(content: bytes, colour: bool = False) -> np.ndarray:
     with damage_is_bad_image("cannot be decoded"):
         pixels = _decode_pixels(dataset, shape)
     if len(shape) == 3:
-        return _lay_out(render(pixels, dataset.BitsStored, colour), longer, orientation)
+        return _lay_out(render(pixels, 2**dataset.BitsStored - 1, colour), longer, orientation)
     codes = pixels.view(f"u{pixels.itemsize}")
     with damage_is_bad_image("damaged grey or colour table"):
         # The grey of a pixel depends on its value alone, so it is computed once per value, in the order of the codes.

@@ -46,6 +46,16 @@ def test_a_palette_becomes_luminance():
     colours["BluePaletteColorLookupTableData"] = palette(0, 0, 257)
     pixels = np.array([[0, 5, 6, 7, 255]], np.uint8)
     assert shown(pixels, photometric="PALETTE COLOR", **colours) == [[0, 0, 76, 1, 1]]
+    # Entries of 8 bits in words.
+    colours["RedPaletteColorLookupTableData"] = palette(0, 255, 9)
+    colours["GreenPaletteColorLookupTableData"] = colours["BluePaletteColorLookupTableData"] = palette(0, 0, 9)
+    assert shown(pixels, photometric="PALETTE COLOR", **colours) == [[0, 0, 76, 9, 9]]
+    for colour in ("Red", "Green", "Blue"):
+        colours[f"{colour}PaletteColorLookupTableData"] = palette(0, 0, 0)
+    assert shown(pixels, photometric="PALETTE COLOR", **colours) == [[0, 0, 0, 0, 0]]
+    colours["RedPaletteColorLookupTableDescriptor"] = [3, 5]
+    with pytest.raises(BadImage, match=r"LUT descriptor \[3, 5\], expected number of entries, first value and bits"):
+        shown(pixels, photometric="PALETTE COLOR", **colours)
     for colour in ("Red", "Green", "Blue"):
         colours[f"{colour}PaletteColorLookupTableDescriptor"] = [4, 5, 8]
         colours[f"{colour}PaletteColorLookupTableData"] = bytes([10, 20, 30, 40])

@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate, get_frame
 from etl.contract.images import dicom_stream
 from etl.contract.images.decode import decode_grey
 from etl.contract.images.dicom import decode_dicom
-from etl.contract.images.dicom_stream import JP2_SIGNATURE, Stream, read_header
+from etl.contract.images.dicom_stream import Stream, read_header
 from etl.contract.images.pixels import BadImage
 from tests.etl.dicom_files import build, written
 
