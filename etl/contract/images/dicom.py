@@ -23,6 +23,8 @@ MAX_OBLONG = 0.01
 GREY = ("MONOCHROME1", "MONOCHROME2")
 NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "BitsStored", "PixelRepresentation")
 NEEDED += ("PhotometricInterpretation",)
+# Pixel Measures, Frame VOI LUT and Pixel Value Transformation (PS3.3, C.7.6.16.2).
+FRAME_MACROS = ("PixelMeasuresSequence", "FrameVOILUTSequence", "PixelValueTransformationSequence")
 
 
 def decode_dicom(content: bytes, colour: bool = False) -> np.ndarray:
@@ -38,6 +40,7 @@ def decode_dicom(content: bytes, colour: bool = False) -> np.ndarray:
     """
     dataset = read_dicom(content)
     with damage_is_bad_image("damaged header"):
+        _take_frame_values(dataset)
         shape = _check_header(dataset)
         orientation, longer = _find_orientation(dataset), _find_aspect(dataset)
         check_size(*_square_size(shape, longer))
@@ -86,24 +89,36 @@ def _find_orientation(dataset: pydicom.Dataset) -> int:
     return patient_orientation(list(directions or []))
 
 
+def _take_frame_values(dataset: pydicom.Dataset) -> None:
+    """Copies what enhanced objects say of their frame to where others say it (PS3.3, C.7.6.16)."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (dataset.get(groups) or [])[:1]:
+            for macro in FRAME_MACROS:
+                for item in (group.get(macro) or [])[:1]:
+                    dataset.update({element.tag: element for element in item if not element.is_empty})
+
+
 def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
     """The shape of the image: (rows, columns) if it is grey, (rows, columns, 3) if it is in colour."""
-    if "PixelData" not in dataset:
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise BadImage("floating-point pixels, expected whole numbers of 8 or 16 bits")
+    if not dataset.get("PixelData"):
         kind = uid.UID(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
         name = "unknown object" if kind.name == kind else kind.name
         raise BadImage(f"truncated: no pixels ({name})" if "Rows" in dataset else f"no image: {name}")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise BadImage(f"{dataset.NumberOfFrames} frames, expected one")
-    missing = [tag for tag in NEEDED if dataset.get(tag) is None]
+    missing = [f"a value of {tag}" if tag in dataset else tag for tag in NEEDED if dataset.get(tag) in (None, "")]
     if missing:
         raise BadImage(f"header lacks {', '.join(missing)}")
+    photometric = str(dataset.PhotometricInterpretation).strip().upper()
+    dataset.PhotometricInterpretation = photometric
     rows, columns, bits, samples = (int(dataset.get(tag)) for tag in NEEDED[:4])
     check_size(columns, rows)
     if bits not in (1, 8, 16):
         raise BadImage(f"pixels of {bits} bits, expected 8 or 16")
-    if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:
+    if dataset.get("HighBit") not in (None, "", dataset.BitsStored - 1):
         raise BadImage(f"high bit {dataset.HighBit} of {dataset.BitsStored} stored bits, expected the last")
-    photometric = dataset.PhotometricInterpretation
     if samples != (1 if photometric in (*GREY, "PALETTE COLOR") else 3):
         raise BadImage(f"{photometric} of {samples} samples a pixel")
     return (rows, columns) if samples == 1 else (rows, columns, 3)
