@@ -136,7 +136,7 @@ def _decode_into(image: np.ndarray, dataset: pydicom.Dataset) -> None:
         if (height, width) != image.shape[:2]:
             raise BadImage(f"stream of {width}x{height} pixels, {image.shape[1]}x{image.shape[0]} in the header")
     stream = Stream() if syntax == uid.RLELossless else read_header(frame)
-    if stream.bits > dataset.BitsAllocated:
+    if stream.bits > dataset.BitsAllocated or (decoder == "pillow" and dataset.BitsAllocated > 8):
         raise BadImage(f"stream of {stream.bits} bits, {dataset.BitsAllocated} in the header")
     pixels = pixel_array(dataset, decoding_plugin=decoder)
     if pixels.shape != image.shape or pixels.dtype != image.dtype:

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 
+import cv2
 import gdcm
 import numpy as np
 import openjpeg
@@ -179,6 +180,8 @@ def test_the_reason_of_the_decoder_is_shown():
 
     assert "stream of 64x64 pixels, 64x32 in the header" in reason(frame, Rows=32)
     assert "stream of 16 bits, 8 in the header" in reason(frame, BitsAllocated=8, BitsStored=8, HighBit=7)
+    ok, jpeg = cv2.imencode(".jpg", np.zeros((64, 64), np.uint8))
+    assert ok and "stream of 8 bits, 16 in the header" in reason(jpeg.tobytes(), uid.JPEGBaseline8Bit)
     assert "cannot identify image file the stream" in reason(b"no JPEG 2000")
     assert "MPEG2" in reason(frame, uid.UID("1.2.840.10008.1.2.4.100"))
     for damaged in (reason(frame[: len(frame) // 2]), reason(b"\xff\xd8 damaged", uid.JPEGLosslessSV1)):
