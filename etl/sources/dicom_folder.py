@@ -99,7 +99,7 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         absent=absent,
         left_out=count_left_out(why),
         identities=name_of("fingerprint of the salt"),
-        not_understood=_count_strange(manifest, tags.body_part),
+        not_understood=_count_strange(manifest, tags),
     )
 
 
@@ -146,11 +146,12 @@ def _build_rows(tags: pd.DataFrame, source: UPath, name_of: Callable[[str], str]
     return rows.assign(file=rows.image_id)
 
 
-def _count_strange(manifest: Manifest, body_parts: pd.Series) -> dict[str, dict[str, int]]:
+def _count_strange(manifest: Manifest, tags: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Manifest.not_understood without the words: a tag may hold anything, even a name."""
-    strange = {what: {"": sum(words.values())} for what, words in manifest.not_understood.items()}
-    unknown = body_parts[body_parts != ""].map(shows_chest).isna().sum()
-    return strange | ({"body part": {"": int(unknown)}} if unknown else {})
+    strange = Counter({what: sum(words.values()) for what, words in manifest.not_understood.items()})
+    strange["body part"] += int(tags.body_part[tags.body_part != ""].map(shows_chest).isna().sum())
+    strange.update(tags.strange.explode().dropna())
+    return {what: {"": number} for what, number in strange.items() if number}
 
 
 def _count_studies(tags: pd.DataFrame) -> pd.Series:

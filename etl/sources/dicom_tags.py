@@ -9,7 +9,7 @@ import pydicom
 from conf.settings import Dicom
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.pixels import BadImage
-from etl.sources.words import canonical, other_body_part, sexes_of, shows_chest, view_of
+from etl.sources.words import canonical, other_body_part, sexes_of, shows_chest, tokens_of, view_of
 
 TAGS = ("PatientID", "SOPInstanceUID", "StudyDate", "StudyTime", "PatientAge", "PatientBirthDate", "PatientSex")
 TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation", "Modality", "SOPClassUID", "BodyPartExamined")
@@ -21,6 +21,15 @@ MODALITIES = {
     f"1.2.840.10008.5.1.4.1.1.{kind}": modality
     for kind, modality in {"2": "CT", "2.1": "CT", "4": "MR", "4.1": "MR", "6.1": "US", "20": "NM", "128": "PT"}.items()
 } | {"1.2.840.10008.5.1.4.1.1.1.2": "MG", "1.2.840.10008.5.1.4.1.1.12.1": "XA", "1.2.840.10008.5.1.4.1.1.12.2": "RF"}
+# Plain words -> whether the film is made for processing, and whether annotations are in its pixels.
+ANSWERS = {
+    "PresentationIntentType": {"": False, "forpresentation": False, "forprocessing": True},
+    "BurnedInAnnotation": {
+        **dict.fromkeys(("", "no", "n", "false", "f", "0"), False),
+        **dict.fromkeys(("yes", "y", "true", "t", "1"), True),
+    },
+}
+WORDS = {"PresentationIntentType": "presentation intent", "BurnedInAnnotation": "burned-in annotation"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class Tags:
     """whether it is a raw image, made for processing and not for reading"""
     burned_in: bool = False
     """whether annotations, perhaps the patient's name, are in the pixels"""
+    strange: tuple[str, ...] = ()
+    """which of the last two the file answers with a word that is not known"""
 
 
 def read_tags(content: bytes) -> Tags:
@@ -60,6 +71,7 @@ def read_tags(content: bytes) -> Tags:
         raise BadImage("no SOPInstanceUID")
     time = re.sub(r"\D", "", cells["StudyTime"].partition(".")[0])[:6].ljust(6, "0")
     study = _parse_date(cells["StudyDate"])
+    answers = {tag: known.get("".join(tokens_of(cells[tag]))) for tag, known in ANSWERS.items()}
     return Tags(
         patient=cells["PatientID"],
         instance=cells["SOPInstanceUID"],
@@ -69,9 +81,9 @@ def read_tags(content: bytes) -> Tags:
         view=view,
         modality=cells["Modality"].upper() or MODALITIES.get(cells["SOPClassUID"], ""),
         body_part=cells["BodyPartExamined"],
-        for_processing=cells["PresentationIntentType"].upper() == "FOR PROCESSING"
-        or cells["SOPClassUID"] in FOR_PROCESSING,
-        burned_in=cells["BurnedInAnnotation"].upper() == "YES",
+        for_processing=bool(answers["PresentationIntentType"]) or cells["SOPClassUID"] in FOR_PROCESSING,
+        burned_in=bool(answers["BurnedInAnnotation"]),
+        strange=tuple(WORDS[tag] for tag, answer in answers.items() if answer is None),
     )
 
 
@@ -94,13 +106,19 @@ def find_misfit(tags: Tags, wanted: Dicom) -> str | None:
 
 
 def _find_view(dataset: pydicom.Dataset, position: str) -> str:
-    """The view by View Position, else View Code Sequence, else Patient Orientation (front-to-back rows are lateral)."""
+    """The view by View Position, else View Code Sequence, else Patient Orientation.
+
+    The rows or the columns of a lateral film run from front to back, and neither from side to side.
+    """
     named = [position, *(str(code.get("CodeMeaning")) for code in dataset.get("ViewCodeSequence") or [])]
     for name in named:
         if view := view_of(name):
             return view
-    orientation = dataset.get("PatientOrientation") or [""]
-    return "LATERAL" if not position and orientation[0][:1] in ("A", "P") else canonical(position, view_of)
+    directions = dataset.get("PatientOrientation") or []
+    directions = [directions] if isinstance(directions, str) else directions
+    letters = {str(direction).strip()[:1].upper() for direction in directions}
+    is_lateral = bool(letters & {"A", "P"}) and not letters & {"L", "R"}
+    return "LATERAL" if not position and is_lateral else canonical(position, view_of)
 
 
 def _parse_date(cell: str) -> datetime | None:

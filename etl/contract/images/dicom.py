@@ -1,46 +1,30 @@
 """The pixels of DICOM files, as they are to be shown."""
 
-import faulthandler
-import io
-import mmap
-import os
-import resource
-
 import cv2
 import numpy as np
 import pydicom
-from PIL import Image
 from pydicom import uid
-from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.dicom_grey import palette, render, to_grey
+from etl.contract.images.dicom_stream import decode_stream
 from etl.contract.images.orientation import UPRIGHT, patient_orientation, turn
 from etl.contract.images.pixels import BadImage, check_size
 
-# Pillow and openjpeg refuse damaged streams, which gdcm fills up; only gdcm reads the other two kinds of JPEG.
-DECODERS = {
-    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
-    **dict.fromkeys((*uid.JPEGLSTransferSyntaxes, uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
-    **dict.fromkeys(uid.JPEG2000TransferSyntaxes, "pylibjpeg"),
-}
 # (implicit VR, little endian) of files that do not name their transfer syntax.
 UNNAMED = {
     (True, True): uid.ImplicitVRLittleEndian,
     (False, True): uid.ExplicitVRLittleEndian,
     (False, False): uid.ExplicitVRBigEndian,
 }
-# A radiograph takes about a second; far longer ones are damaged.
-MAX_DECODE_CPU_S = 60
 # Spacings are measured; so little of an error is not seen.
 MAX_OBLONG = 0.01
 GREY = ("MONOCHROME1", "MONOCHROME2")
 NEEDED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "BitsStored", "PixelRepresentation")
 NEEDED += ("PhotometricInterpretation",)
-
-# Loaded here, because each forked decoder would load Pillow's formats again.
-Image.init()
+# Pixel Measures, Frame VOI LUT and Pixel Value Transformation (PS3.3, C.7.6.16.2).
+FRAME_MACROS = ("PixelMeasuresSequence", "FrameVOILUTSequence", "PixelValueTransformationSequence")
 
 
 def decode_dicom(content: bytes, colour: bool = False) -> np.ndarray:
@@ -51,17 +35,19 @@ def decode_dicom(content: bytes, colour: bool = False) -> np.ndarray:
     the image objects and is not applied again. Colour becomes luminance (ITU-R BT.601), or with `colour` stays
     (height, width, 3) uint8 RGB. Patient Orientation says how to turn the film, see orientation.py; pixels that are not
     square are enlarged along their longer side.
-    Raises BadImage for anything that is not one whole image of 8 or 16 bits, of at most MAX_SIDE_PX a side.
+    Raises BadImage for anything that is not one whole image of 8 or 16 bits, of at most MAX_SIDE_PX a side;
+    MemoryError if there is too little memory.
     """
     dataset = read_dicom(content)
     with damage_is_bad_image("damaged header"):
+        _take_frame_values(dataset)
         shape = _check_header(dataset)
         orientation, longer = _find_orientation(dataset), _find_aspect(dataset)
         check_size(*_square_size(shape, longer))
     with damage_is_bad_image("cannot be decoded"):
         pixels = _decode_pixels(dataset, shape)
     if len(shape) == 3:
-        return _lay_out(render(pixels, dataset.BitsStored, colour), longer, orientation)
+        return _lay_out(render(pixels, 2**dataset.BitsStored - 1, colour), longer, orientation)
     codes = pixels.view(f"u{pixels.itemsize}")
     with damage_is_bad_image("damaged grey or colour table"):
         # The grey of a pixel depends on its value alone, so it is computed once per value, in the order of the codes.
@@ -103,24 +89,36 @@ def _find_orientation(dataset: pydicom.Dataset) -> int:
     return patient_orientation(list(directions or []))
 
 
+def _take_frame_values(dataset: pydicom.Dataset) -> None:
+    """Copies what enhanced objects say of their frame to where others say it (PS3.3, C.7.6.16)."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (dataset.get(groups) or [])[:1]:
+            for macro in FRAME_MACROS:
+                for item in (group.get(macro) or [])[:1]:
+                    dataset.update({element.tag: element for element in item if not element.is_empty})
+
+
 def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
     """The shape of the image: (rows, columns) if it is grey, (rows, columns, 3) if it is in colour."""
-    if "PixelData" not in dataset:
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise BadImage("floating-point pixels, expected whole numbers of 8 or 16 bits")
+    if not dataset.get("PixelData"):
         kind = uid.UID(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))
         name = "unknown object" if kind.name == kind else kind.name
         raise BadImage(f"truncated: no pixels ({name})" if "Rows" in dataset else f"no image: {name}")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise BadImage(f"{dataset.NumberOfFrames} frames, expected one")
-    missing = [tag for tag in NEEDED if dataset.get(tag) is None]
+    missing = [f"a value of {tag}" if tag in dataset else tag for tag in NEEDED if dataset.get(tag) in (None, "")]
     if missing:
         raise BadImage(f"header lacks {', '.join(missing)}")
+    photometric = str(dataset.PhotometricInterpretation).strip().upper()
+    dataset.PhotometricInterpretation = photometric
     rows, columns, bits, samples = (int(dataset.get(tag)) for tag in NEEDED[:4])
     check_size(columns, rows)
     if bits not in (1, 8, 16):
         raise BadImage(f"pixels of {bits} bits, expected 8 or 16")
-    if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:
+    if dataset.get("HighBit") not in (None, "", dataset.BitsStored - 1):
         raise BadImage(f"high bit {dataset.HighBit} of {dataset.BitsStored} stored bits, expected the last")
-    photometric = dataset.PhotometricInterpretation
     if samples != (1 if photometric in (*GREY, "PALETTE COLOR") else 3):
         raise BadImage(f"{photometric} of {samples} samples a pixel")
     return (rows, columns) if samples == 1 else (rows, columns, 3)
@@ -134,45 +132,4 @@ def _decode_pixels(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarr
         if pixels.shape != shape:
             raise BadImage(f"pixels of more than one image: {pixels.shape}, expected {shape}")
         return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-    pixels = np.dtype(f"{'ui'[dataset.PixelRepresentation]}{dataset.BitsAllocated // 8}")
-    shared = mmap.mmap(-1, int(np.prod(shape)) * pixels.itemsize)
-    image = np.frombuffer(shared, pixels).reshape(shape)
-    child = os.fork()
-    if child == 0:
-        _decode_and_exit(dataset, image)
-    _, status = os.waitpid(child, 0)
-    if status:
-        raise BadImage(f"cannot be decoded: damaged or unsupported {syntax.name}")
-    # Decoders fill in the sign, but leave what lies in the bits beyond, such as an overlay (PS3.5, section 8.1.1).
-    spare_bits = dataset.BitsAllocated - dataset.BitsStored
-    if 0 < spare_bits < dataset.BitsAllocated:
-        image <<= spare_bits
-        image >>= spare_bits
-    return image
-
-
-def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray) -> None:
-    """Fills `image`. Runs in a process of its own, because damaged streams can abort gdcm, and all decoders print."""
-    status = 1
-    try:
-        faulthandler.disable()
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1)
-        os.dup2(silent, 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (MAX_DECODE_CPU_S, MAX_DECODE_CPU_S))
-        if dataset.file_meta.TransferSyntaxUID == uid.JPEGExtended12Bit and dataset.BitsStored > 8:
-            # Pillow stops at 8 bits. gdcm follows the stream, but pydicom would not ask it for this transfer syntax.
-            dataset.file_meta.TransferSyntaxUID = uid.JPEGLossless
-        decoder = DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
-        if decoder in ("pillow", "pylibjpeg"):
-            # These two make an image of the stream's size, which may be far larger than the header's.
-            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-            if Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size != image.shape[1::-1]:
-                raise BadImage("the stream has another size than the header")
-        pixels = pixel_array(dataset, decoding_plugin=decoder)
-        if pixels.shape == image.shape and pixels.dtype == image.dtype:
-            image[...] = pixels
-            status = 0
-    finally:
-        os._exit(status)
+    return decode_stream(dataset, shape)

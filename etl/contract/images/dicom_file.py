@@ -1,7 +1,9 @@
 """Reads the elements of DICOM files, whatever state the files are in."""
 
+import errno
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -66,5 +68,15 @@ def damage_is_bad_image(step: str, show: bool = True):
     except (BadImage, MemoryError):  # lack of memory is not damage
         raise
     except Exception as error:
-        message = str(error).partition("\n")[0][:120] if show else ""
-        raise BadImage(f"{step}: {message or type(error).__name__}") from error
+        # Nor is it when a process or shared memory is asked for.
+        if isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN):
+            raise MemoryError(f"{step}: {error.strerror}") from error
+        raise BadImage(f"{step}: {words_of(error) if show else type(error).__name__}") from error
+
+
+def words_of(error: Exception) -> str:
+    """One line of the error's message, without the addresses of objects."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # pydicom names the decoder's own reason below.
+    line = lines[-1] if lines[0].endswith(":") else lines[0]
+    return re.sub(r"<[\w.]+ object at 0x\w+>", "the stream", line)[:120]

@@ -7,34 +7,34 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_windowing
 
+from etl.contract.images.dicom_film import Film
 from etl.contract.images.greys import MIN_BRIGHTEST
 from etl.contract.images.pixels import BadImage
 
-# A film whose values span so many greys over their own bits is not to be shown with fewer.
-MIN_GREYS = 16
 # Ways of a window to map its values (PS3.3 C.11.2.1.3).
 VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-# Pixels of the film that are looked at first, to see whether a window shows anything: every eighth row and column.
-SPARSE = (slice(None, None, 8), slice(None, None, 8))
 
 
 def to_grey(dataset: pydicom.Dataset, stored: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """The grey of each stored value, (256 or 65536,) uint8. codes: the pixels, as indices of `stored`.
 
     The first VOI LUT or window counts that shows the film; if none does, the range of the pixels without padding.
+    Raises BadImage if that is so wide that it leaves the film dark, for the sake of a few pixels.
     """
     values, is_signed = _modality_values(dataset, stored)
-    film, is_inverted = ~_is_padding(dataset, stored), dataset.PhotometricInterpretation == "MONOCHROME1"
+    is_inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+    film = Film(codes, stored, ~_is_padding(dataset, stored), is_inverted)
     for shades, black, white in _voi(dataset, values, is_signed):
         greys = _scale(shades, black, white, is_inverted)
-        if greys is not None and _is_shown(greys, stored, film, codes, is_inverted):
+        if greys is not None and film.is_shown_by(greys):
             return greys
-    present = film & _occurs(codes, len(stored))
+    present = film.counts > 0
     if not present.any():
         raise BadImage("nothing but padding")
     greys = _scale(values, values[present].min(), values[present].max(), is_inverted)
     if greys is None:
         raise BadImage("grey values are not finite: damaged rescale")
+    film.refuse_few_bits(greys)
     return greys
 
 
@@ -44,12 +44,21 @@ def _modality_values(dataset: pydicom.Dataset, stored: np.ndarray) -> tuple[np.n
     for item in filter(_has_entries, dataset.get("ModalityLUTSequence") or []):
         # The entries are unsigned.
         return _look_up(item, values, is_signed)[0], False
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    slope, intercept = (_rescale(dataset, tag) for tag in ("RescaleSlope", "RescaleIntercept"))
     # With a slope of 0 every film would be of one grey.
     if None not in (slope, intercept) and slope != 0:
         values = values * slope + intercept
         is_signed = bool(values.min() < 0)
     return values, is_signed
+
+
+def _rescale(dataset: pydicom.Dataset, tag: str) -> float | None:
+    value = dataset.get(tag)
+    if value in (None, ""):
+        return None
+    if np.isnan(_number(value)):
+        raise BadImage(f"{tag} {str(value)[:20]!r}, expected a number")
+    return float(value)
 
 
 def _voi(dataset: pydicom.Dataset, values: np.ndarray, is_signed: bool) -> Iterator[tuple[np.ndarray, float, float]]:
@@ -64,8 +73,17 @@ def _voi(dataset: pydicom.Dataset, values: np.ndarray, is_signed: bool) -> Itera
     if None in (centers, widths):
         return
     for center, width in zip(np.atleast_1d(centers), np.atleast_1d(widths), strict=False):
+        center, width = _number(center), _number(width)
         if np.isfinite(center) and width > 0:
             yield apply_windowing(values, _eight_bit_window(dataset, center, width)), 0, 255
+
+
+def _number(value: object) -> float:
+    """NaN for text that is no number, such as `2048,0`."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def _scale(shades: np.ndarray, black: float, white: float, is_inverted: bool) -> np.ndarray | None:
@@ -74,34 +92,6 @@ def _scale(shades: np.ndarray, black: float, white: float, is_inverted: bool) ->
         shades, black, white = -shades, -white, -black
     greys = (shades - black) * 255 / ((white - black) or 1)
     return np.rint(greys.clip(0, 255)).astype(np.uint8) if np.isfinite(greys).all() else None
-
-
-def _occurs(codes: np.ndarray, num_codes: int) -> np.ndarray:
-    """(num_codes,) bool: which codes the pixels have."""
-    return cv2.calcHist([np.ascontiguousarray(codes)], [0], None, [num_codes], [0, num_codes]).ravel() > 0
-
-
-def _is_shown(greys: np.ndarray, stored: np.ndarray, film: np.ndarray, codes: np.ndarray, is_inverted: bool) -> bool:
-    """Whether the film has greys between black and white, many enough, and not only the darkest, from black on.
-
-    greys, film: the grey of each stored value, and whether it is no padding. Many enough: MIN_GREYS, unless the film's
-    values span fewer over their own bits. A film that ends below MIN_BRIGHTEST is one of 12 bits, say, under a window
-    for 14.
-    """
-    for part in (codes[SPARSE], codes):
-        present = film & _occurs(part, len(stored))
-        shown, values = greys[present].astype(int), stored[present].astype(int)
-        if not ((shown > 0) & (shown < 255)).any():
-            continue
-        darkest, brightest = sorted(255 - end if is_inverted else end for end in (shown.min(), shown.max()))
-        is_bright, has_greys = brightest >= 255 * MIN_BRIGHTEST, brightest - darkest >= MIN_GREYS
-        if is_bright and has_greys:
-            return True
-        if part is codes:
-            own_white = 2 ** int(np.abs(values).max()).bit_length() - 1
-            has_greys |= np.ptp(values) * 255 < MIN_GREYS * own_white
-            return bool(has_greys and (is_bright or darkest > brightest / 2))
-    return False
 
 
 def _has_entries(item: pydicom.Dataset) -> bool:
@@ -114,15 +104,27 @@ def _look_up(item: pydicom.Dataset, values: np.ndarray, is_signed: bool) -> tupl
     is_signed: whether the values may be negative, and with them the first value of the table, whatever its VR.
     pydicom's own look-up wraps inputs above 255 around if the entries have 8 bits.
     """
-    num_entries, first, bits = item.LUTDescriptor
-    num_entries = num_entries % 65536 or 65536
+    num_entries, first, bits = _descriptor(item.LUTDescriptor)
     entries = item.LUTData
     if isinstance(entries, bytes):
-        order = "<" if item.original_encoding[1] else ">"
-        entries = np.frombuffer(entries, f"{order}u2" if len(entries) >= 2 * num_entries else "u1")
+        words = np.frombuffer(entries[: len(entries) // 2 * 2], f"{'<>'[not item.original_encoding[1]]}u2")
+        # Entries of 8 bits lie in pairs in words of the file's byte order, or in a word each.
+        is_packed = bits <= 8 and len(entries) in (num_entries, num_entries + 1)
+        entries = words.astype("<u2").view("u1") if is_packed else words
     entries = np.atleast_1d(np.asarray(entries, np.float64))[:num_entries]
+    # Some writers leave out the last entry.
+    if len(entries) < max(1, num_entries - 1):
+        raise BadImage(f"LUT of {num_entries} entries has {len(entries)}: damaged, expected all that it declares")
     places = (np.rint(values) - _first(first, is_signed)).clip(0, len(entries) - 1)
     return entries[places.astype(np.intp)], _white_entry(int(entries.max()), bits)
+
+
+def _descriptor(descriptor: list[int]) -> tuple[int, int, int]:
+    """Number of entries, value of the first, and bits (PS3.3 C.11.1.1.1)."""
+    if len(np.atleast_1d(descriptor)) != 3:
+        raise BadImage(f"LUT descriptor {descriptor}, expected number of entries, first value and bits")
+    num_entries, first, bits = descriptor
+    return num_entries % 65536 or 65536, first, bits
 
 
 def _first(first: int, is_signed: bool) -> int:
@@ -140,8 +142,8 @@ def _eight_bit_window(dataset: pydicom.Dataset, center: float, width: float) -> 
     """A window for pixels whose full range is 0..255, because pydicom's output has the range of the pixels."""
     window = pydicom.Dataset()
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 8, 0
-    window.WindowCenter, window.WindowWidth = float(center), float(width)
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    window.WindowCenter, window.WindowWidth = center, width
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     if function not in VOI_FUNCTIONS:
         raise BadImage(f"VOI LUT Function {function!r}, expected LINEAR, LINEAR_EXACT or SIGMOID")
     # LINEAR is for values of whole numbers; below a width of 1 it has no meaning.
@@ -160,15 +162,16 @@ def _is_padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
 
 def palette(dataset: pydicom.Dataset, stored: np.ndarray, colour: bool) -> np.ndarray:
     """(256 or 65536, 3) uint8 RGB of each stored value, or (256 or 65536,) luminance."""
-    num_colours, first, bits = dataset.RedPaletteColorLookupTableDescriptor
+    num_colours, first, bits = _descriptor(dataset.RedPaletteColorLookupTableDescriptor)
     start = _first(first, stored.dtype.kind == "i")
     # pydicom would wrap values beyond the last colour around.
-    places = (stored.astype(np.int32) - start).clip(0, (num_colours % 65536 or 65536) - 1)
-    table = render(apply_color_lut(places + first, dataset)[None, :, :3], bits, colour)
-    return table[0]
+    places = (stored.astype(np.int32) - start).clip(0, num_colours - 1)
+    table = apply_color_lut(places + first, dataset)[None, :, :3]
+    # Colours of 8 bits may all be dark.
+    return render(table, max(255, _white_entry(int(table.max()), bits)), colour)[0]
 
 
-def render(rgb: np.ndarray, bits: int, colour: bool) -> np.ndarray:
-    """(h, w, 3) RGB of `bits` bits to uint8: as it is, or its luminance, (h, w) (ITU-R BT.601)."""
+def render(rgb: np.ndarray, white: int, colour: bool) -> np.ndarray:
+    """(h, w, 3) RGB of 0 to `white` to uint8: as it is, or its luminance, (h, w) (ITU-R BT.601)."""
     image = np.ascontiguousarray(rgb) if colour else cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
-    return np.rint((image * (255 / (2**bits - 1))).clip(0, 255)).astype(np.uint8)
+    return np.rint((image * (255 / (white or 1))).clip(0, 255)).astype(np.uint8)

@@ -4,13 +4,14 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom import uid
 from pydicom.data import get_testdata_file
 
 from etl.contract.images.dicom import decode_dicom
 from etl.contract.images.pixels import BadImage
-from tests.etl.dicom_files import ENCODERS, build, shown, written
+from tests.etl.dicom_files import ENCODERS, RAMP, build, shown, written
 
 
 def test_bits_beyond_the_stored_ones_are_ignored():
@@ -46,6 +47,16 @@ def test_a_palette_becomes_luminance():
     colours["BluePaletteColorLookupTableData"] = palette(0, 0, 257)
     pixels = np.array([[0, 5, 6, 7, 255]], np.uint8)
     assert shown(pixels, photometric="PALETTE COLOR", **colours) == [[0, 0, 76, 1, 1]]
+    # Entries of 8 bits in words.
+    colours["RedPaletteColorLookupTableData"] = palette(0, 255, 9)
+    colours["GreenPaletteColorLookupTableData"] = colours["BluePaletteColorLookupTableData"] = palette(0, 0, 9)
+    assert shown(pixels, photometric="PALETTE COLOR", **colours) == [[0, 0, 76, 9, 9]]
+    for colour in ("Red", "Green", "Blue"):
+        colours[f"{colour}PaletteColorLookupTableData"] = palette(0, 0, 0)
+    assert shown(pixels, photometric="PALETTE COLOR", **colours) == [[0, 0, 0, 0, 0]]
+    colours["RedPaletteColorLookupTableDescriptor"] = [3, 5]
+    with pytest.raises(BadImage, match=r"LUT descriptor \[3, 5\], expected number of entries, first value and bits"):
+        shown(pixels, photometric="PALETTE COLOR", **colours)
     for colour in ("Red", "Green", "Blue"):
         colours[f"{colour}PaletteColorLookupTableDescriptor"] = [4, 5, 8]
         colours[f"{colour}PaletteColorLookupTableData"] = bytes([10, 20, 30, 40])
@@ -130,3 +141,41 @@ def test_pixels_that_are_not_square_are_made_square():
         assert shown(film, **window, PixelAspectRatio=same) == film.tolist()
     with pytest.raises(BadImage, match="too large: 2x20000"):
         shown(film, PixelAspectRatio=[10_000, 1])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
+def test_words_of_the_header_in_another_case_or_between_blanks(syntax):
+    def read(photometric: str, **tags) -> list:
+        dataset = build(RAMP, **tags)
+        if syntax == uid.RLELossless:
+            dataset.compress(syntax, encoding_plugin="pydicom")
+        dataset.PhotometricInterpretation, dataset.HighBit = photometric, None
+        return decode_dicom(written(dataset)).tolist()
+
+    assert read("monochrome2") == read(" Monochrome2 ") == shown(RAMP)
+    assert read(" MONOCHROME1") == read("monochrome1") == shown(RAMP, photometric="MONOCHROME1")
+    window = {"WindowCenter": 2000, "WindowWidth": 2001}
+    assert read("MONOCHROME2", VOILUTFunction=" sigmoid", **window) == shown(RAMP, VOILUTFunction="SIGMOID", **window)
+
+
+@pytest.mark.parametrize("groups", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_the_window_of_an_enhanced_object_is_that_of_its_frame(groups):
+    def in_a_group(**macros) -> dict:
+        group = pydicom.Dataset()
+        for macro, tags in macros.items():
+            item = pydicom.Dataset()
+            for tag, value in tags.items():
+                setattr(item, tag, value)
+            setattr(group, macro, [item])
+        return {groups: [group], "NumberOfFrames": 1}
+
+    window, rescale = {"WindowCenter": 3000.5, "WindowWidth": 4001}, {"RescaleSlope": 2, "RescaleIntercept": -1000}
+    want = shown(RAMP, **window, **rescale)
+    both = in_a_group(FrameVOILUTSequence=window, PixelValueTransformationSequence=rescale)
+    assert shown(RAMP, **both) == want != shown(RAMP)
+    assert shown(RAMP, WindowCenter=1, WindowWidth=2, **both) == want
+    assert shown(RAMP, **window, **rescale, **in_a_group(FrameVOILUTSequence={"WindowCenter": None})) == want
+    wide = in_a_group(PixelMeasuresSequence={"PixelSpacing": [2, 1]})
+    assert shown(RAMP, **wide) == shown(RAMP, PixelSpacing=[2, 1]) != shown(RAMP)
+    assert shown(RAMP, **{groups: []}) == shown(RAMP, **{groups: [pydicom.Dataset()]}) == shown(RAMP)

@@ -4,10 +4,13 @@ import numpy as np
 import pydicom
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
+from pydicom import uid
 
+from etl.contract.images.dicom import decode_dicom
 from etl.contract.images.pixels import BadImage
-from tests.etl.dicom_files import RAMP, shown, table
+from tests.etl.dicom_files import RAMP, build, shown, table, written
 
 
 def test_without_a_window_the_range_of_the_pixels_is_shown():
@@ -181,6 +184,150 @@ def test_eight_bit_entries_are_found_beyond_the_256th():
     entries = [value // 16 for value in range(4096)]
     pixels = np.array([[0, 255, 256, 4095]], np.uint16)
     assert shown(pixels, VOILUTSequence=table(entries, first=0, bits=8)) == [[0, 15, 16, 255]]
+
+
+def with_commas(**tags) -> list:
+    """The greys of a ramp whose numbers have decimal commas, which pydicom would not write."""
+    content = written(build(RAMP, **tags))
+    for number in tags.values():
+        content = content.replace(number.encode(), number.replace(".", ",").encode())
+    return decode_dicom(content).tolist()
+
+
+def test_a_window_that_is_no_number_is_as_if_it_were_absent():
+    assert with_commas(WindowCenter="20.5", WindowWidth="9.5") == shown(RAMP)
+
+
+@pytest.mark.parametrize("tag", ["RescaleSlope", "RescaleIntercept"])
+def test_a_rescale_that_is_no_number_is_named(tag):
+    with pytest.raises(BadImage, match=f"^{tag} '2,50', expected a number$"):
+        with_commas(**{"RescaleSlope": "1", "RescaleIntercept": "0", tag: "2.50"})
+
+
+def packed(entries: np.ndarray, declared: int, bits: int) -> list[pydicom.Dataset]:
+    """A sequence of one lookup table with entries as bytes. entries: uint8, or uint16."""
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US", [declared, 0, bits])
+    item.add_new("LUTData", "OW", entries.tobytes() + bytes(entries.nbytes % 2))
+    return [item]
+
+
+SLOPE = np.arange(0, 65536, 16, dtype=np.uint16)
+PLACES = np.array([[0, 255, 2048, 4094, 4095]], np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.ImplicitVRLittleEndian])
+def test_entries_are_words_or_bytes(kind, syntax):
+    order, grey = "<>"[syntax == uid.ExplicitVRBigEndian], [[0, 16, 128, 255, 255]]
+
+    def look_up(entries: np.ndarray, declared: int, bits: int, pixels=PLACES) -> list:
+        if entries.itemsize == 1 and order == ">":
+            entries = np.append(entries, np.zeros(len(entries) % 2, "u1")).reshape(-1, 2)[:, ::-1]
+        lut = packed(entries.astype(entries.dtype.newbyteorder(order)), declared, bits)
+        return shown(pixels, syntax=syntax, **{kind: lut})
+
+    assert look_up(SLOPE, 4096, 16) == look_up(SLOPE >> 4, 4096, 12) == grey
+    # Some writers leave out the last one, or append some.
+    assert look_up(SLOPE[:-1], 4096, 16) == look_up(np.append(SLOPE, SLOPE), 4096, 16) == grey
+    bytes_ = np.rint(SLOPE / 65520 * 255).astype(np.uint8)
+    assert look_up(bytes_, 4096, 8) == look_up(bytes_.astype(np.uint16), 4096, 8) == grey
+    # With a byte of padding
+    assert look_up(np.array([0, 51, 255], np.uint8), 3, 8, np.array([[0, 1, 2]], np.uint16)) == [[0, 51, 255]]
+
+
+@pytest.mark.parametrize("kind", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("number", [1, 2047, 2048, 2049, 3000, 4094])
+def test_a_table_that_is_too_short_is_named(kind, number):
+    values = table([int(entry) for entry in SLOPE[:number]], first=0, bits=16)
+    values[0].LUTDescriptor = [4096, 0, 16]
+    for lut in (packed(SLOPE[:number], 4096, 16), values):
+        with pytest.raises(BadImage, match=f"^LUT of 4096 entries has {number}: damaged, expected all"):
+            shown(PLACES, **{kind: lut})
+
+
+def test_a_descriptor_without_bits_is_named():
+    lut = packed(SLOPE, 4096, 16)
+    lut[0].LUTDescriptor = [4096, 0]
+    with pytest.raises(BadImage, match=r"LUT descriptor \[4096, 0\], expected number of entries, first value and bits"):
+        shown(PLACES, VOILUTSequence=lut)
+
+
+def film_with_marker(largest: int, side: int = 200, marker: int = 65535) -> np.ndarray:
+    film = np.random.default_rng(0).integers(0, largest + 1, (side, side)).astype(np.uint16)
+    film[8:10, 5 : 5 + side // 5] = marker  # 0.2% of 200 x 200
+    return film
+
+
+WIDE = {"WindowCenter": 32768, "WindowWidth": 65536}
+FITTING = {"WindowCenter": 8192, "WindowWidth": 16384}
+MARKED = film_with_marker(16383)
+RUN_AGAINST = {"RescaleSlope": -1, "RescaleIntercept": 65535}
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("side", [200, 1200])
+def test_a_marker_does_not_make_a_window_fit(photometric, side):
+    film = film_with_marker(16383, side)
+    both = {tag: [WIDE[tag], FITTING[tag]] for tag in WIDE}
+    film_shown = shown(film, photometric=photometric, **both)
+    assert film_shown == shown(film, photometric=photometric, **FITTING)
+    assert np.percentile(film_shown, [1, 99]) == pytest.approx([2.5, 252], abs=1)
+
+
+@pytest.mark.parametrize("window", [{}, WIDE])
+@pytest.mark.parametrize("tags", [{}, {"photometric": "MONOCHROME1"}, RUN_AGAINST], ids=["1", "2", "slope of -1"])
+@pytest.mark.parametrize("film", [MARKED, 65535 - MARKED], ids=["dark", "bright"])
+def test_a_film_that_a_marker_leaves_dark_is_refused(film, tags, window):
+    if film is not MARKED and not tags:
+        # A bright film with a black label is not dark, and its window says that it is so.
+        assert np.median(shown(film, **window)) > 200
+        return
+    with pytest.raises(BadImage, match=r"^few bits: all but 0.5% of the pixels are from \d+ to \d+, in a range from 0"):
+        shown(film, **tags, **window)
+
+
+def test_what_a_marker_or_padding_leaves():
+    with pytest.raises(BadImage, match="few bits"):
+        shown(MARKED)
+    # As padding, the marker is not looked at.
+    assert np.percentile(shown(MARKED, PixelPaddingValue=65535), 98) > 245
+    # A marker that is brighter, but not by two bits.
+    assert np.percentile(shown(film_with_marker(20000)), 98) == pytest.approx(77, abs=2)
+    # Larger areas than a marker count.
+    large = MARKED.copy()
+    large[:2] = 65535
+    assert np.median(shown(large, **WIDE)) == pytest.approx(32, abs=1)
+    # 8 bits may be dark.
+    eight = np.where(MARKED == 65535, 255, MARKED >> 8).astype(np.uint8)
+    assert shown(eight) == shown(eight, WindowCenter=128, WindowWidth=256) == eight.tolist()
+    # Films of nearly one grey, and those that are too small to tell a marker.
+    for flat in (np.full((200, 200), 300, np.uint16), np.random.default_rng(0).integers(300, 306, (200, 200))):
+        flat = flat.astype(np.uint16)
+        flat[5:7, 5:45] = 4095
+        window = {"WindowCenter": 2048, "WindowWidth": 4096}
+        assert np.median(shown(flat, **window)) in (18, 19) and np.median(shown(flat)) == 0
+    flat = np.random.default_rng(0).integers(3000, 3021, (200, 200)).astype(np.uint16)
+    flat[0, :40] = 65535
+    assert np.median(shown(flat)) == 0
+    small = film_with_marker(16383, side=10)
+    assert shown(small)[8][5] == 255 and np.median(shown(small)) < 64
+
+
+@given(st_np.arrays(np.uint16, (20, 20)), st.integers(0, 65535), st.integers(0, 15))
+def test_monochrome1_of_the_complement_is_the_same_with_any_marker(film, marker, shift):
+    film = film >> shift
+    film[0, 0] = marker
+
+    def result(pixels: np.ndarray, **tags) -> list | str:
+        try:
+            return shown(pixels, **tags)
+        except BadImage as reason:
+            return str(reason)[:8]
+
+    dark, bright = result(film), result(65535 - film, photometric="MONOCHROME1")
+    # Nearly one grey by its bits, one of them may not be refused.
+    assert dark == bright or "few bits" in (dark, bright)
 
 
 def test_padding_does_not_widen_the_range():

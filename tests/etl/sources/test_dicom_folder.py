@@ -213,6 +213,7 @@ def test_faults_of_the_table_and_a_folder_without_dicom(folder, tmp_path):
         ({"Modality": "DX", "BodyPartExamined": "CHEST", "BurnedInAnnotation": "NO"}, None),
         ({"Modality": "cr", "BodyPartExamined": "TORAX AP"}, None),
         ({"Modality": "", "BodyPartExamined": "PORT"}, None),
+        ({"BurnedInAnnotation": "PERHAPS", "PresentationIntentType": "RAW"}, None),
     ],
 )
 def test_what_is_no_chest_film_for_reading_has_a_reason_of_its_own(folder, tags, reason):
@@ -223,6 +224,8 @@ def test_what_is_no_chest_film_for_reading_has_a_reason_of_its_own(folder, tags,
     assert (reasons == []) if reason is None else (len(reasons) == 1 and reasons[0].startswith(reason))
     # A file of another kind is not bad, so it does not count towards the share of bad images.
     assert not manifest.images.looked_at.any()
+    strange = {what: manifest.not_understood.get(what) for what in ("burned-in annotation", "presentation intent")}
+    assert strange == dict.fromkeys(strange, {"": 1} if tags.get("BurnedInAnnotation") == "PERHAPS" else None)
     assert manifest.not_understood.get("body part") == ({"": 1} if tags.get("BodyPartExamined") == "PORT" else None)
 
 

@@ -39,6 +39,13 @@ def test_an_absent_age_is_computed(birth, study, age):
         ({"ViewPosition": "LLD"}, ""),  # decubitus, taken from the front
         ({"ViewPosition": "RAO", "PatientOrientation": ["A", "F"]}, ""),
         ({"PatientOrientation": ["A", "F"]}, "LATERAL"),
+        ({"PatientOrientation": ["F", "A"]}, "LATERAL"),
+        ({"PatientOrientation": ["H", "P"]}, "LATERAL"),
+        ({"PatientOrientation": ["FR", "PR"]}, "LATERAL"),
+        ({"PatientOrientation": "P"}, "LATERAL"),
+        ({"PatientOrientation": ["L", "P"]}, ""),  # a slice, seen from the feet
+        ({"PatientOrientation": ["F", "L"]}, ""),
+        ({"ViewPosition": "RAO", "PatientOrientation": ["F", "A"]}, ""),
         ({"PatientOrientation": ["L", "F"]}, ""),
         ({"PatientOrientation": ""}, ""),
         ({"ViewCodeSequence": "antero-posterior"}, "AP"),
@@ -51,6 +58,37 @@ def test_the_view_is_found(tags, view):
         code.CodeMeaning = tags["ViewCodeSequence"]
         tags = {**tags, "ViewCodeSequence": [code]}
     assert read_tags(written(build(TWO, **tags))).view == view
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize(
+    ("tag", "field", "yes", "no", "what"),
+    [
+        (
+            "PresentationIntentType",
+            "for_processing",
+            ("FOR PROCESSING", "FOR_PROCESSING", "for processing", "FORPROCESSING", "For-Processing "),
+            ("FOR PRESENTATION", "FOR_PRESENTATION", "for presentation", ""),
+            "presentation intent",
+        ),
+        (
+            "BurnedInAnnotation",
+            "burned_in",
+            ("YES", "yes", "Y", "TRUE", "True", "YES ", " Yes", "1"),
+            ("NO", "no", "N", "FALSE", "0", " NO", ""),
+            "burned-in annotation",
+        ),
+    ],
+)
+def test_words_for_yes_and_no(tag, field, yes, no, what):
+    def read(word: str) -> Tags:
+        return read_tags(written(build(TWO, **{tag: word})))
+
+    assert [getattr(read(word), field) for word in (*yes, *no)] == [True] * len(yes) + [False] * len(no)
+    assert {read(word).strange for word in (*yes, *no)} == {()}
+    assert [(getattr(read(word), field), read(word).strange) for word in ("PERHAPS", "YESNO", "???x")] == [
+        (False, (what,))
+    ] * 3
 
 
 def test_tags_need_an_instance_and_may_lack_the_patient():
