@@ -92,9 +92,12 @@ def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> lis
     """
     try:
         content = read()
+        image = (decode_grey if channels == 1 else decode_colour)(content, settings.grey_bits)
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
-    image = (decode_grey if channels == 1 else decode_colour)(content, settings.grey_bits)
+    except MemoryError as error:
+        # The next run tries again what cannot be read.
+        raise BadImage("cannot be read: not enough memory to decode it") from error
     fault = find_fault(image, settings.quality) if channels == 1 else None
     if fault:
         raise BadImage(fault)

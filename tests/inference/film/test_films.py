@@ -116,3 +116,12 @@ def test_a_film_for_which_opencv_has_no_memory_is_a_lack_of_memory(monkeypatch):
     monkeypatch.setattr(films, "to_square", refuse)
     with pytest.raises(MemoryError):
         load_film(png(np.full((64, 64), 100, np.uint8)), PROPERTIES)
+
+
+def test_lack_of_memory_is_no_fault_of_the_film(monkeypatch):
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("etl.writing.shard_file.decode_grey", exhausted)
+    with pytest.raises(BadImage, match="^cannot be read: not enough memory to decode it$"):
+        load_squares(lambda: b"film", Etl(), channels=1)
