@@ -53,6 +53,11 @@ def main() -> None:
         add_own,
         reads=READS,
     )
+    size_px, stored = settings.training.size_px, settings.etl.sizes_px
+    if size_px not in stored:
+        raise InputError(
+            f"training.size_px is {size_px}, but etl.sizes_px is {stored}: give one of these, or add it there"
+        )
     workspace = Workspace.of(settings)
     workspace.summary.unlink(missing_ok=True)
     console = Console()

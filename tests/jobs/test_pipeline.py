@@ -79,10 +79,17 @@ def test_the_first_failing_stage_stops_the_pipeline_with_its_own_message(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_wrong_setting_ends_before_any_stage(tmp_path):
-    finished = pipeline("--workspace", str(tmp_path / "workspace"), "--etl.sise", "3")
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--etl.sise", "3"], "etl.sise"),
+        (["--etl.sizes_px", "64"], "training.size_px is 96, but etl.sizes_px is [64]: give one of these"),
+    ],
+)
+def test_a_wrong_setting_ends_before_any_stage(tmp_path, wrong, message):
+    finished = pipeline("--workspace", str(tmp_path / "workspace"), *wrong)
     assert finished.returncode == 2
-    assert "etl.sise" in finished.stderr
+    assert message in finished.stderr
     assert not (tmp_path / "workspace").exists()
 
 
