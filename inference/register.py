@@ -11,8 +11,8 @@ model that the gate refuses is registered too, as `challenger`; the champion sta
 
 import resource
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 
@@ -34,6 +34,9 @@ from inference.model.registry import CHAMPION, Registered, champion_version
 from training.network.checkpoint import BEST, Checkpoint
 from training.ranks.topology import Topology
 from training.reading.readers import open_split
+
+if TYPE_CHECKING:
+    import torch
 
 READS = ("inference", "training.seed", "training.device")
 console = Console(highlight=False)
@@ -66,7 +69,7 @@ def main() -> None:
     print_outcome(settings, workspace, report, decision, registered)
 
 
-def device_for(wanted: str) -> torch.device:
+def device_for(wanted: str) -> "torch.device":
     """Where torch computes the answers on the test split: a GPU by the rule of training.device, otherwise the CPU.
 
     Raises InputError if the wanted device is not there.
