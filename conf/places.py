@@ -73,11 +73,11 @@ class Use:
 
 
 FILES = Use("files", (NO_UTF8,), STORE, is_table=False)
-CACHE = Use("a cache", FILES.local)
+CACHE = Use("a cache lies", FILES.local)
 SCORES = Use("a table of scores", DELTA, STORED_TABLE)
 TABLES = Use("tables", (*DELTA, URL), STORED_TABLE)
 WORKSPACE = Use("a workspace lies", TABLES.local)
-FILES_TO_ASK = Use(
+INFER_FILES = Use(
     "infer.py reads what lies",
     local=(),
     expected="files and folders",

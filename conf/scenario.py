@@ -64,8 +64,10 @@ def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: s
         for number in (node for node in nodes if node.tag == INT):
             meaning = yaml.safe_load(number.value)
             if str(meaning) != number.value.lstrip("+"):
-                tens = f", or {int(number.value)} in tens" if number.value.isdigit() else ""
-                yield line, f"{name} is {number.value}, which YAML takes for {meaning}: write {meaning}{tens}"
+                said = (
+                    f"write {int(number.value)}, or {meaning} if" if number.value.isdigit() else f"write {meaning} if"
+                )
+                yield line, f"{name} is {number.value}, which YAML takes for {meaning}: {said} that is meant"
         seen.add(name)
 
 

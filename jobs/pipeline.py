@@ -56,7 +56,8 @@ def main() -> None:
     size_px, stored = settings.training.size_px, settings.etl.sizes_px
     if size_px not in stored:
         raise InputError(
-            f"training.size_px is {size_px}, but etl.sizes_px is {stored}: give one of these, or add it there"
+            f"training.size_px is {size_px}, but etl.sizes_px is {stored}: set training.size_px to one of these, or "
+            f"add {size_px} to etl.sizes_px"
         )
     workspace = Workspace.of(settings)
     workspace.summary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from etl.contract.storage import is_local, locate, version_of
+from etl.contract.storage import is_local, locate, patience, version_of
 
 # The footers of the ETL's files have a few kB.
 TAIL_BYTES = 1 << 16
@@ -18,8 +18,6 @@ MAX_FOOTERS = 10_000
 """footers that are kept, of some kB each"""
 # Two ranges with a smaller gap are fetched as one: in the time of a round trip, a store sends more bytes than that.
 MAX_GAP_BYTES = 1 << 18
-PATIENCE_S = 180
-"""for an answer, with all attempts of the store's client: s3fs repeats botocore's attempts, and would take an hour"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def footer_of(file: str) -> Footer:
     if is_local(place):
         size, version = place.stat().st_size, ""
     else:
-        info = place.fs.info(place.path, **_patience(place))
+        info = place.fs.info(place.path, **patience(place))
         size, version = info["size"], version_of(info)
     tail = _last(place, size, min(size, TAIL_BYTES))
     needed = int.from_bytes(tail[-8:-4], "little") + 8
@@ -113,16 +111,11 @@ class Parts(io.RawIOBase):
         raise OSError(f"bytes {self._at} to {stop} were not fetched")
 
 
-def _patience(place: UPath) -> dict[str, float]:
-    """An argument that bounds the time of a call, for clients that take one."""
-    return {"timeout": PATIENCE_S} if place.fs.async_impl else {}
-
-
 def _last(place: UPath, file_size: int, size: int) -> bytes:
     """The last bytes of a file."""
     if not is_local(place):
         # A store refuses to send a range of a file that is empty.
-        return place.fs.cat_file(place.path, start=file_size - size, end=file_size, **_patience(place)) if size else b""
+        return place.fs.cat_file(place.path, start=file_size - size, end=file_size, **patience(place)) if size else b""
     with place.open("rb") as source:
         source.seek(file_size - size)
         return source.read(size)
@@ -133,7 +126,7 @@ def _fetch(place: UPath, footer: Footer, groups: list[int], columns: list[str]) 
     ranges = [one for group in groups for one in _ranges(footer.metadata.row_group(group), columns)]
     starts, stops = (list(ends) for ends in zip(*ranges, strict=True)) if ranges else ([], [])
     paths = [place.path] * len(ranges)
-    contents = place.fs.cat_ranges(paths, starts, stops, on_error="raise", **_patience(place))
+    contents = place.fs.cat_ranges(paths, starts, stops, on_error="raise", **patience(place))
     return Parts(footer.size, dict(zip(starts, contents, strict=True)))
 
 

@@ -7,7 +7,6 @@ proxy, with certificates of their own or in another region, and names such as a/
 
 import time
 from functools import lru_cache
-from weakref import WeakValueDictionary
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
@@ -18,32 +17,34 @@ ATTEMPTS, CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 3, 5, 10
 KEYS_LIVE_S = 60
 """so long keys are used before botocore is asked again, which renews temporary ones minutes before they end"""
 Keys = tuple[str, str, str | None]
-# By id: clients of fsspec with equal settings are equal, although the environment may have changed between them.
-_without_arrow: WeakValueDictionary[int, AbstractFileSystem] = WeakValueDictionary()
+REST_S = 60
+"""so long s3fs reads alone after Arrow's client failed, because trying it takes its timeouts each time"""
+# Until when. By id: clients of fsspec with equal settings are equal, although the environment may have changed.
+_arrow_rests: dict[int, float] = {}
 
 
-def read_object(store: AbstractFileSystem, key: str, limit: int) -> bytes:
+def read_object(store: AbstractFileSystem, key: str, limit: int, patience_s: float) -> bytes:
     """The first `limit` bytes of an object, or all of them if `limit` is negative. Raises what s3fs raises.
 
-    store: an s3fs.S3FileSystem. key: bucket/object.
+    store: an s3fs.S3FileSystem. key: bucket/object. patience_s: seconds for s3fs, with all its attempts.
     """
-    if id(store) not in _without_arrow:
+    arrow_reads = "//" not in key and time.monotonic() >= _arrow_rests.get(id(store), 0)
+    if arrow_reads:
         try:
             with _client_of(store, id(store), int(time.monotonic() / KEYS_LIVE_S)).open_input_file(key) as file:
                 return file.read(file.size() if limit < 0 else min(limit, file.size()))
         except Exception:
             # s3fs can read it, or says better what is wrong: Arrow asks with HEAD, whose answer has no message.
             pass
-        content = _read_by_s3fs(store, key, limit)
-        # Trying Arrow for each object would take its timeouts each time.
-        _without_arrow[id(store)] = store
-        return content
-    return _read_by_s3fs(store, key, limit)
+    content = _read_by_s3fs(store, key, limit, patience_s)
+    if arrow_reads:
+        _arrow_rests[id(store)] = time.monotonic() + REST_S
+    return content
 
 
-def _read_by_s3fs(store: AbstractFileSystem, key: str, limit: int) -> bytes:
+def _read_by_s3fs(store: AbstractFileSystem, key: str, limit: int, patience_s: float) -> bytes:
     try:
-        return store.cat_file(key, end=None if limit < 0 else limit)
+        return store.cat_file(key, end=None if limit < 0 else limit, timeout=patience_s)
     except OSError:
         # A store refuses to send a range of a file that is empty.
         if limit >= 0 and store.info(key)["size"] == 0:
@@ -54,7 +55,7 @@ def _read_by_s3fs(store: AbstractFileSystem, key: str, limit: int) -> bytes:
 @lru_cache(maxsize=8)
 def _client_of(store: AbstractFileSystem, identity: int, minute: int) -> S3FileSystem:
     """Arrow's client with the address, region and present keys of an s3fs client. identity, minute: of the cache, see
-    _without_arrow and KEYS_LIVE_S."""
+    _arrow_rests and KEYS_LIVE_S."""
     client = sync(store.loop, store.set_session)
     keys = None if store.anon else sync(store.loop, _keys_of, store)
     return _connect(client.meta.endpoint_url, client.meta.region_name, keys)

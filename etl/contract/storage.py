@@ -37,6 +37,9 @@ FETCHES = 16
 AHEAD_BYTES = 32_000_000
 """of a file that is fetched ahead; films have less"""
 RUN_AGAIN = "Nothing was committed: run the same command again once the store answers"
+STORE_CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests")
+PATIENCE_S = 180
+"""for an answer, with all attempts of the store's client: s3fs repeats botocore's, for a quarter of an hour"""
 # What the clients of a store read in the environment.
 ENVIRONMENT = {
     "s3": "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
@@ -123,7 +126,7 @@ def reason_of(error: Exception) -> str:
 
 def is_of_a_store(error: Exception) -> bool:
     """Whether a store's client raised it. Their errors have nothing but their modules in common."""
-    return type(error).__module__.partition(".")[0] in ("aiobotocore", "aiohttp", "azure", "botocore", "google")
+    return type(error).__module__.partition(".")[0] in STORE_CLIENTS
 
 
 def read_bytes(address: str, limit: int = -1) -> bytes:
@@ -140,8 +143,13 @@ def read_bytes(address: str, limit: int = -1) -> bytes:
     place = locate(address)
     with reaching(address):
         if place.protocol == "s3":
-            return read_object(place.fs, place.path, limit)
-        return place.fs.cat_file(place.path, end=None if limit < 0 else limit)
+            return read_object(place.fs, place.path, limit, PATIENCE_S)
+        return place.fs.cat_file(place.path, end=None if limit < 0 else limit, **patience(place))
+
+
+def patience(place: UPath) -> dict[str, float]:
+    """An argument that bounds the time of a call by PATIENCE_S, for clients that take one."""
+    return {"timeout": PATIENCE_S} if place.fs.async_impl else {}
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
@@ -19,7 +18,7 @@ from conf.errors import InputError
 from etl.contract.delta import KEEP_HISTORY, KEEP_LOG_NOW, open_table, store_options
 from etl.contract.row_groups import footer_of, read_row_groups
 from etl.contract.schema import CONTRACT, SPLITS, Card
-from etl.contract.storage import locate, map_files, unreachable
+from etl.contract.storage import map_files, reaching, unreachable
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
 """file_version: null if the file was not read; same_as: the image that this one is a copy of, otherwise null"""
@@ -113,9 +112,10 @@ def read_labels(files: Iterable[str]) -> list[pd.DataFrame]:
 
 def _read_labels(file: str) -> pd.DataFrame:
     try:
-        schema = footer_of(file).metadata.schema.to_arrow_schema()
-        columns = [field.name for field in schema if not pa.types.is_binary(field.type)]
-        rows = read_row_groups(file, columns).select(columns).to_pandas()
+        with reaching(file):
+            schema = footer_of(file).metadata.schema.to_arrow_schema()
+            columns = [field.name for field in schema if not pa.types.is_binary(field.type)]
+            rows = read_row_groups(file, columns).select(columns).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{file} of the table cannot be read ({error}): add --rebuild to rebuild the table") from error
     return rows.assign(split=PurePosixPath(file).parent.name.removeprefix("split="), file=file)
@@ -129,15 +129,13 @@ def read_rows(table: str, version: int, splits: Iterable[str]) -> pd.DataFrame:
 
 def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]:
     """Image -> its bytes in this column, for some images of one file; reads one row group at a time."""
-    with locate(file).open("rb") as source:
-        parquet = pq.ParquetFile(source)
-        found: dict[str, bytes] = {}
-        for group in range(parquet.num_row_groups):
-            names = parquet.read_row_group(group, ["image_id"], use_threads=False).column(0).to_pylist()
-            if image_ids & set(names):
-                pixels = parquet.read_row_group(group, [column], use_threads=False).column(0)
-                found |= {name: pixels[row].as_py() for row, name in enumerate(names) if name in image_ids}
-        return found
+    found: dict[str, bytes] = {}
+    for group in range(footer_of(file).metadata.num_row_groups):
+        names = read_row_groups(file, ["image_id"], [group])["image_id"].to_pylist()
+        if image_ids & set(names):
+            pixels = read_row_groups(file, [column], [group])[column]
+            found |= {name: pixels[row].as_py() for row, name in enumerate(names) if name in image_ids}
+    return found
 
 
 def write_quarantine(table: str, bad: pd.DataFrame) -> int:

@@ -6,13 +6,13 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from conf.errors import InputError
 from conf.workspace import Workspace, in_workspaces
+from etl.contract.row_groups import footer_of, read_row_groups
 from etl.contract.schema import SPLITS, Card
-from etl.contract.storage import clutter, is_folder, is_local, list_files, locate, located
+from etl.contract.storage import clutter, is_folder, is_local, list_files, located, map_files, reaching
 from etl.contract.version import TableVersion
 from inference.model.properties import Properties, preparation_of
 
@@ -70,7 +70,7 @@ def list_table(workspace: Workspace, properties: Properties) -> Listing:
     card = table.card
     _check_kind(card, workspace, properties)
     files = [file for split in SPLITS for file in table.files(split)]
-    return Listing(card.delta_table_id, card.delta_version, pa.concat_tables(map(_rows_of, files)))
+    return Listing(card.delta_table_id, card.delta_version, pa.concat_tables(map_files(_rows_of, files)))
 
 
 def list_folder(folder: UPath) -> Listing:
@@ -118,10 +118,10 @@ def _check_kind(card: Card, workspace: Workspace, properties: Properties) -> Non
 def _rows_of(file: str) -> pa.Table:
     """The images of one Parquet file of the table."""
     try:
-        with locate(file).open("rb") as source:
-            parquet = pq.ParquetFile(source)
-            rows = parquet.read(["image_id", "pixel_hash"], use_threads=False)
-            sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+        with reaching(file):
+            metadata = footer_of(file).metadata
+            sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            rows = read_row_groups(file, ["image_id", "pixel_hash"])
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{file} of the table cannot be read ({error}): run the ETL again") from error
     columns = [

@@ -74,7 +74,8 @@ def probability_column(finding: str) -> str:
 
 
 def score_images(batches: Iterator[pa.RecordBatch], num_threads: int, model: WorkerModel) -> Iterator[pa.RecordBatch]:
-    """Batches of IMAGES (listing.py) to batches of answer_schema, in the same order; holds one row group.
+    """Batches of IMAGES (listing.py) to batches of answer_schema, in the same order. Holds the row group in use and,
+    of a table in a store, those that are fetched ahead.
 
     An image that cannot be read gets a row with the reason: none is lost, none ends the run. Raises InputError if a
     store fails, because each further image would wait for it in vain.

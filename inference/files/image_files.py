@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from conf.errors import InputError
-from conf.places import FILES_TO_ASK, place_of
+from conf.places import INFER_FILES, place_of
 from conf.workspace import in_workspaces
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import DICOM_INDEX, HEAD_BYTES, SUFFIXES
@@ -28,7 +28,7 @@ def local_path(given: str) -> str:
     """
     if os.path.lexists(given):
         return given
-    place_of("FILE_OR_FOLDER", given, FILES_TO_ASK)
+    place_of("FILE_OR_FOLDER", given, INFER_FILES)
     return os.path.expanduser(given)
 
 

@@ -249,12 +249,12 @@ def test_arrow_reads_what_s3fs_reads_and_leaves_the_rest_to_it(bucket, monkeypat
     for name in ("plain", "Große, Aufnahme + 1 %41.png", "a=b&c/~.x"):
         bucket.client.pipe_file(f"{bucket.name}/{name}", name.encode())
         assert read_bytes(f"s3://{bucket.name}/{name}") == name.encode()
-    assert id(store) not in s3._without_arrow
+    assert id(store) not in s3._arrow_rests
     # With keys that only s3fs has, as behind a proxy that only it knows.
     monkeypatch.setattr(s3, "_client_of", lambda *_: s3._connect(NOBODY, None, ("no", "key", None)))
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
     assert read_bytes(f"s3://{bucket.name}/plain") == b"plain"
-    assert s3._without_arrow.pop(id(store)) is store
+    assert s3._arrow_rests.pop(id(store)) > time.monotonic()
 
 
 @pytest.mark.spark

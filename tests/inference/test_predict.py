@@ -158,6 +158,7 @@ def test_films_and_scores_in_an_object_store(model, workspace, test_images, monk
     rows = [row | {"image_id": "new"} for row in listing.images.to_pylist()]
     with pytest.raises(InputError, match="cannot be reached .*AWS_SECRET_ACCESS_KEY.* run the same command again"):
         list(read_images(rows, model.properties))
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.usefixtures("s3_server")
@@ -181,6 +182,7 @@ def test_row_groups_of_a_table_in_a_store_give_what_those_of_a_disk_give(model, 
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(InputError, match="s3://tables/.* cannot be reached"):
         list(read_images(there, model.properties))
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_second_run_adds_nothing_and_a_new_version_scores_all_again(model, workspace, output):

@@ -83,7 +83,7 @@ def test_the_first_failing_stage_stops_the_pipeline_with_its_own_message(tmp_pat
     ("wrong", "message"),
     [
         (["--etl.sise", "3"], "etl.sise"),
-        (["--etl.sizes_px", "64"], "training.size_px is 96, but etl.sizes_px is [64]: give one of these"),
+        (["--etl.sizes_px", "64"], "training.size_px is 96, but etl.sizes_px is [64]: set"),
     ],
 )
 def test_a_wrong_setting_ends_before_any_stage(tmp_path, wrong, message):

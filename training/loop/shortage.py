@@ -60,8 +60,8 @@ def training_step(settings: Training, num_images: int) -> tuple[str, str]:
     # BatchNorm needs two images.
     if num_images // (2 * parts) >= 2:
         advice = (
-            f"Start with --training.accumulation {2 * parts}, which computes a step in smaller parts and also suits "
-            f"--resume, or lower training.batch_size or training.size_px ({side})"
+            f"Start with --training.accumulation {2 * parts}, which computes a step in smaller parts, and which "
+            f"--resume allows too, or lower training.batch_size or training.size_px ({side})"
         )
     else:
         advice = f"Lower training.size_px ({side}), or choose a smaller training.model than {settings.model}"

@@ -113,7 +113,7 @@ class LayerSearch:
             self.val_s = monotonic() - started
             self.overruns.append(overrun)
             verdict = "meets its bound" if overrun <= 0 else f"exceeds its bound by {overrun:.4f}"
-            say(f"{self.title}: {len(self.overruns) - 1} back in FP32, the drop on the validation split {verdict}")
+            say(f"{self.title}: try {len(self.overruns) - 1}, the drop of AUROC on the validation split {verdict}")
             if overrun > self.overruns[-2]:
                 # NNCF would now rank the other groups anew, and can only be stopped without a graph then.
                 self.limit.check("ranking the other groups anew", self.ranking_s + self.val_s)
