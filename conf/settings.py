@@ -244,7 +244,7 @@ class Training:
     """folder on a local disk that keeps what was read from a table in a store, for later epochs and for all trainings
     of this host; empty: no cache"""
     cache_gb: float = above(0, 30)
-    """largest size of that cache, 10**9 bytes; what does not fit is read from the store in each epoch"""
+    """largest size of that cache, in units of 10**9 bytes; what does not fit is read from the store in each epoch"""
     experiment: str = bounded("chexscale", str.strip, "a name that is not blank")
     """MLflow experiment that the run belongs to"""
 
@@ -290,7 +290,7 @@ class Inference:
     num_calibration_images: int = at_least(1, 128)
     """images of the training split that calibrate INT8"""
     num_attempts: int = between(1, 3, 3)
-    """ways of quantising that are tried until the gate passes: as it is, with corrected biases, with the most sensitive
+    """ways of quantising that are tried until the gate passes: plain, with corrected biases, with the most sensitive
     layers in FP32"""
     max_minutes: float = at_least(0, 60)
     """minutes that all ways of quantising may take together; the first way always runs to its end, later ways stop and

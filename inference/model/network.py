@@ -90,9 +90,9 @@ def load_served(folder: Path) -> FittedModel:
 
 
 def torch_predict(network: ServedNetwork, device: torch.device = CPU) -> Predict:
-    """Returns a function like compile_graph's that runs the network in torch, in single precision; leaves it in place.
+    """Returns a function like compile_graph's that runs the network in torch, in single precision.
 
-    device: cpu or cuda.
+    device: cpu or cuda; the given network stays on the CPU.
     """
     if device.type != "cpu":
         network = copy.deepcopy(network).to(device)
