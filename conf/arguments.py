@@ -158,10 +158,11 @@ class Parser(ArgumentParser):
         if name in known and not word.startswith("--"):
             return f"; did you mean --{name}?"
         before = list(self.given[: self.given.index(word)]) if word in self.given else []
-        option = next((one for one in reversed(before) if one.startswith("--")), "").partition("=")[0]
+        option, _, value = next((one for one in reversed(before) if one.startswith("--")), "").partition("=")
         knob = known.get(option.removeprefix("--"))
         if knob and get_origin(knob.type) is list and not word.startswith("-"):
-            return f"; write the list in brackets, such as {option} '[A, {word}]'"
+            values = [*re.findall(r"[^\[\]\", ]+", value), word]
+            return f"; write the list in brackets: {option} '[{', '.join(values)}]'"
         return ""
 
 

@@ -63,6 +63,7 @@ class Use:
     """What a place is for, which decides what opens it."""
 
     what: str
+    """a noun, or of a place on this machine a sentence that says so"""
     local: tuple[Rule, ...]
     store: tuple[Rule, ...] = ()
     """empty: it must be a folder of this machine"""
@@ -73,12 +74,12 @@ class Use:
 
 
 FILES = Use("files", (NO_UTF8,), STORE, is_table=False)
-CACHE = Use("a cache lies", FILES.local)
+CACHE = Use("a cache lies on a local disk", FILES.local)
 SCORES = Use("a table of scores", DELTA, STORED_TABLE)
 TABLES = Use("tables", (*DELTA, URL), STORED_TABLE)
-WORKSPACE = Use("a workspace lies", TABLES.local)
+WORKSPACE = Use("a workspace lies on a local disk", TABLES.local)
 INFER_FILES = Use(
-    "infer.py reads what lies",
+    "infer.py reads local files",
     local=(),
     expected="files and folders",
     addresses="`spark-submit inference/predict.py --scoring.source ADDRESS` scores a folder of a store",
@@ -127,8 +128,7 @@ def _store_of(setting: str, address: str, use: Use) -> str:
         raise InputError(f"{setting} is {address!r}: write the path itself, such as {'/' + rest.lstrip('/')!r}")
     if not use.store:
         raise InputError(
-            f"{setting} is {address!r}, expected {use.expected} of this machine: {use.what} on a local disk; "
-            f"{use.addresses}"
+            f"{setting} is {address!r}, expected {use.expected} of this machine: {use.what}; {use.addresses}"
         )
     if azure := re.fullmatch(r"wasbs?://([^@/]+)@([^./]+)\.blob\.([^/]+)(.*)", address):
         container, account, domain, path = azure.groups()

@@ -1,8 +1,10 @@
 """Checks a scenario file before it is read: what jsonargparse would ignore or take for something else is an error."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
@@ -13,6 +15,8 @@ from conf.settings import Settings
 TAG = "tag:yaml.org,2002:"
 KNOWN_TAGS = {TAG + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")}
 NULL, INT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:int"
+# Whole numbers in base 8 and 60 (YAML 1.1, which later versions have dropped).
+MISLEADING = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 EXAMPLE = "expected sections with settings, such as `training:` and below it, indented, `epochs: 10`"
 
 
@@ -61,13 +65,15 @@ def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: s
         nodes = list(_nodes(value))
         if tags := [node.tag for node in nodes if node.tag not in KNOWN_TAGS]:
             yield line, f"{name} has the tag {tags[0].replace(TAG, '!!')}, which is not read: leave the tag out"
-        for number in (node for node in nodes if node.tag == INT):
-            meaning = yaml.safe_load(number.value)
-            if str(meaning) != number.value.lstrip("+"):
-                said = (
-                    f"write {int(number.value)}, or {meaning} if" if number.value.isdigit() else f"write {meaning} if"
-                )
-                yield line, f"{name} is {number.value}, which YAML takes for {meaning}: {said} that is meant"
+        for number in (node.value for node in nodes if node.tag == INT and MISLEADING.fullmatch(node.value)):
+            wanted = names[name].type if name in names else int
+            if str in (wanted, *get_args(wanted)):
+                yield line, f"{name} is {number}, expected a text: put it in quotes"
+            else:
+                meaning = yaml.safe_load(number)
+                tens = f"{int(number)}, or " if number.isdigit() else ""
+                said = f"write {tens}{meaning} if that is meant"
+                yield line, f"{name} is {number}, which YAML takes for {meaning}: {said}"
         seen.add(name)
 
 

@@ -123,15 +123,17 @@ class Workspace:
 def in_workspaces(files: Iterable[str]) -> list[bool]:
     """Whether each file lies in a workspace. files: all files below a folder, as paths below it.
 
-    A workspace is known by the card of the ETL, or by the database of MLflow. Its figures and heat maps are no films.
+    A workspace is known by the ETL's card and what a stage leaves beside it. Its figures and heat maps are no films.
     """
     files = list(files)
-    folders = {name: set() for name in ("card.json", "card.html", "mlflow.db")}
+    folders = {name: set() for name in ("card.json", "card.html", "summary.json", "mlflow.db")}
     for file in files:
         folder, _, name = file.rpartition("/")
         if name in folders and folder:
             folders[name].add(folder)
-    workspaces = (folders["card.json"] & folders["card.html"]) | folders["mlflow.db"]
+    cards = folders.pop("card.json")
+    # MLflow alone makes a database wherever it is started.
+    workspaces = cards & set().union(*folders.values())
     if not workspaces:
         return [False] * len(files)
     return [any(str(folder) in workspaces for folder in PurePosixPath(file).parents) for file in files]

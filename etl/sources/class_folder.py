@@ -21,21 +21,15 @@ from conf.settings import Etl
 from conf.workspace import in_workspaces
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_image
-from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import clutter, list_files, map_files, read_bytes
+from etl.sources.files import NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.masks import BESIDE_MASK, MASK_WORDS, find_masks, marks, without_mask, words_of
 from etl.sources.split import assign_split
-from etl.sources.words import known_splits, resembles_split, sexes_of, split_of, tokens_of, view_of
+from etl.sources.words import known_splits, resembles_split, split_of
 
 # Folders of these names lie beside folders of masks or labels.
 NO_CLASSES = ("images", "image", "imgs", "img")
-# Folders of these names divide a class further, as those of views and sexes do.
-PARTS_OF_A_CLASS = {"left", "right", "frontal", "original", "raw", "augmented", "processed", "cropped", "resized"}
-PARTS_OF_A_CLASS |= {"adult", "adults", "child", "children", "pediatric", "paediatric"}
-# Words in names of classes.
-CLASS_WORDS = {token for name in NIH_FINDINGS for token in tokens_of(name)}
-CLASS_WORDS |= {"normal", "abnormal", "healthy", "covid", "tuberculosis", "tb", "opacity", "positive", "negative"}
 IN_WORKSPACE = "in a workspace"
 MAX_SHOWN = 20
 """names in a sentence"""
@@ -74,9 +68,11 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     parts = paths.str.split("/")
     names = parts.str[layout.class_at]
     classes = sorted(names.unique())
+    empty = _classes_of(left_out.dropna(), layout) - set(classes)
     if len(classes) < 2:
+        other = f"; the files of {_some(empty)} are masks, overlays or no images" if empty else ""
         raise InputError(
-            f"{source} holds {len(paths)} images in {len(classes)} classes ({_some(classes)}), expected "
+            f"{source} holds {len(paths)} images in {len(classes)} classes ({_some(classes)}{other}), expected "
             "at least two: give the folder that holds the folders of the classes, or of the splits, as --etl.source"
         )
     unknown = pd.Series("", paths.index)
@@ -97,7 +93,12 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     if folders is not None:
         said = (f"{folder} ({split_of(folder)})" for folder in sorted(folders.unique()))
         notes.append(f"the splits are {', '.join(said)}")
-    empty = _classes_of(left_out.dropna(), layout) - set(classes)
+    common, _ = _folders_below(list(parts), 1 if layout.split_at is None else 2)
+    if layout.split_at != 0 and common:
+        notes.append(
+            f"the folders of the classes hold the folders {_some(common)}: if these are the classes, give the folder "
+            "above them as --etl.source"
+        )
     if empty:
         notes.append(f"no image is in the folders {_some(empty)}, which are no classes therefore")
     searched = f"images below {source}"
@@ -109,6 +110,8 @@ def _why_left_out(files: pd.DataFrame) -> pd.Series:
     reasons = pd.Series([clutter(file) for file in files.index], files.index, dtype=object)
     reasons[reasons.isna() & np.array(in_workspaces(files.index), bool)] = IN_WORKSPACE
     named = np.array([PurePosixPath(file).suffix.lower() in SUFFIXES for file in files.index], bool)
+    texts = np.array([file.lower().endswith(NO_IMAGES) for file in files.index], bool)
+    reasons[reasons.isna() & texts] = "no image"
     asked = files.path[reasons.isna() & ~named]
     reasons[asked.index] = pd.Series(list(map_files(_why_no_image, asked)), asked.index, dtype=object)
     return reasons
@@ -165,39 +168,30 @@ def _understand(source: UPath, paths: list[list[str]]) -> Layout:
                 f"{source / '/'.join(parts)} is in a folder of a split, {deeper[0]!r}, at another level than in the "
                 f"layout {layout}: expected CLASS/image, SPLIT/CLASS/image or CLASS/SPLIT/image"
             )
-    if layout.split_at != 0 and (common := _same_below(paths, 1 if layout.split_at is None else 2)):
+    common, is_same = _folders_below(paths, 1 if layout.split_at is None else 2)
+    if layout.split_at != 0 and is_same:
         raise InputError(
-            f"the folders {_some(tops)} of {source} hold the folders {_some(common)}, as "
-            "if these were the classes: give one of them as --etl.source, or rename the folders below"
+            f"all of the folders {_some(tops)} of {source} hold the same folders {_some(common)}, as if these were the "
+            "classes: give one of them as --etl.source, or rename the folders below"
         )
     return layout
 
 
-def _same_below(paths: list[list[str]], at: int) -> list[str]:
-    """The folders at this place of the paths, if one folder at the top holds all that the others hold, and two or more.
+def _folders_below(paths: list[list[str]], at: int) -> tuple[list[str], bool]:
+    """The folders at this place of the paths, if one folder at the top holds all that the others hold, and two or more;
+    and whether all hold the very same.
 
-    Folders of images, of masks and with numbers, such as those of patients, may be the same in every class. So may
-    those that divide a class further, and any below folders that are called as classes are, if not all classes have
-    them all.
+    Folders of images, of masks and with numbers, such as those of patients, may be the same in every class.
     """
     below: dict[str, set[str]] = {}
     for parts in paths:
         below.setdefault(parts[0], set()).update(parts[at : at + 1] if len(parts) > at + 1 else [""])
     kept = [{one for one in names if one.lower() not in NO_CLASSES and not marks(one)} for names in below.values()]
     every = max(kept, key=len)
-    if len(kept) < 2 or len(every) < 2 or not all(names and names <= every for names in kept):
-        return []
-    if any(re.search(r"^$|\d", name) for name in every):
-        return []
-    if any(names != every for names in kept):
-        sex_of = sexes_of(every)
-        named = [frozenset(CLASS_WORDS.intersection(tokens_of(top))) for top in below]
-        parts_only = all(
-            one.lower() in PARTS_OF_A_CLASS or view_of(one) is not None or sex_of(one) is not None for one in every
-        )
-        if parts_only or (all(named) and len(set(named)) == len(named)):
-            return []
-    return sorted(every)
+    alike = len(kept) > 1 and len(every) > 1 and all(names and names <= every for names in kept)
+    if not alike or any(re.search(r"^$|\d", name) for name in every):
+        return [], False
+    return sorted(every), all(names == every for names in kept)
 
 
 def _no_class(name: str, classes: set[str]) -> str | None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from conf.settings import Etl
 from etl.contract.images.decode import decode_colour, decode_grey
-from etl.contract.images.pixels import BadImage, to_square
+from etl.contract.images.pixels import BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from etl.contract.schema import LABELS, image_column, table_schema
 from etl.contract.storage import fetch_ahead, is_local, locate
@@ -91,18 +91,18 @@ def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> lis
     read: returns the content of the file.
     """
     try:
-        content = read()
-        image = (decode_grey if channels == 1 else decode_colour)(content, settings.grey_bits)
+        with one_error_for_lack_of_memory():
+            image = (decode_grey if channels == 1 else decode_colour)(read(), settings.grey_bits)
+            fault = find_fault(image, settings.quality) if channels == 1 else None
+            if fault:
+                raise BadImage(fault)
+            image = adjust_intensity(image, settings.intensity)
+            return [to_square(image, size, settings.square) for size in settings.sizes_px]
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         # The next run tries again what cannot be read.
         raise BadImage("cannot be read: not enough memory to decode it") from error
-    fault = find_fault(image, settings.quality) if channels == 1 else None
-    if fault:
-        raise BadImage(fault)
-    image = adjust_intensity(image, settings.intensity)
-    return [to_square(image, size, settings.square) for size in settings.sizes_px]
 
 
 def _rows(shard: Shard, settings: Etl, channels: int, bad: list[tuple[str, str]]) -> Iterator[dict]:

@@ -12,7 +12,7 @@ import numpy as np
 from conf.settings import Dicom, Quality
 from etl.contract.images.decode import begins_like_image, decode_grey
 from etl.contract.images.kinds import kind_of
-from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, to_square
+from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from inference.model.properties import Properties
 
@@ -83,17 +83,13 @@ def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film
     shown_px: longer side of `shown`; 0: `shown` is not made.
     Raises BadImage with the reason if the file is no usable image, MemoryError if there is too little memory.
     """
-    try:
+    with one_error_for_lack_of_memory():
         image = decode_grey(content, properties.grey_bits)
         height, width = image.shape
         adjusted = adjust_intensity(image, properties.intensity)
         pixels = to_square(adjusted, properties.size_px, properties.square)
         shown = _scale(image, shown_px) if shown_px else None
         return Film(pixels, _find_fault(content, image, properties), width, height, shown)
-    except cv2.error as error:
-        if error.code != cv2.Error.StsNoMem:
-            raise
-        raise MemoryError(str(error)) from error
 
 
 def _find_fault(content: bytes, image: np.ndarray, properties: Properties) -> str | None:

@@ -31,7 +31,7 @@ def file(tmp_path):
         ("training:\n  epochs: 1\n  epochs: 2\n", "mine.yaml:3: training.epochs is given twice"),
         ("etl: {seed: 010}\n", "mine.yaml:1: etl.seed is 010, which YAML takes for 8: write 10, or 8 if that is meant"),
         ("etl: {seed: 1:30}\n", "mine.yaml:1: etl.seed is 1:30, which YAML takes for 90"),
-        ("etl: {seed: 0x1F}\n", "mine.yaml:1: etl.seed is 0x1F, which YAML takes for 31: write 31 if that is meant"),
+        ("training: {experiment: 007}\n", "mine.yaml:1: training.experiment is 007, expected a text: put it in quotes"),
         ("a: &a {seed: 1}\netl:\n  <<: *a\n", "mine.yaml:3: etl.<< is a merge key, which is not read: write the"),
         ("etl: {seed: 1}\netl: {seed: 1}\n", "mine.yaml:2: etl is given twice"),
         ("etl.seed: 1\netl: {seed: 2}\n", "mine.yaml:2: etl.seed is given twice"),

@@ -100,7 +100,7 @@ def test_a_version_as_an_option_is_not_taken_for_another_setting(capsys):
         (["--training", "3"], "training is a section: give one of its settings, such as --training."),
         (
             ["--etl.views", "PA", "AP"],
-            "unrecognized arguments: AP; write the list in brackets, such as --etl.views '[A, AP]'",
+            "unrecognized arguments: AP; write the list in brackets: --etl.views '[PA, AP]'",
         ),
         (["etl.seed=3"], "did you mean --etl.seed?"),
         (["\u2013\u2013etl.seed", "3"], "did you mean --etl.seed?"),

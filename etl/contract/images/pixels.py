@@ -1,5 +1,7 @@
 """Common to all image formats: the accepted sizes, the error for unusable images, what a file stores, squares."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -32,6 +34,22 @@ class Stored:
     white_is_zero: bool = False
     full: int = 65535
     """the largest value that pixels of uint16 can have in the file"""
+
+
+@contextmanager
+def one_error_for_lack_of_memory() -> Iterator[None]:
+    """Raises MemoryError for what libraries raise in its place: cv2 an error of its own, those in Rust a panic."""
+    try:
+        yield
+    except cv2.error as error:
+        if error.code != cv2.Error.StsNoMem:
+            raise
+        raise MemoryError(str(error)) from error
+    except BaseException as error:
+        # A panic is no Exception, and has no class that could be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise MemoryError(str(error)) from error
 
 
 def check_size(width: int, height: int) -> None:

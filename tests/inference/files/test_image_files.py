@@ -84,7 +84,15 @@ def check_reported(tmp_path: Path) -> None:
 
 
 def test_a_workspace_in_a_folder_and_what_is_to_be_left_out_are_counted_as_other_files(tmp_path):
-    names = ["a/1.png", "run/figures/2.png", "run/mlflow.db", "maps/3.png", "maps/deeper/4.png", "mapsake/5.png"]
+    names = [
+        "a/1.png",
+        "run/figures/2.png",
+        "run/mlflow.db",
+        "run/card.json",
+        "maps/3.png",
+        "maps/deeper/4.png",
+        "mapsake/5.png",
+    ]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(FILM)
@@ -92,7 +100,7 @@ def test_a_workspace_in_a_folder_and_what_is_to_be_left_out_are_counted_as_other
     (tmp_path / "b").symlink_to(tmp_path / "maps" / "3.png")
     files, others = find_images([str(tmp_path)], str(tmp_path / "maps"))
     assert [os.path.relpath(file.path, tmp_path) for file in files] == ["b", "a/1.png", "mapsake/5.png"]
-    assert others == 4
+    assert others == 5
     # What was given is read.
     for given in ("maps/3.png", "maps/deeper", "run/figures"):
         files, others = find_images([str(tmp_path / given)], str(tmp_path / "maps"))

@@ -118,9 +118,18 @@ def test_a_film_for_which_opencv_has_no_memory_is_a_lack_of_memory(monkeypatch):
         load_film(png(np.full((64, 64), 100, np.uint8)), PROPERTIES)
 
 
-def test_lack_of_memory_is_no_fault_of_the_film(monkeypatch):
+class PanicException(BaseException):
+    """As pyo3, through which Rust's libraries are called, names its own."""
+
+
+NO_CV2_MEMORY = cv2.error("Insufficient memory")
+NO_CV2_MEMORY.code = cv2.Error.StsNoMem
+
+
+@pytest.mark.parametrize("error", [MemoryError(), NO_CV2_MEMORY, PanicException("allocation failed")])
+def test_lack_of_memory_is_no_fault_of_the_film(monkeypatch, error):
     def exhausted(*_: object) -> None:
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr("etl.writing.shard_file.decode_grey", exhausted)
     with pytest.raises(BadImage, match="^cannot be read: not enough memory to decode it$"):
