@@ -29,8 +29,8 @@ from etl.writing.publish import publish
 from jobs.benchmarks.etl.throughput import SIZES_PX, find_pngs, manifest_of
 from jobs.benchmarks.stores import link
 from jobs.benchmarks.stores.link import PROGRAM, store
+from jobs.benchmarks.training.fed import alone
 from jobs.benchmarks.training.reader import peak_mb
-from training.ranks.topology import Topology
 from training.reading.batches import join, read_steps
 from training.reading.plan import Plan, Split
 from training.reading.readers import open_split
@@ -129,7 +129,7 @@ def first_pass(table: TableVersion) -> float:
 def later_passes(tables: dict[str, TableVersion], cache: Path) -> dict[str, float]:
     """Rows per second of later passes, in turns: from the disk, from the store, and from the store with a cache."""
     splits = {name: open_split(table, "train", SIZE_PX) for name, table in tables.items()}
-    splits["cached"] = cached([splits["store"]], Training(cache_dir=str(cache)), Topology.detect("cpu", {}))[0]
+    splits["cached"] = cached([splits["store"]], Training(cache_dir=str(cache)), alone("cpu"))[0]
     speeds: dict[str, list[float]] = {name: [] for name in splits}
     for turn in range(TURNS + 1):
         for name, split in splits.items():
