@@ -26,7 +26,7 @@ from jobs.benchmarks.gpu.report import CELL_HEADS, COLUMNS, cell_row
 from jobs.benchmarks.gpu.sources import split_of, write_file
 from jobs.benchmarks.gpu.steps import measure
 from jobs.benchmarks.gpu.work import flops_per_image, peak_tflops
-from jobs.benchmarks.training.fed import measured
+from jobs.benchmarks.training.fed import measured, print_measured
 from tests.training.commands import PROJECT
 from training.reading.batches import read_batches
 
@@ -257,3 +257,10 @@ def test_wrong_arguments_are_refused(words, message, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gpu", *words])
     with pytest.raises(InputError, match=message):
         parse_arguments()
+
+
+def test_what_a_rank_measured_is_found_behind_a_launchers_prefix(capsys):
+    print_measured({"ratio": 0.5})
+    printed = capsys.readouterr().out.strip()
+    assert measured(f"a warning\n[1,0]<stdout>:{printed}\n") == {"ratio": 0.5}
+    assert measured("a warning\n") is None
