@@ -42,7 +42,7 @@ def test_torchs_openmp_reads_it():
     assert spin_count(GOMP_SPINCOUNT="77") == "77"
 
 
-# Runs the top of each command up to its first import of a library that loads OpenMP.
+# Runs the top of each command, a path or the name of a module, up to its first import of a library that loads OpenMP.
 FIRST_IMPORTS = """
 import json, os, runpy, sys
 
@@ -57,8 +57,9 @@ class Watch:
 sys.meta_path.insert(0, Watch)
 found = {}
 for command in sys.argv[1:]:
+    run = runpy.run_path if command.endswith(".py") else runpy.run_module
     try:
-        runpy.run_path(command, run_name="not main")
+        run(command, run_name="not main")
     except Reached:
         found[command] = os.environ.pop("OMP_WAIT_POLICY", "not set yet")
     for name in list(sys.modules):
@@ -69,11 +70,22 @@ print(json.dumps(found))
 """
 
 
+def first_imports(commands: list[str]) -> dict[str, str]:
+    """How OpenMP's threads wait when each command first imports a library that loads OpenMP; only those that do."""
+    words = [sys.executable, "-c", FIRST_IMPORTS, *commands]
+    return json.loads(subprocess.run(words, cwd=PROJECT, env=CLEAN, capture_output=True, text=True, check=True).stdout)
+
+
 def test_every_command_says_it_before_a_library_loads_openmp():
     stages = ("etl", "training", "inference", "jobs")
     commands = [str(path) for stage in stages for path in (PROJECT / stage).glob("*.py") if path.stem != "__init__"]
-    words = [sys.executable, "-c", FIRST_IMPORTS, *commands]
-    run = subprocess.run(words, cwd=PROJECT, env=CLEAN, capture_output=True, text=True, check=True)
-    found = json.loads(run.stdout)
+    found = first_imports(commands)
     assert str(PROJECT / "training" / "train.py") in found and str(PROJECT / "inference" / "register.py") in found
+    assert set(found.values()) == {"PASSIVE"}, found
+
+
+def test_every_benchmark_says_it_too():
+    paths = [path for path in (PROJECT / "jobs" / "benchmarks").rglob("*.py") if path.stem != "__init__"]
+    found = first_imports([".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in paths])
+    assert {"jobs.benchmarks.training.step", "jobs.benchmarks.gpu.__main__"} <= set(found)
     assert set(found.values()) == {"PASSIVE"}, found

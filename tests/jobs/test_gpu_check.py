@@ -3,17 +3,21 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
+import psutil
 import pytest
 import torch
 from packaging.requirements import Requirement
 
 from conf.errors import InputError
-from jobs.benchmarks.gpu import parts
+from jobs.benchmarks.gpu import __main__, launchers, parts, rank
 from jobs.benchmarks.gpu.__main__ import parse_arguments
 from jobs.benchmarks.gpu.clock import Clock, TimeIsOver
 from jobs.benchmarks.gpu.gradients import compare_gradients
@@ -22,6 +26,7 @@ from jobs.benchmarks.gpu.report import CELL_HEADS, COLUMNS, cell_row
 from jobs.benchmarks.gpu.sources import split_of, write_file
 from jobs.benchmarks.gpu.steps import measure
 from jobs.benchmarks.gpu.work import flops_per_image, peak_tflops
+from jobs.benchmarks.training.fed import measured, print_measured
 from tests.training.commands import PROJECT
 from training.reading.batches import read_batches
 
@@ -83,6 +88,78 @@ def test_it_runs_where_only_torch_and_pyarrow_are_installed(tmp_path):
     assert {row["batches_from"] for row in measured} == {"memory", LOOP}
     assert all(row["images_per_s"] > 0 for row in measured)
     assert results["launchers"][0]["backend"] == "gloo"
+
+
+@pytest.fixture
+def gpu_scale(monkeypatch):
+    """Has the check take a GPU's way through the code on the CPU, with a tiny scale that is not the tiny setting."""
+    scale = replace(TINY, models=("simple_cnn",), batch_sizes=(4,), sizes_px=(32,), rows=8)
+    for module in (__main__, rank):
+        monkeypatch.setattr(module, "GPU", scale)
+        # The tiny setting must not be what runs.
+        monkeypatch.setattr(module, "TINY", replace(scale, models=("no such model",)))
+    monkeypatch.setattr(__main__, "is_available", lambda: True)
+    return scale
+
+
+def test_a_gpus_way_through_the_check_works(tmp_path, monkeypatch, gpu_scale):
+    # A launched rank would see the true scales; below it runs by itself.
+    monkeypatch.setattr(parts, "COMMANDS", {})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--output", "gpu.json"])
+    __main__.main()
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["model"] for row in results["cells"]] == ["simple_cnn"] * len(cells_of(gpu_scale))
+    outcomes = [row["outcome"] for part in results.values() for row in part if "outcome" in row]
+    assert outcomes == ["skipped, compiling takes a minute on a CPU"]
+
+
+def test_a_gpus_way_through_a_rank_works(monkeypatch, gpu_scale, capsys):
+    monkeypatch.setattr(sys, "argv", ["rank"])
+    rank.main()
+    result = measured(capsys.readouterr().out)
+    assert result["backend"] == "none" and result["losses_apart"] == 0 and result["ratio"] > 0
+
+
+def test_a_launcher_that_runs_out_of_time_leaves_no_rank_behind(tmp_path, monkeypatch):
+    started = tmp_path / "pid"
+    script = tmp_path / "rank.py"
+    script.write_text(
+        f"import os, time, pathlib\nfile = pathlib.Path({str(started)!r})\n"
+        "file.with_suffix('.new').write_text(str(os.getpid()))\nfile.with_suffix('.new').rename(file)\ntime.sleep(100)"
+    )
+    command = [word for word in launchers.COMMANDS["torchrun"] if word not in launchers.MODULE[1:]]
+    assert command.pop() == "-m"
+    monkeypatch.setitem(launchers.COMMANDS, "torchrun", [*command, str(script)])
+
+    def ring() -> None:
+        while not started.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGALRM)
+
+    threading.Thread(target=ring, daemon=True).start()
+    with pytest.raises(TimeIsOver), Clock(1).alarm():
+        launchers.launch("torchrun", TINY)
+    assert not psutil.pid_exists(int(started.read_text()))
+
+
+def test_a_launcher_that_does_not_end_is_killed(monkeypatch):
+    script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)"
+    monkeypatch.setitem(launchers.COMMANDS, "torchrun", [sys.executable, "-c", script])
+    monkeypatch.setattr(launchers, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(launchers, "ENDING_S", 0.5)
+    with pytest.raises(RuntimeError, match=r"exit code -9.*\n.*nothing after 0.5 s"):
+        launchers.launch("torchrun", TINY)
+
+
+def test_a_rank_whose_launcher_was_killed_ends_by_itself():
+    script = (
+        "import runpy, time\nfrom jobs.benchmarks.gpu import launchers, steps\n"
+        "launchers.TIMEOUT_S = 1\nsteps.build_trainer = lambda *_: time.sleep(100)\n"
+        "runpy.run_module('jobs.benchmarks.gpu.rank', run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, timeout=90)
+    assert ended.returncode == -signal.SIGALRM, ended.stderr
 
 
 def test_a_cell_reads_with_the_trainings_reader_and_with_pyarrow_alone(tmp_path):
@@ -180,3 +257,10 @@ def test_wrong_arguments_are_refused(words, message, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gpu", *words])
     with pytest.raises(InputError, match=message):
         parse_arguments()
+
+
+def test_what_a_rank_measured_is_found_behind_a_launchers_prefix(capsys):
+    print_measured({"ratio": 0.5})
+    printed = capsys.readouterr().out.strip()
+    assert measured(f"a warning\n[1,0]<stdout>:{printed}\n") == {"ratio": 0.5}
+    assert measured("a warning\n") is None

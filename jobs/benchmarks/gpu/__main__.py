@@ -18,27 +18,29 @@ import time
 from pathlib import Path
 
 import torch
+from torch.cuda import is_available
 
 from conf.errors import InputError, run_command
+from conf.workspace import write_json
 from jobs.benchmarks.gpu.clock import Clock
 from jobs.benchmarks.gpu.parts import FAILED, check_gradients, check_launchers, measure_cells, show_peaks
 from jobs.benchmarks.gpu.plan import GPU, TINY
-from jobs.benchmarks.gpu.report import describe_machine, write_json
-from jobs.benchmarks.gpu.steps import alone
+from jobs.benchmarks.gpu.report import describe_machine
 from training.ranks.memory import keep_freed_memory
 
 
 def main() -> None:
     arguments = parse_arguments()
-    scale = TINY if arguments.tiny or not torch.cuda.is_available() else GPU
+    scale = TINY if arguments.tiny or not is_available() else GPU
     if scale is TINY:
         reason = "--tiny" if arguments.tiny else "no GPU"
         print(f"{reason}: measured on the CPU in a tiny setting, which says nothing about speed", flush=True)
     results = {"machine": describe_machine(scale.device), "peaks": [], "gradients": [], "launchers": [], "cells": []}
     print(", ".join(f"{name} {value}" for name, value in results["machine"].items()), flush=True)
     keep_freed_memory()
-    # As training does. The tiny setting's steps are too short to be shared.
-    torch.set_num_threads(1 if scale is TINY else alone(scale.device).cpu_threads(0))
+    # The tiny setting's steps are too short to be shared among threads.
+    if scale is TINY:
+        torch.set_num_threads(1)
     started, clock = time.monotonic(), Clock(arguments.minutes)
     with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
         for part in (show_peaks, check_gradients, check_launchers, measure_cells):

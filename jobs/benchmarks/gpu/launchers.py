@@ -1,7 +1,6 @@
 """Starts one rank with each launcher, and reports which collectives it had and whether they changed the losses."""
 
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -9,8 +8,11 @@ import sys
 from pathlib import Path
 
 from jobs.benchmarks.gpu.plan import Scale
+from jobs.benchmarks.training.fed import measured
 
 TIMEOUT_S = 90
+ENDING_S = 5
+"""for a launcher to end its ranks and itself"""
 LIMIT = 1e-2
 """largest relative difference of two losses: on a GPU, two runs of the same steps differ too"""
 MODULE = ["-m", "jobs.benchmarks.gpu.rank"]
@@ -25,7 +27,6 @@ def launch(launcher: str, scale: Scale) -> dict:
     if launcher == "horovodrun" and importlib.util.find_spec("horovod") is None:
         return {"outcome": "skipped, horovod is not installed"}
     command = COMMANDS[launcher] + (["--tiny"] if scale.device == "cpu" else [])
-    # A launcher that is killed leaves its ranks behind, so all are killed together.
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
@@ -35,9 +36,17 @@ def launch(launcher: str, scale: Scale) -> dict:
             output = f"nothing after {TIMEOUT_S} s"
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    found = [line.partition("MEASURED ")[2] for line in output.splitlines() if "MEASURED " in line]
-    if process.returncode or not found:
+                _end(process)
+    result = measured(output)
+    if process.returncode or result is None:
         raise RuntimeError(f"exit code {process.returncode}, see its output\n{output[-4000:]}")
-    measured = json.loads(found[0])
-    return measured | {"as_expected": measured["losses_apart"] < LIMIT}
+    return result | {"as_expected": result["losses_apart"] < LIMIT}
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Has a launcher end its ranks; one that does not is killed, and its ranks end by their own alarm."""
+    process.terminate()
+    try:
+        process.wait(ENDING_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)

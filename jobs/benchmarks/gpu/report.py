@@ -1,6 +1,5 @@
 """What the check says: the machine, Markdown tables that can be pasted into the docs, and a JSON file."""
 
-import json
 import os
 import platform
 import subprocess
@@ -13,7 +12,6 @@ import pyarrow as pa
 import torch
 import torchvision
 
-from conf.workspace import atomic_path
 from jobs.benchmarks.gpu.plan import Cell
 
 COLUMNS = {
@@ -82,11 +80,6 @@ def cell_row(cell: Cell, result: dict) -> str:
         return table_row(*known.values(), reason, *[""] * (len(CELL_HEADS) - len(known) - 1))
     values = known | result
     return table_row(*("-" if values[name] is None else form.format(values[name]) for name, form in COLUMNS.items()))
-
-
-def write_json(path: Path, results: dict) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def _output(*command: str) -> str:

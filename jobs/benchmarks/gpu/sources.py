@@ -1,4 +1,4 @@
-"""Random images: a batch in memory, and a local Parquet file with two ways of reading its row groups."""
+"""A local Parquet file of random images, with two ways of reading its row groups."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -7,26 +7,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from etl.contract.schema import LABELS, image_column
 from jobs.benchmarks.gpu.plan import READER
-from training.reading.batches import Batch
+from jobs.benchmarks.training.fed import NUM_FINDINGS
 from training.reading.plan import Plan, Source, Split
 
-NUM_FINDINGS = 14
 ROWS_PER_GROUP = 128
 """the ETL's default"""
 # Module -> package, of all that training's reader imports and a bare machine may lack.
 READER_NEEDS = {"petastorm": "petastorm", "deltalake": "deltalake", "upath": "universal-pathlib"}
-
-
-def random_batch(num_images: int, size_px: int) -> Batch:
-    """Noise and random labels: what is in an image does not change the time."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (num_images, size_px, size_px), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(2, (num_images, NUM_FINDINGS), generator=generator).float()
-    return Batch(np.arange(num_images).astype(str), pixels, labels, torch.empty(num_images, 0))
 
 
 def write_file(folder: Path, num_rows: int, size_px: int) -> Path:

@@ -10,13 +10,12 @@ from torch.optim import Optimizer
 
 from conf.settings import Training
 from jobs.benchmarks.gpu.plan import CONTIGUOUS, MEMORY, Cell, Scale
-from jobs.benchmarks.gpu.sources import NUM_FINDINGS, random_batch, split_of, write_file
+from jobs.benchmarks.gpu.sources import split_of, write_file
 from jobs.benchmarks.gpu.work import flops_per_image, peak_tflops, wait
-from jobs.benchmarks.training.fed import FedTrainer
+from jobs.benchmarks.training.fed import NUM_FINDINGS, FedTrainer, alone, random_batch
 from training.loop.trainer import Trainer
 from training.network.models import build_model
 from training.ranks.collectives import Collectives
-from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
 
 
@@ -29,10 +28,6 @@ class Contiguous(Collectives):
         # The model lays out its images channels-last.
         model.body.register_forward_pre_hook(lambda _, images: images[0].contiguous())
         return model, optimizer
-
-
-def alone(device: str) -> Topology:
-    return Topology("none", 0, 1, 0, 1, device)
 
 
 def build_trainer(

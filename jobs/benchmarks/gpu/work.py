@@ -6,7 +6,7 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from jobs.benchmarks.gpu.sources import NUM_FINDINGS
+from jobs.benchmarks.training.fed import NUM_FINDINGS
 from training.loop.trainer import PRECISIONS
 from training.network.models import build_model
 

@@ -12,10 +12,10 @@ from inference.candidate.making.quantize import quantize
 from inference.model.graphs import save_graph
 from inference.model.network import FittedModel, ServedNetwork
 from inference.model.properties import Properties
+from jobs.benchmarks.training.fed import NUM_FINDINGS
 from training.network.checkpoint import Checkpoint
 from training.network.models import build_model
 
-NUM_FINDINGS = 14
 NUM_CALIBRATION_IMAGES = 16
 MEAN, DEVIATION = 127.0, 60.0
 

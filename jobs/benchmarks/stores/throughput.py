@@ -1,10 +1,12 @@
-"""Measures ETL and reader on an object store behind a slow link, as ratios to the same on a local disk.
+"""Measures ETL, reader and batch scoring on an object store behind a slow link, as ratios to those on a local disk.
 
     python -m jobs.benchmarks.stores.throughput --images DIR      400 images, 30 ms of round trip, 80 MB/s a connection
 
 DIR holds PNGs of radiographs, such as NIH's; copies of them under new names make up the number. The server is versitygw
 on this machine, the link a program in between (link.py). Prints images/s and ratios of one run. Spark's start, which is
 the same in all, is not counted. The ratios per CPU second leave out server and link, which a real store has elsewhere.
+Scoring has the smallest network and always writes its scores to the disk; its listing, which is counted, is also given
+by itself.
 """
 
 import argparse
@@ -29,8 +31,9 @@ from etl.writing.publish import publish
 from jobs.benchmarks.etl.throughput import SIZES_PX, find_pngs, manifest_of
 from jobs.benchmarks.stores import link
 from jobs.benchmarks.stores.link import PROGRAM, store
+from jobs.benchmarks.stores.scoring import measure_scoring
+from jobs.benchmarks.training.fed import alone
 from jobs.benchmarks.training.reader import peak_mb
-from training.ranks.topology import Topology
 from training.reading.batches import join, read_steps
 from training.reading.plan import Plan, Split
 from training.reading.readers import open_split
@@ -70,7 +73,7 @@ def copy_films(images: Path, number: int, target: Path) -> list[str]:
 
 
 def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict[str, float]:
-    """ETL images/s and reader rows/s by where source and table lie, and their ratios to local ones."""
+    """Images/s of ETL and scoring and reader rows/s by where source and table lie, and their ratios to local ones."""
     local, stored = str(root / "served" / "bench" / "films"), f"{BUCKET}/films"
     settings = Etl(
         sizes_px=SIZES_PX,
@@ -93,11 +96,12 @@ def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict
             results[f"etl_{name}_images_per_s"] = len(names) / (time.perf_counter() - started)
             cpu_s[name] = cpu_s_of_product() - cpu_before
             cards[name] = table, card
+        tables = {name: TableVersion(f"{cards[key][0]}/shards", cards[key][1]) for name, key in PLACES.items()}
+        results |= measure_scoring({"local": local, "store": stored}, tables, SIZE_PX, workers, root)
     del results["etl_warm_images_per_s"]
     for name in ("source", "both"):
         results[f"etl_{name}_to_local"] = results[f"etl_{name}_images_per_s"] / results["etl_local_images_per_s"]
         results[f"etl_{name}_to_local_per_cpu_s"] = cpu_s["local"] / cpu_s[name]
-    tables = {name: TableVersion(f"{cards[key][0]}/shards", cards[key][1]) for name, key in PLACES.items()}
     for name, table in tables.items():
         results[f"reader_{name}_rows_per_s"] = first_pass(table)
     results["reader_store_to_local"] = results["reader_store_rows_per_s"] / results["reader_local_rows_per_s"]
@@ -129,7 +133,7 @@ def first_pass(table: TableVersion) -> float:
 def later_passes(tables: dict[str, TableVersion], cache: Path) -> dict[str, float]:
     """Rows per second of later passes, in turns: from the disk, from the store, and from the store with a cache."""
     splits = {name: open_split(table, "train", SIZE_PX) for name, table in tables.items()}
-    splits["cached"] = cached([splits["store"]], Training(cache_dir=str(cache)), Topology.detect("cpu", {}))[0]
+    splits["cached"] = cached([splits["store"]], Training(cache_dir=str(cache)), alone("cpu"))[0]
     speeds: dict[str, list[float]] = {name: [] for name in splits}
     for turn in range(TURNS + 1):
         for name, split in splits.items():

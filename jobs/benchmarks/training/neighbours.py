@@ -23,12 +23,11 @@ from rich.table import Table
 
 from conf.errors import InputError, run_command
 from conf.openmp import WAITING
+from jobs.benchmarks.training.fed import FedTrainer, alone
 from jobs.benchmarks.training.ranks import build_trainer
-from jobs.benchmarks.training.step import FedTrainer
 from training.loop.trainer import inputs
 from training.ranks.collectives import Collectives
 from training.ranks.memory import keep_freed_memory
-from training.ranks.topology import Topology
 
 # The default of GNU's OpenMP, which conf/openmp.py would replace if nothing were set: env.c of libgomp.
 SPINNING, SLEEPING = {"GOMP_SPINCOUNT": "300000"}, {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -101,7 +100,7 @@ def work(arguments: argparse.Namespace) -> None:
     keep_freed_memory()
     # An epoch has as many steps as a turn can take.
     arguments.steps = 100_000
-    trainer = build_trainer(arguments, Collectives(Topology("none", 0, 1, 0, 1, "cpu")))
+    trainer = build_trainer(arguments, Collectives(alone("cpu")))
     steps = trainer.train_epoch(0)
     for line in sys.stdin:
         started, images = time.perf_counter(), 0

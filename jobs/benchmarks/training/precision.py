@@ -26,6 +26,7 @@ from conf.settings import Training
 from conf.workspace import Workspace
 from etl.contract.schema import image_column
 from etl.contract.version import TableVersion
+from jobs.benchmarks.training.fed import alone
 from jobs.benchmarks.training.ranks import build_trainer, seconds_per_step
 from training.loop.loss import loss_weights
 from training.loop.trainer import Trainer
@@ -36,13 +37,11 @@ from training.network.models import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.cores import read_cores
 from training.ranks.memory import keep_freed_memory
-from training.ranks.topology import Topology
 from training.reading.plan import Plan
 from training.reading.readers import open_split
 from training.start.precision import multiplies_bf16_fast
 
 PRECISIONS = ("fp32", "bf16")
-ALONE = Topology("none", 0, 1, 0, 1, "cpu")
 
 
 def main() -> None:
@@ -61,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(arguments.threads or len(read_cores(os.sched_getaffinity(0))))
-    ranks = Collectives(ALONE)
+    ranks = Collectives(alone("cpu"))
     show_steps(measure_steps(arguments, ranks), arguments)
     if arguments.seeds:
         table = TableVersion.of(Workspace.at(arguments.workspace))

@@ -11,7 +11,6 @@ Each launcher, Horovod and torchrun, starts two ranks and then four, of which tw
 
 import argparse
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -24,16 +23,14 @@ from rich.table import Table
 
 from conf.errors import InputError, run_command
 from conf.settings import Training
-from jobs.benchmarks.training.fed import FedTrainer
+from jobs.benchmarks.training.fed import NUM_FINDINGS, FedTrainer, alone, measured, print_measured, random_batch
 from training.loop.trainer import Trainer
 from training.network.models import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.memory import keep_freed_memory
 from training.ranks.topology import Topology
-from training.reading.batches import Batch
 from training.reading.plan import Plan, Split
 
-NUM_FINDINGS = 14
 LAUNCHERS = {"horovodrun": ["horovodrun", "-np"], "torchrun": ["torchrun", "--nproc_per_node"]}
 ALONE, BESIDE, TOGETHER = "alone", "side by side", "exchanging"
 
@@ -45,11 +42,11 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     if cores < 2:
         raise InputError("two ranks side by side need two cores, but this process has 1: start it with more")
-    measured = {}
+    results = {}
     for launcher, ranks in itertools.product(LAUNCHERS, (2, 4)):
         print(f"measuring {ranks} ranks, {launcher}", flush=True)
-        measured[launcher, ranks] = launch(launcher, ranks)
-    show(measured, arguments)
+        results[launcher, ranks] = launch(launcher, ranks)
+    show(results, arguments)
     return None
 
 
@@ -70,10 +67,10 @@ def launch(launcher: str, ranks: int) -> dict:
     if launcher == "torchrun":
         command = [*LAUNCHERS[launcher], str(ranks), "-m", "jobs.benchmarks.training.ranks"]
     done = subprocess.run([*command, *sys.argv[1:], "--rank"], capture_output=True, text=True)
-    found = [line.partition("MEASURED ")[2] for line in done.stdout.splitlines() if "MEASURED " in line]
-    if done.returncode or not found:
+    result = measured(done.stdout)
+    if done.returncode or result is None:
         raise InputError(f"{' '.join(command)} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
-    return json.loads(found[0])
+    return result
 
 
 def measure_rank(arguments: argparse.Namespace) -> None:
@@ -85,9 +82,7 @@ def measure_rank(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     ranks = Collectives(topology)
-    together, single = (
-        build_trainer(arguments, part) for part in (ranks, Collectives(Topology("none", 0, 1, 0, 1, "cpu")))
-    )
+    together, single = (build_trainer(arguments, part) for part in (ranks, Collectives(alone("cpu"))))
     turns = {ALONE: single if topology.is_main else None, BESIDE: single, TOGETHER: together}
     seconds: dict[str, list[float]] = {kind: [] for kind in turns}
     for repetition in range(arguments.repetitions + 1):
@@ -98,7 +93,7 @@ def measure_rank(arguments: argparse.Namespace) -> None:
             if repetition:
                 seconds[kind].append(slowest)
     if topology.is_main:
-        print("\nMEASURED " + json.dumps(seconds), flush=True)
+        print_measured(seconds)
     ranks.gather(None)
     ranks.close()
 
@@ -114,11 +109,7 @@ def build_trainer(arguments: argparse.Namespace, ranks: Collectives, precision: 
     )
     model = build_model(settings.model, NUM_FINDINGS, 127, 70, size_px=side)
     trainer = FedTrainer(model, settings, plan, torch.ones(NUM_FINDINGS), ranks)
-    number = arguments.batch_size
-    pixels = torch.randint(256, (number, side, side), dtype=torch.uint8)
-    labels = torch.randint(2, (number, NUM_FINDINGS)).float()
-    batch = Batch(np.arange(number).astype(str), pixels, labels, torch.empty(number, 0))
-    trainer.batches = [batch] * plan.steps
+    trainer.batches = [random_batch(arguments.batch_size, side)] * plan.steps
     return trainer
 
 
@@ -128,11 +119,11 @@ def seconds_per_step(trainer: Trainer, epoch: int) -> float:
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def show(measured: dict[tuple[str, int], dict], arguments: argparse.Namespace) -> None:
+def show(results: dict[tuple[str, int], dict], arguments: argparse.Namespace) -> None:
     names = ("images/s exchanging", "side by side to alone", "exchanging to side by side", "exchanging to alone")
     caption = "medians of ratios of seconds per step: 1.10 is 10% more"
     table = Table("ranks", "ms of a step alone", *names, caption=caption)
-    for (launcher, ranks), result in measured.items():
+    for (launcher, ranks), result in results.items():
         alone, beside, together = (np.array(result[kind]) for kind in (ALONE, BESIDE, TOGETHER))
         ratios = [f"{np.median(ratio):.3f}" for ratio in (beside / alone, together / beside, together / alone)]
         speed = ranks * arguments.batch_size / np.median(together)

@@ -33,14 +33,13 @@ from conf.settings import Training
 from conf.workspace import Workspace
 from etl.contract.schema import image_column
 from etl.contract.version import TableVersion
-from jobs.benchmarks.training.fed import FedTrainer
+from jobs.benchmarks.training.fed import FedTrainer, alone
 from jobs.benchmarks.training.repeated import repeat_table, write_pngs
 from training.loop.loss import positive_weights
 from training.loop.trainer import Trainer
 from training.network.models import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.memory import keep_freed_memory
-from training.ranks.topology import Topology
 from training.reading.batches import Batch, read_batches
 from training.reading.plan import Plan
 from training.reading.readers import open_split
@@ -99,7 +98,7 @@ def build_trainers(table: TableVersion, arguments: argparse.Namespace, folder: P
         schedule="constant",
         precision="fp32",
     )
-    ranks = Collectives(Topology("none", 0, 1, 0, 1, "cpu"))
+    ranks = Collectives(alone("cpu"))
     trainers: dict[str, Trainer] = {}
     for name in (OURS, MEMORY, PNG):
         torch.manual_seed(0)
