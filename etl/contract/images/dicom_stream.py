@@ -62,7 +62,7 @@ def decode_stream(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarra
     if status in (NO_MEMORY, -signal.SIGKILL):
         raise MemoryError(f"not enough memory to decode {syntax.name}: run fewer tasks at a time, or give them more")
     if status == -signal.SIGXCPU:
-        said = f"decoding took longer than {MAX_DECODE_CPU_S} s"
+        said = f"decoding took longer than {_cpu_limit()} s"
     elif status < 0:
         said = f"the decoder died of signal {-status} ({signal.strsignal(-status)})"
     else:
@@ -101,6 +101,12 @@ def read_header(frame: bytes) -> Stream:
     return Stream(bits)
 
 
+def _cpu_limit() -> int:
+    """Seconds of CPU time for a stream. A process may lower its hard limit, but not raise it."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    return MAX_DECODE_CPU_S if hard == resource.RLIM_INFINITY else min(MAX_DECODE_CPU_S, hard - 1)
+
+
 def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray, reason: np.ndarray) -> None:
     """Fills `image`, else `reason`. Damaged streams can abort gdcm, and all decoders print."""
     status = REFUSED
@@ -111,7 +117,7 @@ def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray, reason: np.nda
         os.dup2(silent, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         # At its hard limit, a process is killed as if memory had run out.
-        resource.setrlimit(resource.RLIMIT_CPU, (MAX_DECODE_CPU_S, MAX_DECODE_CPU_S + 1))
+        resource.setrlimit(resource.RLIMIT_CPU, (_cpu_limit(), _cpu_limit() + 1))
         _decode_into(image, dataset)
         status = 0
     except MemoryError:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 
 import cv2
@@ -19,7 +20,7 @@ from pydicom.encaps import encapsulate, get_frame
 from etl.contract.images import dicom_stream
 from etl.contract.images.decode import decode_grey
 from etl.contract.images.dicom import decode_dicom
-from etl.contract.images.dicom_stream import Stream, read_header
+from etl.contract.images.dicom_stream import MAX_DECODE_CPU_S, Stream, read_header
 from etl.contract.images.pixels import BadImage
 from tests.etl.dicom_files import build, written
 
@@ -168,6 +169,19 @@ def test_why_a_decoder_was_stopped(decode, reason, monkeypatch):
     monkeypatch.setattr(dicom_stream, "MAX_DECODE_CPU_S", 1)
     with pytest.raises(BadImage, match=f"damaged or unsupported JPEG 2000 .*{reason}"):
         decode_grey(content)
+
+
+def test_a_lower_hard_limit_of_cpu_time_is_kept():
+    content, status = compressed(), 1
+    plain, pid = decode_grey(content), os.fork()
+    # In a process of its own, because a hard limit cannot be raised again.
+    if pid == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (MAX_DECODE_CPU_S // 2, MAX_DECODE_CPU_S // 2))
+            status = int(not np.array_equal(decode_grey(content), plain))
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_the_reason_of_the_decoder_is_shown():
