@@ -147,15 +147,19 @@ def _is_wide(content: bytes, tags: Tags, bits: int) -> bool:
         if len(data) > rows * wide or sizes[0] == rows * wide or _may_be_words(data[: rows * packed], tags, bits):
             raise unread(
                 tags,
-                f"{len(data)} bytes for {rows} rows are {rows * packed} if samples are packed, and {rows * wide} if they "
-                "have 16 bits each",
+                f"its first strip or tile has {len(data)} bytes for {rows} rows; packed samples have "
+                f"{rows * packed}, and samples of 16 bits each {rows * wide}",
             )
         return False
     order = tags.get(FILL_ORDER, 1)
     if not _holds(data, compression, order, min(packed + 2, wide), rows):
         return False
     if not _holds(data, compression, order, wide, rows):
-        raise unread(tags, f"its samples of {bits} bits are too many to be packed, too few to have {8 if bits < 8 else 16} bits each")
+        raise unread(
+            tags,
+            f"its first strip or tile has more bytes than packed samples of {bits} bits, and fewer than samples of "
+            f"{8 if bits < 8 else 16} bits each, or it is damaged",
+        )
     return True
 
 

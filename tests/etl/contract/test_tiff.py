@@ -188,7 +188,7 @@ def test_a_size_that_is_too_large_for_packed_samples_is_that_of_packed_samples()
         assert np.array_equal(decode_grey(tiff_of(film, bits=12, t279=size)), decode_grey(whole))
         with pytest.raises(BadImage, match="without right StripByteCounts"):
             decode_grey(tiff_of(film, bits=12, words=True, t279=size))
-    with pytest.raises(BadImage, match=f"{packed} if samples are packed, and {words} if they have 16 bits each"):
+    with pytest.raises(BadImage, match=f"packed samples have {packed}, and samples of 16 bits each {words}"):
         decode_grey(tiff_of(film, bits=12, words=True, drop=1000))
 
 
