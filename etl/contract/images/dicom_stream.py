@@ -16,9 +16,11 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
 from etl.contract.images.dicom_file import words_of
+from etl.contract.images.jpeg import decode_jpeg
 from etl.contract.images.pixels import BadImage
 
-# Pillow and openjpeg refuse damaged streams, which gdcm fills up; only gdcm reads the other two kinds of JPEG.
+# Pillow, after decode_jpeg's check, and openjpeg refuse damaged streams, which gdcm fills up; only gdcm reads the other
+# two kinds of JPEG.
 DECODERS = {
     **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
     **dict.fromkeys((*uid.JPEGLSTransferSyntaxes, uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
@@ -138,9 +140,13 @@ def _decode_into(image: np.ndarray, dataset: pydicom.Dataset) -> None:
     if decoder in ("pillow", "pylibjpeg"):
         # These two make an image of the stream's size, which may be far larger than the header's.
         Image.MAX_IMAGE_PIXELS = None
-        width, height = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size
+        opened = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000"))
+        width, height = opened.size
         if (height, width) != image.shape[:2]:
             raise BadImage(f"stream of {width}x{height} pixels, {image.shape[1]}x{image.shape[0]} in the header")
+        if opened.format == "JPEG":
+            # Pillow drops the warnings of libjpeg; its colours are those that the file declares.
+            decode_jpeg(frame, opened, opened.mode)
     stream = Stream() if syntax == uid.RLELossless else read_header(frame)
     if stream.bits > dataset.BitsAllocated or (decoder == "pillow" and dataset.BitsAllocated > 8):
         raise BadImage(f"stream of {stream.bits} bits, {dataset.BitsAllocated} in the header")
