@@ -19,15 +19,19 @@ def to_grey(dataset: pydicom.Dataset, stored: np.ndarray, codes: np.ndarray) -> 
     """The grey of each stored value, (256 or 65536,) uint8. codes: the pixels, as indices of `stored`.
 
     The first VOI LUT or window counts that shows the film; if none does, the range of the pixels without padding.
-    Raises BadImage if that is so wide that it leaves the film dark, for the sake of a few pixels.
+    Raises BadImage if that is so wide that it leaves the film dark, for the sake of a few pixels; for a damaged
+    modality LUT; and for a damaged VOI LUT, unless another LUT or window shows the film.
     """
     values, is_signed = _modality_values(dataset, stored)
     is_inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     film = Film(codes, stored, ~_is_padding(dataset, stored), is_inverted)
-    for shades, black, white in _voi(dataset, values, is_signed):
+    damaged: list[BadImage] = []
+    for shades, black, white in _voi(dataset, values, is_signed, damaged):
         greys = _scale(shades, black, white, is_inverted)
         if greys is not None and film.is_shown_by(greys):
             return greys
+    if damaged:
+        raise BadImage(f"{damaged[0]}; no other VOI LUT or window shows the film")
     present = film.counts > 0
     if not present.any():
         raise BadImage("nothing but padding")
@@ -61,13 +65,19 @@ def _rescale(dataset: pydicom.Dataset, tag: str) -> float | None:
     return float(value)
 
 
-def _voi(dataset: pydicom.Dataset, values: np.ndarray, is_signed: bool) -> Iterator[tuple[np.ndarray, float, float]]:
+def _voi(
+    dataset: pydicom.Dataset, values: np.ndarray, is_signed: bool, damaged: list[BadImage]
+) -> Iterator[tuple[np.ndarray, float, float]]:
     """What each VOI LUT, then each window makes of the values, and which of that is black and white (PS3.3 C.11.2).
 
-    Items without entries, and windows without width, are left out.
+    Items without entries, and windows without width, are left out; so are damaged LUTs, whose reasons join `damaged`.
     """
     for item in filter(_has_entries, dataset.get("VOILUTSequence") or []):
-        entries, white = _look_up(item, values, is_signed)
+        try:
+            entries, white = _look_up(item, values, is_signed)
+        except BadImage as reason:
+            damaged.append(reason)
+            continue
         yield entries, 0, white
     centers, widths = (dataset.get(tag) for tag in ("WindowCenter", "WindowWidth"))
     if None in (centers, widths):

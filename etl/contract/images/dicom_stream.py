@@ -16,9 +16,11 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
 from etl.contract.images.dicom_file import words_of
+from etl.contract.images.jpeg import decode_jpeg
 from etl.contract.images.pixels import BadImage
 
-# Pillow and openjpeg refuse damaged streams, which gdcm fills up; only gdcm reads the other two kinds of JPEG.
+# Pillow, after decode_jpeg's check, and openjpeg refuse damaged streams, which gdcm fills up; only gdcm reads the other
+# two kinds of JPEG.
 DECODERS = {
     **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
     **dict.fromkeys((*uid.JPEGLSTransferSyntaxes, uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
@@ -62,7 +64,7 @@ def decode_stream(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarra
     if status in (NO_MEMORY, -signal.SIGKILL):
         raise MemoryError(f"not enough memory to decode {syntax.name}: run fewer tasks at a time, or give them more")
     if status == -signal.SIGXCPU:
-        said = f"decoding took longer than {MAX_DECODE_CPU_S} s"
+        said = f"decoding took longer than {_cpu_limit()} s"
     elif status < 0:
         said = f"the decoder died of signal {-status} ({signal.strsignal(-status)})"
     else:
@@ -101,6 +103,12 @@ def read_header(frame: bytes) -> Stream:
     return Stream(bits)
 
 
+def _cpu_limit() -> int:
+    """Seconds of CPU time for a stream. A process may lower its hard limit, but not raise it."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    return MAX_DECODE_CPU_S if hard == resource.RLIM_INFINITY else min(MAX_DECODE_CPU_S, hard - 1)
+
+
 def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray, reason: np.ndarray) -> None:
     """Fills `image`, else `reason`. Damaged streams can abort gdcm, and all decoders print."""
     status = REFUSED
@@ -111,7 +119,7 @@ def _decode_and_exit(dataset: pydicom.Dataset, image: np.ndarray, reason: np.nda
         os.dup2(silent, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         # At its hard limit, a process is killed as if memory had run out.
-        resource.setrlimit(resource.RLIMIT_CPU, (MAX_DECODE_CPU_S, MAX_DECODE_CPU_S + 1))
+        resource.setrlimit(resource.RLIMIT_CPU, (_cpu_limit(), _cpu_limit() + 1))
         _decode_into(image, dataset)
         status = 0
     except MemoryError:
@@ -132,9 +140,13 @@ def _decode_into(image: np.ndarray, dataset: pydicom.Dataset) -> None:
     if decoder in ("pillow", "pylibjpeg"):
         # These two make an image of the stream's size, which may be far larger than the header's.
         Image.MAX_IMAGE_PIXELS = None
-        width, height = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")).size
+        opened = Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000"))
+        width, height = opened.size
         if (height, width) != image.shape[:2]:
             raise BadImage(f"stream of {width}x{height} pixels, {image.shape[1]}x{image.shape[0]} in the header")
+        if opened.format == "JPEG":
+            # Pillow drops the warnings of libjpeg; its colours are those that the file declares.
+            decode_jpeg(frame, opened, opened.mode)
     stream = Stream() if syntax == uid.RLELossless else read_header(frame)
     if stream.bits > dataset.BitsAllocated or (decoder == "pillow" and dataset.BitsAllocated > 8):
         raise BadImage(f"stream of {stream.bits} bits, {dataset.BitsAllocated} in the header")

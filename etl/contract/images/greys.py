@@ -59,15 +59,18 @@ def _white_of(pixels: np.ndarray, ranges: list[int], is_sure: bool) -> int:
     white = min(fitting)
     if has_marker := brightest >= white * MIN_BRIGHTEST:
         film = values[values < white * MIN_BRIGHTEST]
+        # Nothing but a marker is no film to judge.
+        if film.min() == film.max():
+            return fitting[0]
         brightest = int(np.percentile(film, 100 * (1 - EDGES), method="higher"))
     bits = next(bits for bits in USUAL_BITS if brightest < 2**bits)
     raise BadImage(
         f"few bits: {'but for markers, ' * has_marker}the brightest grey is {brightest} of {white}, as if {bits} bits "
         f"were stored in {white.bit_length()}: save the film over its full range, "
         + (
-            "its markers no brighter than it"
+            "its markers no brighter than it, or set --etl.grey_bits 16 to keep the greys as they are"
             if has_marker
-            else f"or set --etl.grey_bits {bits} if all films of the table have {bits} bits"
+            else f"or set --etl.grey_bits {bits} if all films of the table have {bits} bits, or 16 to keep their greys"
         )
     )
 

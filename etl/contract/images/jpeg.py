@@ -20,7 +20,7 @@ SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 def decode_jpeg(content: bytes, film: Image.Image, mode: str) -> np.ndarray:
     """The pixels of a JPEG that Pillow has opened as `film`: uint8, (height, width), or with 3 more if mode is `RGB`.
 
-    kornia-rs decodes by libjpeg-turbo as Pillow does, to the same pixels and as fast, but raises where libjpeg warns.
+    kornia-rs decodes by libjpeg-turbo as Pillow does, to the same colours and as fast, but raises where libjpeg warns.
     Pillow drops the warnings, and shows as grey what is missing; it decodes CMYK, which kornia-rs does not.
     mode: `L` or `RGB`. Raises BadImage for pixels that are missing or damaged, and what Pillow raises.
     """
@@ -31,11 +31,15 @@ def decode_jpeg(content: bytes, film: Image.Image, mode: str) -> np.ndarray:
         raise BadImage("truncated JPEG: its last scans are missing")
     try:
         return _decode(content, film.mode, mode)
+    except MemoryError:
+        raise
     except Exception:  # kornia-rs raises plain exceptions, without libjpeg's reason
         # Pillow has a reason for files that are cut.
         film.load()
     try:
         return _decode(_tidied(content), film.mode, mode)
+    except MemoryError:
+        raise
     except Exception as error:
         raise BadImage(
             "damaged JPEG: its compressed pixels are corrupt, or fewer or more than its size: fetch the file again, "
@@ -47,7 +51,8 @@ def _decode(content: bytes, stored: str, mode: str) -> np.ndarray:
     image = kornia_rs.io.decode_image_jpegturbo(content, "mono" if stored == "L" else "rgb")
     if stored == mode:
         return image[..., 0] if mode == "L" else image
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if mode == "RGB" else np.array(Image.fromarray(image).convert("L"))
+    # As PNG files become grey, too. Pillow's grey is a little slower and, in one colour of 800, off by 1.
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if mode == "RGB" else cv2.COLOR_RGB2GRAY)
 
 
 def _tidied(content: bytes) -> bytes:

@@ -15,8 +15,8 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 # Sizes of the headers that follow a BMP's first 14 bytes, by its versions.
 BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
-# Place, bytes and name of kinds that people have, and that are not read.
-OTHERS = (
+# Place, bytes and name of kinds of images that people have, and that are not read.
+OTHER_IMAGES = (
     (0, b"GIF8", "a GIF image"),
     (0, b"\x00\x00\x00\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
@@ -28,18 +28,21 @@ OTHERS = (
     (4, b"ftyphev", "a HEIC image"),
     (4, b"ftypmif1", "a HEIC or AVIF image"),
     (4, b"ftypmsf1", "a HEIC or AVIF image"),
-    (4, b"ftyp", "a video"),
     (0, b"8BPS", "a Photoshop image"),
+    (344, b"n+1\x00", "a NIfTI image"),
+    (344, b"ni1\x00", "the header of a NIfTI image"),
+    (0, b"NRRD", "an NRRD image"),
+    (0, b"ObjectType = Image", "a MetaImage"),
+)
+# The same of other files; a video's bytes begin those of AVIF and HEIC images, too.
+OTHERS = (
+    (4, b"ftyp", "a video"),
     (0, b"%PDF-", "a PDF document"),
     (0, b"PK\x03\x04", "a ZIP archive"),
     (0, b"\x1f\x8b", "a gzip file, such as a compressed NIfTI image"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (0, b"Rar!\x1a\x07", "a RAR archive"),
     (257, b"ustar", "a tar archive"),
-    (344, b"n+1\x00", "a NIfTI image"),
-    (344, b"ni1\x00", "the header of a NIfTI image"),
-    (0, b"NRRD", "an NRRD image"),
-    (0, b"ObjectType = Image", "a MetaImage"),
     (0, b"\x93NUMPY", "a NumPy array"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (0, b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself with `git lfs pull`"),
@@ -72,20 +75,19 @@ def kind_of(content: bytes) -> str:
 
 def other_image(content: bytes) -> str:
     """The name of a kind of image that is not read, such as `a GIF image`; empty for any other file."""
-    name = _name_of(content)
-    return name if name.endswith(" image") else ""
+    return _name_of(content, OTHER_IMAGES)
 
 
 def describe_other(content: bytes) -> str:
     """Why a file is not read that is of none of the KINDS."""
     if not content:
         return "empty file"
-    return f"no {KINDS}: {_name_of(content) or f'starts with {content[:8]!r}'}"
+    return f"no {KINDS}: {_name_of(content, OTHER_IMAGES + OTHERS) or f'starts with {content[:8]!r}'}"
 
 
-def _name_of(content: bytes) -> str:
-    """What OTHERS calls the file; empty if it knows no such kind."""
-    for place, signature, name in OTHERS:
+def _name_of(content: bytes, kinds: tuple[tuple[int, bytes, str], ...]) -> str:
+    """The name of the file's kind; empty if it is none of these kinds."""
+    for place, signature, name in kinds:
         if content[place : place + len(signature)].lower() == signature.lower():
             return name
     return ""

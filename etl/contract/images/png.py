@@ -172,8 +172,12 @@ def _checked(content: bytes, num_bytes: int, colour_type: int) -> bytes:
         # The fifth bit of the name marks ancillary chunks (PNG 3, section 5.4).
         if not kind[0] & 1 << 5:
             _check_sum(content, position, end)
-        if kind == b"PLTE" and length % 3:
-            raise BadImage(f"damaged PNG: a palette of {length} bytes, which three do not divide")
+        if kind == b"PLTE" and colour_type != PNG_PALETTE:
+            # No more than a proposal for screens of few colours (PNG 3, section 11.2.2).
+            position = end
+            continue
+        if kind == b"PLTE" and (length % 3 or length > 3 * 256):
+            raise BadImage(f"damaged PNG: a palette of {length} bytes, expected 3 for each of at most 256 colours")
         if kind == b"IDAT" and colour_type == PNG_PALETTE and not kept[b"PLTE"]:
             raise BadImage("damaged PNG: palette without colours, no PLTE before the pixels")
         if kind in kept:

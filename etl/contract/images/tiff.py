@@ -133,22 +133,41 @@ def _is_wide(content: bytes, tags: Tags, bits: int) -> bool:
     if wide // 2 * 2 <= packed:
         return False
     (start, *_), sizes = chunk_places(tags)
+    data = content[start : start + sizes[0]] if sizes else content[start:]
     if not sizes:
-        if bits < 8:
+        if bits < 8 or len(data) < rows * wide:
             return False
-        raise unread(tags, f"without StripByteCounts, its samples of {bits} bits may be packed or have 16 each")
-    data = content[start : start + sizes[0]]
-    # Packed rows may be padded, to an even length say.
+        raise unread(
+            tags, f"without right StripByteCounts, its samples of {bits} bits may be packed or have 16 bits each"
+        )
     if compression == UNCOMPRESSED:
-        if bits > 8 and len(data) > rows * (packed + 2) and len(data) != rows * wide:
-            raise unread(tags, f"{len(data)} bytes for {rows} rows are neither packed samples nor words")
-        return len(data) == rows * wide
+        # Packed rows may be padded, to an even length say.
+        if bits < 8 or len(data) <= rows * (packed + 2) or len(data) == rows * wide:
+            return len(data) == rows * wide
+        if len(data) > rows * wide or sizes[0] == rows * wide or _may_be_words(data[: rows * packed], tags, bits):
+            raise unread(
+                tags,
+                f"its first strip or tile has {len(data)} bytes for {rows} rows; packed samples have "
+                f"{rows * packed}, and samples of 16 bits each {rows * wide}",
+            )
+        return False
     order = tags.get(FILL_ORDER, 1)
     if not _holds(data, compression, order, min(packed + 2, wide), rows):
         return False
     if not _holds(data, compression, order, wide, rows):
-        raise unread(tags, f"its samples of {bits} bits are neither packed nor words, or are damaged")
+        raise unread(
+            tags,
+            f"its first strip or tile has more bytes than packed samples of {bits} bits, and fewer than samples of "
+            f"{8 if bits < 8 else 16} bits each, or it is damaged",
+        )
     return True
+
+
+def _may_be_words(data: bytes, tags: Tags, bits: int) -> bool:
+    """Whether these bytes, as words of 16 bits, have all those bits clear that samples of `bits` leave unused."""
+    words = np.frombuffer(data[: len(data) // 2 * 2], "<u2" if tags.prefix.startswith(b"II") else ">u2")
+    unused = 16 - bits
+    return not (words >> bits).any() or not (words & (2**unused - 1)).any()
 
 
 def _holds(data: bytes, compression: int, fill_order: int, row_bytes: int, rows: int) -> bool:

@@ -1,8 +1,10 @@
 """The tags of a TIFF file, checked against its size, and reasons for files that are not read."""
 
+import bisect
 import io
 import math
 import struct
+from collections.abc import Sequence
 
 from PIL import TiffImagePlugin
 
@@ -20,6 +22,8 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
 UNSIGNED, UNDEFINED = 1, 4
 FORMATS = {UNSIGNED: "unsigned", 2: "signed", 3: "floating-point", 5: "complex integers", 6: "complex"}
+# Types of whole numbers: SHORT, LONG (section 2), and LONG8 of BigTIFF, as struct has them.
+WHOLE_NUMBERS = {3: "H", 4: "I", 16: "Q"}
 NAMES = {WIDTH: "ImageWidth", LENGTH: "ImageLength"}
 
 Tags = TiffImagePlugin.ImageFileDirectory_v2
@@ -27,6 +31,8 @@ Tags = TiffImagePlugin.ImageFileDirectory_v2
 
 def read_tags(content: bytes) -> tuple[bytes, Tags]:
     """The tags of the only image of a TIFF, and the file, in which a sample format of 4 is 1.
+
+    Of strips and tiles, both list those that the size needs, with their sizes unless these are too small.
 
     Raises BadImage if they are damaged, do not fit the size, or say what cannot be followed.
     """
@@ -55,7 +61,7 @@ def read_tags(content: bytes) -> tuple[bytes, Tags]:
         if photometric not in (None, *READ) or (photometric == PALETTE and bits > 8):
             raise unread(tags, "its photometric interpretation is none that is read")
         _check_palette(tags, bits)
-        _check_chunks(content, tags)
+        content = _with_whole_chunks(content, tags)
     except BadImage:
         raise
     except KeyError as error:
@@ -81,8 +87,8 @@ def all_of(tags: Tags, tag: int, default: int = 1) -> tuple:
     return values if isinstance(values, tuple) else (values,)
 
 
-def with_tag(content: bytes, tag: int, value: int) -> bytes:
-    """The file with another value for a tag that its first directory has; for all values, if it has many.
+def with_tag(content: bytes, tag: int, value: int | Sequence[int]) -> bytes:
+    """The file with other values, no more than before, for a tag that its first directory has; a number is for all.
 
     The file is as it was if the tag's type is none of whole numbers (TIFF 6.0, section 2).
     """
@@ -93,11 +99,15 @@ def with_tag(content: bytes, tag: int, value: int) -> bytes:
     start = directory + (8 if is_big else 2)
     for place in range(start, start + number * entry.size, entry.size):
         found, kind, count, beyond = entry.unpack_from(content, place)
-        if found == tag and kind in (3, 4):
-            values = struct.pack(f"{order}{count}{'H' if kind == 3 else 'I'}", *[value] * count)
+        if found == tag and kind in WHOLE_NUMBERS:
+            numbers = [value] * count if isinstance(value, int) else value
+            values = struct.pack(f"{order}{len(numbers)}{WHOLE_NUMBERS[kind]}", *numbers)
             room = 8 if is_big else 4
             where = place + entry.size - room if len(values) <= room else beyond
-            return content[:where] + values + content[where + len(values) :]
+            changed = bytearray(content)
+            entry.pack_into(changed, place, found, kind, len(numbers), beyond)
+            changed[where : where + len(values)] = values
+            return bytes(changed)
     return content
 
 
@@ -111,8 +121,18 @@ def chunk_size(tags: Tags) -> tuple[int, int, int]:
 
 def chunk_places(tags: Tags) -> tuple[tuple, tuple]:
     """Where the strips or tiles begin, and their bytes; without the second if the file does not say."""
-    starts, sizes = (TILES, TILE_BYTES) if TILES in tags else (STRIPS, STRIP_BYTES)
+    starts, sizes = _chunk_tags(tags)
     return all_of(tags, starts, ()), all_of(tags, sizes, ())
+
+
+def _chunk_tags(tags: Tags) -> tuple[int, int]:
+    return (TILES, TILE_BYTES) if TILES in tags else (STRIPS, STRIP_BYTES)
+
+
+def _directory(content: bytes) -> int:
+    """Where the first directory begins."""
+    place, size = (8, 8) if _is_big(content) else (4, 4)
+    return int.from_bytes(content[place : place + size], "little" if content.startswith(b"II") else "big")
 
 
 def _is_big(content: bytes) -> bool:
@@ -135,15 +155,16 @@ def _check_palette(tags: Tags, bits: int) -> None:
         raise BadImage(f"damaged TIFF: its palette has {number} values, expected {3 * 2**bits} for {bits} bits")
 
 
-def _check_chunks(content: bytes, tags: Tags) -> None:
-    """Raises BadImage unless there are as many strips or tiles as the size needs, and, uncompressed, as many bytes.
+def _with_whole_chunks(content: bytes, tags: Tags) -> bytes:
+    """The file without surplus strips or tiles, which Pillow would show, and with sizes that are large enough.
 
+    Raises BadImage unless there are as many strips or tiles as the size needs, and, uncompressed, as many bytes.
     Readers fill what is missing with black, or with the bytes that follow.
     """
     compression = tags.get(COMPRESSION, UNCOMPRESSED)
     # Old JPEG files keep their places elsewhere (section 22).
     if compression == OLD_JPEG:
-        return
+        return content
     columns, rows, samples = chunk_size(tags)
     if columns <= 0 or rows <= 0:
         raise BadImage(f"damaged TIFF: strips or tiles of {columns}x{rows} pixels")
@@ -151,20 +172,33 @@ def _check_chunks(content: bytes, tags: Tags) -> None:
     height, planes = int(tags[LENGTH]), int(tags.get(SAMPLES, 1)) // samples
     expected = math.ceil(int(tags[WIDTH]) / columns) * math.ceil(height / rows) * planes
     starts, sizes = chunk_places(tags)
-    if len(starts) != expected or len(sizes) not in (0, expected):
+    if len(starts) < expected or 0 < len(sizes) < expected:
         raise BadImage(
             f"damaged TIFF: it lists {len(starts)} {name}s with {len(sizes)} sizes, expected {expected} for "
             f"{tags[WIDTH]}x{height} pixels of {columns}x{rows} a {name}"
         )
+    starts_tag, sizes_tag = _chunk_tags(tags)
+    for tag, values in ((starts_tag, starts), (sizes_tag, sizes)):
+        if len(values) > expected:
+            content, tags[tag] = with_tag(content, tag, values[:expected]), values[:expected]
+    starts, sizes = starts[:expected], sizes[:expected]
     if compression != UNCOMPRESSED:
-        return
-    for index, start in enumerate(starts):
-        left = height - index % (expected // planes) * rows
-        needed = _bytes_of(tags, columns, rows if name == "tile" else min(rows, left), samples)
-        if sizes and sizes[index] < needed:
-            raise BadImage(f"damaged TIFF: {name} {index + 1} has {sizes[index]} bytes, expected {needed}")
-        if start + needed > len(content):
-            raise BadImage(f"truncated TIFF: {name} {index + 1} would end at byte {start + needed} of {len(content)}")
+        return content
+    lefts = [height - index % (expected // planes) * rows for index in range(expected)]
+    needed = [_bytes_of(tags, columns, rows if name == "tile" else min(rows, left), samples) for left in lefts]
+    others = sorted((*starts, _directory(content)))
+    for index, (start, size) in enumerate(zip(starts, needed, strict=True)):
+        if start + size > len(content):
+            raise BadImage(f"truncated TIFF: {name} {index + 1} would end at byte {start + size} of {len(content)}")
+        following = bisect.bisect_right(others, start)
+        room = others[following] - start if following < len(others) else size
+        if sizes and sizes[index] < size and room < size:
+            raise BadImage(f"damaged TIFF: {name} {index + 1} has {sizes[index]} bytes, expected {size}")
+    if sizes and any(size < least for size, least in zip(sizes, needed, strict=True)):
+        # The bytes are there, so the sizes are wrong. They do not tell whether samples are packed.
+        del tags[sizes_tag]
+        return with_tag(content, sizes_tag, needed)
+    return content
 
 
 def _bytes_of(tags: Tags, columns: int, rows: int, samples: int) -> int:

@@ -246,6 +246,25 @@ def test_a_table_that_is_too_short_is_named(kind, number):
             shown(PLACES, **{kind: lut})
 
 
+@pytest.mark.parametrize("declared", [4096, 0])
+def test_behind_a_voi_table_that_is_too_short_the_next_one_or_the_window_counts(declared):
+    number = 3000 if declared else 4096
+    short, whole = packed(SLOPE[:number], declared, 16), packed(SLOPE[::-1], 4096, 16)
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    assert shown(PLACES, VOILUTSequence=short + whole) == shown(PLACES, VOILUTSequence=whole)
+    assert shown(PLACES, VOILUTSequence=short, **window) == shown(PLACES, **window)
+    without_bits = packed(SLOPE, 4096, 16)
+    without_bits[0].LUTDescriptor = [4096, 0]
+    assert shown(PLACES, VOILUTSequence=without_bits, **window) == shown(PLACES, **window)
+    # Windows that show nothing do not lead to the range of the pixels.
+    reason = f"^LUT of {declared or 65536} entries has {number}: .*; no other VOI LUT or window shows the film$"
+    for tags in ({}, USELESS["all white"]):
+        with pytest.raises(BadImage, match=reason):
+            shown(PLACES, VOILUTSequence=short, **tags)
+    with pytest.raises(BadImage, match=r"expected all that it declares$"):
+        shown(PLACES, ModalityLUTSequence=short, VOILUTSequence=whole, **window)
+
+
 def test_a_descriptor_without_bits_is_named():
     lut = packed(SLOPE, 4096, 16)
     lut[0].LUTDescriptor = [4096, 0]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 
 import cv2
@@ -17,11 +18,12 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
 from etl.contract.images import dicom_stream
-from etl.contract.images.decode import decode_grey
+from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.dicom import decode_dicom
-from etl.contract.images.dicom_stream import Stream, read_header
+from etl.contract.images.dicom_stream import MAX_DECODE_CPU_S, Stream, read_header
 from etl.contract.images.pixels import BadImage
 from tests.etl.dicom_files import build, written
+from tests.etl.image_files import encoded
 
 
 def film(bits: int, is_signed: bool) -> pydicom.Dataset:
@@ -168,6 +170,49 @@ def test_why_a_decoder_was_stopped(decode, reason, monkeypatch):
     monkeypatch.setattr(dicom_stream, "MAX_DECODE_CPU_S", 1)
     with pytest.raises(BadImage, match=f"damaged or unsupported JPEG 2000 .*{reason}"):
         decode_grey(content)
+
+
+def test_a_lower_hard_limit_of_cpu_time_is_kept():
+    content, status = compressed(), 1
+    plain, pid = decode_grey(content), os.fork()
+    # In a process of its own, because a hard limit cannot be raised again.
+    if pid == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (MAX_DECODE_CPU_S // 2, MAX_DECODE_CPU_S // 2))
+            status = int(not np.array_equal(decode_grey(content), plain))
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "YBR_FULL", "RGB"])
+def test_a_damaged_baseline_jpeg_is_refused_as_in_a_file_of_its_own(photometric):
+    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(128, 90, (240, 200, 3)), (0, 0), 1.5).clip(0, 255)
+    pixels = noise.astype(np.uint8) if photometric != "MONOCHROME2" else noise[..., 0].astype(np.uint8)
+    frame = encoded(pixels, "JPEG", quality=90, keep_rgb=photometric == "RGB")
+
+    def stored(frame: bytes) -> bytes:
+        dataset = build(pixels, photometric, WindowCenter=128, WindowWidth=256)
+        return with_stream(dataset, uid.JPEGBaseline8Bit, frame)
+
+    def read(content: bytes) -> np.ndarray:
+        return decode_dicom(content, colour=True)
+
+    expected = decode_colour(frame) if photometric != "MONOCHROME2" else decode_grey(frame)
+    shown = read(stored(frame))
+    assert np.abs(shown.astype(int) - expected).mean() < 3
+    tables = frame.index(b"\xff\xdb")
+    assert np.array_equal(read(stored(frame[:tables] + b"abc" + frame[tables:])), shown)
+    middle = len(frame) // 2
+    for damaged in (
+        frame[:middle] + bytes(2000) + frame[middle + 2000 :],
+        frame[:middle] + frame[middle + 2000 :],
+        frame[:middle] + b"\xff\xd9",
+    ):
+        with pytest.raises(BadImage, match="damaged JPEG"):
+            decode_colour(damaged)
+        with pytest.raises(BadImage, match="JPEG Baseline .*damaged JPEG"):
+            read(stored(damaged))
 
 
 def test_the_reason_of_the_decoder_is_shown():

@@ -220,6 +220,7 @@ def test_no_flipped_bit_changes_pixels_unnoticed(position, bit):
         (raw_png(2, 2, 8, 3, bytes(6)), "palette without colours"),
         (raw_png(2, 2, 8, 3, bytes(6), after=chunk(b"PLTE", bytes(3))), "palette without colours"),
         (raw_png(2, 2, 8, 3, bytes(6), before=chunk(b"PLTE", bytes(4))), "a palette of 4 bytes"),
+        (raw_png(2, 2, 8, 3, bytes(6), before=chunk(b"PLTE", bytes(771))), "a palette of 771 bytes, .* at most 256"),
         (SIGNATURE + chunk(b"CgBI", b"P\0 \2") + png_of(np.zeros((2, 2), np.uint8))[8:], "Apple's own kind of PNG"),
     ],
 )
@@ -243,6 +244,16 @@ def test_a_damaged_chunk_that_is_not_followed_does_no_harm(shape, kind, capfd):
         for content in (png_of(film, before=damaged), png_of(film, after=damaged)):
             assert np.array_equal(decode_grey(content), whole), name
             assert np.array_equal(decode_colour(content), decode_colour(png_of(film))), name
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("num_bytes", [0, 4, 6, 900])
+def test_a_palette_beside_colours_is_no_more_than_a_proposal(shape, num_bytes, capfd):
+    film = np.random.default_rng(0).integers(0, 255, SHAPES[shape]).astype(np.uint8)
+    content = png_of(film, before=chunk(b"PLTE", bytes(num_bytes)))
+    assert np.array_equal(decode_grey(content), decode_grey(png_of(film)))
+    assert np.array_equal(decode_colour(content), decode_colour(png_of(film)))
     assert capfd.readouterr() == ("", "")
 
 

@@ -5,6 +5,7 @@ import re
 import struct
 
 import cv2
+import kornia_rs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from etl.contract.images.decode import decode_colour, decode_grey
+from etl.contract.images.jpeg import decode_jpeg
 from etl.contract.images.pixels import BadImage
 from tests.etl.image_files import encoded
 
@@ -30,6 +32,12 @@ def pillow(content: bytes, mode: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(content)).convert(mode))
 
 
+def grey_of(content: bytes) -> np.ndarray:
+    """The grey of Pillow's colours, as of any other kind of file."""
+    film = Image.open(io.BytesIO(content))
+    return pillow(content, "L") if film.mode == "L" else cv2.cvtColor(pillow(content, "RGB"), cv2.COLOR_RGB2GRAY)
+
+
 def with_height(content: bytes, height: int) -> bytes:
     frame = max(content.find(b"\xff\xc0"), content.find(b"\xff\xc2"))
     return content[: frame + 5] + struct.pack(">H", height) + content[frame + 7 :]
@@ -42,14 +50,14 @@ def test_pixels_are_those_of_pillow(kind, sampling, height, width, quality):
     colour, progressive = kind
     film = FILM[:height, :width] if colour else FILM[:height, :width, 0]
     content = encoded(film, "JPEG", quality=quality, progressive=progressive, subsampling=sampling)
-    assert np.array_equal(decode_grey(content), pillow(content, "L"))
+    assert np.array_equal(decode_grey(content), grey_of(content))
     assert np.array_equal(decode_colour(content), pillow(content, "RGB"))
 
 
 @pytest.mark.parametrize("sampling", [0x411111, 0x221111, 0x211111, 0x121111, 0x111111])
 def test_every_sampling_of_colours_is_read(sampling):
     content = cv2.imencode(".jpg", FILM, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling])[1].tobytes()
-    assert np.array_equal(decode_grey(content), pillow(content, "L"))
+    assert np.array_equal(decode_grey(content), grey_of(content))
 
 
 @pytest.mark.parametrize("factors", [0x11, 0x12, 0x21, 0x22, 0x41])
@@ -111,6 +119,23 @@ def test_what_pixels_do_not_need_may_be_damaged(kind):
         content + b"junk after the end",
     ):
         assert np.array_equal(decode_grey(harmless), whole)
+
+
+def test_grey_pictures_in_colour_stay_as_they_are():
+    greys = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    content = encoded(np.dstack([greys] * 3), "JPEG", quality=100, keep_rgb=True)
+    assert np.array_equal(decode_grey(content), pillow(content, "L"))
+    assert np.array_equal(decode_grey(content), decode_colour(content)[..., 0])
+
+
+@pytest.mark.parametrize("file", [FILES[True, False], FILES[True, False][:20] + b"abc" + FILES[True, False][20:]])
+def test_lack_of_memory_is_not_damage(file, monkeypatch):
+    def raises_no_memory(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(kornia_rs.io, "decode_image_jpegturbo", raises_no_memory)
+    with pytest.raises(MemoryError):
+        decode_jpeg(file, Image.open(io.BytesIO(file)), "L")
 
 
 def test_cmyk_is_read_by_pillow():

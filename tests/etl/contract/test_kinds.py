@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom import uid
 
 from etl.contract.images.decode import begins_like_image, decode_colour, decode_grey
-from etl.contract.images.kinds import KINDS, SUFFIXES
+from etl.contract.images.kinds import KINDS, SUFFIXES, other_image
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage
 from tests.etl.dicom_files import build, written
 from tests.etl.image_files import encoded, png_of, tiff_of
@@ -144,11 +144,15 @@ OTHERS = {
     "ZIP": (archive(), "a ZIP archive"),
     "NIfTI": (b"\x5c\x01\0\0" + bytes(340) + b"n+1\0" + bytes(8), "a NIfTI image"),
     "NIfTI, compressed": (gzip.compress(b"n"), "a gzip file"),
+    "MetaImage": (b"ObjectType = Image\nNDims = 2\n", "a MetaImage"),
     "web page": (b"<!doctype html><html>", "a web page"),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
     "audio": (b"RIFF\x24\0\0\0WAVEfmt ", "starts with b'RIFF"),
     "text that begins like a BMP": (b"BMI of the patients: 23, 31, 27", "starts with b'BMI of t'"),
 }
+
+
+IMAGES = ["GIF", "JPEG 2000", "JPEG 2000 stream", "AVIF", "HEIC", "JPEG XL", "JPEG XL in a box", "NIfTI", "MetaImage"]
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -159,6 +163,8 @@ def test_another_kind_is_named_with_those_that_are_read(kind):
             decode(content)
         assert str(caught.value).startswith(f"no {KINDS}: ") and name in str(caught.value)
     assert not begins_like_image(content)
+    # A table of labels may be compressed, so gzip says nothing of images.
+    assert other_image(content) == (name if kind in IMAGES else "")
 
 
 @pytest.mark.parametrize("kind", SAVED)
