@@ -181,8 +181,8 @@ def test_in_a_log_the_steps_of_quantising_are_lines(fp32, test_images, monkeypat
         r"ranges of activations: 4 of 4, [\d,.]+/s, 0.0 s left",
         r"correcting biases: 1 of \d, .*",
         r"ranking groups of layers: 2 of \d, .* left",
-        r"1 back in FP32, the drop on the validation split exceeds its bound by 0.0500",
-        r"2 back in FP32, the drop on the validation split meets its bound",
+        r"try 1, the drop of AUROC on the validation split exceeds its bound by 0.0500",
+        r"try 2, the drop of AUROC on the validation split meets its bound",
     ):
         assert re.search(f"^INT8, way 3 of 3: {line}$", err, re.MULTILINE), err
 
@@ -255,5 +255,5 @@ def test_ctrl_c_ends_it_and_no_thread_keeps_computing(when, fp32, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert all("back in FP32" in line for line in stderr.splitlines()), stderr
+    assert all("the drop of AUROC" in line for line in stderr.splitlines()), stderr
     assert not (tmp_path / "int8").exists()

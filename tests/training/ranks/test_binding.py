@@ -280,9 +280,8 @@ def affinities_while_training(run: subprocess.Popen, workspace: Workspace) -> li
 
 @needs_two_cpus
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["horovodrun", "torchrun"])
-def test_ranks_of_each_launcher_train_on_cores_of_their_own(workspace, launcher):
-    run = start(workspace, launcher)
+def test_ranks_train_on_cores_of_their_own(workspace):
+    run = start(workspace, "horovodrun")
     cpus = affinities_while_training(run, workspace)
     output = finish(run)
     assert cpus[0] and cpus[1] and not cpus[0] & cpus[1]
@@ -302,12 +301,3 @@ def test_ranks_that_the_launcher_bound_stay_where_they_are(workspace, monkeypatc
     output = finish(run)
     assert cpus == [{TWO_CPUS[1]}, {TWO_CPUS[0]}]
     assert f"CPUs of this host's ranks: {TWO_CPUS[1]} with 1 thread; {TWO_CPUS[0]} with 1 thread" in output
-
-
-@needs_two_cpus
-@pytest.mark.slow
-def test_ranks_are_left_alone_if_the_user_wants_it(workspace):
-    run = start(workspace, "horovodrun", bind_cores=False, epochs=3)
-    cpus = affinities_while_training(run, workspace)
-    assert "Ranks without cores of their own: 0-1 (training.bind_cores is false)" in finish(run)
-    assert cpus == [os.sched_getaffinity(0)] * 2
