@@ -275,13 +275,13 @@ def test_the_scores_may_lie_in_the_folder_that_is_scored(model, workspace, folde
 
 
 def test_workspaces_in_a_folder_are_left_out(model, workspace, tmp_path):
-    marked = [*(f"one/{name}" for name in ("card.json", "card.html")), "deep/two/mlflow.db"]
+    marked = [*(f"one/{name}" for name in ("card.json", "card.html")), "deep/two/card.json", "deep/two/mlflow.db"]
     for name in ("a/1.png", "one/figures/2.png", "deep/two/3.png", "deep/4.png", "card/card.json", *marked):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     listing = list_images(str(tmp_path), workspace, model.properties)
     assert listing.images["image_id"].to_pylist() == ["a/1.png", "card/card.json", "deep/4.png"]
-    assert listing.left_out == {"in a workspace": 5}
+    assert listing.left_out == {"in a workspace": 6}
 
 
 def test_only_what_is_of_a_delta_table_is_left_out_of_a_folder(model, workspace, tmp_path):

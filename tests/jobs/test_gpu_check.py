@@ -158,7 +158,7 @@ def test_a_rank_whose_launcher_was_killed_ends_by_itself():
         "launchers.TIMEOUT_S = 1\nsteps.build_trainer = lambda *_: time.sleep(100)\n"
         "runpy.run_module('jobs.benchmarks.gpu.rank', run_name='__main__')"
     )
-    ended = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, timeout=90)
+    ended = subprocess.run([sys.executable, "-c", script, "--tiny"], cwd=PROJECT, capture_output=True, timeout=90)
     assert ended.returncode == -signal.SIGALRM, ended.stderr
 
 
