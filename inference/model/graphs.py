@@ -83,7 +83,8 @@ def open_graph(folder: Path, *, mapped: bool = True) -> Graph:
     if not (folder / FILE).exists():
         raise InputError(f"no graph at {folder / FILE}: run `python inference/register.py` with this workspace first")
     try:
-        return CORE.read_model(folder / FILE, config={"ENABLE_MMAP": mapped})
+        # Not as a Path: Ctrl-C in the middle of its conversion would look like a damaged graph.
+        return CORE.read_model(str(folder / FILE), config={"ENABLE_MMAP": mapped})
     except RuntimeError as error:
         raise InputError(
             f"{folder / FILE} is not a readable graph ({error}): run `python inference/register.py` again"

@@ -254,6 +254,7 @@ def test_ctrl_c_ends_it_and_no_thread_keeps_computing(when, fp32, tmp_path):
             break
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert all("the drop of AUROC" in line for line in stderr.splitlines()), stderr
+    assert process.returncode == 130, stderr
+    # Nothing but progress, of which a busy machine shows more.
+    assert all(line.startswith(": ") for line in stderr.splitlines()), stderr
     assert not (tmp_path / "int8").exists()
