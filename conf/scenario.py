@@ -14,7 +14,7 @@ from conf.settings import Settings
 
 TAG = "tag:yaml.org,2002:"
 KNOWN_TAGS = {TAG + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")}
-NULL, INT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:int"
+NULL, INT = TAG + "null", TAG + "int"
 # Whole numbers in base 8 and 60 (YAML 1.1, which later versions have dropped).
 MISLEADING = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 EXAMPLE = "expected sections with settings, such as `training:` and below it, indented, `epochs: 10`"

@@ -1,8 +1,8 @@
 """Whole objects of S3 for half the CPU: Arrow's client in C++ reads them, with what s3fs found in the environment.
 
-A film of 380 kB takes 0.9 ms of CPU instead of 2.0, and little of that holds Python's lock, so that decoding goes on
-meanwhile. s3fs stays the client that knows profiles, roles and endpoints. It reads what Arrow cannot: stores behind a
-proxy, with certificates of their own or in another region, and names such as a//b.
+A film of 380 kB takes 0.9 ms of CPU instead of 2.0, and holds Python's lock for little of that, so other threads
+decode meanwhile. s3fs stays the client that knows profiles, roles and endpoints. It reads what Arrow cannot: stores
+behind a proxy, with certificates of their own or in another region, and names such as a//b.
 """
 
 import time
@@ -54,8 +54,10 @@ def _read_by_s3fs(store: AbstractFileSystem, key: str, limit: int, patience_s: f
 
 @lru_cache(maxsize=8)
 def _client_of(store: AbstractFileSystem, identity: int, minute: int) -> S3FileSystem:
-    """Arrow's client with the address, region and present keys of an s3fs client. identity, minute: of the cache, see
-    _arrow_rests and KEYS_LIVE_S."""
+    """Arrow's client with the address, region and present keys of an s3fs client.
+
+    identity, minute: a new value of either makes a new client; see _arrow_rests and KEYS_LIVE_S.
+    """
     client = sync(store.loop, store.set_session)
     keys = None if store.anon else sync(store.loop, _keys_of, store)
     return _connect(client.meta.endpoint_url, client.meta.region_name, keys)

@@ -123,7 +123,7 @@ def _sort_out(found: pd.Series, wanted: Dicom) -> tuple[pd.DataFrame, dict[str, 
     films = found[usable].drop(list(misfits))
     tags = pd.DataFrame([vars(film) for film in films], films.index, [field.name for field in fields(Tags)])
     tags["patient"] = normalise_patients(tags.patient.astype(str))
-    # Of equal instances, the first film counts whose tags name a patient, else the first.
+    # If several files have the same SOP Instance UID, the first one that names a patient counts, or else the first.
     named_first = tags.iloc[np.argsort(tags.patient.map(says_nothing).to_numpy(bool), kind="stable")]
     again = named_first.index[named_first.instance.duplicated()]
     faults |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
@@ -209,7 +209,7 @@ def _with_table(
         refuse_rounded(path, table[roles["patient"]], "patient")
         table[roles["patient"]] = normalise_patients(table[roles["patient"]])
     usable = {result.instance: file for file, result in results.items() if isinstance(result, Tags)}
-    # Of files with the same instance, the one in `tags` counts.
+    # If several files have the same SOP Instance UID, the one in `tags` counts.
     found = names.map(usable | dict(zip(tags.instance, tags.index, strict=True)))
     by_path = match_files(names[found.isna()], files, path)
     notes += describe_match(names[by_path.index], by_path)

@@ -65,7 +65,7 @@ class Quantising:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Largest drops of AUROC that the gate accepts: of the mean, and of a finding."""
+        """The largest drops of the mean AUROC and of a single finding's AUROC that the gate accepts."""
         return self.options.max_mean_drop, self.options.max_finding_drop
 
     @cached_property

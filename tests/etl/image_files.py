@@ -99,7 +99,8 @@ def tiff_of(
 ) -> bytes:
     """A TIFF of (h, w) or (h, w, samples), packed to `bits`, or not with `words`; `tags` replace and add.
 
-    rows: of a strip, without it one strip; tile: width and height of tiles; drop: bytes that each of them lacks.
+    rows: rows of a strip; 0: a single strip. tile: width and height of each tile; 0: strips. drop: bytes by which each
+    strip or tile is too short.
     Keywords of tags are t and their number; a value of None removes.
     """
     height, width = pixels.shape[:2]

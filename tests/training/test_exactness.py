@@ -17,7 +17,7 @@ LAUNCHES = {
     "torchrun 2": [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *MODULE],
     "horovodrun, torch's collectives, 4": [BIN / "horovodrun", "--gloo", "-np", "4", BIN / "python", *MODULE],
 }
-# Of the other ways of reading, one launch, because each takes half a minute; one process reads both of them above.
+# Each launch takes half a minute, so ranks read a store once only; the test of one process above covers both ways.
 STORED = [("torchrun 2", "cache")]
 
 

@@ -36,7 +36,7 @@ def explained(device: torch.device, what: str, advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         causes = list(_causes(error))
         if any(isinstance(cause, MemoryError) or _says(TOO_LITTLE, cause) for cause in causes):
-            # Of torch's long text, the size is all that _place does not say.
+            # torch's long text says one thing that _place does not: the size.
             wanted = re.search(r"tried to allocate ([\d.]+ \w+)", " ".join(map(str, causes)), re.IGNORECASE)
             of_host = any(isinstance(cause, MemoryError) or _says(HOST, cause) for cause in causes)
             place, others = _place(torch.device("cpu") if of_host else device)
@@ -110,7 +110,7 @@ def _place(device: torch.device) -> tuple[str, str]:
 
 
 def memory_of_gpu(name: str, total: int, free: int, own: int) -> tuple[str, str]:
-    """The words of _place for a GPU. total, free: of the GPU; own: reserved by this process; bytes."""
+    """What _place returns for a GPU. total, free: memory of the GPU; own: reserved by this process; all in bytes."""
     others = max(0, total - free - own)
     place = (
         f"{name} has {total / GIB:.1f} GiB, of which this process holds {own / GIB:.1f}, the driver and other "

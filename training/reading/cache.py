@@ -57,7 +57,7 @@ class RowGroupCache:
                 if _part(name) in mine:
                     os.utime(self._entries / name)
             free = [name for name in entries if not name.startswith(".") and _part(name) not in others]
-            # Of its own row groups this training drops the last, and only if its limit is lower than it was.
+            # This training's own row groups go last, and only if the limit is lower than it was.
             free.sort(key=lambda name: (_part(name) in mine, entries[name].st_mtime))
             used = sum(entry.st_size for entry in entries.values())
             self._count(self._drop(free, used, self._limit))

@@ -75,7 +75,7 @@ def decode_stream(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarra
 
 
 def read_header(frame: bytes) -> Stream:
-    """What the markers before the coded data say: of JPEG (T.81, B.2), JPEG-LS (T.87, C.2), JPEG 2000 (T.800, A.4).
+    """Reads the markers before the coded data of JPEG (T.81, B.2), JPEG-LS (T.87, C.2) and JPEG 2000 (T.800, A.4).
 
     JPEG 2000 is lossy with the irreversible wavelet, JPEG-LS if its NEAR is not 0.
     """

@@ -88,9 +88,10 @@ def all_of(tags: Tags, tag: int, default: int = 1) -> tuple:
 
 
 def with_tag(content: bytes, tag: int, value: int | Sequence[int]) -> bytes:
-    """The file with other values, no more than before, for a tag that its first directory has; a number is for all.
+    """The file with other values for a tag of its first directory.
 
-    The file is as it was if the tag's type is none of whole numbers (TIFF 6.0, section 2).
+    value: as many numbers as before or fewer, or one for all. A tag whose type has no whole numbers (TIFF 6.0, section
+    2) stays as it is.
     """
     order, is_big = ("<" if content.startswith(b"II") else ">"), _is_big(content)
     entry = struct.Struct(order + ("HHQQ" if is_big else "HHII"))

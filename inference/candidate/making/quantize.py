@@ -109,7 +109,7 @@ def keep_sensitive_layers(fp32: Path, images: np.ndarray, *, correct_biases: boo
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
             max_num_iterations=MAX_ITERATIONS,
             ranking_subset_size=min(RANKING_IMAGES, max(1, shown // 2)),
-            # A pool's other workers would go on when the search is stopped.
+            # With a pool of workers, the others would go on after the search is stopped.
             num_ranking_workers=1,
         ),
         advanced_quantization_parameters=_ranges(correct_biases),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class TimeIsOver(BaseException):
-    """No Exception, so that no library takes it for a fault of its own and goes on."""
+    """Raised when the time is over. Not an Exception, so that libraries that catch those do not swallow it."""
 
 
 class Clock:

@@ -27,7 +27,7 @@ MIDDLE_BYTES, TRICKLE = 2000, 1000
 
 
 class Link:
-    """The program between the server and its clients, which does as it is told through its standard input."""
+    """Controls the program between the server and its clients, through the program's standard input."""
 
     def __init__(self, port: int, process: subprocess.Popen):
         self.port, self.process = port, process

@@ -47,7 +47,7 @@ def with_stream(dataset: pydicom.Dataset, syntax: str, frame: bytes, **tags) -> 
 
 
 def jpeg_2000(pixels: np.ndarray, ratio: int = 0) -> bytes:
-    """Of 16 bits, as archives compress whole words; with the irreversible wavelet if there is a ratio."""
+    """A stream of 16 bits a sample, as archives make it. ratio: compresses with loss, by the irreversible wavelet."""
     lossy = {"compression_ratios": [ratio]} if ratio else {}
     return bytes(openjpeg.encode(pixels, bits_stored=16, photometric_interpretation=2, **lossy))
 
