@@ -60,7 +60,10 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     images = left_out.index[left_out.isna()]
     if images.empty:
         raise InputError(f"no image among the {len(files)} files below {source}: check --etl.source and --etl.format")
-    layout = _understand(source, [image.split("/") for image in images])
+    folders_and_name = [image.split("/") for image in images]
+    layout = _understand(source, folders_and_name)
+    below_at = 1 if layout.split_at is None else 2
+    below = [] if layout.split_at == 0 else _describe_below(source, folders_and_name, below_at)
     left_out[find_masks(images, max(layout.class_at, layout.split_at or 0) + 1)] = (
         "a mask, overlay or thumbnail of an image"
     )
@@ -93,12 +96,7 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     if folders is not None:
         said = (f"{folder} ({split_of(folder)})" for folder in sorted(folders.unique()))
         notes.append(f"the splits are {', '.join(said)}")
-    common, _ = _folders_below(list(parts), 1 if layout.split_at is None else 2)
-    if layout.split_at != 0 and common:
-        notes.append(
-            f"the folders of the classes hold the folders {_some(common)}: if these are the classes, give the folder "
-            "above them as --etl.source"
-        )
+    notes += below
     if empty:
         notes.append(f"no image is in the folders {_some(empty)}, which are no classes therefore")
     searched = f"images below {source}"
@@ -168,20 +166,14 @@ def _understand(source: UPath, paths: list[list[str]]) -> Layout:
                 f"{source / '/'.join(parts)} is in a folder of a split, {deeper[0]!r}, at another level than in the "
                 f"layout {layout}: expected CLASS/image, SPLIT/CLASS/image or CLASS/SPLIT/image"
             )
-    common, is_same = _folders_below(paths, 1 if layout.split_at is None else 2)
-    if layout.split_at != 0 and is_same:
-        raise InputError(
-            f"all of the folders {_some(tops)} of {source} hold the same folders {_some(common)}, as if these were the "
-            "classes: give one of them as --etl.source, or rename the folders below"
-        )
     return layout
 
 
-def _folders_below(paths: list[list[str]], at: int) -> tuple[list[str], bool]:
-    """The folders at this place of the paths, if one folder at the top holds all that the others hold, and two or more;
-    and whether all hold the very same.
+def _describe_below(source: UPath, paths: list[list[str]], at: int) -> list[str]:
+    """A sentence on the folders at this place of the paths if they could be the classes; empty if they could not.
 
-    Folders of images, of masks and with numbers, such as those of patients, may be the same in every class.
+    They could if one folder at the top holds all that the others hold, and two or more. Raises InputError if all hold
+    the very same. Folders of images, of masks and with numbers, such as those of patients, may be alike in every class.
     """
     below: dict[str, set[str]] = {}
     for parts in paths:
@@ -190,8 +182,16 @@ def _folders_below(paths: list[list[str]], at: int) -> tuple[list[str], bool]:
     every = max(kept, key=len)
     alike = len(kept) > 1 and len(every) > 1 and all(names and names <= every for names in kept)
     if not alike or any(re.search(r"^$|\d", name) for name in every):
-        return [], False
-    return sorted(every), all(names == every for names in kept)
+        return []
+    if all(names == every for names in kept):
+        raise InputError(
+            f"all of the folders {_some(below)} of {source} hold the same folders {_some(every)}, as if these were the "
+            "classes: give one of them as --etl.source, or rename the folders below"
+        )
+    return [
+        f"the folders of the classes hold the folders {_some(every)}: if these are the classes, give the folder above "
+        "them as --etl.source"
+    ]
 
 
 def _no_class(name: str, classes: set[str]) -> str | None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from conf.errors import InputError
 from etl.contract.row_groups import content_key, footer_of, read_row_groups
 from etl.contract.storage import is_of_a_store, reason_of, store_advice
+from training.reading.cache import RowGroupCache
 
 # petastorm calls pyarrow's legacy API, which warns of its removal on every call. The lock file pins a pyarrow that has
 # it.
@@ -18,7 +19,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
 warnings.filterwarnings("ignore", category=FutureWarning, message="The pyarrow.filesystem")
 
 from petastorm.arrow_reader_worker import ArrowReaderWorker  # noqa: E402, the filter must come first
-from petastorm.cache import CacheBase  # noqa: E402
+from petastorm.cache import NullCache  # noqa: E402
 from petastorm.reader import Reader  # noqa: E402
 from petastorm.workers_pool import EmptyResultError, thread_pool  # noqa: E402
 from pyarrow.filesystem import FileSystem  # noqa: E402
@@ -41,7 +42,7 @@ def read_stream(
     workers: int,
     ahead: int,
     skip_rows: int = 0,
-    cache: CacheBase | None = None,
+    cache: RowGroupCache | None = None,
 ) -> Iterator[tuple[int, pa.Table | None]]:
     """Number of rows and content of each row group of a stream, in an order that depends on the seed alone.
 
@@ -124,8 +125,11 @@ class RowGroupWorker(ArrowReaderWorker):
         piece, started = self._split_pieces[piece_index], time.monotonic()
         try:
             read = partial(read_row_groups, piece.path, self._schema.fields, [piece.row_group])
-            key = content_key(piece.path, self._schema.fields)
-            content = self._local_cache.get(f"{key}-{piece.row_group}", read)
+            if isinstance(self._local_cache, NullCache):
+                content = read()
+            else:
+                key = content_key(piece.path, self._schema.fields)
+                content = self._local_cache.get(f"{key}-{piece.row_group}", read)
         # petastorm would print the traceback of any exception; this one is raised where the row group is awaited.
         except Exception as error:
             content = error
