@@ -20,9 +20,7 @@ def choose_films(card: Card, rows: pd.DataFrame) -> list[SheetFilm]:
     chosen = _choose(rows, len(card.findings))
     size = min((s for s in card.sizes_px if s >= ENOUGH_PX), default=max(card.sizes_px))
     shape = (size, size) if card.channels == 1 else (size, size, 3)
-    pixels = {}
-    for file, part in chosen.groupby("file"):
-        pixels |= read_pixels(file, image_column(size), set(part.image_id))
+    pixels = read_pixels(chosen, image_column(size))
     films = []
     for row in chosen.itertuples():
         boxes = np.asarray(row.boxes, np.float64).reshape(-1, 5)

@@ -5,6 +5,8 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
@@ -18,10 +20,12 @@ from conf.errors import InputError
 from etl.contract.delta import KEEP_HISTORY, KEEP_LOG_NOW, open_table, store_options
 from etl.contract.row_groups import footer_of, read_row_groups
 from etl.contract.schema import CONTRACT, SPLITS, Card
-from etl.contract.storage import map_files, reaching, unreachable
+from etl.contract.storage import call_ahead, map_files, reaching, unreachable
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
 """file_version: null if the file was not read; same_as: the image that this one is a copy of, otherwise null"""
+GROUPS_AHEAD = 4
+"""row groups with pixels that are fetched from a store at the same time; each has some megabytes"""
 # Operations that make versions without a change of rows: Delta's own VACUUM, and keep_history.
 HOUSEKEEPING = ("VACUUM START", "VACUUM END", "SET TBLPROPERTIES")
 
@@ -127,15 +131,36 @@ def read_rows(table: str, version: int, splits: Iterable[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["image_id", "patient_id"])
 
 
-def read_pixels(file: str, column: str, image_ids: set[str]) -> dict[str, bytes]:
-    """Image -> its bytes in this column, for some images of one file; reads one row group at a time."""
+def read_pixels(images: pd.DataFrame, column: str) -> dict[str, bytes]:
+    """Image -> its bytes in this column. images: image_id and file of each, as in Committed.
+
+    Reads the row groups that hold them, GROUPS_AHEAD of a store at a time.
+    """
+    ids = images.groupby("file").image_id.agg(set)
+    rows = zip(ids.index, ids, map_files(_rows_of_groups, ids.index), strict=True)
+    wanted = [
+        (file, group, {row: name for row, name in enumerate(names) if name in some})
+        for file, some, groups in rows
+        for group, names in enumerate(groups)
+    ]
+    calls = [(file, partial(_read_values, file, column, group, rows)) for file, group, rows in wanted if rows]
     found: dict[str, bytes] = {}
-    for group in range(footer_of(file).metadata.num_row_groups):
-        names = read_row_groups(file, ["image_id"], [group])["image_id"].to_pylist()
-        if image_ids & set(names):
-            pixels = read_row_groups(file, [column], [group])[column]
-            found |= {name: pixels[row].as_py() for row, name in enumerate(names) if name in image_ids}
+    for read in call_ahead(calls, GROUPS_AHEAD):
+        found |= read()
     return found
+
+
+def _rows_of_groups(file: str) -> list[list[str]]:
+    """The images of each row group, in order."""
+    metadata, names = footer_of(file).metadata, iter(read_row_groups(file, ["image_id"])["image_id"].to_pylist())
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return [list(islice(names, size)) for size in sizes]
+
+
+def _read_values(file: str, column: str, group: int, rows: dict[int, str]) -> dict[str, bytes]:
+    """rows: position in the row group -> the name of its value."""
+    values = read_row_groups(file, [column], [group])[column]
+    return {name: values[row].as_py() for row, name in rows.items()}
 
 
 def write_quarantine(table: str, bad: pd.DataFrame) -> int:

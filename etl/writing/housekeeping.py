@@ -54,7 +54,8 @@ def maintain(
     settings = replace(settings, **{name: card.settings[name] for name in own})
     plan, replaced = plan_compaction(before.rows, settings)
     if plan:
-        attempt = new_attempt(shards)
+        version = next_version(shards)
+        attempt = new_attempt(version)
         write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=card.channels)
         try:
             written = workers.map(write, plan, [len(shard.rows) for shard in plan], "joining small files")
@@ -62,7 +63,7 @@ def maintain(
         except BaseException:
             discard(shards, attempt)
             raise
-        card = replace(card, delta_version=next_version(shards))
+        card = replace(card, delta_version=version)
         added = [(file.path, file.size_bytes, file.num_rows) for file in written]
         commit(shards, card, table_schema(card.sizes_px), added, replaced)
     removed = vacuum(shards, keep_versions | {card.delta_version}, retention_hours)

@@ -2,7 +2,7 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -85,12 +85,12 @@ def publish(
                 with_address(card, shards, settings), before.rows, before.quarantine, update.counts, False, 0.0
             )
 
-    attempt = new_attempt(shards)
+    version = next_version(shards)
+    attempt = new_attempt(version)
     write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=manifest.channels)
     try:
-        written, duplicates = _write(update, shards, settings, write, workers)
-        new = read_new(shards, written)
-        rows = pd.concat([update.kept, *new], ignore_index=True)
+        written, new, duplicates = _write(update, shards, settings, write, workers)
+        rows = pd.concat([update.kept, *(part for part in new if len(part))], ignore_index=True)
         quarantine = _join_quarantine(update.quarantine, written, duplicates, manifest)
         check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
         card = _make_card(
@@ -98,7 +98,7 @@ def publish(
             manifest,
             settings,
             delta_table_id=identity or uuid.uuid4().hex,
-            delta_version=next_version(shards),
+            delta_version=version,
             quarantine_version=next_version(quarantine_table),
             images_quarantined=len(quarantine),
             source=source,
@@ -153,9 +153,9 @@ def with_address(card: Card, shards: str, settings: Etl) -> Card:
     return replace(card, table=shards.removesuffix("/shards") if settings.table else "")
 
 
-def new_attempt(shards: str) -> str:
+def new_attempt(version: int) -> str:
     """The prefix of a run's file names. The version comes first, because readers sort the names."""
-    return f"{next_version(shards):08}-{uuid.uuid4().hex[:8]}"
+    return f"{version:08}-{uuid.uuid4().hex[:8]}"
 
 
 def discard(shards: str, attempt: str) -> None:
@@ -170,28 +170,31 @@ def _write(
     settings: Etl,
     write: Callable[[Shard], ShardFile],
     workers: SparkWorkers,
-) -> tuple[list[ShardFile], pd.DataFrame]:
-    """Writes the update's files without copies of images; returns the files, and the copies as in find_duplicates."""
+) -> tuple[list[ShardFile], list[pd.DataFrame], pd.DataFrame]:
+    """Writes the update's files without copies of images.
+
+    Returns the files, the rows of each as read back, see read_new, and the copies as in find_duplicates.
+    """
 
     def run(shards: list[Shard], title: str) -> list[ShardFile]:
         return workers.map(write, shards, [len(shard.rows) for shard in shards], title)
 
     written = run(update.shards, "images to shards")
-    read = iter(read_new(table, written))
-    pending = [next(read) if file.path else NO_ROWS for file in written]
+    new = read_new(table, written)
     copied = {image for shard in update.shards for image in shard.rows.image_id[shard.rows.kept_in.notna()]}
     there = copied | set(update.kept.image_id)
-    duplicates = find_duplicates(pd.concat([update.kept, *pending], ignore_index=True), there, settings)
-    again = [i for i, rows in enumerate(pending) if rows.image_id.isin(duplicates.image_id).any()]
+    duplicates = find_duplicates(pd.concat([update.kept, *new], ignore_index=True), there, settings)
+    again = [i for i, rows in enumerate(new) if rows.image_id.isin(duplicates.image_id).any()]
     shards = []
     for index in again:
-        rows, good = update.shards[index].rows, set(pending[index].image_id) - set(duplicates.image_id)
-        rows = rows[rows.image_id.isin(good)].assign(kept_in=pending[index].file.iloc[0])
+        rows, good = update.shards[index].rows, set(new[index].image_id) - set(duplicates.image_id)
+        rows = rows[rows.image_id.isin(good)].assign(kept_in=new[index].file.iloc[0])
         shards.append(replace(update.shards[index], rows=rows))
-    for index, file in zip(again, run(shards, "removing copies"), strict=True):
+    rewritten = run(shards, "removing copies")
+    for index, file, rows in zip(again, rewritten, read_new(table, rewritten), strict=True):
         (locate(table) / written[index].path).unlink()
-        written[index] = replace(file, bad=written[index].bad)
-    return written, duplicates
+        written[index], new[index] = replace(file, bad=written[index].bad), rows
+    return written, new, duplicates
 
 
 def find_duplicates(rows: pd.DataFrame, there: set[str], settings: Etl) -> pd.DataFrame:
@@ -241,6 +244,7 @@ def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame
         )
 
 
-def read_new(table: str, files: Iterable[ShardFile]) -> list[pd.DataFrame]:
-    """Reads back the rows of each new file that has some, see read_labels."""
-    return read_labels([str(locate(table) / file.path) for file in files if file.path])
+def read_new(table: str, files: list[ShardFile]) -> list[pd.DataFrame]:
+    """Reads back the rows of each new file, see read_labels; NO_ROWS for one whose images were all bad."""
+    rows = iter(read_labels([str(locate(table) / file.path) for file in files if file.path]))
+    return [next(rows) if file.path else NO_ROWS for file in files]

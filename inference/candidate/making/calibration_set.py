@@ -43,8 +43,6 @@ def calibration_images(split: Split, num_images: int, seed: int) -> np.ndarray:
     """Reads the images of choose_images, (images, S, S) uint8: the same in every call, fewer if the split has fewer."""
     rows = pd.concat(read_labels(split.files))[["image_id", "patient_id", "findings", "file"]]
     ids = choose_images(rows, num_images, seed)
-    pixels: dict[str, bytes] = {}
-    for file, part in rows[rows.image_id.isin(ids)].groupby("file"):
-        pixels |= read_pixels(file, image_column(split.size_px), set(part.image_id))
+    pixels = read_pixels(rows[rows.image_id.isin(ids)], image_column(split.size_px))
     side = (split.size_px, split.size_px)
     return np.stack([np.frombuffer(pixels[image_id], np.uint8).reshape(side) for image_id in ids])

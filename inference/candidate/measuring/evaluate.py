@@ -104,11 +104,10 @@ def score_split(
 def known_boxes(split: Split) -> dict[str, list[list[float]]]:
     """Key of the pixels -> boxes, for each image that has boxes; see inference/film/known_boxes.py."""
     found = {}
-    for file, rows in zip(split.files, read_labels(split.files), strict=True):
-        boxes = rows.set_index("image_id")["boxes"]
-        boxes = boxes[boxes.map(len) > 0]
-        for image_id, pixels in read_pixels(file, image_column(split.size_px), set(boxes.index)).items():
-            found[key_of(np.frombuffer(pixels, np.uint8))] = np.reshape(boxes[image_id], (-1, 5)).tolist()
+    for rows in read_labels(split.files):
+        boxes = rows[rows.boxes.map(len) > 0].set_index("image_id", drop=False)
+        for image_id, pixels in read_pixels(boxes, image_column(split.size_px)).items():
+            found[key_of(np.frombuffer(pixels, np.uint8))] = np.reshape(boxes.boxes[image_id], (-1, 5)).tolist()
     return found
 
 
