@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from itertools import tee
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import pandas as pd
 from fsspec.registry import known_implementations
@@ -19,7 +19,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.places import CLIENTS, FILES, place_of, unknown_store
-from etl.contract.s3 import read_object
+from etl.contract.s3 import open_object, read_object
 
 Work = TypeVar("Work")
 # Folders that macOS's archives, Synology's and QNAP's servers, Windows and Linux make by themselves.
@@ -145,6 +145,11 @@ def read_bytes(address: str, limit: int = -1) -> bytes:
         if place.protocol == "s3":
             return read_object(place.fs, place.path, limit, PATIENCE_S)
         return place.fs.cat_file(place.path, end=None if limit < 0 else limit, **patience(place))
+
+
+def open_new(file: UPath) -> BinaryIO:
+    """Opens a new file for writing. Raises OSError, or an error of the store's client, if that fails."""
+    return open_object(file.fs, file.path) if not is_local(file) and file.protocol == "s3" else file.open("wb")
 
 
 def patience(place: UPath) -> dict[str, float]:

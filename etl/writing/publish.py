@@ -14,7 +14,7 @@ from etl.card.counts import check_splits, describe_pixels, describe_splits, kind
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
 from etl.contract.schema import CONTRACT, Card, table_schema
-from etl.contract.storage import locate
+from etl.contract.storage import is_of_a_store, locate
 from etl.contract.table import (
     commit,
     next_version,
@@ -159,9 +159,16 @@ def new_attempt(version: int) -> str:
 
 
 def discard(shards: str, attempt: str) -> None:
-    """Removes the files of a run that will not be committed, which may have filled the disk."""
-    for file in locate(shards).glob(f"split=*/{attempt}-*.parquet"):
-        file.unlink(missing_ok=True)
+    """Removes the files of a run that will not be committed, which may have filled the disk.
+
+    Where that fails too, the housekeeping removes them later, as after a kill: the run's own error is the one to show.
+    """
+    try:
+        for file in locate(shards).glob(f"split=*/{attempt}-*.parquet"):
+            file.unlink(missing_ok=True)
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_of_a_store(error):
+            raise
 
 
 def _write(

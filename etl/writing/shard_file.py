@@ -17,7 +17,7 @@ from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.pixels import BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from etl.contract.schema import LABELS, image_column, table_schema
-from etl.contract.storage import fetch_ahead, is_local, locate
+from etl.contract.storage import fetch_ahead, is_local, locate, open_new, reaching
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
     """Decodes or copies the pixels of the shard's images and writes them, in its order, in row groups of the set size.
 
     attempt: prefix of the file's name, which is new each time. A file is not part of the table until it is committed.
-    Holds one row group in memory.
+    Holds one row group in memory, and what a store has not yet taken.
+    Raises InputError as `reaching` does, OSError if a local file cannot be written.
     """
     folder = locate(table) / f"split={shard.split}"
     if is_local(folder):
@@ -63,22 +64,20 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
     bad: list[tuple[str, str]] = []
     num_rows = 0
     file = locate(table) / name
-    with (
-        file.open("wb") as target,
+    with reaching(str(file)), open_new(file) as target:
         # Pixels get no compression and no statistics: noise does not compress, and minima and maxima say nothing.
-        pq.ParquetWriter(
+        with pq.ParquetWriter(
             target,
             schema,
             compression={column: "zstd" if column in small else "none" for column in schema.names},
             use_dictionary=[column for column in small if column not in ("findings", "boxes")],
             write_statistics=["image_id", "patient_id"],
-        ) as writer,
-    ):
-        for group in _group(_rows(shard, settings, channels, bad), settings.rows_per_row_group):
-            writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=len(group))
-            num_rows += len(group)
+        ) as writer:
+            for group in _group(_rows(shard, settings, channels, bad), settings.rows_per_row_group):
+                writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=len(group))
+                num_rows += len(group)
+        size_bytes = target.tell()
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    size_bytes = file.stat().st_size
     if not num_rows:
         file.unlink()
         name = ""

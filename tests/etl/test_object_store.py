@@ -22,7 +22,7 @@ from conf.workspace import Workspace
 from etl.contract import s3
 from etl.contract.delta import store_options
 from etl.contract.schema import SPLITS, Card, table_schema
-from etl.contract.storage import fetch_ahead, locate, located, read_bytes
+from etl.contract.storage import fetch_ahead, locate, located, open_new, read_bytes
 from etl.contract.table import (
     QUARANTINE,
     commit,
@@ -243,6 +243,21 @@ def test_keys_that_end_in_mid_run_end_it_and_the_next_run_is_complete(bucket, wo
     assert len(done.rows) == len(manifest.images) - 1
 
 
+def test_a_store_that_takes_no_more_ends_the_run_and_the_next_one_is_complete(bucket, workspace, faulty, monkeypatch):
+    monkeypatch.setattr(s3, "REST_S", 0)
+    faulty.fail("slow down", 2, "split%3D")
+    assert run_there(bucket, workspace).counts["new"] == 48
+    settings = Etl(**SMALL, table=f"s3://{bucket.name}/second/")
+    manifest = read_manifest(bucket.folder.root, settings)
+    for fault in ("forbidden", "reset"):
+        faulty.fail(fault, of="split%3D")
+        with pytest.raises(InputError, match=r"second/shards/split=.*cannot be reached .* run the same command again"):
+            publish(workspace.tables(settings.table), settings, "source", manifest, InlineWorkers())
+    faulty.fail("forbidden", 0)
+    done = publish(workspace.tables(settings.table), settings, "source", manifest, InlineWorkers())
+    assert (done.card.delta_version, len(done.rows)) == (0, 48)
+
+
 @pytest.mark.filterwarnings("error")
 def test_arrow_reads_what_s3fs_reads_and_leaves_the_rest_to_it(bucket, monkeypatch):
     store = locate(f"s3://{bucket.name}").fs
@@ -255,6 +270,10 @@ def test_arrow_reads_what_s3fs_reads_and_leaves_the_rest_to_it(bucket, monkeypat
     monkeypatch.setattr(s3, "ATTEMPTS", 1)
     assert read_bytes(f"s3://{bucket.name}/plain") == b"plain"
     assert s3._arrow_rests.pop(id(store)) > time.monotonic()
+    with open_new(locate(f"s3://{bucket.name}/written")) as file:
+        file.write(b"plain")
+    assert s3._arrow_rests.pop(id(store)) > time.monotonic()
+    assert read_bytes(f"s3://{bucket.name}/written") == b"plain"
 
 
 @pytest.mark.spark

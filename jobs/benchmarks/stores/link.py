@@ -33,7 +33,10 @@ class Link:
         self.port, self.process = port, process
 
     def fail(self, fault: Fault, number: int = -1, of: str = ".parquet") -> None:
-        """The next `number` GET requests with `of` in their address meet this fault; -1: all from now on; 0: none."""
+        """The next `number` requests to read or write an object with `of` in its address meet this fault.
+
+        number: -1: all from now on; 0: none.
+        """
         assert fault in get_args(Fault), fault
         self._tell(f"{fault},{number},{of}")
 
@@ -189,13 +192,18 @@ class _Connection:
         self._fault, self._answered_bytes = "", 0
 
     async def request(self, piece: bytes) -> None:
-        if piece.startswith((b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE ")):
-            is_hit = piece.startswith(b"GET ") and self._orders.hit in piece.partition(b"\r\n")[0].decode("latin-1")
+        begins = piece.startswith((b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE "))
+        if begins:
+            is_hit = piece.startswith((b"GET ", b"PUT ")) and self._orders.hit in piece.partition(b"\r\n")[0].decode(
+                "latin-1"
+            )
             self._fault, self._answered_bytes = self._orders.next_fault() if is_hit else "", 0
         if self._fault == "reset":
             self._client.transport.abort()
             raise ConnectionResetError
         if self._fault in ERRORS:
+            if not begins:
+                return
             status, _, code = ERRORS[self._fault].partition("|")
             body = f"<Error><Code>{code}</Code><Message>Told to fail.</Message></Error>"
             head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -233,7 +241,7 @@ async def _serve(port: int, server_port: int, delay_s: float, bytes_per_s: float
         orders.open.add(back)
         try:
             await asyncio.gather(
-                _carry(client, server, connection.request, delay_s, 0),
+                _carry(client, server, connection.request, delay_s, bytes_per_s),
                 _carry(answers, back, connection.answer, delay_s, bytes_per_s),
             )
         finally:
