@@ -1,7 +1,7 @@
 """The manifest of a source with one folder per class: single-label colour images, for pre-training and other tasks.
 
 CLASS/image              split by a hash of the path
-SPLIT/CLASS/image        the folders' own split, in any of the words that etl/sources/words.py knows for splits
+SPLIT/CLASS/image        the folders' own split, in any of the words that etl/contract/words.py knows for splits
 CLASS/SPLIT/image
 
 An image may lie deeper. Folders are never classes if some of them look like splits.
@@ -22,11 +22,11 @@ from conf.workspace import in_workspaces
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_image
 from etl.contract.storage import clutter, list_files, map_files, read_bytes
+from etl.contract.words import known_splits, resembles_split, split_of
 from etl.sources.files import NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.masks import BESIDE_MASK, MASK_WORDS, find_masks, marks, without_mask, words_of
 from etl.sources.split import assign_split
-from etl.sources.words import known_splits, resembles_split, split_of
 
 # Folders of these names lie beside folders of masks or labels.
 NO_CLASSES = ("images", "image", "imgs", "img")

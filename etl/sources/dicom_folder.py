@@ -18,11 +18,13 @@ from conf.errors import InputError
 from conf.settings import Columns, Dicom, Etl
 from etl.cluster.workers import SparkWorkers
 from etl.contract.images.dicom_file import looks_like_dicom
+from etl.contract.images.dicom_tags import Tags, read_tags
 from etl.contract.images.kinds import DICOM_INDEX
+from etl.contract.images.misfits import find_misfit
 from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
 from etl.contract.storage import clutter, fetch_ahead, list_files, read_bytes
-from etl.sources.dicom_tags import Tags, find_misfit, read_tags
+from etl.contract.words import says_nothing, shows_chest
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files
 from etl.sources.label_file import (
     contradictions,
@@ -35,7 +37,6 @@ from etl.sources.label_file import (
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
-from etl.sources.words import says_nothing, shows_chest
 
 # Tags come before the pixels; few files have so many tags that more must be read.
 HEAD_BYTES = 1 << 20
@@ -171,13 +172,20 @@ def _read_one(path: str, read_head: Callable[[], bytes]) -> Tags | str | None:
         if not looks_like_dicom(head):
             return None
         try:
-            return read_tags(head)
+            return _with_instance(read_tags(head))
         except BadImage as reason:
-            return str(reason) if len(head) < HEAD_BYTES else read_tags(read_bytes(path))
+            return str(reason) if len(head) < HEAD_BYTES else _with_instance(read_tags(read_bytes(path)))
     except BadImage as reason:
         return str(reason)
     except OSError as error:
         return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"
+
+
+def _with_instance(tags: Tags) -> Tags:
+    """These tags. Raises BadImage without a SOP Instance UID, after which this format names the image."""
+    if not tags.instance:
+        raise BadImage("no SOPInstanceUID")
+    return tags
 
 
 def _with_table(

@@ -15,7 +15,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
-from etl.sources.words import says_no_finding
+from etl.contract.words import says_no_finding
 
 MAX_SHOWN = 20
 # Characters of the Unicode categories Cf (formats), Pd (dashes) and Zs (blanks) that look like nothing, - and a blank.

@@ -11,9 +11,9 @@ from upath import UPath
 from conf.errors import InputError
 from etl.contract.storage import clutter
 from etl.contract.vocabulary import check_vocabulary
+from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 from etl.sources.files import count_left_out, describe_links
 from etl.sources.label_file import normalise_patients, refuse_rounded
-from etl.sources.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 
 MIN_CROWD = 10
 """with fewer images nobody looks like many patients under one name"""

@@ -10,8 +10,8 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.schema import SPLITS
 from etl.contract.storage import locate
+from etl.contract.words import known_splits, split_of, understand
 from etl.sources.label_file import read_lines
-from etl.sources.words import known_splits, split_of, understand
 
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 LISTS = {split: f"{split}_list.txt" for split in SPLITS}
