@@ -219,13 +219,14 @@ def _with_table(
     usable = {result.instance: file for file, result in results.items() if isinstance(result, Tags)}
     # If several files have the same SOP Instance UID, the one in `tags` counts.
     found = names.map(usable | dict(zip(tags.instance, tags.index, strict=True)))
-    by_path = match_files(names[found.isna()], files, path)
+    by_path = match_files(names[found.isna()], files, path, found.dropna())
     notes += describe_match(names[by_path.index], by_path)
     found = found.where(found.notna(), by_path).astype(object)
     table.index = pd.Index(found)
-    twice = table.index[table.index.notna() & table.index.duplicated()]
+    twice = found[found.notna() & found.duplicated()]
     if len(twice):
-        raise InputError(f"{path} names {twice[0]} twice, by its path or by its SOP Instance UID: keep one row")
+        one, other = names[found == twice.iloc[0]][:2]
+        raise InputError(f"{path}: {one!r} and {other!r} are the same file, {twice.iloc[0]!r}: keep one row per image")
     labels, strange = pd.Series(labels, table.index), strange.set_axis(table.index)
     named = tags.index.intersection(table.index)
     if found.isna().all():

@@ -35,7 +35,7 @@ def count_left_out(reasons: pd.Series) -> dict[str, int]:
     return dict(counted.most_common(MAX_KINDS)) | ({"other kinds": rest} if rest else {})
 
 
-def match_files(names: pd.Series, files: pd.DataFrame, table: UPath) -> pd.Series:
+def match_files(names: pd.Series, files: pd.DataFrame, table: UPath, taken: Iterable[str] = ()) -> pd.Series:
     """The file of each listed image, as its path below the source; None without one. The index is that of `names`.
 
     A name is a path below the source, also one through a link to a folder. If there is no such file, it may be spelled
@@ -43,7 +43,7 @@ def match_files(names: pd.Series, files: pd.DataFrame, table: UPath) -> pd.Serie
     folders in front: `a/1.png` and `images/a/1.png` match, whichever is listed. At last the ending may be missing in
     the name. A name that fits only files which other names have exactly is absent.
     Raises InputError if a name fits several files, or a file several names. files: from list_files. table: names them,
-    for the message.
+    for the message. taken: files that other rows of the table name in another way, such as by an UID.
     """
     there, links = set(files.index), _Links(files.attrs.get("links", {}))
     followed = names.map(links.follow) if links else names
@@ -51,11 +51,12 @@ def match_files(names: pd.Series, files: pd.DataFrame, table: UPath) -> pd.Serie
     if found.notna().all():
         return found
     candidates = [file for file in there if clutter(file) is None and not file.lower().endswith(NO_IMAGES)]
-    exact = set(found.dropna())
+    named = found.dropna()
+    exact = {*named, *taken}
     # Folders of a name in front of the path of its file -> the first such name and file.
     roots: dict[tuple[str, ...], tuple[str, str]] = {}
-    if exact:
-        roots[()] = names[found.first_valid_index()], found[found.first_valid_index()]
+    if len(named):
+        roots[()] = names[named.index[0]], named.iloc[0]
     for spell in (_parts, _parts_without_ending):
         index, got = _Ends((spell(file), file) for file in candidates), {}
         for name in names[found.isna()]:
