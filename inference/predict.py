@@ -47,7 +47,7 @@ def main() -> None:
         outcome = score_new(model, listing, output, settings.inference.batch_size, workers.map_in_arrow)
         seconds = time.monotonic() - started
     if listing.left_out:
-        kinds = ", ".join(f"{number:,} {why}" for why, number in listing.left_out.items())
+        kinds = ", ".join(f"{number:,} ({why})" for why, number in listing.left_out.items())
         print(f"files of {source} that were left out: {kinds}")
     show(outcome, model, seconds)
     print(f"Scores: {output}" + ("" if outcome.version is None else f", Delta version {outcome.version}"))

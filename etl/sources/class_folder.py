@@ -18,10 +18,9 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from conf.workspace import in_workspaces
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_image
-from etl.contract.storage import clutter, list_files, map_files, read_bytes
+from etl.contract.storage import list_files, map_files, read_bytes
 from etl.contract.words import known_splits, resembles_split, split_of
 from etl.sources.files import NO_IMAGES
 from etl.sources.manifest import Manifest, assemble, build_rows
@@ -30,7 +29,6 @@ from etl.sources.split import assign_split
 
 # Folders of these names lie beside folders of masks or labels.
 NO_CLASSES = ("images", "image", "imgs", "img")
-IN_WORKSPACE = "in a workspace"
 MAX_SHOWN = 20
 """names in a sentence"""
 
@@ -71,7 +69,7 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     parts = paths.str.split("/")
     names = parts.str[layout.class_at]
     classes = sorted(names.unique())
-    empty = _classes_of(left_out.dropna(), layout) - set(classes)
+    empty = _classes_of(left_out.index[left_out.notna() & files.clutter.isna()], layout) - set(classes)
     if len(classes) < 2:
         other = f"; the files of {_some(empty)} are masks, overlays or no images" if empty else ""
         raise InputError(
@@ -105,8 +103,7 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
 
 def _why_left_out(files: pd.DataFrame) -> pd.Series:
     """The reason why each file is no image of the source; None for an image. files: from list_files."""
-    reasons = pd.Series([clutter(file) for file in files.index], files.index, dtype=object)
-    reasons[reasons.isna() & np.array(in_workspaces(files.index), bool)] = IN_WORKSPACE
+    reasons = files.clutter.copy()
     named = np.array([PurePosixPath(file).suffix.lower() in SUFFIXES for file in files.index], bool)
     texts = np.array([file.lower().endswith(NO_IMAGES) for file in files.index], bool)
     reasons[reasons.isna() & texts] = "no image"
@@ -209,9 +206,9 @@ def _no_class(name: str, classes: set[str]) -> str | None:
     return None
 
 
-def _classes_of(files: pd.Series, layout: Layout) -> set[str]:
-    """The folders in which a class was expected. files: reasons, indexed by path."""
-    paths = (file.split("/") for file, why in files.items() if not clutter(file) and why != IN_WORKSPACE)
+def _classes_of(files: Iterable[str], layout: Layout) -> set[str]:
+    """The folders in which a class was expected."""
+    paths = (file.split("/") for file in files)
     return {parts[layout.class_at] for parts in paths if len(parts) > layout.class_at + 1}
 
 

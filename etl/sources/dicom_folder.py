@@ -23,7 +23,7 @@ from etl.contract.images.kinds import DICOM_INDEX
 from etl.contract.images.misfits import find_misfit
 from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
-from etl.contract.storage import clutter, fetch_ahead, list_files, read_bytes
+from etl.contract.storage import fetch_ahead, list_files, read_bytes
 from etl.contract.words import says_nothing, shows_chest
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files
 from etl.sources.label_file import (
@@ -58,7 +58,9 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     files = list_files(source)
     files = files[files.path != str(path)]
     wanted = set() if listed is None else set(listed[settings.columns.image])
-    asked = files.loc[[_is_asked(file) or file in wanted for file in files.index]]
+    # Other files are opened, to see whether they are DICOM.
+    is_index = files.index.map(os.path.basename) == DICOM_INDEX
+    asked = files[(files.clutter.isna() & ~is_index) | files.index.isin(wanted)]
     found = _read_files(asked.path, workers)
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")
@@ -88,7 +90,9 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     notes = [*notes, *describe_links(files)]
     manifest = assemble(rows, films, findings, tables, f"images below {source} can be used", notes=notes)
     # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
-    bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
+    bad = files.loc[list(reasons), ["path", "file_version"]].assign(
+        image_id=[name_of(f"file {name}") for name in reasons]
+    )
     bad = bad.assign(reason=list(reasons.values()), patient_id="", split=None)
     bad["looked_at"] = [name in faults for name in reasons]
     others = files.index.difference(tags.index).difference(list(reasons))
@@ -98,15 +102,10 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         images=pd.concat([manifest.images, bad], ignore_index=True),
         listed=len(rows) + len(bad) + absent,
         absent=absent,
-        left_out=count_left_out(why),
+        left_out=count_left_out(why, files.clutter),
         identities=name_of("fingerprint of the salt"),
         not_understood=_count_strange(manifest, tags),
     )
-
-
-def _is_asked(file: str) -> bool:
-    """Whether the file is opened, to see whether it is DICOM, even if no table names it."""
-    return not clutter(file) and os.path.basename(file) != DICOM_INDEX
 
 
 def _read_files(paths: pd.Series, workers: SparkWorkers) -> pd.Series:

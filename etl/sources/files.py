@@ -13,8 +13,8 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from etl.contract.clutter import HEATMAP
 from etl.contract.images.kinds import SUFFIXES
-from etl.contract.storage import clutter
 
 # Beside images lie reports and lists of the same names.
 NO_IMAGES = (".csv", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".tsv", ".txt", ".xls", ".xlsx")
@@ -25,12 +25,16 @@ MAX_LINKS = 40
 """in a path, as Linux allows (path_resolution(7)); links to folders above others may make endless paths"""
 
 
-def count_left_out(reasons: pd.Series) -> dict[str, int]:
+def count_left_out(reasons: pd.Series, clutter: pd.Series) -> dict[str, int]:
     """Kind and reason, such as `.txt, no image` -> number of these files, the most frequent first.
 
-    reasons: why each file is left out that is not clutter, indexed by its path below the source.
+    reasons: why each file is left out that is not clutter, indexed by its path below the source. clutter: that of the
+    files, from list_files.
     """
-    counted = Counter(clutter(file) or f"{_kind(file)}, {why}" for file, why in reasons.items())
+    counted = Counter(
+        found if found and found != HEATMAP else f"{_kind(file)}, {found or why}"
+        for (file, why), found in zip(reasons.items(), clutter[reasons.index], strict=True)
+    )
     rest = sum(number for _, number in counted.most_common()[MAX_KINDS:])
     return dict(counted.most_common(MAX_KINDS)) | ({"other kinds": rest} if rest else {})
 
@@ -50,7 +54,7 @@ def match_files(names: pd.Series, files: pd.DataFrame, table: UPath, taken: Iter
     found = followed.where(followed.isin(there), None).astype(object)
     if found.notna().all():
         return found
-    candidates = [file for file in there if clutter(file) is None and not file.lower().endswith(NO_IMAGES)]
+    candidates = [file for file in files.index[files.clutter.isna()] if not file.lower().endswith(NO_IMAGES)]
     named = found.dropna()
     exact = {*named, *taken}
     # Folders of a name in front of the path of its file -> the first such name and file.

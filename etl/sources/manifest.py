@@ -9,7 +9,6 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from etl.contract.storage import clutter
 from etl.contract.vocabulary import check_vocabulary
 from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 from etl.sources.files import count_left_out, describe_links
@@ -122,7 +121,7 @@ def assemble(
     present = rows[rows.file.notna()].reset_index(drop=True)
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
     if present.empty:
-        shown = next((file for file in others if clutter(file) is None), None)
+        shown = next(iter(others[files.clutter[others].isna()]), None)
         found = f"found are {len(files)} files, such as {shown!r}" if shown else "no other file was found"
         raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}")
     twice = present[present.file.duplicated(keep=False)]
@@ -132,8 +131,10 @@ def assemble(
     notes = [*notes, *rows.attrs.get("notes", []), *describe_links(files), *_twins(rows.patient_id)]
     notes += _crowd(rows.patient_id)
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
-    present[["path", "file_version"]] = files.loc[present.pop("file")].to_numpy()
+    columns = ["path", "file_version"]
+    present[columns] = files.loc[present.pop("file"), columns].to_numpy()
     present["looked_at"] = False
+    why = left_out if isinstance(left_out, pd.Series) else pd.Series(left_out, files.index)
     present["reason"] = pd.Series(None, present.index, object).where(present.split.notna(), "in no split")
     return Manifest(
         names=rows.image_id,
@@ -141,7 +142,7 @@ def assemble(
         findings=findings,
         listed=len(rows),
         absent=len(rows) - len(present),
-        left_out=count_left_out(left_out[others] if isinstance(left_out, pd.Series) else pd.Series(left_out, others)),
+        left_out=count_left_out(why[others], files.clutter),
         sha256={table.name: sha256_of(table) for table in tables},
         channels=channels,
         not_understood={what: words for what, words in strange.items() if words},
