@@ -19,10 +19,10 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.images.decode import begins_like_image
-from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_image
+from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_kind
 from etl.contract.storage import list_files, map_files, read_bytes
 from etl.contract.words import known_splits, resembles_split, split_of
-from etl.sources.files import NO_IMAGES
+from etl.sources.files import TEXTS
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.masks import BESIDE_MASK, MASK_WORDS, find_masks, marks, without_mask, words_of
 from etl.sources.split import assign_split
@@ -105,7 +105,7 @@ def _why_left_out(files: pd.DataFrame) -> pd.Series:
     """The reason why each file is no image of the source; None for an image. files: from list_files."""
     reasons = files.clutter.copy()
     named = np.array([PurePosixPath(file).suffix.lower() in SUFFIXES for file in files.index], bool)
-    texts = np.array([file.lower().endswith(NO_IMAGES) for file in files.index], bool)
+    texts = np.array([file.lower().endswith(TEXTS) for file in files.index], bool)
     reasons[reasons.isna() & texts] = "no image"
     asked = files.path[reasons.isna() & ~named]
     reasons[asked.index] = pd.Series(list(map_files(_why_no_image, asked)), asked.index, dtype=object)
@@ -120,7 +120,7 @@ def _why_no_image(path: str) -> str | None:
         return f"cannot be read ({error.strerror or error})"
     if begins_like_image(head):
         return None
-    return f"{image}, which is not read" if (image := other_image(head)) else "no image"
+    return f"{kind}, which is not read" if (kind := other_kind(head)) else "no image"
 
 
 def _understand(source: UPath, paths: list[list[str]]) -> Layout:

@@ -17,8 +17,8 @@ from etl.contract.clutter import HEATMAP
 from etl.contract.images.kinds import SUFFIXES
 
 # Beside images lie reports and lists of the same names.
-NO_IMAGES = (".csv", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".tsv", ".txt", ".xls", ".xlsx")
-NO_IMAGES += (".xml", ".yaml", ".yml", ".zip", ".gz", ".tar", ".npy", ".npz", ".db")
+TEXTS = (".csv", ".db", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".py", ".tsv", ".txt", ".xls", ".xlsx")
+TEXTS += (".xml", ".yaml", ".yml")
 MAX_KINDS = 20
 """at most so many kinds of left-out files are counted one by one, the rare ones together"""
 MAX_LINKS = 40
@@ -54,7 +54,7 @@ def match_files(names: pd.Series, files: pd.DataFrame, table: UPath, taken: Iter
     found = followed.where(followed.isin(there), None).astype(object)
     if found.notna().all():
         return found
-    candidates = [file for file in files.index[files.clutter.isna()] if not file.lower().endswith(NO_IMAGES)]
+    candidates = [file for file in files.index[files.clutter.isna()] if not file.lower().endswith(TEXTS)]
     named = found.dropna()
     exact = {*named, *taken}
     # Folders of a name in front of the path of its file -> the first such name and file.

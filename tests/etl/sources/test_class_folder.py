@@ -14,6 +14,7 @@ from etl.sources import class_folder
 from etl.sources.manifest import Manifest
 from etl.sources.read import read_manifest
 from tests.conftest import png
+from tests.etl.other_files import OTHERS
 
 FILM = png(np.zeros((8, 8), np.uint8))
 
@@ -275,8 +276,18 @@ def test_the_content_decides_for_other_endings(read, tmp_path):
     assert manifest.notes[-1] == "no image is in the folders C, which are no classes therefore"
 
 
-@pytest.mark.parametrize("ending", [".txt", ".db", ".md", ".csv", ".json", ".zip", ".npy", ".html"])
-def test_texts_tables_and_archives_are_not_opened(read, ending):
+@pytest.mark.parametrize("kind", [kind for kind in OTHERS if not kind.endswith("html")])
+def test_volumes_archives_and_other_kinds_are_left_out_with_what_they_are(read, kind):
+    read("A/1.png", "B/1.png")
+    content, name = OTHERS[kind]
+    manifest = read(f"B/2.{kind}", content=content)
+    ((left_out, number),) = manifest.left_out.items()
+    assert name in left_out and left_out.endswith(", which is not read") and number == 1
+    assert len(manifest.images) == 2
+
+
+@pytest.mark.parametrize("ending", [".txt", ".db", ".md", ".csv", ".json", ".html"])
+def test_texts_and_tables_are_not_opened(read, ending):
     # Beside 100,000 images in a store, opening as many reports would take minutes.
     manifest = read("A/1.png", "B/1.png", f"A/1{ending}")
     assert manifest.left_out == {f"{ending}, no image": 1}

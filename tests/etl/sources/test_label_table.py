@@ -7,8 +7,11 @@ import pytest
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
+from etl.contract.images.pixels import BadImage
 from etl.sources.read import read_manifest
 from etl.sources.split import find_leaks
+from etl.writing.shard_file import load_squares
+from tests.etl.other_files import OTHERS
 
 TABLE = """file,person,who's old,gender,Mass,Odd, finding
 a/1.png,007,018M,male,1,0,
@@ -351,3 +354,15 @@ def test_a_line_of_a_list_leaves_out_the_image_that_it_names_first(folder, lines
         one for one in manifest.notes if note and note in one
     ]
     assert bool(note) == any("several" in one for one in manifest.notes)
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "npy", "npz", "zip", "tar", "pdf", "mha"])
+def test_a_volume_or_an_archive_that_a_table_names_is_quarantined_with_what_it_is(tmp_path, kind):
+    content, name = OTHERS[kind]
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / f"1.{kind}").write_bytes(content)
+    (tmp_path / "labels.csv").write_text(f"image,patient,Mass\n1.{kind},1,1\n")
+    images = read_manifest(tmp_path, Etl(format="csv")).images
+    assert images.path.tolist() == [str(tmp_path / "scans" / f"1.{kind}")]
+    with pytest.raises(BadImage, match=name):
+        load_squares((tmp_path / "scans" / f"1.{kind}").read_bytes, Etl(), channels=1)
