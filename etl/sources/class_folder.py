@@ -18,6 +18,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.words import counted
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_kind
 from etl.contract.storage import list_files, map_files, read_bytes
@@ -57,7 +58,9 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     left_out = _why_left_out(files)
     images = left_out.index[left_out.isna()]
     if images.empty:
-        raise InputError(f"no image among the {len(files)} files below {source}: check --etl.source and --etl.format")
+        raise InputError(
+            f"no image among the {counted(len(files), 'file')} below {source}: check --etl.source and --etl.format"
+        )
     folders_and_name = [image.split("/") for image in images]
     layout = _understand(source, folders_and_name)
     below_at = 1 if layout.split_at is None else 2
@@ -73,8 +76,9 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     if len(classes) < 2:
         other = f"; the files of {_some(empty)} are masks, overlays or no images" if empty else ""
         raise InputError(
-            f"{source} holds {len(paths)} images in {len(classes)} classes ({_some(classes)}{other}), expected "
-            "at least two: give the folder that holds the folders of the classes, or of the splits, as --etl.source"
+            f"{source} holds {counted(len(paths), 'image')} in {counted(len(classes), 'class', 'classes')} "
+            f"({_some(classes)}{other}), expected at least two: give the folder that holds the folders of the "
+            "classes, or of the splits, as --etl.source"
         )
     unknown = pd.Series("", paths.index)
     rows = build_rows(

@@ -78,10 +78,10 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     faults |= dict.fromkeys(tags.index[nobody], NO_PATIENT)
     tags, reasons = tags[~nobody], faults | misfits
     if tags.empty:
-        counted = Counter(reason.partition(":")[0] for reason in reasons.values()).most_common(5)
+        kinds = Counter(reason.partition(":")[0] for reason in reasons.values()).most_common(5)
         raise InputError(
             f"none of the {len(found)} DICOM files below {source} can be used: "
-            f"{', '.join(f'{number} {kind}' for kind, number in counted) or 'none is in the table'}; for example "
+            f"{', '.join(f'{number} {kind}' for kind, number in kinds) or 'none is in the table'}; for example "
             f"{found.index[0]}: {reasons.get(found.index[0], 'not in the table')}"
         )
     rows = _build_rows(tags, source, name_of)

@@ -13,6 +13,7 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from conf.words import counted
 from etl.contract.clutter import HEATMAP
 from etl.contract.images.kinds import SUFFIXES
 
@@ -31,12 +32,12 @@ def count_left_out(reasons: pd.Series, clutter: pd.Series) -> dict[str, int]:
     reasons: why each file is left out that is not clutter, indexed by its path below the source. clutter: that of the
     files, from list_files.
     """
-    counted = Counter(
+    kinds = Counter(
         found if found and found != HEATMAP else f"{_kind(file)}, {found or why}"
         for (file, why), found in zip(reasons.items(), clutter[reasons.index], strict=True)
     )
-    rest = sum(number for _, number in counted.most_common()[MAX_KINDS:])
-    return dict(counted.most_common(MAX_KINDS)) | ({"other kinds": rest} if rest else {})
+    rest = sum(number for _, number in kinds.most_common()[MAX_KINDS:])
+    return dict(kinds.most_common(MAX_KINDS)) | ({"other kinds": rest} if rest else {})
 
 
 def match_files(names: pd.Series, files: pd.DataFrame, table: UPath, taken: Iterable[str] = ()) -> pd.Series:
@@ -104,7 +105,10 @@ def describe_links(files: pd.DataFrame) -> list[str]:
     if not links:
         return []
     link, target = next(iter(links.items()))
-    return [f"{len(links):,} folders have another name by a link, such as {link!r}: its files are read as {target!r}"]
+    return [
+        f"{counted(len(links), 'folder has', 'folders have')} another name by a link, such as {link!r}: its files are "
+        f"read as {target!r}"
+    ]
 
 
 def describe_match(names: pd.Series, found: pd.Series) -> list[str]:
@@ -113,7 +117,10 @@ def describe_match(names: pd.Series, found: pd.Series) -> list[str]:
     if not other.any():
         return []
     name, file = names[other].iloc[0], found[other].iloc[0]
-    return [f"{other.sum():,} images were found under another spelling, folder or ending, such as {name!r} as {file!r}"]
+    return [
+        f"{counted(other.sum(), 'image was', 'images were')} found under another spelling, folder or ending, such as "
+        f"{name!r} as {file!r}"
+    ]
 
 
 class _Ends:

@@ -9,6 +9,7 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from conf.words import counted
 from etl.contract.vocabulary import check_vocabulary
 from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 from etl.sources.files import count_left_out, describe_links
@@ -16,6 +17,12 @@ from etl.sources.label_file import normalise_patients, refuse_rounded
 
 MIN_CROWD = 10
 """with fewer images nobody looks like many patients under one name"""
+WAYS_OUT = {
+    "image": "write its path there, or remove the row",
+    "patient": "write a name or number there that is the patient's own, or remove the row; with --etl.format csv, "
+    "--etl.columns.patient '' makes every image a patient of its own",
+}
+"""what leads out, if a row does not say which image or patient it is about"""
 STRANGE = {what: f"strange_{what}" for what in ("age", "sex", "view", "follow_up", "labels")}
 """columns of build_rows with the cells that were not understood, None for the others"""
 
@@ -122,7 +129,7 @@ def assemble(
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
     if present.empty:
         shown = next(iter(others[files.clutter[others].isna()]), None)
-        found = f"found are {len(files)} files, such as {shown!r}" if shown else "no other file was found"
+        found = f"found: {counted(len(files), 'file')}, such as {shown!r}" if shown else "no other file was found"
         raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}")
     twice = present[present.file.duplicated(keep=False)]
     if len(twice):
@@ -158,7 +165,10 @@ def _twins(patients: pd.Series) -> list[str]:
         return []
     one = twins.iloc[0]
     other = next(name for name in twins if name != one and name.casefold() == one.casefold())
-    return [f"{len(twins):,} patients differ from another one by case only, such as {one!r} and {other!r}"]
+    return [
+        f"{counted(len(twins), 'patient differs', 'patients differ')} from another one by case only, such as "
+        f"{one!r} and {other!r}"
+    ]
 
 
 def _crowd(patients: pd.Series) -> list[str]:
@@ -175,8 +185,8 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
     if len(duplicates):
         lines = [line + 2 for line in images.index[images == duplicates.iloc[0]]]
         raise InputError(
-            f"{path} names {len(duplicates)} images twice, such as {duplicates.iloc[0]} in lines {lines[0]} and "
-            f"{lines[1]}: keep one row per image"
+            f"{path} names {counted(len(duplicates), 'image')} twice, such as {duplicates.iloc[0]} in lines "
+            f"{lines[0]} and {lines[1]}: keep one row per image"
         )
     refuse_rounded(path, images, "image")
     refuse_rounded(path, patients, "patient")
@@ -184,8 +194,9 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
     for cells, what, nothing in ((images, "image", {""}), (patients, "patient", nobody)):
         without = cells[cells.isin(nothing)]
         if len(without):
+            first, number = without.index[0] + 2, counted(len(without), "row lacks", "rows lack")
             # The unknown patient could already be in another split.
             raise InputError(
-                f"{path} line {without.index[0] + 2}: no {what} ({without.iloc[0]!r}), expected one in every row: fix "
-                "the row"
+                f"{path} line {first}: no {what} ({without.iloc[0]!r}), expected one in every row ({number} it): "
+                f"{WAYS_OUT[what]}"
             )

@@ -10,6 +10,7 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.words import counted
 from etl.card.counts import check_splits, describe_pixels, describe_splits, kinds_of
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
@@ -238,9 +239,10 @@ def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame
         kinds = bad.image_id.groupby(kinds_of(bad.reason)).agg(["size", "first"]).sort_values("size", ascending=False)
         reasons = ", ".join(f"{kind} {row['size']} (such as {row['first']})" for kind, row in kinds.iterrows())
         raise InputError(
-            f"{len(bad)} of {looked_at} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
-            f"allows: {reasons}. Nothing was committed: look at these images, leave them out with etl.exclude, or "
-            "raise the fraction to find all of them in the quarantine table"
+            f"{len(bad)} of {counted(looked_at, 'image')} {'is' if len(bad) == 1 else 'are'} bad, more than "
+            f"etl.max_quarantined_fraction ({max_fraction}) allows: {reasons}. Nothing was committed: look at these "
+            "images, leave them out with etl.exclude, or raise the fraction to find all of them in the quarantine "
+            "table"
         )
 
 

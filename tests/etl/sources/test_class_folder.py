@@ -76,7 +76,7 @@ def test_folders_without_splits_are_classes(read):
             ["images/1.png", "masks/1.png"],
             "the folder 'images' where a class is expected .* called after what it holds",
         ),
-        (["A/1.png", "A/2.png"], r"2 images in 1 classes \(A\), expected at least two"),
+        (["A/1.png", "A/2.png"], r"2 images in 1 class \(A\), expected at least two"),
         (["covid_train/A/1.png", "covid_test/A/1.png"], "the folder 'covid_test' where .* resembles that of a split"),
         (
             ["fold0/A/1.png", "fold1/A/1.png"],
@@ -99,7 +99,7 @@ def test_folders_that_cannot_be_understood_are_refused(read, files, message):
 
 
 def test_a_folder_without_images_is_refused(read):
-    with pytest.raises(InputError, match="no image among the 1 files"):
+    with pytest.raises(InputError, match="no image among the 1 file below"):
         read("A/notes.txt", content=b"text")
 
 
@@ -253,7 +253,7 @@ def test_a_folder_that_is_a_link_to_another_one_is_said(read, tmp_path):
     (tmp_path / "C").symlink_to(tmp_path / "A")
     manifest = read("A/1.png", "B/1.png")
     assert manifest.findings == ["A", "B"]
-    assert "1 folders have another name by a link, such as 'C': its files are read as 'A'" in manifest.notes
+    assert "1 folder has another name by a link, such as 'C': its files are read as 'A'" in manifest.notes
 
 
 def test_a_class_that_is_a_link_into_a_hidden_folder_is_a_class(read, tmp_path):
@@ -261,7 +261,7 @@ def test_a_class_that_is_a_link_into_a_hidden_folder_is_a_class(read, tmp_path):
     manifest = read("A/1.png", "B/1.png", ".cache/C/1.png", ".cache/index")
     assert manifest.findings == ["A", "B", "C"]
     assert manifest.left_out == {"hidden": 1}
-    assert "1 folders have another name by a link, such as '.cache/C': its files are read as 'C'" in manifest.notes
+    assert "1 folder has another name by a link, such as '.cache/C': its files are read as 'C'" in manifest.notes
 
 
 def test_the_content_decides_for_other_endings(read, tmp_path):

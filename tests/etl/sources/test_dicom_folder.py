@@ -244,8 +244,8 @@ def test_a_table_may_name_files_without_folder_and_ending(folder):
     assert (len(manifest.images), manifest.listed, manifest.absent) == (1, 2, 1)
     assert manifest.left_out == {"without ending, not listed in labels.csv": 30}
     assert [sentence.split(",")[0].split(" such")[0] for sentence in manifest.notes] == [
-        "1 rows of the table repeat an earlier row and were read once",
-        "1 images were found under another spelling",
+        "1 row of the table repeats an earlier row and was read once",
+        "1 image was found under another spelling",
     ]
 
 
@@ -380,6 +380,6 @@ def test_a_message_on_splits_names_no_patient_and_an_empty_cell_leaves_the_tag(f
     table.write_text(
         "image,Mass,part\n" + "".join(f"{file},1,{part}\n" for file, part in zip(files, ("train", "test"), strict=True))
     )
-    with pytest.raises(InputError, match="1 patients are in more than one split") as refused:
+    with pytest.raises(InputError, match="1 patient is in more than one split") as refused:
         read_manifest(folder, Etl(**{**SETTINGS, "columns": Columns(split="part")}), InlineWorkers())
     assert "HOSP" not in str(refused.value)

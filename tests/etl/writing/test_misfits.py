@@ -101,7 +101,7 @@ def test_a_film_without_an_instance_is_a_film_and_damage_is_a_bad_image(tmp_path
     contents["nameless"] = contents["nameless"].replace(b"9.8.7", bytes(5))
     assert not read_tags(contents["nameless"]).instance
     write(tmp_path / "source", layout, contents | {"cut": contents["film1"][:400]})
-    with pytest.raises(InputError, match=r"1 of 33 images are bad"):
+    with pytest.raises(InputError, match=r"1 of 33 images is bad"):
         run(tmp_path / "source", layout, workspace, max_quarantined_fraction=0)
     outcome = run(tmp_path / "source", layout, workspace)
     assert {"nameless", "unknown"} <= {name.split("/")[-1] for name in outcome.rows.image_id}
