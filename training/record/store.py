@@ -66,7 +66,7 @@ def use_store(workspace: Workspace) -> None:
 def _make_database(path: Path) -> None:
     """Makes an empty database of MLflow, complete or not at all.
 
-    MLflow takes 70 transactions, and after a kill between two of them it would refuse the database. In memory, if the
+    MLflow takes 70 transactions, and after a kill between two of them it may refuse the database. In memory, if the
     system has a folder there, it waits for no disk, which takes seconds.
     """
     memory = str(MEMORY) if os.access(MEMORY, os.W_OK) else None
