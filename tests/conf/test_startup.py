@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,11 @@ COMMANDS = [
     for path in sorted((PROJECT / stage).glob("*.py"))
     if path.stem != "__init__"
 ]
+# And multiprocessing, whose end must come before a command's own (quick_end in conf/startup.py).
 # fmt: off
 LARGE = [
-    "cv2", "deltalake", "fastapi", "fsspec", "horovod", "matplotlib", "mlflow", "nncf", "onnx",
-    "openvino", "pandas", "petastorm", "pyarrow", "pydicom", "pyspark", "scipy", "sklearn", "torch",
+    "cv2", "deltalake", "fastapi", "fsspec", "horovod", "matplotlib", "mlflow", "multiprocessing",
+    "nncf", "onnx", "openvino", "pandas", "petastorm", "pyarrow", "pydicom", "pyspark", "scipy", "sklearn", "torch",
     "torchvision", "uvicorn",
 ]
 # fmt: on
@@ -49,7 +51,7 @@ def test_every_command_answers_without_a_large_library(word, code):
     assert json.loads(ended.stdout) == {command: [code, True, []] for command in COMMANDS}, ended.stderr
 
 
-def test_imports_collect_no_garbage_and_what_they_made_is_never_looked_at():
+def test_imports_collect_no_garbage_and_what_they_made_is_not_looked_at_again():
     frozen = gc.get_freeze_count()
     try:
         with quick_imports():
@@ -63,19 +65,58 @@ def test_imports_collect_no_garbage_and_what_they_made_is_never_looked_at():
         gc.unfreeze()
 
 
-def test_a_command_ends_without_a_last_collection_but_runs_what_waits_for_its_end():
-    code = """
-import atexit, gc, sys
-from conf.errors import run_command
+PROGRAM = """
+import atexit, gc, sys, threading, time
+from conf.errors import InputError, run_command
+from conf.startup import quick_imports
+
+class Lasting:
+    def __del__(self):
+        print("taken down")
 
 def main():
+    global kept
+    with quick_imports():
+        kept = Lasting()
+        kept.itself = kept
     atexit.register(print, "closed")
-    gc.callbacks.append(lambda phase, info: print(phase, info["collected"]) if phase == "stop" else None)
-    loop = []
-    loop.append(loop)
+    threading.Thread(target=lambda: (time.sleep(0.1), print("last words"))).start()
+    {last}
 
+{before}
 run_command(main)
 """
-    ended = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
-    # The collection at the end looks at nothing, so it finds nothing.
-    assert set(ended.stdout.splitlines()) <= {"closed", "stop 0"} and "closed" in ended.stdout
+ENDS = [
+    ("pass", 0),
+    ("sys.exit(5)", 5),
+    ("sys.exit()", 0),
+    ("sys.exit('gone')", 1),
+    ("raise InputError('wrong')", 2),
+    ("raise KeyboardInterrupt", 130),
+    ("raise ValueError", 1),
+]
+
+
+def end_of(last: str, before: str = "", **options) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-c", PROGRAM.format(last=last, before=before)]
+    # What is printed must wait for the end.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(words, cwd=PROJECT, env=environ, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize(("last", "code"), ENDS)
+def test_a_command_ends_at_once_with_its_code_when_all_else_is_done(last, code):
+    ended = end_of(last, stdout=subprocess.PIPE)
+    assert (ended.returncode, ended.stdout.splitlines()) == (code, ["last words", "closed"])
+    assert ("Traceback" in ended.stderr) == ("ValueError" in last)
+
+
+def test_the_main_of_another_program_ends_it_in_the_usual_way():
+    ended = end_of("pass", "import types; main = types.FunctionType(main.__code__, dict(globals()))", stdout=-1)
+    assert (ended.returncode, ended.stdout.splitlines()) == (0, ["last words", "closed", "taken down"])
+
+
+def test_output_that_cannot_be_written_is_still_an_error():
+    with open("/dev/full", "w") as full:
+        ended = end_of("pass", stdout=full)
+    assert ended.returncode == 120 and "No space left" in ended.stderr
