@@ -13,7 +13,8 @@ def quick_imports() -> Iterator[None]:
     """A block of imports of large libraries, during which Python collects no garbage.
 
     What a module makes when it is imported stays. Looking for garbage in it takes a quarter of the time that PyTorch,
-    MLflow and others take to import, so these objects are not looked at again before the program ends.
+    MLflow and others take to import, so these objects are not looked at again before the program ends. Nor is anything
+    else that the program has made by then, so this is for its beginning.
     """
     gc.disable()
     try:

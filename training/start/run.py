@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from conf.progress import Progress
 from conf.settings import Settings
-from conf.startup import quick_imports
 from conf.workspace import Workspace
 from training.loop.loss import loss_weights
 from training.loop.shortage import explained, whole_training
@@ -103,8 +102,8 @@ def train(task: Task, ranks: Collectives) -> bool:
         record = None
         if topology.is_main:
             # Imported here, so that no other rank pays for its imports.
-            with quick_imports():
-                from training.record.record import Record
+            from training.record.record import Record
+
             record = stack.enter_context(Record(task, topology, pos_weight.numpy(), interrupted))
         run_id = ranks.broadcast(record.run.run_id if record else None)
         if task.workspace.tracking_server and topology.local_rank == 0 and not topology.is_main:
