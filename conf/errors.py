@@ -6,6 +6,8 @@ import select
 import sys
 from collections.abc import Callable
 
+from conf.startup import quick_end
+
 EXIT_INPUT_ERROR = 2
 EXIT_BROKEN_PIPE = 141
 """128 plus SIGPIPE, as for programs that the signal ends"""
@@ -23,6 +25,11 @@ def run_command(main: Callable[[], None]) -> None:
     If the reader of its output goes away, as `| head` does, it ends quietly; on Ctrl-C it ends with 130. Any other
     exception is a bug or a broken machine, and keeps its traceback.
     """
+    with quick_end(main):
+        _run(main)
+
+
+def _run(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:

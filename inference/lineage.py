@@ -11,13 +11,15 @@ of those models; their `images` are null if they were trained on another table: 
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from conf.arguments import ArgumentParser, load_arguments
 from conf.errors import InputError, run_command
+from conf.startup import quick_imports
 from conf.workspace import Workspace
-from etl.contract.version import TableVersion
-from inference.model.graphs import open_graph, properties_of
-from inference.model.registry import CHALLENGER, fetch_model, version_of
+
+if TYPE_CHECKING:
+    from etl.contract.version import TableVersion
 
 READS = ("inference.registered_model",)
 
@@ -27,6 +29,10 @@ def main() -> None:
         "Prints where a registered version came from.", "[VERSION]", add_own, reads=READS
     )
     workspace = Workspace.of(settings)
+    with quick_imports():
+        from etl.contract.version import TableVersion
+        from inference.model.graphs import open_graph, properties_of
+        from inference.model.registry import CHALLENGER, fetch_model, version_of
     name, wanted = settings.inference.registered_model, options.version
     number = version_of(workspace, name, str(wanted) if wanted else CHALLENGER)
     if number is None:
@@ -49,12 +55,12 @@ def add_own(parser: ArgumentParser) -> None:
     )
 
 
-def images_of(table: TableVersion) -> dict[str, list[str]]:
+def images_of(table: "TableVersion") -> dict[str, list[str]]:
     """Images of the training and the validation split, as image_ids."""
     return {split: table.rows(split)["image_id"].tolist() for split in ("train", "val")}
 
 
-def images_of_ancestor(newest: TableVersion, ancestor: dict) -> dict[str, list[str]] | None:
+def images_of_ancestor(newest: "TableVersion", ancestor: dict) -> dict[str, list[str]] | None:
     """The same for an ancestor; None if it was trained on another table, on a version that is gone, or elsewhere."""
     if ancestor.get("delta_version") is None:
         return None

@@ -12,23 +12,11 @@ Research use only, not for clinical use.
 
 import time
 
-import pyarrow.compute as pc
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from conf.arguments import load_settings
 from conf.errors import run_command
 from conf.places import SCORES, place_of
-from conf.words import counted
+from conf.startup import quick_imports
 from conf.workspace import Workspace
-from etl.cluster.workers import SparkWorkers
-from etl.contract.storage import located, ready
-from inference.batch.listing import list_images
-from inference.batch.run import BatchOutcome, score_new
-from inference.batch.scoring import probability_column
-from inference.film.answers import OPERATING_POINT
-from inference.model.served_model import ServedModel, open_served
 
 READS = ("scoring", "inference.registered_model", "inference.batch_size")
 
@@ -38,6 +26,12 @@ def main() -> None:
     workspace = Workspace.of(settings)
     source, given = settings.scoring.source, settings.scoring.output
     output = place_of("scoring.output", given or str(workspace.scores), SCORES)
+    with quick_imports():
+        from etl.cluster.workers import SparkWorkers
+        from etl.contract.storage import located, ready
+        from inference.batch.listing import list_images
+        from inference.batch.run import score_new, show
+        from inference.model.served_model import open_served
     ready("scoring.output", output)
     if source:
         located("scoring.source", source)
@@ -56,34 +50,6 @@ def main() -> None:
         f'Next: deltalake.DeltaTable("{output}").to_pandas(), or spark.read.format("delta").load("{output}"); the same '
         "command again scores what is new"
     )
-
-
-def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
-    """Prints how many images were scored, and what was found."""
-    name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
-    if outcome.version is None:
-        missing = f"; {outcome.out_of_reach:,} still cannot be read" if outcome.out_of_reach else ""
-        print(f"nothing is new: {name} has already scored {counted(outcome.known, 'image')}{missing}")
-        return
-    familiar = pc.sum(rows["familiar"]).as_py() or 0
-    called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()
-    counts = {count["values"]: count["counts"] for count in called}
-    caption = f"{name}, thresholds {OPERATING_POINT}; research use only, not for clinical use"
-    table = Table("finding", caption=Text(caption, "table.caption"))
-    for column in ("called", "of familiar images", "mean probability"):
-        table.add_column(column, justify="right")
-    for finding in model.properties.findings if familiar else []:
-        count, mean = counts.get(finding, 0), pc.mean(rows[probability_column(finding)]).as_py()
-        table.add_row(Text(finding), f"{count:,}", f"{count / familiar:.1%}", f"{mean:.3f}")
-    Console(highlight=False).print(table)
-    unreadable = rows["unreadable"].drop_null().to_pandas()
-    strange = len(rows) - familiar - len(unreadable)
-    print(
-        f"{counted(len(rows), 'image')} scored in {seconds:.0f} s, Spark's start included: {familiar:,} familiar, "
-        f"{strange:,} unlike the training data, {len(unreadable):,} not readable; {outcome.known:,} already had scores"
-    )
-    for reason, number in unreadable.str.split(":").str[0].value_counts().items():
-        print(f"  not readable: {number:,} {reason}")
 
 
 if __name__ == "__main__":

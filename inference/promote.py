@@ -11,8 +11,8 @@ from rich.console import Console
 
 from conf.arguments import ArgumentParser, load_arguments, with_same_settings
 from conf.errors import InputError, run_command
+from conf.startup import quick_imports
 from conf.workspace import Workspace
-from inference.model.registry import CHALLENGER, promote, version_of
 
 READS = ("inference.registered_model",)
 
@@ -20,6 +20,8 @@ READS = ("inference.registered_model",)
 def main() -> None:
     settings, options = load_arguments("Makes a registered version the champion.", "[VERSION]", add_own, reads=READS)
     workspace, name = Workspace.of(settings), settings.inference.registered_model
+    with quick_imports():
+        from inference.model.registry import CHALLENGER, promote, version_of
     number = options.version or version_of(workspace, name, CHALLENGER)
     if number is None:
         raise InputError(f"no version of {name}: run `python inference/register.py` first")

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from conf.arguments import ArgumentParser, load_arguments
 from conf.errors import run_command
+from conf.startup import quick_imports
 from conf.workspace import Workspace
-from inference.model.registry import history, rollback
 
 READS = ("inference.registered_model",)
 
@@ -18,6 +18,8 @@ READS = ("inference.registered_model",)
 def main() -> None:
     settings, options = load_arguments("Makes the previous champion the champion again.", "", add_own, reads=READS)
     workspace = Workspace.of(settings)
+    with quick_imports():
+        from inference.model.registry import history, rollback
     name = settings.inference.registered_model
     move = rollback(workspace, name, options.why)
     console = Console(highlight=False)

@@ -20,6 +20,7 @@ import subprocess
 from conf.arguments import load_settings
 from conf.errors import InputError, run_command
 from conf.settings import Settings
+from conf.startup import quick_imports
 from conf.workspace import Workspace
 from inference.service.engine.watch import start_watch
 
@@ -84,8 +85,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(settings: Settings, workspace: Workspace, key: str, listener: socket.socket, watch: subprocess.Popen) -> None:
     # Imported here, because they take long: wrong settings are reported, and the registry is asked, before.
-    from inference.service.app import create_app
-    from inference.service.server import run
+    with quick_imports():
+        from inference.service.app import create_app
+        from inference.service.server import run
 
     # The server handles these signals while it runs, and raises them again at its end, which is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,16 +9,8 @@ It keeps every version that a model in this workspace's registry or one of its c
 
 from conf.arguments import ArgumentParser, load_arguments, with_same_settings
 from conf.errors import InputError, run_command
+from conf.startup import quick_imports
 from conf.workspace import Workspace
-from etl.card.contact_sheet import choose_films
-from etl.card.page import write_card_page
-from etl.cluster.workers import SparkWorkers
-from etl.contract.storage import ready
-from etl.contract.table import read_card
-from etl.contract.version import keep_card
-from etl.writing.housekeeping import maintain
-from inference.model.registry import trained_versions
-from training.network.checkpoint import BEST, LAST, Checkpoint, State
 
 READS = ("etl.table",)
 
@@ -30,6 +22,16 @@ def main() -> None:
     if options.retention_hours < 0:
         raise InputError(f"--retention_hours is {options.retention_hours}, expected 0 or more hours")
     workspace = Workspace.of(settings)
+    with quick_imports():
+        from etl.card.contact_sheet import choose_films
+        from etl.card.page import write_card_page
+        from etl.cluster.workers import SparkWorkers
+        from etl.contract.storage import ready
+        from etl.contract.table import read_card
+        from etl.contract.version import keep_card
+        from etl.writing.housekeeping import maintain
+        from inference.model.registry import trained_versions
+        from training.network.checkpoint import BEST, LAST, Checkpoint, State
     tables = workspace.tables(settings.etl.table)
     ready("etl.table", tables[0])
     with workspace.exclusive(), SparkWorkers() as workers:

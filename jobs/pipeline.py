@@ -39,9 +39,10 @@ VARIANTS = ("baseline", "torch", "fp32", "int8")
 
 def stages(num_ranks: int) -> dict[str, list[str]]:
     """Stage -> the command that a person would type for it."""
+    # With --gloo, horovodrun does not start a process that imports torch to ask whether Horovod was built with MPI.
     return {
         "etl": ["spark-submit", str(PROJECT / "etl/preprocess.py")],
-        "training": ["horovodrun", "-np", str(num_ranks), "python", str(PROJECT / "training/train.py")],
+        "training": ["horovodrun", "--gloo", "-np", str(num_ranks), "python", str(PROJECT / "training/train.py")],
         "register": ["python", str(PROJECT / "inference/register.py")],
     }
 

@@ -12,6 +12,7 @@ import sys
 
 from conf.arguments import ArgumentParser, load_arguments
 from conf.errors import InputError, run_command
+from conf.startup import quick_imports
 from conf.workspace import Workspace
 
 READS = ("workspace",)
@@ -24,9 +25,9 @@ def main() -> None:
         raise InputError(f"the runs are on {workspace.tracking_server}: open this address in a browser")
     if not workspace.has_store:
         raise InputError(f"no {workspace.tracking_db} yet: run `make demo`, or name another --workspace")
-    # Imported here, because they take seconds.
-    from training.record.addresses import has_moved, settle
-    from training.record.store import use_store
+    with quick_imports():
+        from training.record.addresses import has_moved, settle
+        from training.record.store import use_store
 
     use_store(workspace)
     if has_moved(workspace):

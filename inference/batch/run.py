@@ -1,4 +1,4 @@
-"""Runs a batch: scores the images that are new on the workers, and adds them to the scores in one commit."""
+"""Runs a batch: scores the images that are new on the workers, adds them in one commit, and shows what was found."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from conf.words import counted
 from etl.contract.delta import keep_history
 from etl.contract.vocabulary import check_vocabulary
 from inference.batch.listing import Listing
 from inference.batch.scores import Run, append_scores, choose_new, known_images
-from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, score_images
+from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, probability_column, score_images
+from inference.film.answers import OPERATING_POINT
 from inference.model.served_model import ServedModel
 
 # Images per task: some row groups of a table, but fewer files, because decoding takes longer.
@@ -87,3 +92,31 @@ def sha256_of(folder: Path) -> str:
 def count_out_of_reach(answers: pa.Table) -> int:
     """Number of rows of answer_schema whose image could not be opened."""
     return pc.sum(pc.starts_with(answers["unreadable"], OUT_OF_REACH)).as_py() or 0
+
+
+def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
+    """Prints how many images were scored, and what was found."""
+    name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
+    if outcome.version is None:
+        missing = f"; {outcome.out_of_reach:,} still cannot be read" if outcome.out_of_reach else ""
+        print(f"nothing is new: {name} has already scored {counted(outcome.known, 'image')}{missing}")
+        return
+    familiar = pc.sum(rows["familiar"]).as_py() or 0
+    called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()
+    counts = {count["values"]: count["counts"] for count in called}
+    caption = f"{name}, thresholds {OPERATING_POINT}; research use only, not for clinical use"
+    table = Table("finding", caption=Text(caption, "table.caption"))
+    for column in ("called", "of familiar images", "mean probability"):
+        table.add_column(column, justify="right")
+    for finding in model.properties.findings if familiar else []:
+        count, mean = counts.get(finding, 0), pc.mean(rows[probability_column(finding)]).as_py()
+        table.add_row(Text(finding), f"{count:,}", f"{count / familiar:.1%}", f"{mean:.3f}")
+    Console(highlight=False).print(table)
+    unreadable = rows["unreadable"].drop_null().to_pandas()
+    strange = len(rows) - familiar - len(unreadable)
+    print(
+        f"{counted(len(rows), 'image')} scored in {seconds:.0f} s, Spark's start included: {familiar:,} familiar, "
+        f"{strange:,} unlike the training data, {len(unreadable):,} not readable; {outcome.known:,} already had scores"
+    )
+    for reason, number in unreadable.str.split(":").str[0].value_counts().items():
+        print(f"  not readable: {number:,} {reason}")

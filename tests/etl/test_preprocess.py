@@ -1,9 +1,7 @@
 """What the ETL's command says at its start and at its end; test_cluster.py and others run it whole."""
 
-import runpy
 import shlex
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +10,7 @@ from conf.arguments import load_settings
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
-
-PREPROCESS = runpy.run_path(str(Path(__file__).parents[2] / "etl" / "preprocess.py"))
+from etl.writing.run import next_command, open_places
 
 
 @pytest.mark.parametrize(
@@ -29,7 +26,7 @@ PREPROCESS = runpy.run_path(str(Path(__file__).parents[2] / "etl" / "preprocess.
 def test_the_next_command_trains_on_a_size_that_is_stored(words, stored, expected, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["etl/preprocess.py", *words.split()])
     wanted = load_settings("").training.size_px
-    command = shlex.split(PREPROCESS["next_command"](SimpleNamespace(sizes_px=stored), wanted))
+    command = shlex.split(next_command(SimpleNamespace(sizes_px=stored), wanted))
     assert command[:5] == ["horovodrun", "-np", "2", "python", "training/train.py"]
     assert load_settings("", command[5:]).training.size_px == expected
     assert load_settings("", command[5:]).etl == load_settings("").etl
@@ -41,8 +38,8 @@ def test_a_source_that_is_its_own_workspace_is_refused(tmp_path):
         (tmp_path / "films").mkdir(exist_ok=True)
         (tmp_path / "link").is_symlink() or (tmp_path / "link").symlink_to(tmp_path / "films")
         with pytest.raises(InputError, match="etl.source is the workspace .*choose another folder with --workspace"):
-            PREPROCESS["open_places"](Etl(source=str(source), format="classes"), Workspace.at(str(tmp_path / "films")))
-    source, _ = PREPROCESS["open_places"](
+            open_places(Etl(source=str(source), format="classes"), Workspace.at(str(tmp_path / "films")))
+    source, _ = open_places(
         Etl(source=str(tmp_path / "films"), format="classes"), Workspace.at(str(tmp_path / "films/run"))
     )
     assert str(source) == str(tmp_path / "films")

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from inference import predict
-from inference.batch.run import BatchOutcome
+from inference.batch.run import BatchOutcome, show
 from inference.batch.scoring import answer_schema
 from inference.candidate.model_card import to_text
 from inference.candidate.report import COMPARED, auroc_table, draw_report
@@ -68,7 +67,7 @@ def test_the_summary_of_a_batch_shows_them_as_they_are(capsys):
     row |= {"called": NAMES, "familiar": True, "unreadable": None}
     rows = pa.Table.from_pylist([row], schema)
     properties = PROPERTIES.__class__(**{**vars(PROPERTIES), "findings": NAMES})
-    predict.show(BatchOutcome(rows, 0, 0, 0), ServedModel("a [b]", 1, "int8", properties, None, None), 1.0)
+    show(BatchOutcome(rows, 0, 0, 0), ServedModel("a [b]", 1, "int8", properties, None, None), 1.0)
     text = capsys.readouterr().out
     assert set(NAMES) <= first_cells(text), text
     assert "a [b] version 1" in text

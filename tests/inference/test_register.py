@@ -27,11 +27,11 @@ from inference.candidate.incumbent import open_incumbent
 from inference.candidate.measuring.evaluate import score_split
 from inference.candidate.model_card import describe_model, to_text
 from inference.candidate.registration import register
+from inference.candidate.run import device_for
 from inference.model.graphs import compile_graph, open_graph, properties_of
 from inference.model.network import CPU, torch_predict
 from inference.model.registry import fetch_model
 from inference.model.served_model import open_served
-from inference.register import device_for
 from tests.inference.conftest import REPOSITORY, ROWS
 from training.network.checkpoint import BEST, Checkpoint
 from training.record.store import fetch_checkpoint, use_store

@@ -11,7 +11,7 @@ from conf.arguments import load_settings
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX
 from training.network.checkpoint import LAST, State
-from training.train import run_rank
+from training.start.run import run_rank
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

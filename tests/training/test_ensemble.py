@@ -17,8 +17,8 @@ from conf.workspace import Workspace, write_json
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from tests.training.commands import PROJECT
-from training.ensemble import combine
 from training.ensembles.members import read_member, read_members, table_of
+from training.ensembles.run import combine
 from training.measures.metrics import auroc_per_finding
 from training.measures.predictions import Predictions
 from training.record.evaluation import FIGURES, evaluate

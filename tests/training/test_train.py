@@ -28,7 +28,7 @@ ALONE = Topology.detect("cpu", {})
 
 
 def test_ranks_other_than_0_import_nothing_that_only_rank_0_needs():
-    loaded = "import sys, training.train; print({'mlflow', 'sklearn', 'matplotlib', 'pyspark'} & set(sys.modules))"
+    loaded = "import sys, training.start.run; print({'mlflow', 'sklearn', 'matplotlib', 'pyspark'} & set(sys.modules))"
     finished = subprocess.run([sys.executable, "-c", loaded], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "set()"
 

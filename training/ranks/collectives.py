@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from conf.errors import InputError
-from training.ranks.topology import LAUNCHER_VARIABLES, Topology
+from training.ranks.place import LAUNCHER_VARIABLES
+from training.ranks.topology import Topology
 
 
 class Collectives:

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TypeVar
 
 from conf.errors import EXIT_INPUT_ERROR, InputError
-from training.ranks.topology import launched_place
+from training.ranks.place import launched_place
 
 RANK_0_SPEAKS_FIRST_S = 10
 """a launcher under load takes seconds to notice that rank 0 has ended"""

@@ -23,12 +23,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from conf.errors import InputError
+from training.ranks.place import LAUNCHER_VARIABLES
 
-# launcher -> variables that it sets in every process: rank, world size, rank on the host, ranks on the host.
-LAUNCHER_VARIABLES = {
-    "horovodrun": ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
-    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-}
 # Unsupported launcher -> variable that holds its number of processes. Slurm's is the variable of a job step, which is
 # not set in a batch script around a single process or a torchrun.
 FOREIGN_LAUNCHERS = {"srun": "SLURM_STEP_NUM_TASKS", "mpirun": "OMPI_COMM_WORLD_SIZE", "mpiexec": "PMI_SIZE"}
@@ -93,14 +89,6 @@ class Topology:
     def torch_device(self) -> torch.device:
         """cpu, cuda:<local rank> or hpu."""
         return torch.device("cuda", self.local_rank) if self.device == "cuda" else torch.device(self.device)
-
-
-def launched_place(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Rank and rank on the host from any launcher's variables, even if they are incomplete; 0 without a launcher."""
-    for rank, _, local_rank, _ in LAUNCHER_VARIABLES.values():
-        if rank in environ:
-            return int(environ[rank]), int(environ.get(local_rank, 0))
-    return 0, 0
 
 
 def _read_launcher(environ: Mapping[str, str]) -> tuple[str, tuple[int, ...]]:

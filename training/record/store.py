@@ -7,7 +7,9 @@ import errno
 import logging
 import os
 import re
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ import requests
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from conf.errors import InputError
-from conf.workspace import Workspace
+from conf.workspace import Workspace, atomic_path
 from training.record.addresses import path_of
 
 WORKSPACE = "workspace"
@@ -32,6 +34,9 @@ WORKSPACE = "workspace"
 CONNECT_S = 10
 SAMPLE_EVERY_S = 2
 """seconds between two samples of CPU, memory and GPUs"""
+
+MEMORY = Path("/dev/shm")
+"""a folder in memory, on Linux"""
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -52,8 +57,23 @@ def use_store(workspace: Workspace) -> None:
                 f"no MLflow server answers at {uri} ({type(error).__name__}): start it (`mlflow server`), or leave out "
                 "--tracking_server to keep the runs in the workspace"
             ) from error
+    elif not workspace.tracking_db.exists():
+        _make_database(workspace.tracking_db)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+
+
+def _make_database(path: Path) -> None:
+    """Makes an empty database of MLflow, complete or not at all.
+
+    MLflow takes 70 transactions, and after a kill between two of them it may refuse the database. In memory, if the
+    system has a folder there, it waits for no disk, which takes seconds.
+    """
+    memory = str(MEMORY) if os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory, prefix="chexscale-") as folder, atomic_path(path) as temporary:
+        made = Path(folder) / path.name
+        mlflow.MlflowClient(f"sqlite:///{made}").search_experiments()
+        shutil.copyfile(made, temporary)
 
 
 def fetch_checkpoint(workspace: Workspace, address: str) -> Path:

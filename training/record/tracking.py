@@ -6,6 +6,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Imported first, because it silences what mlflow would log on import.
 from training.record.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, use_store  # isort: skip
@@ -21,10 +22,13 @@ from conf.workspace import Workspace
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from etl.contract.vocabulary import metric_name
-from training.loop.stages import Stage
-from training.ranks.topology import Topology
 from training.record.addresses import settle
 from training.record.outbox import Outbox
+
+if TYPE_CHECKING:
+    # An ensemble is tracked too, and needs no torch.
+    from training.loop.stages import Stage
+    from training.ranks.topology import Topology
 
 # Without this tag, MLflow 3's UI takes the experiment for one with language models and hides its training runs.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
@@ -58,7 +62,7 @@ class TrackedRun:
         workspace: Workspace,
         settings: Settings,
         table: TableVersion,
-        topology: Topology | None,
+        topology: "Topology | None",
         run_id: str | None = None,
     ):
         """Starts a run, or continues run_id, and logs what is known before the first step.
@@ -115,7 +119,7 @@ class TrackedRun:
         self.end(error)
 
     def _log_beginning(
-        self, workspace: Workspace, settings: Settings, table: TableVersion, topology: Topology | None
+        self, workspace: Workspace, settings: Settings, table: TableVersion, topology: "Topology | None"
     ) -> None:
         card = table.card
         section = "training" if topology else "ensemble"
@@ -140,7 +144,7 @@ class TrackedRun:
         dataset = MetaDataset(source, name=f"Delta version {card.delta_version}", digest=card.sha256[:8])
         mlflow.log_input(dataset, context="training", tags=lineage)
 
-    def plan_stages(self, stages: list[Stage], run_ids: list[str]) -> None:
+    def plan_stages(self, stages: "list[Stage]", run_ids: list[str]) -> None:
         """Plans a child run for each stage, if there are several. run_ids: child runs of an interrupted training."""
         if not self.is_new:
             self.stage_ids = run_ids

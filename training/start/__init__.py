@@ -1,1 +1,1 @@
-"""What must be right before the first step: table, settings, network, starting weights, saved state."""
+"""The way from the settings to a finished training: what must be right before the first step, then the stages."""

@@ -137,9 +137,10 @@ def test_the_command_ends_with_the_message_alone(workspace):
     command = """
 import torch, training.train
 from conf.errors import run_command
+from training.loop.trainer import Trainer
 def fail(*_):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-training.train.Trainer._step = fail
+Trainer._step = fail
 run_command(training.train.main)
 """
     words = ["--workspace", str(workspace.root), "--training.model", "simple_cnn", "--training.size_px", str(SIZE_PX)]

@@ -8,7 +8,8 @@ from horovod.common.exceptions import HorovodInternalError
 from conf.errors import InputError
 from tests.training.commands import BIN, PROJECT
 from training.ranks.collectives import Collectives, is_lost_rank
-from training.ranks.topology import Topology, launched_place
+from training.ranks.place import launched_place
+from training.ranks.topology import Topology
 
 HOROVOD = {"HOROVOD_RANK": "5", "HOROVOD_SIZE": "8", "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "4"}
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}

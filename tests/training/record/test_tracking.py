@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -183,6 +184,23 @@ def test_a_full_disk_under_the_database_is_told(run_id, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert raised.value.errno == errno.ENOSPC
+
+
+def test_a_database_is_complete_or_not_there(tmp_path, monkeypatch):
+    workspace = Workspace.at(str(tmp_path / "run"))
+    with monkeypatch.context() as half_way:
+        half_way.setattr("training.record.store.MEMORY", Path("/nowhere"))
+        # MLflow has made the first tables by then.
+        half_way.setattr("mlflow.store.db.utils._upgrade_db", lambda engine: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            use_store(workspace)
+    assert list(workspace.root.iterdir()) == []
+    use_store(workspace)
+    assert [path.name for path in workspace.root.iterdir()] == [workspace.tracking_db.name]
+    made = workspace.tracking_db.read_bytes()
+    assert [found.name for found in mlflow.search_experiments()] == ["Default"]
+    use_store(workspace)
+    assert workspace.tracking_db.read_bytes() == made
 
 
 @pytest.mark.slow

@@ -1,0 +1,144 @@
+"""A whole run of the ETL: from the source to the tables, the dataset card and what is printed about them."""
+
+import os
+import time
+
+from rich.console import Console
+from rich.table import Table
+from upath import UPath
+
+from conf.arguments import with_same_settings
+from conf.errors import InputError
+from conf.settings import Etl, Settings
+from conf.words import counted
+from conf.workspace import Workspace, atomic_path, update_summary
+from etl.card.contact_sheet import choose_films
+from etl.card.counts import describe_left_out, kinds_of
+from etl.card.page import write_card_page
+from etl.cluster.workers import SparkWorkers
+from etl.contract.labels import missing_labels
+from etl.contract.schema import SPLITS, Card
+from etl.contract.storage import is_local, locate, located, ready
+from etl.contract.version import keep_card
+from etl.phantoms.generate import generate_phantoms
+from etl.sources.manifest import Manifest
+from etl.sources.read import read_manifest
+from etl.writing.publish import Published, publish
+
+MAX_WORDS = 10
+"""words of one kind that are shown, the most frequent ones"""
+STRANGE_SENTENCES = {"labels": "labels that contradict each other, the finding counts"}
+
+
+def run(settings: Settings, workspace: Workspace, rebuild: bool) -> None:
+    """Turns the source into the tables and the dataset card, and says what to do next.
+
+    rebuild: decode every image again and replace the table. Raises InputError for what cannot be read or written.
+    """
+    source, tables = open_places(settings.etl, workspace)
+    with workspace.exclusive():
+        card = update_tables(settings, workspace, source, tables, rebuild)
+    print(f"Dataset card: {workspace.card_page}")
+    if missing := missing_labels(card):
+        print(f"Next: this table cannot be trained on yet: {missing}")
+    else:
+        print("Next: " + next_command(card, settings.training.size_px))
+
+
+def next_command(card: Card, size_px: int) -> str:
+    """The command that trains on this table, at the stored size that is nearest to training.size_px."""
+    command = with_same_settings("horovodrun -np 2 python training/train.py")
+    stored = min(card.sizes_px, key=lambda size: abs(size - size_px))
+    return command if stored == size_px else f"{command} --training.size_px {stored}"
+
+
+def open_places(etl: Etl, workspace: Workspace) -> tuple[UPath, tuple[str, str]]:
+    """The source, and the tables. Raises InputError for each place that cannot be opened, before any work."""
+    tables = workspace.tables(etl.table)
+    ready("etl.table", tables[0])
+    for setting, files in (("etl.exclude", etl.exclude), ("etl.split_lists", [etl.split_lists])):
+        for file in filter(None, files):
+            located(setting, file)
+    if etl.source == "phantoms":
+        return locate(str(workspace.phantoms)), tables
+    source = located("etl.source", etl.source)
+    if etl.format == "classes" and is_local(source) and os.path.realpath(source) == os.path.realpath(workspace.root):
+        raise InputError(
+            f"etl.source is the workspace {workspace.root} itself, whose figures would be read as images: choose "
+            "another folder with --workspace"
+        )
+    return source, tables
+
+
+def update_tables(
+    settings: Settings, workspace: Workspace, source: UPath, tables: tuple[str, str], rebuild: bool
+) -> Card:
+    """Turns the source into the tables and the dataset card, and returns the card."""
+    etl = settings.etl
+    if etl.source == "phantoms":
+        generate_phantoms(workspace.phantoms, settings.phantoms)
+    with SparkWorkers() as workers:
+        manifest = read_manifest(source, etl, workers)
+        if manifest.identities:
+            write_key(manifest, workspace)
+        started = time.monotonic()
+        outcome = publish(tables, etl, str(source), manifest, workers, rebuild)
+        seconds = time.monotonic() - started
+    card = outcome.card
+    keep_card(card, workspace)
+    write_card_page(workspace.card_page, card, outcome.rows, outcome.quarantine, choose_films(card, outcome.rows))
+    data = {
+        "images": sum(card.images.values()),
+        "quarantined": card.images_quarantined,
+        "patients": sum(card.patients.values()),
+        "images_per_split": card.images,
+        "delta_version": card.delta_version,
+    }
+    rate = (outcome.counts["new"] + outcome.counts["changed"]) / seconds
+    # A run without work says nothing about speed and memory.
+    if rate:
+        data["images_per_s"] = round(rate, 1)
+        update_summary(workspace, peak_memory_mb={"etl_worker": round(outcome.worker_peak_mb)})
+    update_summary(workspace, data=data)
+    show(outcome, rate, manifest)
+    return card
+
+
+def write_key(manifest: Manifest, workspace: Workspace) -> None:
+    """Writes the re-identification key (the file of each image), which only its owner can read and no table holds."""
+    with atomic_path(workspace.dicom_paths, mode=0o600) as temporary:
+        manifest.images[["image_id", "path", "reason"]].to_csv(temporary, index=False)
+
+
+def show(outcome: Published, images_per_s: float, manifest: Manifest) -> None:
+    """Prints how many images are in each split and in quarantine, what was not understood, and what has changed."""
+    card = outcome.card
+    print(f"Delta version {card.delta_version}, images and patients per split:")
+    table = Table()
+    for column in ("", *SPLITS, "sum"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, counts in (("images", card.images), ("patients", card.patients)):
+        table.add_row(name, *(f"{counts[split]:,}" for split in SPLITS), f"{sum(counts.values()):,}")
+    Console().print(table)
+    for reason, number in kinds_of(outcome.quarantine.reason).value_counts().items():
+        print(f"  quarantined: {number:,} {reason}")
+    for sentence in describe_left_out(manifest.left_out):
+        print(f"  left out: {sentence}")
+    for sentence in manifest.notes:
+        print(f"  note: {sentence}")
+    for what, words in manifest.not_understood.items():
+        common = sorted(words.items(), key=lambda word: -word[1])
+        shown = ", ".join(f"{number:,} {repr(word) if word else '(not shown)'}" for word, number in common[:MAX_WORDS])
+        more = f" and {len(common) - MAX_WORDS} other words" if len(common) > MAX_WORDS else ""
+        print(f"  {STRANGE_SENTENCES.get(what, f'{what} unknown, word not understood')}: {shown}{more}")
+    left_out = sum(manifest.left_out.values())
+    print(
+        f"{counted(manifest.listed + left_out, 'image')} in = {counted(sum(card.images.values()), 'row')} + "
+        f"{card.images_quarantined:,} quarantined + {manifest.absent:,} absent + {left_out:,} left out"
+    )
+    if not outcome.committed:
+        print("nothing has changed: no new version")
+    else:
+        changes = ", ".join(f"{number:,} {kind}" for kind, number in outcome.counts.items() if number)
+        speed = f"; {images_per_s:.0f} images/s" if images_per_s else ""
+        print(f"changes since the previous version: {changes or 'no image changed, only metadata'}{speed}")
