@@ -179,7 +179,7 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
         )
     refuse_rounded(path, images, "image")
     refuse_rounded(path, patients, "patient")
-    nobody = {patient for patient in patients.unique() if says_nothing(patient)}
+    nobody = {patient for patient in patients.unique() if says_nothing(patient)} | _filled_in(patients)
     for cells, what, nothing in ((images, "image", {""}), (patients, "patient", nobody)):
         without = cells[cells.isin(nothing)]
         if len(without):
@@ -188,3 +188,10 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
                 f"{path} line {without.index[0] + 2}: no {what} ({without.iloc[0]!r}), expected one in every row: fix "
                 "the row"
             )
+
+
+def _filled_in(patients: pd.Series) -> set[str]:
+    """The negative number that stands for nobody, as -1 from pandas' fillna; empty if several or all are negative."""
+    negative = patients[patients.str.fullmatch(r"-(0*1|9+)(\.0+)?")]
+    alone = len(normalise_patients(negative).unique()) == 1 and len(negative) < len(patients)
+    return set(negative) if alone and not patients[~patients.isin(negative)].str.fullmatch(r"-\d.*").any() else set()

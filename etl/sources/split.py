@@ -14,6 +14,9 @@ from etl.sources.label_file import read_lines
 from etl.sources.words import known_splits, split_of, understand
 
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
+NO_PATIENTS = "nothing names patients: each image counts as its own"
+NEITHER = f"nothing names splits: they are chosen by a hash; {NO_PATIENTS}"
+"""sentences on a source that does not say which images belong to one person, and which to one split"""
 LISTS = {split: f"{split}_list.txt" for split in SPLITS}
 
 

@@ -294,11 +294,21 @@ def test_a_patient_is_the_same_with_invisible_and_look_alike_characters(folder, 
     assert read(folder, Columns()).images.patient_id.nunique() == 1
 
 
-@pytest.mark.parametrize("word", ["ANONYMISED", "Anonymous^Patient", "removed", "de-identified", "no id", "xxxx"])
+@pytest.mark.parametrize(
+    "word",
+    ["ANONYMISED", "Anonymous^Patient", "removed", "de-identified", "no id", "xxxx"]
+    + ["unbekannt", "desconocido", "anónimo", "k.A.", "nil", r"\N", "-1", "-1.0", "-999"],
+)
 def test_a_word_for_nobody_is_no_patient(folder, word):
     (folder / "labels.csv").write_text(f"image,patient,Mass\na/1.png,1,1\nc/ü.jpg,{word},0\n")
     with pytest.raises(InputError, match=re.escape(f"labels.csv line 3: no patient ({word!r})")):
         read(folder, Columns())
+
+
+@pytest.mark.parametrize("patients", [("-1", "-2"), ("-1", "-1"), ("-17", "3")])
+def test_negative_numbers_may_be_patients(folder, patients):
+    (folder / "labels.csv").write_text(f"image,patient,Mass\na/1.png,{patients[0]},1\nc/ü.jpg,{patients[1]},0\n")
+    assert read(folder, Columns()).images.patient_id.tolist() == list(patients)
 
 
 def test_a_patient_with_very_many_images_is_said(folder):
