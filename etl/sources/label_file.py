@@ -5,6 +5,7 @@ import io
 import os
 import posixpath
 import re
+import shlex
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
-from etl.sources.words import says_no_finding
+from etl.sources.words import says_no_finding, split_of
 
 MAX_SHOWN = 20
 # Characters of the Unicode categories Cf (formats), Pd (dashes) and Zs (blanks) that look like nothing, - and a blank.
@@ -171,6 +172,8 @@ def parse_cells(
         cells = table[finding].str.lower().str.replace(r"\.0+$", "", regex=True)
         wrong = cells.index[~cells.isin(meaning.keys())]
         if len(wrong):
+            if not named and split_of(table[finding][wrong[0]]):
+                advice = f"if it holds splits, name it with --etl.columns.split {shlex.quote(finding)}; {advice}"
             raise InputError(
                 f"{path} line {wrong[0] + 2}: {finding} is {table[finding][wrong[0]]!r}, expected 1 (present), 0 "
                 f"(absent), -1 (uncertain) or an empty cell: {advice}"

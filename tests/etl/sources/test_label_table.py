@@ -67,6 +67,68 @@ def test_the_split_column_of_the_user_counts(folder):
     assert read(folder, columns).images.split.tolist() == ["train", "train", "test"]
 
 
+HASHED = "no column for splits is named: a hash of the patient chooses them"
+
+
+@pytest.mark.parametrize(
+    ("cells", "images", "patient", "notes"),
+    [
+        ("ab", ["0.png", "1.png"], "patient", ["columns that are not read: set", HASHED]),
+        (
+            ("train", "TEST"),
+            ["0.png", "1.png"],
+            "patient",
+            [
+                "columns that are not read: set",
+                f"{HASHED}; the column 'set' holds splits: name it with --etl.columns.spl",
+            ],
+        ),
+        (("train", ""), ["0.png", "1.png"], "patient", ["columns that are not read: set", HASHED]),
+        (
+            "ab",
+            ["x/train/0.png", "x/testset/1.png"],
+            "patient",
+            [
+                "columns that are not read: set",
+                f"{HASHED}; the images lie in folders of splits, such as 'train', which",
+            ],
+        ),
+        ("ab", ["train/0.png", "more/1.png"], "patient", ["columns that are not read: set", HASHED]),
+        ("ab", ["train/0.png", "train/1.png"], "patient", ["columns that are not read: set", HASHED]),
+        (
+            "ab",
+            ["0.png", "1.png"],
+            "",
+            [
+                "columns that are not read: patient, set",
+                "nothing names splits: they are chosen by a hash; nothing names",
+            ],
+        ),
+    ],
+)
+def test_what_is_not_read_of_a_table_is_said(tmp_path, cells, images, patient, notes):
+    for image in images:
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image).touch()
+    rows = [f"{image},{at},{cell},1" for at, (image, cell) in enumerate(zip(images, cells, strict=True))]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,patient,set,Mass", *rows]))
+    said = read(tmp_path, Columns(patient=patient, findings=["Mass"])).notes
+    assert [note.startswith(start) for note, start in zip(said, notes, strict=True)] == [True] * len(notes)
+    hashed = read(tmp_path, Columns(patient=patient, findings=["Mass"]), split="hashed").notes
+    assert hashed == notes[:1] + ["nothing names patients: each image counts as its own"] * (not patient)
+
+
+def test_a_split_column_that_is_named_needs_no_note(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,patient,part,Mass\n0.png,1,train,1\n1.png,2,test,0\n")
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).touch()
+    assert read(tmp_path, Columns(split="part", findings=["Mass"])).notes == []
+    with pytest.raises(
+        InputError, match="part is 'train', .*: if it holds splits, name it with --etl.columns.split part;"
+    ):
+        read(tmp_path, Columns())
+
+
 def test_other_words_for_the_splits_are_understood(folder):
     (folder / "labels.csv").write_text(with_column("split", ["Training", "", "holdout", "validate"]))
     columns = Columns(image="file", patient="", findings=["Mass"], split="split")
@@ -153,6 +215,7 @@ def test_columns_without_a_role_are_findings_and_those_without_a_name_are_not_re
     assert manifest.notes == [
         "every column without a role is a finding: Mass",
         "1 columns without a name are not read",
+        HASHED,
     ]
 
 
@@ -226,7 +289,7 @@ def test_follow_ups_that_are_no_numbers_are_counted(folder):
 def test_lines_of_a_list_that_name_no_image_are_counted(folder):
     (folder / "out.txt").write_text("a/1.png, blurred\n1.png\nb/x, y.tif\ngone.png\n")
     manifest = read(folder, exclude=[str(folder / "out.txt")])
-    assert manifest.notes == ["1 of 4 lines of out.txt name no image, such as '1.png'"]
+    assert manifest.notes[2:] == ["1 of 4 lines of out.txt name no image, such as '1.png'"]
     assert manifest.images.reason.notna().sum() == 2
 
 
@@ -245,7 +308,7 @@ def test_rows_that_repeat_an_image_and_say_the_same_are_read_once(folder):
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,1\nc/unlisted.PNG,2,,0\n")
     manifest = read(folder, Columns(findings=["Target"]))
     assert (manifest.listed, len(manifest.images)) == (2, 2)
-    assert manifest.notes == ["1 rows of the table repeat an earlier row and were read once"]
+    assert manifest.notes[0] == "1 rows of the table repeat an earlier row and were read once"
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,0\n")
     with pytest.raises(InputError, match=r"names 1 images twice, such as a/1.png in lines 2 and 3: keep one row"):
         read(folder, Columns(findings=["Target"]))
