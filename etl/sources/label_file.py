@@ -1,14 +1,11 @@
 """Label tables as people keep them: how to read them, and what their words and numbers mean."""
 
-import csv
-import io
 import os
 import posixpath
 import re
 import shlex
 import unicodedata
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +13,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
+from etl.sources.csv_rows import read_rows
 from etl.sources.words import says_no_finding, split_of
 
 MAX_SHOWN = 20
@@ -36,41 +34,20 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
-            raise pd.errors.ParserError("it contains null bytes")
-        with warnings.catch_warnings():
-            # pandas only warns before it drops filled cells of a row that is longer than the header.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # index_col=False: in some tables the rows end with one comma more than the header.
-            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
-    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise ValueError("it contains null bytes")
+    except ValueError as error:
         raise InputError(
-            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, save "
-            "it as CSV in UTF-8, or, if its first line is no header, remove that line"
+            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, or "
+            "save it as CSV in UTF-8"
         ) from error
-    # pandas would rename the second of two columns with the same name.
-    header = [name.strip() for name in next(_written_rows(text), (0, []))[1]]
-    doubled = [name for name in header if name and header.count(name) > 1]
-    if doubled:
-        raise InputError(f"{path} has the column {doubled[0]!r} twice: rename or remove one")
-    # Commas at the end of every row make columns without a name.
-    nameless = [
-        name for name in table.columns if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()
-    ]
-    table = table.drop(columns=nameless).rename(columns=str.strip)
-    if "" in table.columns:
-        raise InputError(f"{path} has an unnamed column: found {list(table.columns)}")
-    missing = [column for column in needed if column not in table.columns]
-    if missing:
-        hint = "; separate its cells by commas" if len(table.columns) == 1 else ""
-        raise InputError(
-            f"{path} lacks the columns {missing}: found {list(table.columns)}{hint}; of a table of your own, name the "
-            "columns with --etl.columns.image, .patient ('' if there is none) and so on"
-        )
-    if table.empty:
+    written = read_rows(path, text, set(needed))
+    if not written.rows:
         raise InputError(f"{path} has a header but no rows: get a fresh copy")
-    lines = _check_whole_rows(path, text, set(needed))
-    if len(lines) == len(table):
-        table.index = pd.Index(lines) - 2
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(written.header)]
+    table = pd.DataFrame(written.rows, pd.Index(written.lines) - 2, names, dtype=object)
+    # Commas at the end of every row make columns without a name.
+    nameless = [name for name in names if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()]
+    table = table.drop(columns=nameless)
     # Spreadsheets write ="0017" for a number that is text.
     return table.apply(lambda cells: cells.str.strip().str.replace(r'^="(.*)"$', r"\1", regex=True))
 
@@ -93,40 +70,6 @@ def _other_tables(path: UPath) -> str:
     if not others:
         return ""
     return f", but {', '.join(others[:3])}: name the table with --etl.columns.label_file, if it is comma-separated"
-
-
-def _check_whole_rows(path: UPath, text: str, needed: set[str]) -> list[int]:
-    """The line of each row. Raises InputError for a row with fewer cells than the header, or with rows inside a cell.
-
-    A truncated row may end in half a number. A stray quote makes one cell of all that lies before the next one.
-    needed: columns whose cells are one line; those of others, such as reports, may have several.
-    """
-    written = _written_rows(text)
-    header = [name.strip() for name in next(written)[1]]
-    # Commas at the end of the header name no columns.
-    width = max(index for index, name in enumerate(header, start=1) if name)
-    lines = []
-    for line, row in written:
-        lines.append(line)
-        for name, cell in zip(header, row, strict=False):
-            inside = cell.splitlines()[1:]
-            if inside and (name in needed or any(part.count(",") >= width - 1 > 0 for part in inside)):
-                raise InputError(
-                    f"{path} line {line - len(inside)}: a quote opens a cell of the column {name!r} that ends in line "
-                    f"{line}, and takes the rows in between with it: remove the stray quote, or double it"
-                )
-        if len(row) < width:
-            raise InputError(
-                f"{path} line {line}: {len(row)} cells, expected {width} as in the header: the file is "
-                "truncated or the row is broken; get a fresh copy or fix the row"
-            )
-    return lines
-
-
-def _written_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The line in which it ends, and the cells, of each row that is not blank. pandas skips blank lines too."""
-    rows = csv.reader(io.StringIO(text, newline=None))
-    return ((rows.line_num, row) for row in rows if "".join(row).strip())
 
 
 def read_lines(path: UPath, what: str, advice: str) -> list[str]:

@@ -184,7 +184,9 @@ def test_blank_lines_are_skipped(folder, blank):
 
 def test_cells_beyond_the_header_are_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,0,left over\n")
-    with pytest.raises(InputError, match=r"labels.csv is not a comma-separated table"):
+    with pytest.raises(
+        InputError, match=r"labels.csv line 2: 4 cells, expected 3 as in the header: put cells that hold"
+    ):
         read_manifest(tmp_path, Etl(format="csv"))
 
 
@@ -248,6 +250,81 @@ def test_a_stray_quote_takes_no_rows_with_it(folder, rows):
     (folder / "labels.csv").write_text(f"image,patient,Mass,note\n{rows}")
     with pytest.raises(InputError, match="labels.csv line 2: a quote opens a cell of the column .* ends in line 3"):
         read(folder, Columns(findings=["Mass"]))
+
+
+REPORT = "FINDINGS: Heart size is normal.\nLungs are clear, no effusion, no pneumothorax, no consolidation."
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        REPORT,
+        "clear, normal, none, ok\nno effusion",
+        "1\n2, 3\n4, 5, 6, 7\n",
+        'a ""quote"", so\nb, c, d, e',
+        "x\nImpression: none, 3",
+        "\n\n",
+    ],
+)
+@pytest.mark.parametrize("header", ["image,patient,Mass,report", "report,image,patient,Mass"])
+def test_a_report_of_several_lines_is_no_stray_quote(folder, report, header):
+    rows = [("a/1.png", "1", f'"{report}"'), ("c/ü.jpg", "2", '"ok"')]
+    order = header.split(",")
+    lines = [",".join({"image": a, "patient": b, "Mass": "1", "report": c}[name] for name in order) for a, b, c in rows]
+    (folder / "labels.csv").write_text("\n".join([header, *lines]))
+    assert read(folder, Columns(findings=["Mass"])).listed == 2
+
+
+def test_a_row_within_a_report_is_found_and_may_belong_there(folder):
+    (folder / "labels.csv").write_text('image,patient,Mass,x\na/1.png,1,1,"one\nb/2.png,2,0,two\nc/3.png,3,0,three"\n')
+    with pytest.raises(InputError, match="line 2: .*'x' that ends in line 4, .*leave the column out of the table"):
+        read(folder, Columns(findings=["Mass"]))
+    (folder / "labels.csv").write_text('image,x,patient,Mass\nc/ü.jpg,a,9,0\na/1.png,"one,1,1\nb/2.png,"two",2,0\n')
+    with pytest.raises(InputError, match=r"labels.csv line 3: "):
+        read(folder, Columns(findings=["Mass"]))
+    (folder / "labels.csv").write_text('image,patient,x,Mass\nc/ü.jpg,9,a,0\na/1.png,1,"one,1\nb/2.png,2,"two",0\n')
+    with pytest.raises(InputError, match="line 3: a quote opens a cell of the column 'x' that ends in line 4"):
+        read(folder, Columns(findings=["Mass"]))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "image,patient,x,Mass\na.png,1,pain, left,1\n",
+            "line 2: 5 cells, expected 4 .*: put cells that hold commas in",
+        ),
+        (
+            "image,patient,Mass\na.png,1,1\nb.png,2,0,x\n",
+            "line 3: 4 cells, expected 3 .*: put cells that hold commas in",
+        ),
+        ('image,patient,Mass,x\na.png,1,1, "x, y"\n', "line 2: 5 cells, .* right behind the comma, without a blank"),
+        ('image,patient,Mass,x\na.png,1,1,"x \\"y, z\\" u"\n', r"line 2: 5 cells, .* write a quote as \"\", without a"),
+        ("image;patient;Mass\na.png;1;1,0\n", "lacks the columns .*; separate its cells by commas"),
+        ("image;patient;Age, years;Mass\na.png;1;3;1\n", "lacks the columns .*; separate its cells by commas"),
+        (
+            "sep=,\nimage,patient,Mass\na.png,1,1\n",
+            "lacks the columns .*; line 2 has them, so remove the lines above it",
+        ),
+        ("# mine, of 2020\n\nimage,patient,Mass\na.png,1,1\n", "; line 3 has them, so remove the lines above it"),
+        ('image, "patient", "Mass"\na.png, "1", "1"\n', "; write the quote right behind the comma, without a blank"),
+        ('image,patient,Mass\na.png,1,1\nb.png,"2,1\n', "line 3: a quote opens a cell that no other one closes"),
+        (f'image,patient,Mass\na.png,"1,1\n{"b.png,2,1" * 20_000}"\n', "line 2: a quote opens a cell that is too long"),
+        ("", "labels.csv is empty, expected a table with a header"),
+        ('image,patient,Mass,x\na.png,1,1,"l1\nl2\nl3"\nb.png,2,7,x\n,,,\n', "line 5: Mass is '7'"),
+        ("image,patient,Mass\n,,\na.png,1,7\n", "line 3: Mass is '7'"),
+        ("image,patient,Mass\na.png,1,1\n,,\n", r"line 3: no image \(''\)"),
+    ],
+)
+def test_a_table_that_is_written_wrongly_is_refused_with_line_and_step(tmp_path, table, message):
+    (tmp_path / "labels.csv").write_text(table)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, Columns(findings=["Mass"]))
+
+
+def test_commas_at_the_ends_of_rows_say_nothing(folder):
+    (folder / "labels.csv").write_text("image,patient,Mass\na/1.png,1,1,,,\nc/ü.jpg,2,0\n")
+    assert read(folder, Columns()).findings == ["Mass"]
 
 
 def test_patients_are_the_same_in_every_unicode_form_and_twins_by_case_are_said(folder):
