@@ -359,6 +359,6 @@ def test_a_message_on_splits_names_no_patient_and_an_empty_cell_leaves_the_tag(f
     table.write_text(
         "image,Mass,part\n" + "".join(f"{file},1,{part}\n" for file, part in zip(files, ("train", "test"), strict=True))
     )
-    with pytest.raises(InputError, match="1 patients are in more than one split") as refused:
+    with pytest.raises(InputError, match="in the rows of 'Patient 1/IM0' and 'Patient 1/IM1': fix") as refused:
         read_manifest(folder, Etl(**{**SETTINGS, "columns": Columns(split="part")}), InlineWorkers())
     assert "HOSP" not in str(refused.value)

@@ -153,7 +153,7 @@ def test_words_that_are_not_understood_are_counted(folder):
 
 def test_a_patient_in_two_splits_of_the_user_is_named(folder):
     (folder / "labels.csv").write_text(with_column("split", ["train", "test", "val", "val"]))
-    with pytest.raises(InputError, match="1 patients are in more than one split, such as 7"):
+    with pytest.raises(InputError, match="1 patients are in more than one split, such as 7 in lines 2 and 3: fix"):
         read(folder, Columns(image="file", patient="person", findings=["Mass"], split="split"))
 
 
