@@ -111,6 +111,23 @@ def describe_match(names: pd.Series, found: pd.Series) -> list[str]:
     return [f"{other.sum():,} images were found under another spelling, folder or ending, such as {name!r} as {file!r}"]
 
 
+def describe_endings(absent: pd.Series, others: Iterable[str]) -> str:
+    """On absent images of which a file of another ending is there, as after a conversion: an example; empty if none is.
+
+    absent: names. others: paths below the source of the files that are no listed images.
+    """
+    candidates = [file for file in others if clutter(file) is None and file.lower().endswith(SUFFIXES)]
+    index = _Ends((_parts_without_ending(file), file) for file in candidates)
+    fits = {name: found for name in absent if candidates and (found := index.fitting(_parts_without_ending(name)))}
+    if not fits:
+        return ""
+    name, found = next(iter(fits.items()))
+    return (
+        f"{len(fits):,} absent images have a file of another ending, such as {min(found)!r} for {name!r}: write the "
+        "endings of the files in the table, or leave the endings out"
+    )
+
+
 class _Ends:
     """Finds the paths that end like another path, or with which it ends."""
 

@@ -13,10 +13,12 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
+from etl.contract.storage import is_local
 from etl.sources.csv_rows import read_rows
 from etl.sources.words import says_no_finding, split_of
 
 MAX_SHOWN = 20
+TABLES = (".csv", ".tsv", ".xlsx")
 # Characters of the Unicode categories Cf (formats), Pd (dashes) and Zs (blanks) that look like nothing, - and a blank.
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _HYPHENS, _BLANKS = re.compile("[\u2010-\u2015\u2212]"), re.compile(r"\s+")
@@ -55,21 +57,29 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
 def table_path(source: UPath, name: str) -> UPath:
     """The label file of this name; without `..` in it, so that it is known among the source's files.
 
-    Raises InputError for a name that is none, or an address.
+    Raises InputError for a name that is none, an address, or a path of this machine if the source is a store.
     """
-    if not name or "://" in name:
+    expanded = os.path.expanduser(name)
+    if not name or "://" in name or (os.path.isabs(expanded) and not is_local(source)):
         raise InputError(
             f"etl.columns.label_file is {name!r}, expected the name of a table below the source: copy it there"
         )
-    return source / posixpath.normpath(os.path.expanduser(name))
+    return source / posixpath.normpath(expanded)
 
 
 def _other_tables(path: UPath) -> str:
     """A sentence on the tables that are there instead; empty if there are none."""
-    others = sorted(file.name for file in path.parent.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".xlsx"))
+    folder = path.parent
+    found = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if file.suffix.lower() in TABLES]
+    others = sorted(str(file)[len(str(folder)) :].lstrip("/") for file in found)
     if not others:
         return ""
-    return f", but {', '.join(others[:3])}: name the table with --etl.columns.label_file, if it is comma-separated"
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    join = ", or, as one table is read, join them with a column for the split" if len(others) > 1 else ""
+    return (
+        f", but {', '.join(others[:3])}{more}: name the table with --etl.columns.label_file, if it is comma-separated"
+        f"{join}"
+    )
 
 
 def read_lines(path: UPath, what: str, advice: str) -> list[str]:
@@ -155,7 +165,27 @@ def read_findings(
     if repeats.any():
         notes.append(f"{repeats.sum():,} rows of the table repeat an earlier row and were read once")
     kept = [row for row, repeat in zip(labels, repeats, strict=True) if not repeat]
-    return table[~repeats], findings, kept, notes
+    table = table[~repeats]
+    _refuse_different(table[list(dict.fromkeys([settings.columns.image, *roles, *findings]))], path)
+    return table, findings, kept, notes
+
+
+def _refuse_different(table: pd.DataFrame, path: UPath) -> None:
+    """Raises InputError for two rows of one image, as several readers write them. table: its first column names it."""
+    images = table.iloc[:, 0]
+    twice = images[images.duplicated(keep=False) & (images != "")]
+    if twice.empty:
+        return
+    one, other = twice.index[twice == twice.iloc[0]][:2]
+    said = table.loc[[one, other]].apply(normalise_patients)
+    column = next((name for name in table if said.loc[one, name] != said.loc[other, name]), None)
+    differ = (
+        f", which differ in {column!r} ({table.loc[one, column]!r} and {table.loc[other, column]!r})" if column else ""
+    )
+    raise InputError(
+        f"{path} names {twice.nunique()} images twice, such as {twice.iloc[0]} in lines {one + 2} and {other + 2}"
+        f"{differ}: keep one row per image, or join the rows of several readers into one, for example by majority"
+    )
 
 
 def _other_columns(table: pd.DataFrame, roles: Iterable[str], path: UPath) -> tuple[list[str], list[str]]:

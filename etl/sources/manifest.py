@@ -11,7 +11,7 @@ from upath import UPath
 from conf.errors import InputError
 from etl.contract.storage import clutter
 from etl.contract.vocabulary import check_vocabulary
-from etl.sources.files import count_left_out, describe_links
+from etl.sources.files import count_left_out, describe_endings, describe_links
 from etl.sources.label_file import normalise_patients, refuse_rounded
 from etl.sources.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 
@@ -121,15 +121,18 @@ def assemble(
     check_vocabulary(findings)
     present = rows[rows.file.notna()].reset_index(drop=True)
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
+    endings = describe_endings(rows.image_id[rows.file.isna()], others)
     if present.empty:
         shown = next((file for file in others if clutter(file) is None), None)
         found = f"found are {len(files)} files, such as {shown!r}" if shown else "no other file was found"
-        raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}")
+        said = f"; {endings}" if endings else ""
+        raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}{said}")
     twice = present[present.file.duplicated(keep=False)]
     if len(twice):
         one, other = twice.image_id[twice.file == twice.file.iloc[0]][:2]
         raise InputError(f"{one!r} and {other!r} are the same file, {twice.file.iloc[0]!r}: keep one row per image")
     notes = [*notes, *rows.attrs.get("notes", []), *describe_links(files), *_twins(rows.patient_id)]
+    notes += [endings] * bool(endings)
     notes += _crowd(rows.patient_id)
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
     present[["path", "file_version"]] = files.loc[present.pop("file")].to_numpy()

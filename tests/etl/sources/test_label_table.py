@@ -4,9 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
+from etl.sources.label_file import table_path
 from etl.sources.read import read_manifest
 from etl.sources.split import find_leaks
 
@@ -387,8 +389,52 @@ def test_rows_that_repeat_an_image_and_say_the_same_are_read_once(folder):
     assert (manifest.listed, len(manifest.images)) == (2, 2)
     assert manifest.notes[0] == "1 rows of the table repeat an earlier row and were read once"
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,0\n")
-    with pytest.raises(InputError, match=r"names 1 images twice, such as a/1.png in lines 2 and 3: keep one row"):
+    with pytest.raises(
+        InputError,
+        match=r"names 1 images twice, such as a/1.png in lines 2 and 3, which differ in 'Target' \('1' and '0'\): ",
+    ):
         read(folder, Columns(findings=["Target"]))
+
+
+def test_files_of_another_ending_are_said(tmp_path):
+    for name in ("x/view.png", "y/view.png", "z/view.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    names = ["root/x/view.dcm", "root/y/view.dcm", "root/w/view.dcm"]
+    said = (
+        r"2 absent images have a file of another ending, such as 'x/view.png' for 'root/x/view.dcm': write the endings"
+    )
+    (tmp_path / "labels.csv").write_text("\n".join(["image,patient,Mass", *(f"{name},{name},1" for name in names)]))
+    with pytest.raises(InputError, match=f"found are 4 files, such as 'x/view.png'; {said}"):
+        read(tmp_path, Columns())
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\nz/view.jpg,1,1\nx/view.dcm,2,1\nw/view.dcm,3,1\n")
+    notes = read(tmp_path, Columns()).notes
+    assert [note.partition(":")[0] for note in notes if "ending" in note] == [
+        "1 absent images have a file of another ending, such as 'x/view.png' for 'x/view.dcm'"
+    ]
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\nx/view,1,1\nw/view,3,1\n")
+    assert not any("another ending" in note for note in read(tmp_path, Columns()).notes if "spelling" not in note)
+
+
+def test_rows_of_several_readers_may_be_joined(folder):
+    (folder / "labels.csv").write_text("image,patient,reader,Mass\na/1.png,1,R1,1\na/1.png,01,R2,0\na/1.png,1,R3,1\n")
+    with pytest.raises(InputError, match=r"differ in 'Mass' \('1' and '0'\): .*join the rows of several readers"):
+        read(folder, Columns(findings=["Mass"]))
+
+
+def test_of_several_tables_one_is_read(folder):
+    (folder / "labels.csv").unlink()
+    (folder / "meta").mkdir()
+    (folder / "meta" / "labels.csv").write_text("image,patient,Mass\na/1.png,1,1\n")
+    with pytest.raises(InputError, match="but meta/labels.csv: name .*label_file, if it is comma-separated: check"):
+        read(folder, Columns())
+    assert read(folder, Columns(label_file="meta/labels.csv")).listed == 1
+    for name in ("train.csv", "test.csv", "val.csv"):
+        (folder / name).touch()
+    with pytest.raises(
+        InputError, match=r"but meta/labels.csv, test.csv, train.csv and 1 more: .*, join them with a col"
+    ):
+        read(folder, Columns())
 
 
 def test_a_message_about_images_that_are_absent_shows_a_listed_name_and_a_found_one(folder):
@@ -471,6 +517,12 @@ def test_a_row_that_says_the_same_in_another_spelling_is_read_once(folder, row):
 def test_a_name_that_a_spreadsheet_wrote_as_text_is_found(folder):
     (folder / "labels.csv").write_text('image,patient,Mass\n="a/1.png",1,1\nc/ü.jpg,2,0\n')
     assert read(folder, Columns()).absent == 0
+
+
+@pytest.mark.parametrize("name", ["/local/x.csv", "~/x.csv"])
+def test_a_table_of_this_machine_is_no_part_of_a_store(name):
+    with pytest.raises(InputError, match="etl.columns.label_file is .*below the source: copy it there"):
+        table_path(UPath("memory://bucket/x"), name)
 
 
 @pytest.mark.parametrize("name", ["", "s3://bucket/labels.csv"])
