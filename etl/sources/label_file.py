@@ -166,12 +166,17 @@ def read_findings(
         notes.append(f"{repeats.sum():,} rows of the table repeat an earlier row and were read once")
     kept = [row for row, repeat in zip(labels, repeats, strict=True) if not repeat]
     table = table[~repeats]
-    _refuse_different(table[list(dict.fromkeys([settings.columns.image, *roles, *findings]))], path)
+    _refuse_different(
+        table[list(dict.fromkeys([settings.columns.image, *roles, *findings]))], path, settings.format != "dicom"
+    )
     return table, findings, kept, notes
 
 
-def _refuse_different(table: pd.DataFrame, path: UPath) -> None:
-    """Raises InputError for two rows of one image, as several readers write them. table: its first column names it."""
+def _refuse_different(table: pd.DataFrame, path: UPath, show: bool) -> None:
+    """Raises InputError for two rows of one image, as several readers write them.
+
+    table: its first column names the image. show: whether cells may be shown; those of DICOM files may name patients.
+    """
     images = table.iloc[:, 0]
     twice = images[images.duplicated(keep=False) & (images != "")]
     if twice.empty:
@@ -179,9 +184,9 @@ def _refuse_different(table: pd.DataFrame, path: UPath) -> None:
     one, other = twice.index[twice == twice.iloc[0]][:2]
     said = table.loc[[one, other]].apply(normalise_patients)
     column = next((name for name in table if said.loc[one, name] != said.loc[other, name]), None)
-    differ = (
-        f", which differ in {column!r} ({table.loc[one, column]!r} and {table.loc[other, column]!r})" if column else ""
-    )
+    differ = f", which differ in {column!r}" if column else ""
+    if column and show:
+        differ += f" ({table.loc[one, column]!r} and {table.loc[other, column]!r})"
     raise InputError(
         f"{path} names {twice.nunique()} images twice, such as {twice.iloc[0]} in lines {one + 2} and {other + 2}"
         f"{differ}: keep one row per image, or join the rows of several readers into one, for example by majority"

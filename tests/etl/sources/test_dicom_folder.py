@@ -189,7 +189,10 @@ def test_without_a_salt_nothing_is_read(folder, monkeypatch, salt):
 
 def test_faults_of_the_table_and_a_folder_without_dicom(folder, tmp_path):
     (folder / "labels.csv").write_text("image,Mass\nPatient 2/IM0,1\nPatient 2/IM0,0\n")
-    with pytest.raises(InputError, match=r"labels.csv names Patient 2/IM0 twice"):
+    with pytest.raises(
+        InputError,
+        match=r"labels.csv names 1 images twice, such as Patient 2/IM0 in lines 2 and 3, which differ in 'Mass': keep",
+    ):
         read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
     (folder / "labels.csv").write_text("image,Mass\nPatient 2/IM0,2\n")
     with pytest.raises(InputError, match=r"labels.csv line 2: Mass is '2'"):
