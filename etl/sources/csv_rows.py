@@ -11,6 +11,7 @@ from upath import UPath
 from conf.errors import InputError
 
 NUMBERS = re.compile(r"-?\d*(\.\d*)?|nan", re.IGNORECASE)
+ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,6}$")
 MAX_LINES_ABOVE = 20
 """lines above the header in which it is looked for"""
 
@@ -126,8 +127,14 @@ def _looks(header: list[str], rows: list[list[str]], needed: set[str]) -> dict[i
 
 
 def _look(cell: str) -> str:
-    """`#` for a number or an empty cell, else the cell with each word as `w`, such as `w/w.w`."""
-    return "#" if NUMBERS.fullmatch(cell) else re.sub(r"\w+", "w", cell)
+    """`#` for a number or an empty cell, the ending of a file name, `code`, `word`, or a text with each word as w."""
+    if NUMBERS.fullmatch(cell):
+        return "#"
+    if ending := ENDING.search(cell):
+        return ending[0].lower()
+    if re.search(r"\s", cell):
+        return re.sub(r"\w+", "w", cell)
+    return "code" if re.search(r"\d", cell) else "word"
 
 
 def _check_quotes(
@@ -152,5 +159,5 @@ def _is_row(part: str, looks: dict[int, set[str]], width: int, is_last: bool) ->
     cells = next(csv.reader([part]), [])
     within = {place: _look(cells[place].strip()) for place in looks if place < len(cells)}
     whole = len(cells) >= width > 1 and not any(cells[width:])
-    begins = is_last and len(cells) > 1 and (len(within) > 1 or not {"w", "#"}.issuperset(within.values()))
+    begins = is_last and len(cells) > 1 and (len(within) > 1 or not {"word", "code", "#"}.issuperset(within.values()))
     return (whole or begins) and all(look in looks[place] for place, look in within.items())

@@ -51,13 +51,14 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
     files = list_files(source)
     rows["file"] = match_files(rows.image_id, files, path)
     unread = [name for name in table if name not in (*named.values(), *findings) and not name.startswith("Unnamed: ")]
-    if unread:
-        notes.append(f"columns that are not read: {', '.join(unread[:MAX_SHOWN])}{' ...' * (len(unread) > MAX_SHOWN)}")
+    shown = f"{', '.join(unread[:MAX_SHOWN])}{' ...' * (len(unread) > MAX_SHOWN)}"
+    said = [f"columns that are not read: {shown}"] if unread else []
     if own is None and settings.split == "source":
-        said = "no column for splits is named: a hash of the patient chooses them" if columns.patient else NEITHER
-        notes.append(said + _unnamed_split(table[unread], rows.file.dropna()))
+        hashed = "no column for splits is named: a hash of the patient chooses them" if columns.patient else NEITHER
+        said.append(hashed + _unnamed_split(table[unread], rows.file.dropna()))
     elif not columns.patient:
-        notes.append(NO_PATIENTS)
+        said.append(NO_PATIENTS)
+    notes += ["; ".join(said)] if said else []
     notes += describe_match(rows.image_id, rows.file)
     searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
     why = f"not listed in {path.name}"
