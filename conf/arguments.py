@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 import shlex
+import string
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
@@ -17,14 +18,15 @@ from typing import NoReturn, get_args, get_origin
 import jsonargparse
 from jsonargparse import ArgumentParser
 
+from conf.argv import lists_of_one, modernised, repeats
 from conf.bounds import accepted, choices_of, expectation, kind_of
 from conf.errors import EXIT_INPUT_ERROR
 from conf.hints import MOVED, is_section, knobs, meant
 from conf.scenario import check_scenario
 from conf.settings import Settings
 
-# Former settings that were switches, and the words that may follow one as its value.
-SWITCHES, TRUTHS = ("--etl.rebuild", "--training.resume"), ("true", "false", "yes", "no")
+PLAIN = {*string.ascii_letters, *string.digits, *"_-./~"}
+"""characters of words that need no quotes in a list"""
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
 
 
@@ -71,11 +73,16 @@ def load_arguments(
     for scenario in filter(None, scenarios):
         check_scenario(scenario, {name.lstrip("-").lower(): name for name in own})
     types = {name: getattr(action, "_typehint", None) for action in parser._actions for name in action.option_strings}
-    argv = lists_of_one(modernised(argv, own), types)
+    types |= {f"--{name}": knob.type for name, knob in knobs().items()}
+    argv = modernised(argv, own)
+    given_twice = repeats(argv, types)
+    argv = lists_of_one(argv, types)
     parser.add_class_arguments(Settings, fail_untyped=True)
     show_all = "--all" in argv and not {"--help", "-h"}.isdisjoint(argv)
     parser.describe(() if show_all else reads)
     parser.given = [word for word in argv if not show_all or word != "--all"]
+    if given_twice:
+        parser.error(given_twice)
     parsed = parser.instantiate(parser.parse_args(parser.given))
     return Settings(**{stage.name: parsed[stage.name] for stage in fields(Settings)}), parsed
 
@@ -166,54 +173,6 @@ class Parser(ArgumentParser):
         return ""
 
 
-def modernised(argv: list[str], own: set[str]) -> list[str]:
-    """The arguments with former settings in their new spelling (MOVED), each with a note on standard error.
-
-    own: options and positional arguments of this command; a former setting of another command is dropped.
-    """
-    words, result = list(argv), []
-    while words:
-        word = words.pop(0)
-        name, given, value = word.partition("=")
-        spelling, command = MOVED.get(name.removeprefix("--"), ("", "")) if word.startswith("--") else ("", "")
-        if not spelling:
-            result.append(word)
-            continue
-        # A switch may be given without a value: the next word may be a file.
-        is_value = words and not words[0].startswith("--") and (name not in SWITCHES or words[0].lower() in TRUTHS)
-        if not given and is_value:
-            given, value = "=", words.pop(0)
-        if spelling not in own:
-            print(f"note: {name} has no effect here; it is now the argument {spelling} of {command}", file=sys.stderr)
-            continue
-        print(f"note: {name} is now the argument {spelling} of this command", file=sys.stderr)
-        if given:
-            result += [value] if spelling == "VERSION" else [f"{spelling}={value}"]
-        else:
-            # Without a value a switch is on; any other argument is refused by the parser.
-            result.append(word if spelling == "VERSION" else spelling)
-    return result
-
-
-def lists_of_one(argv: list[str], own: dict[str, type]) -> list[str]:
-    """The arguments with a single value of a list as a list: `--etl.views PA` means `[PA]`.
-
-    own: the command's own options -> their types.
-    """
-    types = own | {f"--{name}": knob.type for name, knob in knobs().items()}
-    lists = {name: get_args(kind)[0] for name, kind in types.items() if get_origin(kind) is list}
-    words, result = list(argv), []
-    while words:
-        name, given, value = words.pop(0).partition("=")
-        if name in lists and not given and words and not words[0].startswith("--"):
-            given, value = "=", words.pop(0)
-        # A comma may be part of a name or separate two.
-        if name in lists and value and value[0] != "[" and "," not in value:
-            value = f"[{value}]" if lists[name] is int else json.dumps([value])
-        result.append(f"{name}{given}{value}")
-    return result
-
-
 def settings_in(argv: list[str]) -> list[str]:
     """The words of the command line that set settings, without the arguments that only this command has."""
     sections, words, result = {field.name for field in fields(Settings)} | {"config"}, iter(argv), []
@@ -236,7 +195,16 @@ def _is_in(name: str, sections: tuple[str, ...]) -> bool:
 
 def _wanted(knob: Field, value: str) -> str:
     """What the setting expects instead of this value of another type."""
-    if get_origin(knob.type) is list and "," in value and value[0] != "[":
+    is_list = get_origin(knob.type) is list
+    part = get_args(knob.type)[0] if is_list else None
+    if is_list and value[:1] == "[":
+        words = [word.strip(" '\"") for word in value.strip("[]").split(",")]
+        return f"a list that YAML can read: put each word in double quotes, such as {shlex.quote(json.dumps(words))}"
+    if is_list and "," in value and value[:1] != "{":
         return f"a list in brackets, such as '[{value}]'"
-    quoted = "; put words such as no, and numbers, in quotes" if str in (knob.type, *get_args(knob.type)) else ""
+    # YAML has made False of a word such as no.
+    is_text = part is str and re.match(r"[^\W\d]|[./~]", value) and value not in ("True", "False", "None")
+    if is_text or value in (choices_of(part) or ()) or (part is int and value.isdigit()):
+        return f"a list: write {f'[{value}]' if set(value) <= PLAIN else json.dumps([value])}"
+    quoted = "; put words such as no, and numbers, in quotes" if str in (knob.type, part) else ""
     return accepted(knob) + quoted

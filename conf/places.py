@@ -93,8 +93,20 @@ def place_of(setting: str, given: str, use: Use) -> str:
     unknown kind of address, and for one whose client is not installed.
     """
     address = re.match(r"([A-Za-z][\w.+-]*):/(/?)", given)
+    if address and address[1].lower() == "dbfs":
+        path = re.sub("^/+", "/", given.partition(":")[2])
+        there = path if path.startswith(("/Volumes/", "/dbfs/")) else f"/dbfs{path}"
+        raise InputError(
+            f"{setting} is {given!r}, an address that only Databricks' own commands know: write {there!r}, where its "
+            "clusters mount it"
+        )
     if address and (address[2] or address[1].lower() in ("file", *CLIENTS)):
         return _store_of(setting, given, use)
+    if address and not os.path.lexists(given.partition("/")[0]):
+        raise InputError(
+            f"{setting} is {given!r}, which looks like an address or a path of Windows: write ./{given} for such a "
+            "folder of this machine, or an address with two slashes"
+        )
     if not given:
         raise InputError(f"{setting} is empty: name a folder, or write . for the current one")
     expanded = os.path.expanduser(given)

@@ -61,7 +61,8 @@ def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: s
             hint = f"; did you mean {name.lower()}?" if is_section(name.lower()) else meant(name, list(names))
             yield line, f"unknown setting {name}{hint or f'; known sections are {sections}'}"
         elif getattr(value, "tag", "") == NULL:
-            yield line, f"{name} has no value: give one, or leave the line out for the default"
+            none = ", or write '' if there is none" if names[name].type is str and not names[name].metadata else ""
+            yield line, f"{name} has no value: give one, or leave the line out for the default{none}"
         nodes = list(_nodes(value))
         if tags := [node.tag for node in nodes if node.tag not in KNOWN_TAGS]:
             yield line, f"{name} has the tag {tags[0].replace(TAG, '!!')}, which is not read: leave the tag out"
@@ -71,8 +72,8 @@ def _faults(section: yaml.MappingNode, prefix: str, own: dict[str, str], seen: s
                 yield line, f"{name} is {number}, expected a text: put it in quotes"
             else:
                 meaning = yaml.safe_load(number)
-                tens = f"{int(number)}, or " if number.isdigit() else ""
-                said = f"write {tens}{meaning} if that is meant"
+                tens = f"{int(number)}, or " if number.isdigit() and int(number) != meaning else ""
+                said = f"write {tens}{meaning}" + " if that is meant" * bool(tens or not number.isdigit())
                 yield line, f"{name} is {number}, which YAML takes for {meaning}: {said}"
         seen.add(name)
 

@@ -133,9 +133,9 @@ class Etl:
     """bits of the greys in 16-bit PNG and TIFF files that do not say it and fit into so many, such as 12 of a detector;
     0: all 16, and films that use far fewer go to quarantine; 16: those films are taken as they are"""
     split: Literal["source", "lists", "hashed"] = "source"
-    """what decides the split: `source` (official lists, valid.csv, a split column, split folders; hashed if it has
-    none), `lists` (train_list.txt, val_list.txt and test_list.txt in etl.split_lists), or `hashed`, by a hash of the
-    patient"""
+    """what decides the split: `source` (official lists, valid.csv, the column etl.columns.split, split folders of
+    `classes`; hashed if it has none), `lists` (train_list.txt, val_list.txt and test_list.txt in etl.split_lists), or
+    `hashed`, by a hash of the patient"""
     split_lists: str = ""
     """folder with the lists for etl.split lists; labels in them, as in CheXNet's lists, replace those of the label
     file"""

@@ -287,6 +287,9 @@ def _find(folder: UPath) -> Iterator[tuple[str, str, str]]:
     """The same for a folder in a store, by one listing."""
     found = folder.fs.find(folder.path, detail=True)
     for key, info in found.items():
+        # The folders that consoles of stores make are empty objects.
+        if key.endswith("/") and not info["size"]:
+            continue
         yield key[len(folder.path) :].lstrip("/"), folder.fs.unstrip_protocol(key), version_of(info)
 
 

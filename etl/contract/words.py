@@ -25,15 +25,29 @@ _UNKNOWN = dict.fromkeys(("", "unknown", "unk", "u", "na", "nan", "none", "null"
 _UNKNOWN |= dict.fromkeys(("notavailable", "notapplicable", "ref", "value", "tbd", "xxx", "xxxx", "xxxxx"), UNKNOWN)
 _UNKNOWN |= dict.fromkeys(("anonymous", "anonymized", "anonymised", "anon", "anonym", "deidentified"), UNKNOWN)
 _UNKNOWN |= dict.fromkeys(("anonymouspatient", "anonymizedpatient", "anonymisedpatient", "removed"), UNKNOWN)
-_UNKNOWN |= dict.fromkeys(("redacted", "withheld", "deleted", "noname", "noid", "nopatient"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("redacted", "withheld", "deleted", "noname", "noid", "nopatient", "nodata"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("nil", "undefined", "unavailable", "undisclosed", "nobody"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(
+    (f"not{said}" for said in ("known", "given", "stated", "specified", "provided", "recorded", "reported")), UNKNOWN
+)
+_UNKNOWN |= dict.fromkeys(("unbekannt", "keineangabe", "anonymisiert", "nichtbekannt"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("inconnu", "inconnue", "anonyme", "anonymise", "nonconnu"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("desconocido", "desconocida", "anonimo", "anonima", "anonimizado", "sindatos"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("desconhecido", "desconhecida", "naoinformado", "ignorado"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("sconosciuto", "sconosciuta", "ignoto", "ignota", "anonimizzato"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("onbekend", "okand", "ukendt", "ukjent", "nieznany", "ismeretlen", "неизвестно"), UNKNOWN)
+_UNKNOWN |= dict.fromkeys(("неизвестныи", "未知", "不明", "匿名"), UNKNOWN)
+# German for "not stated", and SQL's NULL: without their signs they could be initials.
+_UNKNOWN_AS_WRITTEN = ("k.a.", "k. a.", "\\n")
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "entrenamiento", "entrainement", "addestramento"), "train"),
+    **dict.fromkeys(("apprentissage", "allenamento", "treino", "treinamento"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning"), "val"),
-    **dict.fromkeys(("validacion", "validierung", "validazione"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "holdout", "prueba"), "test"),
+    **dict.fromkeys(("validacion", "validierung", "validazione", "validacao"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "prueba", "teste"), "test"),
 }
-# Words beside that of a split, as in `train_set`, `01_train` and `Test images`.
-_BESIDE_SPLIT = ("set", "split", "data", "images", "image")
+# Words beside that of a split, as in `train_set`, `Test images` and `valdata`.
+_BESIDE_SPLIT = ("set", "sets", "split", "data", "images", "image", "imgs")
 _SEXES = {
     **dict.fromkeys(("f", "female", "woman", "girl"), "F"),
     **dict.fromkeys(("w", "weiblich", "frau", "femme", "feminin", "femminile", "femenino", "mujer", "ж", "女"), "F"),
@@ -43,7 +57,7 @@ _SEXES = {
     **dict.fromkeys(
         ("mannlich", "maennlich", "mann", "homme", "masculin", "maschile", "masculino", "hombre", "varon"), "M"
     ),
-    **dict.fromkeys(("м", "男"), "M"),
+    **dict.fromkeys(("м", "男", "ferfi"), "M"),
     **dict.fromkeys(("o", "other", "d", "divers", "diverse"), UNKNOWN),
 }
 # View Position (DICOM PS3.3 C.8.1.1), the meanings of View Code Sequence (PS3.16 CID 4010), MIMIC-CXR, PadChest.
@@ -74,6 +88,10 @@ _OTHER_BODY_PARTS = re.compile(
 _SPLIT_WORDS, _SEX_WORDS, _VIEW_WORDS = {"": UNKNOWN} | _SPLITS, _UNKNOWN | _SEXES, _UNKNOWN | _VIEWS
 # In a Spanish column of H and M, M is mujer, a woman.
 _M_IS_A_WOMAN = {"h", "hombre", "v", "varon", "mujer"}
+# In a Hungarian column of F and N (nő), F is férfi, a man.
+_F_IS_A_MAN = {"n", "no", "ferfi"}
+# What a folder of a class may say of its films: none of these is a class beside others.
+_SIDES = ("frontal", "left", "right")
 
 Meaning = Callable[[str], str | None]
 
@@ -82,15 +100,20 @@ def split_of(word: str) -> str | None:
     """train, val or test; UNKNOWN for an empty cell; None for a word that is not known."""
     if (split := _SPLIT_WORDS.get(_plain(word))) is not None:
         return split
-    tokens = [token for token in tokens_of(word) if not token.isdigit()]
-    named = {_SPLITS[token] for token in tokens if token in _SPLITS}
-    known = all(token in _SPLITS or token in _BESIDE_SPLIT for token in tokens)
-    return named.pop() if len(named) == 1 and known else None
+    tokens = [token for token in tokens_of(word) if not token.isdigit() and token not in _BESIDE_SPLIT]
+    named = set(map(_split_named, tokens))
+    return named.pop() if len(named) == 1 else None
 
 
 def resembles_split(word: str) -> bool:
     """Whether a word of the name is one for a split, or the name is that of a fold, such as `covid_test` or `fold1`."""
-    return bool(re.fullmatch(r"fold\d*", _plain(word)) or any(token in _SPLITS for token in tokens_of(word)))
+    return bool(re.fullmatch(r"fold\d*", _plain(word)) or any(map(_split_named, tokens_of(word))))
+
+
+def describes_films(name: str) -> bool:
+    """Whether the name is a view, a side or a sex, such as `lateral`."""
+    plain = _plain(name)
+    return bool(plain in _SIDES or view_of(name) or _SEXES.get(plain))
 
 
 def view_of(word: str) -> str | None:
@@ -109,7 +132,8 @@ def sexes_of(cells: Iterable[str]) -> Meaning:
     """What the words for sexes in this column mean: F or M; UNKNOWN; None for a word that is not known.
 
     The letter M is not understood in a column where words of a language in which it may stand for a woman (mujer) are
-    more frequent than F, nor D (donna, or divers) in one without F, M and W.
+    more frequent than F, nor F where words of one in which it stands for a man (férfi) are more frequent than M, nor D
+    (donna, or divers) in one without F, M and W.
     """
     counted: Counter[str] = Counter()
     for cell, number in Counter(cells).items():
@@ -117,6 +141,8 @@ def sexes_of(cells: Iterable[str]) -> Meaning:
     meanings = dict(_SEX_WORDS)
     if sum(counted[word] for word in _M_IS_A_WOMAN) > counted["f"]:
         del meanings["m"]
+    if sum(counted[word] for word in _F_IS_A_MAN) > counted["m"]:
+        del meanings["f"]
     if not any(counted[word] for word in ("f", "m", "w")):
         del meanings["d"]
     return lambda word: meanings.get(_plain(word))
@@ -191,7 +217,15 @@ def tokens_of(word: str) -> list[str]:
     return [_plain(token) for token in re.findall(r"[^\W\d_]+|\d+", spaced)]
 
 
+def _split_named(token: str) -> str | None:
+    """The split of a plain word such as train or trainset; None for another."""
+    ends = ("", *_BESIDE_SPLIT)
+    return next((_SPLITS[start] for end in ends if (start := token.removesuffix(end)) in _SPLITS), None)
+
+
 def _plain(word: str) -> str:
-    """The word's letters and digits, in lower case, without accents, blanks and signs."""
+    """The word's letters and digits, in lower case, without accents, blanks and signs; none of _UNKNOWN_AS_WRITTEN."""
+    if word.strip().casefold() in _UNKNOWN_AS_WRITTEN:
+        return ""
     decomposed = unicodedata.normalize("NFKD", word.casefold())
     return "".join(re.findall(r"[^\W_]", "".join(c for c in decomposed if not unicodedata.combining(c))))

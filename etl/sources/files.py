@@ -123,6 +123,23 @@ def describe_match(names: pd.Series, found: pd.Series) -> list[str]:
     ]
 
 
+def describe_endings(absent: pd.Series, others: Iterable[str]) -> str:
+    """On absent images of which a file of another ending is there, as after a conversion: an example; empty if none is.
+
+    absent: names. others: paths below the source of the files that are neither listed images nor clutter.
+    """
+    candidates = [file for file in others if file.lower().endswith(SUFFIXES)]
+    index = _Ends((_parts_without_ending(file), file) for file in candidates)
+    fits = {name: found for name in absent if candidates and (found := index.fitting(_parts_without_ending(name)))}
+    if not fits:
+        return ""
+    name, found = next(iter(fits.items()))
+    return (
+        f"{counted(len(fits), 'absent image has', 'absent images have')} a file of another ending, such as "
+        f"{min(found)!r} for {name!r}: write the endings of the files in the table, or leave the endings out"
+    )
+
+
 class _Ends:
     """Finds the paths that end like another path, or with which it ends."""
 

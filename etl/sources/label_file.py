@@ -1,13 +1,11 @@
 """Label tables as people keep them: how to read them, and what their words and numbers mean."""
 
-import csv
-import io
 import os
 import posixpath
 import re
+import shlex
 import unicodedata
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,9 +14,12 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Columns, Etl
 from conf.words import counted
-from etl.contract.words import says_no_finding
+from etl.contract.storage import is_local
+from etl.contract.words import says_no_finding, split_of
+from etl.sources.csv_rows import read_rows
 
 MAX_SHOWN = 20
+TABLES = (".csv", ".tsv", ".xlsx")
 # Characters of the Unicode categories Cf (formats), Pd (dashes) and Zs (blanks) that look like nothing, - and a blank.
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _HYPHENS, _BLANKS = re.compile("[\u2010-\u2015\u2212]"), re.compile(r"\s+")
@@ -36,41 +37,20 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if "\0" in text:
-            raise pd.errors.ParserError("it contains null bytes")
-        with warnings.catch_warnings():
-            # pandas only warns before it drops filled cells of a row that is longer than the header.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # index_col=False: in some tables the rows end with one comma more than the header.
-            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False)
-    except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise ValueError("it contains null bytes")
+    except ValueError as error:
         raise InputError(
-            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, save "
-            "it as CSV in UTF-8, or, if its first line is no header, remove that line"
+            f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, or "
+            "save it as CSV in UTF-8"
         ) from error
-    # pandas would rename the second of two columns with the same name.
-    header = [name.strip() for name in next(_written_rows(text), (0, []))[1]]
-    doubled = [name for name in header if name and header.count(name) > 1]
-    if doubled:
-        raise InputError(f"{path} has the column {doubled[0]!r} twice: rename or remove one")
-    # Commas at the end of every row make columns without a name.
-    nameless = [
-        name for name in table.columns if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()
-    ]
-    table = table.drop(columns=nameless).rename(columns=str.strip)
-    if "" in table.columns:
-        raise InputError(f"{path} has an unnamed column: found {list(table.columns)}")
-    missing = [column for column in needed if column not in table.columns]
-    if missing:
-        hint = "; separate its cells by commas" if len(table.columns) == 1 else ""
-        raise InputError(
-            f"{path} lacks the columns {missing}: found {list(table.columns)}{hint}; of a table of your own, name the "
-            "columns with --etl.columns.image, .patient ('' if there is none) and so on"
-        )
-    if table.empty:
+    written = read_rows(path, text, set(needed))
+    if not written.rows:
         raise InputError(f"{path} has a header but no rows: get a fresh copy")
-    lines = _check_whole_rows(path, text, set(needed))
-    if len(lines) == len(table):
-        table.index = pd.Index(lines) - 2
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(written.header)]
+    table = pd.DataFrame(written.rows, pd.Index(written.lines) - 2, names, dtype=object)
+    # Commas at the end of every row make columns without a name.
+    nameless = [name for name in names if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()]
+    table = table.drop(columns=nameless)
     # Spreadsheets write ="0017" for a number that is text.
     return table.apply(lambda cells: cells.str.strip().str.replace(r'^="(.*)"$', r"\1", regex=True))
 
@@ -78,55 +58,29 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
 def table_path(source: UPath, name: str) -> UPath:
     """The label file of this name; without `..` in it, so that it is known among the source's files.
 
-    Raises InputError for a name that is none, or an address.
+    Raises InputError for a name that is none, an address, or a path of this machine if the source is a store.
     """
-    if not name or "://" in name:
+    expanded = os.path.expanduser(name)
+    if not name or "://" in name or (os.path.isabs(expanded) and not is_local(source)):
         raise InputError(
             f"etl.columns.label_file is {name!r}, expected the name of a table below the source: copy it there"
         )
-    return source / posixpath.normpath(os.path.expanduser(name))
+    return source / posixpath.normpath(expanded)
 
 
 def _other_tables(path: UPath) -> str:
     """A sentence on the tables that are there instead; empty if there are none."""
-    others = sorted(file.name for file in path.parent.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".xlsx"))
+    folder = path.parent
+    found = [file for pattern in ("*", "*/*") for file in folder.glob(pattern) if file.suffix.lower() in TABLES]
+    others = sorted(str(file)[len(str(folder)) :].lstrip("/") for file in found)
     if not others:
         return ""
-    return f", but {', '.join(others[:3])}: name the table with --etl.columns.label_file, if it is comma-separated"
-
-
-def _check_whole_rows(path: UPath, text: str, needed: set[str]) -> list[int]:
-    """The line of each row. Raises InputError for a row with fewer cells than the header, or with rows inside a cell.
-
-    A truncated row may end in half a number. A stray quote makes one cell of all that lies before the next one.
-    needed: columns whose cells are one line; those of others, such as reports, may have several.
-    """
-    written = _written_rows(text)
-    header = [name.strip() for name in next(written)[1]]
-    # Commas at the end of the header name no columns.
-    width = max(index for index, name in enumerate(header, start=1) if name)
-    lines = []
-    for line, row in written:
-        lines.append(line)
-        for name, cell in zip(header, row, strict=False):
-            inside = cell.splitlines()[1:]
-            if inside and (name in needed or any(part.count(",") >= width - 1 > 0 for part in inside)):
-                raise InputError(
-                    f"{path} line {line - len(inside)}: a quote opens a cell of the column {name!r} that ends in line "
-                    f"{line}, and takes the rows in between with it: remove the stray quote, or double it"
-                )
-        if len(row) < width:
-            raise InputError(
-                f"{path} line {line}: {len(row)} cells, expected {width} as in the header: the file is "
-                "truncated or the row is broken; get a fresh copy or fix the row"
-            )
-    return lines
-
-
-def _written_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The line in which it ends, and the cells, of each row that is not blank. pandas skips blank lines too."""
-    rows = csv.reader(io.StringIO(text, newline=None))
-    return ((rows.line_num, row) for row in rows if "".join(row).strip())
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    join = ", or, as one table is read, join them with a column for the split" if len(others) > 1 else ""
+    return (
+        f", but {', '.join(others[:3])}{more}: name the table with --etl.columns.label_file, if it is comma-separated"
+        f"{join}"
+    )
 
 
 def read_lines(path: UPath, what: str, advice: str) -> list[str]:
@@ -172,6 +126,8 @@ def parse_cells(
         cells = table[finding].str.lower().str.replace(r"\.0+$", "", regex=True)
         wrong = cells.index[~cells.isin(meaning.keys())]
         if len(wrong):
+            if not named and split_of(table[finding][wrong[0]]):
+                advice = f"if it holds splits, name it with --etl.columns.split {shlex.quote(finding)}; {advice}"
             raise InputError(
                 f"{path} line {wrong[0] + 2}: {finding} is {table[finding][wrong[0]]!r}, expected 1 (present), 0 "
                 f"(absent), -1 (uncertain) or an empty cell: {advice}"
@@ -214,7 +170,33 @@ def read_findings(
         )
         notes.append(f"{counted(repeats.sum(), one, many)} read once")
     kept = [row for row, repeat in zip(labels, repeats, strict=True) if not repeat]
-    return table[~repeats], findings, kept, notes
+    table = table[~repeats]
+    _refuse_different(
+        table[list(dict.fromkeys([settings.columns.image, *roles, *findings]))], path, settings.format != "dicom"
+    )
+    return table, findings, kept, notes
+
+
+def _refuse_different(table: pd.DataFrame, path: UPath, show: bool) -> None:
+    """Raises InputError for two rows of one image, as several readers write them.
+
+    table: its first column names the image. show: whether cells may be shown; those of DICOM files may name patients.
+    """
+    images = table.iloc[:, 0]
+    twice = images[images.duplicated(keep=False) & (images != "")]
+    if twice.empty:
+        return
+    one, other = twice.index[twice == twice.iloc[0]][:2]
+    said = table.loc[[one, other]].apply(normalise_patients)
+    column = next((name for name in table if said.loc[one, name] != said.loc[other, name]), None)
+    differ = f", which differ in {column!r}" if column else ""
+    if column and show:
+        differ += f" ({table.loc[one, column]!r} and {table.loc[other, column]!r})"
+    raise InputError(
+        f"{path} names {counted(twice.nunique(), 'image')} twice, such as {twice.iloc[0]} in lines {one + 2} and "
+        f"{other + 2}{differ}: keep one row per image, or join the rows of several readers into one, for example by "
+        "majority"
+    )
 
 
 def _other_columns(table: pd.DataFrame, roles: Iterable[str], path: UPath) -> tuple[list[str], list[str]]:

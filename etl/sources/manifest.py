@@ -12,7 +12,7 @@ from conf.errors import InputError
 from conf.words import counted
 from etl.contract.vocabulary import check_vocabulary
 from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
-from etl.sources.files import count_left_out, describe_links
+from etl.sources.files import count_left_out, describe_endings, describe_links
 from etl.sources.label_file import normalise_patients, refuse_rounded
 
 MIN_CROWD = 10
@@ -127,15 +127,19 @@ def assemble(
     check_vocabulary(findings)
     present = rows[rows.file.notna()].reset_index(drop=True)
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
+    unlisted = others[files.clutter[others].isna()]
+    endings = describe_endings(rows.image_id[rows.file.isna()], unlisted)
     if present.empty:
-        shown = next(iter(others[files.clutter[others].isna()]), None)
+        shown = next(iter(unlisted), None)
         found = f"found: {counted(len(files), 'file')}, such as {shown!r}" if shown else "no other file was found"
-        raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}")
+        said = f"; {endings}" if endings else ""
+        raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}{said}")
     twice = present[present.file.duplicated(keep=False)]
     if len(twice):
         one, other = twice.image_id[twice.file == twice.file.iloc[0]][:2]
         raise InputError(f"{one!r} and {other!r} are the same file, {twice.file.iloc[0]!r}: keep one row per image")
     notes = [*notes, *rows.attrs.get("notes", []), *describe_links(files), *_twins(rows.patient_id)]
+    notes += [endings] * bool(endings)
     notes += _crowd(rows.patient_id)
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
     columns = ["path", "file_version"]
@@ -190,7 +194,7 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
         )
     refuse_rounded(path, images, "image")
     refuse_rounded(path, patients, "patient")
-    nobody = {patient for patient in patients.unique() if says_nothing(patient)}
+    nobody = {patient for patient in patients.unique() if says_nothing(patient)} | _filled_in(patients)
     for cells, what, nothing in ((images, "image", {""}), (patients, "patient", nobody)):
         without = cells[cells.isin(nothing)]
         if len(without):
@@ -200,3 +204,10 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
                 f"{path} line {first}: no {what} ({without.iloc[0]!r}), expected one in every row ({number} it): "
                 f"{WAYS_OUT[what]}"
             )
+
+
+def _filled_in(patients: pd.Series) -> set[str]:
+    """The negative number that stands for nobody, as -1 from pandas' fillna; empty if several or all are negative."""
+    negative = patients[patients.str.fullmatch(r"-(0*1|9+)(\.0+)?")]
+    alone = len(normalise_patients(negative).unique()) == 1 and len(negative) < len(patients)
+    return set(negative) if alone and not patients[~patients.isin(negative)].str.fullmatch(r"-\d.*").any() else set()

@@ -17,9 +17,8 @@ from etl.sources.label_file import read_lines
 from etl.sources.label_table import read_label_table
 from etl.sources.manifest import Manifest, sha256_of
 from etl.sources.nih import read_nih
-from etl.sources.split import LISTS
+from etl.sources.split import LISTS, SEE_PATHS
 
-SEE_PATHS = " (dicom_paths.csv in the workspace of an earlier run has the names of DICOM files)"
 READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, "classes": read_class_folder}
 
 

@@ -15,6 +15,10 @@ from etl.contract.words import known_splits, split_of, understand
 from etl.sources.label_file import read_lines
 
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
+SEE_PATHS = " (dicom_paths.csv in the workspace of an earlier run has the names of DICOM files)"
+NO_PATIENTS = "nothing names patients: each image counts as its own"
+NEITHER = f"nothing names splits: they are chosen by a hash; {NO_PATIENTS}"
+"""sentences on a source that does not say which images belong to one person, and which to one split"""
 LISTS = {split: f"{split}_list.txt" for split in SPLITS}
 
 
@@ -26,7 +30,7 @@ def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd
     Raises InputError for a patient in two splits of the lists, or lists that cannot be read.
     """
     if settings.split == "lists":
-        return assign_listed(rows, locate(settings.split_lists))
+        return assign_listed(rows, locate(settings.split_lists), SEE_PATHS * (settings.format == "dicom"))
     if settings.split == "hashed" or own is None:
         own = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
     elif not own.eq("val").any():
@@ -49,12 +53,14 @@ def own_split(cells: pd.Series, patients: pd.Series, path: UPath) -> pd.Series:
             f"{path}: the column {cells.name!r} holds splits that are not known: {words}; known are {known_splits()}: "
             "rename them, or leave etl.columns.split empty for a split by patient"
         )
-    leaks = find_leaks(pd.DataFrame({"patient_id": patients, "split": own}).dropna())
+    known = pd.DataFrame({"patient_id": patients, "split": own}).dropna()
+    leaks = find_leaks(known)
     if leaks:
+        one, other, *_ = known[known.patient_id == leaks[0]].drop_duplicates().index
+        where = f"lines {one + 2} and {other + 2}" if isinstance(one, int) else f"the rows of {one!r} and {other!r}"
         raise InputError(
-            f"{path}: {counted(len(leaks), 'patient is', 'patients are')} in more than one split, such as "
-            f"{', '.join(leaks[:3])}: fix the column {cells.name!r}, or leave etl.columns.split empty for a split by "
-            "patient"
+            f"{path}: {counted(len(leaks), 'patient is', 'patients are')} in more than one split, such as {leaks[0]} "
+            f"in {where}: fix the column {cells.name!r}, or leave etl.columns.split empty for a split by patient"
         )
     return own
 
@@ -85,20 +91,20 @@ def assign_official(
     return split
 
 
-def describe_unlisted(images: pd.Series, listed: set[str], name: str) -> list[str]:
+def describe_unlisted(images: pd.Series, listed: set[str], name: str, hint: str = "") -> list[str]:
     """A sentence on names of a list that are no image of the label file; empty if there are none.
 
-    Raises InputError if no name of the list is one.
+    hint: where the names of the images are. Raises InputError if no name of the list is one.
     """
     unknown = listed.difference(images)
     if listed and len(unknown) == len(listed):
         raise InputError(
             f"none of the {len(listed):,} names in {name}, such as {min(listed)!r}, is an image of the source, "
-            f"such as {images.iloc[0]!r}: write them alike"
+            f"such as {images.iloc[0]!r}: write them alike{hint}"
         )
     example = f", such as {min(unknown)!r}" if unknown else ""
     said = counted(len(unknown), f"name in {name} is no image", f"names in {name} are no image")
-    return [f"{said} of the source{example}"] if unknown else []
+    return [f"{said} of the source{example}{hint}"] if unknown else []
 
 
 def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
@@ -113,13 +119,13 @@ def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float
     return split
 
 
-def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
+def assign_listed(rows: pd.DataFrame, folder: UPath, hint: str = "") -> pd.DataFrame:
     """The rows with the split of the lists, and with their labels as findings if the lists have labels.
 
     A line names an image, followed by nothing or by a 0 or 1 per finding, as in the lists that the reproductions of
-    CheXNet share (Rajpurkar et al. 2017; labels of NIH's first release). The attrs of the result have `notes`: a
-    sentence on names that are no images. Raises InputError for an image on two lists, a patient in two splits, labels
-    of the wrong number or kind, or lists that name no image.
+    CheXNet share (Rajpurkar et al. 2017; labels of NIH's first release). hint: where the names of the images are, for
+    messages. The attrs of the result have `notes`: a sentence on names that are no images. Raises InputError for an
+    image on two lists, a patient in two splits, labels of the wrong number or kind, or lists that name no image.
     """
     width, known = len(rows.findings.iloc[0]) if len(rows) else 0, set(rows.image_id)
     splits: dict[str, str] = {}
@@ -142,13 +148,17 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
                 raise InputError(
                     f"{folder / name} line {number}: {image} has other labels in an earlier line: keep one"
                 )
-    notes = describe_unlisted(rows.image_id, set(splits), str(folder))
+    notes = describe_unlisted(rows.image_id, set(splits), str(folder), hint)
     listed = rows.assign(split=rows.image_id.map(splits).astype(object).where(rows.image_id.isin(splits), None))
     leaks = find_leaks(listed.loc[listed.split.notna(), ["patient_id", "split"]])
     if leaks:
+        of_patient = listed[(listed.patient_id == leaks[0]) & listed.split.notna()].drop_duplicates("split")
+        images = " and ".join(
+            f"{image} ({split})" for image, split in zip(of_patient.image_id, of_patient.split, strict=True)
+        )
         raise InputError(
-            f"{counted(len(leaks), 'patient is', 'patients are')} on two of the lists in {folder}, such as "
-            f"{', '.join(leaks[:3])}: a patient may be in one split only, fix the lists"
+            f"{counted(len(leaks), 'patient is', 'patients are')} on two of the lists in {folder}, such as {leaks[0]} "
+            f"with {images}: a patient may be in one split only, fix the lists{hint}"
         )
     listed.attrs["notes"] = notes
     if labels:

@@ -144,6 +144,14 @@ def test_a_home_folder_and_who_has_none(tmp_path, monkeypatch):
         (TABLES, "file:///data/NIH", "write the path itself, such as '/data/NIH'"),
         (FILES, "file:/data/NIH", "write the path itself, such as '/data/NIH'"),
         (TABLES, "s3:/bucket/x", "expected two slashes: s3://bucket/x"),
+        *(
+            (use, "dbfs:/mnt/x", "an address that only Databricks' own commands know: write '/dbfs/mnt/x'")
+            for use in (FILES, TABLES, WORKSPACE, SCORES)
+        ),
+        (FILES, "DBFS:///mnt/x", "write '/dbfs/mnt/x'"),
+        (FILES, "dbfs:/Volumes/c/s/x", "write '/Volumes/c/s/x'"),
+        (WORKSPACE, "oss:/bucket/x", r"looks like an address or a path of Windows: write \./oss:/bucket/x for such"),
+        (WORKSPACE, "C:/runs", r"looks like an address or a path of Windows: write \./C:/runs"),
         (FILES, "s3:///x", "names no bucket: write s3://BUCKET/FOLDER"),
         (TABLES, "s3://", "names no bucket: write s3://BUCKET/FOLDER"),
         (TABLES, "foo://bucket", r"foo:// is unknown here: known are s3://, s3a://, .*gs://.*abfss://.*az://.*hdfs://"),
@@ -164,6 +172,14 @@ def test_addresses_that_nothing_can_open(use, address, message):
     with pytest.raises(InputError, match=message) as error:
         place_of("etl.table", address, use)
     assert f"etl.table is {address!r}" in str(error.value)
+
+
+def test_a_folder_with_a_colon_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert place_of("workspace", "./a:/x", WORKSPACE) == str(tmp_path / "a:" / "x")
+    (tmp_path / "a:").mkdir()
+    assert place_of("workspace", "a:/x", WORKSPACE) == str(tmp_path / "a:" / "x")
+    assert place_of("workspace", "12:30/x", WORKSPACE) == str(tmp_path / "12:30" / "x")
 
 
 def test_addresses_are_named_in_one_way():

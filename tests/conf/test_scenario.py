@@ -30,6 +30,12 @@ def file(tmp_path):
         ("training: {epochs: ~}\n", "training.epochs has no value"),
         ("training:\n  epochs: 1\n  epochs: 2\n", "mine.yaml:3: training.epochs is given twice"),
         ("etl: {seed: 010}\n", "mine.yaml:1: etl.seed is 010, which YAML takes for 8: write 10, or 8 if that is meant"),
+        ("etl: {seed: 007}\n", "etl.seed is 007, which YAML takes for 7: write 7$"),
+        ("etl: {columns: {patient: }}\n", "etl.columns.patient has no value: .*, or write '' if there is none"),
+        (
+            "etl: {columns: {image: ~}}\n",
+            "etl.columns.image has no value: give one, or leave the line out for the d.*t$",
+        ),
         ("etl: {seed: 1:30}\n", "mine.yaml:1: etl.seed is 1:30, which YAML takes for 90"),
         ("training: {experiment: 007}\n", "mine.yaml:1: training.experiment is 007, expected a text: put it in quotes"),
         ("a: &a {seed: 1}\netl:\n  <<: *a\n", "mine.yaml:3: etl.<< is a merge key, which is not read: write the"),

@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 
 from conf import reference
@@ -206,3 +208,66 @@ def test_the_reference_of_the_settings_is_up_to_date(capsys):
     page = (DEMO_CONFIG.parents[1] / "docs" / "settings.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == page, "run `python -m conf.reference > docs/settings.md`"
     assert all(f"| `{name}` |" in page for name in knobs())
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (
+            ["--etl.exclude", "a.csv", "--etl.exclude", "b.csv"],
+            "etl.exclude is given twice: write --etl.exclude '[a.csv, b.",
+        ),
+        (["--etl.views=PA", "--etl.views", "[AP]"], "etl.views is given twice: write --etl.views '[PA, AP]'"),
+        (["--etl.sizes_px", "[64]", "--etl.seed", "1", "--etl.sizes_px=[96, 128]"], "--etl.sizes_px '[64, 96, 128]'"),
+        (["--etl.columns.findings", "A", "--etl.columns.findings", "B"], "etl.columns.findings is given twice"),
+        (["--etl.dicom.modalities", "CR", "--etl.dicom.modalities", "CR"], "etl.dicom.modalities is given twice"),
+        (["--keep", "1", "--keep", "2"], "keep is given twice: write --keep '[1, 2]'"),
+    ],
+)
+def test_a_list_that_is_given_twice_is_refused(words, fault, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        load_arguments("t", "", lambda parser: parser.add_argument("--keep", type=list[int], default=[]), words)
+    assert stopped.value.code == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_a_list_may_be_extended(capsys):
+    assert load_settings("t", ["--etl.exclude", "a", "--etl.exclude+", "b", "--etl.exclude+=c"]).etl.exclude == list(
+        "abc"
+    )
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("second", "note"), [("2", "note: --etl.seed is given twice: 2 counts\n"), ("1", "")])
+def test_of_a_setting_that_is_given_twice_the_last_value_counts_and_is_said(second, note, capsys):
+    assert load_settings("t", ["--etl.seed", "1", f"--etl.seed={second}"]).etl.seed == int(second)
+    assert capsys.readouterr().err == note
+
+
+@pytest.mark.parametrize(
+    ("setting", "step"),
+    [
+        ("views: PA", "etl.views is 'PA', expected a list: write [PA]\n"),
+        ("views: pa", "etl.views is 'pa', expected any of PA, AP, LATERAL\n"),
+        ("sizes_px: 64", "etl.sizes_px is '64', expected a list: write [64]\n"),
+        ("exclude: a.csv", "etl.exclude is 'a.csv', expected a list: write [a.csv]\n"),
+        ("columns: {findings: Mass}", "expected a list: write [Mass]\n"),
+        ("columns: {findings: Pleural Effusion}", 'expected a list: write ["Pleural Effusion"]\n'),
+        ("columns: {findings: [no]}", "expected a list; put words such as no, and numbers, in quotes\n"),
+        ("columns: {findings: 'Mass, Edema'}", "expected a list in brackets, such as '[Mass, Edema]'\n"),
+    ],
+)
+def test_a_scalar_in_place_of_a_list_is_answered_with_the_list(setting, step, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(f"etl: {{{setting}}}")
+    with pytest.raises(SystemExit):
+        load_settings("t", ["--config", str(tmp_path / "mine.yaml")])
+    assert step in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("setting", "value"), [("image_folders", "[images_*/images, *]"), ("exclude", "[@a]")])
+def test_a_list_that_yaml_cannot_read_is_answered_with_one_that_it_can(setting, value, capsys):
+    with pytest.raises(SystemExit):
+        load_settings("t", [f"--etl.{setting}", value])
+    (step,) = shlex.split(capsys.readouterr().err.split("such as ")[1].splitlines()[0])
+    words = value[1:-1].split(", ")
+    assert getattr(load_settings("t", [f"--etl.{setting}", step]).etl, setting) == words

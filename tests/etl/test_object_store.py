@@ -302,3 +302,14 @@ def test_the_command_from_store_to_store(bucket, workspace, tmp_path):
     assert not re.search("warning|traceback", lines, re.IGNORECASE), lines
     card = Card.read(workspace.card)
     pd.testing.assert_frame_equal(rows_there(workspace, card), rows_here(bucket.folder, tmp_path / "local"))
+
+
+def test_the_folders_that_a_console_makes_are_no_files(bucket):
+    for key in ("Ill/", "Well/", "empty/"):
+        bucket.client.call_s3("put_object", Bucket=bucket.name, Key=f"classes/{key}")
+    for key in ("Ill/1.png", "Well/2.png"):
+        bucket.client.put_file(next(bucket.folder.root.glob("**/*.png")), f"{bucket.name}/classes/{key}")
+    bucket.client.invalidate_cache()
+    manifest = read_manifest(locate(f"s3://{bucket.name}/classes"), Etl(format="classes"))
+    assert (manifest.findings, manifest.left_out) == (["Ill", "Well"], {})
+    assert not any("empty" in note for note in manifest.notes)

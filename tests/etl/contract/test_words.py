@@ -5,20 +5,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.contract.words import UNKNOWN, parse_ages, sexes_of, split_of, strange_numbers, understand, view_of
+from etl.contract.words import (
+    UNKNOWN,
+    describes_films,
+    parse_ages,
+    says_nothing,
+    sexes_of,
+    split_of,
+    strange_numbers,
+    understand,
+    view_of,
+)
 
 SPLITS = {
-    "train": ["01_train", "Train set", "train", "Training", "TRAIN ", "trn"],
-    "val": ["val", "valid", "Validate", "validation", "dev", "Development", "tune"],
-    "test": ["test", "Testing", "holdout", "hold-out", "hold out"],
-    None: ["fold 1", "t", "v", "covid_test", "1"],
-    UNKNOWN: ["", " ", "-"],
+    "train": ["01_train", "Train set", "train", "Training", "TRAIN ", "trn", "trainset", "TrainData", "treino"],
+    "val": ["val", "valid", "Validate", "validation", "dev", "Development", "tune", "valset", "validação", "valimages"],
+    "test": ["test", "Testing", "holdout", "hold-out", "hold out", "teste", "testset"],
+    None: ["fold 1", "t", "v", "covid_test", "1", "set", "testes", "train_testset"],
+    UNKNOWN: ["", " ", "-", r"\N", "k.A."],
 }
 SEXES = {
     "F": ["F", "f", "Female", "woman", "weiblich", "W", "Mujer", "femme", "Féminin", "女"],
-    "M": ["M", "male", "Man", "männlich", "homme", "Hombre", "Masculin", "男"],
+    "M": ["M", "male", "Man", "männlich", "homme", "Hombre", "Masculin", "男", "Férfi"],
     None: ["Mrs", "Misc", "Fm", "1", "x", "male?female"],
-    UNKNOWN: ["", "missing", "Unknown", "U", "O", "n/a", "NaN"],
+    UNKNOWN: ["", "missing", "Unknown", "U", "O", "n/a", "NaN", "unbekannt", r"\N", "k.A."],
 }
 VIEWS = {
     "PA": ["PA", "pa", "P.A.", "postero-anterior", "PA erect"],
@@ -81,7 +91,34 @@ def test_every_cell_is_understood_or_kept_aside(cells):
         (["M", "W", "D"], "D", UNKNOWN),
         (["donna", "uomo"], "donna", "F"),
         (["feminino", "masculino"], "feminino", "F"),
+        (["F", "N", "N"], "F", None),
+        (["férfi", "nő", "F"], "F", None),
+        (["F", "N", "M", "M"], "F", "F"),
+        (["F", r"\N", r"\N", "k.A."], "F", "F"),
     ],
 )
 def test_a_letter_that_two_languages_use_is_understood_by_the_column(cells, word, meaning):
     assert sexes_of(cells)(word) == meaning
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["unbekannt", "Desconocido", "inconnu", "sconosciuto", "anónimo", "anonyme", "Anonymisiert", "k.A.", "nil"]
+    + ["not known", "no data", r"\N", "Not recorded", "неизвестно", "未知", "okänd"],
+)
+def test_a_word_for_what_is_not_known_says_nothing(word):
+    assert says_nothing(word)
+
+
+@pytest.mark.parametrize("word", ["KA", "N", "1", "Nobel", "Anon 7"])
+def test_initials_and_names_say_something(word):
+    assert not says_nothing(word)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("AP", True), ("lateral", True), ("frontal", True), ("Left", True), ("female", True), ("M", True)]
+    + [("COVID-19", False), ("unknown", False), ("other", False), ("Normal", False), ("left lung", False)],
+)
+def test_a_name_may_describe_films_only(name, says):
+    assert describes_films(name) == says

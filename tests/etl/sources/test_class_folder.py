@@ -39,6 +39,9 @@ def read(tmp_path):
         ("trn", "dev", "holdout"),
         ("01_train", "02_val", "test_images"),
         ("Train", "Tune", "tst"),
+        ("trainset", "valset", "testset"),
+        ("treino", "validação", "teste"),
+        ("TrainData", "valimages", "testData2"),
     ],
 )
 @pytest.mark.parametrize("form", ["{split}/{name}/1.png", "{name}/{split}/1.png"])
@@ -52,12 +55,14 @@ def test_folders_of_splits_are_understood_in_any_known_word(read, words, form):
     assert images.split.tolist() == [expected[image.split("/")[at]] for image in images.image_id]
     assert manifest.notes[0].endswith("the classes are Ill, Well")
     assert f"{train} (train)" in manifest.notes[1]
+    assert manifest.notes[2:] == ["nothing names patients: each image counts as its own"]
 
 
 def test_folders_without_splits_are_classes(read):
     manifest = read("Ill/1.png", "Ill/deep/er/2.png", "Well/1.png")
     assert manifest.findings == ["Ill", "Well"]
-    assert manifest.notes == ["the folders are CLASS/image; the classes are Ill, Well"]
+    hashed = "nothing names splits: they are chosen by a hash; nothing names patients: each image counts as its own"
+    assert manifest.notes == ["the folders are CLASS/image; the classes are Ill, Well", hashed]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,21 @@ def test_folders_without_splits_are_classes(read):
             "hold the same folders A, B, as if these were the classes",
         ),
         (["H1/Ill/1.png", "H1/Well/2.png", "H2/Ill/3.png", "H2/Well/4.png"], "hold the same folders Ill, Well, as if"),
+        *(
+            ([f"{top}/{name}/1.png" for top in tops for name in names], "as if these were the classes. If they are, ")
+            for tops, names in (
+                (("Berlin", "Paris"), ("COVID-19", "Normal")),
+                (("Berlin", "Paris"), ("COVID19", "COVID20", "N")),
+                (("derivation", "external"), ("COVID19", "N")),
+                (("frontal", "lateral"), ("COVID19", "N")),
+                (("cv1/train", "cv1/test", "cv2/train", "cv2/test"), ("COVID19", "B")),
+                (("A", "B"), ("x", "y")),
+            )
+        ),
+        (["H1/COVID-19/1.png", "H1/Flu/1.png", "H2/covid19/1.png", "H2/FLU/1.png"], "hold the same folders COVID-19,"),
+        (["TB/1.png", "Normal/1.png", "ground_truth/1.png"], "'ground_truth' where .* called after what it holds"),
+        (["CXR/1.png", "GroundTruth/1.png"], "'GroundTruth' where .* called after what it holds"),
+        (["CXR/1.png", "segmented/1.png"], "'segmented' where a class .* same names as another one"),
         (["A/1.png", "A_mask/1.png", "B/1.png", "B_mask/1.png"], "'A_mask' where .* seem to be masks of the others"),
         (["A/1.png", "B/1.png", "segmentations/1.png"], "'segmentations' where .* called after what it holds"),
         (["CXR_png/1.png", "ManualMask/1.png"], "'ManualMask' where .* its images seem to be masks of the others"),
@@ -140,7 +160,9 @@ def test_classes_of_people_with_masks_are_classes(read):
 
 
 @pytest.mark.parametrize(
-    "mask", ["0.mask", "0_mask_left", "0_mask1", "0_lungmask", "0_leftMask", "seg_0", "0_gt", "mask0"]
+    "mask",
+    ["0.mask", "0_mask_left", "0_mask1", "0_lungmask", "0_leftMask", "seg_0", "0_gt", "mask0"]
+    + ["0_msk", "0_cam", "0_annotated", "0_left_lung", "0_GroundTruth", "ground_truth_0", "0 roi"],
 )
 def test_masks_have_many_names(read, mask):
     manifest = read("A/0.png", "B/0.png", f"A/{mask}.png", "A/leftMask/0.png", "B/annotations/0.png")
@@ -150,6 +172,7 @@ def test_masks_have_many_names(read, mask):
 @pytest.mark.parametrize(
     "made",
     [
+        *("A/ground_truth/0.png", "A/groundtruth/x.png", "A/GroundTruth/0.png", "A/ground truth/0.png"),
         *("A/overlay/0.png", "A/Overlays/0.png", "A/gradcam/0.png", "A/GradCAM/x.png", "A/grad-cam/0.png"),
         *("A/bounding_boxes/0.png", "A/boundingBox/0.png", "A/bboxes/0.png", "A/thumbnails/0.png", "A/thumbs/0.png"),
         *("A/preview/0.png", "A/previews/0.png", "A/heat_maps/0.png", "A/saliency/0.png", "A/contours/0.png"),
@@ -191,8 +214,68 @@ def test_folders_of_films_and_boxes_are_what_they_were(read):
     assert read(*names).images.image_id.tolist() == sorted(names)
 
 
-def test_folders_of_patients_may_have_the_same_numbers_in_every_class(read):
-    assert read(*(f"{name}/{number}/1.png" for name in "AB" for number in "12")).findings == ["A", "B"]
+@pytest.mark.parametrize("made", ["A/roi/0.png", "A/segmented/0.png", "A/left lung/0.png", "A/cam/x/0.png"])
+def test_a_folder_with_a_doubtful_name_is_left_out_if_it_holds_the_names_of_films(read, made):
+    manifest = read("A/images/0.png", "B/images/0.png", made)
+    assert manifest.images.image_id.tolist() == ["A/images/0.png", "B/images/0.png"]
+
+
+@pytest.mark.parametrize("film", ["A/roi/5.png", "A/lung/5.png", "A/heart_5.png", "A/0_lung_7.png", "A/cam2.png"])
+def test_films_with_a_doubtful_name_of_which_there_is_no_other_are_films(read, film):
+    assert film in set(read("A/0.png", "B/0.png", film).images.image_id)
+    assert not read("A/1.png").left_out
+
+
+SAME = "the folders of the classes hold the same folders "
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [("12", SAME + "1, 2: if"), (("p1", "p2"), SAME + "p1, p2: if"), (("Stage 0", "Stage 1"), SAME + "Stage 0, Stage")],
+)
+def test_folders_of_numbers_may_be_alike_in_every_class_and_are_said(read, names, note):
+    manifest = read(*(f"{name}/{number}/1.png" for name in "AB" for number in names))
+    assert manifest.findings == ["A", "B"]
+    assert manifest.notes[-1].startswith(note)
+
+
+def test_of_many_patients_in_every_class_few_are_shown(read):
+    notes = read(*(f"{name}/{number:02}/1.png" for name in "AB" for number in range(30))).notes
+    assert "hold the same folders 00, 01, 02, 03, 04 and 25 more: if" in notes[-1]
+
+
+@pytest.mark.parametrize("names", [("AP", "PA"), ("left", "right"), ("frontal", "lateral"), ("female", "male")])
+def test_views_sides_and_sexes_below_every_class_are_said_but_no_classes(read, names):
+    manifest = read(*(f"{top}/{name}/1.png" for top in "AB" for name in names))
+    assert manifest.findings == ["A", "B"]
+    assert any(note.startswith(SAME) for note in manifest.notes)
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (
+            ["A/images", "A/fields", "B/images", "B/fields"],
+            "the files of A/images have the same names as those of A/fi",
+        ),
+        (
+            ["A/cxr", "A/fields", "B/cxr"],
+            "the files of A/fields have the same names as those of A/cxr, and all are read",
+        ),
+        (["A/train/x", "A/train/y", "B/test/x"], "the files of A/train/y have the same names as those of A/train/x"),
+        (["A/Smith", "A/Jones", "A/Mora", "A/Ito", "B/Berg"], ""),
+        (["A/p1", "A/p2", "B/p3"], ""),
+        (["A/x", "B/y"], ""),
+    ],
+)
+def test_folders_below_a_class_with_files_of_the_same_names_are_said(read, folders, said):
+    notes = read(*(f"{folder}/{number}.png" for folder in folders for number in range(3))).notes
+    assert [note.startswith(said) for note in notes if "read as films" in note] == [True] * bool(said)
+
+
+def test_folders_below_a_class_with_files_of_other_names_are_not_said(read):
+    notes = read("A/x/1.png", "A/x/2.png", "A/y/2.png", "A/y/3.png", "B/x/7.png").notes
+    assert not any("read as films" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -203,11 +286,16 @@ def test_folders_of_patients_may_have_the_same_numbers_in_every_class(read):
         ["internal/train/A", "internal/train/B", "external/test/A"],
         ["covid_here/Ill", "covid_here/Well", "covid_there/Ill"],
         ["here/PA", "here/Ill", "there/PA"],
+        ["internal/COVID19", "internal/Normal", "external/Normal"],
+        ["H/Ill", "H/Well", "H/TB", "K/Ill", "K/Well", "K/Flu"],
+        ["H/Ill", "H/Well", "K/Ill", "K/Well", "H"],
+        ["train/H/COVID19", "train/H/Well", "train/K/COVID19", "test/K/Well"],
+        ["Spain/H/COVID19", "Spain/H/Well", "Italy/K/COVID19", "Italy/K/Well"],
     ],
 )
 def test_folders_below_classes_of_which_one_has_them_all_are_said(read, folders):
     notes = read(*(f"{folder}/1.png" for folder in folders)).notes
-    assert any("if these are the classes, give the folder above them as --etl.source" in note for note in notes)
+    assert any("if these are the classes, move the images of each into one folder" in note for note in notes)
 
 
 @pytest.mark.parametrize(

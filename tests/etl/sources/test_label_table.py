@@ -4,10 +4,12 @@ import re
 
 import numpy as np
 import pytest
+from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
 from etl.contract.images.pixels import BadImage
+from etl.sources.label_file import table_path
 from etl.sources.read import read_manifest
 from etl.sources.split import find_leaks
 from etl.writing.shard_file import load_squares
@@ -70,6 +72,68 @@ def test_the_split_column_of_the_user_counts(folder):
     assert read(folder, columns).images.split.tolist() == ["train", "train", "test"]
 
 
+HASHED = "no column for splits is named: a hash of the patient chooses them"
+
+
+@pytest.mark.parametrize(
+    ("cells", "images", "patient", "notes"),
+    [
+        ("ab", ["0.png", "1.png"], "patient", ["columns that are not read: set", HASHED]),
+        (
+            ("train", "TEST"),
+            ["0.png", "1.png"],
+            "patient",
+            [
+                "columns that are not read: set",
+                f"{HASHED}; the column 'set' holds splits: name it with --etl.columns.spl",
+            ],
+        ),
+        (("train", ""), ["0.png", "1.png"], "patient", ["columns that are not read: set", HASHED]),
+        (
+            "ab",
+            ["x/train/0.png", "x/testset/1.png"],
+            "patient",
+            [
+                "columns that are not read: set",
+                f"{HASHED}; the images lie in folders of splits, such as 'train', which",
+            ],
+        ),
+        ("ab", ["train/0.png", "more/1.png"], "patient", ["columns that are not read: set", HASHED]),
+        ("ab", ["train/0.png", "train/1.png"], "patient", ["columns that are not read: set", HASHED]),
+        (
+            "ab",
+            ["0.png", "1.png"],
+            "",
+            [
+                "columns that are not read: patient, set",
+                "nothing names splits: they are chosen by a hash; nothing names",
+            ],
+        ),
+    ],
+)
+def test_what_is_not_read_of_a_table_is_said(tmp_path, cells, images, patient, notes):
+    for image in images:
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image).touch()
+    rows = [f"{image},{at},{cell},1" for at, (image, cell) in enumerate(zip(images, cells, strict=True))]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,patient,set,Mass", *rows]))
+    (said,) = read(tmp_path, Columns(patient=patient, findings=["Mass"])).notes
+    assert said.startswith("; ".join(notes)) and (said == "; ".join(notes) or notes[1] != HASHED)
+    hashed = read(tmp_path, Columns(patient=patient, findings=["Mass"]), split="hashed").notes
+    assert hashed == ["; ".join(notes[:1] + ["nothing names patients: each image counts as its own"] * (not patient))]
+
+
+def test_a_split_column_that_is_named_needs_no_note(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,patient,part,Mass\n0.png,1,train,1\n1.png,2,test,0\n")
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).touch()
+    assert read(tmp_path, Columns(split="part", findings=["Mass"])).notes == []
+    with pytest.raises(
+        InputError, match="part is 'train', .*: if it holds splits, name it with --etl.columns.split part;"
+    ):
+        read(tmp_path, Columns())
+
+
 def test_other_words_for_the_splits_are_understood(folder):
     (folder / "labels.csv").write_text(with_column("split", ["Training", "", "holdout", "validate"]))
     columns = Columns(image="file", patient="", findings=["Mass"], split="split")
@@ -94,7 +158,7 @@ def test_words_that_are_not_understood_are_counted(folder):
 
 def test_a_patient_in_two_splits_of_the_user_is_named(folder):
     (folder / "labels.csv").write_text(with_column("split", ["train", "test", "val", "val"]))
-    with pytest.raises(InputError, match="1 patient is in more than one split, such as 7"):
+    with pytest.raises(InputError, match="1 patient is in more than one split, such as 7 in lines 2 and 3: fix"):
         read(folder, Columns(image="file", patient="person", findings=["Mass"], split="split"))
 
 
@@ -125,7 +189,9 @@ def test_blank_lines_are_skipped(folder, blank):
 
 def test_cells_beyond_the_header_are_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("image,patient,Mass\na.png,1,0,left over\n")
-    with pytest.raises(InputError, match=r"labels.csv is not a comma-separated table"):
+    with pytest.raises(
+        InputError, match=r"labels.csv line 2: 4 cells, expected 3 as in the header: put cells that hold"
+    ):
         read_manifest(tmp_path, Etl(format="csv"))
 
 
@@ -156,6 +222,7 @@ def test_columns_without_a_role_are_findings_and_those_without_a_name_are_not_re
     assert manifest.notes == [
         "every column without a role is a finding: Mass",
         "not read: 1 column without a name",
+        HASHED,
     ]
 
 
@@ -188,6 +255,81 @@ def test_a_stray_quote_takes_no_rows_with_it(folder, rows):
     (folder / "labels.csv").write_text(f"image,patient,Mass,note\n{rows}")
     with pytest.raises(InputError, match="labels.csv line 2: a quote opens a cell of the column .* ends in line 3"):
         read(folder, Columns(findings=["Mass"]))
+
+
+REPORT = "FINDINGS: Heart size is normal.\nLungs are clear, no effusion, no pneumothorax, no consolidation."
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        REPORT,
+        "clear, normal, none, ok\nno effusion",
+        "1\n2, 3\n4, 5, 6, 7\n",
+        'a ""quote"", so\nb, c, d, e',
+        "x\nImpression: none, 3",
+        "\n\n",
+    ],
+)
+@pytest.mark.parametrize("header", ["image,patient,Mass,report", "report,image,patient,Mass"])
+def test_a_report_of_several_lines_is_no_stray_quote(folder, report, header):
+    rows = [("a/1.png", "1", f'"{report}"'), ("c/ü.jpg", "2", '"ok"')]
+    order = header.split(",")
+    lines = [",".join({"image": a, "patient": b, "Mass": "1", "report": c}[name] for name in order) for a, b, c in rows]
+    (folder / "labels.csv").write_text("\n".join([header, *lines]))
+    assert read(folder, Columns(findings=["Mass"])).listed == 2
+
+
+def test_a_row_within_a_report_is_found_and_may_belong_there(folder):
+    (folder / "labels.csv").write_text('image,patient,Mass,x\na/1.png,1,1,"one\nb/2.png,2,0,two\nc/3.png,3,0,three"\n')
+    with pytest.raises(InputError, match="line 2: .*'x' that ends in line 4, .*leave the column out of the table"):
+        read(folder, Columns(findings=["Mass"]))
+    (folder / "labels.csv").write_text('image,x,patient,Mass\nc/ü.jpg,a,9,0\na/1.png,"one,1,1\nb/2.png,"two",2,0\n')
+    with pytest.raises(InputError, match=r"labels.csv line 3: "):
+        read(folder, Columns(findings=["Mass"]))
+    (folder / "labels.csv").write_text('image,patient,x,Mass\nc/ü.jpg,9,a,0\na/1.png,1,"one,1\nb/2.png,2,"two",0\n')
+    with pytest.raises(InputError, match="line 3: a quote opens a cell of the column 'x' that ends in line 4"):
+        read(folder, Columns(findings=["Mass"]))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "image,patient,x,Mass\na.png,1,pain, left,1\n",
+            "line 2: 5 cells, expected 4 .*: put cells that hold commas in",
+        ),
+        (
+            "image,patient,Mass\na.png,1,1\nb.png,2,0,x\n",
+            "line 3: 4 cells, expected 3 .*: put cells that hold commas in",
+        ),
+        ('image,patient,Mass,x\na.png,1,1, "x, y"\n', "line 2: 5 cells, .* right behind the comma, without a blank"),
+        ('image,patient,Mass,x\na.png,1,1,"x \\"y, z\\" u"\n', r"line 2: 5 cells, .* write a quote as \"\", without a"),
+        ("image;patient;Mass\na.png;1;1,0\n", "lacks the columns .*; separate its cells by commas"),
+        ("image;patient;Age, years;Mass\na.png;1;3;1\n", "lacks the columns .*; separate its cells by commas"),
+        (
+            "sep=,\nimage,patient,Mass\na.png,1,1\n",
+            "lacks the columns .*; line 2 has them, so remove the lines above it",
+        ),
+        ("# mine, of 2020\n\nimage,patient,Mass\na.png,1,1\n", "; line 3 has them, so remove the lines above it"),
+        ('image, "patient", "Mass"\na.png, "1", "1"\n', "; write the quote right behind the comma, without a blank"),
+        ('image,patient,Mass\na.png,1,1\nb.png,"2,1\n', "line 3: a quote opens a cell that no other one closes"),
+        (f'image,patient,Mass\na.png,"1,1\n{"b.png,2,1" * 20_000}"\n', "line 2: a quote opens a cell that is too long"),
+        ("", "labels.csv is empty, expected a table with a header"),
+        ('image,patient,Mass,x\na.png,1,1,"l1\nl2\nl3"\nb.png,2,7,x\n,,,\n', "line 5: Mass is '7'"),
+        ("image,patient,Mass\n,,\na.png,1,7\n", "line 3: Mass is '7'"),
+        ("image,patient,Mass\na.png,1,1\n,,\n", r"line 3: no image \(''\)"),
+    ],
+)
+def test_a_table_that_is_written_wrongly_is_refused_with_line_and_step(tmp_path, table, message):
+    (tmp_path / "labels.csv").write_text(table)
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, Columns(findings=["Mass"]))
+
+
+def test_commas_at_the_ends_of_rows_say_nothing(folder):
+    (folder / "labels.csv").write_text("image,patient,Mass\na/1.png,1,1,,,\nc/ü.jpg,2,0\n")
+    assert read(folder, Columns()).findings == ["Mass"]
 
 
 def test_patients_are_the_same_in_every_unicode_form_and_twins_by_case_are_said(folder):
@@ -229,7 +371,7 @@ def test_follow_ups_that_are_no_numbers_are_counted(folder):
 def test_lines_of_a_list_that_name_no_image_are_counted(folder):
     (folder / "out.txt").write_text("a/1.png, blurred\n1.png\nb/x, y.tif\ngone.png\n")
     manifest = read(folder, exclude=[str(folder / "out.txt")])
-    assert manifest.notes == ["of 4 lines of out.txt, 1 named no image, such as '1.png'"]
+    assert manifest.notes[1:] == ["of 4 lines of out.txt, 1 named no image, such as '1.png'"]
     assert manifest.images.reason.notna().sum() == 2
 
 
@@ -248,10 +390,54 @@ def test_rows_that_repeat_an_image_and_say_the_same_are_read_once(folder):
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,1\nc/unlisted.PNG,2,,0\n")
     manifest = read(folder, Columns(findings=["Target"]))
     assert (manifest.listed, len(manifest.images)) == (2, 2)
-    assert manifest.notes == ["1 row of the table repeats an earlier row and was read once"]
+    assert manifest.notes[0] == "1 row of the table repeats an earlier row and was read once"
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,0\n")
-    with pytest.raises(InputError, match=r"names 1 image twice, such as a/1.png in lines 2 and 3: keep one row"):
+    with pytest.raises(
+        InputError,
+        match=r"names 1 image twice, such as a/1.png in lines 2 and 3, which differ in 'Target' \('1' and '0'\): ",
+    ):
         read(folder, Columns(findings=["Target"]))
+
+
+def test_files_of_another_ending_are_said(tmp_path):
+    for name in ("x/view.png", "y/view.png", "z/view.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    names = ["root/x/view.dcm", "root/y/view.dcm", "root/w/view.dcm"]
+    said = (
+        r"2 absent images have a file of another ending, such as 'x/view.png' for 'root/x/view.dcm': write the endings"
+    )
+    (tmp_path / "labels.csv").write_text("\n".join(["image,patient,Mass", *(f"{name},{name},1" for name in names)]))
+    with pytest.raises(InputError, match=f"found: 4 files, such as 'x/view.png'; {said}"):
+        read(tmp_path, Columns())
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\nz/view.jpg,1,1\nx/view.dcm,2,1\nw/view.dcm,3,1\n")
+    notes = read(tmp_path, Columns()).notes
+    assert [note.partition(":")[0] for note in notes if "ending" in note] == [
+        "1 absent image has a file of another ending, such as 'x/view.png' for 'x/view.dcm'"
+    ]
+    (tmp_path / "labels.csv").write_text("image,patient,Mass\nx/view,1,1\nw/view,3,1\n")
+    assert not any("another ending" in note for note in read(tmp_path, Columns()).notes if "spelling" not in note)
+
+
+def test_rows_of_several_readers_may_be_joined(folder):
+    (folder / "labels.csv").write_text("image,patient,reader,Mass\na/1.png,1,R1,1\na/1.png,01,R2,0\na/1.png,1,R3,1\n")
+    with pytest.raises(InputError, match=r"differ in 'Mass' \('1' and '0'\): .*join the rows of several readers"):
+        read(folder, Columns(findings=["Mass"]))
+
+
+def test_of_several_tables_one_is_read(folder):
+    (folder / "labels.csv").unlink()
+    (folder / "meta").mkdir()
+    (folder / "meta" / "labels.csv").write_text("image,patient,Mass\na/1.png,1,1\n")
+    with pytest.raises(InputError, match="but meta/labels.csv: name .*label_file, if it is comma-separated: check"):
+        read(folder, Columns())
+    assert read(folder, Columns(label_file="meta/labels.csv")).listed == 1
+    for name in ("train.csv", "test.csv", "val.csv"):
+        (folder / name).touch()
+    with pytest.raises(
+        InputError, match=r"but meta/labels.csv, test.csv, train.csv and 1 more: .*, join them with a col"
+    ):
+        read(folder, Columns())
 
 
 def test_a_message_about_images_that_are_absent_shows_a_listed_name_and_a_found_one(folder):
@@ -297,13 +483,23 @@ def test_a_patient_is_the_same_with_invisible_and_look_alike_characters(folder, 
     assert read(folder, Columns()).images.patient_id.nunique() == 1
 
 
-@pytest.mark.parametrize("word", ["ANONYMISED", "Anonymous^Patient", "removed", "de-identified", "no id", "xxxx"])
+@pytest.mark.parametrize(
+    "word",
+    ["ANONYMISED", "Anonymous^Patient", "removed", "de-identified", "no id", "xxxx"]
+    + ["unbekannt", "desconocido", "anónimo", "k.A.", "nil", r"\N", "-1", "-1.0", "-999"],
+)
 def test_a_word_for_nobody_is_no_patient(folder, word):
     (folder / "labels.csv").write_text(f"image,patient,Mass\na/1.png,1,1\nc/ü.jpg,{word},0\n")
     with pytest.raises(
         InputError, match=re.escape(f"labels.csv line 3: no patient ({word!r})") + ".*columns.patient ''"
     ):
         read(folder, Columns())
+
+
+@pytest.mark.parametrize("patients", [("-1", "-2"), ("-1", "-1"), ("-17", "3")])
+def test_negative_numbers_may_be_patients(folder, patients):
+    (folder / "labels.csv").write_text(f"image,patient,Mass\na/1.png,{patients[0]},1\nc/ü.jpg,{patients[1]},0\n")
+    assert read(folder, Columns()).images.patient_id.tolist() == list(patients)
 
 
 def test_a_patient_with_very_many_images_is_said(folder):
@@ -326,6 +522,12 @@ def test_a_row_that_says_the_same_in_another_spelling_is_read_once(folder, row):
 def test_a_name_that_a_spreadsheet_wrote_as_text_is_found(folder):
     (folder / "labels.csv").write_text('image,patient,Mass\n="a/1.png",1,1\nc/ü.jpg,2,0\n')
     assert read(folder, Columns()).absent == 0
+
+
+@pytest.mark.parametrize("name", ["/local/x.csv", "~/x.csv"])
+def test_a_table_of_this_machine_is_no_part_of_a_store(name):
+    with pytest.raises(InputError, match="etl.columns.label_file is .*below the source: copy it there"):
+        table_path(UPath("memory://bucket/x"), name)
 
 
 @pytest.mark.parametrize("name", ["", "s3://bucket/labels.csv"])

@@ -171,15 +171,18 @@ def test_blanks_around_an_image_name_are_ignored(nih_folder):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "No columns"),
-        (b"\xff\xfeI\x00m\x00", "utf-8"),
-        (b'Image Index,Finding Labels,Patient ID\n"a.png,Mass,1\n', "EOF inside string"),
-        (b"Image Index,Finding Labels,Patient ID\na.png,Mass,1\x00\n", "null bytes"),
+        (b"", "is empty, expected a table with a header"),
+        (b"\xff\xfeI\x00m\x00", "is not a .*utf-8"),
+        (
+            b'Image Index,Finding Labels,Patient ID\n"a.png,Mass,1\n',
+            "line 2: a quote opens a cell that no other one closes",
+        ),
+        (b"Image Index,Finding Labels,Patient ID\na.png,Mass,1\x00\n", "is not a .*null bytes"),
     ],
 )
 def test_a_label_file_that_is_no_table(nih_folder, content, fault):
     (nih_folder.root / "Data_Entry_2017_v2020.csv").write_bytes(content)
-    with pytest.raises(InputError, match=rf"Data_Entry_2017_v2020.csv is not a .*{fault}.*: get a fresh copy"):
+    with pytest.raises(InputError, match=rf"Data_Entry_2017_v2020.csv {fault}.*get a fresh copy"):
         read_manifest(nih_folder.root, SETTINGS)
 
 

@@ -94,6 +94,18 @@ def test_names_on_lists_may_have_blanks_and_those_that_are_no_images_are_said(tm
         assign_listed(rows, tmp_path)
 
 
+def test_lists_of_dicom_files_say_where_the_names_of_images_are(tmp_path):
+    write_lists(tmp_path, "1.dcm", "2.dcm", "3.dcm")
+    settings = Etl(format="dicom", split="lists", split_lists=str(tmp_path))
+    with pytest.raises(InputError, match=r"write them alike \(dicom_paths.csv in the workspace of an earlier run has"):
+        assign_split(LISTED, settings, None)
+    write_lists(tmp_path, "a.png\n1.dcm", "c.png", "d.png")
+    (note,) = assign_split(LISTED, settings, None).attrs["notes"]
+    assert note.endswith(
+        "such as '1.dcm' (dicom_paths.csv in the workspace of an earlier run has the names of DICOM files)"
+    )
+
+
 def test_lists_without_labels_keep_those_of_the_label_file(tmp_path):
     write_lists(tmp_path, "a.png\nb.png", "c.png", "d.png")
     rows = assign_listed(LISTED, tmp_path)
@@ -104,7 +116,10 @@ def test_lists_without_labels_keep_those_of_the_label_file(tmp_path):
 @pytest.mark.parametrize(
     ("lists", "fault"),
     [
-        (("a.png", "b.png", "d.png"), r"1 patient is on two of the lists in .*, such as 1"),
+        (
+            ("a.png", "b.png", "d.png"),
+            r"1 patient is on two of the lists in .*, such as 1 with a.png \(train\) and b.png \(val\)",
+        ),
         (("a.png\nb.png", "a.png", "d.png"), "a.png is on the train list and on the val list"),
         (("a.png 1", "c.png", "d.png"), "train_list.txt line 1: 1 label 1..., expected none, or 2"),
         (
