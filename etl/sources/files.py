@@ -130,13 +130,18 @@ def describe_endings(absent: pd.Series, others: Iterable[str]) -> str:
     """
     candidates = [file for file in others if file.lower().endswith(SUFFIXES)]
     index = _Ends((_parts_without_ending(file), file) for file in candidates)
-    fits = {name: found for name in absent if candidates and (found := index.fitting(_parts_without_ending(name)))}
+    fits = {}
+    for name in absent if candidates else ():
+        found = index.fitting(_parts_without_ending(name))
+        # A reader may look in some folders only.
+        if other := min((file for file in found if _ending(file.lower()) != _ending(name.lower())), default=None):
+            fits[name] = other
     if not fits:
         return ""
-    name, found = next(iter(fits.items()))
+    name, other = next(iter(fits.items()))
     return (
-        f"{counted(len(fits), 'absent image has', 'absent images have')} a file of another ending, such as "
-        f"{min(found)!r} for {name!r}: write the endings of the files in the table, or leave the endings out"
+        f"{counted(len(fits), 'absent image has', 'absent images have')} a file of another ending, such as {other!r} "
+        f"for {name!r}: write the endings of the files in the table and in lists of images"
     )
 
 

@@ -307,3 +307,17 @@ def test_files_beside_the_images_are_left_out_and_counted(nih_folder):
     manifest = read_manifest(nih_folder.root, SETTINGS)
     why = "not listed in Data_Entry_2017_v2020.csv, or outside of the image folders"
     assert manifest.left_out == {"hidden": 1} | {f"{kind}, {why}": 1 for kind in (".txt", ".pdf", ".png")}
+
+
+def test_films_in_other_folders_are_said_only_if_they_have_another_ending(nih_folder):
+    name = nih_folder.rows[0][0]
+    moved = nih_folder.root / "small" / name
+    moved.parent.mkdir()
+    (film,) = nih_folder.root.glob(f"images*/**/{name}")
+    film.rename(moved)
+    assert read_manifest(nih_folder.root, SETTINGS).notes == []
+    moved.rename(moved.with_suffix(".jpg"))
+    (note,) = read_manifest(nih_folder.root, SETTINGS).notes
+    assert note.startswith(
+        f"1 absent images have a file of another ending, such as 'small/{moved.stem}.jpg' for {name!r}"
+    )
