@@ -6,6 +6,7 @@ import pydicom
 from pydicom import uid
 from pydicom.pixels import pixel_array
 
+from etl.contract.images.dicom_bits import keep_stored_bits
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.dicom_grey import palette, render, to_grey
 from etl.contract.images.dicom_stream import decode_stream
@@ -128,8 +129,11 @@ def _decode_pixels(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarr
     """Pixels of `shape`, uint8, uint16, int8 or int16: bits beyond the stored ones masked, YBR turned into RGB."""
     syntax = dataset.file_meta.setdefault("TransferSyntaxUID", UNNAMED[dataset.original_encoding]).value
     if not syntax.is_encapsulated:
-        pixels = pixel_array(dataset)
+        # The bits beyond the stored ones are no colours, but YBR is turned into RGB without them.
+        is_turned = len(shape) == 3 and dataset.PhotometricInterpretation != "RGB"
+        pixels = pixel_array(dataset, correct_unused_bits=is_turned)
         if pixels.shape != shape:
             raise BadImage(f"pixels of more than one image: {pixels.shape}, expected {shape}")
-        return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+        pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+        return pixels if is_turned else keep_stored_bits(pixels, dataset)
     return decode_stream(dataset, shape)

@@ -15,6 +15,7 @@ from pydicom import uid
 from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
+from etl.contract.images.dicom_bits import keep_stored_bits
 from etl.contract.images.dicom_file import words_of
 from etl.contract.images.jpeg import decode_jpeg
 from etl.contract.images.pixels import BadImage
@@ -71,7 +72,18 @@ def decode_stream(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarra
         said = reason.tobytes().rstrip(b"\0").decode(errors="ignore")
     if status:
         raise BadImage(f"cannot be decoded: damaged or unsupported {syntax.name}: {said or 'the decoder failed'}")
-    return image
+    return keep_stored_bits(image, dataset, _is_lossy(dataset))
+
+
+def _is_lossy(dataset: pydicom.Dataset) -> bool:
+    """Whether pixels may exceed the stored bits by a little. No overlay survives such a coding."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax == uid.RLELossless:
+        return False
+    stream = read_header(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    # A reversible wavelet is lossy too where the encoder left out layers; the file then says so.
+    is_lossy = stream.is_lossy or (syntax == uid.JPEG2000 and dataset.get("LossyImageCompression") == "01")
+    return is_lossy and stream.bits > dataset.BitsStored
 
 
 def read_header(frame: bytes) -> Stream:
@@ -150,20 +162,10 @@ def _decode_into(image: np.ndarray, dataset: pydicom.Dataset) -> None:
     stream = Stream() if syntax == uid.RLELossless else read_header(frame)
     if stream.bits > dataset.BitsAllocated or (decoder == "pillow" and dataset.BitsAllocated > 8):
         raise BadImage(f"stream of {stream.bits} bits, {dataset.BitsAllocated} in the header")
-    pixels = pixel_array(dataset, decoding_plugin=decoder)
+    if decoder == "gdcm" and dataset.BitsStored < stream.bits:
+        # gdcm drops the bits beyond the stored ones.
+        dataset.BitsStored, dataset.HighBit = stream.bits, stream.bits - 1
+    pixels = pixel_array(dataset, decoding_plugin=decoder, correct_unused_bits=False)
     if pixels.shape != image.shape or pixels.dtype != image.dtype:
         raise BadImage(f"pixels {pixels.dtype} of {pixels.shape}, header says {image.dtype} of {image.shape}")
     image[...] = pixels
-    spare_bits = dataset.BitsAllocated - dataset.BitsStored
-    if not 0 < spare_bits < dataset.BitsAllocated:
-        return
-    # A reversible wavelet is lossy too where the encoder left out layers; the file then says so.
-    is_lossy = stream.is_lossy or (syntax == uid.JPEG2000 and dataset.get("LossyImageCompression") == "01")
-    if is_lossy and stream.bits > dataset.BitsStored:
-        # Lossy coding exceeds black and white by a little. No overlay survives it.
-        black = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0
-        np.clip(image, black, black + 2**dataset.BitsStored - 1, out=image)
-    else:
-        # Decoders fill in the sign, but leave what lies in the bits beyond, such as an overlay (PS3.5, section 8.1.1).
-        image <<= spare_bits
-        image >>= spare_bits

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from pathlib import Path
 
 import cv2
 import gdcm
@@ -52,17 +53,18 @@ def jpeg_2000(pixels: np.ndarray, ratio: int = 0) -> bytes:
     return bytes(openjpeg.encode(pixels, bits_stored=16, photometric_interpretation=2, **lossy))
 
 
-def jpeg_ls(dataset: pydicom.Dataset, near: int, folder) -> bytes:
-    """The whole file, near-lossless: every pixel may be off by `near`."""
-    (folder / "in.dcm").write_bytes(written(dataset))
+def by_gdcm(content: bytes, kind: int, folder: Path, near: int = 0) -> bytes:
+    """The whole file in another coding. near: by how much every pixel of near-lossless JPEG-LS may be off."""
+    (folder / "in.dcm").write_bytes(content)
     reader, change, writer, codec = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter(), None
     reader.SetFileName(str(folder / "in.dcm"))
     assert reader.Read()
-    codec = gdcm.JPEGLSCodec()
-    codec.SetLossless(False)
-    codec.SetLossyError(near)
-    change.SetUserCodec(codec)
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLSNearLossless))
+    if near:
+        codec = gdcm.JPEGLSCodec()
+        codec.SetLossless(False)
+        codec.SetLossyError(near)
+        change.SetUserCodec(codec)
+    change.SetTransferSyntax(gdcm.TransferSyntax(kind))
     change.SetInput(reader.GetImage())
     assert change.Change()
     writer.SetFile(reader.GetFile())
@@ -77,7 +79,8 @@ def jpeg_ls(dataset: pydicom.Dataset, near: int, folder) -> bytes:
 def test_what_lossy_coding_adds_beyond_black_and_white_stays_there(bits, is_signed, tmp_path):
     original = film(bits, is_signed)
     want = decode_dicom(written(original)).astype(int)
-    files = [jpeg_ls(original, near, tmp_path) for near in (1, 5)]
+    near_lossless = gdcm.TransferSyntax.JPEGLSNearLossless
+    files = [by_gdcm(written(original), near_lossless, tmp_path, near) for near in (1, 5)]
     files.append(with_stream(film(bits, is_signed), uid.JPEG2000, jpeg_2000(original.pixel_array, 8)))
     for content in files:
         assert np.abs(decode_dicom(content).astype(int) - want).max() < 30
