@@ -30,7 +30,7 @@ def test_tiff_is_decoded_exactly(image):
 
 @given(st_np.arrays(np.uint16, (4, 5)))
 def test_tiff_of_16_bits_is_scaled_over_the_full_range(image):
-    image[0, :2] = 32768, 65535
+    image[0, :3] = 0, 32768, 65535
     assert np.array_equal(decode_grey(encoded(image, "TIFF")), np.round(image / 257).astype(np.uint8))
 
 
