@@ -108,7 +108,9 @@ def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
         name = "unknown object" if kind.name == kind else kind.name
         raise BadImage(f"truncated: no pixels ({name})" if "Rows" in dataset else f"no image: {name}")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise BadImage(f"{dataset.NumberOfFrames} frames, expected one")
+        raise BadImage(
+            f"{dataset.NumberOfFrames} frames, expected one: save the one that you want as a file of its own"
+        )
     missing = [f"a value of {tag}" if tag in dataset else tag for tag in NEEDED if dataset.get(tag) in (None, "")]
     if missing:
         raise BadImage(f"header lacks {', '.join(missing)}")
