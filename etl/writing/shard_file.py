@@ -19,6 +19,9 @@ from etl.contract.images.quality import adjust_intensity, find_fault
 from etl.contract.schema import LABELS, image_column, table_schema
 from etl.contract.storage import fetch_ahead, is_local, locate, open_new, reaching
 
+UNSENT_BYTES = 64_000_000
+"""of a file, after which the worker waits until a store has taken them: a slow link must not fill the memory"""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -49,7 +52,7 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
     """Decodes or copies the pixels of the shard's images and writes them, in its order, in row groups of the set size.
 
     attempt: prefix of the file's name, which is new each time. A file is not part of the table until it is committed.
-    Holds one row group in memory, and what a store has not yet taken.
+    Holds one row group in memory, and UNSENT_BYTES that a store has not taken yet.
     Raises InputError as `reaching` does, OSError if a local file cannot be written.
     """
     folder = locate(table) / f"split={shard.split}"
@@ -62,7 +65,7 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
     pixels = {image_column(size) for size in settings.sizes_px}
     small = [column for column in schema.names if column not in pixels]
     bad: list[tuple[str, str]] = []
-    num_rows = 0
+    num_rows = sent_bytes = 0
     file = locate(table) / name
     with reaching(str(file)), open_new(file) as target:
         # Pixels get no compression and no statistics: noise does not compress, and minima and maxima say nothing.
@@ -74,6 +77,9 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
             write_statistics=["image_id", "patient_id"],
         ) as writer:
             for group in _group(_rows(shard, settings, channels, bad), settings.rows_per_row_group):
+                if target.tell() - sent_bytes > UNSENT_BYTES:
+                    target.flush()
+                    sent_bytes = target.tell()
                 writer.write_table(pa.Table.from_pylist(group, schema), row_group_size=len(group))
                 num_rows += len(group)
         size_bytes = target.tell()

@@ -81,10 +81,7 @@ def read_shards(
     )
 
 
-def _is_cached(
-    cache: RowGroupCache | None, files: list[str], columns: list[str], stream: int, num_streams: int
-) -> bool:
-    if cache is None:
-        return False
+def _is_cached(cache: RowGroupCache, files: list[str], columns: list[str], stream: int, num_streams: int) -> bool:
+    """Whether the cache has all row groups of the stream."""
     names = list(entry_names(files, columns))[stream::num_streams]
     return len(cache.kept(names)) == len(names)
