@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.pixels import pixel_array
+from pydicom.pixels import get_decoder, pixel_array
 
 from etl.contract.images.dicom_bits import keep_stored_bits
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
@@ -129,7 +129,16 @@ def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
 
 def _decode_pixels(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarray:
     """Pixels of `shape`, uint8, uint16, int8 or int16: bits beyond the stored ones masked, YBR turned into RGB."""
-    syntax = dataset.file_meta.setdefault("TransferSyntaxUID", UNNAMED[dataset.original_encoding]).value
+    syntax = dataset.file_meta.get("TransferSyntaxUID") or UNNAMED[dataset.original_encoding]
+    dataset.file_meta.TransferSyntaxUID = syntax
+    try:
+        get_decoder(syntax)
+    except NotImplementedError:
+        name = "" if syntax.name == syntax else f" ({syntax.name})"
+        raise BadImage(
+            f"Transfer Syntax UID {syntax}{name} is not read: convert the file to Explicit VR Little Endian, for "
+            "example with gdcmconv --raw"
+        ) from None
     if not syntax.is_encapsulated:
         # The bits beyond the stored ones are no colours, but YBR is turned into RGB without them.
         is_turned = len(shape) == 3 and dataset.PhotometricInterpretation != "RGB"

@@ -44,6 +44,8 @@ class Stream(NamedTuple):
     bits: int = 0
     """of a sample; 0: unknown"""
     is_lossy: bool = False
+    samples: int = 0
+    """of a pixel; 0: unknown"""
 
 
 def decode_stream(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarray:
@@ -93,7 +95,7 @@ def read_header(frame: bytes) -> Stream:
     """
     # A JP2 file has its codestream in one of its boxes.
     place = max(frame.find(b"\xff\x4f\xff\x51"), 0) if frame.startswith(JP2_SIGNATURE) else 0
-    bits, place = 0, place + 2
+    bits, samples, place = 0, 0, place + 2
     while frame[place : place + 1] == b"\xff":
         marker, length = frame[place + 1 : place + 2], int.from_bytes(frame[place + 2 : place + 4])
         segment = frame[place + 4 : place + 2 + length]
@@ -101,18 +103,18 @@ def read_header(frame: bytes) -> Stream:
             place += 1
             continue
         if marker in (b"\xc0", b"\xc1", b"\xc2", b"\xc3"):
-            return Stream(segment[0] if segment else 0, marker != b"\xc3")
+            return Stream(segment[0] if segment else 0, marker != b"\xc3", segment[5] if len(segment) > 5 else 0)
         if marker == b"\xf7":  # JPEG-LS; its NEAR follows
-            bits = segment[0] if segment else 0
-        elif marker == b"\x51":
-            bits = (segment[36] & 127) + 1 if len(segment) > 36 else 0
+            bits, samples = (segment[0], segment[5]) if len(segment) > 5 else (0, 0)
+        elif marker == b"\x51" and len(segment) > 36:
+            bits, samples = (segment[36] & 127) + 1, int.from_bytes(segment[34:36])
         elif marker == b"\x52":
-            return Stream(bits, segment[9:10] == b"\0")
+            return Stream(bits, segment[9:10] == b"\0", samples)
         elif marker == b"\xda":
             near = 1 + 2 * segment[0] if segment else 0
-            return Stream(bits, segment[near : near + 1] not in (b"", b"\0"))
+            return Stream(bits, segment[near : near + 1] not in (b"", b"\0"), samples)
         place += 2 + length
-    return Stream(bits)
+    return Stream(bits, False, samples)
 
 
 def _cpu_limit() -> int:
@@ -162,6 +164,8 @@ def _decode_into(image: np.ndarray, dataset: pydicom.Dataset) -> None:
     stream = Stream() if syntax == uid.RLELossless else read_header(frame)
     if stream.bits > dataset.BitsAllocated or (decoder == "pillow" and dataset.BitsAllocated > 8):
         raise BadImage(f"stream of {stream.bits} bits, {dataset.BitsAllocated} in the header")
+    if stream.samples not in (0, dataset.SamplesPerPixel):
+        raise BadImage(f"stream of {stream.samples} samples a pixel, {dataset.SamplesPerPixel} in the header")
     if decoder == "gdcm" and dataset.BitsStored < stream.bits:
         # gdcm drops the bits beyond the stored ones.
         dataset.BitsStored, dataset.HighBit = stream.bits, stream.bits - 1

@@ -91,7 +91,7 @@ def test_a_reversible_stream_of_a_lossy_syntax_may_have_an_overlay():
     plain, pixels = decode_dicom(written(dataset)), dataset.pixel_array
     pixels[10:20, 10:30] |= 0x8000
     frame = jpeg_2000(pixels)
-    assert read_header(frame) == Stream(16, False)
+    assert read_header(frame) == Stream(16, False, 1)
     assert np.array_equal(decode_dicom(with_stream(dataset, uid.JPEG2000, frame)), plain)
     # With layers left out, which the file says, the same wavelet is lossy.
     lossy = decode_dicom(with_stream(dataset, uid.JPEG2000, frame, LossyImageCompression="01"))
@@ -113,7 +113,7 @@ def test_a_reversible_stream_of_a_lossy_syntax_may_have_an_overlay():
 def test_the_header_of_a_stream_says_whether_it_is_lossy(name, bits, is_lossy):
     dataset = pydicom.dcmread(get_testdata_file(name, download=False))
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    assert read_header(frame) == Stream(bits, is_lossy)
+    assert read_header(frame) == Stream(bits, is_lossy, dataset.SamplesPerPixel)
 
 
 @given(
@@ -231,6 +231,5 @@ def test_the_reason_of_the_decoder_is_shown():
     ok, jpeg = cv2.imencode(".jpg", np.zeros((64, 64), np.uint8))
     assert ok and "stream of 8 bits, 16 in the header" in reason(jpeg.tobytes(), uid.JPEGBaseline8Bit)
     assert "cannot identify image file the stream" in reason(b"no JPEG 2000")
-    assert "MPEG2" in reason(frame, uid.UID("1.2.840.10008.1.2.4.100"))
     for damaged in (reason(frame[: len(frame) // 2]), reason(b"\xff\xd8 damaged", uid.JPEGLosslessSV1)):
         assert len(damaged.partition(": ")[2]) > 5 and "0x" not in damaged

@@ -312,7 +312,10 @@ UNREAD = {
     "a compression": (tiff_of(FILM, t259=34712), "compression .?34712"),
     "a compression of 8 bits": (tiff_of(FILM.astype(np.uint8), t259=34712), "compression 34712"),
     "no interpretation": (tiff_of(FILM, t262=None), "does not say whether 0 is black or white"),
-    "12 bits, JPEG": (b"\xff\xd8\xff\xc1\x00\x0b\x0c\x00\x08\x00\x08\x01\x01\x11\x00\xff\xda" + bytes(40), "12-bit"),
+    "12 bits, JPEG": (
+        b"\xff\xd8\xff\xc1\x00\x0b\x0c\x00\x08\x00\x08\x01\x01\x11\x00\xff\xda" + bytes(40),
+        "^a JPEG of 12 bits is not read: save",
+    ),
 }
 
 
