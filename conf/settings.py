@@ -88,7 +88,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Dicom:
-    """Which DICOM files are films of a chest for reading, for etl.format dicom; the others go to quarantine."""
+    """Which DICOM files are films of a chest for reading, in sources of every format; the others go to quarantine."""
 
     modalities: list[str] = field(default_factory=lambda: ["CR", "DX", "RG"], metadata=MODALITIES)
     """modalities that are kept: computed, digital and conventional radiographs; a file that names none is kept too"""

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from conf.errors import InputError
 from conf.places import TABLES, WORKSPACE, place_of
@@ -120,23 +120,21 @@ class Workspace:
     summary = property(lambda self: self.root / "summary.json")
 
 
-def in_workspaces(files: Iterable[str]) -> list[bool]:
-    """Whether each file lies in a workspace. files: all files below a folder, as paths below it.
+def find_workspaces(files: Iterable[str]) -> set[str]:
+    """The folders among these that are workspaces. files: all files below a folder, as paths below it.
 
-    A workspace is known by the ETL's card and what a stage leaves beside it. Its figures and heat maps are no films.
+    A workspace is known by the ETL's card and what a stage leaves beside it, that of an ensemble by its two files. The
+    folder itself is none.
     """
-    files = list(files)
-    folders = {name: set() for name in ("card.json", "card.html", "summary.json", "mlflow.db")}
+    names = ("card.json", "card.html", "summary.json", "mlflow.db", "evaluation.json", "predictions.parquet")
+    having: dict[str, set[str]] = {name: set() for name in names}
     for file in files:
         folder, _, name = file.rpartition("/")
-        if name in folders and folder:
-            folders[name].add(folder)
-    cards = folders.pop("card.json")
+        if name in having and folder:
+            having[name].add(folder)
     # MLflow alone makes a database wherever it is started.
-    workspaces = cards & set().union(*folders.values())
-    if not workspaces:
-        return [False] * len(files)
-    return [any(str(folder) in workspaces for folder in PurePosixPath(file).parents) for file in files]
+    of_stages = having["card.json"] & (having["card.html"] | having["summary.json"] | having["mlflow.db"])
+    return of_stages | having["evaluation.json"] & having["predictions.parquet"]
 
 
 def stored_place(place: str, root: Path) -> str:

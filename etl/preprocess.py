@@ -18,6 +18,7 @@ from upath import UPath
 from conf.arguments import ArgumentParser, add_switch, load_arguments, with_same_settings
 from conf.errors import InputError, run_command
 from conf.settings import Etl, Settings
+from conf.words import counted
 from conf.workspace import Workspace, atomic_path, update_summary
 from etl.card.contact_sheet import choose_films
 from etl.card.counts import describe_left_out, kinds_of
@@ -140,14 +141,14 @@ def show(outcome: Published, images_per_s: float, manifest: Manifest) -> None:
     for sentence in manifest.notes:
         print(f"  note: {sentence}")
     for what, words in manifest.not_understood.items():
-        counted = sorted(words.items(), key=lambda word: -word[1])
-        shown = ", ".join(f"{number:,} {repr(word) if word else '(not shown)'}" for word, number in counted[:MAX_WORDS])
-        more = f" and {len(counted) - MAX_WORDS} other words" if len(counted) > MAX_WORDS else ""
+        common = sorted(words.items(), key=lambda word: -word[1])
+        shown = ", ".join(f"{number:,} {repr(word) if word else '(not shown)'}" for word, number in common[:MAX_WORDS])
+        more = f" and {len(common) - MAX_WORDS} other words" if len(common) > MAX_WORDS else ""
         print(f"  {STRANGE_SENTENCES.get(what, f'{what} unknown, word not understood')}: {shown}{more}")
     left_out = sum(manifest.left_out.values())
     print(
-        f"{manifest.listed + left_out:,} images in = {sum(card.images.values()):,} rows + {card.images_quarantined:,} "
-        f"quarantined + {manifest.absent:,} absent + {left_out:,} left out"
+        f"{counted(manifest.listed + left_out, 'image')} in = {counted(sum(card.images.values()), 'row')} + "
+        f"{card.images_quarantined:,} quarantined + {manifest.absent:,} absent + {left_out:,} left out"
     )
     if not outcome.committed:
         print("nothing has changed: no new version")

@@ -24,7 +24,7 @@ from conf.arguments import load_arguments
 from conf.errors import InputError, run_command
 from conf.progress import Progress, say
 from conf.settings import MODES
-from conf.words import RESEARCH_USE
+from conf.words import RESEARCH_USE, counted
 from conf.workspace import Workspace
 from inference.files.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_line, as_table, printable
 from inference.files.answering import FileAnswerer, answer_all
@@ -136,8 +136,8 @@ def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str
 
 def print_outcome(num_files: int, num_failed: int, others: int, seconds: float, heatmaps: Path | None) -> None:
     failed = f", {num_failed} failed (reasons above)" if num_failed else ""
-    skipped = f", {others} other files in the folders left out" if others else ""
-    say(f"{num_files - num_failed} of {num_files} files answered in {seconds:.1f} s{failed}{skipped}")
+    skipped = f", {counted(others, 'other file')} in the folders left out" if others else ""
+    say(f"{num_files - num_failed} of {counted(num_files, 'file')} answered in {seconds:.1f} s{failed}{skipped}")
     if heatmaps:
         say(f"Next: open the pictures in {heatmaps}")
     else:

@@ -20,6 +20,7 @@ from rich.text import Text
 from conf.arguments import load_settings
 from conf.errors import run_command
 from conf.places import SCORES, place_of
+from conf.words import counted
 from conf.workspace import Workspace
 from etl.cluster.workers import SparkWorkers
 from etl.contract.storage import located, ready
@@ -47,7 +48,7 @@ def main() -> None:
         outcome = score_new(model, listing, output, settings.inference.batch_size, workers.map_in_arrow)
         seconds = time.monotonic() - started
     if listing.left_out:
-        kinds = ", ".join(f"{number:,} {why}" for why, number in listing.left_out.items())
+        kinds = ", ".join(f"{number:,} ({why})" for why, number in listing.left_out.items())
         print(f"files of {source} that were left out: {kinds}")
     show(outcome, model, seconds)
     print(f"Scores: {output}" + ("" if outcome.version is None else f", Delta version {outcome.version}"))
@@ -62,7 +63,7 @@ def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
     if outcome.version is None:
         missing = f"; {outcome.out_of_reach:,} still cannot be read" if outcome.out_of_reach else ""
-        print(f"nothing is new: {name} has already scored {outcome.known:,} images{missing}")
+        print(f"nothing is new: {name} has already scored {counted(outcome.known, 'image')}{missing}")
         return
     familiar = pc.sum(rows["familiar"]).as_py() or 0
     called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()
@@ -78,8 +79,8 @@ def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     unreadable = rows["unreadable"].drop_null().to_pandas()
     strange = len(rows) - familiar - len(unreadable)
     print(
-        f"{len(rows):,} images scored in {seconds:.0f} s, Spark's start included: {familiar:,} familiar, {strange:,} "
-        f"unlike the training data, {len(unreadable):,} not readable; {outcome.known:,} already had scores"
+        f"{counted(len(rows), 'image')} scored in {seconds:.0f} s, Spark's start included: {familiar:,} familiar, "
+        f"{strange:,} unlike the training data, {len(unreadable):,} not readable; {outcome.known:,} already had scores"
     )
     for reason, number in unreadable.str.split(":").str[0].value_counts().items():
         print(f"  not readable: {number:,} {reason}")

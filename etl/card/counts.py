@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from conf.errors import InputError
+from conf.words import counted
 from etl.contract.schema import SPLITS, image_column
 from etl.sources.split import find_leaks
 
@@ -17,7 +18,10 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
     check_splits(rows)
     leaks = find_leaks(rows[["patient_id", "split"]])
     if leaks:
-        raise InputError(f"{len(leaks)} patients are in more than one split of the written table, such as {leaks[:3]}")
+        raise InputError(
+            f"{counted(len(leaks), 'patient is', 'patients are')} in more than one split of the written table, "
+            f"such as {leaks[:3]}"
+        )
     described = {"images": {}, "patients": {}, "known": {}, "positives": {}, "percentages": {}}
     for split in SPLITS:
         part = rows[rows.split == split]
@@ -43,7 +47,7 @@ def describe_left_out(left_out: dict[str, int]) -> list[str]:
     for name, number in left_out.items():
         kind, _, why = name.partition(", ")
         kinds.setdefault(why, []).append(f"{number:,} {kind}")
-    return [", ".join(counted) + (f": {why}" if why else "") for why, counted in kinds.items()]
+    return [", ".join(numbers) + (f": {why}" if why else "") for why, numbers in kinds.items()]
 
 
 def check_splits(images: pd.DataFrame) -> None:
@@ -61,10 +65,11 @@ def check_splits(images: pd.DataFrame) -> None:
     patients = used.patient_id.nunique()
     if len(left_out):
         reasons = "; ".join(f"{number:,} {kind}" for kind, number in kinds_of(left_out.reason).value_counts().items())
-        why = f": its {len(left_out):,} images are left out ({reasons}): change what leaves them out, or the split"
+        said = counted(len(left_out), "image is", "images are")
+        why = f": its {said} left out ({reasons}): change what leaves them out, or the split"
     elif patients < len(SPLITS):
         why = (
-            f": all images are of {patients} patient{'s' * (patients != 1)}, and each split needs one: check "
+            f": all images are of {counted(patients, 'patient')}, and each split needs one: check "
             "etl.columns.patient, or add patients"
         )
     else:

@@ -17,6 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from conf.progress import Progress, say
+from conf.words import counted
 from etl.cluster.failures import passed_on, received
 
 Batches = Iterator[pa.RecordBatch]
@@ -138,7 +139,10 @@ def _progress(tracker, images: Sequence[int], title: str) -> Iterator[None]:
             thread.join()
         bar.update(bar.total - bar.done)
     if again := sum(failed.values()):
-        say(f"{title}: {again:,} tasks were tried again after their worker had failed; Spark's UI and logs say why")
+        say(
+            f"{title}: {counted(again, 'task was', 'tasks were')} tried again after a worker had failed; "
+            "Spark's UI and logs say why"
+        )
 
 
 def _is_of_spark(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """Whether a table has the labels that a training needs, and what to do if not."""
 
+from conf.words import counted
 from etl.contract.schema import SPLITS, Card
 
 VAL_ADVICE = {
@@ -43,8 +44,8 @@ def _missing(card: Card) -> tuple[str, str]:
         return "", ""
     if _has_both(card, *SPLITS):
         problem = (
-            f"no finding has both positives and negatives among the {card.images['val']} images of the val split, so "
-            "no epoch has an AUROC"
+            f"no finding has both positives and negatives among the {counted(card.images['val'], 'image')} of the val "
+            "split, so no epoch has an AUROC"
         )
         return problem, VAL_ADVICE[card.settings["split"]]
     positives = sum(sum(card.positives[split].values()) for split in SPLITS)

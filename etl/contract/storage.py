@@ -19,19 +19,10 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.places import CLIENTS, FILES, place_of, unknown_store
+from etl.contract.clutter import clutter, find_clutter
 from etl.contract.s3 import open_object, read_object
 
 Work = TypeVar("Work")
-# Folders that macOS's archives, Synology's and QNAP's servers, Windows and Linux make by themselves.
-SYSTEM_FOLDERS = (
-    "__MACOSX",
-    "@eaDir",
-    "#recycle",
-    "@Recycle",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-    "lost+found",
-)
 FETCHES = 16
 """files of a store that are fetched ahead: so many make up for two round trips of 30 ms beside the decoding of films"""
 AHEAD_BYTES = 32_000_000
@@ -226,9 +217,10 @@ def _whole(read: Callable[[], bytes], address: str, limit: int) -> bytes:
 def list_files(folder: UPath) -> pd.DataFrame:
     """Every file below `folder`, whatever its name.
 
-    Index: path below the folder. Columns: path (absolute, or an address) and file_version, which changes when the file
-    does: its size and its time or ETag. Links to folders are followed, each folder is visited once: attrs["links"] has
-    the other names of such a folder, as paths below `folder` -> the path under which its files are listed.
+    Index: path below the folder. Columns: path (absolute, or an address); file_version, which changes when the file
+    does: its size and its time or ETag; clutter: why nobody put the file there for reading, see find_clutter.
+    Links to folders are followed, each folder is visited once: attrs["links"] has the other names of such a folder, as
+    paths below `folder` -> the path under which its files are listed.
     Raises InputError for a folder that may not be read.
     """
 
@@ -244,16 +236,9 @@ def list_files(folder: UPath) -> pd.DataFrame:
         except UnicodeEncodeError:
             raise InputError(f"a file below {folder} is named {name!r}, which is no UTF-8: rename it") from None
     files = pd.DataFrame(rows, columns=["name", "path", "file_version"]).set_index("name").sort_index()
+    files["clutter"] = pd.Series(find_clutter(files.index), files.index, dtype=object)
     files.attrs["links"] = links
     return files
-
-
-def clutter(path: str) -> str | None:
-    """Why nobody put this file there for reading: `hidden`, or `in __MACOSX`; None for any other. path: relative."""
-    parts = path.split("/")
-    if found := next((part for part in parts[:-1] if part in SYSTEM_FOLDERS), None):
-        return f"in {found}"
-    return "hidden" if any(part.startswith(".") for part in parts) else None
 
 
 def walk_files(folder: str, again: dict[str, str], refuse: Callable[[OSError], None]) -> Iterator[tuple[str, str, str]]:

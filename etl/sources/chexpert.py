@@ -13,11 +13,11 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.storage import list_files
+from etl.contract.words import view_of
 from etl.sources.files import match_files
 from etl.sources.label_file import contradictions, describe_lacking, optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_official, assign_split
-from etl.sources.words import view_of
 
 # All label columns except "No Finding", which only says that the others are absent.
 CHEXPERT_FINDINGS = (

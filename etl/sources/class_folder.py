@@ -1,7 +1,7 @@
 """The manifest of a source with one folder per class: single-label colour images, for pre-training and other tasks.
 
 CLASS/image              split by a hash of the path
-SPLIT/CLASS/image        the folders' own split, in any of the words that etl/sources/words.py knows for splits
+SPLIT/CLASS/image        the folders' own split, in any of the words that etl/contract/words.py knows for splits
 CLASS/SPLIT/image
 
 An image may lie deeper. Folders are never classes if some of them look like splits.
@@ -18,19 +18,18 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from conf.workspace import in_workspaces
+from conf.words import counted
 from etl.contract.images.decode import begins_like_image
-from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_image
-from etl.contract.storage import clutter, list_files, map_files, read_bytes
-from etl.sources.files import NO_IMAGES
+from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_kind
+from etl.contract.storage import list_files, map_files, read_bytes
+from etl.contract.words import known_splits, resembles_split, split_of
+from etl.sources.files import TEXTS
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.masks import BESIDE_MASK, MASK_WORDS, find_masks, marks, without_mask, words_of
 from etl.sources.split import assign_split
-from etl.sources.words import known_splits, resembles_split, split_of
 
 # Folders of these names lie beside folders of masks or labels.
 NO_CLASSES = ("images", "image", "imgs", "img")
-IN_WORKSPACE = "in a workspace"
 MAX_SHOWN = 20
 """names in a sentence"""
 
@@ -59,7 +58,9 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     left_out = _why_left_out(files)
     images = left_out.index[left_out.isna()]
     if images.empty:
-        raise InputError(f"no image among the {len(files)} files below {source}: check --etl.source and --etl.format")
+        raise InputError(
+            f"no image among the {counted(len(files), 'file')} below {source}: check --etl.source and --etl.format"
+        )
     folders_and_name = [image.split("/") for image in images]
     layout = _understand(source, folders_and_name)
     below_at = 1 if layout.split_at is None else 2
@@ -71,12 +72,13 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     parts = paths.str.split("/")
     names = parts.str[layout.class_at]
     classes = sorted(names.unique())
-    empty = _classes_of(left_out.dropna(), layout) - set(classes)
+    empty = _classes_of(left_out.index[left_out.notna() & files.clutter.isna()], layout) - set(classes)
     if len(classes) < 2:
         other = f"; the files of {_some(empty)} are masks, overlays or no images" if empty else ""
         raise InputError(
-            f"{source} holds {len(paths)} images in {len(classes)} classes ({_some(classes)}{other}), expected "
-            "at least two: give the folder that holds the folders of the classes, or of the splits, as --etl.source"
+            f"{source} holds {counted(len(paths), 'image')} in {counted(len(classes), 'class', 'classes')} "
+            f"({_some(classes)}{other}), expected at least two: give the folder that holds the folders of the "
+            "classes, or of the splits, as --etl.source"
         )
     unknown = pd.Series("", paths.index)
     rows = build_rows(
@@ -105,10 +107,9 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
 
 def _why_left_out(files: pd.DataFrame) -> pd.Series:
     """The reason why each file is no image of the source; None for an image. files: from list_files."""
-    reasons = pd.Series([clutter(file) for file in files.index], files.index, dtype=object)
-    reasons[reasons.isna() & np.array(in_workspaces(files.index), bool)] = IN_WORKSPACE
+    reasons = files.clutter.copy()
     named = np.array([PurePosixPath(file).suffix.lower() in SUFFIXES for file in files.index], bool)
-    texts = np.array([file.lower().endswith(NO_IMAGES) for file in files.index], bool)
+    texts = np.array([file.lower().endswith(TEXTS) for file in files.index], bool)
     reasons[reasons.isna() & texts] = "no image"
     asked = files.path[reasons.isna() & ~named]
     reasons[asked.index] = pd.Series(list(map_files(_why_no_image, asked)), asked.index, dtype=object)
@@ -123,7 +124,7 @@ def _why_no_image(path: str) -> str | None:
         return f"cannot be read ({error.strerror or error})"
     if begins_like_image(head):
         return None
-    return f"{image}, which is not read" if (image := other_image(head)) else "no image"
+    return f"{kind}, which is not read" if (kind := other_kind(head)) else "no image"
 
 
 def _understand(source: UPath, paths: list[list[str]]) -> Layout:
@@ -209,9 +210,9 @@ def _no_class(name: str, classes: set[str]) -> str | None:
     return None
 
 
-def _classes_of(files: pd.Series, layout: Layout) -> set[str]:
-    """The folders in which a class was expected. files: reasons, indexed by path."""
-    paths = (file.split("/") for file, why in files.items() if not clutter(file) and why != IN_WORKSPACE)
+def _classes_of(files: Iterable[str], layout: Layout) -> set[str]:
+    """The folders in which a class was expected."""
+    paths = (file.split("/") for file in files)
     return {parts[layout.class_at] for parts in paths if len(parts) > layout.class_at + 1}
 
 

@@ -18,11 +18,13 @@ from conf.errors import InputError
 from conf.settings import Columns, Dicom, Etl
 from etl.cluster.workers import SparkWorkers
 from etl.contract.images.dicom_file import looks_like_dicom
+from etl.contract.images.dicom_tags import Tags, read_tags
 from etl.contract.images.kinds import DICOM_INDEX
+from etl.contract.images.misfits import find_misfit
 from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
-from etl.contract.storage import clutter, fetch_ahead, list_files, read_bytes
-from etl.sources.dicom_tags import Tags, find_misfit, read_tags
+from etl.contract.storage import fetch_ahead, list_files, read_bytes
+from etl.contract.words import says_nothing, shows_chest
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files
 from etl.sources.label_file import (
     contradictions,
@@ -35,7 +37,6 @@ from etl.sources.label_file import (
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
-from etl.sources.words import says_nothing, shows_chest
 
 # Tags come before the pixels; few files have so many tags that more must be read.
 HEAD_BYTES = 1 << 20
@@ -57,7 +58,9 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     files = list_files(source)
     files = files[files.path != str(path)]
     wanted = set() if listed is None else set(listed[settings.columns.image])
-    asked = files.loc[[_is_asked(file) or file in wanted for file in files.index]]
+    # Other files are opened, to see whether they are DICOM.
+    is_index = files.index.map(os.path.basename) == DICOM_INDEX
+    asked = files[(files.clutter.isna() & ~is_index) | files.index.isin(wanted)]
     found = _read_files(asked.path, workers)
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")
@@ -75,10 +78,10 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     faults |= dict.fromkeys(tags.index[nobody], NO_PATIENT)
     tags, reasons = tags[~nobody], faults | misfits
     if tags.empty:
-        counted = Counter(reason.partition(":")[0] for reason in reasons.values()).most_common(5)
+        kinds = Counter(reason.partition(":")[0] for reason in reasons.values()).most_common(5)
         raise InputError(
             f"none of the {len(found)} DICOM files below {source} can be used: "
-            f"{', '.join(f'{number} {kind}' for kind, number in counted) or 'none is in the table'}; for example "
+            f"{', '.join(f'{number} {kind}' for kind, number in kinds) or 'none is in the table'}; for example "
             f"{found.index[0]}: {reasons.get(found.index[0], 'not in the table')}"
         )
     rows = _build_rows(tags, source, name_of)
@@ -87,7 +90,9 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     notes = [*notes, *describe_links(files)]
     manifest = assemble(rows, films, findings, tables, f"images below {source} can be used", notes=notes)
     # "file" keeps these hashes apart from those of instances: a file may be named after an SOP Instance UID.
-    bad = files.loc[list(reasons)].assign(image_id=[name_of(f"file {name}") for name in reasons])
+    bad = files.loc[list(reasons), ["path", "file_version"]].assign(
+        image_id=[name_of(f"file {name}") for name in reasons]
+    )
     bad = bad.assign(reason=list(reasons.values()), patient_id="", split=None)
     bad["looked_at"] = [name in faults for name in reasons]
     others = files.index.difference(tags.index).difference(list(reasons))
@@ -97,15 +102,10 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         images=pd.concat([manifest.images, bad], ignore_index=True),
         listed=len(rows) + len(bad) + absent,
         absent=absent,
-        left_out=count_left_out(why),
+        left_out=count_left_out(why, files.clutter),
         identities=name_of("fingerprint of the salt"),
         not_understood=_count_strange(manifest, tags),
     )
-
-
-def _is_asked(file: str) -> bool:
-    """Whether the file is opened, to see whether it is DICOM, even if no table names it."""
-    return not clutter(file) and os.path.basename(file) != DICOM_INDEX
 
 
 def _read_files(paths: pd.Series, workers: SparkWorkers) -> pd.Series:
@@ -171,13 +171,20 @@ def _read_one(path: str, read_head: Callable[[], bytes]) -> Tags | str | None:
         if not looks_like_dicom(head):
             return None
         try:
-            return read_tags(head)
+            return _with_instance(read_tags(head))
         except BadImage as reason:
-            return str(reason) if len(head) < HEAD_BYTES else read_tags(read_bytes(path))
+            return str(reason) if len(head) < HEAD_BYTES else _with_instance(read_tags(read_bytes(path)))
     except BadImage as reason:
         return str(reason)
     except OSError as error:
         return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"
+
+
+def _with_instance(tags: Tags) -> Tags:
+    """These tags. Raises BadImage without a SOP Instance UID, after which this format names the image."""
+    if not tags.instance:
+        raise BadImage("no SOPInstanceUID")
+    return tags
 
 
 def _with_table(
@@ -211,13 +218,14 @@ def _with_table(
     usable = {result.instance: file for file, result in results.items() if isinstance(result, Tags)}
     # If several files have the same SOP Instance UID, the one in `tags` counts.
     found = names.map(usable | dict(zip(tags.instance, tags.index, strict=True)))
-    by_path = match_files(names[found.isna()], files, path)
+    by_path = match_files(names[found.isna()], files, path, found.dropna())
     notes += describe_match(names[by_path.index], by_path)
     found = found.where(found.notna(), by_path).astype(object)
     table.index = pd.Index(found)
-    twice = table.index[table.index.notna() & table.index.duplicated()]
+    twice = found[found.notna() & found.duplicated()]
     if len(twice):
-        raise InputError(f"{path} names {twice[0]} twice, by its path or by its SOP Instance UID: keep one row")
+        one, other = names[found == twice.iloc[0]][:2]
+        raise InputError(f"{path}: {one!r} and {other!r} are the same file, {twice.iloc[0]!r}: keep one row per image")
     labels, strange = pd.Series(labels, table.index), strange.set_axis(table.index)
     named = tags.index.intersection(table.index)
     if found.isna().all():

@@ -13,29 +13,34 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from conf.words import counted
+from etl.contract.clutter import HEATMAP
 from etl.contract.images.kinds import SUFFIXES
-from etl.contract.storage import clutter
 
 # Beside images lie reports and lists of the same names.
-NO_IMAGES = (".csv", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".pdf", ".py", ".tsv", ".txt", ".xls", ".xlsx")
-NO_IMAGES += (".xml", ".yaml", ".yml", ".zip", ".gz", ".tar", ".npy", ".npz", ".db")
+TEXTS = (".csv", ".db", ".doc", ".docx", ".htm", ".html", ".json", ".md", ".py", ".tsv", ".txt", ".xls", ".xlsx")
+TEXTS += (".xml", ".yaml", ".yml")
 MAX_KINDS = 20
 """at most so many kinds of left-out files are counted one by one, the rare ones together"""
 MAX_LINKS = 40
 """in a path, as Linux allows (path_resolution(7)); links to folders above others may make endless paths"""
 
 
-def count_left_out(reasons: pd.Series) -> dict[str, int]:
+def count_left_out(reasons: pd.Series, clutter: pd.Series) -> dict[str, int]:
     """Kind and reason, such as `.txt, no image` -> number of these files, the most frequent first.
 
-    reasons: why each file is left out that is not clutter, indexed by its path below the source.
+    reasons: why each file is left out that is not clutter, indexed by its path below the source. clutter: that of the
+    files, from list_files.
     """
-    counted = Counter(clutter(file) or f"{_kind(file)}, {why}" for file, why in reasons.items())
-    rest = sum(number for _, number in counted.most_common()[MAX_KINDS:])
-    return dict(counted.most_common(MAX_KINDS)) | ({"other kinds": rest} if rest else {})
+    kinds = Counter(
+        found if found and found != HEATMAP else f"{_kind(file)}, {found or why}"
+        for (file, why), found in zip(reasons.items(), clutter[reasons.index], strict=True)
+    )
+    rest = sum(number for _, number in kinds.most_common()[MAX_KINDS:])
+    return dict(kinds.most_common(MAX_KINDS)) | ({"other kinds": rest} if rest else {})
 
 
-def match_files(names: pd.Series, files: pd.DataFrame, table: UPath) -> pd.Series:
+def match_files(names: pd.Series, files: pd.DataFrame, table: UPath, taken: Iterable[str] = ()) -> pd.Series:
     """The file of each listed image, as its path below the source; None without one. The index is that of `names`.
 
     A name is a path below the source, also one through a link to a folder. If there is no such file, it may be spelled
@@ -43,19 +48,20 @@ def match_files(names: pd.Series, files: pd.DataFrame, table: UPath) -> pd.Serie
     folders in front: `a/1.png` and `images/a/1.png` match, whichever is listed. At last the ending may be missing in
     the name. A name that fits only files which other names have exactly is absent.
     Raises InputError if a name fits several files, or a file several names. files: from list_files. table: names them,
-    for the message.
+    for the message. taken: files that other rows of the table name in another way, such as by an UID.
     """
     there, links = set(files.index), _Links(files.attrs.get("links", {}))
     followed = names.map(links.follow) if links else names
     found = followed.where(followed.isin(there), None).astype(object)
     if found.notna().all():
         return found
-    candidates = [file for file in there if clutter(file) is None and not file.lower().endswith(NO_IMAGES)]
-    exact = set(found.dropna())
+    candidates = [file for file in files.index[files.clutter.isna()] if not file.lower().endswith(TEXTS)]
+    named = found.dropna()
+    exact = {*named, *taken}
     # Folders of a name in front of the path of its file -> the first such name and file.
     roots: dict[tuple[str, ...], tuple[str, str]] = {}
-    if exact:
-        roots[()] = names[found.first_valid_index()], found[found.first_valid_index()]
+    if len(named):
+        roots[()] = names[named.index[0]], named.iloc[0]
     for spell in (_parts, _parts_without_ending):
         index, got = _Ends((spell(file), file) for file in candidates), {}
         for name in names[found.isna()]:
@@ -99,7 +105,10 @@ def describe_links(files: pd.DataFrame) -> list[str]:
     if not links:
         return []
     link, target = next(iter(links.items()))
-    return [f"{len(links):,} folders have another name by a link, such as {link!r}: its files are read as {target!r}"]
+    return [
+        f"{counted(len(links), 'folder has', 'folders have')} another name by a link, such as {link!r}: its files are "
+        f"read as {target!r}"
+    ]
 
 
 def describe_match(names: pd.Series, found: pd.Series) -> list[str]:
@@ -108,7 +117,10 @@ def describe_match(names: pd.Series, found: pd.Series) -> list[str]:
     if not other.any():
         return []
     name, file = names[other].iloc[0], found[other].iloc[0]
-    return [f"{other.sum():,} images were found under another spelling, folder or ending, such as {name!r} as {file!r}"]
+    return [
+        f"{counted(other.sum(), 'image was', 'images were')} found under another spelling, folder or ending, such as "
+        f"{name!r} as {file!r}"
+    ]
 
 
 class _Ends:

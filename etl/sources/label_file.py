@@ -15,7 +15,8 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
-from etl.sources.words import says_no_finding
+from conf.words import counted
+from etl.contract.words import says_no_finding
 
 MAX_SHOWN = 20
 # Characters of the Unicode categories Cf (formats), Pd (dashes) and Zs (blanks) that look like nothing, - and a blank.
@@ -207,7 +208,11 @@ def read_findings(
     labels = parse_cells(table, findings, path, settings.uncertain, blank=float("nan"), named=named)
     repeats = _repeats(table[list(dict.fromkeys(roles))], labels, settings.columns)
     if repeats.any():
-        notes.append(f"{repeats.sum():,} rows of the table repeat an earlier row and were read once")
+        one, many = (
+            "row of the table repeats an earlier row and was",
+            "rows of the table repeat an earlier row and were",
+        )
+        notes.append(f"{counted(repeats.sum(), one, many)} read once")
     kept = [row for row, repeat in zip(labels, repeats, strict=True) if not repeat]
     return table[~repeats], findings, kept, notes
 
@@ -224,7 +229,7 @@ def _other_columns(table: pd.DataFrame, roles: Iterable[str], path: UPath) -> tu
     more = f" and {len(findings) - MAX_SHOWN} more" if len(findings) > MAX_SHOWN else ""
     notes = [f"every column without a role is a finding: {', '.join(findings[:MAX_SHOWN])}{more}"]
     nameless = sum(name.startswith("Unnamed: ") for name in table.columns)
-    return findings, notes + ([f"{nameless} columns without a name are not read"] if nameless else [])
+    return findings, notes + ([f"not read: {counted(nameless, 'column')} without a name"] if nameless else [])
 
 
 def contradictions(table: pd.DataFrame, findings: Sequence[str], values: list[np.ndarray]) -> pd.Series:

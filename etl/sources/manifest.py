@@ -9,14 +9,20 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from etl.contract.storage import clutter
+from conf.words import counted
 from etl.contract.vocabulary import check_vocabulary
+from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 from etl.sources.files import count_left_out, describe_links
 from etl.sources.label_file import normalise_patients, refuse_rounded
-from etl.sources.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 
 MIN_CROWD = 10
 """with fewer images nobody looks like many patients under one name"""
+WAYS_OUT = {
+    "image": "write its path there, or remove the row",
+    "patient": "write a name or number there that is the patient's own, or remove the row; with --etl.format csv, "
+    "--etl.columns.patient '' makes every image a patient of its own",
+}
+"""what leads out, if a row does not say which image or patient it is about"""
 STRANGE = {what: f"strange_{what}" for what in ("age", "sex", "view", "follow_up", "labels")}
 """columns of build_rows with the cells that were not understood, None for the others"""
 
@@ -122,8 +128,8 @@ def assemble(
     present = rows[rows.file.notna()].reset_index(drop=True)
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
     if present.empty:
-        shown = next((file for file in others if clutter(file) is None), None)
-        found = f"found are {len(files)} files, such as {shown!r}" if shown else "no other file was found"
+        shown = next(iter(others[files.clutter[others].isna()]), None)
+        found = f"found: {counted(len(files), 'file')}, such as {shown!r}" if shown else "no other file was found"
         raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}")
     twice = present[present.file.duplicated(keep=False)]
     if len(twice):
@@ -132,8 +138,10 @@ def assemble(
     notes = [*notes, *rows.attrs.get("notes", []), *describe_links(files), *_twins(rows.patient_id)]
     notes += _crowd(rows.patient_id)
     strange = {what: present.pop(column).value_counts().to_dict() for what, column in STRANGE.items()}
-    present[["path", "file_version"]] = files.loc[present.pop("file")].to_numpy()
+    columns = ["path", "file_version"]
+    present[columns] = files.loc[present.pop("file"), columns].to_numpy()
     present["looked_at"] = False
+    why = left_out if isinstance(left_out, pd.Series) else pd.Series(left_out, files.index)
     present["reason"] = pd.Series(None, present.index, object).where(present.split.notna(), "in no split")
     return Manifest(
         names=rows.image_id,
@@ -141,7 +149,7 @@ def assemble(
         findings=findings,
         listed=len(rows),
         absent=len(rows) - len(present),
-        left_out=count_left_out(left_out[others] if isinstance(left_out, pd.Series) else pd.Series(left_out, others)),
+        left_out=count_left_out(why[others], files.clutter),
         sha256={table.name: sha256_of(table) for table in tables},
         channels=channels,
         not_understood={what: words for what, words in strange.items() if words},
@@ -157,7 +165,10 @@ def _twins(patients: pd.Series) -> list[str]:
         return []
     one = twins.iloc[0]
     other = next(name for name in twins if name != one and name.casefold() == one.casefold())
-    return [f"{len(twins):,} patients differ from another one by case only, such as {one!r} and {other!r}"]
+    return [
+        f"{counted(len(twins), 'patient differs', 'patients differ')} from another one by case only, such as "
+        f"{one!r} and {other!r}"
+    ]
 
 
 def _crowd(patients: pd.Series) -> list[str]:
@@ -174,8 +185,8 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
     if len(duplicates):
         lines = [line + 2 for line in images.index[images == duplicates.iloc[0]]]
         raise InputError(
-            f"{path} names {len(duplicates)} images twice, such as {duplicates.iloc[0]} in lines {lines[0]} and "
-            f"{lines[1]}: keep one row per image"
+            f"{path} names {counted(len(duplicates), 'image')} twice, such as {duplicates.iloc[0]} in lines "
+            f"{lines[0]} and {lines[1]}: keep one row per image"
         )
     refuse_rounded(path, images, "image")
     refuse_rounded(path, patients, "patient")
@@ -183,8 +194,9 @@ def _check_ids(path: UPath, images: pd.Series, patients: pd.Series) -> None:
     for cells, what, nothing in ((images, "image", {""}), (patients, "patient", nobody)):
         without = cells[cells.isin(nothing)]
         if len(without):
+            first, number = without.index[0] + 2, counted(len(without), "row lacks", "rows lack")
             # The unknown patient could already be in another split.
             raise InputError(
-                f"{path} line {without.index[0] + 2}: no {what} ({without.iloc[0]!r}), expected one in every row: fix "
-                "the row"
+                f"{path} line {first}: no {what} ({without.iloc[0]!r}), expected one in every row ({number} it): "
+                f"{WAYS_OUT[what]}"
             )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from etl.sources.words import tokens_of
+from etl.contract.words import tokens_of
 
 # Words in such names, and words beside them.
 MASK_WORDS = {"mask", "masks", "seg", "segm", "segmentation", "segmentations", "annotation", "annotations", "gt"}

@@ -17,6 +17,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.words import counted
 from etl.contract.schema import NIH_FINDINGS, NO_FINDING, PHANTOM_FINDINGS, PHANTOMS_FILE
 from etl.contract.storage import is_local, list_files
 from etl.sources.label_file import describe_lacking, optional_column, read_lines, read_table
@@ -57,7 +58,8 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
         boxes = _read_boxes(source / BOX_FILE, vocabulary)
         rows["boxes"] = pd.Series([boxes.get(image, []) for image in rows.image_id], rows.index)
         if others := sorted(boxes.keys() - set(rows.image_id)):
-            notes.append(f"{len(others):,} images of {BOX_FILE}, such as {others[0]}, are not in {label_files[0].name}")
+            images, are = counted(len(others), "image"), "is" if len(others) == 1 else "are"
+            notes.append(f"{images} of {BOX_FILE}, such as {others[0]}, {are} not in {label_files[0].name}")
     # Covers all listed images, so that a fault in the lists is found even if images are absent.
     official = None
     if settings.split == "source":

@@ -7,6 +7,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.words import counted
 from etl.cluster.workers import SparkWorkers
 from etl.contract.storage import is_folder, locate
 from etl.sources.chexpert import read_chexpert
@@ -51,12 +52,13 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
         _leave_out(images, listed, f"listed in {file.name}")
         if unknown:
             manifest.notes.append(
-                f"{len(unknown):,} of {len(lines):,} lines of {file.name} name no image, such as {unknown[0]!r}"
+                f"of {counted(len(lines), 'line')} of {file.name}, {len(unknown):,} named no image, such as "
+                f"{unknown[0]!r}"
             )
         if more := [line for line in lines if names[line][1]]:
             manifest.notes.append(
-                f"of {len(more):,} lines of {file.name} that name several images, such as {more[0]!r}, only the first "
-                "image is left out: write one per line"
+                f"of {counted(len(more), 'line')} of {file.name} with several images, such as {more[0]!r}, only "
+                "the first image is left out: write one per line"
             )
         manifest.sha256[file.name] = sha256_of(file)
     if settings.split == "lists":

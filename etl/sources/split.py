@@ -8,10 +8,11 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.words import counted
 from etl.contract.schema import SPLITS
 from etl.contract.storage import locate
+from etl.contract.words import known_splits, split_of, understand
 from etl.sources.label_file import read_lines
-from etl.sources.words import known_splits, split_of, understand
 
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 LISTS = {split: f"{split}_list.txt" for split in SPLITS}
@@ -51,8 +52,9 @@ def own_split(cells: pd.Series, patients: pd.Series, path: UPath) -> pd.Series:
     leaks = find_leaks(pd.DataFrame({"patient_id": patients, "split": own}).dropna())
     if leaks:
         raise InputError(
-            f"{path}: {len(leaks)} patients are in more than one split, such as {', '.join(leaks[:3])}: fix the "
-            f"column {cells.name!r}, or leave etl.columns.split empty for a split by patient"
+            f"{path}: {counted(len(leaks), 'patient is', 'patients are')} in more than one split, such as "
+            f"{', '.join(leaks[:3])}: fix the column {cells.name!r}, or leave etl.columns.split empty for a split by "
+            "patient"
         )
     return own
 
@@ -73,8 +75,9 @@ def assign_official(
         of_patient = manifest.patient_id == patient
         one, other = (manifest.image_id[of_patient & where].iloc[0] for where in (in_train_val, in_test))
         raise InputError(
-            f"{len(both)} patients have images in both {' and '.join(names)}, such as {patient} with {one} in the "
-            f"first and {other} in the second: a patient may be in one split only, so leave the patient in one of them"
+            f"{counted(len(both), 'patient has', 'patients have')} images in both {' and '.join(names)}, such as "
+            f"{patient} with {one} in the first and {other} in the second: a patient may be in one split only, so "
+            "leave the patient in one of them"
         )
     split = pd.Series(None, index=manifest.index, dtype=object)
     split[in_train_val] = "train"
@@ -94,7 +97,8 @@ def describe_unlisted(images: pd.Series, listed: set[str], name: str) -> list[st
             f"such as {images.iloc[0]!r}: write them alike"
         )
     example = f", such as {min(unknown)!r}" if unknown else ""
-    return [f"{len(unknown):,} names in {name} are no image of the source{example}"] if unknown else []
+    said = counted(len(unknown), f"name in {name} is no image", f"names in {name} are no image")
+    return [f"{said} of the source{example}"] if unknown else []
 
 
 def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
@@ -130,8 +134,8 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
                 continue
             if len(cells) != width or not set(cells) <= {"0", "1"}:
                 raise InputError(
-                    f"{folder / name} line {number}: {len(cells)} labels {' '.join(cells[:4])}..., expected none, or "
-                    f"{width} zeros and ones, one per finding of the label file"
+                    f"{folder / name} line {number}: {counted(len(cells), 'label')} {' '.join(cells[:4])}..., expected "
+                    f"none, or {width} zeros and ones, one per finding of the label file"
                 )
             said = np.array(cells, np.float32)
             if not np.array_equal(labels.setdefault(image, said), said):
@@ -143,8 +147,8 @@ def assign_listed(rows: pd.DataFrame, folder: UPath) -> pd.DataFrame:
     leaks = find_leaks(listed.loc[listed.split.notna(), ["patient_id", "split"]])
     if leaks:
         raise InputError(
-            f"{len(leaks)} patients are on two of the lists in {folder}, such as {', '.join(leaks[:3])}: a patient may "
-            "be in one split only, fix the lists"
+            f"{counted(len(leaks), 'patient is', 'patients are')} on two of the lists in {folder}, such as "
+            f"{', '.join(leaks[:3])}: a patient may be in one split only, fix the lists"
         )
     listed.attrs["notes"] = notes
     if labels:

@@ -10,9 +10,11 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.settings import Etl
+from conf.words import counted
 from etl.card.counts import check_splits, describe_pixels, describe_splits, kinds_of
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
+from etl.contract.images.misfits import is_misfit
 from etl.contract.schema import CONTRACT, Card, table_schema
 from etl.contract.storage import is_of_a_store, locate
 from etl.contract.table import (
@@ -93,6 +95,8 @@ def publish(
         rows = pd.concat([update.kept, *(part for part in new if len(part))], ignore_index=True)
         quarantine = _join_quarantine(update.quarantine, written, duplicates, manifest)
         check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
+        reasons = manifest.images.image_id.map(quarantine.set_index("image_id").reason)
+        check_splits(manifest.images.assign(reason=reasons))
         card = _make_card(
             rows,
             manifest,
@@ -233,21 +237,22 @@ def _copies(rows: pd.DataFrame, origins: pd.Series, whose: str) -> pd.DataFrame:
 def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame, max_fraction: float) -> None:
     """Checks that every image is once in the table or once in quarantine, and that not too many are bad.
 
-    images, written: image ids of the manifest and of the files as read back. quarantine: columns of QUARANTINE.
-    Raises InputError if too many are bad.
+    images, written: image ids of the manifest and of the files as read back. quarantine: columns of QUARANTINE; a film
+    that is not wanted is not bad. Raises InputError if too many are bad.
     """
     listed, found = Counter(images), Counter([*written, *quarantine.image_id])
     lost, surplus = sorted(listed - found), sorted(found - listed)
     assert listed == found, f"of {len(images)} images, lost: {lost[:3]}, duplicated or unlisted: {surplus[:3]}"
-    bad = quarantine[quarantine.file_version.notna()]
+    bad = quarantine[quarantine.file_version.notna() & ~quarantine.reason.map(is_misfit).astype(bool)]
     looked_at = len(written) + len(bad)
     if len(bad) > max_fraction * looked_at:
         kinds = bad.image_id.groupby(kinds_of(bad.reason)).agg(["size", "first"]).sort_values("size", ascending=False)
         reasons = ", ".join(f"{kind} {row['size']} (such as {row['first']})" for kind, row in kinds.iterrows())
         raise InputError(
-            f"{len(bad)} of {looked_at} images are bad, more than etl.max_quarantined_fraction ({max_fraction}) "
-            f"allows: {reasons}. Nothing was committed: look at these images, leave them out with etl.exclude, or "
-            "raise the fraction to find all of them in the quarantine table"
+            f"{len(bad)} of {counted(looked_at, 'image')} {'is' if len(bad) == 1 else 'are'} bad, more than "
+            f"etl.max_quarantined_fraction ({max_fraction}) allows: {reasons}. Nothing was committed: look at these "
+            "images, leave them out with etl.exclude, or raise the fraction to find all of them in the quarantine "
+            "table"
         )
 
 

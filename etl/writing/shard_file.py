@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from conf.settings import Etl
 from etl.contract.images.decode import decode_colour, decode_grey
+from etl.contract.images.misfits import misfit_of
 from etl.contract.images.pixels import BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from etl.contract.schema import LABELS, image_column, table_schema
@@ -97,7 +98,12 @@ def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> lis
     """
     try:
         with one_error_for_lack_of_memory():
-            image = (decode_grey if channels == 1 else decode_colour)(read(), settings.grey_bits)
+            content = read()
+            # Format dicom has asked the tags before it listed the file.
+            misfit = misfit_of(content, settings.dicom) if settings.format != "dicom" else None
+            if misfit:
+                raise BadImage(misfit)
+            image = (decode_grey if channels == 1 else decode_colour)(content, settings.grey_bits)
             fault = find_fault(image, settings.quality) if channels == 1 else None
             if fault:
                 raise BadImage(fault)

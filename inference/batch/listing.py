@@ -1,18 +1,16 @@
 """Lists the images to score, of a table or a folder: the place and the version of each. Reads no pixels."""
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
 from upath import UPath
 
 from conf.errors import InputError
-from conf.workspace import Workspace, in_workspaces
+from conf.workspace import Workspace
 from etl.contract.row_groups import footer_of, read_row_groups
 from etl.contract.schema import SPLITS, Card
-from etl.contract.storage import clutter, is_folder, is_local, list_files, located, map_files, reaching
+from etl.contract.storage import is_folder, is_local, list_files, located, map_files, reaching
 from etl.contract.version import TableVersion
 from inference.model.properties import Properties, preparation_of
 
@@ -76,25 +74,18 @@ def list_table(workspace: Workspace, properties: Properties) -> Listing:
 def list_folder(folder: UPath) -> Listing:
     """Every file below the folder, whatever its name; a file that is no image gets a row that says so.
 
-    Left out are hidden files, rests of archives (see clutter), workspaces, and Delta tables, such as the scores
-    themselves.
+    Left out is what find_clutter finds, such as the scores themselves.
     """
     files = list_files(folder)
-    paths = list(map(PurePosixPath, files.index))
-    tables = {log.parent for path in paths for log in path.parents if log.name == "_delta_log"}
-    why = [
-        clutter(str(path))
-        or ("in a workspace" if inside else "in a Delta table" if tables & set(path.parents) else None)
-        for path, inside in zip(paths, in_workspaces(files.index), strict=True)
-    ]
-    files = files.loc[[reason is None for reason in why]]
+    left_out = files.clutter.value_counts().to_dict()
+    files = files[files.clutter.isna()]
     if files.empty:
         raise InputError(
             f"no image files below {folder}: give a folder of images with --scoring.source, or the workspace of a table"
         )
     nowhere = pa.nulls(len(files), pa.int32())
     columns = [files.index.to_list(), files.file_version.to_list(), files.path.to_list(), nowhere, nowhere]
-    return Listing(str(folder), None, pa.table(columns, schema=IMAGES), dict(Counter(filter(None, why))))
+    return Listing(str(folder), None, pa.table(columns, schema=IMAGES), left_out)
 
 
 def _check_kind(card: Card, workspace: Workspace, properties: Properties) -> None:

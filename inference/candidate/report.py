@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from conf.words import RESEARCH_USE
+from conf.words import RESEARCH_USE, counted
 from conf.workspace import atomic_path
 from inference.candidate.gate import CHANCE, Decision
 from inference.candidate.measuring.evaluate import Scored, auroc_differences, auroc_intervals
@@ -79,7 +79,8 @@ def describe(
 
 def data_title(data: dict) -> str:
     """A title such as `test split, phantoms, Delta version 3, 250 images of 80 patients`."""
-    return f"{data['split']} split, {data['source']}, {data['images']} images of {data['patients']} patients"
+    images = f"{counted(data['images'], 'image')} of {counted(data['patients'], 'patient')}"
+    return f"{data['split']} split, {data['source']}, {images}"
 
 
 def auroc_table(report: dict) -> Table:

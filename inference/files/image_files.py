@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from conf.errors import InputError
 from conf.places import INFER_FILES, place_of
-from conf.workspace import in_workspaces
+from etl.contract.clutter import find_clutter
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import DICOM_INDEX, HEAD_BYTES, SUFFIXES
-from etl.contract.storage import clutter, walk_files
+from etl.contract.storage import walk_files
 
 
 class ImageFile(NamedTuple):
@@ -37,8 +37,8 @@ def find_images(paths: Iterable[str], without: str = "") -> tuple[list[ImageFile
 
     The files of a folder and its subfolders are sorted by name. A file that was given by itself is always included.
     From a folder, every file is included that begins like an image of a kind that is read, or is named like one: a file
-    that is named like an image but is none is reported, not left out. Hidden files and rests of archives (see
-    clutter), and the files of workspaces and of the folder `without`, are other files.
+    that is named like an image but is none is reported, not left out. What find_clutter finds, and the files of the
+    folder `without`, are other files.
     Raises InputError for a path that is the folder `without`.
     """
     files: list[ImageFile] = []
@@ -76,10 +76,10 @@ def _inside(root: str, without: str) -> tuple[list[ImageFile], int]:
 
     found = [(below, path) for below, path, _ in walk_files(root, {}, refuse)]
     left_out = {folder for folder in {os.path.dirname(path) for _, path in found} if _lies_in(folder, without)}
-    workspaces = in_workspaces(below for below, _ in found)
-    for (below, path), in_workspace in zip(found, workspaces, strict=True):
+    clutter = find_clutter(below for below, _ in found)
+    for (_, path), why in zip(found, clutter, strict=True):
         folder, name = os.path.split(path)
-        if not clutter(below) and not in_workspace and folder not in left_out and _looks_like_image(path, name):
+        if not why and folder not in left_out and _looks_like_image(path, name):
             files.append(_as_file(path))
         else:
             others += 1

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from conf.words import RESEARCH_USE
 from conf.workspace import atomic_path
+from etl.contract.clutter import heatmap_name
 from inference.files.answer_formats import printable
 from inference.film.answers import Finding, Findings
 from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of, overlay
@@ -68,7 +69,7 @@ def write_overlay(content: bytes, folder: Path, path: str, finding: str) -> Path
     quoted = quote(finding, safe=" ()+")
     if len(quoted) > MAX_BYTES:
         quoted = hashlib.sha256(finding.encode()).hexdigest()[:10]
-    name = f"{film}-{digest}-{quoted}.png"
+    name = heatmap_name(film, digest, quoted)
     with atomic_path(folder / name) as temporary:
         temporary.write_bytes(content)
     return folder / name

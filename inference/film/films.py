@@ -11,7 +11,7 @@ import numpy as np
 
 from conf.settings import Dicom, Quality
 from etl.contract.images.decode import begins_like_image, decode_grey
-from etl.contract.images.kinds import kind_of
+from etl.contract.images.misfits import misfit_of
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from inference.model.properties import Properties
@@ -94,17 +94,11 @@ def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film
 
 def _find_fault(content: bytes, image: np.ndarray, properties: Properties) -> str | None:
     """Film.fault. Of a DICOM file, its tags come first, as in the ETL."""
-    if kind_of(content) == "DICOM":
-        # Imported here, because pydicom takes long to import and few processes need it.
-        from etl.sources.dicom_tags import find_misfit, read_tags
-
-        try:
-            misfit = find_misfit(read_tags(content), Dicom(**properties.dicom))
-        except BadImage as reason:
-            misfit = str(reason)
-        if misfit:
-            return misfit
-    return find_fault(image, Quality(**properties.quality))
+    try:
+        misfit = misfit_of(content, Dicom(**properties.dicom))
+    except BadImage as reason:
+        misfit = str(reason)
+    return misfit or find_fault(image, Quality(**properties.quality))
 
 
 def _scale(image: np.ndarray, side_px: int) -> np.ndarray:

@@ -284,8 +284,12 @@ def test_its_own_pictures_are_no_films_of_the_next_run(infer, films, tmp_path):
         ended = infer("--format", "json", "--heatmaps", tmp_path / "maps", tmp_path)
         (answer,) = answers(ended)
         assert answer["file"] == str(tmp_path / "film.png")
-        assert re.search(rf"1 of 1 files answered in [0-9.]+ s{others}\n", ended.stderr)
+        assert re.search(rf"1 of 1 file answered in [0-9.]+ s{others}\n", ended.stderr)
         others = f", {len(answer['heatmaps'])} other files in the folders left out"
+    # Also when they are not told where the pictures are.
+    ended = infer("--format", "json", tmp_path)
+    assert [answer["file"] for answer in answers(ended)] == [str(tmp_path / "film.png")]
+    assert others in ended.stderr
     (tmp_path / "link").symlink_to(tmp_path)
     for folder in (tmp_path, tmp_path / "link"):
         ended = infer("--heatmaps", folder, tmp_path)

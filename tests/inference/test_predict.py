@@ -37,6 +37,7 @@ from inference.batch.scores import Run, append_scores
 from inference.batch.scoring import OUT_OF_REACH, answer_schema, read_images
 from inference.candidate.gate import Decision
 from inference.candidate.registration import register
+from inference.files.overlays import write_overlay
 from inference.film.answers import describe_findings
 from inference.film.films import load_film
 from inference.model.graphs import open_graph, properties_of, save_graph, with_properties
@@ -282,6 +283,16 @@ def test_workspaces_in_a_folder_are_left_out(model, workspace, tmp_path):
     listing = list_images(str(tmp_path), workspace, model.properties)
     assert listing.images["image_id"].to_pylist() == ["a/1.png", "card/card.json", "deep/4.png"]
     assert listing.left_out == {"in a workspace": 6}
+
+
+def test_heat_maps_of_an_earlier_run_are_left_out_of_a_folder(model, workspace, tmp_path):
+    for name in ("a/1.png", "a/heatmap.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    picture = write_overlay(b"picture", tmp_path / "a", str(tmp_path / "a" / "1.2.840.7"), "Mass")
+    listing = list_images(str(tmp_path), workspace, model.properties)
+    assert picture.exists() and listing.images["image_id"].to_pylist() == ["a/1.png", "a/heatmap.png"]
+    assert listing.left_out == {"a heat map of an earlier run": 1}
 
 
 def test_only_what_is_of_a_delta_table_is_left_out_of_a_folder(model, workspace, tmp_path):

@@ -216,5 +216,5 @@ def test_more_ranks_than_row_groups_end_with_rank_0s_message(tmp_path):
     workspace, *_ = write_small_table(tmp_path, rows_per_row_group=1000)
     finished = train(workspace, "horovodrun")
     assert finished.returncode != 0
-    assert "error: 2 ranks and 1 row groups in the train split" in finished.stdout + finished.stderr
+    assert "error: 2 ranks and 1 row group in the train split" in finished.stdout + finished.stderr
     assert not workspace.tracking_db.exists()

@@ -9,6 +9,7 @@ import torch
 
 from conf.errors import InputError
 from conf.settings import Training
+from conf.words import counted
 
 GIB = 2**30
 # Words of torch's allocators, of CUDA, cuBLAS, cuDNN and NCCL. Only torch's allocator for
@@ -54,7 +55,8 @@ def explained(device: torch.device, what: str, advice: str) -> Iterator[None]:
 def training_step(settings: Training, num_images: int) -> tuple[str, str]:
     """`what` and `advice` of a step of `num_images` images on this rank."""
     parts, side = settings.accumulation, settings.size_px
-    what = f"a training step of {num_images} images of {side} x {side} pixels on this rank (training.batch_size)"
+    images = f"{counted(num_images, 'image')} of {side} x {side} pixels"
+    what = f"a training step of {images} on this rank (training.batch_size)"
     if parts > 1:
         what += f" in {parts} parts (training.accumulation)"
     # BatchNorm needs two images.
@@ -71,7 +73,7 @@ def training_step(settings: Training, num_images: int) -> tuple[str, str]:
 def validation(settings: Training, num_images: int) -> tuple[str, str]:
     """`what` and `advice` of predicting `num_images` images at once, a number that no setting changes."""
     side = settings.size_px
-    what = f"predicting {num_images} images of {side} x {side} pixels with {settings.model}"
+    what = f"predicting {counted(num_images, 'image')} of {side} x {side} pixels with {settings.model}"
     return what, f"Lower training.size_px ({side}), or choose a smaller training.model"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from conf.settings import Training
+from conf.words import counted
 from training.ranks.collectives import Collectives
 from training.ranks.cores import (
     CONTROL_GROUPS,
@@ -140,7 +141,7 @@ def choose_cores(
     elif count > 1 and not training.bind_cores:
         unbound = "training.bind_cores is false"
     elif count > len(cores):
-        unbound = f"{count} ranks share {len(cores)} cores"
+        unbound = f"{counted(count, 'rank')} share {counted(len(cores), 'core')}"
     own = cores if unbound else share_cores(cores, count)[index] if count > 1 else cores
     share = max(1, len(cores) // count) if unbound else len(own)
     quota = max(1.0, cpu_quota(host.own_groups, host.control_groups) / topology.local_size)

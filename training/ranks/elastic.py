@@ -14,6 +14,7 @@ from pathlib import Path
 
 from conf.errors import InputError
 from conf.settings import Settings, Training
+from conf.words import counted
 from conf.workspace import Workspace
 from training.network.checkpoint import LAST
 from training.ranks.collectives import Collectives, is_lost_rank, rejoin
@@ -84,7 +85,10 @@ def begin_or_resume(
     resume = saved not in (0, others_state)
     if topology.is_main:
         whence = "the last saved state" if resume else "the start, as no state was saved yet"
-        print(f"Lost a rank: continuing with {topology.world_size} of {first_ranks} ranks from {whence}", flush=True)
+        print(
+            f"Lost a rank: continuing with {topology.world_size} of {counted(first_ranks, 'rank')} from {whence}",
+            flush=True,
+        )
     return first_ranks, others_state, resume
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conf.errors import InputError
+from conf.words import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,8 +122,8 @@ class Plan:
             )
         if self.num_ranks > self.split.rows:
             raise InputError(
-                f"{self.num_ranks} ranks, and the {self.split.name} split has {self.split.rows} images: start at most "
-                f"{self.split.rows} ranks"
+                f"{counted(self.num_ranks, 'rank')}, and the {self.split.name} split has "
+                f"{counted(self.split.rows, 'image')}: start at most {counted(self.split.rows, 'rank')}"
             )
         if self.images_per_step > self.split.rows:
             raise InputError(
@@ -131,16 +132,16 @@ class Plan:
             )
         row_groups = len(self.split.row_groups)
         if self.num_streams > row_groups:
-            wanted = "ranks" if self.num_streams == self.num_ranks else "streams"
+            wanted = counted(self.num_streams, "rank" if self.num_streams == self.num_ranks else "stream")
             raise InputError(
-                f"{self.num_streams} {wanted} and {row_groups} row groups in the {self.split.name} split: use at "
+                f"{wanted} and {counted(row_groups, 'row group')} in the {self.split.name} split: use at "
                 f"most {row_groups}, or run the ETL with a smaller etl.rows_per_row_group"
             )
         for rank in range(self.num_ranks):
             sizes = self.sizes_of(rank)
             if min(sizes) == 0:
                 raise InputError(
-                    f"rank {rank} of {self.num_ranks} has {sum(sizes)} rows for {len(sizes)} steps: raise "
-                    f"training.batch_size ({self.batch_size}), start fewer ranks, or run the ETL with a smaller "
-                    "etl.rows_per_row_group"
+                    f"rank {rank} of {self.num_ranks} has {counted(sum(sizes), 'row')} for "
+                    f"{counted(len(sizes), 'step')}: raise training.batch_size ({self.batch_size}), start fewer ranks, "
+                    "or run the ETL with a smaller etl.rows_per_row_group"
                 )

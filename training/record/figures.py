@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from conf.words import counted
 from conf.workspace import atomic_path
 from training.measures.calibration import Reliability
 from training.measures.intervals import Areas, Intervals
@@ -164,7 +165,12 @@ def draw_subgroups(path: Path, table: pd.DataFrame, title: str) -> None:
     counts = axes.secondary_yaxis("right")
     counts.set_yticks(
         places,
-        [f"{row.images:,} images, {row.patients:,} patients, {row.findings} findings" for row in means.itertuples()],
+        [
+            ", ".join(
+                [counted(row.images, "image"), counted(row.patients, "patient"), counted(row.findings, "finding")]
+            )
+            for row in means.itertuples()
+        ],
     )
     counts.tick_params(length=0)
     axes.spines[["top", "right"]].set_visible(False)

@@ -10,6 +10,7 @@ import torch
 
 from conf.errors import InputError
 from conf.settings import Settings
+from conf.words import counted
 from conf.workspace import Workspace
 from etl.contract.labels import missing_labels, not_learned
 from etl.contract.schema import SPLITS, image_column
@@ -99,9 +100,9 @@ def load_starting_weights(task: Task) -> list[dict]:
         return started.ancestors
     if seen:
         raise InputError(
-            f"the weights of {training.weights} were trained on {len(seen)} patients of today's test split, such as "
-            f"{min(seen)}, who were in other splits then, so the test would flatter the model: start from other "
-            "weights, or restore the earlier split (etl.split, etl.seed, the fractions)"
+            f"the weights of {training.weights} were trained on {counted(len(seen), 'patient')} of today's test split, "
+            f"such as {min(seen)}, who were in other splits then, so the test would flatter the model: start from "
+            "other weights, or restore the earlier split (etl.split, etl.seed, the fractions)"
         )
     return started.ancestors
 
@@ -120,7 +121,7 @@ def check_same_training(ranks: Collectives, task: Task) -> None:
     def described(rank: int) -> str:
         table_id, version, row_groups = tables[rank]
         counts = (
-            f"{split.name}: {sum(rows)} images in {len(rows)} row groups"
+            f"{split.name}: {counted(sum(rows), 'image')} in {counted(len(rows), 'row group')}"
             for split, rows in zip(splits, row_groups, strict=True)
         )
         return f"rank {rank} reads version {version} of table {table_id} ({', '.join(counts)})"

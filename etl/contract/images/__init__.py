@@ -1,1 +1,1 @@
-"""From a file's bytes to grey pixels, the checks of their quality, and the stored squares."""
+"""From a file's bytes to its kind, its DICOM tags and its grey pixels, the checks of both, and the stored squares."""

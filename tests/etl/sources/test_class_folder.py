@@ -14,6 +14,7 @@ from etl.sources import class_folder
 from etl.sources.manifest import Manifest
 from etl.sources.read import read_manifest
 from tests.conftest import png
+from tests.etl.other_files import OTHERS
 
 FILM = png(np.zeros((8, 8), np.uint8))
 
@@ -75,7 +76,7 @@ def test_folders_without_splits_are_classes(read):
             ["images/1.png", "masks/1.png"],
             "the folder 'images' where a class is expected .* called after what it holds",
         ),
-        (["A/1.png", "A/2.png"], r"2 images in 1 classes \(A\), expected at least two"),
+        (["A/1.png", "A/2.png"], r"2 images in 1 class \(A\), expected at least two"),
         (["covid_train/A/1.png", "covid_test/A/1.png"], "the folder 'covid_test' where .* resembles that of a split"),
         (
             ["fold0/A/1.png", "fold1/A/1.png"],
@@ -98,7 +99,7 @@ def test_folders_that_cannot_be_understood_are_refused(read, files, message):
 
 
 def test_a_folder_without_images_is_refused(read):
-    with pytest.raises(InputError, match="no image among the 1 files"):
+    with pytest.raises(InputError, match="no image among the 1 file below"):
         read("A/notes.txt", content=b"text")
 
 
@@ -175,7 +176,7 @@ def test_a_workspace_below_the_source_is_no_class(read, marks):
     manifest = read("A/card.json", "B/card.html", content=b"text")
     assert manifest.findings == ["A", "B"]
     assert sum(manifest.left_out.values()) == 4 + len(marks)
-    assert manifest.left_out[".png, in a workspace"] == 2
+    assert manifest.left_out == {"in a workspace": 2 + len(marks), ".json, no image": 1, ".html, no image": 1}
     assert not any("runs" in note for note in manifest.notes)
 
 
@@ -252,7 +253,7 @@ def test_a_folder_that_is_a_link_to_another_one_is_said(read, tmp_path):
     (tmp_path / "C").symlink_to(tmp_path / "A")
     manifest = read("A/1.png", "B/1.png")
     assert manifest.findings == ["A", "B"]
-    assert "1 folders have another name by a link, such as 'C': its files are read as 'A'" in manifest.notes
+    assert "1 folder has another name by a link, such as 'C': its files are read as 'A'" in manifest.notes
 
 
 def test_a_class_that_is_a_link_into_a_hidden_folder_is_a_class(read, tmp_path):
@@ -260,7 +261,7 @@ def test_a_class_that_is_a_link_into_a_hidden_folder_is_a_class(read, tmp_path):
     manifest = read("A/1.png", "B/1.png", ".cache/C/1.png", ".cache/index")
     assert manifest.findings == ["A", "B", "C"]
     assert manifest.left_out == {"hidden": 1}
-    assert "1 folders have another name by a link, such as '.cache/C': its files are read as 'C'" in manifest.notes
+    assert "1 folder has another name by a link, such as '.cache/C': its files are read as 'C'" in manifest.notes
 
 
 def test_the_content_decides_for_other_endings(read, tmp_path):
@@ -275,8 +276,18 @@ def test_the_content_decides_for_other_endings(read, tmp_path):
     assert manifest.notes[-1] == "no image is in the folders C, which are no classes therefore"
 
 
-@pytest.mark.parametrize("ending", [".txt", ".db", ".md", ".csv", ".json", ".zip", ".npy", ".html"])
-def test_texts_tables_and_archives_are_not_opened(read, ending):
+@pytest.mark.parametrize("kind", [kind for kind in OTHERS if not kind.endswith("html")])
+def test_volumes_archives_and_other_kinds_are_left_out_with_what_they_are(read, kind):
+    read("A/1.png", "B/1.png")
+    content, name = OTHERS[kind]
+    manifest = read(f"B/2.{kind}", content=content)
+    ((left_out, number),) = manifest.left_out.items()
+    assert name in left_out and left_out.endswith(", which is not read") and number == 1
+    assert len(manifest.images) == 2
+
+
+@pytest.mark.parametrize("ending", [".txt", ".db", ".md", ".csv", ".json", ".html"])
+def test_texts_and_tables_are_not_opened(read, ending):
     # Beside 100,000 images in a store, opening as many reports would take minutes.
     manifest = read("A/1.png", "B/1.png", f"A/1{ending}")
     assert manifest.left_out == {f"{ending}, no image": 1}

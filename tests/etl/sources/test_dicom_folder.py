@@ -189,7 +189,7 @@ def test_without_a_salt_nothing_is_read(folder, monkeypatch, salt):
 
 def test_faults_of_the_table_and_a_folder_without_dicom(folder, tmp_path):
     (folder / "labels.csv").write_text("image,Mass\nPatient 2/IM0,1\nPatient 2/IM0,0\n")
-    with pytest.raises(InputError, match=r"labels.csv names Patient 2/IM0 twice"):
+    with pytest.raises(InputError, match=r"labels.csv: .* are the same file, 'Patient 2/IM0': keep one row"):
         read_manifest(folder, Etl(**SETTINGS), InlineWorkers())
     (folder / "labels.csv").write_text("image,Mass\nPatient 2/IM0,2\n")
     with pytest.raises(InputError, match=r"labels.csv line 2: Mass is '2'"):
@@ -244,8 +244,8 @@ def test_a_table_may_name_files_without_folder_and_ending(folder):
     assert (len(manifest.images), manifest.listed, manifest.absent) == (1, 2, 1)
     assert manifest.left_out == {"without ending, not listed in labels.csv": 30}
     assert [sentence.split(",")[0].split(" such")[0] for sentence in manifest.notes] == [
-        "1 rows of the table repeat an earlier row and were read once",
-        "1 images were found under another spelling",
+        "1 row of the table repeats an earlier row and was read once",
+        "1 image was found under another spelling",
     ]
 
 
@@ -262,6 +262,27 @@ def test_a_listed_file_that_cannot_be_used_does_not_give_its_labels_to_another(f
     bad = manifest.images[manifest.images.reason.notna()]
     assert sorted(bad.reason) == ["no DICOM file", "no SOPInstanceUID"]
     assert len(manifest.images) + sum(manifest.left_out.values()) == 30 + 3
+
+
+@pytest.mark.parametrize("absent", ["old/Patient 1/IM0", "IM1", "old/patient 1\\im1", "Patient 1/IM0.dcm"])
+def test_a_name_that_fits_only_a_file_that_another_row_names_by_its_instance_is_absent(folder, absent):
+    uids = [pydicom.dcmread(path).SOPInstanceUID for path in sorted(folder.glob("Patient 1/IM*"))]
+    for patient in range(3, 20, 2):
+        (folder / f"Patient {patient}" / "IM1").unlink()
+    rows = [f"{uids[0]},97,1", f"{uids[1]},97,0", f"{absent},97,1"]
+    (folder / "labels.csv").write_text("\n".join(["image,patient,Mass", *rows]))
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
+    assert (len(manifest.images), manifest.absent, manifest.listed) == (2, 1, 3)
+    assert manifest.images.findings.map(list).tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize("name", ["Patient 1/IM0", "./Patient 1/IM0", "PATIENT 1\\im0"])
+def test_a_file_that_two_rows_name_by_path_and_instance_is_refused_with_both(folder, name):
+    instance = pydicom.dcmread(folder / "Patient 1" / "IM0").SOPInstanceUID
+    (folder / "labels.csv").write_text(f"image,patient,Mass\n{instance},97,1\n{name},97,0\n")
+    with pytest.raises(InputError) as refused:
+        read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
+    assert f"{str(instance)!r} and {name!r} are the same file, 'Patient 1/IM0': keep one row" in str(refused.value)
 
 
 def test_patients_of_a_table_are_the_same_with_zeros_before_they_are_hashed(folder):
@@ -359,6 +380,6 @@ def test_a_message_on_splits_names_no_patient_and_an_empty_cell_leaves_the_tag(f
     table.write_text(
         "image,Mass,part\n" + "".join(f"{file},1,{part}\n" for file, part in zip(files, ("train", "test"), strict=True))
     )
-    with pytest.raises(InputError, match="1 patients are in more than one split") as refused:
+    with pytest.raises(InputError, match="1 patient is in more than one split") as refused:
         read_manifest(folder, Etl(**{**SETTINGS, "columns": Columns(split="part")}), InlineWorkers())
     assert "HOSP" not in str(refused.value)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
+from etl.contract.clutter import find_clutter
 from etl.contract.storage import list_files, locate
 from etl.sources.chexpert import CHEXPERT_FINDINGS
 from etl.sources.files import count_left_out, match_files
@@ -30,7 +31,7 @@ TREE = st.sets(st.tuples(FOLDERS, FOLDERS, NAMES, st.sampled_from(list(FILES))),
 
 
 def match(names: list[str], files: list[str], links: dict[str, str] | None = None) -> list[str | None]:
-    listed = pd.DataFrame(index=files)
+    listed = pd.DataFrame({"clutter": pd.Series(find_clutter(files), files, dtype=object)})
     listed.attrs["links"] = links or {}
     return match_files(pd.Series(names, dtype=str), listed, Path("labels.csv")).tolist()
 
@@ -166,18 +167,25 @@ def test_exact_names_are_always_found(names, data):
         assert file == name if name in files else file is None or file in files
 
 
+def count(files: list[str]) -> dict[str, int]:
+    return count_left_out(pd.Series("no image", files), pd.Series(find_clutter(files), files, dtype=object))
+
+
 def test_left_out_files_are_counted_by_kind():
-    files = ["a.txt", "b/c.TXT", ".DS_Store", "__MACOSX/._a.png", "1.2.3.4", "v.nii.gz"]
-    counted = count_left_out(pd.Series("no image", files))
+    files = ["a.txt", "b/c.TXT", ".DS_Store", "__MACOSX/._a.png", "1.2.3.4", "v.nii.gz", "t/_delta_log/0.json"]
+    files += ["film-heatmap-03fb11a2c9-Mass.png"]
+    counted = count(files)
     assert counted == {
         ".txt, no image": 2,
         "hidden": 1,
         "in __MACOSX": 1,
         "without ending, no image": 1,
         ".nii.gz, no image": 1,
+        "in a Delta table": 1,
+        ".png, a heat map of an earlier run": 1,
     }
     many = [f"a.{one}{other}" for one in "abcde" for other in "abcdefgh"]
-    assert sum(count_left_out(pd.Series("no image", many)).values()) == len(many)
+    assert sum(count(many).values()) == len(many)
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +265,27 @@ def test_every_file_of_a_source_is_in_one_of_the_numbers(place, tree, listed):
         assert len(manifest.images) + sum(manifest.left_out.values()) + len(tables) == len(files)
         assert manifest.images.path.isin(files.path).all() and manifest.images.path.is_unique
         assert manifest.listed == len(manifest.images) + manifest.absent
+
+
+@pytest.mark.parametrize(("wanted", "write_tables"), SOURCES, ids=lambda one: getattr(one, "format", ""))
+def test_what_earlier_runs_left_below_a_source_is_left_out_by_every_reader(place, wanted, write_tables):
+    folder, listed = place(), ["x/1.dcm", "patient1/1.dcm"]
+    for number, name in enumerate(listed):
+        add(folder, name, written(build(FILM_PX, SOPInstanceUID=f"6.{number}")))
+    write_tables(folder, listed)
+    before = read_manifest(locate(str(folder)), wanted, InlineWorkers())
+    heatmap = "film.dcm-heatmap-03fb11a2c9-Mass.png"
+    made = {"in a workspace": [f"w/{name}" for name in ("card.json", "card.html", "x/1.dcm", "patient1/base.png")]}
+    made |= {"in a Delta table": ["t/_delta_log/0.json", "t/x/1.png"]}
+    made |= {".png, a heat map of an earlier run": [heatmap, f"x/{heatmap}", f"patient1/{heatmap}"]}
+    for name in (name for names in made.values() for name in names):
+        add(folder, name, DICOM[0])
+    after = read_manifest(locate(str(folder)), wanted, InlineWorkers())
+    assert after.images.path.tolist() == before.images.path.tolist()
+    assert after.left_out == before.left_out | {why: len(names) for why, names in made.items()}
+
+
+def test_a_table_may_name_a_file_in_a_workspace_by_its_whole_path():
+    files = ["w/card.json", "w/card.html", "w/phantoms/1.png", "x/2.png"]
+    assert match(["w/phantoms/1.png", "2.png"], files) == ["w/phantoms/1.png", "x/2.png"]
+    assert match(["phantoms/1.png", "2.png"], files) == [None, "x/2.png"]

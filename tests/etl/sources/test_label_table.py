@@ -7,8 +7,11 @@ import pytest
 
 from conf.errors import InputError
 from conf.settings import Columns, Etl
+from etl.contract.images.pixels import BadImage
 from etl.sources.read import read_manifest
 from etl.sources.split import find_leaks
+from etl.writing.shard_file import load_squares
+from tests.etl.other_files import OTHERS
 
 TABLE = """file,person,who's old,gender,Mass,Odd, finding
 a/1.png,007,018M,male,1,0,
@@ -91,7 +94,7 @@ def test_words_that_are_not_understood_are_counted(folder):
 
 def test_a_patient_in_two_splits_of_the_user_is_named(folder):
     (folder / "labels.csv").write_text(with_column("split", ["train", "test", "val", "val"]))
-    with pytest.raises(InputError, match="1 patients are in more than one split, such as 7"):
+    with pytest.raises(InputError, match="1 patient is in more than one split, such as 7"):
         read(folder, Columns(image="file", patient="person", findings=["Mass"], split="split"))
 
 
@@ -152,7 +155,7 @@ def test_columns_without_a_role_are_findings_and_those_without_a_name_are_not_re
     assert manifest.findings == ["Mass"]
     assert manifest.notes == [
         "every column without a role is a finding: Mass",
-        "1 columns without a name are not read",
+        "not read: 1 column without a name",
     ]
 
 
@@ -226,7 +229,7 @@ def test_follow_ups_that_are_no_numbers_are_counted(folder):
 def test_lines_of_a_list_that_name_no_image_are_counted(folder):
     (folder / "out.txt").write_text("a/1.png, blurred\n1.png\nb/x, y.tif\ngone.png\n")
     manifest = read(folder, exclude=[str(folder / "out.txt")])
-    assert manifest.notes == ["1 of 4 lines of out.txt name no image, such as '1.png'"]
+    assert manifest.notes == ["of 4 lines of out.txt, 1 named no image, such as '1.png'"]
     assert manifest.images.reason.notna().sum() == 2
 
 
@@ -245,15 +248,15 @@ def test_rows_that_repeat_an_image_and_say_the_same_are_read_once(folder):
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,1\nc/unlisted.PNG,2,,0\n")
     manifest = read(folder, Columns(findings=["Target"]))
     assert (manifest.listed, len(manifest.images)) == (2, 2)
-    assert manifest.notes == ["1 rows of the table repeat an earlier row and were read once"]
+    assert manifest.notes == ["1 row of the table repeats an earlier row and was read once"]
     (folder / "labels.csv").write_text("image,patient,x,Target\na/1.png,1,10,1\na/1.png,1,90,0\n")
-    with pytest.raises(InputError, match=r"names 1 images twice, such as a/1.png in lines 2 and 3: keep one row"):
+    with pytest.raises(InputError, match=r"names 1 image twice, such as a/1.png in lines 2 and 3: keep one row"):
         read(folder, Columns(findings=["Target"]))
 
 
 def test_a_message_about_images_that_are_absent_shows_a_listed_name_and_a_found_one(folder):
     (folder / "labels.csv").write_text("image,patient,Mass\nfilm_1.png,1,1\n")
-    with pytest.raises(InputError, match=r"listed is 'film_1.png', found are 6 files, such as 'a/1.png'"):
+    with pytest.raises(InputError, match=r"listed is 'film_1.png', found: 6 files, such as 'a/1.png'"):
         read(folder, Columns())
 
 
@@ -297,7 +300,9 @@ def test_a_patient_is_the_same_with_invisible_and_look_alike_characters(folder, 
 @pytest.mark.parametrize("word", ["ANONYMISED", "Anonymous^Patient", "removed", "de-identified", "no id", "xxxx"])
 def test_a_word_for_nobody_is_no_patient(folder, word):
     (folder / "labels.csv").write_text(f"image,patient,Mass\na/1.png,1,1\nc/ü.jpg,{word},0\n")
-    with pytest.raises(InputError, match=re.escape(f"labels.csv line 3: no patient ({word!r})")):
+    with pytest.raises(
+        InputError, match=re.escape(f"labels.csv line 3: no patient ({word!r})") + ".*columns.patient ''"
+    ):
         read(folder, Columns())
 
 
@@ -335,8 +340,8 @@ def test_a_table_elsewhere_is_refused_with_the_step(folder, name):
         ("0001 PA.png\n", ["0001 PA.png"], None),
         ("0001 blurred\n", ["0001"], None),
         ("0001,like 2.png\n", ["0001"], None),
-        ("0001,2.png\n", ["0001"], "of 1 lines of out.txt that name several images, such as '0001,2.png', only"),
-        ("0001 2.png\n", ["0001"], "of 1 lines of out.txt that name several images, such as '0001 2.png', only"),
+        ("0001,2.png\n", ["0001"], "of 1 line of out.txt with several images, such as '0001,2.png', only"),
+        ("0001 2.png\n", ["0001"], "of 1 line of out.txt with several images, such as '0001 2.png', only"),
     ],
 )
 def test_a_line_of_a_list_leaves_out_the_image_that_it_names_first(folder, lines, left_out, note):
@@ -351,3 +356,15 @@ def test_a_line_of_a_list_leaves_out_the_image_that_it_names_first(folder, lines
         one for one in manifest.notes if note and note in one
     ]
     assert bool(note) == any("several" in one for one in manifest.notes)
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "npy", "npz", "zip", "tar", "pdf", "mha"])
+def test_a_volume_or_an_archive_that_a_table_names_is_quarantined_with_what_it_is(tmp_path, kind):
+    content, name = OTHERS[kind]
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / f"1.{kind}").write_bytes(content)
+    (tmp_path / "labels.csv").write_text(f"image,patient,Mass\n1.{kind},1,1\n")
+    images = read_manifest(tmp_path, Etl(format="csv")).images
+    assert images.path.tolist() == [str(tmp_path / "scans" / f"1.{kind}")]
+    with pytest.raises(BadImage, match=name):
+        load_squares((tmp_path / "scans" / f"1.{kind}").read_bytes, Etl(), channels=1)

@@ -61,7 +61,7 @@ def test_a_column_that_is_missing_is_said(nih_folder):
 def test_names_of_the_lists_that_are_no_images_are_said(nih_folder):
     nih_folder.test.append("4.png")
     nih_folder.write_lists()
-    note = "1 names in test_list.txt are no image of the source, such as '4.png'"
+    note = "1 name in test_list.txt is no image of the source, such as '4.png'"
     assert read_manifest(nih_folder.root, SETTINGS).notes == [note]
     nih_folder.test = [f"images/{name}" for name in nih_folder.test]
     nih_folder.write_lists()
@@ -164,7 +164,7 @@ def test_blanks_around_an_image_name_are_ignored(nih_folder):
     assert (manifest.absent, manifest.images.split.isna().sum()) == (0, 0)
     nih_folder.rows.append(["00000001_000.png", *nih_folder.rows[0][1:]])
     nih_folder.write_lists()
-    with pytest.raises(InputError, match=r"names 1 images twice, such as 00000001_000.png"):
+    with pytest.raises(InputError, match=r"names 1 image twice, such as 00000001_000.png"):
         read_manifest(nih_folder.root, SETTINGS)
 
 
@@ -241,7 +241,7 @@ def test_a_label_outside_the_vocabulary_is_named_with_its_line(nih_folder):
 def test_an_image_named_twice(nih_folder):
     nih_folder.rows.append(nih_folder.rows[0])
     nih_folder.write_lists()
-    with pytest.raises(InputError, match=r"names 1 images twice, such as 00000001_000.png"):
+    with pytest.raises(InputError, match=r"names 1 image twice, such as 00000001_000.png"):
         read_manifest(nih_folder.root, SETTINGS)
 
 
@@ -264,7 +264,8 @@ def test_a_patient_in_both_lists(nih_folder):
     nih_folder.train_val.remove("00000001_001.png")
     nih_folder.write_lists()
     with pytest.raises(
-        InputError, match=r"1 patients .* both .* such as 1 with 00000001_000.png in the first and 00000001_001"
+        InputError,
+        match=r"1 patient has images in both .* such as 1 with 00000001_000.png in the first and 00000001_001",
     ):
         read_manifest(nih_folder.root, SETTINGS)
 

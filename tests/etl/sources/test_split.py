@@ -88,7 +88,7 @@ def test_names_on_lists_may_have_blanks_and_those_that_are_no_images_are_said(tm
     write_lists(tmp_path, "a b.png\nb.png\nx.png", "c.png", "d.png")
     listed = assign_listed(rows, tmp_path)
     assert listed.split.tolist() == ["train", "train", "val", "test"]
-    assert listed.attrs["notes"] == [f"1 names in {tmp_path} are no image of the source, such as 'x.png'"]
+    assert listed.attrs["notes"] == [f"1 name in {tmp_path} is no image of the source, such as 'x.png'"]
     write_lists(tmp_path, "images/a.png", "images/c.png", "images/d.png")
     with pytest.raises(InputError, match="none of the 3 names in .*, such as 'images/a.png', .* such as 'a b.png'"):
         assign_listed(rows, tmp_path)
@@ -104,9 +104,9 @@ def test_lists_without_labels_keep_those_of_the_label_file(tmp_path):
 @pytest.mark.parametrize(
     ("lists", "fault"),
     [
-        (("a.png", "b.png", "d.png"), r"1 patients are on two of the lists in .*, such as 1"),
+        (("a.png", "b.png", "d.png"), r"1 patient is on two of the lists in .*, such as 1"),
         (("a.png\nb.png", "a.png", "d.png"), "a.png is on the train list and on the val list"),
-        (("a.png 1", "c.png", "d.png"), "train_list.txt line 1: 1 labels 1..., expected none, or 2"),
+        (("a.png 1", "c.png", "d.png"), "train_list.txt line 1: 1 label 1..., expected none, or 2"),
         (
             ("a.png 1 0\na.png 0 0", "c.png", "d.png"),
             "train_list.txt line 2: a.png has other labels in an earlier line",

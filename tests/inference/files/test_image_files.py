@@ -89,6 +89,8 @@ def test_a_workspace_in_a_folder_and_what_is_to_be_left_out_are_counted_as_other
         "run/figures/2.png",
         "run/mlflow.db",
         "run/card.json",
+        "film.png-heatmap-03fb11a2c9-Mass.png",
+        "table/_delta_log/6.png",
         "maps/3.png",
         "maps/deeper/4.png",
         "mapsake/5.png",
@@ -100,8 +102,8 @@ def test_a_workspace_in_a_folder_and_what_is_to_be_left_out_are_counted_as_other
     (tmp_path / "b").symlink_to(tmp_path / "maps" / "3.png")
     files, others = find_images([str(tmp_path)], str(tmp_path / "maps"))
     assert [os.path.relpath(file.path, tmp_path) for file in files] == ["b", "a/1.png", "mapsake/5.png"]
-    assert others == 5
+    assert others == 7
     # What was given is read.
-    for given in ("maps/3.png", "maps/deeper", "run/figures"):
+    for given in ("maps/3.png", "maps/deeper", "run/figures", "film.png-heatmap-03fb11a2c9-Mass.png"):
         files, others = find_images([str(tmp_path / given)], str(tmp_path / "maps"))
         assert (len(files), others) == (1, 0)

@@ -147,7 +147,7 @@ def test_the_smallest_step_is_that_of_the_rank_with_the_fewest_rows():
         ([8, 8], 4, 1, 3, r"4\) \* ranks \(1\) is not a multiple of training.streams \(3\)"),
         ([8, 8], 3, 1, 3, "3 streams and 2 row groups"),
         ([8, 8, 8], 3, 2, 3, r"streams \(3\) to be a multiple of the ranks \(2\)"),
-        ([16, 1], 4, 2, 0, "rank 1 of 2 has 1 rows for 4 steps"),
+        ([16, 1], 4, 2, 0, "rank 1 of 2 has 1 row for 4 steps"),
     ],
 )
 def test_an_impossible_plan_is_refused(row_groups, batch_size, ranks, streams, message):

@@ -1,4 +1,4 @@
-"""What a DICOM file says about its image: patient, study, age, sex, view, and whether to read it."""
+"""What a DICOM file says about its image: patient, study, age, sex, view, and what misfits.py asks for."""
 
 import re
 from dataclasses import dataclass
@@ -6,10 +6,8 @@ from datetime import datetime
 
 import pydicom
 
-from conf.settings import Dicom
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
-from etl.contract.images.pixels import BadImage
-from etl.sources.words import canonical, other_body_part, sexes_of, shows_chest, tokens_of, view_of
+from etl.contract.words import canonical, sexes_of, tokens_of, view_of
 
 TAGS = ("PatientID", "SOPInstanceUID", "StudyDate", "StudyTime", "PatientAge", "PatientBirthDate", "PatientSex")
 TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation", "Modality", "SOPClassUID", "BodyPartExamined")
@@ -39,7 +37,7 @@ class Tags:
     patient: str
     """Patient ID, unchanged; may be empty"""
     instance: str
-    """SOP Instance UID"""
+    """SOP Instance UID; may be empty"""
     study_time: str
     """YYYYMMDDhhmmss"""
     age: str
@@ -61,14 +59,12 @@ class Tags:
 
 
 def read_tags(content: bytes) -> Tags:
-    """The tags of a DICOM file, without its pixels. Raises BadImage if it is not DICOM or has no SOP Instance UID."""
+    """The tags of a DICOM file, without its pixels. Raises BadImage if it is not DICOM, or damaged."""
     dataset = read_dicom(content, stop_before_pixels=True, specific_tags=list(TAGS))
     # The values of these tags identify the patient, so they must not appear in a reason.
     with damage_is_bad_image("damaged tags", show=False):
         cells = {tag: str(dataset.get(tag) or "").strip() for tag in TAGS}
         view = _find_view(dataset, cells["ViewPosition"])
-    if not cells["SOPInstanceUID"]:
-        raise BadImage("no SOPInstanceUID")
     time = re.sub(r"\D", "", cells["StudyTime"].partition(".")[0])[:6].ljust(6, "0")
     study = _parse_date(cells["StudyDate"])
     answers = {tag: known.get("".join(tokens_of(cells[tag]))) for tag, known in ANSWERS.items()}
@@ -85,24 +81,6 @@ def read_tags(content: bytes) -> Tags:
         burned_in=bool(answers["BurnedInAnnotation"]),
         strange=tuple(WORDS[tag] for tag, answer in answers.items() if answer is None),
     )
-
-
-def find_misfit(tags: Tags, wanted: Dicom) -> str | None:
-    """Why this is no film of a chest for reading, such as `modality CT: ...`; None if nothing says so.
-
-    A tag that is empty, or a body part that is not known, says nothing.
-    """
-    if tags.modality and tags.modality not in wanted.modalities:
-        name = tags.modality if re.fullmatch(r"[A-Z0-9_]{1,16}", tags.modality) else "unknown"
-        return f"modality {name}: not in etl.dicom.modalities ({', '.join(wanted.modalities)})"
-    if tags.for_processing:
-        return "for processing: a raw image; its twin for presentation is the one to read"
-    if shows_chest(tags.body_part) is False:
-        # Only the known word: the tag may hold anything, even a name.
-        return f"body part {other_body_part(tags.body_part)}: not the chest"
-    if tags.burned_in and not wanted.burned_in:
-        return "burned-in annotation: the pixels may show a name; --etl.dicom.burned_in true keeps such films"
-    return None
 
 
 def _find_view(dataset: pydicom.Dataset, position: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.sources.words import UNKNOWN, parse_ages, sexes_of, split_of, strange_numbers, understand, view_of
+from etl.contract.words import UNKNOWN, parse_ages, sexes_of, split_of, strange_numbers, understand, view_of
 
 SPLITS = {
     "train": ["01_train", "Train set", "train", "Training", "TRAIN ", "trn"],

@@ -1,12 +1,9 @@
-"""What is read from a DICOM file besides its pixels, and how patients are named."""
+"""What is read from a DICOM file besides its pixels."""
 
 import pydicom
 import pytest
 
-from conf.errors import InputError
-from etl.contract.images.pixels import BadImage
-from etl.sources.dicom_tags import Tags, read_tags
-from etl.sources.pseudonyms import hide, read_salt
+from etl.contract.images.dicom_tags import Tags, read_tags
 from tests.etl.dicom_files import TWO, build, written
 
 
@@ -91,7 +88,7 @@ def test_words_for_yes_and_no(tag, field, yes, no, what):
     ] * 3
 
 
-def test_tags_need_an_instance_and_may_lack_the_patient():
+def test_tags_may_lack_the_patient_and_the_instance():
     dataset = build(TWO)
     content = written(dataset)
 
@@ -100,23 +97,4 @@ def test_tags_need_an_instance_and_may_lack_the_patient():
 
     assert read_tags(content).patient == "P7"
     assert read_tags(without("PatientID")).patient == ""
-    with pytest.raises(BadImage, match="no SOPInstanceUID"):
-        read_tags(without("SOPInstanceUID"))
-
-
-def test_hidden_names_depend_on_the_salt():
-    assert hide("P7", "a" * 16) == hide("P7", "a" * 16)
-    assert len({hide(patient, salt) for patient in ("P7", "P8") for salt in ("a" * 16, "b" * 16)}) == 4
-    # RFC 4231, case 2, cut to 80 bits.
-    assert hide("what do ya want for nothing?", "Jefe") == "5bdcc146bf60754e6a04"
-
-
-def test_the_salt_comes_from_the_environment(monkeypatch):
-    monkeypatch.setenv("CHEXSCALE_SALT", "0123456789abcdef")
-    assert read_salt() == "0123456789abcdef"
-    monkeypatch.setenv("CHEXSCALE_SALT", "0123456789abcde")
-    with pytest.raises(InputError, match="15 characters.*secrets.token_hex.*logged with every run"):
-        read_salt()
-    monkeypatch.delenv("CHEXSCALE_SALT")
-    with pytest.raises(InputError, match="0 characters"):
-        read_salt()
+    assert read_tags(without("SOPInstanceUID")).instance == ""
