@@ -46,8 +46,12 @@ def looks_like_dicom(content: bytes) -> bool:
     return False
 
 
-def read_dicom(content: bytes, **options) -> pydicom.Dataset:
-    """The elements of a DICOM file. options: pydicom.dcmread's. Raises BadImage if it is damaged or not DICOM."""
+def read_dicom(content: bytes, is_cut: bool = False, **options) -> pydicom.Dataset:
+    """The elements of a DICOM file. options: pydicom.dcmread's. Raises BadImage if it is damaged or not DICOM.
+
+    is_cut: whether these bytes are only the beginning of a file, of which the elements before the pixels are wanted.
+    Raises BadImage if they do not reach the pixels: pydicom leaves out without a word what is cut off.
+    """
     if not looks_like_dicom(content):
         raise BadImage(f"no DICOM file: starts with {content[:8]!r}" if content else "empty file")
     with damage_is_bad_image("damaged DICOM file", show=False):
@@ -59,7 +63,11 @@ def read_dicom(content: bytes, **options) -> pydicom.Dataset:
             if len(inflated) > MAX_INFLATED_BYTES:
                 raise BadImage(f"inflates to more than {MAX_INFLATED_BYTES} bytes")
         _check_byte_order(content[file.tell() : file.tell() + 2], meta.get("TransferSyntaxUID"))
-        dataset = pydicom.dcmread(io.BytesIO(content), force=True, **options)
+        file = io.BytesIO(content)
+        dataset = pydicom.dcmread(file, force=True, **options)
+        # It skips a value by moving on, even beyond the end.
+        if is_cut and file.tell() >= len(content):
+            raise BadImage(f"the pixels do not begin in the first {len(content)} bytes")
         # pydicom drops all elements of a file that ends in its compressed pixels.
         if options or "Rows" in dataset:
             return dataset
