@@ -19,7 +19,7 @@ def keep_stored_bits(words: np.ndarray, dataset: pydicom.Dataset, is_lossy: bool
 
     is_lossy: whether pixels may exceed black and white by a little; they are clipped.
     Whatever these bits hold, an overlay say, is no part of the grey (PS3.5, section 8.1.1). Raises BadImage if they
-    are part of it all the same: BitsStored is too small then, and the greys would wrap around.
+    are part of it all the same: BitsStored is too small then, or the sign is wrong, and the greys would wrap around.
     """
     stored = int(dataset.BitsStored)
     spare = int(dataset.BitsAllocated) - stored
@@ -38,7 +38,7 @@ def keep_stored_bits(words: np.ndarray, dataset: pydicom.Dataset, is_lossy: bool
     if np.count_nonzero(exceeds) > EDGES * words.size and _are_greys(words, kept, stored):
         raise BadImage(
             f"pixels exceed the {stored} stored bits of the header, with values from {words.min()} to {words.max()}: "
-            "correct BitsStored and HighBit"
+            "correct BitsStored and HighBit, or PixelRepresentation"
         )
     return clipped
 

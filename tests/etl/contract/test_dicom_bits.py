@@ -56,6 +56,12 @@ def test_every_number_of_bits_may_be_said_wrongly(bits, said):
         decode_grey(stored(np.dstack([film(bits)] * 3), said=said))
 
 
+def test_unsigned_pixels_under_a_header_of_signed_ones_are_refused():
+    for bits in (8, 12, 15):
+        with pytest.raises(BadImage, match="correct BitsStored and HighBit, or PixelRepresentation"):
+            decode_grey(stored(film(bits).astype(np.int16), said=bits))
+
+
 @pytest.mark.parametrize("kind", [gdcm.TransferSyntax.JPEGLosslessProcess14_1, gdcm.TransferSyntax.JPEGLSLossless])
 def test_what_gdcm_decodes_may_exceed_the_stored_bits_too(kind, tmp_path):
     def read(pixels: np.ndarray) -> np.ndarray:
