@@ -7,7 +7,7 @@ patient's studies, and paths stay out of the tables.
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,16 +15,15 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
-from conf.settings import Columns, Dicom, Etl
+from conf.settings import Columns, Etl
+from conf.words import counted
 from etl.cluster.workers import SparkWorkers
-from etl.contract.images.dicom_file import looks_like_dicom
-from etl.contract.images.dicom_tags import Tags, read_tags
+from etl.contract.images.dicom_tags import Tags
 from etl.contract.images.kinds import DICOM_INDEX
-from etl.contract.images.misfits import find_misfit
-from etl.contract.images.pixels import BadImage
 from etl.contract.schema import NIH_FINDINGS
-from etl.contract.storage import fetch_ahead, list_files, read_bytes
+from etl.contract.storage import list_files
 from etl.contract.words import says_nothing, shows_chest
+from etl.sources.dicom_files import DUPLICATE, read_files, sort_out
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files
 from etl.sources.label_file import (
     contradictions,
@@ -38,9 +37,6 @@ from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, own_split
 
-# Tags come before the pixels; few files have so many tags that more must be read.
-HEAD_BYTES = 1 << 20
-FILES_PER_TASK = 256
 NO_PATIENT = "no PatientID: a label table may name the patient, see --etl.columns.patient"
 
 
@@ -61,19 +57,23 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     # Other files are opened, to see whether they are DICOM.
     is_index = files.index.map(os.path.basename) == DICOM_INDEX
     asked = files[(files.clutter.isna() & ~is_index) | files.index.isin(wanted)]
-    found = _read_files(asked.path, workers)
+    found = read_files(asked.path, workers)
     if found.empty:
         raise InputError(f"none of the {len(files)} files below {source} is DICOM: check --etl.source and --etl.format")
-    tags, faults, misfits = _sort_out(found, settings.dicom)
+    copies = set() if listed is None else _named_copies(listed[settings.columns.image], path, asked, found)
+    tags, faults, misfits = sort_out(found, settings.dicom, copies)
     findings = settings.columns.findings or list(NIH_FINDINGS)
     unknown = np.full(len(findings), np.nan, np.float32)
     tags["findings"], own, tables, absent, notes = [unknown] * len(tags), None, [], 0, ["there is no label table"]
     if listed is not None:
         tags, findings, own, table_files, notes = _with_table(tags, path, listed, settings, asked, found, name_of)
         absent, tables = int(table_files.isna().sum()), [path]
+        # A copy that no row names is left out like any other film.
+        faults = {file: reason for file, reason in faults.items() if reason != DUPLICATE or file in set(table_files)}
         faults |= dict.fromkeys(table_files[table_files.notna() & ~table_files.isin(found.index)], "no DICOM file")
     elif settings.columns.label_file != Columns().label_file:
         raise InputError(f"no label file at {path}: check --etl.source and --etl.columns.label_file")
+    _refuse_shared_instances(len(tags), faults, found, source, settings)
     nobody = tags.patient.map(says_nothing).astype(bool)
     faults |= dict.fromkeys(tags.index[nobody], NO_PATIENT)
     tags, reasons = tags[~nobody], faults | misfits
@@ -108,26 +108,30 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
     )
 
 
-def _read_files(paths: pd.Series, workers: SparkWorkers) -> pd.Series:
-    """What the workers find in each DICOM file: its Tags, or the reason why they cannot be used. Index: the files."""
-    chunks = [list(paths.iloc[start : start + FILES_PER_TASK]) for start in range(0, len(paths), FILES_PER_TASK)]
-    parts = workers.map(_read_all, chunks, [len(chunk) for chunk in chunks], "DICOM tags")
-    return pd.Series([result for part in parts for result in part], paths.index, dtype=object).dropna()
+def _named_copies(names: pd.Series, path: UPath, files: pd.DataFrame, results: pd.Series) -> set[str]:
+    """The files that a table names by path, of those that share a SOP Instance UID which it does not name."""
+    instances = {file: result.instance for file, result in results.items() if isinstance(result, Tags)}
+    counts, named = Counter(instances.values()), set(names)
+    if len(counts) == len(instances):
+        return set()
+    taken = [file for file, instance in instances.items() if instance in named]
+    by_path = match_files(names[~names.isin(counts)].drop_duplicates(), files, path, taken).dropna()
+    return {file for file in by_path if counts[instances.get(file)] > 1 and instances[file] not in named}
 
 
-def _sort_out(found: pd.Series, wanted: Dicom) -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
-    """The Tags of the films to read, a row per file; file -> its fault; file -> why it is none of these films."""
-    usable = found.map(lambda result: isinstance(result, Tags))
-    faults = found[~usable].to_dict()
-    misfits = found[usable].map(partial(find_misfit, wanted=wanted)).dropna().to_dict()
-    films = found[usable].drop(list(misfits))
-    tags = pd.DataFrame([vars(film) for film in films], films.index, [field.name for field in fields(Tags)])
-    tags["patient"] = normalise_patients(tags.patient.astype(str))
-    # If several files have the same SOP Instance UID, the first one that names a patient counts, or else the first.
-    named_first = tags.iloc[np.argsort(tags.patient.map(says_nothing).to_numpy(bool), kind="stable")]
-    again = named_first.index[named_first.instance.duplicated()]
-    faults |= dict.fromkeys(again, "duplicate: same SOP Instance UID as another file")
-    return tags.drop(index=again), faults, misfits
+def _refuse_shared_instances(
+    num_films: int, faults: dict[str, str], results: pd.Series, source: UPath, settings: Etl
+) -> None:
+    """Raises InputError if more files share their SOP Instance UID with one of the films than may be quarantined."""
+    again = [file for file, reason in faults.items() if reason == DUPLICATE]
+    if len(again) > settings.max_quarantined_fraction * (num_films + len(faults)):
+        instances = {file: result.instance for file, result in results.items() if isinstance(result, Tags)}
+        other = next(file for file in instances if file != again[0] and instances[file] == instances[again[0]])
+        raise InputError(
+            f"{len(again)} of {num_films + len(faults)} DICOM files below {source} have the SOP Instance UID of another"
+            f" one, such as {again[0]!r} and {other!r}: give each film its own SOPInstanceUID, or, if these are copies,"
+            " remove them or raise etl.max_quarantined_fraction"
+        )
 
 
 def _build_rows(tags: pd.DataFrame, source: UPath, name_of: Callable[[str], str]) -> pd.DataFrame:
@@ -160,33 +164,6 @@ def _count_studies(tags: pd.DataFrame) -> pd.Series:
     return tags["follow_up"].where(tags["follow_up"] != "", counted) if "follow_up" in tags else counted
 
 
-def _read_all(paths: list[str]) -> list[Tags | str | None]:
-    """Each file's tags, the reason why they cannot be used, or None if the file is not DICOM."""
-    return list(map(_read_one, paths, fetch_ahead(paths, HEAD_BYTES)))
-
-
-def _read_one(path: str, read_head: Callable[[], bytes]) -> Tags | str | None:
-    try:
-        head = read_head()
-        if not looks_like_dicom(head):
-            return None
-        try:
-            return _with_instance(read_tags(head))
-        except BadImage as reason:
-            return str(reason) if len(head) < HEAD_BYTES else _with_instance(read_tags(read_bytes(path)))
-    except BadImage as reason:
-        return str(reason)
-    except OSError as error:
-        return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"
-
-
-def _with_instance(tags: Tags) -> Tags:
-    """These tags. Raises BadImage without a SOP Instance UID, after which this format names the image."""
-    if not tags.instance:
-        raise BadImage("no SOPInstanceUID")
-    return tags
-
-
 def _with_table(
     tags: pd.DataFrame,
     path: UPath,
@@ -199,15 +176,18 @@ def _with_table(
     """The tags of the table's files, with its columns; its findings; its split; the file of each of its rows, None if
     absent; and sentences on how it was understood.
 
-    listed: the table with its images. files: all that it may name, from list_files. results: from _read_files.
+    listed: the table with its images. files: all that it may name, from list_files. results: from read_files.
     name_of: hides a name.
     """
     columns = settings.columns
-    # columns.patient is set by default, but a table may lack that column: the tags name the patient too.
     roles = {role: getattr(columns, role) for role in ("patient", "follow_up", "age", "sex", "view", "split")}
-    roles = {role: name for role, name in roles.items() if name and (role != "patient" or name in listed)}
+    # columns.patient is set by default, but a table may lack that column: the tags name the patient too.
+    lacks_patient = columns.patient == Columns().patient and columns.patient not in listed
+    roles = {role: name for role, name in roles.items() if name and not (role == "patient" and lacks_patient)}
     table = read_table(path, [*roles.values(), *columns.findings])
     table, findings, labels, notes = read_findings(table, [columns.image, *roles.values()], path, settings)
+    if lacks_patient:
+        notes.append(f"{path.name} has no column {columns.patient!r}: the patients are those of the tags")
     strange = contradictions(table, findings, labels)
     names = table[columns.image]
     # Before they are hashed.
@@ -239,7 +219,29 @@ def _with_table(
         if role != "split":
             # A cell that says nothing leaves the tag.
             cells = table.loc[named, name]
+            if role == "patient":
+                cells = _complete(cells, tags.patient, path)
             tags[role] = cells.mask(cells.map(says_nothing), tags[role]) if role in tags else cells
     # A message must not name a patient.
     own = own_split(table.loc[named, roles["split"]], tags.patient.map(name_of), path) if "split" in roles else None
     return tags, findings, own, found, notes
+
+
+def _complete(cells: pd.Series, patients: pd.Series, path: UPath) -> pd.Series:
+    """The cells of a table's patients, also for the rows without one whose tag has a patient in other rows.
+
+    patients: those of the tags. One person would else have two names, and so be in two splits. Raises InputError if
+    other rows name several patients.
+    """
+    is_open, is_tagged = cells.map(says_nothing).astype(bool), ~patients.map(says_nothing).astype(bool)
+    known = cells[~is_open & is_tagged].groupby(patients).agg(["nunique", "first"])
+    asked = patients[is_open & is_tagged & patients.isin(known.index)]
+    unclear = asked[asked.map(known["nunique"]) > 1]
+    if len(unclear):
+        # A message must not name a patient.
+        raise InputError(
+            f"{path}: {counted(len(unclear), 'row')}, such as that of {unclear.index[0]!r}, "
+            f"{'has' if len(unclear) == 1 else 'have'} no patient in the column {cells.name!r}, and other rows name "
+            "several patients for the same PatientID tag: fill the column"
+        )
+    return cells.mask(cells.index.isin(asked.index), patients.map(known["first"]))

@@ -94,7 +94,8 @@ def publish(
         written, new, duplicates = _write(update, shards, settings, write, workers)
         rows = pd.concat([update.kept, *(part for part in new if len(part))], ignore_index=True)
         quarantine = _join_quarantine(update.quarantine, written, duplicates, manifest)
-        check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction)
+        are_hashed = bool(manifest.identities)
+        check_images(manifest.images.image_id, rows.image_id, quarantine, settings.max_quarantined_fraction, are_hashed)
         reasons = manifest.images.image_id.map(quarantine.set_index("image_id").reason)
         check_splits(manifest.images.assign(reason=reasons))
         card = _make_card(
@@ -234,11 +235,14 @@ def _copies(rows: pd.DataFrame, origins: pd.Series, whose: str) -> pd.DataFrame:
     return pd.DataFrame({"image_id": copies, "reason": reasons, "same_as": origins}, dtype=object)
 
 
-def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame, max_fraction: float) -> None:
+def check_images(
+    images: pd.Series, written: pd.Series, quarantine: pd.DataFrame, max_fraction: float, are_hashed: bool = False
+) -> None:
     """Checks that every image is once in the table or once in quarantine, and that not too many are bad.
 
     images, written: image ids of the manifest and of the files as read back. quarantine: columns of QUARANTINE; a film
-    that is not wanted is not bad. Raises InputError if too many are bad.
+    that is not wanted is not bad. are_hashed: whether image ids say nothing of the files. Raises InputError if too many
+    are bad.
     """
     listed, found = Counter(images), Counter([*written, *quarantine.image_id])
     lost, surplus = sorted(listed - found), sorted(found - listed)
@@ -246,13 +250,19 @@ def check_images(images: pd.Series, written: pd.Series, quarantine: pd.DataFrame
     bad = quarantine[quarantine.file_version.notna() & ~quarantine.reason.map(is_misfit).astype(bool)]
     looked_at = len(written) + len(bad)
     if len(bad) > max_fraction * looked_at:
-        kinds = bad.image_id.groupby(kinds_of(bad.reason)).agg(["size", "first"]).sort_values("size", ascending=False)
-        reasons = ", ".join(f"{kind} {row['size']} (such as {row['first']})" for kind, row in kinds.iterrows())
+        kinds = bad.groupby(kinds_of(bad.reason)).agg(
+            size=("image_id", "size"), first=("image_id", "first"), reason=("reason", "first")
+        )
+        kinds = kinds.sort_values("size", ascending=False)
+        reasons = ", ".join(
+            f"{kind} {row['size']} (such as {row['first']}{row.reason.removeprefix(kind)})"
+            for kind, row in kinds.iterrows()
+        )
+        look = "look at these images" + " (dicom_paths.csv in the workspace has their files)" * are_hashed
         raise InputError(
             f"{len(bad)} of {counted(looked_at, 'image')} {'is' if len(bad) == 1 else 'are'} bad, more than "
-            f"etl.max_quarantined_fraction ({max_fraction}) allows: {reasons}. Nothing was committed: look at these "
-            "images, leave them out with etl.exclude, or raise the fraction to find all of them in the quarantine "
-            "table"
+            f"etl.max_quarantined_fraction ({max_fraction}) allows: {reasons}. Nothing was committed: {look}, leave "
+            "them out with etl.exclude, or raise the fraction to find all of them in the quarantine table"
         )
 
 

@@ -86,6 +86,10 @@ def packbits(data: bytes) -> bytes:
 COMPRESSED = {1: bytes, 5: lzw, 8: zlib.compress, 32773: packbits, 32946: zlib.compress}
 
 
+def _size_of(values: list | bytes) -> int:
+    return 1 if isinstance(values, bytes) else 4
+
+
 def tiff_of(
     pixels: np.ndarray,
     bits: int = 0,
@@ -95,13 +99,13 @@ def tiff_of(
     rows: int = 0,
     tile: int = 0,
     drop: int = 0,
-    **tags: int | list,
+    **tags: int | list | bytes,
 ) -> bytes:
     """A TIFF of (h, w) or (h, w, samples), packed to `bits`, or not with `words`; `tags` replace and add.
 
     rows: rows of a strip; 0: a single strip. tile: width and height of each tile; 0: strips. drop: bytes by which each
     strip or tile is too short.
-    Keywords of tags are t and their number; a value of None removes.
+    Keywords of tags are t and their number; a value of None removes; bytes are text of 5 or more.
     """
     height, width = pixels.shape[:2]
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
@@ -126,17 +130,20 @@ def tiff_of(
     values[sizes] = [len(data) for data in chunks]
     values[starts] = [0] * len(chunks)
     values |= replaced
-    lists = {tag: value if isinstance(value, list) else [value] for tag, value in values.items() if value is not None}
+    lists = {
+        tag: value if isinstance(value, list | bytes) else [value] for tag, value in values.items() if value is not None
+    }
     place = 8 + 2 + 12 * len(lists) + 4
-    end = place + sum(4 * len(numbers) for numbers in lists.values() if len(numbers) > 1)
+    end = place + sum(_size_of(values) * len(values) for values in lists.values() if len(values) > 1)
     if len(lists.get(starts, [])) == len(chunks):
         lists[starts] = [end + sum(len(data) for data in chunks[:index]) for index in range(len(chunks))]
     beyond = b""
     entries = []
     for tag, numbers in sorted(lists.items()):
-        content = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        is_text = isinstance(numbers, bytes)
+        content = numbers if is_text else struct.pack(f"{order}{len(numbers)}I", *numbers)
         if len(numbers) > 1:
             content, beyond = struct.pack(f"{order}I", place + len(beyond)), beyond + content
-        entries.append(struct.pack(f"{order}HHI", tag, 4, len(numbers)) + content)
+        entries.append(struct.pack(f"{order}HHI", tag, 2 if is_text else 4, len(numbers)) + content)
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(entries))
     return head + b"".join(entries) + bytes(4) + beyond + b"".join(chunks)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from etl.contract.images.greys import greys_of, to_8_bits
-from etl.contract.images.jpeg import decode_jpeg
+from etl.contract.images.jpeg import decode_jpeg, unread_kind
 from etl.contract.images.kinds import describe_other, kind_of
 from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, exif_orientation, turn
 from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, Stored, check_size
@@ -19,7 +19,8 @@ from etl.contract.images.tiff_tags import Tags, read_tags, unread
 
 # Pillow's readers, asked directly: its own search for one hides the reason why none can read a file.
 READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
-    "JPEG": JpegImagePlugin.jpeg_factory,
+    # Of an MPO, as phones save it, it reads the main picture, which comes first (CIPA DC-007, section 5.1).
+    "JPEG": JpegImagePlugin.JpegImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -100,9 +101,19 @@ def _decode_by_pillow(content: bytes, kind: str, colour: bool, tags: Tags | None
     except DAMAGE as error:
         # So Pillow refuses a file before its pixels.
         if not isinstance(error, SyntaxError):
-            raise BadImage(f"damaged {kind}: {error}") from error
+            raise BadImage(_reason(content, kind, error)) from error
         raise (
-            unread(tags, "its pixels are none that Pillow reads")
-            if tags
-            else BadImage(f"{kind} that is damaged or not read: {error}")
+            unread(tags, "its pixels are none that Pillow reads") if tags else BadImage(_reason(content, kind, error))
         ) from error
+
+
+def _reason(content: bytes, kind: str, error: Exception) -> str:
+    """Why Pillow cannot read a file of this kind."""
+    if kind == "JPEG" and (name := unread_kind(content)):
+        return f"{name} is not read: save it as PNG of 8 or 16 bits"
+    # RIFF: the size in its head leaves out eight bytes (WebP container specification, "WebP file header").
+    if kind == "WEBP" and (size := 8 + int.from_bytes(content[4:8], "little")) > len(content):
+        return f"truncated WEBP: {len(content)} of {size} bytes"
+    return (
+        f"{kind} that is damaged or not read: {error}" if isinstance(error, SyntaxError) else f"damaged {kind}: {error}"
+    )

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.pixels import pixel_array
+from pydicom.pixels import get_decoder, pixel_array
 
+from etl.contract.images.dicom_bits import keep_stored_bits
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
 from etl.contract.images.dicom_grey import palette, render, to_grey
 from etl.contract.images.dicom_stream import decode_stream
@@ -107,7 +108,9 @@ def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
         name = "unknown object" if kind.name == kind else kind.name
         raise BadImage(f"truncated: no pixels ({name})" if "Rows" in dataset else f"no image: {name}")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise BadImage(f"{dataset.NumberOfFrames} frames, expected one")
+        raise BadImage(
+            f"{dataset.NumberOfFrames} frames, expected one: save the one that you want as a file of its own"
+        )
     missing = [f"a value of {tag}" if tag in dataset else tag for tag in NEEDED if dataset.get(tag) in (None, "")]
     if missing:
         raise BadImage(f"header lacks {', '.join(missing)}")
@@ -126,10 +129,22 @@ def _check_header(dataset: pydicom.Dataset) -> tuple[int, ...]:
 
 def _decode_pixels(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarray:
     """Pixels of `shape`, uint8, uint16, int8 or int16: bits beyond the stored ones masked, YBR turned into RGB."""
-    syntax = dataset.file_meta.setdefault("TransferSyntaxUID", UNNAMED[dataset.original_encoding]).value
+    syntax = dataset.file_meta.get("TransferSyntaxUID") or UNNAMED[dataset.original_encoding]
+    dataset.file_meta.TransferSyntaxUID = syntax
+    try:
+        get_decoder(syntax)
+    except NotImplementedError:
+        name = "" if syntax.name == syntax else f" ({syntax.name})"
+        raise BadImage(
+            f"Transfer Syntax UID {syntax}{name} is not read: convert the file to Explicit VR Little Endian, for "
+            "example with gdcmconv --raw"
+        ) from None
     if not syntax.is_encapsulated:
-        pixels = pixel_array(dataset)
+        # The bits beyond the stored ones are no colours, but YBR is turned into RGB without them.
+        is_turned = len(shape) == 3 and dataset.PhotometricInterpretation != "RGB"
+        pixels = pixel_array(dataset, correct_unused_bits=is_turned)
         if pixels.shape != shape:
             raise BadImage(f"pixels of more than one image: {pixels.shape}, expected {shape}")
-        return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+        pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+        return pixels if is_turned else keep_stored_bits(pixels, dataset)
     return decode_stream(dataset, shape)

@@ -20,6 +20,12 @@ from etl.contract.images.pixels import MAX_SIDE_PX, BadImage
 # Bytes of a 16-bit image of the largest size that decode.py reads, and of its tags.
 MAX_INFLATED_BYTES = 2 * MAX_SIDE_PX**2 + 1_000_000
 
+# Compressed pixels have a tag, an undefined length, items as fragments, and a delimiter (PS3.5, section A.4).
+PIXELS, UNDEFINED, ITEM = b"\xe0\x7f\x10\0", b"\xff\xff\xff\xff", b"\xfe\xff\0\xe0"
+DELIMITER, JPEG_END, RLE_HEADER = b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xd9", 64
+# Words about objects of Python, which say nothing to people who have a damaged file.
+OF_PYTHON = re.compile(r"'\w+' object|object of type|could not broadcast|unpack requires|not subscriptable")
+
 # pydicom also logs its warnings; what matters here is in the reasons.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
@@ -40,8 +46,12 @@ def looks_like_dicom(content: bytes) -> bool:
     return False
 
 
-def read_dicom(content: bytes, **options) -> pydicom.Dataset:
-    """The elements of a DICOM file. options: pydicom.dcmread's. Raises BadImage if it is damaged or not DICOM."""
+def read_dicom(content: bytes, is_cut: bool = False, **options) -> pydicom.Dataset:
+    """The elements of a DICOM file. options: pydicom.dcmread's. Raises BadImage if it is damaged or not DICOM.
+
+    is_cut: whether these bytes are only the beginning of a file, of which the elements before the pixels are wanted.
+    Raises BadImage if they do not reach the pixels: pydicom leaves out without a word what is cut off.
+    """
     if not looks_like_dicom(content):
         raise BadImage(f"no DICOM file: starts with {content[:8]!r}" if content else "empty file")
     with damage_is_bad_image("damaged DICOM file", show=False):
@@ -52,7 +62,48 @@ def read_dicom(content: bytes, **options) -> pydicom.Dataset:
             inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[file.tell() :], MAX_INFLATED_BYTES + 1)
             if len(inflated) > MAX_INFLATED_BYTES:
                 raise BadImage(f"inflates to more than {MAX_INFLATED_BYTES} bytes")
-        return pydicom.dcmread(io.BytesIO(content), force=True, **options)
+        _check_byte_order(content[file.tell() : file.tell() + 2], meta.get("TransferSyntaxUID"))
+        file = io.BytesIO(content)
+        dataset = pydicom.dcmread(file, force=True, **options)
+        # It skips a value by moving on, even beyond the end.
+        if is_cut and file.tell() >= len(content):
+            raise BadImage(f"the pixels do not begin in the first {len(content)} bytes")
+        # pydicom drops all elements of a file that ends in its compressed pixels.
+        if options or "Rows" in dataset:
+            return dataset
+        return pydicom.dcmread(io.BytesIO(_with_end(content)), force=True)
+
+
+def _check_byte_order(group: bytes, syntax: str | None) -> None:
+    """Raises BadImage if the elements begin with group 0008 in another byte order than their transfer syntax has."""
+    is_big = syntax == uid.ExplicitVRBigEndian
+    if syntax and group == (b"\x08\0" if is_big else b"\0\x08"):
+        orders = ("little-endian", "big-endian")
+        raise BadImage(
+            f"wrong Transfer Syntax UID: it says {orders[is_big]} elements, but they are {orders[not is_big]}: "
+            "correct (0002,0010)"
+        )
+
+
+def _with_end(content: bytes) -> bytes:
+    """The file with the delimiter after its compressed pixels, if nothing else is missing; unchanged if it has none.
+
+    Raises BadImage if pixels are missing (PS3.5, section A.4).
+    """
+    file = io.BytesIO(content)
+    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    place, size = file.tell() + 12, len(content)
+    if "Rows" not in header or content[place - 12 : place - 8] != PIXELS or content[place - 4 : place] != UNDEFINED:
+        return content
+    start = place
+    while content[place : place + 4] == ITEM and place + 8 <= size:
+        start, place = place + 8, place + 8 + int.from_bytes(content[place + 4 : place + 8], "little")
+    # Of a JPEG in several fragments, the last one has the marker of the end; RLE says itself what it has.
+    ends = content[start:place].rstrip(b"\0").endswith(JPEG_END)
+    is_whole = ends or (header.file_meta.get("TransferSyntaxUID") == uid.RLELossless and place - start > RLE_HEADER)
+    if place > size or not DELIMITER.startswith(content[place:]) or not is_whole:
+        raise BadImage("truncated: the compressed pixels end before their delimiter: fetch the file again")
+    return content[:place] + DELIMITER
 
 
 @contextmanager
@@ -75,8 +126,10 @@ def damage_is_bad_image(step: str, show: bool = True):
 
 
 def words_of(error: Exception) -> str:
-    """One line of the error's message, without the addresses of objects."""
+    """One line of the error's message, without words about objects of Python."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     # pydicom names the decoder's own reason below.
     line = lines[-1] if lines[0].endswith(":") else lines[0]
+    if OF_PYTHON.search(line):
+        return "truncated or damaged"
     return re.sub(r"<[\w.]+ object at 0x\w+>", "the stream", line)[:120]

@@ -15,6 +15,7 @@ from pydicom import uid
 from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
+from etl.contract.images.dicom_bits import keep_stored_bits
 from etl.contract.images.dicom_file import words_of
 from etl.contract.images.jpeg import decode_jpeg
 from etl.contract.images.pixels import BadImage
@@ -43,6 +44,8 @@ class Stream(NamedTuple):
     bits: int = 0
     """of a sample; 0: unknown"""
     is_lossy: bool = False
+    samples: int = 0
+    """of a pixel; 0: unknown"""
 
 
 def decode_stream(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarray:
@@ -71,7 +74,18 @@ def decode_stream(dataset: pydicom.Dataset, shape: tuple[int, ...]) -> np.ndarra
         said = reason.tobytes().rstrip(b"\0").decode(errors="ignore")
     if status:
         raise BadImage(f"cannot be decoded: damaged or unsupported {syntax.name}: {said or 'the decoder failed'}")
-    return image
+    return keep_stored_bits(image, dataset, _is_lossy(dataset))
+
+
+def _is_lossy(dataset: pydicom.Dataset) -> bool:
+    """Whether pixels may exceed the stored bits by a little. No overlay survives such a coding."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax == uid.RLELossless:
+        return False
+    stream = read_header(get_frame(dataset.PixelData, 0, number_of_frames=1))
+    # A reversible wavelet is lossy too where the encoder left out layers; the file then says so.
+    is_lossy = stream.is_lossy or (syntax == uid.JPEG2000 and dataset.get("LossyImageCompression") == "01")
+    return is_lossy and stream.bits > dataset.BitsStored
 
 
 def read_header(frame: bytes) -> Stream:
@@ -81,7 +95,7 @@ def read_header(frame: bytes) -> Stream:
     """
     # A JP2 file has its codestream in one of its boxes.
     place = max(frame.find(b"\xff\x4f\xff\x51"), 0) if frame.startswith(JP2_SIGNATURE) else 0
-    bits, place = 0, place + 2
+    bits, samples, place = 0, 0, place + 2
     while frame[place : place + 1] == b"\xff":
         marker, length = frame[place + 1 : place + 2], int.from_bytes(frame[place + 2 : place + 4])
         segment = frame[place + 4 : place + 2 + length]
@@ -89,18 +103,18 @@ def read_header(frame: bytes) -> Stream:
             place += 1
             continue
         if marker in (b"\xc0", b"\xc1", b"\xc2", b"\xc3"):
-            return Stream(segment[0] if segment else 0, marker != b"\xc3")
+            return Stream(segment[0] if segment else 0, marker != b"\xc3", segment[5] if len(segment) > 5 else 0)
         if marker == b"\xf7":  # JPEG-LS; its NEAR follows
-            bits = segment[0] if segment else 0
-        elif marker == b"\x51":
-            bits = (segment[36] & 127) + 1 if len(segment) > 36 else 0
+            bits, samples = (segment[0], segment[5]) if len(segment) > 5 else (0, 0)
+        elif marker == b"\x51" and len(segment) > 36:
+            bits, samples = (segment[36] & 127) + 1, int.from_bytes(segment[34:36])
         elif marker == b"\x52":
-            return Stream(bits, segment[9:10] == b"\0")
+            return Stream(bits, segment[9:10] == b"\0", samples)
         elif marker == b"\xda":
             near = 1 + 2 * segment[0] if segment else 0
-            return Stream(bits, segment[near : near + 1] not in (b"", b"\0"))
+            return Stream(bits, segment[near : near + 1] not in (b"", b"\0"), samples)
         place += 2 + length
-    return Stream(bits)
+    return Stream(bits, False, samples)
 
 
 def _cpu_limit() -> int:
@@ -150,20 +164,12 @@ def _decode_into(image: np.ndarray, dataset: pydicom.Dataset) -> None:
     stream = Stream() if syntax == uid.RLELossless else read_header(frame)
     if stream.bits > dataset.BitsAllocated or (decoder == "pillow" and dataset.BitsAllocated > 8):
         raise BadImage(f"stream of {stream.bits} bits, {dataset.BitsAllocated} in the header")
-    pixels = pixel_array(dataset, decoding_plugin=decoder)
+    if stream.samples not in (0, dataset.SamplesPerPixel):
+        raise BadImage(f"stream of {stream.samples} samples a pixel, {dataset.SamplesPerPixel} in the header")
+    if decoder == "gdcm" and dataset.BitsStored < stream.bits:
+        # gdcm drops the bits beyond the stored ones.
+        dataset.BitsStored, dataset.HighBit = stream.bits, stream.bits - 1
+    pixels = pixel_array(dataset, decoding_plugin=decoder, correct_unused_bits=False)
     if pixels.shape != image.shape or pixels.dtype != image.dtype:
         raise BadImage(f"pixels {pixels.dtype} of {pixels.shape}, header says {image.dtype} of {image.shape}")
     image[...] = pixels
-    spare_bits = dataset.BitsAllocated - dataset.BitsStored
-    if not 0 < spare_bits < dataset.BitsAllocated:
-        return
-    # A reversible wavelet is lossy too where the encoder left out layers; the file then says so.
-    is_lossy = stream.is_lossy or (syntax == uid.JPEG2000 and dataset.get("LossyImageCompression") == "01")
-    if is_lossy and stream.bits > dataset.BitsStored:
-        # Lossy coding exceeds black and white by a little. No overlay survives it.
-        black = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0
-        np.clip(image, black, black + 2**dataset.BitsStored - 1, out=image)
-    else:
-        # Decoders fill in the sign, but leave what lies in the bits beyond, such as an overlay (PS3.5, section 8.1.1).
-        image <<= spare_bits
-        image >>= spare_bits

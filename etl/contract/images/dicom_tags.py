@@ -27,6 +27,8 @@ ANSWERS = {
         **dict.fromkeys(("yes", "y", "true", "t", "1"), True),
     },
 }
+# The first of January of this year or earlier stands for an unknown date of birth where dates must not be empty.
+LAST_PLACEHOLDER_YEAR = 1901
 WORDS = {"PresentationIntentType": "presentation intent", "BurnedInAnnotation": "burned-in annotation"}
 
 
@@ -55,31 +57,35 @@ class Tags:
     burned_in: bool = False
     """whether annotations, perhaps the patient's name, are in the pixels"""
     strange: tuple[str, ...] = ()
-    """which of the last two the file answers with a word that is not known"""
+    """which of the last two the file answers with a word that is not known; age, if a placeholder stands for a date"""
 
 
-def read_tags(content: bytes) -> Tags:
-    """The tags of a DICOM file, without its pixels. Raises BadImage if it is not DICOM, or damaged."""
-    dataset = read_dicom(content, stop_before_pixels=True, specific_tags=list(TAGS))
+def read_tags(content: bytes, is_cut: bool = False) -> Tags:
+    """The tags of a DICOM file, without its pixels. Raises BadImage if it is not DICOM, or damaged.
+
+    is_cut: whether these bytes are only the beginning of the file. Raises BadImage if tags may follow them.
+    """
+    dataset = read_dicom(content, is_cut, stop_before_pixels=True, specific_tags=list(TAGS))
     # The values of these tags identify the patient, so they must not appear in a reason.
     with damage_is_bad_image("damaged tags", show=False):
         cells = {tag: str(dataset.get(tag) or "").strip() for tag in TAGS}
         view = _find_view(dataset, cells["ViewPosition"])
     time = re.sub(r"\D", "", cells["StudyTime"].partition(".")[0])[:6].ljust(6, "0")
     study = _parse_date(cells["StudyDate"])
+    age, is_placeholder = _find_age(cells["PatientAge"], _parse_date(cells["PatientBirthDate"]), study)
     answers = {tag: known.get("".join(tokens_of(cells[tag]))) for tag, known in ANSWERS.items()}
     return Tags(
         patient=cells["PatientID"],
         instance=cells["SOPInstanceUID"],
         study_time=f"{study:%Y%m%d}{time}" if study else "",
-        age=_find_age(cells["PatientAge"], _parse_date(cells["PatientBirthDate"]), study),
+        age=age,
         sex=canonical(cells["PatientSex"], sexes_of([])),
         view=view,
         modality=cells["Modality"].upper() or MODALITIES.get(cells["SOPClassUID"], ""),
         body_part=cells["BodyPartExamined"],
         for_processing=bool(answers["PresentationIntentType"]) or cells["SOPClassUID"] in FOR_PROCESSING,
         burned_in=bool(answers["BurnedInAnnotation"]),
-        strange=tuple(WORDS[tag] for tag, answer in answers.items() if answer is None),
+        strange=(*(WORDS[tag] for tag, answer in answers.items() if answer is None), *["age"] * is_placeholder),
     )
 
 
@@ -106,7 +112,10 @@ def _parse_date(cell: str) -> datetime | None:
         return None
 
 
-def _find_age(cell: str, birth: datetime | None, study: datetime | None) -> str:
+def _find_age(cell: str, birth: datetime | None, study: datetime | None) -> tuple[str, bool]:
+    """The age as the tag has it, else by the dates; and whether it is unknown because a date is a placeholder."""
     if re.fullmatch(r"\d{1,3}[YMWD]?", cell) or not birth or not study or study < birth:
-        return cell
-    return f"{study.year - birth.year - ((study.month, study.day) < (birth.month, birth.day)):03d}Y"
+        return cell, False
+    if birth.year <= LAST_PLACEHOLDER_YEAR and (birth.month, birth.day) == (1, 1):
+        return cell, True
+    return f"{study.year - birth.year - ((study.month, study.day) < (birth.month, birth.day)):03d}Y", False

@@ -11,6 +11,8 @@ from PIL import Image
 from etl.contract.images.pixels import BadImage
 
 # Markers (ITU-T T.81, table B.1).
+LOSSLESS, LOSSLESS_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
+FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), LOSSLESS_LS)
 PROGRESSIVE, START, END, SCAN, JFIF, ADOBE, COMMENT = 0xC2, 0xD8, 0xD9, 0xDA, 0xE0, 0xEE, 0xFE
 APPLICATIONS, ALONE = range(0xE0, 0xF0), (0x01, *range(0xD0, 0xD9))
 # The marker that ends a scan: within it, a zero or a restart follows 0xFF (section B.1.1.5).
@@ -45,6 +47,19 @@ def decode_jpeg(content: bytes, film: Image.Image, mode: str) -> np.ndarray:
             "damaged JPEG: its compressed pixels are corrupt, or fewer or more than its size: fetch the file again, "
             "or, if it looks whole, save it anew"
         ) from error
+
+
+def unread_kind(content: bytes) -> str:
+    """What kind of JPEG the file is, if it is one that is not read; empty: none of them."""
+    for marker, segment, _ in _segments(content):
+        if marker in FRAMES:
+            bits = segment[4] if len(segment) > 4 else 8
+            if marker == LOSSLESS_LS:
+                return "a JPEG-LS image"
+            if marker in LOSSLESS:
+                return f"a lossless JPEG of {bits} bits"
+            return f"a JPEG of {bits} bits" if bits != 8 else ""
+    return ""
 
 
 def _decode(content: bytes, stored: str, mode: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 # The sides of a radiograph have at most some 5,000 pixels. Far longer ones are damaged files or decompression bombs.
 # The limit is on the longer side, because the padded square has that side.
 MAX_SIDE_PX = 10_000
-SEVERAL_FRAMES = "several frames, expected one"
+SEVERAL_FRAMES = "several frames, expected one: save the one that you want as a file of its own"
 
 # cv2 would start a thread per core in each of Spark's workers, and print what is in the reasons already.
 cv2.setNumThreads(1)

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import struct
 
 import cv2
@@ -16,6 +17,7 @@ from etl.contract.images.tiff_tags import (
     BLACK_IS_ZERO,
     COLOURS,
     COMPRESSION,
+    DESCRIPTION,
     FILL_ORDER,
     MAX_SAMPLE,
     PALETTE,
@@ -37,6 +39,8 @@ from etl.contract.images.tiff_tags import (
 
 # Compressions that cv2 lacks: LZMA and Zstandard.
 PILLOW_COMPRESSIONS = (34925, 50000)
+# ImageJ adds this to signed pixels of 16 bits, and says so by a calibration: a straight line, its offset, its slope.
+SHIFT, IMAGEJ_SHIFT = 32768, (0, -32768, 1)
 # Compressions of plain bytes that cv2 has: LZW, two numbers of deflate, and PackBits.
 OF_BYTES = (5, 8, 32946, 32773)
 
@@ -65,6 +69,14 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
             raise unread(tags, f"its samples of {bits} bits are packed")
         orientation = UPRIGHT if ORIENTATION_TAG in tags else xmp_orientation(tags.get(XMP))
         white = _white(tags, bits)
+        calibration = _calibration(tags)
+        if calibration[:3] == IMAGEJ_SHIFT and pixels.min() >= SHIFT:
+            pixels -= SHIFT
+            # ImageJ's display range, where it is a range of bits; else whether the 15 bits of positive pixels are used.
+            low, high = calibration[3:]
+            white = int(high) if low == 0 and high in (2**used - 1 for used in range(8, 15)) else 0
+            full = SHIFT - 1 if pixels.max() >= SHIFT // 2 else 65535
+            return Stored(pixels, white, orientation, photometric == WHITE_IS_ZERO, full)
         # Words may be larger than the tag says.
         full = 65535 if bits == 16 or pixels.max() >= 2**bits else 2**bits - 1
     except BadImage:
@@ -72,6 +84,18 @@ def decode_deep_tiff(content: bytes, tags: Tags) -> Stored | None:
     except DAMAGE as error:
         raise BadImage(f"damaged TIFF: {error}") from error
     return Stored(pixels, white if white < 65535 else 0, orientation, photometric == WHITE_IS_ZERO, full)
+
+
+def _calibration(tags: Tags) -> tuple[float, ...]:
+    """Function, offset and slope of ImageJ's calibration, and the range that it displays; NaN: not said.
+
+    ImageJ writes them as lines of the description (ij.io.FileSaver.getDescriptionString).
+    """
+    text = str(tags.get(DESCRIPTION, ""))
+    if not text.startswith("ImageJ="):
+        return ()
+    said = dict(re.findall(r"^(cf|c0|c1|min|max)=(-?[\d.]+)\s*$", text, re.MULTILINE))
+    return float(said.get("cf", 0)), *(float(said.get(key, "nan")) for key in ("c0", "c1", "min", "max"))
 
 
 def finish_8_bits(film: TiffImagePlugin.TiffImageFile, tags: Tags, mode: str) -> np.ndarray:

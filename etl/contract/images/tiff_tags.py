@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from PIL import TiffImagePlugin
 
 from etl.contract.images.orientation import DAMAGE
-from etl.contract.images.pixels import SEVERAL_FRAMES, BadImage, check_size
+from etl.contract.images.pixels import BadImage, check_size
+from etl.contract.images.tiff_pages import as_classic
 
 # Classic TIFF and BigTIFF, in both byte orders.
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -17,31 +18,31 @@ TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, SAMPLES, MAX_SAMPLE = 256, 257, 258, 259, 262, 266, 277, 281
 STRIPS, STRIP_LENGTH, STRIP_BYTES, PLANAR, COLOURS = 273, 278, 279, 284, 320
 TILE_WIDTH, TILE_LENGTH, TILES, TILE_BYTES, FORMAT, SUBSAMPLING, XMP = 322, 323, 324, 325, 339, 530, 700
+DESCRIPTION = 270
 UNCOMPRESSED, OLD_JPEG, JPEGS, SEPARATE_PLANES = 1, 6, (6, 7), 2
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 READ = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
 UNSIGNED, UNDEFINED = 1, 4
 FORMATS = {UNSIGNED: "unsigned", 2: "signed", 3: "floating-point", 5: "complex integers", 6: "complex"}
-# Types of whole numbers: SHORT, LONG (section 2), and LONG8 of BigTIFF, as struct has them.
-WHOLE_NUMBERS = {3: "H", 4: "I", 16: "Q"}
+# Types of whole numbers: SHORT and LONG (section 2), as struct has them.
+WHOLE_NUMBERS = {3: "H", 4: "I"}
 NAMES = {WIDTH: "ImageWidth", LENGTH: "ImageLength"}
 
 Tags = TiffImagePlugin.ImageFileDirectory_v2
 
 
 def read_tags(content: bytes) -> tuple[bytes, Tags]:
-    """The tags of the only image of a TIFF, and the file, in which a sample format of 4 is 1.
+    """The tags of the only image of a TIFF, and the file as a classic TIFF, in which a sample format of 4 is 1.
 
     Of strips and tiles, both list those that the size needs, with their sizes unless these are too small.
 
     Raises BadImage if they are damaged, do not fit the size, or say what cannot be followed.
     """
     try:
-        tags = Tags(content[: 16 if _is_big(content) else 8])
-        first = tags.next
-        _check_directory(content, first)
+        content = as_classic(content)
+        tags = Tags(content[:8])
         file = io.BytesIO(content)
-        file.seek(first)
+        file.seek(tags.next)
         tags.load(file)
         check_size(int(tags[WIDTH]), int(tags[LENGTH]))
         # Undefined data (4) are to be read as if the tag were missing (page 80).
@@ -50,8 +51,6 @@ def read_tags(content: bytes) -> tuple[bytes, Tags]:
             tags[FORMAT] = UNSIGNED
         photometric = tags.get(PHOTOMETRIC)
         bits, formats = max(all_of(tags, BITS)), set(all_of(tags, FORMAT))
-        if tags.next not in (0, first):
-            raise BadImage(SEVERAL_FRAMES)
         if photometric is None and tags.get(COMPRESSION) not in JPEGS:
             raise BadImage("TIFF that does not say whether 0 is black or white: save it with PhotometricInterpretation")
         if formats != {UNSIGNED}:
@@ -93,18 +92,17 @@ def with_tag(content: bytes, tag: int, value: int | Sequence[int]) -> bytes:
     value: as many numbers as before or fewer, or one for all. A tag whose type has no whole numbers (TIFF 6.0, section
     2) stays as it is.
     """
-    order, is_big = ("<" if content.startswith(b"II") else ">"), _is_big(content)
-    entry = struct.Struct(order + ("HHQQ" if is_big else "HHII"))
-    (directory,) = struct.unpack_from(order + ("Q" if is_big else "I"), content, 8 if is_big else 4)
-    (number,) = struct.unpack_from(order + ("Q" if is_big else "H"), content, directory)
-    start = directory + (8 if is_big else 2)
+    order = "<" if content.startswith(b"II") else ">"
+    entry = struct.Struct(order + "HHII")
+    (directory,) = struct.unpack_from(order + "I", content, 4)
+    (number,) = struct.unpack_from(order + "H", content, directory)
+    start = directory + 2
     for place in range(start, start + number * entry.size, entry.size):
         found, kind, count, beyond = entry.unpack_from(content, place)
         if found == tag and kind in WHOLE_NUMBERS:
             numbers = [value] * count if isinstance(value, int) else value
             values = struct.pack(f"{order}{len(numbers)}{WHOLE_NUMBERS[kind]}", *numbers)
-            room = 8 if is_big else 4
-            where = place + entry.size - room if len(values) <= room else beyond
+            where = place + entry.size - 4 if len(values) <= 4 else beyond
             changed = bytearray(content)
             entry.pack_into(changed, place, found, kind, len(numbers), beyond)
             changed[where : where + len(values)] = values
@@ -131,23 +129,8 @@ def _chunk_tags(tags: Tags) -> tuple[int, int]:
 
 
 def _directory(content: bytes) -> int:
-    """Where the first directory begins."""
-    place, size = (8, 8) if _is_big(content) else (4, 4)
-    return int.from_bytes(content[place : place + size], "little" if content.startswith(b"II") else "big")
-
-
-def _is_big(content: bytes) -> bool:
-    return b"+" in content[2:4]
-
-
-def _check_directory(content: bytes, first: int) -> None:
-    head, entry = (8, 20) if _is_big(content) else (2, 12)
-    if first + head > len(content):
-        raise BadImage(f"truncated TIFF: its directory would begin at byte {first} of {len(content)}")
-    order = "little" if content.startswith(b"II") else "big"
-    end = first + head + entry * int.from_bytes(content[first : first + head], order)
-    if end > len(content):
-        raise BadImage(f"truncated TIFF: its directory would end at byte {end} of {len(content)}")
+    """Where the directory begins."""
+    return int.from_bytes(content[4:8], "little" if content.startswith(b"II") else "big")
 
 
 def _check_palette(tags: Tags, bits: int) -> None:

@@ -119,7 +119,10 @@ def test_no_cut_of_compressed_pixels_is_accepted_as_whole():
         (written(build(np.zeros((2, 2), np.uint32))), "32 bits"),
         (written(build(TWO, photometric="RGB")), "RGB of 1 samples"),
         (written(build(TWO, RescaleSlope="1e308", RescaleIntercept="1e308")), "not finite"),
-        (written(build(TWO, syntax="1.2.840.10008.1.2.4.100", PixelData=encapsulate([b"12"]))), "unsupported MPEG2"),
+        (
+            written(build(TWO, syntax="1.2.840.10008.1.2.4.100", PixelData=encapsulate([b"12"]))),
+            "MPEG2 .* is not",
+        ),
     ],
 )
 def test_a_file_that_is_no_radiograph_gets_a_reason(content, reason, capfd):

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from pathlib import Path
 
 import cv2
 import gdcm
@@ -52,17 +53,18 @@ def jpeg_2000(pixels: np.ndarray, ratio: int = 0) -> bytes:
     return bytes(openjpeg.encode(pixels, bits_stored=16, photometric_interpretation=2, **lossy))
 
 
-def jpeg_ls(dataset: pydicom.Dataset, near: int, folder) -> bytes:
-    """The whole file, near-lossless: every pixel may be off by `near`."""
-    (folder / "in.dcm").write_bytes(written(dataset))
+def by_gdcm(content: bytes, kind: int, folder: Path, near: int = 0) -> bytes:
+    """The whole file in another coding. near: by how much every pixel of near-lossless JPEG-LS may be off."""
+    (folder / "in.dcm").write_bytes(content)
     reader, change, writer, codec = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter(), None
     reader.SetFileName(str(folder / "in.dcm"))
     assert reader.Read()
-    codec = gdcm.JPEGLSCodec()
-    codec.SetLossless(False)
-    codec.SetLossyError(near)
-    change.SetUserCodec(codec)
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLSNearLossless))
+    if near:
+        codec = gdcm.JPEGLSCodec()
+        codec.SetLossless(False)
+        codec.SetLossyError(near)
+        change.SetUserCodec(codec)
+    change.SetTransferSyntax(gdcm.TransferSyntax(kind))
     change.SetInput(reader.GetImage())
     assert change.Change()
     writer.SetFile(reader.GetFile())
@@ -77,7 +79,8 @@ def jpeg_ls(dataset: pydicom.Dataset, near: int, folder) -> bytes:
 def test_what_lossy_coding_adds_beyond_black_and_white_stays_there(bits, is_signed, tmp_path):
     original = film(bits, is_signed)
     want = decode_dicom(written(original)).astype(int)
-    files = [jpeg_ls(original, near, tmp_path) for near in (1, 5)]
+    near_lossless = gdcm.TransferSyntax.JPEGLSNearLossless
+    files = [by_gdcm(written(original), near_lossless, tmp_path, near) for near in (1, 5)]
     files.append(with_stream(film(bits, is_signed), uid.JPEG2000, jpeg_2000(original.pixel_array, 8)))
     for content in files:
         assert np.abs(decode_dicom(content).astype(int) - want).max() < 30
@@ -88,7 +91,7 @@ def test_a_reversible_stream_of_a_lossy_syntax_may_have_an_overlay():
     plain, pixels = decode_dicom(written(dataset)), dataset.pixel_array
     pixels[10:20, 10:30] |= 0x8000
     frame = jpeg_2000(pixels)
-    assert read_header(frame) == Stream(16, False)
+    assert read_header(frame) == Stream(16, False, 1)
     assert np.array_equal(decode_dicom(with_stream(dataset, uid.JPEG2000, frame)), plain)
     # With layers left out, which the file says, the same wavelet is lossy.
     lossy = decode_dicom(with_stream(dataset, uid.JPEG2000, frame, LossyImageCompression="01"))
@@ -110,7 +113,7 @@ def test_a_reversible_stream_of_a_lossy_syntax_may_have_an_overlay():
 def test_the_header_of_a_stream_says_whether_it_is_lossy(name, bits, is_lossy):
     dataset = pydicom.dcmread(get_testdata_file(name, download=False))
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    assert read_header(frame) == Stream(bits, is_lossy)
+    assert read_header(frame) == Stream(bits, is_lossy, dataset.SamplesPerPixel)
 
 
 @given(
@@ -228,6 +231,5 @@ def test_the_reason_of_the_decoder_is_shown():
     ok, jpeg = cv2.imencode(".jpg", np.zeros((64, 64), np.uint8))
     assert ok and "stream of 8 bits, 16 in the header" in reason(jpeg.tobytes(), uid.JPEGBaseline8Bit)
     assert "cannot identify image file the stream" in reason(b"no JPEG 2000")
-    assert "MPEG2" in reason(frame, uid.UID("1.2.840.10008.1.2.4.100"))
     for damaged in (reason(frame[: len(frame) // 2]), reason(b"\xff\xd8 damaged", uid.JPEGLosslessSV1)):
         assert len(damaged.partition(": ")[2]) > 5 and "0x" not in damaged

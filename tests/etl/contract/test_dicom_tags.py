@@ -23,10 +23,20 @@ def test_tags_are_read():
         ("19640307", "20240307", "060Y"),
         ("20250101", "20240307", ""),
         ("", "20240307", ""),
+        # Dates that stand for unknown ones.
+        ("19000101", "20240307", ""),
+        ("19010101", "20240307", ""),
+        ("18000101", "20240307", ""),
+        ("19000101", "19000101", ""),
+        ("20240101", "20240101", "000Y"),
+        ("19640307", "19640307", "000Y"),
     ],
 )
 def test_an_absent_age_is_computed(birth, study, age):
-    assert read_tags(written(build(TWO, PatientBirthDate=birth, StudyDate=study))).age == age
+    tags = read_tags(written(build(TWO, PatientBirthDate=birth, StudyDate=study)))
+    assert (tags.age, tags.strange) == (age, ("age",) if birth[:2] in ("18", "19") and birth[4:] == "0101" else ())
+    said = read_tags(written(build(TWO, PatientBirthDate=birth, StudyDate=study, PatientAge="061Y")))
+    assert (said.age, said.strange) == ("061Y", ())
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,8 @@ def test_a_film_is_refused_or_reaches_a_quarter_of_white(film, grey_bits, sbit, 
         try:
             grey = decode_grey(content, grey_bits)
         except BadImage as reason:
-            assert str(reason).startswith("few bits: ") and not used
+            # For offsets, see test_grey_offsets.py.
+            assert str(reason).startswith("few bits: ") and (not used or "an offset" in str(reason))
             continue
         assert any(np.abs(grey - low * (255 / white)).max() <= 0.5 + 1e-9 for white in used)
 
@@ -311,7 +312,10 @@ UNREAD = {
     "a compression": (tiff_of(FILM, t259=34712), "compression .?34712"),
     "a compression of 8 bits": (tiff_of(FILM.astype(np.uint8), t259=34712), "compression 34712"),
     "no interpretation": (tiff_of(FILM, t262=None), "does not say whether 0 is black or white"),
-    "12 bits, JPEG": (b"\xff\xd8\xff\xc1\x00\x0b\x0c\x00\x08\x00\x08\x01\x01\x11\x00\xff\xda" + bytes(40), "12-bit"),
+    "12 bits, JPEG": (
+        b"\xff\xd8\xff\xc1\x00\x0b\x0c\x00\x08\x00\x08\x01\x01\x11\x00\xff\xda" + bytes(40),
+        "^a JPEG of 12 bits is not read: save",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from conf.errors import InputError
 from conf.settings import Columns, Dicom, Etl
 from conf.workspace import Workspace
 from etl.contract.images.decode import decode_grey
+from etl.sources.dicom_files import HEAD_BYTES
 from etl.sources.pseudonyms import hide
 from etl.sources.read import read_manifest
 from etl.writing.publish import publish
@@ -263,7 +264,7 @@ def test_a_listed_file_that_cannot_be_used_does_not_give_its_labels_to_another(f
     manifest = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
     assert len(manifest.images) == 3 and (manifest.listed, manifest.absent) == (4, 1)
     bad = manifest.images[manifest.images.reason.notna()]
-    assert sorted(bad.reason) == ["no DICOM file", "no SOPInstanceUID"]
+    assert sorted(reason.partition(":")[0] for reason in bad.reason) == ["no DICOM file", "no SOPInstanceUID"]
     assert len(manifest.images) + sum(manifest.left_out.values()) == 30 + 3
 
 
@@ -389,3 +390,122 @@ def test_a_message_on_splits_names_no_patient_and_an_empty_cell_leaves_the_tag(f
     ) as refused:
         read_manifest(folder, Etl(**{**SETTINGS, "columns": Columns(split="part")}), InlineWorkers())
     assert "HOSP" not in str(refused.value)
+
+
+@pytest.mark.parametrize("group", [0x0009, 0x0011, 0x0019, 0x0021])
+@pytest.mark.parametrize("size", [1_200_000, HEAD_BYTES])
+def test_tags_behind_much_private_data_are_read(folder, group, size):
+    film = write_film(folder / "odd", "HOSP-99", 3, 9999, BurnedInAnnotation="YES")
+    block = film.private_block(group, "VENDOR", create=True)
+    block.add_new(1, "OB", b"x" * size)
+    film.save_as(folder / "odd", enforce_file_format=True)
+    if size == HEAD_BYTES:
+        # The head ends exactly where the element does.
+        start = (folder / "odd").read_bytes().index(b"x" * 1000)
+        block.add_new(1, "OB", b"x" * (HEAD_BYTES - start))
+        film.save_as(folder / "odd", enforce_file_format=True)
+        assert (folder / "odd").read_bytes()[HEAD_BYTES - 1 : HEAD_BYTES + 1].count(b"x") == 1
+    images = read_manifest(folder, Etl(**SETTINGS), InlineWorkers()).images
+    assert images.reason.dropna().str.startswith("burned-in annotation").tolist() == [True]
+
+
+def test_the_patient_behind_much_private_data_is_read(folder):
+    film = write_film(folder / "odd", "HOSP-99", 3, 9999)
+    film.private_block(0x0009, "VENDOR", create=True).add_new(1, "OB", bytes(1_200_000))
+    film.save_as(folder / "odd", enforce_file_format=True)
+    images = read_manifest(folder, Etl(**SETTINGS), InlineWorkers()).images
+    assert images.reason.isna().all() and hide("HOSP-99", SALT) in set(images.patient_id)
+
+
+@pytest.mark.parametrize("name", ["train/3", "./train/3", "3"])
+def test_of_two_files_of_one_instance_the_one_that_the_table_names_counts(folder, name):
+    for patient in range(20):
+        for path in (folder / f"Patient {patient}").iterdir():
+            path.unlink()
+    for number in range(6):
+        write_film(folder / "all" / f"{number}.dcm", f"HOSP-{number}", 3, number)
+    (folder / "train").mkdir()
+    (folder / "train" / "3").write_bytes((folder / "all" / "3.dcm").read_bytes())
+    (folder / "labels.csv").write_text(f"image,patient,Mass\n{name},n/a,1\nall/1.dcm,n/a,0\n")
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
+    labels = dict(zip(manifest.images.path, manifest.images.findings.map(list), strict=True))
+    assert labels == {str(folder / "all" / "1.dcm"): [0], str(folder / "train" / "3"): [1]}
+    assert manifest.left_out == {".dcm, not listed in labels.csv": 5}
+    # By its instance, any of the two.
+    instance = pydicom.dcmread(folder / "train" / "3").SOPInstanceUID
+    (folder / "labels.csv").write_text(f"image,patient,Mass\n{instance},n/a,1\n")
+    images = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers()).images
+    assert images.findings[images.reason.isna()].map(list).tolist() == [[1]]
+
+
+def with_patients(folder: Path, *cells: str, tag: str = "P8") -> None:
+    """As many films whose tags name one patient, in a table with these cells."""
+    for number, _ in enumerate(cells):
+        write_film(folder / f"film{number}", tag, 3, number + 9000)
+    rows = [f"film{number},{cell},1" for number, cell in enumerate(cells)]
+    (folder / "labels.csv").write_text(
+        "\n".join(["image,patient,Mass", *rows, "Patient 1/IM0,,0", "Patient 3/IM0,3,0"])
+    )
+
+
+@pytest.mark.parametrize("empty", ["", "n/a"])
+def test_a_patient_whom_only_some_rows_name_stays_one(folder, empty):
+    with_patients(folder, "17", empty, "017", empty)
+    images = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers()).images
+    assert images.patient_id.value_counts().to_dict() == {
+        hide("17", SALT): 4,
+        hide("HOSP-1", SALT): 1,
+        hide("3", SALT): 1,
+    }
+
+
+def test_rows_without_a_patient_are_refused_where_their_tag_has_several_in_the_table(folder):
+    with_patients(folder, "17", "18", "")
+    with pytest.raises(
+        InputError, match=r"labels.csv: 1 row, .*'film2', has no patient in the column 'patient'"
+    ) as refused:
+        read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers())
+    assert "P8" not in str(refused.value) and "17" not in str(refused.value)
+    # Without any tag, they name nobody, as before.
+    with_patients(folder, "17", "18", "", tag="")
+    images = read_manifest(folder, Etl(**SETTINGS, columns=Columns()), InlineWorkers()).images
+    assert images.reason.dropna().str.startswith("no PatientID").tolist() == [True]
+
+
+def test_a_patient_column_that_is_named_must_exist_and_the_default_one_is_missed_aloud(folder):
+    (folder / "labels.csv").write_text("image,Patient ID,Mass\nPatient 1/IM0,97,1\nPatient 2/IM0,98,1\n")
+    with pytest.raises(InputError, match="PatientID"):
+        read_manifest(folder, Etl(**SETTINGS, columns=Columns(patient="PatientID", findings=["Mass"])), InlineWorkers())
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=Columns(findings=["Mass"])), InlineWorkers())
+    assert "labels.csv has no column 'patient': the patients are those of the tags" in manifest.notes
+    manifest = read_manifest(folder, Etl(**SETTINGS, columns=Columns(patient="", findings=["Mass"])), InlineWorkers())
+    assert not any("patient" in note for note in manifest.notes)
+
+
+def test_one_instance_in_many_files_is_named_as_the_cause(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHEXSCALE_SALT", SALT)
+    for number in range(8):
+        write_film(tmp_path / f"{number}", f"HOSP-{number}", 3, number, SOPInstanceUID="1.2.3")
+    with pytest.raises(InputError, match="7 of 8 .* SOP Instance UID of another one, such as '1' and '0': give each"):
+        read_manifest(tmp_path, Etl(**SETTINGS), InlineWorkers())
+    # With the share that they are allowed, copies are quarantined.
+    images = read_manifest(tmp_path, Etl(**SETTINGS, max_quarantined_fraction=1), InlineWorkers()).images
+    assert images.reason.notna().sum() == 7
+
+
+def test_without_any_instance_the_message_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHEXSCALE_SALT", SALT)
+    film = write_film(tmp_path / "1", "HOSP-1", 3, 1)
+    del film.SOPInstanceUID
+    film.save_as(tmp_path / "1")
+    with pytest.raises(InputError, match="no SOPInstanceUID: give each file one, or .* --etl.format csv"):
+        read_manifest(tmp_path, Etl(**SETTINGS), InlineWorkers())
+
+
+def test_too_many_bad_films_are_named_with_their_whole_reason_and_where_their_names_are(folder, workspace):
+    for number in range(9):
+        write_film(folder / f"frames{number}", f"HOSP-{number}", 3, 9000 + number, NumberOfFrames=2)
+    with pytest.raises(
+        InputError, match=r"2 frames, expected one 9 \(such as \w+: save the one that you.*dicom_paths.csv"
+    ):
+        run(folder, workspace)
