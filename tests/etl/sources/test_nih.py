@@ -319,5 +319,5 @@ def test_films_in_other_folders_are_said_only_if_they_have_another_ending(nih_fo
     moved.rename(moved.with_suffix(".jpg"))
     (note,) = read_manifest(nih_folder.root, SETTINGS).notes
     assert note.startswith(
-        f"1 absent images have a file of another ending, such as 'small/{moved.stem}.jpg' for {name!r}"
+        f"1 absent image has a file of another ending, such as 'small/{moved.stem}.jpg' for {name!r}"
     )
