@@ -8,10 +8,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from conf.words import View
+
+if TYPE_CHECKING:
+    # The service asks for words too, and does without pandas.
+    import pandas as pd
 
 # Ages above this are typing errors, such as the 413 years of ChestX-ray14's first release.
 MAX_AGE_YEARS = 120
@@ -186,7 +189,7 @@ def canonical(word: str, meaning: Meaning) -> str:
     return word if found is None else found
 
 
-def understand(cells: pd.Series, meaning: Meaning) -> tuple[pd.Series, pd.Series]:
+def understand(cells: "pd.Series", meaning: Meaning) -> tuple["pd.Series", "pd.Series"]:
     """The meaning of each cell, None if it is unknown or not understood; and the cells that were not understood.
 
     The second series has the same index; None where the cell was understood.
@@ -197,14 +200,14 @@ def understand(cells: pd.Series, meaning: Meaning) -> tuple[pd.Series, pd.Series
     return found.astype(object).where(found.notna(), None), strange.astype(object).where(strange.notna(), None)
 
 
-def parse_ages(cells: pd.Series) -> pd.Series:
+def parse_ages(cells: "pd.Series") -> "pd.Series":
     """Cells such as `58`, `060Y` or `018M` as years, Float32; NA for anything else and for ages above MAX_AGE_YEARS."""
     parts = cells.str.extract(r"^([0-9]{1,3}(?:\.[0-9]*)?)([YMWD]?)$")
-    years = pd.to_numeric(parts[0]) * parts[1].map(YEARS_PER_UNIT)
+    years = parts[0].astype(float) * parts[1].map(YEARS_PER_UNIT)
     return years.where(years <= MAX_AGE_YEARS).astype("Float32")
 
 
-def strange_numbers(cells: pd.Series, numbers: pd.Series) -> pd.Series:
+def strange_numbers(cells: "pd.Series", numbers: "pd.Series") -> "pd.Series":
     """The cells that were not understood, None for the others. numbers: what the cells became, NA for unknown."""
     unknown = cells[numbers.isna()]
     strange = unknown[~unknown.map({cell: says_nothing(cell) for cell in unknown.unique()}).astype(bool)]
