@@ -104,7 +104,7 @@ def manifest_of(paths: list[str]) -> Manifest:
     )
     rows["file"] = names
     rows["split"] = [("train", "train", "train", "val", "test")[index % 5] for index in names.index]
-    files = pd.DataFrame({"path": paths, "file_version": "1"}, index=names)
+    files = pd.DataFrame({"path": paths, "file_version": "1", "clutter": None}, index=names)
     return assemble(rows, files, [f"finding {index}" for index in range(14)], [], "images")
 
 
