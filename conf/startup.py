@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -31,17 +32,21 @@ def quick_end(main: Callable[[], None]) -> Iterator[None]:
     """Has the program whose `main` runs in this block end at once when nothing is left but to free its memory.
 
     Python would first look for garbage and take each module down, which takes a second or two once PyTorch is imported.
-    By then its threads have ended, and what was registered with `atexit` after the block began has run. If `main` is
-    not this program's own, as in a test, nothing changes.
+    By then all threads but daemons have ended, and what was registered with `atexit` after the block began has run.
+    Nothing changes if `main` is not this program's own, as in a test, or if multiprocessing was imported before: what
+    it registered would not run.
     """
     code = 0
+    usual = "multiprocessing.util" in sys.modules
 
     def end() -> None:
-        if main.__globals__ is vars(sys.modules["__main__"]):
+        if not usual and main.__globals__ is vars(sys.modules["__main__"]):
+            logging.shutdown()
             # If the output cannot be written, Python says so in its own way.
             with suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
+                for stream in (sys.stdout, sys.stderr):
+                    if stream and not stream.closed:
+                        stream.flush()
                 os._exit(code)
 
     # What is registered first runs last.

@@ -123,8 +123,8 @@ class Workspace:
 def find_workspaces(files: Iterable[str]) -> set[str]:
     """The folders among these that are workspaces. files: all files below a folder, as paths below it.
 
-    A workspace is known by the ETL's card and what a stage leaves beside it, that of an ensemble by its two files. The
-    folder itself is none.
+    A workspace is known by the ETL's card and what a stage leaves beside it, that of an ensemble by its files. The top
+    folder itself is never counted.
     """
     names = ("card.json", "card.html", "summary.json", "mlflow.db", "evaluation.json", "predictions.parquet")
     having: dict[str, set[str]] = {name: set() for name in names}
@@ -134,7 +134,7 @@ def find_workspaces(files: Iterable[str]) -> set[str]:
             having[name].add(folder)
     # MLflow alone makes a database wherever it is started.
     of_stages = having["card.json"] & (having["card.html"] | having["summary.json"] | having["mlflow.db"])
-    return of_stages | having["evaluation.json"] & having["predictions.parquet"]
+    return of_stages | having["evaluation.json"] & having["predictions.parquet"] & having["summary.json"]
 
 
 def stored_place(place: str, root: Path) -> str:

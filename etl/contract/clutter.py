@@ -4,6 +4,7 @@ They are hidden, or were left by systems and archives, or by earlier runs: works
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from conf.workspace import find_workspaces
@@ -51,6 +52,12 @@ def find_clutter(files: Iterable[str]) -> list[str | None]:
         return HEATMAP if _HEATMAP_NAME.search(file) else None
 
     return [why(file) for file in files]
+
+
+def describe_clutter(found: Iterable[str | None]) -> str:
+    """The end of a sentence on files that find_clutter found, such as ` (32 in a workspace)`; empty without any."""
+    kinds = Counter(filter(None, found))
+    return f" ({', '.join(f'{number:,} {why}' for why, number in kinds.most_common())})" if kinds else ""
 
 
 def heatmap_name(film: str, digest: str, finding: str) -> str:

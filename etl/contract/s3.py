@@ -14,13 +14,15 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
-# Arrow's tries: transient faults, such as 503 SlowDown or a lost connection, are over after some seconds.
-ATTEMPTS, CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 3, 5, 10
+# Arrow's tries. s3fs tries again what Arrow could not read, but nobody else can finish an object that Arrow has begun:
+# ten tries last half a minute.
+READ_ATTEMPTS, WRITE_ATTEMPTS = 3, 10
+CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5, 10
 KEYS_LIVE_S = 60
-"""so long keys are used before botocore is asked again, which renews temporary ones minutes before they end"""
+"""seconds after which botocore is asked for the keys again; it renews temporary ones minutes before they end"""
 Keys = tuple[str, str, str | None]
 REST_S = 60
-"""so long s3fs reads alone after Arrow's client failed, because trying it takes its timeouts each time"""
+"""seconds for which only s3fs is used after Arrow's client failed, because trying it takes its timeouts each time"""
 # Until when. By id: clients of fsspec with equal settings are equal, although the environment may have changed.
 _arrow_rests: dict[int, float] = {}
 
@@ -33,7 +35,7 @@ def read_object(store: AbstractFileSystem, key: str, limit: int, patience_s: flo
     by_arrow = _is_for_arrow(store, key)
     if by_arrow:
         try:
-            with _client_of(store, id(store), int(time.monotonic() / KEYS_LIVE_S)).open_input_file(key) as file:
+            with _arrow(store, READ_ATTEMPTS).open_input_file(key) as file:
                 return file.read(file.size() if limit < 0 else min(limit, file.size()))
         except Exception:
             # s3fs can read it, or says better what is wrong: Arrow asks with HEAD, whose answer has no message.
@@ -51,11 +53,18 @@ def open_object(store: AbstractFileSystem, key: str) -> BinaryIO:
     """
     if _is_for_arrow(store, key):
         try:
-            return _client_of(store, id(store), int(time.monotonic() / KEYS_LIVE_S)).open_output_stream(key)
+            return _arrow(store, WRITE_ATTEMPTS).open_output_stream(key)
         except Exception:
             # s3fs can write it, or says better what is wrong.
             _arrow_rests[id(store)] = time.monotonic() + REST_S
     return store.open(key, "wb")
+
+
+def abort_uploads(store: AbstractFileSystem, prefix: str) -> None:
+    """Removes the parts of objects below bucket/prefix that were begun and not completed: Arrow leaves them."""
+    bucket, key, _ = store.split_path(prefix)
+    for upload in store.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key).get("Uploads", []):
+        store.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 def _is_for_arrow(store: AbstractFileSystem, key: str) -> bool:
@@ -72,19 +81,23 @@ def _read_by_s3fs(store: AbstractFileSystem, key: str, limit: int, patience_s: f
         raise
 
 
+def _arrow(store: AbstractFileSystem, attempts: int) -> S3FileSystem:
+    return _client_of(store, id(store), int(time.monotonic() / KEYS_LIVE_S), attempts)
+
+
 @lru_cache(maxsize=8)
-def _client_of(store: AbstractFileSystem, identity: int, minute: int) -> S3FileSystem:
+def _client_of(store: AbstractFileSystem, identity: int, minute: int, attempts: int) -> S3FileSystem:
     """Arrow's client with the address, region and present keys of an s3fs client.
 
     identity, minute: a new value of either makes a new client; see _arrow_rests and KEYS_LIVE_S.
     """
     client = sync(store.loop, store.set_session)
     keys = None if store.anon else sync(store.loop, _keys_of, store)
-    return _connect(client.meta.endpoint_url, client.meta.region_name, keys)
+    return _connect(client.meta.endpoint_url, client.meta.region_name, keys, attempts)
 
 
 @lru_cache(maxsize=8)
-def _connect(endpoint: str, region: str | None, keys: Keys | None) -> S3FileSystem:
+def _connect(endpoint: str, region: str | None, keys: Keys | None, attempts: int) -> S3FileSystem:
     scheme, _, host = endpoint.partition("://")
     # Amazon's own addresses have the bucket in them, which Arrow knows by itself.
     own_server = not host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
@@ -94,7 +107,7 @@ def _connect(endpoint: str, region: str | None, keys: Keys | None) -> S3FileSyst
         region=region if region not in (None, "aws-global") else "us-east-1",
         scheme=scheme,
         endpoint_override=host if own_server else None,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=attempts),
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=REQUEST_TIMEOUT_S,
     )

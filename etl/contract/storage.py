@@ -20,7 +20,7 @@ from upath import UPath
 from conf.errors import InputError
 from conf.places import CLIENTS, FILES, place_of, unknown_store
 from etl.contract.clutter import clutter, find_clutter
-from etl.contract.s3 import open_object, read_object
+from etl.contract.s3 import abort_uploads, open_object, read_object
 
 Work = TypeVar("Work")
 FETCHES = 16
@@ -141,6 +141,12 @@ def read_bytes(address: str, limit: int = -1) -> bytes:
 def open_new(file: UPath) -> BinaryIO:
     """Opens a new file for writing. Raises OSError, or an error of the store's client, if that fails."""
     return open_object(file.fs, file.path) if not is_local(file) and file.protocol == "s3" else file.open("wb")
+
+
+def remove_unfinished(folder: UPath, beginning: str) -> None:
+    """Removes what an S3 store keeps of files that were not completed, whose paths below the folder begin so."""
+    if not is_local(folder) and folder.protocol == "s3":
+        abort_uploads(folder.fs, f"{folder.path.rstrip('/')}/{beginning}")
 
 
 def patience(place: UPath) -> dict[str, float]:

@@ -17,6 +17,7 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import counted
+from etl.contract.clutter import describe_clutter
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_kind
 from etl.contract.storage import list_files, map_files, read_bytes
@@ -39,7 +40,8 @@ def read_class_folder(source: UPath, settings: Etl) -> Manifest:
     images = left_out.index[left_out.isna()]
     if images.empty:
         raise InputError(
-            f"no image among the {counted(len(files), 'file')} below {source}: check --etl.source and --etl.format"
+            f"no image among the {counted(len(files), 'file')}{describe_clutter(files.clutter)} below {source}: check "
+            "--etl.source and --etl.format"
         )
     folders_and_name = [image.split("/") for image in images]
     layout = understand_folders(source, folders_and_name)

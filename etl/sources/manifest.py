@@ -10,6 +10,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.words import counted
+from etl.contract.clutter import describe_clutter
 from etl.contract.vocabulary import check_vocabulary
 from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 from etl.sources.files import count_left_out, describe_endings, describe_links
@@ -131,7 +132,9 @@ def assemble(
     endings = describe_endings(rows.image_id[rows.file.isna()], unlisted)
     if present.empty:
         shown = next(iter(unlisted), None)
-        found = f"found: {counted(len(files), 'file')}, such as {shown!r}" if shown else "no other file was found"
+        clutter = describe_clutter(files.clutter)
+        said = f"found: {counted(len(files), 'file')}{clutter}"
+        found = f"{said}, such as {shown!r}" if shown else f"no other file was found{clutter}"
         said = f"; {endings}" if endings else ""
         raise InputError(f"none of the {len(rows)} {searched}; listed is {rows.image_id.iloc[0]!r}, {found}{said}")
     twice = present[present.file.duplicated(keep=False)]

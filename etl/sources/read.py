@@ -51,7 +51,7 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
         _leave_out(images, listed, f"listed in {file.name}")
         if unknown:
             manifest.notes.append(
-                f"of {counted(len(lines), 'line')} of {file.name}, {len(unknown):,} named no image, such as "
+                f"{len(unknown):,} of {counted(len(lines), 'line')} of {file.name} named no image, such as "
                 f"{unknown[0]!r}"
             )
         if more := [line for line in lines if names[line][1]]:

@@ -15,8 +15,8 @@ from etl.card.counts import check_splits, describe_pixels, describe_splits, kind
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
 from etl.contract.images.misfits import is_misfit
-from etl.contract.schema import CONTRACT, Card, table_schema
-from etl.contract.storage import is_of_a_store, locate
+from etl.contract.schema import CONTRACT, SPLITS, Card, table_schema
+from etl.contract.storage import is_of_a_store, locate, remove_unfinished
 from etl.contract.table import (
     commit,
     next_version,
@@ -169,6 +169,8 @@ def discard(shards: str, attempt: str) -> None:
     Where that fails too, the housekeeping removes them later, as after a kill: the run's own error is the one to show.
     """
     try:
+        for split in SPLITS:
+            remove_unfinished(locate(shards), f"split={split}/{attempt}-")
         for file in locate(shards).glob(f"split=*/{attempt}-*.parquet"):
             file.unlink(missing_ok=True)
     except Exception as error:

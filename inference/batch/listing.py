@@ -7,7 +7,9 @@ import pyarrow as pa
 from upath import UPath
 
 from conf.errors import InputError
+from conf.words import counted
 from conf.workspace import Workspace
+from etl.contract.clutter import describe_clutter
 from etl.contract.row_groups import footer_of, read_row_groups
 from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import is_folder, is_local, list_files, located, map_files, reaching
@@ -78,10 +80,12 @@ def list_folder(folder: UPath) -> Listing:
     """
     files = list_files(folder)
     left_out = files.clutter.value_counts().to_dict()
+    there = f"{counted(len(files), 'file')}{describe_clutter(files.clutter)}"
     files = files[files.clutter.isna()]
     if files.empty:
         raise InputError(
-            f"no image files below {folder}: give a folder of images with --scoring.source, or the workspace of a table"
+            f"no image files below {folder}, which has {there}: give a folder of images with --scoring.source, or the "
+            "workspace of a table"
         )
     nowhere = pa.nulls(len(files), pa.int32())
     columns = [files.index.to_list(), files.file_version.to_list(), files.path.to_list(), nowhere, nowhere]

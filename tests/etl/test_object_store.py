@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from etl.contract.table import (
 from etl.sources.read import read_manifest
 from etl.writing import shard_file
 from etl.writing.housekeeping import maintain
-from etl.writing.publish import Published, publish
+from etl.writing.publish import Published, discard, publish
 from jobs.benchmarks.stores.link import Link, linked
 from tests.conftest import ODD, InlineWorkers, NihFolder, make_card
 from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
@@ -247,14 +248,18 @@ def test_keys_that_end_in_mid_run_end_it_and_the_next_run_is_complete(bucket, wo
 def test_a_store_that_takes_no_more_ends_the_run_and_the_next_one_is_complete(bucket, workspace, faulty, monkeypatch):
     monkeypatch.setattr(s3, "REST_S", 0)
     monkeypatch.setattr(shard_file, "UNSENT_BYTES", 1000)
-    faulty.fail("slow down", 2, "split%3D")
+    faulty.fail("slow down", 5, "split%3D")
     assert run_there(bucket, workspace).counts["new"] == 48
     settings = Etl(**SMALL, table=f"s3://{bucket.name}/second/")
     manifest = read_manifest(bucket.folder.root, settings)
-    faulty.fail("forbidden", of="split%3D")
+    faulty.fail("forbidden", of="split%3Dt")
     with pytest.raises(InputError, match=r"second/shards/split=.*cannot be reached .* run the same command again"):
         publish(workspace.tables(settings.table), settings, "source", manifest, InlineWorkers())
     faulty.fail("forbidden", 0)
+    listed = partial(bucket.client.call_s3, "list_multipart_uploads", Bucket=bucket.name)
+    assert listed()["Uploads"]
+    discard(f"s3://{bucket.name}/second/shards", "00000000")
+    assert not listed().get("Uploads")
     done = publish(workspace.tables(settings.table), settings, "source", manifest, InlineWorkers())
     assert (done.card.delta_version, len(done.rows)) == (0, 48)
 
@@ -267,8 +272,7 @@ def test_arrow_reads_what_s3fs_reads_and_leaves_the_rest_to_it(bucket, monkeypat
         assert read_bytes(f"s3://{bucket.name}/{name}") == name.encode()
     assert id(store) not in s3._arrow_rests
     # With keys that only s3fs has, as behind a proxy that only it knows.
-    monkeypatch.setattr(s3, "_client_of", lambda *_: s3._connect(NOBODY, None, ("no", "key", None)))
-    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "_client_of", lambda *_: s3._connect(NOBODY, None, ("no", "key", None), 1))
     assert read_bytes(f"s3://{bucket.name}/plain") == b"plain"
     assert s3._arrow_rests.pop(id(store)) > time.monotonic()
     with open_new(locate(f"s3://{bucket.name}/written")) as file:

@@ -403,7 +403,7 @@ def test_a_model_of_one_thread_is_bound_to_no_core(model):
     [
         ("absent", "absent does not exist, expected a folder of images or a workspace with a table"),
         ("file.png", "file.png is a file, expected a folder"),
-        ("empty", "no image files below .*empty: give a folder of images with --scoring.source"),
+        ("empty", "no image files below .*empty, which has 0 files: give a folder of images with --scoring.source"),
         ("", "no dataset card at .*: run `spark-submit etl/preprocess.py`"),
         ("s4://bucket/images", "scoring.source is .s4://bucket/images., and s4:// is unknown here: known are s3://"),
     ],

@@ -371,7 +371,7 @@ def test_follow_ups_that_are_no_numbers_are_counted(folder):
 def test_lines_of_a_list_that_name_no_image_are_counted(folder):
     (folder / "out.txt").write_text("a/1.png, blurred\n1.png\nb/x, y.tif\ngone.png\n")
     manifest = read(folder, exclude=[str(folder / "out.txt")])
-    assert manifest.notes[1:] == ["of 4 lines of out.txt, 1 named no image, such as '1.png'"]
+    assert manifest.notes[1:] == ["1 of 4 lines of out.txt named no image, such as '1.png'"]
     assert manifest.images.reason.notna().sum() == 2
 
 
