@@ -43,13 +43,15 @@ def modernised(argv: list[str], own: set[str]) -> list[str]:
 def repeats(argv: list[str], types: dict[str, type]) -> str:
     """A fault if a list is given twice, of which the parser would take the last one only; empty if there is none.
 
-    Of another option the last value counts, as usual, and a note on standard error says so. types: option -> its type.
+    Of another option the last value counts, as usual, and a note on standard error says so. Switches have no value, and
+    of several --config each is read. types: option -> its type.
     """
     given: dict[str, list[str]] = {}
     for word, following in zip(argv, [*argv, ""][1:], strict=True):
         name, has_value, value = word.partition("=")
         if name in types:
-            given.setdefault(name, []).append(value if has_value else following)
+            given.setdefault(name, []).append(value if has_value else following * (not following.startswith("--")))
+    given.pop("--config", None)
     for name, values in given.items():
         if len(values) > 1 and get_origin(types[name]) is list:
             parts = ", ".join(filter(None, (value.strip().removeprefix("[").removesuffix("]") for value in values)))

@@ -68,7 +68,9 @@ def understand_folders(source: UPath, paths: list[list[str]]) -> Layout:
         files.setdefault(parts[layout.class_at], set()).add(parts[-1])
     for name in sorted(classes):
         others = [names for other, names in files.items() if other != name]
-        if may_mark(name) and not BESIDE_MASK.issuperset(words_of(name)) and files[name] in others:
+        # Numbers name the files of many folders alike.
+        named = not all(file.partition(".")[0].isdigit() for file in files[name])
+        if may_mark(name) and named and not BESIDE_MASK.issuperset(words_of(name)) and files[name] in others:
             raise InputError(
                 f"{source} holds the folder {name!r} where a class is expected ({layout}), with files of the same "
                 "names as another one, as if they were made of its images: move it out of the source, or rename it"
@@ -92,8 +94,8 @@ def describe_below(source: UPath, paths: list[list[str]], layout: Layout) -> lis
     """A sentence on folders deeper than the classes if they could be the classes; empty if they could not.
 
     They could if a folder of a class holds all that the others hold, and two or more, or if all share two or more.
-    Raises InputError if all hold the very same, unless the names are views, sides or sexes, or those of patients or
-    stages, which differ by numbers only. Folders of images and of masks may be alike in every class.
+    Raises InputError if all hold the very same, unless all names have digits, as those of patients and stages. Views,
+    sides, sexes, images and masks may be alike in every class.
     """
     for at in range(layout.below_at, max(map(len, paths)) - 1):
         kept: dict[str, dict[str, str]] = {}
@@ -106,24 +108,27 @@ def describe_below(source: UPath, paths: list[list[str]], layout: Layout) -> lis
                 held["".join(tokens_of(parts[at]))] = parts[at]
         every, shared = max(kept.values(), key=len), set.intersection(*map(set, kept.values()))
         in_one = len(every) > 1 and all(names and names.keys() <= every.keys() for names in kept.values())
-        numbered = len({re.sub(r"\d+", "#", name) for name in every}) == 1
-        if len(kept) < 2 or not (in_one or (len(shared) > 1 and not numbered)):
+        numbered = all(re.search(r"\d", name) for name in every)
+        if len(kept) < 2 or not (in_one or (len(shared) > 1 and not numbered)) or all(map(describes_films, every)):
             continue
-        doubtful = numbered or all(map(describes_films, every))
         same = all(names.keys() == every.keys() for names in kept.values())
-        if same and not loose and not doubtful and at == layout.below_at and layout.split_at != 0:
+        if same and not loose and not numbered and at == layout.below_at and layout.split_at != 0:
             raise InputError(
                 f"all of the folders {some(kept)} of {source} hold the same folders {some(every.values())}, as if "
                 "these were the classes. If they are, name the upper folders after splits (train, val, test) if they "
                 "are splits, move the images of each class into one folder if they are sites, or give one of them as "
                 "--etl.source if the others are copies. If the upper folders are the classes, move their images up "
-                "into them, and masks out of the source"
+                "into them, under names of their own, and masks out of the source"
             )
-        if at == layout.below_at or not doubtful:
+        if at == layout.below_at or not numbered:
             names = some((every[name] for name in shared) if len(shared) > 1 else every.values(), FEW)
+            patients = (
+                "if these are patients, a label table (--etl.format csv) keeps each of them in one split; " * numbered
+            )
+            splits = ", and name the folders above after splits if they are splits" * (layout.split_at is None)
             return [
-                f"the folders of the classes hold the same folders {names}: if these are the classes, move the images "
-                "of each into one folder, and name the folders above after splits if they are splits"
+                f"the folders of the classes hold the same folders {names}: {patients}if these are the classes, move "
+                f"the images of each into one folder{splits}"
             ]
     return []
 

@@ -27,6 +27,7 @@ from etl.sources.dicom_files import DUPLICATE, read_files, sort_out
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files
 from etl.sources.label_file import (
     contradictions,
+    describe_unread,
     normalise_patients,
     read_findings,
     read_table,
@@ -35,7 +36,7 @@ from etl.sources.label_file import (
 )
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
-from etl.sources.split import assign_split, own_split
+from etl.sources.split import assign_split, describe_unnamed_split, own_split
 
 NO_PATIENT = "no PatientID: a label table may name the patient, see --etl.columns.patient"
 
@@ -71,7 +72,9 @@ def read_dicom_folder(source: UPath, settings: Etl, workers: SparkWorkers) -> Ma
         # A copy that no row names is left out like any other film.
         faults = {file: reason for file, reason in faults.items() if reason != DUPLICATE or file in set(table_files)}
         faults |= dict.fromkeys(table_files[table_files.notna() & ~table_files.isin(found.index)], "no DICOM file")
-    elif settings.columns.label_file != Columns().label_file:
+    elif settings.split == "source":
+        notes += describe_unnamed_split(pd.DataFrame(), pd.Series(tags.index, dtype=str))
+    if listed is None and settings.columns.label_file != Columns().label_file:
         raise InputError(f"no label file at {path}: check --etl.source and --etl.columns.label_file")
     _refuse_shared_instances(len(tags), faults, found, source, settings)
     nobody = tags.patient.map(says_nothing).astype(bool)
@@ -224,6 +227,11 @@ def _with_table(
             tags[role] = cells.mask(cells.map(says_nothing), tags[role]) if role in tags else cells
     # A message must not name a patient.
     own = own_split(table.loc[named, roles["split"]], tags.patient.map(name_of), path) if "split" in roles else None
+    used = (columns.image, *roles.values(), *findings)
+    unread = [name for name in table if name not in used and not name.startswith("Unnamed: ")]
+    notes += describe_unread(unread)
+    if own is None and settings.split == "source":
+        notes += describe_unnamed_split(table[unread], pd.Series(named, dtype=str))
     return tags, findings, own, found, notes
 
 

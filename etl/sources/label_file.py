@@ -102,6 +102,12 @@ def optional_column(table: pd.DataFrame, name: str) -> pd.Series:
     return table[name] if name in table.columns else pd.Series("", index=table.index)
 
 
+def describe_unread(columns: list[str]) -> list[str]:
+    """A sentence on columns of a table that are not read; empty if there are none."""
+    shown = f"{', '.join(columns[:MAX_SHOWN])}{' ...' * (len(columns) > MAX_SHOWN)}"
+    return [f"columns that are not read: {shown}"] if columns else []
+
+
 def describe_lacking(table: pd.DataFrame, columns: Iterable[str], path: UPath) -> list[str]:
     """A sentence on columns that the table lacks, so that what they say is unknown; empty if it has all."""
     lacking = [name for name in columns if name not in table.columns]

@@ -1,24 +1,20 @@
 """The manifest of any folder of images with a label table whose columns the settings describe."""
 
-import shlex
-
-import pandas as pd
 from upath import UPath
 
 from conf.settings import Etl
 from etl.contract.storage import list_files
-from etl.contract.words import UNKNOWN, split_of
 from etl.sources.files import describe_match, match_files
 from etl.sources.label_file import (
-    MAX_SHOWN,
     contradictions,
+    describe_unread,
     optional_column,
     read_findings,
     read_table,
     table_path,
 )
 from etl.sources.manifest import Manifest, assemble, build_rows
-from etl.sources.split import NEITHER, NO_PATIENTS, assign_split, own_split
+from etl.sources.split import HASHED, NEITHER, NO_PATIENTS, assign_split, describe_unnamed_split, own_split
 
 
 def read_label_table(source: UPath, settings: Etl) -> Manifest:
@@ -51,39 +47,12 @@ def read_label_table(source: UPath, settings: Etl) -> Manifest:
     files = list_files(source)
     rows["file"] = match_files(rows.image_id, files, path)
     unread = [name for name in table if name not in (*named.values(), *findings) and not name.startswith("Unnamed: ")]
-    shown = f"{', '.join(unread[:MAX_SHOWN])}{' ...' * (len(unread) > MAX_SHOWN)}"
-    said = [f"columns that are not read: {shown}"] if unread else []
+    notes += describe_unread(unread)
     if own is None and settings.split == "source":
-        hashed = "no column for splits is named: a hash of the patient chooses them" if columns.patient else NEITHER
-        said.append(hashed + _unnamed_split(table[unread], rows.file.dropna()))
+        notes += [HASHED if columns.patient else NEITHER, *describe_unnamed_split(table[unread], rows.file.dropna())]
     elif not columns.patient:
-        said.append(NO_PATIENTS)
-    notes += ["; ".join(said)] if said else []
+        notes.append(NO_PATIENTS)
     notes += describe_match(rows.image_id, rows.file)
     searched = f"listed images is below {source}: check --etl.source and --etl.columns.image"
     why = f"not listed in {path.name}"
     return assemble(rows, files, findings, [path], searched, left_out=why, notes=notes)
-
-
-def _unnamed_split(cells: pd.DataFrame, files: pd.Series) -> str:
-    """The end of a sentence, on a column or on folders that hold splits; empty if there are none.
-
-    cells: columns that are not read. files: paths below the source.
-    """
-    column = next((name for name in cells if _are_splits(cells[name])), None)
-    if column is not None:
-        return f"; the column {column!r} holds splits: name it with --etl.columns.split {shlex.quote(column)}"
-    folders = files.str.split("/").str[:-1]
-    for level in range(int(folders.str.len().min()) if len(files) else 0):
-        if _are_splits(folders.str[level]):
-            return (
-                f"; the images lie in folders of splits, such as {folders.str[level].iloc[0]!r}, which count only in a "
-                "column: add one, and name it with --etl.columns.split"
-            )
-    return ""
-
-
-def _are_splits(words: pd.Series) -> bool:
-    """Whether each word is that of a split or empty, and these are several splits."""
-    splits = {split_of(word) for word in words.unique()}
-    return None not in splits and len(splits - {UNKNOWN}) > 1

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import combinations
 from pathlib import PurePosixPath
 
-from etl.contract.words import tokens_of
+from etl.contract.words import describes_films, tokens_of
 
 # Words in such names, and words beside them.
 MASK_WORDS = {"mask", "masks", "seg", "segm", "segmentation", "segmentations", "annotation", "annotations", "gt"}
@@ -90,6 +90,8 @@ def describe_twins(images: Iterable[str], below: int) -> list[str]:
     kinds = {kind for folders in names.values() for kind in folders}
     if len(kinds) > MAX_KINDS or any(any(token.isdigit() for token in tokens_of(kind)) for kind in kinds):
         return []
+    if all(map(describes_films, kinds)):
+        return []
     for place, folders in names.items():
         for one, other in combinations(sorted(folders), 2):
             both = [held for held in names.values() if one in held and other in held]
@@ -97,7 +99,7 @@ def describe_twins(images: Iterable[str], below: int) -> list[str]:
                 above = "/".join(place)
                 return [
                     f"the files of {above}/{other} have the same names as those of {above}/{one}, and all are read as "
-                    "films: move masks out of the source"
+                    "films: if one of them holds masks, move it out of the source"
                 ]
     return []
 

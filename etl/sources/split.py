@@ -1,6 +1,7 @@
 """Assigns patients to splits, and checks that no patient is in two."""
 
 import hashlib
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,14 @@ from conf.settings import Etl
 from conf.words import counted
 from etl.contract.schema import SPLITS
 from etl.contract.storage import locate
-from etl.contract.words import known_splits, split_of, understand
+from etl.contract.words import UNKNOWN, known_splits, split_of, understand
 from etl.sources.label_file import read_lines
 
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 SEE_PATHS = " (dicom_paths.csv in the workspace of an earlier run has the names of DICOM files)"
-NO_PATIENTS = "nothing names patients: each image counts as its own"
-NEITHER = f"nothing names splits: they are chosen by a hash; {NO_PATIENTS}"
+HASHED = "no split column is named: a hash of the patient chooses the split"
+NO_PATIENTS = "nothing names patients: each image counts as a patient of its own, so one person may be in two splits"
+NEITHER = f"nothing names splits: a hash chooses them; {NO_PATIENTS}"
 """sentences on a source that does not say which images belong to one person, and which to one split"""
 LISTS = {split: f"{split}_list.txt" for split in SPLITS}
 
@@ -181,3 +183,27 @@ def _hash_places(patients: pd.Series, seed: int) -> pd.Series:
         return int.from_bytes(digest, "big") / 2**64
 
     return patients.map({patient: place(patient) for patient in patients.unique()})
+
+
+def describe_unnamed_split(cells: pd.DataFrame, files: pd.Series) -> list[str]:
+    """A sentence on a column or on folders that hold splits, which no setting names; empty if there are none.
+
+    cells: columns that are not read. files: paths below the source.
+    """
+    column = next((name for name in cells if _are_splits(cells[name])), None)
+    if column is not None:
+        return [f"the column {column!r} holds splits: name it with --etl.columns.split {shlex.quote(column)}"]
+    folders = files.str.split("/").str[:-1]
+    for level in range(int(folders.str.len().min()) if len(files) else 0):
+        if _are_splits(folders.str[level]):
+            return [
+                f"the images lie in folders of splits, such as {folders.str[level].iloc[0]!r}, which count only in a "
+                "column of a label table: add one, and name it with --etl.columns.split"
+            ]
+    return []
+
+
+def _are_splits(words: pd.Series) -> bool:
+    """Whether each word is that of a split or empty, and these are several splits."""
+    splits = {split_of(word) for word in words.unique()}
+    return None not in splits and len(splits - {UNKNOWN}) > 1

@@ -10,6 +10,7 @@ from conf.arguments import (
     load_settings,
     with_same_settings,
 )
+from conf.argv import repeats
 from conf.errors import InputError
 from conf.hints import knobs
 from conf.settings import Dicom, Etl, Inference, Jobs, Phantoms, Settings, Training
@@ -235,6 +236,12 @@ def test_a_list_may_be_extended(capsys):
     assert load_settings("t", ["--etl.exclude", "a", "--etl.exclude+", "b", "--etl.exclude+=c"]).etl.exclude == list(
         "abc"
     )
+    assert capsys.readouterr().err == ""
+
+
+def test_several_scenarios_and_a_switch_given_twice_need_no_note(capsys):
+    repeated = ["--rebuild", "--config", "a.yaml", "--config", "b.yaml", "--rebuild", "--etl.seed", "4"]
+    assert repeats(repeated, {"--rebuild": bool, "--config": str, "--etl.seed": int}) == ""
     assert capsys.readouterr().err == ""
 
 

@@ -10,6 +10,8 @@ from etl.contract.images.pixels import BadImage
 COMPARED_PIXELS = 1_000_000
 # Lossy coding exceeds black and white by less than this share of the range.
 OVERSHOOT = 1 / 8
+# Where films are saturated, as at a border, they exceed white by less than this share of the range: 4,096 of 12 bits.
+SATURATED = 1 / 64
 # Groups of overlays (PS3.3, C.9.2).
 OVERLAYS = range(0x6000, 0x6100, 2)
 
@@ -35,7 +37,11 @@ def keep_stored_bits(words: np.ndarray, dataset: pydicom.Dataset, is_lossy: bool
     words = words & ~_bits_of_overlays(dataset, words.dtype)
     exceeds = np.abs(words - clipped.astype(np.int32)) > (OVERSHOOT * 2**stored if is_lossy else 0)
     # A few pixels, such as hot ones, matter to no film.
-    if np.count_nonzero(exceeds) > EDGES * words.size and _are_greys(words, kept, stored):
+    if np.count_nonzero(exceeds) <= EDGES * words.size:
+        return clipped
+    if max(int(words.max()) - white, black - int(words.min())) <= SATURATED * 2**stored:
+        return words.clip(black, white)
+    if _are_greys(words, kept, stored):
         raise BadImage(
             f"pixels exceed the {stored} stored bits of the header, with values from {words.min()} to {words.max()}: "
             "correct BitsStored and HighBit, or PixelRepresentation"

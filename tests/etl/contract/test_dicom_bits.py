@@ -110,6 +110,16 @@ def test_what_is_no_grey_is_dropped(junk, kind, syntax):
     )
 
 
+@pytest.mark.parametrize("width", [2, 8, 20, 30])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, next(iter(ENCODERS))])
+def test_a_border_or_lights_just_above_white_are_white(width, syntax):
+    pixels = film(12)
+    pixels[:, :width], pixels[pixels > 3800] = 4100, 4096
+    grey = decode_grey(stored(pixels, syntax))
+    assert (grey[:, :width] == 255).all() and grey[pixels == 4096].min() == 255
+    assert grey[0, -1] < 64
+
+
 def test_signs_that_are_not_extended_are_no_greys():
     pixels = film(12, np.int16)
     assert np.array_equal(decode_grey(stored(pixels & 0xFFF)), decode_grey(stored(pixels)))

@@ -13,6 +13,7 @@ from etl.contract.storage import locate
 from etl.sources import class_folder
 from etl.sources.manifest import Manifest
 from etl.sources.read import read_manifest
+from etl.sources.split import NEITHER, NO_PATIENTS
 from tests.conftest import png
 from tests.etl.other_files import OTHERS
 
@@ -55,14 +56,13 @@ def test_folders_of_splits_are_understood_in_any_known_word(read, words, form):
     assert images.split.tolist() == [expected[image.split("/")[at]] for image in images.image_id]
     assert manifest.notes[0].endswith("the classes are Ill, Well")
     assert f"{train} (train)" in manifest.notes[1]
-    assert manifest.notes[2:] == ["nothing names patients: each image counts as its own"]
+    assert manifest.notes[2:] == [NO_PATIENTS]
 
 
 def test_folders_without_splits_are_classes(read):
     manifest = read("Ill/1.png", "Ill/deep/er/2.png", "Well/1.png")
     assert manifest.findings == ["Ill", "Well"]
-    hashed = "nothing names splits: they are chosen by a hash; nothing names patients: each image counts as its own"
-    assert manifest.notes == ["the folders are CLASS/image; the classes are Ill, Well", hashed]
+    assert manifest.notes == ["the folders are CLASS/image; the classes are Ill, Well", NEITHER]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_folders_without_splits_are_classes(read):
         (["H1/COVID-19/1.png", "H1/Flu/1.png", "H2/covid19/1.png", "H2/FLU/1.png"], "hold the same folders COVID-19,"),
         (["TB/1.png", "Normal/1.png", "ground_truth/1.png"], "'ground_truth' where .* called after what it holds"),
         (["CXR/1.png", "GroundTruth/1.png"], "'GroundTruth' where .* called after what it holds"),
-        (["CXR/1.png", "segmented/1.png"], "'segmented' where a class .* same names as another one"),
+        (["CXR/a1.png", "segmented/a1.png"], "'segmented' where a class .* same names as another one"),
         (["A/1.png", "A_mask/1.png", "B/1.png", "B_mask/1.png"], "'A_mask' where .* seem to be masks of the others"),
         (["A/1.png", "B/1.png", "segmentations/1.png"], "'segmentations' where .* called after what it holds"),
         (["CXR_png/1.png", "ManualMask/1.png"], "'ManualMask' where .* its images seem to be masks of the others"),
@@ -245,10 +245,17 @@ def test_of_many_patients_in_every_class_few_are_shown(read):
 
 
 @pytest.mark.parametrize("names", [("AP", "PA"), ("left", "right"), ("frontal", "lateral"), ("female", "male")])
-def test_views_sides_and_sexes_below_every_class_are_said_but_no_classes(read, names):
+def test_views_sides_and_sexes_below_every_class_are_no_classes(read, names):
     manifest = read(*(f"{top}/{name}/1.png" for top in "AB" for name in names))
     assert manifest.findings == ["A", "B"]
-    assert any(note.startswith(SAME) for note in manifest.notes)
+    assert not any(note.startswith(SAME) for note in manifest.notes)
+
+
+@pytest.mark.parametrize(
+    "paths", ["A/3fa2c1/{}.png B/3fa2c1/{}.png A/9bd0/{}.png B/9bd0/{}.png", "CAM/{}.png ILO/{}.png"]
+)
+def test_classes_whose_folders_or_files_are_alike_by_chance_are_read(read, paths):
+    assert len(read(*(path.format(number) for path in paths.split() for number in "12")).findings) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from conf.settings import Columns, Etl
 from etl.contract.images.pixels import BadImage
 from etl.sources.label_file import table_path
 from etl.sources.read import read_manifest
-from etl.sources.split import find_leaks
+from etl.sources.split import NO_PATIENTS, find_leaks
 from etl.writing.shard_file import load_squares
 from tests.etl.other_files import OTHERS
 
@@ -72,7 +72,7 @@ def test_the_split_column_of_the_user_counts(folder):
     assert read(folder, columns).images.split.tolist() == ["train", "train", "test"]
 
 
-HASHED = "no column for splits is named: a hash of the patient chooses them"
+HASHED = "no split column is named: a hash of the patient chooses the split"
 
 
 @pytest.mark.parametrize(
@@ -83,20 +83,14 @@ HASHED = "no column for splits is named: a hash of the patient chooses them"
             ("train", "TEST"),
             ["0.png", "1.png"],
             "patient",
-            [
-                "columns that are not read: set",
-                f"{HASHED}; the column 'set' holds splits: name it with --etl.columns.spl",
-            ],
+            ["columns that are not read: set", HASHED, "the column 'set' holds splits: name it with --etl.columns.spl"],
         ),
         (("train", ""), ["0.png", "1.png"], "patient", ["columns that are not read: set", HASHED]),
         (
             "ab",
             ["x/train/0.png", "x/testset/1.png"],
             "patient",
-            [
-                "columns that are not read: set",
-                f"{HASHED}; the images lie in folders of splits, such as 'train', which",
-            ],
+            ["columns that are not read: set", HASHED, "the images lie in folders of splits, such as 'train', which"],
         ),
         ("ab", ["train/0.png", "more/1.png"], "patient", ["columns that are not read: set", HASHED]),
         ("ab", ["train/0.png", "train/1.png"], "patient", ["columns that are not read: set", HASHED]),
@@ -106,7 +100,7 @@ HASHED = "no column for splits is named: a hash of the patient chooses them"
             "",
             [
                 "columns that are not read: patient, set",
-                "nothing names splits: they are chosen by a hash; nothing names",
+                "nothing names splits: a hash chooses them; nothing names",
             ],
         ),
     ],
@@ -117,10 +111,10 @@ def test_what_is_not_read_of_a_table_is_said(tmp_path, cells, images, patient, n
         (tmp_path / image).touch()
     rows = [f"{image},{at},{cell},1" for at, (image, cell) in enumerate(zip(images, cells, strict=True))]
     (tmp_path / "labels.csv").write_text("\n".join(["image,patient,set,Mass", *rows]))
-    (said,) = read(tmp_path, Columns(patient=patient, findings=["Mass"])).notes
-    assert said.startswith("; ".join(notes)) and (said == "; ".join(notes) or notes[1] != HASHED)
+    said = read(tmp_path, Columns(patient=patient, findings=["Mass"])).notes
+    assert len(said) == len(notes) and all(map(str.startswith, said, notes))
     hashed = read(tmp_path, Columns(patient=patient, findings=["Mass"]), split="hashed").notes
-    assert hashed == ["; ".join(notes[:1] + ["nothing names patients: each image counts as its own"] * (not patient))]
+    assert hashed == notes[:1] + [NO_PATIENTS] * (not patient)
 
 
 def test_a_split_column_that_is_named_needs_no_note(tmp_path):
@@ -371,7 +365,7 @@ def test_follow_ups_that_are_no_numbers_are_counted(folder):
 def test_lines_of_a_list_that_name_no_image_are_counted(folder):
     (folder / "out.txt").write_text("a/1.png, blurred\n1.png\nb/x, y.tif\ngone.png\n")
     manifest = read(folder, exclude=[str(folder / "out.txt")])
-    assert manifest.notes[1:] == ["1 of 4 lines of out.txt named no image, such as '1.png'"]
+    assert manifest.notes[2:] == ["1 of 4 lines of out.txt named no image, such as '1.png'"]
     assert manifest.images.reason.notna().sum() == 2
 
 
