@@ -212,7 +212,9 @@ def test_threads_and_processes_never_pass_the_bound(tmp_path, size):
         thread.start()
     for thread in threads:
         thread.join()
-    assert max(sizes) == 5 * size == counted(tmp_path)
+    # Two threads may write the same row group, one of them in vain; meanwhile the cache is full for others.
+    assert max(sizes) <= 5 * size
+    assert size <= counted(tmp_path) == sum(entries(tmp_path).values())
     assert not any(name.startswith(".") for name in entries(tmp_path))
 
 
