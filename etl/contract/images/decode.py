@@ -19,7 +19,8 @@ from etl.contract.images.tiff_tags import Tags, read_tags, unread
 
 # Pillow's readers, asked directly: its own search for one hides the reason why none can read a file.
 READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
-    # Of an MPO, as phones save it, it reads the main picture, which comes first (CIPA DC-007, section 5.1).
+    # Some phones save several pictures in one file (MPO). This reader returns the first, which is the main one (CIPA
+    # DC-007, section 5.1).
     "JPEG": JpegImagePlugin.JpegImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,

@@ -109,7 +109,7 @@ def keep_sensitive_layers(fp32: Path, images: np.ndarray, *, correct_biases: boo
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
             max_num_iterations=MAX_ITERATIONS,
             ranking_subset_size=min(RANKING_IMAGES, max(1, shown // 2)),
-            # With a pool of workers, the others would go on after the search is stopped.
+            # NNCF cannot stop a pool of workers: when the time limit ends the search, the workers would go on.
             num_ranking_workers=1,
         ),
         advanced_quantization_parameters=_ranges(correct_biases),
