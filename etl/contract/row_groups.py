@@ -16,6 +16,8 @@ from etl.contract.storage import is_local, locate, patience, version_of
 TAIL_BYTES = 1 << 16
 MAX_FOOTERS = 10_000
 """footers that are kept, of some kB each"""
+GROUPS_AHEAD = 4
+"""row groups with pixels that are fetched from a store at the same time; each has some megabytes"""
 # Two ranges with a smaller gap are fetched as one: in the time of a round trip, a store sends more bytes than that.
 MAX_GAP_BYTES = 1 << 18
 

@@ -4,29 +4,19 @@ import errno
 import os
 import re
 import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from functools import partial
-from itertools import tee
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import pandas as pd
 from fsspec.registry import known_implementations
 from upath import UPath
 
 from conf.errors import InputError
 from conf.places import CLIENTS, FILES, place_of, unknown_store
-from etl.contract.clutter import clutter, find_clutter
 from etl.contract.s3 import abort_uploads, open_object, read_object
 
 Work = TypeVar("Work")
-FETCHES = 16
-"""files of a store that are fetched ahead: so many make up for two round trips of 30 ms beside the decoding of films"""
-AHEAD_BYTES = 32_000_000
-"""of a file that is fetched ahead; films have less"""
 RUN_AGAIN = "Nothing was committed: run the same command again once the store answers"
 STORE_CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests")
 PATIENCE_S = 180
@@ -168,135 +158,6 @@ def reaching(address: str) -> Iterator[None]:
         if "://" in address and (isinstance(error, OSError) or is_of_a_store(error)):
             raise InputError(f"{unreachable(address, error)}. {RUN_AGAIN}") from error
         raise
-
-
-def fetch_ahead(addresses: Iterable[str], limit: int = -1) -> Iterator[Callable[[], bytes]]:
-    """For each file, in order, a function that returns its content, see read_bytes, or raises what that raises.
-
-    Local files are read when the function is called. Of files in a store, FETCHES are on their way or wait in memory
-    while the caller works on another one, AHEAD_BYTES of each; the function fetches a larger one.
-    """
-    first = AHEAD_BYTES if limit < 0 else min(limit, AHEAD_BYTES)
-    addresses, again = tee(addresses)
-    calls = ((path, partial(read_bytes, path, first if "://" in path else limit)) for path in again)
-    with closing(call_ahead(calls, FETCHES)) as begun:
-        for path, read in zip(addresses, begun, strict=True):
-            yield partial(_whole, read, path, limit) if "://" in path else read
-
-
-def call_ahead(calls: Iterable[tuple[str, Callable[[], Work]]], number: int) -> Iterator[Callable[[], Work]]:
-    """For each call, in order, a function that gives its result or raises its error.
-
-    calls: with the address that each one reads. Those that read a store begin while the caller works on an earlier one,
-    `number` of them; the others when the function is called.
-    """
-    waiting: deque[Callable[[], Work]] = deque()
-    # Without a file in a store, no thread is started.
-    threads = ThreadPoolExecutor(number)
-    try:
-        for address, call in calls:
-            waiting.append(threads.submit(call).result if "://" in address else call)
-            if len(waiting) > number:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
-def map_files(work: Callable[[str], Work], addresses: Iterable[str]) -> Iterator[Work]:
-    """work(address) for each, in order; for files in a store, FETCHES at a time."""
-    addresses = list(addresses)
-    if not any("://" in address for address in addresses):
-        yield from map(work, addresses)
-        return
-    with ThreadPoolExecutor(FETCHES) as threads:
-        yield from threads.map(work, addresses)
-
-
-def _whole(read: Callable[[], bytes], address: str, limit: int) -> bytes:
-    """What was fetched of a file ahead, or the whole file if it may be larger than that."""
-    content = read()
-    return content if len(content) < AHEAD_BYTES else read_bytes(address, limit)
-
-
-def list_files(folder: UPath) -> pd.DataFrame:
-    """Every file below `folder`, whatever its name.
-
-    Index: path below the folder. Columns: path (absolute, or an address); file_version, which changes when the file
-    does: its size and its time or ETag; clutter: why nobody put the file there for reading, see find_clutter.
-    Links to folders are followed, each folder is visited once: attrs["links"] has the other names of such a folder, as
-    paths below `folder` -> the path under which its files are listed.
-    Raises InputError for a folder that may not be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        # Otherwise its images would be counted as absent, and leave the table.
-        raise InputError(f"{error.filename} cannot be listed ({error.strerror}): grant the right to read it")
-
-    links: dict[str, str] = {}
-    rows = list(walk_files(str(folder), links, refuse) if is_local(folder) else _find(folder))
-    for name, *_ in rows:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"a file below {folder} is named {name!r}, which is no UTF-8: rename it") from None
-    files = pd.DataFrame(rows, columns=["name", "path", "file_version"]).set_index("name").sort_index()
-    files["clutter"] = pd.Series(find_clutter(files.index), files.index, dtype=object)
-    files.attrs["links"] = links
-    return files
-
-
-def walk_files(folder: str, again: dict[str, str], refuse: Callable[[OSError], None]) -> Iterator[tuple[str, str, str]]:
-    """Relative path, path and version of each file of a local folder.
-
-    again: gets the links of list_files. refuse: is called with the error of each folder that cannot be listed.
-    """
-    seen: dict[tuple[int, int], str] = {}
-    # Links are followed when all else is listed, so that a folder to which one leads as well is listed under its own
-    # name; but before the folders that are clutter, so that one with another name is not listed as a part of these.
-    links, last = deque([folder]), deque()
-    while links or last:
-        for parent, folders, names in os.walk((links or last).popleft(), onerror=refuse):
-            status = os.stat(parent)
-            here, key = os.path.relpath(parent, folder), (status.st_dev, status.st_ino)
-            if key in seen:
-                folders.clear()
-                # Not a link to a folder above, which only makes a loop.
-                if not f"{here}/".startswith(f"{seen[key]}/") and seen[key] != ".":
-                    again[here] = seen[key]
-                continue
-            seen[key] = here
-            below = "" if here == "." else f"{here}/"
-            inside = []
-            for name in sorted(folders):
-                path = os.path.join(parent, name)
-                if clutter(f"{below}{name}/file"):
-                    last.append(path)
-                elif os.path.islink(path):
-                    links.append(path)
-                else:
-                    inside.append(name)
-            folders[:] = inside
-            for name in sorted(names):
-                path = os.path.join(parent, name)
-                try:
-                    status = os.stat(path)
-                    version = f"{status.st_size}:{status.st_mtime_ns}"
-                except OSError:
-                    # A broken link is listed, so that it goes to quarantine with the reason why reading failed.
-                    version = "absent"
-                yield below + name, path, version
-
-
-def _find(folder: UPath) -> Iterator[tuple[str, str, str]]:
-    """The same for a folder in a store, by one listing."""
-    found = folder.fs.find(folder.path, detail=True)
-    for key, info in found.items():
-        # The folders that consoles of stores make are empty objects.
-        if key.endswith("/") and not info["size"]:
-            continue
-        yield key[len(folder.path) :].lstrip("/"), folder.fs.unstrip_protocol(key), version_of(info)
 
 
 def version_of(info: dict) -> str:

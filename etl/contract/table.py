@@ -17,15 +17,14 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from conf.errors import InputError
+from etl.contract.ahead import call_ahead, map_files
 from etl.contract.delta import KEEP_HISTORY, KEEP_LOG_NOW, open_table, store_options
-from etl.contract.row_groups import footer_of, read_row_groups
+from etl.contract.row_groups import GROUPS_AHEAD, footer_of, read_row_groups
 from etl.contract.schema import CONTRACT, SPLITS, Card
-from etl.contract.storage import call_ahead, map_files, reaching, unreachable
+from etl.contract.storage import reaching, unreachable
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
 """file_version: null if the file was not read; same_as: the image that this one is a copy of, otherwise null"""
-GROUPS_AHEAD = 4
-"""row groups with pixels that are fetched from a store at the same time; each has some megabytes"""
 # Operations that make versions without a change of rows: Delta's own VACUUM, and keep_history.
 HOUSEKEEPING = ("VACUUM START", "VACUUM END", "SET TBLPROPERTIES")
 

@@ -12,7 +12,7 @@ from upath import UPath
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.contract.storage import list_files
+from etl.contract.listing import list_files
 from etl.contract.words import view_of
 from etl.sources.files import match_files
 from etl.sources.label_file import contradictions, describe_lacking, optional_column, parse_cells, read_table

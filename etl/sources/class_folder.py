@@ -17,10 +17,12 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import counted
+from etl.contract.ahead import map_files
 from etl.contract.clutter import describe_clutter
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import HEAD_BYTES, SUFFIXES, other_kind
-from etl.contract.storage import list_files, map_files, read_bytes
+from etl.contract.listing import list_files
+from etl.contract.storage import read_bytes
 from etl.contract.words import split_of
 from etl.sources.class_layout import Layout, describe_below, some, understand_folders
 from etl.sources.files import TEXTS

@@ -20,8 +20,8 @@ from conf.words import counted
 from etl.cluster.workers import SparkWorkers
 from etl.contract.images.dicom_tags import Tags
 from etl.contract.images.kinds import DICOM_INDEX
+from etl.contract.listing import list_files
 from etl.contract.schema import NIH_FINDINGS
-from etl.contract.storage import list_files
 from etl.contract.words import says_nothing, shows_chest
 from etl.sources.dicom_files import DUPLICATE, read_files, sort_out
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files

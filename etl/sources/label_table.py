@@ -3,7 +3,7 @@
 from upath import UPath
 
 from conf.settings import Etl
-from etl.contract.storage import list_files
+from etl.contract.listing import list_files
 from etl.sources.files import describe_match, match_files
 from etl.sources.label_file import (
     contradictions,

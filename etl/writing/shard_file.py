@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.settings import Etl
+from etl.contract.ahead import fetch_ahead
 from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.misfits import misfit_of
 from etl.contract.images.pixels import BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
 from etl.contract.schema import LABELS, image_column, table_schema
-from etl.contract.storage import fetch_ahead, is_local, locate, open_new, reaching
+from etl.contract.storage import is_local, locate, open_new, reaching
 
 UNSENT_BYTES = 64_000_000
 """of a file, after which the worker waits until a store has taken them: a slow link must not fill the memory"""

@@ -9,10 +9,12 @@ from upath import UPath
 from conf.errors import InputError
 from conf.words import counted
 from conf.workspace import Workspace
+from etl.contract.ahead import map_files
 from etl.contract.clutter import describe_clutter
+from etl.contract.listing import list_files
 from etl.contract.row_groups import footer_of, read_row_groups
 from etl.contract.schema import SPLITS, Card
-from etl.contract.storage import is_folder, is_local, list_files, located, map_files, reaching
+from etl.contract.storage import is_folder, is_local, located, reaching
 from etl.contract.version import TableVersion
 from inference.model.properties import Properties, preparation_of
 

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from etl.contract.row_groups import read_row_groups
+from etl.contract.ahead import call_ahead, fetch_ahead
+from etl.contract.row_groups import GROUPS_AHEAD, read_row_groups
 from etl.contract.schema import image_column
-from etl.contract.storage import call_ahead, fetch_ahead, reaching
+from etl.contract.storage import reaching
 from inference.film.answers import call_findings
 from inference.film.films import MAX_FILE_BYTES, OUT_OF_REACH, NoFilm, read_film
 from inference.model.graphs import Predict
@@ -24,8 +25,6 @@ from inference.model.variants import open_variant
 
 # Rows per batch that goes back to Spark: enough to spread the batch's cost, few enough for memory.
 ROWS_PER_BATCH = 128
-GROUPS_AHEAD = 4
-"""row groups of a table in a store that are fetched ahead, of some MB each"""
 COPIED = ("image_id", "image_version", "fault", "unreadable")
 
 

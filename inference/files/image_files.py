@@ -10,7 +10,7 @@ from conf.places import INFER_FILES, place_of
 from etl.contract.clutter import find_clutter
 from etl.contract.images.decode import begins_like_image
 from etl.contract.images.kinds import DICOM_INDEX, HEAD_BYTES, SUFFIXES
-from etl.contract.storage import walk_files
+from etl.contract.listing import walk_files
 
 
 class ImageFile(NamedTuple):

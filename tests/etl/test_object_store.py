@@ -21,9 +21,10 @@ from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.contract import s3
+from etl.contract.ahead import fetch_ahead
 from etl.contract.delta import store_options
 from etl.contract.schema import SPLITS, Card, table_schema
-from etl.contract.storage import fetch_ahead, locate, located, open_new, read_bytes
+from etl.contract.storage import locate, located, open_new, read_bytes
 from etl.contract.table import (
     QUARANTINE,
     commit,

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from conf.errors import InputError
+from etl.contract.ahead import map_files
 from etl.contract.row_groups import footer_of
-from etl.contract.storage import is_local, locate, map_files, unreachable
+from etl.contract.storage import is_local, locate, unreachable
 from etl.contract.version import TableVersion
 from training.reading.cache import RowGroupCache, entry_names
 from training.reading.plan import Plan, Split

@@ -98,8 +98,8 @@ def _with_end(content: bytes) -> bytes:
     start = place
     while content[place : place + 4] == ITEM and place + 8 <= size:
         start, place = place + 8, place + 8 + int.from_bytes(content[place + 4 : place + 8], "little")
-    # The last fragment of a JPEG stream ends with the end marker. An RLE stream has no such marker, but its header gives
-    # the place of each part, so the decoder notices what is missing.
+    # The last fragment of a JPEG stream ends with the end marker. An RLE stream has none, but its header says where
+    # each part lies, so the decoder notices what is missing.
     ends = content[start:place].rstrip(b"\0").endswith(JPEG_END)
     is_whole = ends or (header.file_meta.get("TransferSyntaxUID") == uid.RLELossless and place - start > RLE_HEADER)
     if place > size or not DELIMITER.startswith(content[place:]) or not is_whole:

@@ -4,8 +4,10 @@ import time
 import pytest
 
 from conf.errors import InputError
-from etl.contract import storage
-from etl.contract.storage import fetch_ahead, list_files, locate, located, read_bytes, ready
+from etl.contract import ahead
+from etl.contract.ahead import fetch_ahead
+from etl.contract.listing import list_files
+from etl.contract.storage import locate, located, read_bytes, ready
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def slow_store(monkeypatch):
             raise FileNotFoundError(2, "No such file or directory")
         return (address * 10).encode()[: limit if limit >= 0 else None]
 
-    monkeypatch.setattr(storage, "read_bytes", read)
+    monkeypatch.setattr(ahead, "read_bytes", read)
     return begun
 
 
@@ -121,7 +123,7 @@ def test_files_of_a_store_are_fetched_ahead_in_order_and_in_a_bounded_number(slo
     fetched = fetch_ahead(addresses)
     for number, address in enumerate(addresses):
         assert next(fetched)() == (address * 10).encode()
-        assert number < len(slow_store) <= number + 1 + storage.FETCHES
+        assert number < len(slow_store) <= number + 1 + ahead.FETCHES
     assert next(fetched, None) is None
     assert sorted(slow_store) == sorted(addresses)
 
@@ -133,11 +135,11 @@ def test_leaving_early_fetches_nothing_more_and_faults_are_raised_in_their_place
         next(fetched)()
     assert next(fetched)() == b"local" * 10
     fetched.close()
-    assert len(slow_store) <= 2 + storage.FETCHES + 1
+    assert len(slow_store) <= 2 + ahead.FETCHES + 1
 
 
 def test_a_large_file_is_fetched_whole_when_it_is_asked_for(slow_store, monkeypatch):
-    monkeypatch.setattr(storage, "AHEAD_BYTES", 50)
+    monkeypatch.setattr(ahead, "AHEAD_BYTES", 50)
     (whole,) = fetch_ahead(["memory://1"])
     assert whole() == b"memory://1" * 10 and len(slow_store) == 2
     (part,) = fetch_ahead(["memory://1"], limit=20)

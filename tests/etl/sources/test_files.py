@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from conf.errors import InputError
 from conf.settings import Columns, Etl
 from etl.contract.clutter import find_clutter
-from etl.contract.storage import list_files, locate
+from etl.contract.listing import list_files
+from etl.contract.storage import locate
 from etl.sources.chexpert import CHEXPERT_FINDINGS
 from etl.sources.files import count_left_out, match_files
 from etl.sources.read import read_manifest
