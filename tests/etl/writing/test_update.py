@@ -280,7 +280,7 @@ def test_an_image_that_could_not_be_read_is_tried_again(nih_folder, workspace, m
         return Path(path).read_bytes()
 
     with monkeypatch.context() as patch:
-        patch.setattr("etl.contract.storage.read_bytes", refuse)
+        patch.setattr("etl.contract.ahead.read_bytes", refuse)
         assert run(nih_folder, workspace).quarantine.reason.tolist() == ["cannot be read: Permission denied"]
     second = run(nih_folder, workspace)
     assert (len(second.quarantine), second.counts["new"]) == (0, 1)
