@@ -5,19 +5,18 @@ from dataclasses import replace
 import torch
 
 from training.loop.task import Task
-from training.network.checkpoint import State
 from training.ranks.collectives import Collectives
 
 
-def settle_precision(task: Task, ranks: Collectives, interrupted: State | None) -> Task:
+def settle_precision(task: Task, ranks: Collectives) -> Task:
     """The task with bf16 or fp32 in place of training.precision auto; rank 0 prints the precision and the reason.
 
-    Every rank must call this and gets the same. interrupted: the state from which the training resumes, whose precision
-    it keeps, because another one would end with other weights.
+    Every rank must call this and gets the same. A training that resumes keeps the precision that it began with, because
+    another one would end with other weights.
     """
     wanted = task.settings.training.precision
-    if interrupted:
-        precision, reason = interrupted.settings["precision"], "the interrupted training began with it"
+    if task.interrupted:
+        precision, reason = task.interrupted.settings["precision"], "the interrupted training began with it"
     elif wanted == "auto":
         precision, reason = agree(ranks.gather(multiplies_bf16_fast(ranks.topology.torch_device)))
     else:
@@ -31,10 +30,9 @@ def settle_precision(task: Task, ranks: Collectives, interrupted: State | None) 
 def multiplies_bf16_fast(device: torch.device) -> tuple[bool, str]:
     """Whether the device multiplies bfloat16 faster than float32, and the property that decides it.
 
-    CPUs do so with AMX (Intel, Sapphire Rapids and later). Those with AVX-512 BF16 alone count as slow: with one thread
-    they save as much, but with two and other processes beside them a step took three times as long in bf16
-    (jobs/benchmarks/training/precision.py). Nvidia's GPUs do so from compute capability 8.0 on (Ampere), AMD's and
-    Gaudi always.
+    CPUs do so with AMX (Intel, Sapphire Rapids and later). Those with AVX-512 BF16 alone save a fifth to four tenths of
+    a step (jobs/benchmarks/training/precision.py), which is no reason to round unasked. Nvidia's GPUs do so from
+    compute capability 8.0 on (Ampere), AMD's and Gaudi always.
     """
     if device.type == "hpu":
         return True, "Gaudi multiplies bfloat16 fast"

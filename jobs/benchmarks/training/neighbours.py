@@ -1,11 +1,12 @@
-"""What does a busy neighbour cost, if OpenMP's threads spin or sleep while they wait for each other?
+"""What does a busy neighbour cost, if OpenMP's threads spin for long or briefly while they wait for each other?
 
     python -m jobs.benchmarks.training.neighbours                         resnet10_half at 96 pixels, two threads
     python -m jobs.benchmarks.training.neighbours --model densenet121 --size_px 224 --seconds 10 --neighbours 0 1 2
 
 Two processes do the same work, training steps and then inference on random images, and take turns: in one, OpenMP's
-threads spin as by default (GOMP_SPINCOUNT=300000), in the other they sleep, as conf/openmp.py has it. A neighbour is a
-process that counts for ever. Prints images/s, and the ratio of sleeping to spinning.
+threads spin as by default (GOMP_SPINCOUNT=300000), in another one they spin briefly, as conf/openmp.py has it, and in
+the last one not at all (OMP_WAIT_POLICY=PASSIVE). A neighbour is a process that counts for ever. Prints images/s, and
+the ratios to spinning as by default.
 """
 
 import argparse
@@ -22,15 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from conf.errors import InputError, run_command
-from conf.openmp import WAITING
+from conf.openmp import BRIEFLY, WAITING
 from jobs.benchmarks.training.fed import FedTrainer, alone
 from jobs.benchmarks.training.ranks import build_trainer
 from training.loop.trainer import inputs
 from training.ranks.collectives import Collectives
 from training.ranks.memory import keep_freed_memory
 
-# The default of GNU's OpenMP, which conf/openmp.py would replace if nothing were set: env.c of libgomp.
-SPINNING, SLEEPING = {"GOMP_SPINCOUNT": "300000"}, {"OMP_WAIT_POLICY": "PASSIVE"}
+# The first one is the default of GNU's OpenMP, which conf/openmp.py would replace if nothing were set (its env.c).
+WAYS = {"long": {"GOMP_SPINCOUNT": "300000"}, "briefly": BRIEFLY, "never": {"OMP_WAIT_POLICY": "PASSIVE"}}
 WORKS = ("training", "inference")
 
 
@@ -47,17 +48,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.work:
         return work(arguments)
-    speeds: dict[tuple[str, int], tuple[list[float], list[float]]] = {}
+    speeds: dict[tuple[str, int], list[list[float]]] = {}
     with ExitStack() as stack:
-        workers = [stack.enter_context(worker(waiting)) for waiting in (SPINNING, SLEEPING)]
+        workers = [stack.enter_context(worker(waiting)) for waiting in WAYS.values()]
         for repetition in range(arguments.repetitions + 1):
             for kind in WORKS:
                 for number in arguments.neighbours:
                     with busy(number):
                         measured = [ask(kind) for ask in workers]
-                    for kept, speed in zip(speeds.setdefault((kind, number), ([], [])), measured, strict=True):
-                        if repetition:
-                            kept.append(speed)
+                    if repetition:
+                        speeds.setdefault((kind, number), []).append(measured)
     show(speeds, arguments)
     return None
 
@@ -119,18 +119,22 @@ def infer(trainer: FedTrainer) -> int:
     return len(batch.labels)
 
 
-def show(speeds: dict[tuple[str, int], tuple[list[float], list[float]]], arguments: argparse.Namespace) -> None:
-    names = ("work", "busy", "spin: images/s", "sleep: images/s", "ratio", "smallest", "largest")
-    table = Table(*names)
-    for (kind, number), (spinning, sleeping) in speeds.items():
-        ratios = [after / before for before, after in zip(spinning, sleeping, strict=True)]
-        medians = (f"{statistics.median(values):.0f}" for values in (spinning, sleeping))
-        ends = (f"{value:.2f}" for value in (statistics.median(ratios), min(ratios), max(ratios)))
-        table.add_row(kind, str(number), *medians, *ends)
+def show(speeds: dict[tuple[str, int], list[list[float]]], arguments: argparse.Namespace) -> None:
+    """speeds: (work, neighbours) -> images/s of each way, for each turn."""
+    first, *others = WAYS
+    columns = [f"spin {first}: images/s", *(f"{way}: images/s, ratio (range)" for way in others)]
+    table = Table("work", "busy", *columns)
+    for (kind, number), turns in speeds.items():
+        cells = [f"{statistics.median(way):.0f}" for way in zip(*turns, strict=True)]
+        for index in range(1, len(WAYS)):
+            ratios = [turn[index] / turn[0] for turn in turns]
+            cells[index] += f", {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        table.add_row(kind, str(number), *cells)
     cores = len(os.sched_getaffinity(0))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    ratio = "busy: neighbours; ratio: median of sleep to spin"
-    table.caption = f"{arguments.threads} threads, {cores} cores; {ratio}; load, with this benchmark's own: {load}"
+    table.caption = (
+        f"{arguments.threads} threads, {cores} cores; busy: neighbours; load, with this benchmark's own: {load}"
+    )
     Console().print(table)
 
 
