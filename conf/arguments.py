@@ -12,6 +12,7 @@ import string
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn, get_args, get_origin
 
@@ -28,6 +29,17 @@ from conf.settings import Settings
 PLAIN = {*string.ascii_letters, *string.digits, *"_-./~"}
 """characters of words that need no quotes in a list"""
 DEMO_CONFIG = Path(__file__).parent / "demo.yaml"
+
+
+class Resume(StrEnum):
+    """What a command does about an earlier training in its workspace, as --resume says it."""
+
+    NO = "false"
+    """begins anew"""
+    YES = "true"
+    """resumes; an error if there is nothing to resume"""
+    AUTO = "auto"
+    """resumes this very training, leaves it if it has finished, and begins otherwise"""
 
 
 def load_settings(description: str, argv: list[str] | None = None, reads: tuple[str, ...] = ()) -> Settings:
@@ -90,6 +102,15 @@ def load_arguments(
 def add_switch(parser: ArgumentParser, name: str, text: str) -> None:
     """Adds an argument that is False unless given, as `--name` or as `--name true`."""
     parser.add_argument(name, nargs="?", const=True, default=False, type=bool, help=text)
+
+
+def add_resume(parser: ArgumentParser) -> None:
+    """Adds --resume, a value of Resume; given alone, it is `true`."""
+    text = "resume the interrupted training of this workspace from its last saved state; auto: resume it if it is the "
+    text += "training of these settings, leave it if that has finished, and begin it otherwise"
+    parser.add_argument(
+        "--resume", nargs="?", const="true", default="false", choices=[str(value) for value in Resume], help=text
+    )
 
 
 class Parser(ArgumentParser):

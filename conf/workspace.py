@@ -1,21 +1,27 @@
-"""The workspace, in which each stage finds the results of the stage before it, and atomic writes into it."""
+"""The workspace, in which each stage finds the results of the stage before it."""
 
-import ctypes
-import fcntl
+import errno
 import hashlib
 import json
 import os
-import shutil
+import socket
+import sqlite3
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from conf.errors import InputError
 from conf.places import TABLES, WORKSPACE, place_of
 from conf.settings import Settings
+from conf.writing import LOCK, atomic_path, locked, write_json
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""errors of flock where a file system, or a server of one, has no locks"""
 
 
 @dataclass(frozen=True)
@@ -44,26 +50,32 @@ class Workspace:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keeps other commands out of this workspace while the context is open; raises InputError if one is at work.
+        """Keeps other commands, on any host, out of this workspace while the context is open.
 
-        The folder is made if missing, and removed again if it stays empty. A kill frees the workspace.
+        The folder is made if missing, and removed again if it stays empty. A kill frees the workspace. Raises
+        InputError if another command is at work there, or if the file system has no locks.
         """
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(self.root, wait=False))
+                lock = stack.enter_context(locked(self.root, wait=False))
             except BlockingIOError:
+                holder = (self.root / LOCK).read_text(encoding="utf-8", errors="replace")
                 raise InputError(
-                    f"another command is using {self.root}: wait until it ends, or choose another workspace"
+                    f"another command is using {self.root} ({holder}): wait until it ends, or choose another workspace"
                 ) from None
             except OSError as error:
-                raise InputError(
-                    f"workspace {self.root} cannot be made ({error.strerror}): choose another with --workspace"
-                ) from error
+                raise InputError(_unusable(self.root, error)) from error
+            own = f"{Path(sys.argv[0]).name} on {socket.gethostname()}, process {os.getpid()}"
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{own}, since {datetime.now():%Y-%m-%d %H:%M}".encode(), 0)
             try:
                 yield
             finally:
-                if not any(self.root.iterdir()):
-                    self.root.rmdir()
+                if [path.name for path in self.root.iterdir()] == [LOCK]:
+                    (self.root / LOCK).unlink()
+                    # NFS keeps a removed file under another name while it is open.
+                    with suppress(OSError):
+                        self.root.rmdir()
 
     def tables(self, elsewhere: str) -> tuple[str, str]:
         """Folders or addresses of the tables of shards and quarantine. elsewhere: etl.table; empty: the workspace.
@@ -88,6 +100,24 @@ class Workspace:
     def has_store(self) -> bool:
         """Whether the store exists. For a mistyped path, MLflow would make a database, which takes seconds."""
         return bool(self.tracking_server) or self.tracking_db.exists()
+
+    def check_database(self) -> None:
+        """Raises InputError if the workspace is to keep the tracking database and its file system cannot hold one."""
+        if self.has_store:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with (
+                tempfile.TemporaryDirectory(dir=self.root, prefix=".mlflow-") as folder,
+                closing(sqlite3.connect(f"{folder}/tried.db", timeout=1)) as database,
+            ):
+                database.execute("CREATE TABLE tried (value)")
+        except sqlite3.Error as error:
+            raise InputError(
+                f"the file system of workspace {self.root} cannot hold MLflow's database, an SQLite file ({error}): "
+                "keep runs and models on a server (`mlflow server` on a host with a local disk) by --tracking_server, "
+                "or choose a workspace on a local disk"
+            ) from error
 
     @property
     def unsent(self) -> Path:
@@ -120,6 +150,15 @@ class Workspace:
     summary = property(lambda self: self.root / "summary.json")
 
 
+def _unusable(root: Path, error: OSError) -> str:
+    if error.errno not in NO_LOCKS:
+        return f"workspace {root} cannot be made ({error.strerror}): choose another with --workspace"
+    return (
+        f"the file system of workspace {root} has no locks ({error.strerror}), so two commands could write there at "
+        "once: choose a workspace on a local disk, or on NFS that is mounted with locks, by --workspace"
+    )
+
+
 def find_workspaces(files: Iterable[str]) -> set[str]:
     """The folders among these that are workspaces. files: all files below a folder, as paths below it.
 
@@ -146,82 +185,6 @@ def stored_place(place: str, root: Path) -> str:
 def opened_place(stored: str, root: Path) -> str:
     """The reverse of stored_place, for the workspace that is now at `root`."""
     return stored if "://" in stored else str(root / stored)
-
-
-@contextmanager
-def locked(folder: Path, wait: bool) -> Iterator[None]:
-    """Keeps other processes out of this folder while the context is open; makes the folder if missing.
-
-    A kill frees the folder. wait: whether to wait for another process; otherwise that raises BlockingIOError.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(opened)
-
-
-@contextmanager
-def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; the file written there replaces `path` in one step at the end.
-
-    A kill or an error leaves the old file. The parent folder is made if missing.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `path`, which replaces `path` in one step at the end.
-
-    A kill or an error leaves the old folder. The next call removes what a kill left beside it.
-    Raises InputError, before anything is written, if the file system cannot exchange folders in one step.
-    """
-    building, empty = (path.with_name(f".{path.name}-{role}") for role in ("building", "empty"))
-    for left_by_a_kill in (building, empty):
-        shutil.rmtree(left_by_a_kill, ignore_errors=True)
-    try:
-        building.mkdir(parents=True)
-        empty.mkdir()
-        _exchange(building, empty)
-        yield building
-        if path.exists():
-            _exchange(building, path)
-        else:
-            building.rename(path)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(empty, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Exchanges two names in one step by renameat2, which Python lacks; rename() replaces only empty folders."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    at_cwd, rename_exchange = -100, 2  # fcntl.h, linux/fs.h; both paths are absolute
-    if libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), rename_exchange):
-        raise InputError(
-            f"{other.parent} cannot exchange two folders in one step ({os.strerror(ctypes.get_errno())}): "
-            "put the workspace on a local disk"
-        )
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes `content` as indented JSON, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def update_summary(workspace: Workspace, **sections: dict) -> None:

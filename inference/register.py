@@ -14,7 +14,7 @@ from conf.errors import run_command
 from conf.startup import quick_imports
 from conf.workspace import Workspace
 
-READS = ("inference", "training.seed", "training.device")
+READS = ("inference", "training.seed", "training.device", "etl.table")
 
 
 def main() -> None:

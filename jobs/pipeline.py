@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
-from conf.arguments import ArgumentParser, add_switch, load_arguments, settings_in
+from conf.arguments import ArgumentParser, add_resume, add_switch, load_arguments, settings_in
 from conf.errors import InputError, run_command
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
@@ -50,7 +50,7 @@ def stages(num_ranks: int) -> dict[str, list[str]]:
 def main() -> None:
     settings, options = load_arguments(
         "Runs all stages as the commands that a person would type.",
-        "[--rebuild] [--resume]",
+        "[--rebuild] [--resume [auto]]",
         add_own,
         reads=READS,
     )
@@ -61,10 +61,12 @@ def main() -> None:
             f"add {size_px} to etl.sizes_px"
         )
     workspace = Workspace.of(settings)
+    # Otherwise the training would say it after the ETL's work.
+    workspace.check_database()
     workspace.summary.unlink(missing_ok=True)
     console = Console()
     commands = stages(settings.jobs.num_ranks or usual_ranks(settings.training.device))
-    own = {"etl": ["--rebuild"] * options.rebuild, "training": ["--resume"] * options.resume, "register": []}
+    own = {"etl": ["--rebuild"] * options.rebuild, "training": ["--resume", options.resume], "register": []}
     seconds = {}
     for number, (stage, command) in enumerate(commands.items(), start=1):
         console.print(Rule(f"[bold]{number}/{len(commands)} {stage}[/bold]  {' '.join(command)}", align="left"))
@@ -87,7 +89,7 @@ def usual_ranks(device: str) -> int:
 
 def add_own(parser: ArgumentParser) -> None:
     add_switch(parser, "--rebuild", "decode every image again and replace the table, whatever it holds")
-    add_switch(parser, "--resume", "resume the interrupted training of this workspace")
+    add_resume(parser)
 
 
 def run_stage(stage: str, command: list[str]) -> None:

@@ -151,29 +151,16 @@ def make_card(findings: list[str], positives: list[int], known: list[int], image
     return Card(**{**fields, **changes})
 
 
-def make_checkpoint():
-    """A fresh simple_cnn with three findings, as a training would save it."""
+def make_checkpoint(**parts):
+    """A fresh simple_cnn with three findings, as a training would save it, with these parts."""
     from training.network.checkpoint import Checkpoint
     from training.network.models import build_model
 
-    return Checkpoint(
-        weights=build_model("simple_cnn", 3, 127, 70).state_dict(),
-        model="simple_cnn",
-        findings=["A", "B", "C"],
-        size_px=SIZE_PX,
-        pixel_mean=127.0,
-        pixel_std=70.0,
-        channels=1,
-        tabular=False,
-        exclusive=False,
-        epoch=1,
-        val_auroc=0.5,
-        delta_table_id="table",
-        delta_version=0,
-        run_id="none",
-        commit="unknown",
-        settings={},
-    )
+    network = {"model": "simple_cnn", "findings": ["A", "B", "C"], "size_px": SIZE_PX, "channels": 1, "tabular": False}
+    network |= {"pixel_mean": 127.0, "pixel_std": 70.0, "exclusive": False}
+    network["weights"] = build_model("simple_cnn", 3, 127, 70).state_dict()
+    story = {"epoch": 1, "val_auroc": 0.5, "run_id": "none", "commit": "unknown", "settings": {}}
+    return Checkpoint(**{**network, **story, "delta_table_id": "table", "delta_version": 0, **parts})
 
 
 @pytest.fixture(scope="session")

@@ -6,34 +6,32 @@
     horovodrun -np 8 --min-np 4 ... python training/train.py     continues without lost ranks: docs/training.md
     python training/train.py --training.epochs 1 --training.model simple_cnn        a quick try
     python training/train.py --resume                            resumes a training that was killed or stopped
+    python training/train.py --resume auto                       one command to begin it, to resume it, and to leave it
 
 It reads <workspace>/shards at the version that card.json names. It writes checkpoints/best.pt (best validation),
 checkpoints/last.pt (while it runs), figures/, and one MLflow run in mlflow.db. On SIGTERM it saves its state and exits
 with code 143.
 """
 
-from conf.arguments import ArgumentParser, add_switch, load_arguments
+from conf.arguments import Resume, add_resume, load_arguments
 from conf.errors import run_command
 from conf.startup import quick_imports
 from conf.workspace import Workspace
 from training.ranks.said_once import said_once, shown_by_rank_0
 
-READS = ("training",)
+DESCRIPTION = "Trains on the shards of the last ETL."
+READS = ("training", "etl.table")
 
 
 def main() -> None:
     with said_once():
         settings, options = shown_by_rank_0(
-            lambda: load_arguments("Trains on the shards of the last ETL.", "[--resume]", add_own, reads=READS)
+            lambda: load_arguments(DESCRIPTION, "[--resume [auto]]", add_resume, reads=READS)
         )
         workspace = Workspace.of(settings)
         with quick_imports():
             from training.start.run import run
-        run(settings, workspace, options.resume)
-
-
-def add_own(parser: ArgumentParser) -> None:
-    add_switch(parser, "--resume", "resume the interrupted training of this workspace from its last saved state")
+        run(settings, workspace, Resume(options.resume))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from conf.words import RESEARCH_USE
-from conf.workspace import atomic_path
+from conf.writing import atomic_path
 from etl.card.counts import describe_left_out, kinds_of
 from etl.card.distributions import describe_patients
 from etl.card.figures import draw_counts, draw_heat_map, draw_shares

@@ -26,7 +26,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from conf.errors import InputError
-from conf.workspace import atomic_path
+from conf.writing import atomic_path
 
 CONTRACT = 3
 """raised with every change of the columns, or of the pixels that a file becomes, so that older tables are rebuilt"""

@@ -20,14 +20,33 @@ class TableVersion:
     """the card of this version, with the table's address"""
 
     @classmethod
-    def of(cls, workspace: Workspace, version: int = -1) -> "TableVersion":
+    def of(cls, workspace: Workspace, version: int = -1, elsewhere: str = "") -> "TableVersion":
         """The version that the workspace's card.json names, or another one of the same table if `version` is 0 or more.
 
-        Raises InputError if there is no card, or no such version.
+        elsewhere: etl.table. A workspace without a card, such as that of another host, has its table there, at the
+        newest version. Raises InputError if there is no table or no such version, or if the card names another table.
         """
-        card = Card.read(workspace.card)
-        newest = cls(workspace.tables(opened_place(card.table, workspace.root))[0], card)
+        if elsewhere and not workspace.card.exists():
+            newest = cls._newest_in(workspace.tables(elsewhere)[0])
+        else:
+            card = Card.read(workspace.card)
+            newest = cls(workspace.tables(opened_place(card.table, workspace.root))[0], card)
+            if elsewhere and newest.shards != workspace.tables(elsewhere)[0]:
+                raise InputError(
+                    f"etl.table is {elsewhere}, but {workspace.card} names the table {newest.shards}: leave out "
+                    "etl.table to take that one, or choose a new workspace for the other with --workspace"
+                )
         return newest if version < 0 else newest.at(version)
+
+    @classmethod
+    def _newest_in(cls, shards: str) -> "TableVersion":
+        card = read_card(shards)
+        if card is None:
+            raise InputError(
+                f"no table of this program's version at {shards}: run `spark-submit etl/preprocess.py` with this "
+                "etl.table first"
+            )
+        return cls(shards, replace(card, table=shards.removesuffix("/shards")))
 
     def at(self, version: int) -> "TableVersion":
         """Another version of this table. Raises InputError if it is gone or too old for this program."""

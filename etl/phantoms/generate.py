@@ -25,7 +25,7 @@ import cv2
 from conf.errors import InputError
 from conf.progress import track
 from conf.settings import Phantoms
-from conf.workspace import atomic_folder, write_json
+from conf.writing import atomic_folder, write_json
 from etl.contract.schema import NO_FINDING, PHANTOMS_FILE
 from etl.phantoms.cohort import Study, draw_cohort
 from etl.phantoms.film import Box, render

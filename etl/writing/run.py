@@ -11,7 +11,8 @@ from conf.arguments import with_same_settings
 from conf.errors import InputError
 from conf.settings import Etl, Settings
 from conf.words import counted
-from conf.workspace import Workspace, atomic_path, update_summary
+from conf.workspace import Workspace, update_summary
+from conf.writing import atomic_path
 from etl.card.contact_sheet import choose_films
 from etl.card.counts import describe_left_out, kinds_of
 from etl.card.page import write_card_page

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from conf.settings import Inference
-from conf.workspace import write_json
+from conf.writing import write_json
 from etl.contract.schema import Card
 from inference.candidate.gate import Decision
 from inference.candidate.incumbent import Incumbent

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from conf.words import RESEARCH_USE
-from conf.workspace import write_json
+from conf.writing import write_json
 from etl.contract.schema import Card
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
 from inference.model.properties import CARD_FILE, Properties

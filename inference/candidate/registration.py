@@ -6,11 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
-from training.record.store import use_store  # isort: skip
+from training.record.store import status_of, use_store  # isort: skip
 
 import mlflow
 import numpy as np
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
@@ -41,11 +40,10 @@ def check_run(workspace: Workspace, run_id: str) -> str:
     advice = "give the workspace of the training, or run `python training/train.py` again"
     if not workspace.has_store:
         raise InputError(f"no MLflow store at {workspace.tracking_db}, the checkpoint names run {run_id}: {advice}")
-    use_store(workspace)
-    try:
-        return mlflow.get_run(run_id).info.status
-    except MlflowException as error:
-        raise InputError(f"run {run_id} of the checkpoint is not in {workspace.store}: {advice}") from error
+    status = status_of(workspace, run_id)
+    if status is None:
+        raise InputError(f"run {run_id} of the checkpoint is not in {workspace.store}: {advice}")
+    return status
 
 
 def register(

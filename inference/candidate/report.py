@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conf.words import RESEARCH_USE, counted
-from conf.workspace import atomic_path
+from conf.writing import atomic_path
 from inference.candidate.gate import CHANCE, Decision
 from inference.candidate.measuring.evaluate import Scored, auroc_differences, auroc_intervals
 from inference.candidate.measuring.localisation import summarise

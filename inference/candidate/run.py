@@ -10,7 +10,8 @@ from rich.markup import escape
 from conf.arguments import with_same_settings
 from conf.errors import InputError
 from conf.settings import Settings
-from conf.workspace import Workspace, atomic_folder, update_summary
+from conf.workspace import Workspace, update_summary
+from conf.writing import atomic_folder
 from etl.contract.schema import SPLITS
 from etl.contract.version import TableVersion
 from etl.contract.vocabulary import check_vocabulary
@@ -40,7 +41,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
     # An older release may have trained it.
     check_vocabulary(checkpoint.findings, "run the ETL again, and train on its table")
-    table = table_of(checkpoint, workspace)
+    table = table_of(checkpoint, workspace, settings.etl.table)
     status = check_run(workspace, checkpoint.run_id)
     if status != "FINISHED":
         console.print(f"Training run {checkpoint.run_id} is {status}: registering its best epoch so far")
@@ -71,15 +72,15 @@ def device_for(wanted: str) -> "torch.device":
     return topology.torch_device if topology.device == "cuda" else CPU
 
 
-def table_of(checkpoint: Checkpoint, workspace: Workspace) -> TableVersion:
-    """The version of the table that the checkpoint was trained on.
+def table_of(checkpoint: Checkpoint, workspace: Workspace, elsewhere: str) -> TableVersion:
+    """The version of the table that the checkpoint was trained on. elsewhere: see TableVersion.of.
 
     The ETL may have run since: the test split of a newer version may hold images that the checkpoint was trained on.
     """
-    newest = TableVersion.of(workspace)
+    newest = TableVersion.of(workspace, elsewhere=elsewhere)
     if newest.card.findings != checkpoint.findings:
         raise InputError(
-            f"the checkpoint knows the findings {checkpoint.findings}, the card at {workspace.card} has "
+            f"the checkpoint knows the findings {checkpoint.findings}, the table at {newest.shards} has "
             f"{newest.card.findings}: run `python training/train.py` on this table first"
         )
     return newest.trained_on(checkpoint.delta_table_id, checkpoint.delta_version, "this checkpoint")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from conf.words import RESEARCH_USE
-from conf.workspace import atomic_path
+from conf.writing import atomic_path
 from etl.contract.clutter import heatmap_name
 from inference.files.answer_formats import printable
 from inference.film.answers import Finding, Findings

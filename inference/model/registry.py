@@ -22,7 +22,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from conf.errors import InputError
-from conf.workspace import Workspace, atomic_folder, locked
+from conf.workspace import Workspace
+from conf.writing import atomic_folder, locked
 from training.record.addresses import path_of
 
 CHALLENGER, CHAMPION = "challenger", "champion"

@@ -27,7 +27,8 @@ LAUNCHERS = {
 
 
 def command_of(workspace: Workspace, launcher: str, settings: dict) -> list[str]:
-    arguments = [word for key, value in settings.items() for word in (f"--training.{key}", value)]
+    own = {"resume": "--resume"}
+    arguments = [word for key, value in settings.items() for word in (own.get(key, f"--training.{key}"), value)]
     return [str(w) for w in (*LAUNCHERS[launcher], "training/train.py", "--workspace", workspace.root, *arguments)]
 
 

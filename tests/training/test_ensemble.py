@@ -13,7 +13,8 @@ import pytest
 
 from conf.errors import InputError
 from conf.settings import Ensemble, Settings
-from conf.workspace import Workspace, write_json
+from conf.workspace import Workspace
+from conf.writing import write_json
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from tests.training.commands import PROJECT

@@ -12,13 +12,14 @@ import psutil
 import pytest
 import torch
 
+from conf.arguments import Resume
 from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from jobs.benchmarks.stores import link
-from tests.conftest import SIZE_PX, write_small_table
+from tests.conftest import SIZE_PX, make_checkpoint, write_small_table
 from tests.training.commands import EPOCHS, SETTINGS, finish, ranks_of, start, wait_for_epoch
 from tests.training.toy_training import make_state
 from training.loop.task import Task
@@ -27,7 +28,7 @@ from training.network.models import build_model
 from training.ranks.interruption import EXIT_SIGTERM
 from training.reading.plan import Plan, Split
 from training.record.store import use_store
-from training.start.resume import read_state
+from training.start.resume import look_back, read_state
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspace
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
 
-    output = finish(start(broken, "horovodrun", **stages, resume=True))
+    output = finish(start(broken, "horovodrun", **stages, resume="true"))
     assert "Traceback" not in output
     assert not (broken.checkpoints / LAST).exists()
     expected, got = (Checkpoint.load(workspace.checkpoints / BEST) for workspace in (whole, broken))
@@ -89,7 +90,7 @@ def test_a_training_whose_keys_end_keeps_its_state_and_resumes_bit_for_bit(
     assert "Traceback" not in output
 
     store_link.connect(int(s3_server.rpartition(":")[2]))
-    output = finish(start(broken, "horovodrun", **cache, resume=True))
+    output = finish(start(broken, "horovodrun", **cache, resume="true"))
     assert "Cache: " in output
     assert 0 < sum(file.stat().st_size for file in tmp_path.glob("cache/*/row_groups/*")) <= 1e5
     expected, got = (Checkpoint.load(workspace.checkpoints / BEST) for workspace in (whole, broken))
@@ -104,7 +105,7 @@ def test_a_training_whose_keys_end_keeps_its_state_and_resumes_bit_for_bit(
 )
 def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces, launcher, code_of_rank):
     workspace, _ = workspaces
-    run = start(workspace, launcher, epochs=15)
+    run = start(workspace, launcher, epochs=15, resume="auto")
     wait_for_epoch(run, workspace, 0)
     (run if launcher == "none" else ranks_of(run)["1"]).terminate()
     output = run.communicate(timeout=120)[0]
@@ -115,8 +116,15 @@ def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspaces, la
     use_store(workspace)
     run_id = State.load(workspace.checkpoints / LAST).run_id
     assert mlflow.get_run(run_id).info.status == "KILLED"
-    finish(start(workspace, launcher, epochs=15, resume=True))
+    finish(start(workspace, launcher, epochs=15, resume="auto"))
     assert mlflow.get_run(run_id).info.status == "FINISHED"
+    if launcher == "none":
+        best = (workspace.checkpoints / BEST).stat()
+        output = finish(start(workspace, launcher, epochs=15, resume="auto"))
+        assert (
+            f"This training has finished: {workspace.checkpoints / BEST}. Leave out --resume to train again" in output
+        )
+        assert (workspace.checkpoints / BEST).stat() == best
 
 
 @pytest.mark.slow
@@ -136,7 +144,40 @@ def test_a_killed_rank_ends_all_with_a_message(workspaces, launcher, victim):
 def read(workspace: Workspace, card, plan: Plan, **changes) -> State | InputError:
     settings = Settings(str(workspace.root), training=Training(**{**SETTINGS, **changes}))
     table = TableVersion(str(workspace.shards), card)
-    return read_state(Task(settings, workspace, table, plan, plan.split, plan.split, None))
+    try:
+        return read_state(Task(settings, workspace, table, plan, plan.split, plan.split, None))
+    except InputError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("epochs_before", "run_before", "outcome"),
+    [(None, None, (False, "begins")), (8, None, (False, "resumes")), (9, None, (False, "begins"))]
+    + [(8, "FINISHED", (True, "begins")), (9, "FINISHED", (False, "begins")), (8, "KILLED", (False, "begins"))],
+)
+def test_auto_resumes_its_own_training_leaves_a_finished_one_and_begins_otherwise(
+    tmp_path, capsys, epochs_before, run_before, outcome
+):
+    workspace, card, _ = write_small_table(tmp_path, rows_per_row_group=5)
+    settings = Settings(str(workspace.root), training=Training(**{**SETTINGS, "epochs": 8}))
+    plan = Plan(Split("train", [], [8, 8], SIZE_PX), 8, 2, 2)
+    task = Task(settings, workspace, TableVersion(str(workspace.shards), card), plan, plan.split, plan.split, None)
+    before = {**asdict(settings.training), "epochs": epochs_before, "precision": "fp32"}
+    table = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
+    if run_before:
+        use_store(workspace)
+        with mlflow.start_run() as run:
+            pass
+        mlflow.MlflowClient().set_terminated(run.info.run_id, run_before)
+        checkpoint = make_checkpoint(settings={"training": before}, run_id=run.info.run_id, **table)
+        checkpoint.save(workspace.checkpoints / BEST)
+    elif epochs_before:
+        make_state(settings=before, plan=plan.describe(), **table).save(workspace.checkpoints / LAST)
+    is_over, state = look_back(task, Resume.AUTO)
+    assert (is_over, "resumes" if state else "begins") == outcome
+    said = capsys.readouterr().out
+    assert ("epochs was 9, is 8" in said) == (epochs_before == 9 and not run_before)
+    assert look_back(task, Resume.NO) == (False, None)
 
 
 def test_only_the_same_training_goes_on(tmp_path):

@@ -6,6 +6,7 @@ from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
+from training.network.checkpoint import State
 from training.network.models import XrayClassifier
 from training.reading.plan import Plan, Split
 
@@ -25,8 +26,8 @@ class Task:
     """before its first step"""
     ancestors: list[dict] = field(default_factory=list)
     """models whose weights it starts from, see Checkpoint.ancestors; only rank 0 knows them"""
-    resume: bool = False
-    """whether it resumes from the last saved state"""
+    interrupted: State | None = None
+    """the state from which it resumes"""
 
     @property
     def card(self) -> Card:

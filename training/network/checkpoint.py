@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from conf.errors import InputError
-from conf.workspace import atomic_path
+from conf.writing import atomic_path
 from training.network.models import XrayClassifier, build_model
 
 BEST, LAST = "best.pt", "last.pt"

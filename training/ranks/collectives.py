@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.optim import Optimizer
 from conf.errors import InputError
 from training.ranks.place import LAUNCHER_VARIABLES
 from training.ranks.topology import Topology
+
+Made = TypeVar("Made")
 
 
 class Collectives:
@@ -111,6 +114,19 @@ class Collectives:
             torch.distributed.broadcast_object_list(values, src=0)
             return values[0]
         return value
+
+    def from_rank_0(self, make: Callable[[], Made]) -> Made:
+        """What make() returns on rank 0, on every rank; every rank raises the InputError that it raises there."""
+        made = None
+        if self.topology.is_main:
+            try:
+                made = make()
+            except InputError as error:
+                made = error
+        made = self.broadcast(made)
+        if isinstance(made, InputError):
+            raise made
+        return made
 
     def gather(self, value: object) -> list:
         """Returns the ranks' values in rank order, on every rank. Values are pickled; the peers are trusted."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from conf.arguments import Resume
 from conf.errors import InputError
 from conf.settings import Settings, Training
 from conf.words import counted
@@ -27,11 +28,11 @@ def is_elastic(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def run_elastic(
-    settings: Settings, workspace: Workspace, resume: bool, run_rank: Callable[[Settings, Workspace, bool], None]
+    settings: Settings, workspace: Workspace, resume: Resume, run_rank: Callable[[Settings, Workspace, Resume], None]
 ) -> None:
     """Runs a training as one of its ranks, and again after each loss of another rank, until it has finished.
 
-    resume: whether it begins with the state that an interrupted training saved.
+    resume: what it does about an earlier training when it begins.
     Raises InputError if the remaining ranks cannot share the steps, or are too few for the launcher.
     """
     first_ranks, others_state, before = 0, 0, None
@@ -69,22 +70,24 @@ def join(settings: Settings) -> Collectives:
 
 
 def begin_or_resume(
-    resume: bool, last: Path, first_ranks: int, others_state: int, topology: Topology
-) -> tuple[int, int, bool]:
+    resume: Resume, last: Path, first_ranks: int, others_state: int, topology: Topology
+) -> tuple[int, int, Resume]:
     """Decides whether the training begins, or resumes from a saved state of its own.
 
-    resume: whether a training that has not begun is to resume. last: the file of the saved state.
+    resume: what a training that has not begun is to do. last: the file of the saved state.
     first_ranks: number of ranks that the training began with; 0 in a process that has not begun. others_state:
     modification time, in nanoseconds, of a last.pt that another training had left there by then; 0 if there was none.
-    Returns first_ranks, others_state, and whether there is a state of this training to resume from. Only rank 0's
-    answer counts.
+    Returns first_ranks, others_state, and whether there is a state of this training to resume from; AUTO stays, because
+    it asks the state itself. Only rank 0's answer counts.
     """
     saved = last.stat().st_mtime_ns if topology.is_main and last.exists() else 0
     if not first_ranks:
-        return topology.world_size, 0 if resume else saved, resume
-    resume = saved not in (0, others_state)
+        return topology.world_size, 0 if resume == Resume.YES else saved, resume
+    is_own = saved not in (0, others_state)
+    if resume != Resume.AUTO:
+        resume = Resume.YES if is_own else Resume.NO
     if topology.is_main:
-        whence = "the last saved state" if resume else "the start, as no state was saved yet"
+        whence = "the last saved state" if is_own else "the start, as no state was saved yet"
         print(
             f"Lost a rank: continuing with {topology.world_size} of {counted(first_ranks, 'rank')} from {whence}",
             flush=True,

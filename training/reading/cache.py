@@ -19,7 +19,7 @@ from threading import Lock
 
 import pyarrow as pa
 
-from conf.workspace import locked
+from conf.writing import locked
 from etl.contract.row_groups import content_bytes, content_key
 
 CRC_BYTES = 4

@@ -11,7 +11,8 @@ import pandas as pd
 from scipy.special import expit
 
 from conf.words import RESEARCH_USE
-from conf.workspace import Workspace, atomic_path, write_json
+from conf.workspace import Workspace
+from conf.writing import atomic_path, write_json
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from training.measures.calibration import Calibration, bin_reliability, fit_calibration, measure_thresholds

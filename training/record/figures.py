@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from conf.words import counted
-from conf.workspace import atomic_path
+from conf.writing import atomic_path
 from training.measures.calibration import Reliability
 from training.measures.intervals import Areas, Intervals
 from training.measures.metrics import (

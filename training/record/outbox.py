@@ -9,7 +9,8 @@ import requests
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 
-from conf.workspace import opened_place, stored_place, write_json
+from conf.workspace import opened_place, stored_place
+from conf.writing import write_json
 from training.record.store import full_disk_is_input_error
 
 # Seconds between two attempts to reach a server, and seconds that it has to answer.

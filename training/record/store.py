@@ -26,7 +26,8 @@ import requests
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from conf.errors import InputError
-from conf.workspace import Workspace, atomic_path
+from conf.workspace import Workspace
+from conf.writing import atomic_path
 from training.record.addresses import path_of
 
 WORKSPACE = "workspace"
@@ -45,9 +46,9 @@ for _name in ("mlflow", "alembic"):
 def use_store(workspace: Workspace) -> None:
     """Points mlflow at the workspace's server, or else its own database, for runs and for the registry.
 
-    Raises InputError if the server does not answer.
+    Raises InputError if the server does not answer, or if the workspace's file system cannot hold the database.
     """
-    workspace.root.mkdir(parents=True, exist_ok=True)
+    workspace.check_database()
     uri = workspace.tracking_server or f"sqlite:///{workspace.tracking_db}"
     if workspace.tracking_server:
         try:
@@ -101,6 +102,15 @@ def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
             f"no checkpoint of {address} in {workspace.store} ({error}): look at "
             "the registry in MLflow's UI, and give models:/NAME@ALIAS or models:/NAME/VERSION"
         ) from error
+
+
+def status_of(workspace: Workspace, run_id: str) -> str | None:
+    """Status of a run, such as FINISHED; None if the store has no such run. Raises InputError as use_store does."""
+    use_store(workspace)
+    try:
+        return mlflow.get_run(run_id).info.status
+    except mlflow.MlflowException:
+        return None
 
 
 def end_dead_runs(workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""Checks what a training needs before its first step, on every rank, before any rank waits for another."""
+"""Finds the table of a training, and checks what it needs before its first step, on every rank."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from conf.arguments import Resume
 from conf.errors import InputError
 from conf.settings import Settings
 from conf.words import counted
@@ -30,14 +31,20 @@ STORE_ATTEMPTS = "8"
 """attempts of a store's client, with random pauses that double: half a minute to a minute and a half"""
 
 
-def prepare(settings: Settings, workspace: Workspace, topology: Topology) -> Task:
-    """Checks all inputs and builds the model to start from. Raises InputError for what cannot be trained."""
-    training = settings.training
-    check_place(training)
+def find_table(settings: Settings, workspace: Workspace, ranks: Collectives) -> TableVersion:
+    """The version of the table to train on, which rank 0 finds: no other rank needs the workspace.
+
+    Raises InputError, on every rank, if rank 0 finds none.
+    """
     # A store that restarts refuses connections for longer than the client's five attempts, which take nine seconds.
     os.environ.setdefault("AWS_MAX_ATTEMPTS", STORE_ATTEMPTS)
-    table = TableVersion.of(workspace, training.delta_version)
-    card = table.card
+    return ranks.from_rank_0(lambda: TableVersion.of(workspace, settings.training.delta_version, settings.etl.table))
+
+
+def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topology: Topology) -> Task:
+    """Checks all inputs and builds the model to start from. Raises InputError for what cannot be trained."""
+    training, card = settings.training, table.card
+    check_place(training)
     # An older release may have written the table.
     check_vocabulary(card.findings, "run the ETL again")
     opened = partial(open_split, table, size_px=training.size_px, has_attributes=training.tabular)
@@ -107,28 +114,29 @@ def load_starting_weights(task: Task) -> list[dict]:
     return started.ancestors
 
 
-def check_same_training(ranks: Collectives, task: Task) -> None:
-    """Raises InputError, on every rank, if two ranks read different tables or have different settings.
+def check_same_training(ranks: Collectives, task: Task, resume: Resume) -> None:
+    """Raises InputError, on every rank, if two ranks see other files of the table or have different settings.
 
     They would take different numbers of steps, and the rank with more steps would wait for its peers for ever.
     """
     own = {key: value for key, value in asdict(task.settings.training).items() if key != "threads"}
-    own |= {"resume": task.resume}
+    own |= {"resume": str(resume)}
     splits = (task.plan.split, task.val, task.test)
-    table = (task.card.delta_table_id, task.card.delta_version, [split.row_groups for split in splits])
-    tables, chosen = zip(*ranks.gather((table, own)), strict=True)
+    tables, chosen = zip(*ranks.gather(([split.row_groups for split in splits], own)), strict=True)
 
     def described(rank: int) -> str:
-        table_id, version, row_groups = tables[rank]
         counts = (
             f"{split.name}: {counted(sum(rows), 'image')} in {counted(len(rows), 'row group')}"
-            for split, rows in zip(splits, row_groups, strict=True)
+            for split, rows in zip(splits, tables[rank], strict=True)
         )
-        return f"rank {rank} reads version {version} of table {table_id} ({', '.join(counts)})"
+        return f"rank {rank} finds {', '.join(counts)}"
 
     for rank in range(len(tables)):
         if tables[rank] != tables[0]:
-            raise InputError(f"{described(rank)}, {described(0)}: give the ranks of all hosts the same workspace")
+            raise InputError(
+                f"{task.table.shards} is not the same table on all hosts: {described(rank)}; {described(0)}. Keep it "
+                "where all hosts see it, in a shared folder or in a store (etl.table)"
+            )
         for key, value in chosen[rank].items():
             if value != chosen[0][key]:
                 raise InputError(

@@ -1,46 +1,75 @@
-"""Whether a saved state is one of this very training: only that training may resume from it."""
+"""What a training does about an earlier one in its workspace: it resumes it, leaves it, or begins anew."""
 
 from dataclasses import asdict
 
+from conf.arguments import Resume, with_same_settings
 from conf.errors import InputError
 from training.loop.task import Task
-from training.network.checkpoint import LAST, State
-from training.ranks.collectives import Collectives
+from training.network.checkpoint import BEST, LAST, Checkpoint, State
 
-# Settings that a resumed training may change; images per step and streams are compared in place of the last three.
-FREE = (
-    *("cache_dir", "cache_gb", "checkpoint_steps", "device", "threads", "bind_cores"),
-    *("accumulation", "batch_size", "streams", "delta_version"),
-)
+# Settings that change nothing in what is learned, or not while images per step and streams stay the same.
+FREE = ("cache_dir", "cache_gb", "checkpoint_steps", "device", "threads", "bind_cores", "accumulation", "streams")
+# Settings whose effect is compared in place of them when a training resumes.
+COMPARED_AS_PLAN = ("batch_size", "delta_version")
 
 
-def load_state(task: Task, ranks: Collectives) -> State:
-    """The interrupted training's state, from rank 0's disk. Raises InputError on every rank if it is another one's."""
-    state = ranks.broadcast(read_state(task) if ranks.topology.is_main else None)
-    if isinstance(state, InputError):
-        raise state
+def look_back(task: Task, resume: Resume) -> tuple[bool, State | None]:
+    """Whether this training has finished before, and the state from which it resumes; None begins it.
+
+    Raises InputError for Resume.YES if there is no state of this training.
+    """
+    last = task.workspace.checkpoints / LAST
+    if resume == Resume.NO or (resume == Resume.AUTO and not last.exists()):
+        is_over = resume == Resume.AUTO and has_finished(task)
+        if is_over:
+            print(
+                f"This training has finished: {task.workspace.checkpoints / BEST}. Leave out --resume to train again.\n"
+                f"Next: {with_same_settings('python inference/register.py')}",
+                flush=True,
+            )
+        return is_over, None
+    try:
+        return False, read_state(task)
+    except InputError as error:
+        if resume == Resume.YES:
+            raise
+        print(f"Beginning anew, because {error}", flush=True)
+        return False, None
+
+
+def has_finished(task: Task) -> bool:
+    """Whether the workspace has the checkpoint of a training of these settings on this table that ended well."""
+    best = task.workspace.checkpoints / BEST
+    if not (best.exists() and task.workspace.has_store):
+        return False
+    checkpoint = Checkpoint.load(best)
+    table = (checkpoint.delta_table_id, checkpoint.delta_version)
+    if _changes(task, {**checkpoint.settings["training"], "table": table}, FREE):
+        return False
+    # Imported here, because mlflow takes seconds to import.
+    from training.record.store import status_of
+
+    return status_of(task.workspace, checkpoint.run_id) == "FINISHED"
+
+
+def read_state(task: Task) -> State:
+    """The state of the interrupted training. Raises InputError if there is none, or if it was another training."""
+    state = State.load(task.workspace.checkpoints / LAST)
+    was = {**state.settings, **state.plan, "table": (state.delta_table_id, state.delta_version)}
+    changes = _changes(task, was, (*FREE, *COMPARED_AS_PLAN), **task.plan.describe())
+    if changes:
+        raise InputError(
+            f"the interrupted training was another one ({'; '.join(changes)}): give the same settings "
+            "(training.streams, with training.batch_size times ranks, and training.delta_version bring back the last "
+            "three), or train from the start, without --resume"
+        )
     return state
 
 
-def read_state(task: Task) -> State | InputError:
-    """The state, or what is wrong with it, so that rank 0 can send either to all ranks."""
-    card = task.card
-    try:
-        state = State.load(task.workspace.checkpoints / LAST)
-        was = {**state.settings, **state.plan, "table": (state.delta_table_id, state.delta_version)}
-        now = asdict(task.settings.training) | task.plan.describe()
-        now["table"] = (card.delta_table_id, card.delta_version)
-        if now["precision"] == "auto":
-            # A resumed training keeps the precision that it began with: see settle_precision.
-            now["precision"] = was.get("precision", "auto")
-        changed = [key for key in now if key not in FREE and was.get(key) != now[key]]
-        if changed:
-            other = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in changed)
-            raise InputError(
-                f"the interrupted training was another one ({other}): give the same settings (training.streams, with "
-                "training.batch_size times ranks, and training.delta_version bring back the last three), or train from "
-                "the start, without --resume"
-            )
-        return state
-    except InputError as error:
-        return error
+def _changes(task: Task, was: dict, free: tuple[str, ...], **more: object) -> list[str]:
+    """What is not as it was, such as `epochs was 5, is 6`. more: of this training, beside its settings and table."""
+    now = asdict(task.settings.training) | more | {"table": (task.card.delta_table_id, task.card.delta_version)}
+    if now["precision"] == "auto":
+        # A resumed training keeps the precision that it began with: see settle_precision.
+        now["precision"] = was.get("precision", "auto")
+    return [f"{key} was {was.get(key)}, is {now[key]}" for key in now if key not in free and was.get(key) != now[key]]

@@ -8,6 +8,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from conf.arguments import Resume
 from conf.progress import Progress
 from conf.settings import Settings
 from conf.workspace import Workspace
@@ -26,14 +27,14 @@ from training.ranks.said_once import LostRankError
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
 from training.start.precision import settle_precision
-from training.start.prepare import check_same_training, load_starting_weights, prepare
-from training.start.resume import load_state
+from training.start.prepare import check_same_training, find_table, load_starting_weights, prepare
+from training.start.resume import look_back
 
 if TYPE_CHECKING:
     from training.record.record import Record
 
 
-def run(settings: Settings, workspace: Workspace, resume: bool) -> None:
+def run(settings: Settings, workspace: Workspace, resume: Resume) -> None:
     """Trains as one of the launcher's ranks, again after each lost rank if the launcher keeps the others alive.
 
     Raises LostRankError if it does not, and another rank is lost.
@@ -53,32 +54,35 @@ def run(settings: Settings, workspace: Workspace, resume: bool) -> None:
         ) from error
 
 
-def run_rank(settings: Settings, workspace: Workspace, resume: bool = False) -> None:
+def run_rank(settings: Settings, workspace: Workspace, resume: Resume = Resume.NO) -> None:
     """The whole training, as one of the ranks."""
     keep_freed_memory()
     topology = Topology.detect(settings.training.device)
     # First, so that all memory comes from the node of these cores.
     with OwnCores(topology, settings.training) as cores:
-        task = replace(prepare(settings, workspace, topology), resume=resume)
         # Steps and validations say for themselves what was too large. Only rank 0 writes.
         device = explained(topology.torch_device, *whole_training(settings.training))
         with device, workspace.exclusive() if topology.is_main else nullcontext():
             ranks = Collectives(topology)
+            table = find_table(settings, workspace, ranks)
+            task = prepare(settings, workspace, table, topology)
             cores.settle(ranks)
-            finished = train_and_part(task, ranks)
+            finished = train_and_part(task, ranks, resume)
     if not finished:
         # At once: horovodrun kills the remaining processes 5 s after its SIGTERM, and Python may take longer to end.
         sys.stdout.flush()
         os._exit(EXIT_SIGTERM)
 
 
-def train_and_part(task: Task, ranks: Collectives) -> bool:
+def train_and_part(task: Task, ranks: Collectives, resume: Resume) -> bool:
     """Trains once the ranks agree on what, and leaves them; returns what `train` returns."""
-    check_same_training(ranks, task)
-    if task.settings.training.weights and not task.resume and ranks.topology.is_main:
+    check_same_training(ranks, task, resume)
+    is_over, interrupted = ranks.from_rank_0(lambda: look_back(task, resume))
+    task = replace(task, interrupted=interrupted)
+    if task.settings.training.weights and not (is_over or interrupted) and ranks.topology.is_main:
         # The other ranks get rank 0's weights.
         task = replace(task, ancestors=load_starting_weights(task))
-    finished = train(task, ranks)
+    finished = is_over or train(task, ranks)
     try:
         # The launcher ends all ranks when the first one ends, and rank 0 may still be writing.
         ranks.gather(None)
@@ -92,9 +96,8 @@ def train_and_part(task: Task, ranks: Collectives) -> bool:
 
 def train(task: Task, ranks: Collectives) -> bool:
     """Trains all stages; rank 0 also keeps the record. Returns False if SIGTERM stopped it, with its state saved."""
-    interrupted = load_state(task, ranks) if task.resume else None
-    task = settle_precision(task, ranks, interrupted)
-    training, topology, model = task.settings.training, ranks.topology, task.model
+    task = settle_precision(task, ranks)
+    training, topology, model, interrupted = task.settings.training, ranks.topology, task.model, task.interrupted
     pos_weight = loss_weights(task.card, training)
     stages = stages_of(training)
     epoch = interrupted.epoch if interrupted else 0

@@ -21,7 +21,7 @@ import torch
 from torch.cuda import is_available
 
 from conf.errors import InputError, run_command
-from conf.workspace import write_json
+from conf.writing import write_json
 from jobs.benchmarks.gpu.clock import Clock
 from jobs.benchmarks.gpu.parts import FAILED, check_gradients, check_launchers, measure_cells, show_peaks
 from jobs.benchmarks.gpu.plan import GPU, TINY

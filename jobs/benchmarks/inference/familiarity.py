@@ -22,7 +22,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from conf.errors import run_command
 from conf.settings import MODES
-from conf.workspace import Workspace, atomic_path
+from conf.workspace import Workspace
+from conf.writing import atomic_path
 from etl.contract.version import TableVersion
 from inference.model.graphs import Predict
 from inference.model.served_model import ServedModel, open_served

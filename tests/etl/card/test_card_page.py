@@ -406,7 +406,7 @@ def test_an_error_leaves_the_page_before(tmp_path, monkeypatch):
     rows = make_rows([[0]] * 3)
     write_card_page(path, make_card(rows, ["Mass"]), rows, make_quarantine(), [])
     before = path.read_bytes()
-    monkeypatch.setattr("conf.workspace.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr("conf.writing.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
     with pytest.raises(OSError, match="disk"):
         write_card_page(path, make_card(rows, ["Mass"], delta_version=8), rows, make_quarantine(), [])
     assert path.read_bytes() == before

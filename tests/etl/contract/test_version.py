@@ -48,3 +48,27 @@ def test_an_old_version_of_a_table_that_was_made_anew_is_refused(nih_folder, tmp
     run(nih_folder, workspace)
     with pytest.raises(InputError, match="made anew since the model was trained"):
         TableVersion.of(workspace).trained_on(old.delta_table_id, 0, "the model")
+
+
+def test_a_workspace_without_a_card_takes_the_newest_version_of_the_table_elsewhere(nih_folder, tmp_path):
+    tables = Workspace.at(str(tmp_path / "tables"))
+    run(nih_folder, tables)
+    add(nih_folder, 31, 0, film(1))
+    newest = run(nih_folder, tables).card
+    empty = Workspace.at(str(tmp_path / "empty"))
+    found = TableVersion.of(empty, elsewhere=str(tables.root))
+    assert (found.card.delta_version, found.card.sha256) == (1, newest.sha256)
+    assert found.card.table == str(tables.root)
+    assert found.files("train") == TableVersion(str(tables.shards), newest).files("train")
+    assert TableVersion.of(empty, 0, str(tables.root)).card.delta_version == 0
+    assert not empty.root.exists()
+    with pytest.raises(InputError, match="no version 2"):
+        TableVersion.of(empty, 2, str(tables.root))
+    with pytest.raises(InputError, match=r"no dataset card .* run `spark-submit"):
+        TableVersion.of(empty)
+    with pytest.raises(InputError, match=r"no table of this program's version at .*nothing/shards: run `spark-submit"):
+        TableVersion.of(empty, elsewhere=str(tmp_path / "nothing"))
+    newest.write(tables.card)
+    assert TableVersion.of(tables, elsewhere=str(tables.root)).card == newest
+    with pytest.raises(InputError, match="etl.table is .*nothing, but .*card.json names the table .*tables/shards"):
+        TableVersion.of(tables, elsewhere=str(tmp_path / "nothing"))

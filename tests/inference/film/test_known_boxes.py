@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from conf.errors import InputError
-from conf.workspace import write_json
+from conf.writing import write_json
 from inference.film.known_boxes import FILE, key_of, load_boxes
 
 

@@ -18,7 +18,8 @@ import pytest
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from conf.errors import InputError
-from conf.workspace import Workspace, write_json
+from conf.workspace import Workspace
+from conf.writing import write_json
 from inference.candidate.gate import Decision
 from inference.candidate.registration import register
 from inference.model.graphs import save_graph

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from conf.workspace import Workspace, write_json
+from conf.workspace import Workspace
+from conf.writing import write_json
 from tests.inference.service import toy
 from tests.inference.service.page import DESKTOP, KEY, OPTIONS, REFUSED, model_card
 

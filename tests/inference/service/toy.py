@@ -18,7 +18,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from conf.workspace import Workspace, write_json
+from conf.workspace import Workspace
+from conf.writing import write_json
 from inference.film.known_boxes import key_of
 from inference.model.graphs import OUTPUTS, save_graph, with_properties
 from inference.model.properties import Properties

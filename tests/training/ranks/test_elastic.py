@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conf.arguments import Resume
 from conf.errors import InputError
 from conf.settings import Training
 from conf.workspace import Workspace
@@ -48,14 +49,14 @@ def test_only_a_state_of_this_very_training_is_resumed(tmp_path, capsys):
     last = Workspace.at(str(tmp_path)).checkpoints / LAST
     two, one = (Topology("horovodrun", 0, size, 0, 1, "cpu") for size in (2, 1))
     make_state().save(last)
-    _, others, resume = begin_or_resume(False, last, 0, 0, two)
+    _, others, resume = begin_or_resume(Resume.NO, last, 0, 0, two)
     assert (others > 0, resume) == (True, False), "another training's"
-    assert begin_or_resume(False, last, 2, others, one) == (2, others, False)
+    assert begin_or_resume(Resume.NO, last, 2, others, one) == (2, others, Resume.NO)
     assert "continuing with 1 of 2 ranks from the start" in capsys.readouterr().out
     make_state().save(last)
-    assert begin_or_resume(False, last, 2, others, one) == (2, others, True)
+    assert begin_or_resume(Resume.NO, last, 2, others, one) == (2, others, Resume.YES)
     assert "continuing with 1 of 2 ranks from the last saved state" in capsys.readouterr().out
-    assert begin_or_resume(True, last, 0, 0, two) == (2, 0, True)
+    assert begin_or_resume(Resume.YES, last, 0, 0, two) == (2, 0, Resume.YES)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,7 @@ def test_a_fault_that_repeats_itself_is_not_a_lost_rank(elastic, tmp_path):
 from horovod.common.exceptions import HorovodInternalError
 from conf.settings import Settings
 from conf.workspace import Workspace
+from conf.arguments import Resume
 from training.ranks.elastic import run_elastic
 
 def run_rank(settings, workspace, resume):

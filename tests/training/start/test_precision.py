@@ -38,7 +38,7 @@ def amx(monkeypatch):
 
 def test_auto_takes_bf16_on_a_cpu_with_amx_and_says_why(amx, capsys):
     amx(amx_bf16=True, amx_tile=True)
-    assert settle_precision(make_task(), ALONE, None).settings.training.precision == "bf16"
+    assert settle_precision(make_task(), ALONE).settings.training.precision == "bf16"
     assert capsys.readouterr().out == "Precision bf16: the CPU has AMX\n"
 
 
@@ -47,7 +47,7 @@ def test_auto_takes_bf16_on_a_cpu_with_amx_and_says_why(amx, capsys):
 )
 def test_auto_takes_fp32_on_any_other_cpu(amx, capsys, found):
     amx(**found)
-    assert settle_precision(make_task(), ALONE, None).settings.training.precision == "fp32"
+    assert settle_precision(make_task(), ALONE).settings.training.precision == "fp32"
     assert capsys.readouterr().out == "Precision fp32: the CPU has no AMX\n"
 
 
@@ -78,7 +78,7 @@ def test_gaudi_is_fast():
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_what_is_asked_for_is_taken_on_any_device(amx, precision):
     amx(amx_bf16=precision == "fp32")
-    assert settle_precision(make_task(precision=precision), ALONE, None).settings.training.precision == precision
+    assert settle_precision(make_task(precision=precision), ALONE).settings.training.precision == precision
 
 
 @pytest.mark.parametrize("began", ["fp32", "bf16", "fp16"])
@@ -86,14 +86,14 @@ def test_a_resumed_training_goes_on_in_the_precision_that_it_began_with(amx, cap
     amx(amx_bf16=began == "fp32")
     task = make_task()
     state = make_state(settings=asdict(replace(task.settings.training, precision=began)))
-    assert settle_precision(task, ALONE, state).settings.training.precision == began
+    assert settle_precision(replace(task, interrupted=state), ALONE).settings.training.precision == began
     assert capsys.readouterr().out == f"Precision {began}: the interrupted training began with it\n"
 
 
 def test_nothing_else_of_the_settings_changes(amx):
     amx(amx_bf16=True)
     task = make_task(seed=3)
-    settled = settle_precision(task, ALONE, None)
+    settled = settle_precision(task, ALONE)
     assert replace(settled.settings, training=replace(settled.settings.training, precision="auto")) == task.settings
     assert task.settings.training.precision == "auto"
 
