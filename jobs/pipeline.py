@@ -63,7 +63,6 @@ def main() -> None:
     workspace = Workspace.of(settings)
     # Otherwise the training would say it after the ETL's work.
     workspace.check_database()
-    workspace.summary.unlink(missing_ok=True)
     console = Console()
     commands = stages(settings.jobs.num_ranks or usual_ranks(settings.training.device))
     own = {"etl": ["--rebuild"] * options.rebuild, "training": ["--resume", options.resume], "register": []}
@@ -114,10 +113,14 @@ def show(console: Console, settings: Settings, workspace: Workspace) -> None:
     summary = json.loads(workspace.summary.read_text(encoding="utf-8"))
     console.print(Rule("[bold]done[/bold]", align="left"))
     table = Table("stage", "seconds", "images/s", "peak memory", title="What it took", title_justify="left")
-    rates = (summary["data"]["images_per_s"], summary["training"]["images_per_s"], summary["throughput"]["int8"])
+    # A stage that found nothing to do measured nothing; an earlier run may have.
+    rates = [summary.get(part, {}).get("images_per_s") for part in ("data", "training")] + [
+        summary["throughput"]["int8"]
+    ]
     for stage, rate, process in zip(stages(0), rates, MEASURED_PROCESSES, strict=True):
-        peak = f"{summary['peak_memory_mb'][process]:,} MB, {MEASURED_PROCESSES[process]}"
-        table.add_row(stage, f"{summary['seconds'][stage]:.0f}", f"{rate:,.0f}", peak)
+        peak = summary.get("peak_memory_mb", {}).get(process)
+        cells = (f"{rate:,.0f}", f"{peak:,} MB, {MEASURED_PROCESSES[process]}") if rate and peak else ("", "")
+        table.add_row(stage, f"{summary['seconds'][stage]:.0f}", *cells)
     console.print(table)
     aurocs = summary["test_auroc"]
     means = Table("thumbnail LR", "torch", "FP32", "INT8", title="Mean AUROC, test split", title_justify="left")

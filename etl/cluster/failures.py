@@ -22,6 +22,8 @@ KNOWN = {
     "the machine more memory, or start fewer processes, as in `spark-submit --master 'local[1,4]'`",
     "ExecutorLostFailure": "an executor was lost each time, usually because memory ran out: raise "
     "spark.executor.memoryOverhead, or look at the executor's log in Spark's UI",
+    "failed barrier ResultStage": "a task of several that need each other was lost, with its process or its machine: "
+    "Spark's UI and the executors' logs say why; start the command again",
     "PYTHON_VERSION_MISMATCH": f"the workers run another version of Python than the driver: {NO_PACKAGE}",
     "Cannot run program": f"a worker cannot start Python: {NO_PACKAGE}",
     "ModuleNotFoundError": f"a worker lacks a package: {NO_PACKAGE}",

@@ -52,7 +52,7 @@ class SparkWorkers:
         self.spark = self.spark or start_spark(self.master)
         context = self.spark.sparkContext
         tasks = context.parallelize(items, len(items))
-        with _progress(context.statusTracker(), images, title), received(_is_of_spark):
+        with _progress(context.statusTracker(), images, title), received(is_of_spark):
             return tasks.map(partial(_passing_on, function)).collect()
 
     def map_in_arrow(
@@ -81,7 +81,7 @@ class SparkWorkers:
         spark_schema = session.createDataFrame(schema.empty_table()).schema
         results = session.createDataFrame(rows).mapInArrow(partial(_with_lent_cores, function), spark_schema)
         shares = [len(rows) * (task + 1) // num_tasks - len(rows) * task // num_tasks for task in range(num_tasks)]
-        with _progress(context.statusTracker(), shares, title), received(_is_of_spark):
+        with _progress(context.statusTracker(), shares, title), received(is_of_spark):
             return results.toArrow().cast(schema)
 
 
@@ -145,5 +145,6 @@ def _progress(tracker, images: Sequence[int], title: str) -> Iterator[None]:
         )
 
 
-def _is_of_spark(error: Exception) -> bool:
+def is_of_spark(error: Exception) -> bool:
+    """Whether an exception is one of pyspark, or of the JVM behind it."""
     return isinstance(error, Py4JJavaError | PySparkException)

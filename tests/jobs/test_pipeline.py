@@ -9,10 +9,12 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from rich.console import Console
 
-from conf.workspace import Workspace
+from conf.settings import Settings
+from conf.workspace import Workspace, update_summary
 from etl.contract.schema import PHANTOM_FINDINGS
-from jobs.pipeline import run_stage, usual_ranks
+from jobs.pipeline import VARIANTS, run_stage, show, usual_ranks
 from training.record.store import use_store
 
 PROJECT = Path(__file__).parents[2]
@@ -99,6 +101,24 @@ def test_the_pipeline_exits_with_the_code_of_the_stage(stage, code, capfd):
         run_stage("training", ["sh", "-c", stage])
     assert ended.value.code == code
     assert "stage training failed" in capfd.readouterr().err
+
+
+def test_stages_that_found_nothing_to_do_have_no_speed(tmp_path, capsys):
+    settings = Settings(str(tmp_path))
+    registered = {"model": "chexscale", "version": 2, "aliases": ["challenger"]}
+    update_summary(
+        Workspace.of(settings),
+        data={"images": 240},
+        seconds={"etl": 9.0, "training": 8.0, "register": 30.0},
+        peak_memory_mb={"register": 1200},
+        throughput={"int8": 836.0},
+        test_auroc=dict.fromkeys(VARIANTS, 0.75),
+        registry=registered,
+    )
+    show(Console(width=120), settings, Workspace.of(settings))
+    said = capsys.readouterr().out
+    assert re.search(r"etl +│ 9 +│ +│ +│", said) and re.search(r"register +│ 30 +│ 836 +│ 1,200 MB", said), said
+    assert "chexscale version 2 is @challenger. Look at:" in said
 
 
 def test_the_number_of_ranks_is_that_of_the_gpus_or_two(monkeypatch):
