@@ -16,11 +16,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from conf.arguments import add_resume, load_arguments, settings_in
 from conf.errors import run_command
 from conf.settings import Settings
-from etl.cluster.together import Place, run_together
+from conf.startup import quick_imports
+
+if TYPE_CHECKING:
+    from etl.cluster.together import Place
 
 READS = ("training", "etl.table", "jobs.num_ranks")
 PLACES = ("--workspace", "--config")
@@ -32,6 +36,8 @@ def main() -> None:
     description = "Trains on the executors of a Spark cluster, one task per rank."
     settings, options = load_arguments(description, "[--resume [auto]]", add_resume, reads=READS)
     words = [*with_absolute_paths(settings_in(sys.argv[1:])), "--resume", options.resume]
+    with quick_imports():
+        from etl.cluster.together import run_together
     codes = run_together(partial(train, words), settings.jobs.num_ranks)
     failed = [(rank, code) for rank, code in enumerate(codes) if code]
     if failed:
@@ -56,7 +62,7 @@ def with_absolute_paths(words: list[str]) -> list[str]:
     return result if has_workspace else [*result, "--workspace", os.path.abspath(Settings().workspace)]
 
 
-def train(words: list[str], place: Place, say: Callable[[str], None]) -> int:
+def train(words: list[str], place: "Place", say: Callable[[str], None]) -> int:
     """On an executor: trains as the rank at this place; returns the exit code. words: arguments of training.train."""
     # torchrun's variables, see LAUNCHER_VARIABLES in training/ranks/place.py.
     numbers = {"RANK": place.rank, "WORLD_SIZE": place.world_size}

@@ -11,18 +11,20 @@ import mlflow
 import pytest
 import torch
 
+from conf.arguments import Resume
 from conf.errors import InputError
-from conf.settings import Settings, Training
+from conf.settings import Etl, Settings, Training
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion
 from tests.conftest import SIZE_PX, make_card, write_small_table
 from tests.training.commands import BIN, LAUNCHERS, PROJECT, train, train_here
 from training.loop.task import Task
 from training.network.checkpoint import BEST, Checkpoint
+from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
 from training.record.store import use_store
-from training.start.prepare import check_same_training, prepare
+from training.start.prepare import check_same_training, find_table, prepare
 
 ALONE = Topology.detect("cpu", {})
 
@@ -163,11 +165,11 @@ def test_ranks_with_other_settings_or_files_are_told():
     settings, table = Settings(training=Training(epochs=3)), TableVersion("/data/t", make_card(["A"], [1], [2]))
     split = Split("val", [], [2], SIZE_PX)
     task = Task(settings, Workspace.of(settings), table, Plan(split, 1, 1, 1), split, split, None)
-    check_same_training(Pair(epochs=3), task)
+    check_same_training(Pair(epochs=3), task, Resume.NO)
     with pytest.raises(InputError, match="rank 1 has training.epochs 4, rank 0 3: start all with the same"):
-        check_same_training(Pair(epochs=4), task)
+        check_same_training(Pair(epochs=4), task, Resume.NO)
     with pytest.raises(InputError, match="/data/t is not the same .* rank 1 finds val: 3 images in 2 row groups.* 0 "):
-        check_same_training(Pair([[1, 2], [2], [2]]), task)
+        check_same_training(Pair([[1, 2], [2], [2]]), task, Resume.NO)
 
 
 def test_a_step_of_more_images_than_there_are_is_refused(small_table):
@@ -196,15 +198,16 @@ def test_a_finding_of_which_nothing_can_be_learned_is_named(copied_table, small_
         prepare(settings, workspace, TableVersion.of(workspace), ALONE)
 
 
+def test_a_workspace_without_a_card_looks_for_the_table_at_etl_table(tmp_path):
+    settings = Settings(str(tmp_path / "empty"), etl=Etl(table=str(tmp_path / "elsewhere")))
+    with pytest.raises(InputError, match="no table of this program's version at .*/elsewhere/shards"):
+        find_table(settings, Workspace.of(settings), Collectives(ALONE))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("card", ["card.json", "commit"])
-def test_only_rank_0_needs_the_workspace(tmp_path, card):
+def test_only_rank_0_needs_the_workspace(tmp_path):
     workspace, *_ = write_small_table(tmp_path / "0", rows_per_row_group=5)
     own = f'exec "$@" --workspace {tmp_path}/$HOROVOD_RANK --training.model simple_cnn --training.size_px {SIZE_PX}'
-    if card == "commit":
-        # The ETL ran in another workspace, with its tables elsewhere.
-        (tmp_path / "0").rename(tmp_path / "elsewhere")
-        own += f" --etl.table {tmp_path}/elsewhere"
     command = [*LAUNCHERS["horovodrun"][:-1], "sh", "-c", own, "sh", BIN / "python", "training/train.py"]
     command += ["--training.epochs", "1", "--training.batch_size", "4"]
     finished = subprocess.run([str(w) for w in command], cwd=PROJECT, capture_output=True, text=True, timeout=120)
