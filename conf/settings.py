@@ -4,6 +4,7 @@
 docs/settings.md lists the same for reading.
 """
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -385,8 +386,8 @@ class Settings:
     workspace: str = "runs/demo"
     """folder that holds all that the stages write"""
     tracking_server: str = ""
-    """address of an MLflow server, such as http://host:5000, that keeps runs and registry; empty: mlflow.db in the
-    workspace"""
+    """address of an MLflow server, such as http://host:5000, databricks or databricks://PROFILE, that keeps runs and
+    registry; empty: mlflow.db in the workspace"""
     phantoms: Phantoms = field(default_factory=Phantoms)
     etl: Etl = field(default_factory=Etl)
     training: Training = field(default_factory=Training)
@@ -398,8 +399,9 @@ class Settings:
 
     def __post_init__(self):
         server = self.tracking_server
-        valid = not server or (server.startswith(("http://", "https://")) and not server.endswith("/"))
-        require(valid, "tracking_server", server, "an address such as http://host:5000, or nothing")
+        valid = not server or re.fullmatch(r"https?://.*[^/]|databricks(://[^/]+)?", server)
+        expected = "an address such as http://host:5000, or databricks, or nothing (a database of MLflow's is given to "
+        require(valid, "tracking_server", server, expected + "`mlflow server --backend-store-uri`)")
 
     def to_dict(self) -> dict:
         """Plain nested dict of the resolved settings, as logged with every run."""

@@ -11,10 +11,10 @@ from mlflow.exceptions import MlflowException, RestException
 
 from conf.workspace import opened_place, stored_place
 from conf.writing import write_json
-from training.record.store import full_disk_is_input_error
+from training.record.store import ask_for_life, full_disk_is_input_error
 
-# Seconds between two attempts to reach a server, and seconds that it has to answer.
-TRY_EVERY_S, HEALTH_S = 60, 10
+TRY_EVERY_S = 60
+"""seconds between two attempts to reach a server"""
 # HTTP statuses that may pass: no longer logged in, too slow, too many requests.
 PASSING = (401, 403, 408, 429)
 
@@ -57,7 +57,7 @@ class Outbox:
         try:
             # MLflow itself would retry for minutes.
             if self.waiting:
-                requests.get(f"{self.server}/health", timeout=HEALTH_S).raise_for_status()
+                ask_for_life(self.server)
             for stamp, *call in self.waiting:
                 try:
                     if stamp:

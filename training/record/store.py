@@ -52,16 +52,36 @@ def use_store(workspace: Workspace) -> None:
     uri = workspace.tracking_server or f"sqlite:///{workspace.tracking_db}"
     if workspace.tracking_server:
         try:
-            requests.get(f"{uri}/health", timeout=CONNECT_S).raise_for_status()
+            ask_for_life(uri)
         except requests.RequestException as error:
             raise InputError(
                 f"no MLflow server answers at {uri} ({type(error).__name__}): start it (`mlflow server`), or leave out "
                 "--tracking_server to keep the runs in the workspace"
             ) from error
+        except mlflow.MlflowException as error:
+            raise InputError(
+                f"MLflow cannot use {uri} ({error!s:.300}): check the address and this user's rights there, or leave "
+                "out --tracking_server to keep the runs in the workspace"
+            ) from error
     elif not workspace.tracking_db.exists():
         _make_database(workspace.tracking_db)
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    # Unity Catalog, because Databricks' older registry has no aliases.
+    mlflow.set_registry_uri(uri.replace("databricks", "databricks-uc", 1) if is_databricks(uri) else uri)
+
+
+def ask_for_life(server: str) -> None:
+    """Returns if the tracking server answers; raises RequestException or MlflowException if it does not."""
+    if server.startswith("http"):
+        requests.get(f"{server}/health", timeout=CONNECT_S).raise_for_status()
+    else:
+        # MLflow finds the server behind the name. Databricks' own client tries for five minutes to reach it.
+        mlflow.MlflowClient(server).search_experiments(max_results=1)
+
+
+def is_databricks(server: str) -> bool:
+    """Whether a tracking server is Databricks' own."""
+    return server.partition(":")[0] == "databricks"
 
 
 def _make_database(path: Path) -> None:

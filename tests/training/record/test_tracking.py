@@ -229,3 +229,20 @@ def test_two_hosts_train_together_and_each_is_monitored(workspace, server):
     use_store(Workspace.at(str(workspace.root), server.address))
     measured = set(mlflow.get_run(summary["run_id"]).data.metrics)
     assert {f"system/host{node}/cpu_utilization_percentage" for node in range(2)} <= measured
+
+
+def test_databricks_is_asked_by_its_name(tmp_path, server, monkeypatch):
+    """The MLflow server stands for Databricks' own, which has the same addresses for runs."""
+    workspace = Workspace.at(str(tmp_path), "databricks")
+    monkeypatch.setenv("DATABRICKS_HOST", server.address)
+    monkeypatch.setenv("DATABRICKS_TOKEN", "a token")
+    use_store(workspace)
+    run_id = mlflow.MlflowClient().create_run("0").info.run_id
+    assert mlflow.MlflowClient(server.address).get_run(run_id).info.status == "RUNNING"
+    assert mlflow.get_registry_uri() == "databricks-uc"
+    Outbox(tmp_path / "unsent.json", "databricks").send("log_batch", run_id, [("loss", 0.5, 1, 0)])
+    assert mlflow.MlflowClient(server.address).get_run(run_id).data.metrics == {"loss": 0.5}
+    monkeypatch.delenv("DATABRICKS_HOST")
+    monkeypatch.delenv("DATABRICKS_TOKEN")
+    with pytest.raises(InputError, match="MLflow cannot use databricks .*credential.*check the address"):
+        use_store(workspace)
