@@ -20,6 +20,7 @@ import inference
 from conf.errors import InputError
 from conf.settings import MODES
 from conf.workspace import Workspace
+from conf.writing import LOCK
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from inference.candidate.gate import Decision
@@ -132,7 +133,7 @@ def test_workspace_holds_all_variants_and_the_figure_and_no_leftovers(first, wor
     for path in (*graphs, "onnx/model.onnx", "torch/network.pt", "report.json", "model_card.json", "model_card.md"):
         assert (workspace.model / path).stat().st_size > 0
     assert (workspace.figures / "test_auroc.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(workspace.root.glob(".*"))
+    assert [path.name for path in workspace.root.glob(".*")] == [LOCK]
 
 
 def test_run_of_the_training_got_metrics_report_and_figure(first, client, checkpoint):

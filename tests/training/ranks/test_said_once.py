@@ -89,10 +89,10 @@ def command(monkeypatch, capfd, environ: dict[str, str], *arguments: str) -> tup
     return ended.value.code, *capfd.readouterr()
 
 
-def test_a_missing_table_that_no_other_rank_reports_is_reported_with_its_rank(waited, monkeypatch, capfd, tmp_path):
-    code, _, err = command(monkeypatch, capfd, place(1, 1), "--workspace", str(tmp_path / "empty"))
+def test_a_missing_gpu_that_no_other_rank_reports_is_reported_with_its_rank(waited, monkeypatch, capfd):
+    code, _, err = command(monkeypatch, capfd, place(1, 1), "--training.device", "cuda")
     assert (code, len(waited)) == (2, 1)
-    assert err.startswith(f"error: rank 1 on {HERE}: no dataset card at {tmp_path}")
+    assert err.startswith(f"error: rank 1 on {HERE}: training.device is cuda, but torch sees no GPU")
 
 
 def test_a_mistyped_setting_of_another_rank_is_held_back_first(waited, monkeypatch, capfd):
