@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
@@ -27,7 +27,7 @@ from conf.writing import atomic_folder, locked
 from training.record.addresses import path_of
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-HISTORY = "champion_history."
+HISTORY, STAMP = "champion_history.", "%Y-%m-%dT%H.%M.%S.%f"
 MAX_WHY = 2000
 """characters; an MLflow tag holds 5,000"""
 
@@ -107,6 +107,12 @@ def _as_input_error(workspace: Workspace) -> Iterator[None]:
 
 def history(workspace: Workspace, name: str) -> list[Move]:
     """Returns every move of the champion, newest last. Raises InputError if there is no such registered model."""
+    tags = _history_tags(workspace, name)
+    return [Move(**json.loads(tags[key])) for key in sorted(tags)]
+
+
+def _history_tags(workspace: Workspace, name: str) -> dict[str, str]:
+    """The tags that record the moves of the champion; raises InputError if there is no such registered model."""
     absent = InputError(f"no registered model {name}: run `python inference/register.py` first")
     if not workspace.has_store:
         raise absent
@@ -118,7 +124,13 @@ def history(workspace: Workspace, name: str) -> list[Move]:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise absent from error
             raise
-    return [Move(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(HISTORY)]
+    return {key: value for key, value in tags.items() if key.startswith(HISTORY)}
+
+
+def _after(tags: dict[str, str], now: datetime) -> datetime:
+    """This time, or just after the last recorded move, which a host with a clock that is ahead may have made."""
+    last = max(tags, default="").removeprefix(HISTORY)
+    return max(now, datetime.strptime(last, STAMP).replace(tzinfo=UTC) + timedelta(microseconds=1)) if last else now
 
 
 def promote(
@@ -132,8 +144,7 @@ def promote(
     it was compared with, or if the reason is empty.
     """
     _check_reason(why)
-    # Raises if there is no such model.
-    history(workspace, name)
+    tags = _history_tags(workspace, name)
     if version_of(workspace, name, str(number)) is None:
         raise InputError(f"{name} has no version {number}: look at its versions in MLflow's UI (`make ui`)")
     replaced = champion_version(workspace, name)
@@ -147,12 +158,12 @@ def promote(
             f"{now}, but {then}: it stays registered as @{CHALLENGER}; run this again, or promote it by hand with "
             "`python inference/promote.py`"
         )
-    now = datetime.now(UTC)
+    now = _after(tags, datetime.now(UTC))
     move = Move(number, replaced, now.isoformat(timespec="seconds"), getpass.getuser(), why[:MAX_WHY], is_rollback)
     client = mlflow.MlflowClient()
     with _as_input_error(workspace):
         # Record first: a recorded move that never happened can be detected, an unrecorded one cannot.
-        client.set_registered_model_tag(name, f"{HISTORY}{now:%Y-%m-%dT%H.%M.%S.%f}", json.dumps(asdict(move)))
+        client.set_registered_model_tag(name, f"{HISTORY}{now:{STAMP}}", json.dumps(asdict(move)))
         client.set_registered_model_alias(name, CHAMPION, str(number))
     return move
 

@@ -4,6 +4,7 @@ import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 
@@ -134,6 +135,21 @@ def test_a_rollback_of_nothing_says_so_in_words(command):
     code, _, error = command("rollback.py", "--inference.registered_model=fresh")
     assert (code, "None" in error) == (2, False)
     assert "fresh has no champion and had none before: promote one with" in error
+
+
+def test_the_order_of_moves_stays_if_another_hosts_clock_is_ahead(command, monkeypatch):
+    class Ahead(registry.datetime):
+        @classmethod
+        def now(cls, zone):
+            return datetime(2099, 1, 1, tzinfo=zone)
+
+    with monkeypatch.context() as other_host:
+        other_host.setattr(registry, "datetime", Ahead)
+        promote(command.workspace, toy.NAME, 1, "ahead")
+    promote(command.workspace, toy.NAME, 2, "then")
+    promote(command.workspace, toy.NAME, 3, "last")
+    assert [move.why for move in history(command.workspace, toy.NAME)][-3:] == ["ahead", "then", "last"]
+    assert registry.rollback(command.workspace, toy.NAME, "back").version == 2
 
 
 def test_a_long_reason_fits_into_the_registry(command):
