@@ -42,13 +42,13 @@ def run(settings: Settings, workspace: Workspace) -> None:
     # An older release may have trained it.
     check_vocabulary(checkpoint.findings, "run the ETL again, and train on its table")
     table = table_of(checkpoint, workspace, settings.etl.table)
-    status = check_run(workspace, checkpoint.run_id)
+    name = settings.inference.registered_model
+    status = check_run(workspace, checkpoint.run_id, name)
     if status != "FINISHED":
         console.print(f"Training run {checkpoint.run_id} is {status}: registering its best epoch so far")
     device = device_for(settings.training.device)
     splits = {name: open_split(table, name, checkpoint.size_px) for name in SPLITS}
     source = CandidateSource(checkpoint, table.card, **splits, seed=settings.training.seed)
-    name = settings.inference.registered_model
     with workspace.exclusive():
         champion = open_incumbent(workspace, name, table)
         with atomic_folder(workspace.model) as folder:
