@@ -51,7 +51,7 @@ def score_new(
     findings = model.properties.findings
     # An older release may have registered it.
     check_vocabulary(findings, "run the ETL again, train on its table, and register the model")
-    variant = model.folder / model.mode
+    variant = model.files.variant(model.mode)
     run = Run(
         model.name,
         model.version,
@@ -96,7 +96,7 @@ def count_out_of_reach(answers: pa.Table) -> int:
 
 def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     """Prints how many images were scored, and what was found."""
-    name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
+    name, rows = f"{model.files.title} ({model.mode})", outcome.rows
     if outcome.version is None:
         missing = f"; {outcome.out_of_reach:,} still cannot be read" if outcome.out_of_reach else ""
         print(f"nothing is new: {name} has already scored {counted(outcome.known, 'image')}{missing}")

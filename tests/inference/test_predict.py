@@ -41,6 +41,7 @@ from inference.files.overlays import write_overlay
 from inference.film.answers import describe_findings
 from inference.film.films import load_film
 from inference.model.graphs import open_graph, properties_of, save_graph, with_properties
+from inference.model.model_files import ModelFiles
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
 from tests.etl.dicom_files import build, written
@@ -61,7 +62,7 @@ def map_in_arrow(function, rows, schema, rows_per_task, title) -> pa.Table:
 @pytest.fixture(scope="module")
 def model(int8) -> ServedModel:
     predict, properties = open_variant("int8", int8, num_threads=1)
-    return ServedModel("chexscale", 1, "int8", properties, predict, int8.parent)
+    return ServedModel(ModelFiles("chexscale", 1, int8.parent), "int8", properties, predict)
 
 
 @pytest.fixture

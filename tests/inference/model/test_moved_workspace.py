@@ -23,6 +23,7 @@ from conf.writing import write_json
 from inference.candidate.gate import Decision
 from inference.candidate.registration import register
 from inference.model.graphs import save_graph
+from inference.model.model_files import find_model
 from inference.model.registry import champion_version, fetch_model, promote, rollback
 from inference.model.served_model import open_served
 from tests.conftest import ODD, make_checkpoint
@@ -98,7 +99,7 @@ def copy(workspace: Workspace, place: Path) -> Workspace:
 
 def bright(workspace: Workspace) -> float:
     """The champion's probability of the first finding on a bright film."""
-    served = open_served(workspace, toy.NAME, num_threads=1)
+    served = open_served(find_model(workspace, toy.NAME), num_threads=1)
     assert served.folder.is_relative_to(workspace.root)
     return float(served.predict(BRIGHT[None]).probabilities[0, 0])
 
