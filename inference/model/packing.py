@@ -12,9 +12,11 @@ from conf.writing import atomic_folder, atomic_path, write_json
 from inference.model.graphs import COMPILE_OPTIONS, open_graph, properties_of, signature_of
 from inference.model.model_files import ModelFiles
 from inference.model.package import FORMAT, KIND, MANIFEST
+from inference.model.properties import CARD_FILE
 
 BASE_MODE = "int8"
-ABOUT = ("model_card.json", "model_card.md", "report.json", "boxes.json")
+CARD_TEXT = "model_card.md"
+ABOUT = (CARD_FILE, CARD_TEXT, "report.json", "boxes.json")
 """files beside the graphs that travel too, if the model has them"""
 # The earliest time that a ZIP archive can hold, so that the bytes do not depend on when it was made.
 TIME = (1980, 1, 1, 0, 0, 0)
@@ -32,6 +34,15 @@ A model package of CheXScale: findings on frontal chest radiographs. It needs no
 
 PACKAGE is the file, or the folder into which it was unpacked. manifest.json lists every file with its SHA-256, which
 is checked whenever the package is opened, and the model's inputs, outputs, thresholds, calibration and origin.
+"""
+SERVER_README = """\
+# {name}, for OpenVINO Model Server and KServe
+
+**{research_use}** No output may guide the care of a patient. model_card-VERSION.md describes each version.
+
+Input `pixels`: (batch, S, S) uint8, squares of grey as CheXScale's ETL makes them. The server decodes no film, checks
+nothing, and calls no finding: the thresholds, and the distance above which `probabilities` mean nothing, are in
+model.xml, in the element `chexscale`. Compute with the option INFERENCE_PRECISION_HINT of ../config.json.
 """
 
 
@@ -65,7 +76,8 @@ def write_model_server(files: ModelFiles, mode: str, root: Path) -> Path:
         with atomic_folder(model / str(files.version)) as building:
             for name, content in graphs.items():
                 (building / name).write_bytes(content)
-        for name, content in _about(files).items():
+        # Beside the versions' folders, in which the server looks for nothing but a graph.
+        for name, content in _server_pages(files).items():
             with atomic_path(model / name) as temporary:
                 temporary.write_bytes(content)
         _add_to_config(root / "config.json", files.name)
@@ -74,6 +86,13 @@ def write_model_server(files: ModelFiles, mode: str, root: Path) -> Path:
             f"--model_server {root} cannot be written ({error.strerror}): choose another folder"
         ) from error
     return model
+
+
+def _server_pages(files: ModelFiles) -> dict[str, bytes]:
+    """Pages for readers: a README for all versions, and the model card of this one."""
+    pages = {"README.md": SERVER_README.format(name=files.name, research_use=RESEARCH_USE).encode()}
+    card = files.folder / CARD_TEXT
+    return pages | ({f"model_card-{files.version}.md": card.read_bytes()} if card.exists() else {})
 
 
 def _add_to_config(path: Path, name: str) -> None:
