@@ -17,7 +17,7 @@ from conf.words import counted
 from etl.contract.delta import keep_history
 from etl.contract.vocabulary import check_vocabulary
 from inference.batch.listing import Listing
-from inference.batch.scores import Run, append_scores, choose_new, known_images
+from inference.batch.scores import Run, append_scores, check_writable, choose_new, known_images
 from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, probability_column, score_images
 from inference.film.answers import OPERATING_POINT
 from inference.model.served_model import ServedModel
@@ -68,6 +68,8 @@ def score_new(
     schema = answer_schema(findings)
     if not len(new.images):
         return BatchOutcome(schema.empty_table(), known, 0, None)
+    # Before hours of work, not at the commit.
+    check_writable(output)
     answers = map_in_arrow(
         partial(score_images, model=WorkerModel(model.mode, variant, batch_size)),
         new.images,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conf.errors import InputError
 from conf.words import RESEARCH_USE
-from conf.writing import atomic_folder, atomic_path, write_json
+from conf.writing import atomic_folder, atomic_path, locked, write_json
 from inference.model.graphs import COMPILE_OPTIONS, open_graph, properties_of, signature_of
 from inference.model.model_files import ModelFiles
 from inference.model.package import FORMAT, KIND, MANIFEST
@@ -73,14 +73,15 @@ def write_model_server(files: ModelFiles, mode: str, root: Path) -> Path:
     graphs = {Path(path).name: content for path, content in _graphs(files, mode).items()}
     model = root / files.name
     try:
-        with atomic_folder(model / str(files.version)) as building:
-            for name, content in graphs.items():
-                (building / name).write_bytes(content)
-        # Beside the versions' folders, in which the server looks for nothing but a graph.
-        for name, content in _server_pages(files).items():
-            with atomic_path(model / name) as temporary:
-                temporary.write_bytes(content)
-        _add_to_config(root / "config.json", files.name)
+        with locked(root, wait=True):
+            with atomic_folder(model / str(files.version)) as building:
+                for name, content in graphs.items():
+                    (building / name).write_bytes(content)
+            # Beside the versions' folders, in which the server looks for nothing but a graph.
+            for name, content in _server_pages(files).items():
+                with atomic_path(model / name) as temporary:
+                    temporary.write_bytes(content)
+            _add_to_config(root / "config.json", files.name)
     except OSError as error:
         raise InputError(
             f"--model_server {root} cannot be written ({error.strerror}): choose another folder"
