@@ -104,6 +104,12 @@ def add_switch(parser: ArgumentParser, name: str, text: str) -> None:
     parser.add_argument(name, nargs="?", const=True, default=False, type=bool, help=text)
 
 
+def add_model(parser: ArgumentParser) -> None:
+    """Adds --model, the path of a package; empty: the model is asked of the registry."""
+    text = "model package to use instead of the registry: the file that inference/package.py made, or a folder into "
+    parser.add_argument("--model", metavar="PATH", default="", help=text + "which it was unpacked")
+
+
 def add_resume(parser: ArgumentParser) -> None:
     """Adds --resume, a value of Resume; given alone, it is `true`."""
     text = "resume the interrupted training of this workspace from its last saved state; auto: resume it if it is the "

@@ -5,6 +5,7 @@
     python inference/infer.py --format csv folder > findings.csv        every finding of every file
     python inference/infer.py --format json folder | jq .findings       a line of JSON per file
     python inference/infer.py --mode fp32 --version 3 film.png          another precision, another version
+    python inference/infer.py --model chexscale-3.zip film.png          a package (inference/package.py), no registry
 
 Answers come in the order of the files. Standard output holds the answers only; messages go to standard error. Exit code
 0: every file was answered; 1: some files failed, with their reasons above; 2: wrong usage, or no model.
@@ -12,7 +13,7 @@ Answers come in the order of the files. Standard output holds the answers only; 
 
 import sys
 
-from conf.arguments import ArgumentParser, load_arguments
+from conf.arguments import ArgumentParser, add_model, load_arguments
 from conf.errors import run_command
 from conf.settings import MODES
 from conf.startup import quick_imports
@@ -52,6 +53,7 @@ def add_own(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--ten_crop", type=bool, default=False, help="average ten crops; takes eleven times as long")
     parser.add_argument("--threshold", default=OPERATING_POINT, help="operating point, such as sensitivity_0.9")
+    add_model(parser)
     parser.add_argument(
         "--version", default="champion", help="version of the registered model, as a number or an alias"
     )

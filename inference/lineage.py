@@ -2,6 +2,7 @@
 
     python inference/lineage.py                        the challenger, which is the newest version
     python inference/lineage.py 3 > lineage.json       version 3
+    python inference/lineage.py --model FILE           a package; its images only if this workspace has its table
 
 The JSON lists the images of the training split, and those of the validation split, which chose the epoch, the
 thresholds and the calibration. They are read from the version of the Delta table, which jobs/maintain.py keeps as long
@@ -13,8 +14,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from conf.arguments import ArgumentParser, load_arguments
+from conf.arguments import ArgumentParser, add_model, load_arguments
 from conf.errors import InputError, run_command
+from conf.progress import say
 from conf.startup import quick_imports
 from conf.workspace import Workspace
 
@@ -32,24 +34,31 @@ def main() -> None:
     with quick_imports():
         from etl.contract.version import TableVersion
         from inference.model.graphs import open_graph, properties_of
-        from inference.model.registry import CHALLENGER, fetch_model, version_of
-    name, wanted = settings.inference.registered_model, options.version
-    number = version_of(workspace, name, str(wanted) if wanted else CHALLENGER)
-    if number is None:
-        raise InputError(
-            f"no version {wanted or CHALLENGER} of {name}: look at its versions in MLflow's UI (`make ui`)"
-        )
-    properties = properties_of(open_graph(fetch_model(workspace, name, number) / "int8"))
-    newest, trained = TableVersion.of(workspace), f"{name} version {number}"
-    table = newest.trained_on(properties.delta_table_id, properties.delta_version, trained)
+        from inference.model.model_files import CHALLENGER, CHAMPION, find_model
+    wanted = str(options.version) if options.version else CHAMPION if options.model else CHALLENGER
+    found = find_model(workspace, settings.inference.registered_model, wanted, options.model)
+    properties = properties_of(open_graph(found.variant("int8")))
+    lineage = {"model": found.name, "version": found.version} | asdict(properties)
+    if found.package:
+        lineage |= {"package": found.package}
+    try:
+        newest = TableVersion.of(workspace)
+        table = newest.trained_on(properties.delta_table_id, properties.delta_version, found.title)
+    except InputError as error:
+        # A package comes without its table.
+        if not found.package:
+            raise
+        say(f"the images are left out: {error}")
+        print(json.dumps(lineage | {"images": None}, indent=2))
+        return
     ancestors = [ancestor | {"images": images_of_ancestor(newest, ancestor)} for ancestor in properties.ancestors]
-    lineage = {"model": name, "version": number} | asdict(properties)
     lineage |= {"table": table.shards, "source": table.card.source}
     lineage |= {"source_sha256": table.card.source_sha256, "ancestors": ancestors}
     print(json.dumps(lineage | {"images": images_of(table)}, indent=2))
 
 
 def add_own(parser: ArgumentParser) -> None:
+    add_model(parser)
     parser.add_argument(
         "version", nargs="?", type=int, default=0, help="number of the registered version; if omitted, the challenger"
     )

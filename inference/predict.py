@@ -3,6 +3,7 @@
     spark-submit inference/predict.py                                      the table of conf/demo.yaml's workspace
     spark-submit inference/predict.py --scoring.source DIR                 the image files below DIR
     spark-submit inference/predict.py --scoring.output DIR                 somewhere else than <workspace>/scores
+    spark-submit inference/predict.py --model chexscale-3.zip              a package (inference/package.py), no registry
     spark-submit --conf spark.task.cpus=4 inference/predict.py             a quarter of the tasks, four threads each
 
 It adds one row per image to the Delta table of scores, in one commit; inference/batch/scores.py names the columns. A
@@ -12,7 +13,7 @@ Research use only, not for clinical use.
 
 import time
 
-from conf.arguments import load_settings
+from conf.arguments import add_model, load_arguments
 from conf.errors import run_command
 from conf.places import SCORES, place_of
 from conf.startup import quick_imports
@@ -22,7 +23,9 @@ READS = ("scoring", "inference.registered_model", "inference.batch_size")
 
 
 def main() -> None:
-    settings = load_settings("Scores all images of a table, or of a folder, with the champion.", reads=READS)
+    settings, options = load_arguments(
+        "Scores all images of a table, or of a folder, with the champion.", "", add_model, reads=READS
+    )
     workspace = Workspace.of(settings)
     source, given = settings.scoring.source, settings.scoring.output
     output = place_of("scoring.output", given or str(workspace.scores), SCORES)
@@ -31,11 +34,13 @@ def main() -> None:
         from etl.contract.storage import located, ready
         from inference.batch.listing import list_images
         from inference.batch.run import score_new, show
+        from inference.model.model_files import find_model
         from inference.model.served_model import open_served
     ready("scoring.output", output)
     if source:
         located("scoring.source", source)
-    model = open_served(workspace, settings.inference.registered_model, mode=settings.scoring.mode, num_threads=1)
+    found = find_model(workspace, settings.inference.registered_model, package=options.model)
+    model = open_served(found, settings.scoring.mode, num_threads=1)
     listing = list_images(source, workspace, model.properties)
     started = time.monotonic()
     with SparkWorkers() as workers:

@@ -2,13 +2,15 @@
 
     python inference/serve.py                                      the champion of runs/demo, at http://127.0.0.1:8000
     python inference/serve.py --config conf/nih.yaml               of another scenario's workspace
+    python inference/serve.py --model chexscale-3.zip              a package (inference/package.py), no registry
     python inference/serve.py --serving.port 0 --serving.mode fp32
     CHEXSCALE_API_KEY=... python inference/serve.py --serving.host 0.0.0.0 --serving.allowed_hosts '["xray.example"]'
 
     curl -F files=@film.png http://127.0.0.1:8000/v1/predict
 
-It switches to a new champion by itself. On Ctrl-C or SIGTERM it answers the requests in progress, then ends. Its
-settings are in the section `serving` of conf/settings.py. Research use only, not for clinical use.
+It switches to a new champion by itself; a package stays the model in use. On Ctrl-C or SIGTERM it answers the requests
+in progress, then ends. Its settings are in the section `serving` of conf/settings.py. Research use only, not for
+clinical use.
 """
 
 import ipaddress
@@ -17,11 +19,12 @@ import signal
 import socket
 import subprocess
 
-from conf.arguments import load_settings
+from conf.arguments import add_model, load_arguments
 from conf.errors import InputError, run_command
 from conf.settings import Settings
 from conf.startup import quick_imports
 from conf.workspace import Workspace
+from inference.model.model_files import ModelFiles, find_model
 from inference.service.engine.watch import start_watch
 
 API_KEY_VARIABLE = "CHEXSCALE_API_KEY"
@@ -32,11 +35,16 @@ READS = ("serving", "inference.registered_model")
 
 
 def main() -> None:
-    settings = load_settings("Serves the champion over HTTP, with a page.", reads=READS)
+    settings, options = load_arguments("Serves the champion over HTTP, with a page.", "", add_model, reads=READS)
     serving = settings.serving
     key = read_key(serving.host)
     listener = listen(serving.host, serving.port)
     workspace = Workspace.of(settings)
+    if options.model:
+        package = find_model(workspace, "", package=options.model)
+        package.variant(serving.mode)
+        serve(settings, workspace, key, listener, package=package)
+        return
     # Started now, because this and the imports below both take seconds, and can run side by side.
     watch = start_watch(workspace, settings.inference.registered_model, serving.reload_s)
     try:
@@ -83,7 +91,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, workspace: Workspace, key: str, listener: socket.socket, watch: subprocess.Popen) -> None:
+def serve(
+    settings: Settings,
+    workspace: Workspace,
+    key: str,
+    listener: socket.socket,
+    watch: subprocess.Popen | None = None,
+    package: ModelFiles | None = None,
+) -> None:
     # Imported here, because they take long: wrong settings are reported, and the registry is asked, before.
     with quick_imports():
         from inference.service.app import create_app
@@ -92,7 +107,7 @@ def serve(settings: Settings, workspace: Workspace, key: str, listener: socket.s
     # The server handles these signals while it runs, and raises them again at its end, which is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    run(create_app(settings, workspace, key, watch), listener, GRACE_S)
+    run(create_app(settings, workspace, key, watch, package), listener, GRACE_S)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from conf.words import counted
 from etl.contract.delta import keep_history
 from etl.contract.vocabulary import check_vocabulary
 from inference.batch.listing import Listing
-from inference.batch.scores import Run, append_scores, choose_new, known_images
+from inference.batch.scores import Run, append_scores, check_writable, choose_new, known_images
 from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, probability_column, score_images
 from inference.film.answers import OPERATING_POINT
 from inference.model.served_model import ServedModel
@@ -51,7 +51,7 @@ def score_new(
     findings = model.properties.findings
     # An older release may have registered it.
     check_vocabulary(findings, "run the ETL again, train on its table, and register the model")
-    variant = model.folder / model.mode
+    variant = model.files.variant(model.mode)
     run = Run(
         model.name,
         model.version,
@@ -68,6 +68,8 @@ def score_new(
     schema = answer_schema(findings)
     if not len(new.images):
         return BatchOutcome(schema.empty_table(), known, 0, None)
+    # Before hours of work, not at the commit.
+    check_writable(output)
     answers = map_in_arrow(
         partial(score_images, model=WorkerModel(model.mode, variant, batch_size)),
         new.images,
@@ -96,7 +98,7 @@ def count_out_of_reach(answers: pa.Table) -> int:
 
 def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     """Prints how many images were scored, and what was found."""
-    name, rows = f"{model.name} version {model.version} ({model.mode})", outcome.rows
+    name, rows = f"{model.files.title} ({model.mode})", outcome.rows
     if outcome.version is None:
         missing = f"; {outcome.out_of_reach:,} still cannot be read" if outcome.out_of_reach else ""
         print(f"nothing is new: {name} has already scored {counted(outcome.known, 'image')}{missing}")

@@ -16,8 +16,10 @@ A row is the answer of one version of a model for one image. Rows are added and 
     scored_at        when the run began, UTC
 """
 
+import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -77,6 +79,19 @@ def known_images(output: str, run: Run, findings: list[str]) -> Known:
                 "choose another folder with --scoring.output"
             )
     return _known_images(table, run)
+
+
+def check_writable(output: str) -> None:
+    """Raises InputError if `output` is a local folder that cannot be written, such as on a read-only mount."""
+    place = locate(output)
+    if not is_local(place):
+        return
+    above = next(folder for folder in (Path(place.path), *Path(place.path).parents) if folder.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(
+            f"scores cannot be written to {output}: {above} is read-only or belongs to somebody else; choose another "
+            "folder with --scoring.output"
+        )
 
 
 def _known_images(table: DeltaTable | None, run: Run) -> Known:

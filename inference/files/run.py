@@ -37,14 +37,16 @@ def run(settings: Settings, workspace: Workspace, options: jsonargparse.Namespac
     with FileDecoders(min(len(os.sched_getaffinity(0)), len(files))) as decoders:
         # Imported here, because MLflow takes seconds, in which the decoders start.
         with quick_imports():
+            from inference.model.model_files import find_model
             from inference.model.served_model import open_served
 
-        served = open_served(workspace, settings.inference.registered_model, options.version, options.mode)
+        found = find_model(workspace, settings.inference.registered_model, options.version, options.model)
+        served = open_served(found, options.mode)
         points = served.properties.thresholds
         if options.threshold not in points:
             raise InputError(f"--threshold is {options.threshold!r}, expected one of {', '.join(points)}")
         crops = ", ten crops" if options.ten_crop else ""
-        model = f"{served.name} version {served.version}, {served.mode.upper()}{crops}, thresholds {options.threshold}"
+        model = f"{found.title}, {served.mode.upper()}{crops}, thresholds {options.threshold}"
         say(f"{model}. {RESEARCH_USE}")
         boxes = load_boxes(served.folder) if heatmaps else {}
         answerer = FileAnswerer(served.properties, options.threshold, heatmaps, boxes, model)

@@ -98,6 +98,16 @@ def properties_of(graph: Graph) -> Properties:
     return Properties.parse(graph.get_rt_info([PROPERTIES_KEY]).value, "the graph")
 
 
+def signature_of(graph: Graph) -> dict:
+    """The graph's inputs and outputs for JSON, as lists of name, dtype (NumPy's) and shape, in which -1 is any size."""
+
+    def tensor(port) -> dict:
+        shape = [axis.get_length() if axis.is_static else -1 for axis in port.partial_shape]
+        return {"name": port.any_name, "dtype": np.dtype(port.element_type.to_dtype()).name, "shape": shape}
+
+    return {"inputs": [tensor(port) for port in graph.inputs], "outputs": [tensor(port) for port in graph.outputs]}
+
+
 def compile_graph(graph: Graph, num_threads: int = 0) -> Predict:
     """Compiles the graph for the CPU; returns a function from pixels, (batch, S, S) uint8, to the Answer.
 

@@ -7,7 +7,6 @@ the same time are both recorded.
 
 import getpass
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,9 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from conf.errors import InputError
 from conf.workspace import Workspace
 from conf.writing import atomic_folder, locked
+from inference.model.model_files import CHALLENGER, CHAMPION, models_cache
 from training.record.addresses import path_of
 
-CHALLENGER, CHAMPION = "challenger", "champion"
 HISTORY, STAMP = "champion_history.", "%Y-%m-%dT%H.%M.%S.%f"
 MAX_WHY = 2000
 """characters; an MLflow tag holds 5,000"""
@@ -233,7 +232,7 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
                 "workspace again, restore them from a backup, or register the model again"
             )
         return own / inside
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "chexscale" / "models"
+    cache = models_cache()
     folder = cache / f"{name}-{number}-{found.run_id}-{found.creation_timestamp}"
     try:
         with locked(cache, wait=True):

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from conf.settings import Settings
 from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
+from inference.model.model_files import ModelFiles
 from inference.service import probes, routes
 from inference.service.door.capacity import Capacity
 from inference.service.door.counters import Counters
@@ -24,7 +25,7 @@ from inference.service.door.guard import Guard
 from inference.service.door.parameters import only_known_parameters
 from inference.service.door.refusals import MAX_SHOWN, Refusal, json_response
 from inference.service.door.uploads import MB
-from inference.service.engine.champion import PICKED_UP, LiveChampion
+from inference.service.engine.champion import LiveChampion
 from inference.service.engine.decoding import DecoderPool
 from inference.service.openapi import KEY
 from inference.service.state import ServiceState
@@ -47,26 +48,33 @@ class Service(Guard):
 
     def greeting(self, address: str) -> str:
         """Returns what the console says once the service listens at `address`."""
-        served = self.app.state.service.champion.served
-        if served is None:
-            reason = self.app.state.service.champion.registry.reason
-            return f"Serving no model yet ({reason}) at {address}; {PICKED_UP}"
-        model = served.model
+        champion = self.app.state.service.champion
+        if champion.served is None:
+            return f"Serving no model yet ({champion.registry.reason}) at {address}; {champion.picked_up}"
+        model = champion.served.model
         return (
-            f"Serving {model.name} version {model.version}, {model.mode}. {RESEARCH_USE}\n"
+            f"Serving {model.files.title}, {model.mode}. {RESEARCH_USE}\n"
             f"Next: open {address}, or `curl -F files=@FILE {address}/v1/predict`"
         )
 
 
 def create_app(
-    settings: Settings, workspace: Workspace, key: str = "", watch: subprocess.Popen | None = None
+    settings: Settings,
+    workspace: Workspace,
+    key: str = "",
+    watch: subprocess.Popen | None = None,
+    package: ModelFiles | None = None,
 ) -> Service:
-    """Builds the service. key: the API key that callers must send; empty: none is needed. watch: see LiveChampion."""
+    """Builds the service.
+
+    key: the API key that callers must send; empty: none is needed. watch, package: see LiveChampion.
+    """
     counters = Counters()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = app.state.service = _start_state(settings, workspace, counters, watch)
+        champion = LiveChampion(settings, workspace, counters, watch, package)
+        state = app.state.service = _start_state(settings, counters, champion)
         await state.decoders.start()
         following = asyncio.create_task(state.champion.follow())
         looked = asyncio.create_task(state.champion.looked.wait())
@@ -110,9 +118,7 @@ def create_app(
     return service
 
 
-def _start_state(
-    settings: Settings, workspace: Workspace, counters: Counters, watch: subprocess.Popen | None
-) -> ServiceState:
+def _start_state(settings: Settings, counters: Counters, champion: LiveChampion) -> ServiceState:
     serving = settings.serving
     capacity = Capacity(serving.max_waiting, int(serving.max_waiting_mb * MB))
     counters.waiting.set_function(lambda: capacity.files)
@@ -123,7 +129,7 @@ def _start_state(
         serving.decode_s,
         counters,
     )
-    return ServiceState(serving, LiveChampion(settings, workspace, counters, watch), decoders, capacity, counters)
+    return ServiceState(serving, champion, decoders, capacity, counters)
 
 
 async def _page() -> Response:

@@ -144,6 +144,7 @@ async def describe(request: Request) -> Response:
                 for point, values in properties.thresholds.items()
             },
             "default_operating_point": OPERATING_POINT,
+            "package": model.files.package or None,
             "registry": vars(state.champion.registry),
             "limits": {
                 "files": serving.max_files,

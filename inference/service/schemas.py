@@ -158,6 +158,7 @@ class ModelDescription(ModelName):
             "square": "pad",
             "thresholds": {"youden": {"Cardiomegaly": 0.34, "Effusion": 0.29}},
             "default_operating_point": OPERATING_POINT,
+            "package": None,
             "registry": {"reachable": True, "since": None, "reason": None},
             "limits": {"files": 64, "file_mb": 50, "request_mb": 200},
             "card": {"intended_use": RESEARCH_USE},
@@ -170,6 +171,10 @@ class ModelDescription(ModelName):
     square: str = Field(description="how films are made square: pad or stretch")
     thresholds: dict[str, dict[str, float | None]] = Field(description="by operating point, then by finding")
     default_operating_point: str = Field(description="the one that answers have unless a request names another")
+    package: str | None = Field(
+        description="SHA-256 of the package's manifest, if the service was started with a package, which stays the "
+        "model in use; null if it follows the registry's champion"
+    )
     registry: Registry
     limits: Limits
     card: dict = Field(description="model card: data, measurements, limits")

@@ -28,6 +28,7 @@ from conf.workspace import Workspace
 from inference.files.decoders import decode_file
 from inference.files.image_files import ImageFile
 from inference.film.answers import describe_findings
+from inference.model.model_files import find_model
 from inference.model.registry import promote
 from inference.model.served_model import open_served
 from tests.conftest import png
@@ -102,7 +103,7 @@ def test_every_mode_answers_as_its_model_does(mode, infer, registry, films, test
     """So they differ among each other by what test_register.py allows."""
     ended = infer("--mode", mode, "--format", "json", *films)
     assert ended.code == 0, ended.stderr
-    model = open_served(registry, "chexscale", mode=mode)
+    model = open_served(find_model(registry, "chexscale"), mode)
     expected = model.predict(test_images)
     for row, (told, path) in enumerate(zip(answers(ended), films, strict=True)):
         findings = describe_findings(

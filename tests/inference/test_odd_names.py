@@ -16,6 +16,7 @@ from inference.candidate.report import COMPARED, auroc_table, draw_report
 from inference.files.answer_formats import Answered, as_csv, as_table
 from inference.files.overlays import write_overlay
 from inference.film.answers import Finding, Findings
+from inference.model.model_files import ModelFiles
 from inference.model.served_model import ServedModel
 from tests.inference.toy_properties import PROPERTIES
 
@@ -67,7 +68,7 @@ def test_the_summary_of_a_batch_shows_them_as_they_are(capsys):
     row |= {"called": NAMES, "familiar": True, "unreadable": None}
     rows = pa.Table.from_pylist([row], schema)
     properties = PROPERTIES.__class__(**{**vars(PROPERTIES), "findings": NAMES})
-    show(BatchOutcome(rows, 0, 0, 0), ServedModel("a [b]", 1, "int8", properties, None, None), 1.0)
+    show(BatchOutcome(rows, 0, 0, 0), ServedModel(ModelFiles("a [b]", 1, None), "int8", properties, None), 1.0)
     text = capsys.readouterr().out
     assert set(NAMES) <= first_cells(text), text
     assert "a [b] version 1" in text

@@ -41,6 +41,8 @@ from inference.files.overlays import write_overlay
 from inference.film.answers import describe_findings
 from inference.film.films import load_film
 from inference.model.graphs import open_graph, properties_of, save_graph, with_properties
+from inference.model.model_files import ModelFiles, find_model
+from inference.model.packing import write_package
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
 from tests.etl.dicom_files import build, written
@@ -61,7 +63,7 @@ def map_in_arrow(function, rows, schema, rows_per_task, title) -> pa.Table:
 @pytest.fixture(scope="module")
 def model(int8) -> ServedModel:
     predict, properties = open_variant("int8", int8, num_threads=1)
-    return ServedModel("chexscale", 1, "int8", properties, predict, int8.parent)
+    return ServedModel(ModelFiles("chexscale", 1, int8.parent), "int8", properties, predict)
 
 
 @pytest.fixture
@@ -107,6 +109,10 @@ def never(*_) -> pa.Table:
     pytest.fail("images were scored")
 
 
+def numbered(model: ServedModel, version: int) -> ServedModel:
+    return replace(model, files=replace(model.files, version=version))
+
+
 def knowing(model: ServedModel, findings: list[str]) -> ServedModel:
     return replace(model, properties=replace(model.properties, findings=findings))
 
@@ -126,7 +132,7 @@ def test_scores_whose_columns_differ_from_the_model_s_by_case_are_refused_before
     score(model, "", workspace, output)
     before = DeltaTable(output).version()
     listing = list_images("", workspace, model.properties)
-    renamed = replace(knowing(model, [name.upper() for name in FINDINGS]), version=2)
+    renamed = knowing(numbered(model, 2), [name.upper() for name in FINDINGS])
     with pytest.raises(
         InputError, match=rf"probability_{FINDINGS[0]}.*probability_{FINDINGS[0].upper()}.*another folder"
     ):
@@ -192,7 +198,7 @@ def test_a_second_run_adds_nothing_and_a_new_version_scores_all_again(model, wor
     again = score(model, "", workspace, output)
     assert (len(again.rows), again.known, again.version) == (0, number, None)
     assert DeltaTable(output).version() == 0
-    assert len(score(replace(model, version=2), "", workspace, output).rows) == number
+    assert len(score(numbered(model, 2), "", workspace, output).rows) == number
     assert len(score(replace(model, mode="fp32"), "", workspace, output).rows) == number
     # A table of an older release may be read by Spark at any version from now on.
     write_deltalake(older := f"{output}-older", DeltaTable(output).to_pyarrow_table())
@@ -309,7 +315,8 @@ def test_scores_of_another_model_by_the_same_name_and_number_do_not_count(model,
     # As every registry begins with a version 1.
     other = fp32.with_name("other") / "int8"
     shutil.copytree(fp32, other, dirs_exist_ok=True)
-    assert len(score(replace(model, folder=other.parent), "", workspace, output).rows) == number
+    namesake = replace(model, files=replace(model.files, folder=other.parent))
+    assert len(score(namesake, "", workspace, output).rows) == number
 
 
 def test_two_runs_at_once_do_not_score_an_image_twice(model, workspace, output, monkeypatch):
@@ -371,7 +378,8 @@ def test_another_vocabulary_adds_its_columns(model, workspace, output, tmp_path)
     graph = with_properties(open_graph(model.folder / "int8"), replace(model.properties, findings=findings))
     save_graph(graph, tmp_path / "other" / "int8")
     properties = properties_of(open_graph(tmp_path / "other" / "int8"))
-    other = replace(model, version=2, properties=properties, folder=tmp_path / "other")
+    files = ModelFiles(model.name, 2, tmp_path / "other")
+    other = replace(model, files=files, properties=properties)
     assert score(other, "", workspace, output).version == 1
     for row in rows_in(output):
         known = FINDINGS if row["model_version"] == 1 else findings
@@ -449,6 +457,20 @@ def test_places_that_hold_something_else_than_scores(model, workspace, tmp_path)
             score_new(model, listing, str(tmp_path / name), BATCH_SIZE, map_in_arrow)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_place_that_is_read_only_is_named_before_any_image(model, workspace, tmp_path):
+    """As the scores of a workspace that is mounted read-only."""
+    listing, place = list_images("", workspace, model.properties), tmp_path / "place"
+    place.mkdir()
+    if subprocess.run(["mount", "--bind", "-o", "ro", place, place], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        with pytest.raises(InputError, match=f"{place} is read-only .*; choose another folder with --scoring.output"):
+            score_new(model, listing, str(place / "work" / "scores"), BATCH_SIZE, never)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 @pytest.fixture(scope="module")
 def champion(model, workspace, tmp_path_factory) -> Workspace:
     """A copy of the workspace with the model in its registry: the other tests' stays without."""
@@ -466,12 +488,12 @@ def champion(model, workspace, tmp_path_factory) -> Workspace:
     return copy
 
 
-def start(program: list[str], workspace: Workspace, log: Path) -> subprocess.Popen:
+def start(program: list[str], workspace: Workspace, log: Path, *options: str) -> subprocess.Popen:
     """The command as a user runs it, the first of a group of processes."""
     environment = {**os.environ, "COLUMNS": "200"}
     with log.open("wb") as output:
         return subprocess.Popen(
-            [*program, "inference/predict.py", "--workspace", str(workspace.root)],
+            [*program, "inference/predict.py", "--workspace", str(workspace.root), *options],
             cwd=REPOSITORY,
             env=environment,
             stdout=output,
@@ -520,6 +542,13 @@ def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, 
     assert re.search(rf"nothing is new: chexscale version \d+ \(int8\) has already scored {number} images", said)
     assert "images to scores" not in said
     assert DeltaTable(champion.scores).version() == 0
+
+    # The same model from a package: the same name, version and hash.
+    package = tmp_path / "model.zip"
+    write_package(find_model(champion, "chexscale"), [], package)
+    assert start([sys.executable], champion, log, f"--model={package}").wait() == 0, log.read_text()
+    said = log.read_text()
+    assert re.search(rf"nothing is new: chexscale version \d+, package \w+ \(int8\) .* scored {number} images", said)
 
 
 def test_without_a_champion_the_command_says_what_to_do(new_store, tmp_path):

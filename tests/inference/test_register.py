@@ -30,6 +30,7 @@ from inference.candidate.model_card import describe_model, to_text
 from inference.candidate.registration import check_run, register
 from inference.candidate.run import device_for
 from inference.model.graphs import compile_graph, open_graph, properties_of
+from inference.model.model_files import find_model
 from inference.model.network import CPU, torch_predict
 from inference.model.registry import fetch_model
 from inference.model.served_model import open_served
@@ -232,7 +233,7 @@ def test_champion_predicts_in_a_process_without_torch(first, workspace, test_ima
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
     answer = json.loads(result.stdout)
-    served = open_served(workspace, "chexscale")
+    served = open_served(find_model(workspace, "chexscale"))
     assert answer["columns"] == [*served.properties.findings, "distance"]
     assert answer["maps"] == [5, 3, 4, 4]
     assert answer["same"]
@@ -243,9 +244,9 @@ def test_champion_predicts_in_a_process_without_torch(first, workspace, test_ima
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_of_the_champion_answers_alike(mode, first, workspace, test_images):
-    served = open_served(workspace, "chexscale", mode=mode, num_threads=1)
+    served = open_served(find_model(workspace, "chexscale"), mode, num_threads=1)
     assert (served.version, served.mode, served.folder.name) == (1, mode, "model")
-    expected = open_served(workspace, "chexscale", mode="fp32").predict(test_images)
+    expected = open_served(find_model(workspace, "chexscale"), "fp32").predict(test_images)
     # 8 bits move this small network's probabilities by up to 0.3.
     tolerance = 0.1 if mode == "int8" else 1e-3
     assert np.abs(served.predict(test_images).probabilities - expected.probabilities).mean() < tolerance
@@ -254,7 +255,7 @@ def test_every_mode_of_the_champion_answers_alike(mode, first, workspace, test_i
 def test_what_the_registry_lacks_is_an_input_error(first, workspace):
     for which, mode in (("nobody", "int8"), ("99", "int8"), ("champion", "fp8")):
         with pytest.raises(InputError, match=f"no version or alias {which} of chexscale|mode is 'fp8'"):
-            open_served(workspace, "chexscale", which, mode)
+            open_served(find_model(workspace, "chexscale", which), mode)
 
 
 @pytest.mark.parametrize("content", [None, "not a graph"])

@@ -1,4 +1,7 @@
-"""The model in use: follows the registry's champion, opens a new one beside the old, keeps the old if that fails."""
+"""The model in use: follows the registry's champion, opens a new one beside the old, keeps the old if that fails.
+
+A package stays the model in use; no registry is asked then.
+"""
 
 import asyncio
 import json
@@ -12,6 +15,7 @@ from pathlib import Path
 
 from conf.settings import Settings
 from conf.workspace import Workspace
+from inference.model.model_files import ModelFiles
 from inference.service.door.counters import Counters
 from inference.service.door.refusals import Refusal
 from inference.service.engine.batching import Batcher
@@ -31,6 +35,8 @@ PICKED_UP = (
     "run `python inference/register.py`, or promote a version with `python inference/promote.py`; the service picks it "
     "up by itself"
 )
+
+PACKAGE_LOG = "look at the service's log, then start it with another package, or with another --serving.mode"
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,9 @@ class RegistryState:
 
 @dataclass(frozen=True)
 class Failed:
-    """A champion that could not be opened."""
+    """A model that could not be opened."""
 
-    wanted: tuple[int, str]
-    """version and folder"""
+    wanted: ModelFiles
     kind: str
     """class name of the error"""
     pause_s: float
@@ -69,11 +74,16 @@ class LiveChampion:
     """The model that answers now. A request calls `now()` once and keeps the result, so a swap drops no request."""
 
     def __init__(
-        self, settings: Settings, workspace: Workspace, counters: Counters, watch: subprocess.Popen | None = None
+        self,
+        settings: Settings,
+        workspace: Workspace,
+        counters: Counters,
+        watch: subprocess.Popen | None = None,
+        package: ModelFiles | None = None,
     ):
-        """watch: the process of start_watch, if it was started already."""
+        """watch: the process of start_watch, if it was started already. package: the model, instead of a champion."""
         self._settings, self._workspace, self._counters, self._watch = settings, workspace, counters, watch
-        self._name, self._mode = settings.inference.registered_model, settings.serving.mode
+        self._name, self._mode, self._package = settings.inference.registered_model, settings.serving.mode, package
         self.served: QueuedModel | None = None
         self.registry = RegistryState(False, _now(), "not asked yet")
         self._failed: Failed | None = None
@@ -83,50 +93,55 @@ class LiveChampion:
     def now(self) -> QueuedModel:
         """Returns the model in use. Raises Refusal (503) until there has been a champion."""
         if self.served is None:
-            raise Refusal(503, f"there is no model yet: {self.registry.reason}", PICKED_UP, {"Retry-After": "5"})
+            reason = f"there is no model yet: {self.registry.reason}"
+            raise Refusal(503, reason, self.picked_up, {"Retry-After": "5"})
         return self.served
+
+    @property
+    def picked_up(self) -> str:
+        """What to do while there is no model."""
+        return PACKAGE_LOG if self._package else PICKED_UP
 
     async def follow(self) -> None:
         """Follows the champion for ever. When cancelled, it ends the watching process."""
-        async for look in self._looks():
+        async for look in self._looks_at_package() if self._package else self._looks():
             if look.version is not None and not look.folder:
                 if not self.looked.is_set():
                     self.registry = RegistryState(True, None, look.reason)
                 continue
             reason, detail = look.reason or None, look.detail or look.reason
-            wanted = (look.version, look.folder)
-            if look.version is not None and wanted != self._served():
-                await self._try(wanted)
-            if self._failed and wanted == self._failed.wanted:
-                reason = f"version {look.version} is the champion, but cannot be opened in mode {self._mode}"
+            if look.version is not None:
+                wanted = self._package or ModelFiles(self._name, look.version, Path(look.folder))
+                if not self.served or wanted != self.served.model.files:
+                    await self._try(wanted)
+                if self._failed and wanted == self._failed.wanted:
+                    what = wanted.title if self._package else f"version {look.version} is the champion, but"
+                    reason = f"{what} cannot be opened in mode {self._mode}"
             self._note_look(look.reachable, reason, detail)
             self.looked.set()
 
-    def _served(self) -> tuple[int, str] | None:
-        return (self.served.model.version, str(self.served.model.folder)) if self.served else None
-
-    async def _try(self, wanted: tuple[int, str]) -> None:
-        """Swaps to the wanted champion, unless that failed a short time ago; the pauses double."""
+    async def _try(self, wanted: ModelFiles) -> None:
+        """Swaps to the wanted model, unless that failed a short time ago; the pauses double."""
         before = self._failed if self._failed and self._failed.wanted == wanted else None
         if before and time.monotonic() < before.until:
             return
         try:
-            await self._swap(*wanted)
+            await self._swap(wanted)
             self._failed = None
         # A model may be damaged in any way; the one in use keeps answering.
         except Exception as error:
             kind = type(error).__name__
             if not before or before.kind != kind:
-                log.error("version %s cannot be opened: %s: %s", wanted[0], kind, error)
+                log.error("version %s cannot be opened: %s: %s", wanted.version, kind, error)
             pause_s = min(2 * before.pause_s, MAX_PAUSE_S) if before else self._settings.serving.reload_s
             self._failed = Failed(wanted, kind, pause_s, time.monotonic() + pause_s)
 
-    async def _swap(self, version: int, folder: str) -> None:
-        model = await asyncio.to_thread(open_model, Path(folder), self._name, version, self._mode)
+    async def _swap(self, wanted: ModelFiles) -> None:
+        model = await asyncio.to_thread(open_model, wanted, self._mode)
         batcher = Batcher(model.compute, model.num_requests, self._settings.serving.max_batch, self._counters)
         self.served = QueuedModel(model, batcher)
-        self._counters.set_model(self._name, version, self._mode)
-        log.info("%s version %d is now in use", self._name, version)
+        self._counters.set_model(wanted.name, wanted.version, self._mode)
+        log.info("%s is now in use", wanted.title)
 
     def _note_look(self, reachable: bool, reason: str | None, detail: str) -> None:
         before, self.registry = self.registry, RegistryState(reachable, None, reason)
@@ -136,8 +151,14 @@ class LiveChampion:
             self.registry = RegistryState(False, since, reason)
         changed = (before.reachable, before.reason) != (reachable, reason)
         if changed and (reason or self.looked.is_set()):
-            goes_on = f"; still serving version {self.served.model.version}" if self.served else ""
+            goes_on = f"; still serving version {self.served.model.files.version}" if self.served else ""
             log.warning("registry: %s%s", detail or "reachable", goes_on if reason else "")
+
+    async def _looks_at_package(self) -> AsyncIterator[Look]:
+        """Yields the package again and again, so that one that cannot be opened is tried again as a champion is."""
+        while True:
+            yield Look(True, self._package.version, str(self._package.folder))
+            await asyncio.sleep(self._settings.serving.reload_s)
 
     async def _looks(self) -> AsyncIterator[Look]:
         """Yields the looks of the watching process, which is replaced if it dies, hangs or writes anything else."""

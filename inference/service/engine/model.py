@@ -1,15 +1,15 @@
-"""A registered model, opened to answer many requests at a time."""
+"""A model, opened to answer many requests at a time."""
 
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from inference.film.known_boxes import load_boxes
 from inference.model.graphs import SharedGraph, open_graph, properties_of
+from inference.model.model_files import ModelFiles
 from inference.model.properties import CARD_FILE, Properties
 from inference.model.variants import open_variant
 from inference.service.engine.batching import Compute
@@ -19,10 +19,8 @@ from inference.service.engine.batching import Compute
 class OpenModel:
     """One version, with everything that the service reports about it."""
 
-    name: str
-    version: int
+    files: ModelFiles
     mode: str
-    folder: Path
     properties: Properties
     compute: Compute
     num_requests: int
@@ -36,30 +34,30 @@ class OpenModel:
     @property
     def identity(self) -> dict:
         """Returns the fields by which every answer names the model."""
-        return {"name": self.name, "version": self.version, "mode": self.mode}
+        return {"name": self.files.name, "version": self.files.version, "mode": self.mode}
 
     @cached_property
     def properties_json(self) -> str:
         return self.properties.to_json()
 
 
-def open_model(folder: Path, name: str, version: int, mode: str) -> OpenModel:
-    """Opens the variant `mode` of the registered model in `folder`, and lets it answer once.
+def open_model(files: ModelFiles, mode: str) -> OpenModel:
+    """Opens the variant `mode` of a model, and lets it answer once.
 
     Afterwards the files may be changed or deleted. Raises InputError if the variant is missing or damaged.
     """
     if mode in ("onnx", "torch"):
-        predict, properties = open_variant(mode, folder / mode)
+        predict, properties = open_variant(mode, files.variant(mode))
         # Such a model uses all cores, whether it is alone or not.
         compute, num_requests = (lambda pixels, alone: predict(pixels)), 1
     else:
-        graph = open_graph(folder / mode, mapped=False)
+        graph = open_graph(files.variant(mode), mapped=False)
         properties, shared = properties_of(graph), SharedGraph(graph)
         compute, num_requests = shared.predict, shared.num_requests
     # So that the first request does not wait for preparations on first use, and a model that cannot answer fails here.
     for alone in (True, False):
         compute(np.zeros((1, properties.size_px, properties.size_px), np.uint8), alone)
-    boxes = load_boxes(folder)
-    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8")) if (folder / CARD_FILE).exists() else {}
+    boxes, about = load_boxes(files.folder), files.folder / CARD_FILE
+    card = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return OpenModel(name, version, mode, folder, properties, compute, num_requests, boxes, card, now)
+    return OpenModel(files, mode, properties, compute, num_requests, boxes, card, now)

@@ -129,7 +129,8 @@ function notify(place, text) {
   find(place).textContent = text;
 }
 
-const title = ({ name, version, mode }) => `${name} · version ${version} · ${mode.toUpperCase()}`;
+const title = ({ name, version, mode, package: fixed }) =>
+  [name, `version ${version}`, mode.toUpperCase(), ...(fixed ? [`fixed package ${fixed.slice(0, 12)}`] : [])].join(" · ");
 
 async function lookAtModel() {
   try {

@@ -40,6 +40,7 @@ from etl.contract.version import TableVersion
 from inference.batch.listing import Listing, list_folder, list_table
 from inference.batch.run import score_new
 from inference.film.films import load_film
+from inference.model.model_files import find_model
 from inference.model.properties import Properties
 from inference.model.served_model import ServedModel, open_served
 from inference.model.variants import open_variant
@@ -71,7 +72,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     workspace = Workspace.at(arguments.workspace)
-    model = open_served(workspace, "chexscale", mode=arguments.mode, num_threads=1)
+    model = open_served(find_model(workspace, "chexscale"), arguments.mode, num_threads=1)
     with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as folder:
         table = list_table(repeat_workspace(workspace, arguments.rows, Path(folder, "table")), model.properties)
         files = list_folder(locate(str(arguments.images or workspace.phantoms / "images")))

@@ -26,6 +26,7 @@ from conf.workspace import Workspace
 from conf.writing import atomic_path
 from etl.contract.version import TableVersion
 from inference.model.graphs import Predict
+from inference.model.model_files import find_model
 from inference.model.served_model import ServedModel, open_served
 from jobs.benchmarks.inference.strange import DRAWN, TURNED
 from training.reading.batches import read_batches
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, required=True, help="PNG file to draw")
     arguments = parser.parse_args()
     workspace = Workspace.at(arguments.workspace)
-    model = open_served(workspace, "chexscale", mode=arguments.mode)
+    model = open_served(find_model(workspace, "chexscale"), arguments.mode)
     films = read_films(workspace, model)
     size_px = model.properties.size_px
     kinds = {name: np.stack([draw(seed, size_px) for seed in range(NUM_DRAWN)]) for name, draw in DRAWN.items()}

@@ -24,6 +24,7 @@ from conf.progress import track
 from conf.workspace import Workspace
 from inference.candidate.measuring.speed import describe_machine
 from inference.model.graphs import Predict
+from inference.model.model_files import find_model
 from inference.model.network import load_served
 from inference.model.served_model import open_served
 from inference.model.variants import open_variant
@@ -52,7 +53,7 @@ def main() -> None:
             folder, size_px, name = Path(temporary), arguments.size_px, f"{arguments.model}, random weights"
             export_fresh(arguments.model, size_px, folder)
         else:
-            served = open_served(Workspace.at(arguments.workspace), "chexscale")
+            served = open_served(find_model(Workspace.at(arguments.workspace), "chexscale"))
             folder, size_px = served.folder, served.properties.size_px
             name = f"{served.properties.network}, {served.name} version {served.version}"
         predicts = open_all(folder, arguments.threads)

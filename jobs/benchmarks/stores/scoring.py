@@ -14,6 +14,7 @@ from etl.contract.storage import locate
 from etl.contract.version import TableVersion
 from inference.batch.listing import Listing, list_folder, list_table
 from inference.batch.run import score_new
+from inference.model.model_files import ModelFiles
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
 from jobs.benchmarks.inference.fresh import export_fresh
@@ -32,7 +33,7 @@ def measure_scoring(
     """
     export_fresh(NETWORK, size_px, root / "model")
     predict, properties = open_variant(MODE, root / "model" / MODE, num_threads=1)
-    model = ServedModel("benchmark", 1, MODE, properties, predict, root / "model")
+    model = ServedModel(ModelFiles("benchmark", 1, root / "model"), MODE, properties, predict)
     listings: dict[tuple[str, str], Callable[[], Listing]] = {}
     for name, folder in folders.items():
         listings["files", name] = partial(list_folder, locate(folder))

@@ -8,7 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from conf.writing import write_json
 from inference.candidate.gate import Decision
 from inference.candidate.registration import register
 from inference.model.graphs import save_graph
+from inference.model.model_files import find_model
 from inference.model.registry import champion_version, fetch_model, promote, rollback
 from inference.model.served_model import open_served
 from tests.conftest import ODD, make_checkpoint
@@ -98,7 +100,7 @@ def copy(workspace: Workspace, place: Path) -> Workspace:
 
 def bright(workspace: Workspace) -> float:
     """The champion's probability of the first finding on a bright film."""
-    served = open_served(workspace, toy.NAME, num_threads=1)
+    served = open_served(find_model(workspace, toy.NAME), num_threads=1)
     assert served.folder.is_relative_to(workspace.root)
     return float(served.predict(BRIGHT[None]).probabilities[0, 0])
 
@@ -211,8 +213,31 @@ def test_files_that_lie_outside_of_the_workspace_stay_where_they_are(old, tmp_pa
     assert fetch_model(here, toy.NAME, 2).is_relative_to(outside)
 
 
+@contextmanager
+def mounted_read_only(workspace: Workspace, place: Path) -> Iterator[Workspace]:
+    place.mkdir()
+    if subprocess.run(["mount", "--bind", "-o", "ro", workspace.root, place], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        with pytest.raises(OSError, match="Read-only"):
+            (place / "new").touch()
+        yield Workspace.at(str(place))
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 def test_the_command_line_and_the_service_answer_from_a_moved_workspace(old, tmp_path):
-    here = move(old, tmp_path / "moved")
+    answer(move(old, tmp_path / "moved"), tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_the_command_line_and_the_service_answer_from_a_read_only_mount(old, tmp_path):
+    with mounted_read_only(old, tmp_path / "mounted") as here:
+        answer(here, tmp_path)
+
+
+def answer(here: Workspace, tmp_path: Path) -> None:
+    """Asks the command line and the service, each in a process of its own."""
     film = tmp_path / "film.png"
     film.write_bytes(toy.png(toy.film(170)))
     script = toy.REPOSITORY / "inference" / "infer.py"

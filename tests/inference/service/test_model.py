@@ -11,6 +11,7 @@ import pytest
 
 from conf.errors import InputError
 from inference.candidate.making.export import export_graphs
+from inference.model.model_files import ModelFiles
 from inference.model.network import FittedModel, ServedNetwork, torch_predict
 from inference.service.door.counters import Counters
 from inference.service.engine.batching import Batcher
@@ -40,7 +41,7 @@ def folder(served, tmp_path_factory):
 
 @pytest.mark.parametrize("mode", ["fp32", "fp16", "onnx", "torch"])
 def test_each_mode_answers_as_the_network(folder, served, mode):
-    model = open_model(folder, "chexscale", 1, mode)
+    model = open_model(ModelFiles("chexscale", 1, folder), mode)
 
     async def ask() -> list:
         batcher = Batcher(model.compute, model.num_requests, 16, Counters())
@@ -55,7 +56,7 @@ def test_each_mode_answers_as_the_network(folder, served, mode):
 
 def test_a_missing_mode_is_an_input_error(folder):
     with pytest.raises(InputError, match="no graph at .*int8"):
-        open_model(folder, "chexscale", 1, "int8")
+        open_model(ModelFiles("chexscale", 1, folder), "int8")
 
 
 def test_an_open_model_still_answers_after_its_files_are_cut(folder, tmp_path):
@@ -64,9 +65,10 @@ def test_an_open_model_still_answers_after_its_files_are_cut(folder, tmp_path):
 import shutil
 from pathlib import Path
 import numpy as np
+from inference.model.model_files import ModelFiles
 from inference.service.engine.model import open_model
 shutil.copytree({str(folder / "fp32")!r}, {str(tmp_path / "fp32")!r})
-model = open_model(Path({str(tmp_path)!r}), "chexscale", 1, "fp32")
+model = open_model(ModelFiles("chexscale", 1, Path({str(tmp_path)!r})), "fp32")
 with open({str(tmp_path / "fp32" / "model.bin")!r}, "r+b") as weights:
     weights.truncate(0)
 assert len(model.compute(np.zeros((3, {toy.SIZE_PX}, {toy.SIZE_PX}), np.uint8), False).distances) == 3
@@ -77,7 +79,7 @@ assert len(model.compute(np.zeros((3, {toy.SIZE_PX}, {toy.SIZE_PX}), np.uint8), 
 
 def test_a_model_that_has_answered_is_freed(folder):
     async def ask() -> list[weakref.ref]:
-        model = open_model(folder, "chexscale", 1, "fp32")
+        model = open_model(ModelFiles("chexscale", 1, folder), "fp32")
         batcher = Batcher(model.compute, model.num_requests, 16, Counters())
         for alone in (True, False):
             await batcher.answer(FILMS[0], alone)
@@ -90,7 +92,7 @@ def test_a_model_that_has_answered_is_freed(folder):
 
 def test_a_batch_that_cannot_be_computed_does_not_block_the_next(folder):
     async def ask() -> None:
-        model = open_model(folder, "chexscale", 1, "fp32")
+        model = open_model(ModelFiles("chexscale", 1, folder), "fp32")
         batcher = Batcher(model.compute, model.num_requests, 16, Counters())
         for _ in range(model.num_requests + 1):
             with pytest.raises(RuntimeError):

@@ -63,8 +63,9 @@ def test_the_serving_side_imports_nothing_of_training(registry):
 import sys
 import inference.serve, inference.service.server, inference.service.engine.decoder
 from pathlib import Path
+from inference.model.model_files import ModelFiles
 from inference.service.engine.model import open_model
-model = open_model(Path({str(folder)!r}), "chexscale", 1, "int8")
+model = open_model(ModelFiles("chexscale", 1, Path({str(folder)!r})), "int8")
 heavy = "torch pyspark deltalake petastorm sklearn matplotlib nncf onnxruntime onnx mlflow pandas pyarrow".split()
 print([name for name in heavy if name in sys.modules])
 """

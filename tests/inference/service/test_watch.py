@@ -111,7 +111,7 @@ def test_a_champion_whose_files_are_gone_leaves_the_present_one_in_service(new_s
         return "cannot be fetched" in (champion.registry.reason or "")
 
     champion, _ = follow(workspace, None, until)
-    assert (champion.served.model.version, champion.registry.reachable) == (first, True)
+    assert (champion.served.model.files.version, champion.registry.reachable) == (first, True)
 
 
 def test_a_model_that_takes_long_to_fetch_is_waited_for(registry, monkeypatch):

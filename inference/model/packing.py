@@ -1,0 +1,153 @@
+"""Writes a model as a package (see package.py), or in the layout that OpenVINO Model Server and KServe read."""
+
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+from conf.errors import InputError
+from conf.words import RESEARCH_USE
+from conf.writing import atomic_folder, atomic_path, locked, write_json
+from inference.model.graphs import COMPILE_OPTIONS, open_graph, properties_of, signature_of
+from inference.model.model_files import ModelFiles
+from inference.model.package import FORMAT, KIND, MANIFEST
+from inference.model.properties import CARD_FILE
+
+BASE_MODE = "int8"
+CARD_TEXT = "model_card.md"
+ABOUT = (CARD_FILE, CARD_TEXT, "report.json", "boxes.json")
+"""files beside the graphs that travel too, if the model has them"""
+# The earliest time that a ZIP archive can hold, so that the bytes do not depend on when it was made.
+TIME = (1980, 1, 1, 0, 0, 0)
+
+README = """\
+# {title}
+
+**{research_use}** No output may guide the care of a patient. Read model_card.md first.
+
+A model package of CheXScale: findings on frontal chest radiographs. It needs no registry:
+
+    python inference/infer.py --model PACKAGE film.png
+    python inference/serve.py --model PACKAGE
+    spark-submit inference/predict.py --model PACKAGE --scoring.source FOLDER --scoring.output FOLDER
+
+PACKAGE is the file, or the folder into which it was unpacked. manifest.json lists every file with its SHA-256, which
+is checked whenever the package is opened, and the model's inputs, outputs, thresholds, calibration and origin.
+"""
+SERVER_README = """\
+# {name}, for OpenVINO Model Server and KServe
+
+**{research_use}** No output may guide the care of a patient. model_card-VERSION.md describes each version.
+
+Input `pixels`: (batch, S, S) uint8, squares of grey as CheXScale's ETL makes them. The server decodes no film, checks
+nothing, and calls no finding: the thresholds, and the distance above which `probabilities` mean nothing, are in
+model.xml, in the element `chexscale`. Compute with the option INFERENCE_PRECISION_HINT of ../config.json.
+"""
+
+
+def write_package(files: ModelFiles, modes: list[str], output: Path) -> str:
+    """Writes a package, atomically; returns its identity, the SHA-256 of the manifest. The same model, the same bytes.
+
+    modes: precisions besides INT8. Raises InputError if the model lacks one, or if `output` cannot be written.
+    """
+    contents = _contents(files, [BASE_MODE, *modes])
+    manifest = json.dumps(_manifest(files, contents), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    try:
+        with atomic_path(output) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=True) as archive:
+            for path, content in {MANIFEST: manifest, **contents}.items():
+                archive.writestr(_entry(path), content)
+    except OSError as error:
+        raise InputError(
+            f"--output {output} cannot be written ({error.strerror or error}): choose another file"
+        ) from error
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def write_model_server(files: ModelFiles, mode: str, root: Path) -> Path:
+    """Adds the model to a repository of OpenVINO Model Server: NAME/VERSION with one graph, and config.json.
+
+    root: the repository, made if missing; other models and versions in it stay. Returns the folder NAME. It is what
+    --model_path, and the storageUri of a KServe InferenceService, name. Raises InputError if the model lacks the mode.
+    """
+    graphs = {Path(path).name: content for path, content in _graphs(files, mode).items()}
+    model = root / files.name
+    try:
+        with locked(root, wait=True):
+            with atomic_folder(model / str(files.version)) as building:
+                for name, content in graphs.items():
+                    (building / name).write_bytes(content)
+            # Beside the versions' folders, in which the server looks for nothing but a graph.
+            for name, content in _server_pages(files).items():
+                with atomic_path(model / name) as temporary:
+                    temporary.write_bytes(content)
+            _add_to_config(root / "config.json", files.name)
+    except OSError as error:
+        raise InputError(
+            f"--model_server {root} cannot be written ({error.strerror}): choose another folder"
+        ) from error
+    return model
+
+
+def _server_pages(files: ModelFiles) -> dict[str, bytes]:
+    """Pages for readers: a README for all versions, and the model card of this one."""
+    pages = {"README.md": SERVER_README.format(name=files.name, research_use=RESEARCH_USE).encode()}
+    card = files.folder / CARD_TEXT
+    return pages | ({f"model_card-{files.version}.md": card.read_bytes()} if card.exists() else {})
+
+
+def _add_to_config(path: Path, name: str) -> None:
+    """Names the model in the server's config.json, whose other entries stay."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"model_config_list": []}
+        others = [one for one in config["model_config_list"] if one["config"]["name"] != name]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} is no configuration of OpenVINO Model Server ({error!r:.200}): choose another --model_server"
+        ) from error
+    # Without the precision, a CPU with AMX would compute in bf16 what was measured in single precision.
+    precision = "INFERENCE_PRECISION_HINT"
+    plugin = {precision: COMPILE_OPTIONS[precision]}
+    # A relative path is relative to config.json, so the folder may be mounted anywhere.
+    own = {"name": name, "base_path": name, "plugin_config": plugin}
+    write_json(path, {**config, "model_config_list": [*others, {"config": own}]})
+
+
+def _contents(files: ModelFiles, modes: list[str]) -> dict[str, bytes]:
+    """Path in the package -> content, in the order of the paths."""
+    readme = README.format(title=f"{files.name} version {files.version}", research_use=RESEARCH_USE)
+    contents = {"README.md": readme.encode(), **_about(files)}
+    for mode in modes:
+        contents |= _graphs(files, mode)
+    return dict(sorted(contents.items()))
+
+
+def _about(files: ModelFiles) -> dict[str, bytes]:
+    return {name: (files.folder / name).read_bytes() for name in ABOUT if (files.folder / name).exists()}
+
+
+def _graphs(files: ModelFiles, mode: str) -> dict[str, bytes]:
+    folder = files.folder / mode
+    if not folder.is_dir():
+        there = ", ".join(sorted(path.name for path in files.folder.iterdir() if path.is_dir()))
+        raise InputError(f"{files.title} has no mode {mode}, it has {there}: choose among these with --modes")
+    return {f"{mode}/{file.name}": file.read_bytes() for file in sorted(folder.iterdir()) if file.name[0] != "."}
+
+
+def _manifest(files: ModelFiles, contents: dict[str, bytes]) -> dict:
+    graph = open_graph(files.folder / BASE_MODE)
+    facts = {
+        path: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for path, content in contents.items()
+    }
+    about = {"kind": KIND, "format": FORMAT, "intended_use": RESEARCH_USE, "name": files.name}
+    # Thresholds, calibration and lineage for readers; programs take them from each graph, which has its own.
+    about |= {"version": files.version, "signature": signature_of(graph), "properties": asdict(properties_of(graph))}
+    return {**about, "files": facts}
+
+
+def _entry(path: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(path, TIME)
+    # A file of Unix with mode 644, on every system.
+    entry.create_system, entry.external_attr = 3, 0o100644 << 16
+    return entry
