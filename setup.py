@@ -92,7 +92,7 @@ setup(
     version="0.1.0",
     description="From a folder of chest radiographs to a versioned, quantised, served classifier",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.12",
+    python_requires=">=3.11,<3.13",
     packages=find_packages(include=["conf*", "etl*", "training*", "inference*", "jobs*"], exclude=["jobs.benchmarks*"]),
     package_data={"conf": ["*.yaml"], "etl.card": ["*.j2"], "inference.service": ["page/*"], "jobs.setup": ["*.txt"]},
     install_requires=CORE,

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ ROOT = HERE.parents[1]
 LOCK = ROOT / "requirements.lock"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-SITE_PACKAGES = VENV / "lib" / "python3.11" / "site-packages"
+# The environment is made from the Python that runs set-up, so the two have the same version.
+PYTHON_VERSION = "{}.{}".format(*sys.version_info)
+SITE_PACKAGES = VENV / "lib" / f"python{PYTHON_VERSION}" / "site-packages"
 PYSPARK = SITE_PACKAGES / "pyspark"
 STATE = VENV / "chexscale-setup.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "chexscale")

@@ -15,7 +15,7 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-PYTHON = (3, 11)
+PYTHONS = ((3, 11), (3, 12))  # setup.py says the same; every locked package has files for both
 JAVA_RELEASES = (17, 21)  # Spark 4.0's own list, https://spark.apache.org/docs/4.0.0/
 CMAKE_MINIMUM = (3, 13)  # below it, Horovod's setup.py downloads a CMake of its own
 DISK_NEEDED_GB = 12  # .venv and uv's cache share their 7 GB by hard links; the rest is room for downloads
@@ -76,10 +76,10 @@ def libc_is_gnu() -> bool:
 
 
 def check_python() -> Missing | None:
-    if sys.version_info[:2] == PYTHON:
+    if sys.version_info[:2] in PYTHONS:
         return None
     return Missing(
-        f"Python: {platform.python_version()} at {sys.executable}; needs 3.11, for which the packages are locked",
+        f"Python: {platform.python_version()} at {sys.executable}; needs 3.11 or 3.12, for which the packages are locked",
         ("python3.11", "python3.11-dev"),
         "if apt-get has no python3.11: run `uv python install 3.11` or `pyenv install 3.11`, and put it on PATH",
     )
