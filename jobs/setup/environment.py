@@ -7,7 +7,18 @@ from pathlib import Path
 
 from jobs.setup.commands import SetupError, run_logged, step
 from jobs.setup.installer import PYPI_ADVICE, find_uv, uv_environment
-from jobs.setup.places import LOCK, LOGS, PYTHON, PYTHON_VERSION, ROOT, SITE_PACKAGES, STATE, VENV, read_state, write_state
+from jobs.setup.places import (
+    LOCK,
+    LOGS,
+    PYTHON,
+    PYTHON_VERSION,
+    ROOT,
+    SITE_PACKAGES,
+    STATE,
+    VENV,
+    read_state,
+    write_state,
+)
 from jobs.setup.preflight import base_python
 
 # The mode `compat` puts the project's folder on the path, so that a package added later needs no new set-up.
@@ -35,7 +46,8 @@ def install_packages() -> None:
         STATE.unlink(missing_ok=True)
         if not finished:
             if VENV.exists():
-                print(f"        {VENV} was left unfinished, made by hand or for another Python: rebuilding it", flush=True)
+                why = f"was left unfinished, was made by hand, or is not of Python {PYTHON_VERSION}"
+                print(f"        {VENV} {why}: rebuilding it", flush=True)
                 shutil.rmtree(VENV)
             run_logged([uv, "venv", "-p", base_python(), VENV], log, "read the lines above", env=uv_environment())
         sync_with_lock(uv, log)

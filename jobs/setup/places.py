@@ -1,5 +1,8 @@
 """Where set-up reads and writes: the project, its environment and this machine's cache."""
 
+from __future__ import annotations
+
+import fcntl
 import json
 import os
 import shutil
@@ -49,3 +52,16 @@ def new_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(left_by_a_kill, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix="new-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Holds `lock` against every other set-up; the kernel releases it when this process ends, however it ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("set-up: another set-up is running on this machine; waiting for it", flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
