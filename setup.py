@@ -95,6 +95,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["conf*", "etl*", "training*", "inference*", "jobs*"], exclude=["jobs.benchmarks*"]),
     package_data={"conf": ["*.yaml"], "etl.card": ["*.j2"], "inference.service": ["page/*"], "jobs.setup": ["*.txt"]},
+    entry_points={"console_scripts": ["chexscale=jobs.chexscale:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )
