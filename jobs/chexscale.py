@@ -17,6 +17,7 @@ import shutil
 import sys
 from difflib import get_close_matches
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from conf.errors import EXIT_INPUT_ERROR, InputError, run_command
@@ -39,6 +40,7 @@ FILES = {
     "ui": "jobs/ui.py",
 }
 BY_SPARK = ("etl", "predict")
+SPARK_DEFAULTS = INSTALLED / "jobs" / "setup" / "spark"
 USAGE = "usage: chexscale WORD [ARGUMENT ...]"
 
 
@@ -84,6 +86,8 @@ def become(word: str, arguments: list[str]) -> None:
         program = [spark_submit()]
         # Spark would take the first python3 on the PATH, which may lack these packages.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        if is_without_settings():
+            os.environ["SPARK_CONF_DIR"] = str(SPARK_DEFAULTS)
     os.execv(program[0], [*program, str(INSTALLED / FILES[word]), *arguments])
 
 
@@ -97,6 +101,13 @@ def spark_submit() -> str:
             "the Spark of your cluster on PATH"
         )
     return found
+
+
+def is_without_settings() -> bool:
+    """Whether Spark is one that pip installed, which nobody has configured: it would log each of its steps."""
+    package = find_spec("pyspark")
+    configured = {"SPARK_HOME", "SPARK_CONF_DIR"} & os.environ.keys()
+    return package is not None and not configured and not Path(package.origin).with_name("conf").exists()
 
 
 def refuse(word: str, arguments: list[str]) -> None:

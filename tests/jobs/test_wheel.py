@@ -59,7 +59,7 @@ def run(installed: Path, folder: Path, *words: str) -> subprocess.CompletedProce
 def test_the_wheel_has_every_file_that_the_commands_read(wheel):
     with zipfile.ZipFile(wheel) as opened:
         packed = set(opened.namelist())
-    kinds = ("*.py", "*.yaml", "*.j2", "page/*")
+    kinds = ("*.py", "*.yaml", "*.j2", "page/*", "spark/*", "*.txt")
     wanted = {
         str(path.relative_to(PROJECT))
         for stage in STAGES
