@@ -56,6 +56,7 @@ EXTRAS = {
         "onnx",
         "onnxscript",
         "onnxruntime",
+        "opencv-python-headless",
         "mlflow==3.17.2",
         "scikit-learn",
         "matplotlib",

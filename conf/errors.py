@@ -21,7 +21,8 @@ class InputError(ValueError):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs an entry file's main. An InputError or a full disk ends it with a message and exit code 2, no traceback.
+    """Runs an entry file's main. An InputError, a full disk or a package that is not installed ends it with a message
+    and exit code 2, no traceback.
 
     If the reader of its output goes away, as `| head` does, it ends quietly; on Ctrl-C it ends with 130. Any other
     exception is a bug or a broken machine, and keeps its traceback.
