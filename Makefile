@@ -4,10 +4,11 @@ WORKSPACE ?= runs/demo
 PORT ?= 5000
 SERVE_PORT ?= 8000
 
-# The first Python 3.11. If there is none, any Python 3: set-up uses it to report everything that is missing.
-PYTHON ?= $(shell for p in python3.11 python3 python; do \
-	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; \
-	for p in python3 python; do \
+# The Python of .venv if it exists, so that later commands keep its version; otherwise the first Python 3.11 or 3.12.
+# If there is none, any Python 3: set-up then takes one that uv manages, or reports everything that is missing.
+PYTHON ?= $(shell for p in .venv/bin/python python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; exit; }; \
+	done; for p in python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] < (3, 7))' 2>/dev/null && { echo $$p; exit; }; done)
 
 VENV := $(CURDIR)/.venv
@@ -23,7 +24,8 @@ help:  ## prints this list
 
 setup:  ## installs .venv, Horovod's wheel and Delta's jars (minutes once, then a second)
 	@if [ -z "$(PYTHON)" ]; then \
-	echo "set-up: no Python found; next step: apt-get install -y python3.11 python3.11-dev" >&2; exit 2; fi
+	echo "set-up: no Python 3 found; next step: install the package python3 (apt-get or dnf), then repeat this command" >&2; \
+	exit 2; fi
 	@$(PYTHON) -m jobs.setup
 
 demo: setup  ## phantoms -> shards -> training on two ranks -> INT8 -> registry, and says where to look

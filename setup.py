@@ -7,6 +7,8 @@ reason (docs/environment.md). Horovod is not in the lock because jobs/setup buil
 from setuptools import find_packages, setup
 
 CORE = ["jsonargparse[signatures]", "numpy<2", "pandas<3", "pyyaml", "rich", "tqdm", "psutil"]
+# Each release needs one release of fsspec. Without a bound, pip would take a new fsspec and a very old s3fs.
+S3FS = "s3fs>=2026"
 DECODERS = [
     "kornia-rs",
     "opencv-python-headless",
@@ -24,7 +26,7 @@ EXTRAS = {
         "pyarrow==14.0.2",
         *DECODERS,
         "universal-pathlib",
-        "s3fs",
+        S3FS,
         "jinja2",
         "markupsafe",
         "matplotlib",
@@ -36,7 +38,7 @@ EXTRAS = {
         "pyarrow==14.0.2",
         "deltalake",
         "universal-pathlib",
-        "s3fs",
+        S3FS,
         "mlflow==3.17.2",
         "scikit-learn",
         "matplotlib",
@@ -54,6 +56,7 @@ EXTRAS = {
         "onnx",
         "onnxscript",
         "onnxruntime",
+        "opencv-python-headless",
         "mlflow==3.17.2",
         "scikit-learn",
         "matplotlib",
@@ -68,6 +71,7 @@ EXTRAS = {
         "uvicorn",
         "python-multipart",
         "prometheus-client",
+        "universal-pathlib",
         *DECODERS,
         "requests",
     ],
@@ -92,9 +96,15 @@ setup(
     version="0.1.0",
     description="From a folder of chest radiographs to a versioned, quantised, served classifier",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.12",
+    python_requires=">=3.11,<3.13",
     packages=find_packages(include=["conf*", "etl*", "training*", "inference*", "jobs*"], exclude=["jobs.benchmarks*"]),
-    package_data={"conf": ["*.yaml"], "etl.card": ["*.j2"], "inference.service": ["page/*"], "jobs.setup": ["*.txt"]},
+    package_data={
+        "conf": ["*.yaml"],
+        "etl.card": ["*.j2"],
+        "inference.service": ["page/*"],
+        "jobs.setup": ["*.txt", "spark/*"],
+    },
+    entry_points={"console_scripts": ["chexscale=jobs.chexscale:main"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

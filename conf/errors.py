@@ -12,6 +12,7 @@ EXIT_INPUT_ERROR = 2
 EXIT_BROKEN_PIPE = 141
 """128 plus SIGPIPE, as for programs that the signal ends"""
 STDOUT = 1
+OWN = ("conf", "etl", "training", "inference", "jobs")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -20,7 +21,8 @@ class InputError(ValueError):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs an entry file's main. An InputError or a full disk ends it with a message and exit code 2, no traceback.
+    """Runs an entry file's main. An InputError, a full disk or a package that is not installed ends it with a message
+    and exit code 2, no traceback.
 
     If the reader of its output goes away, as `| head` does, it ends quietly; on Ctrl-C it ends with 130. Any other
     exception is a bug or a broken machine, and keeps its traceback.
@@ -34,6 +36,13 @@ def _run(main: Callable[[], None]) -> None:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_INPUT_ERROR)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name in ("", *OWN):
+            raise
+        advice = "run `make setup`; where pip installed CheXScale, add the extras that docs/environment.md lists"
+        print(f"error: the Python module {name} is not installed, but this command needs it: {advice}", file=sys.stderr)
         sys.exit(EXIT_INPUT_ERROR)
     except BrokenPipeError:
         if not _output_is_unread():

@@ -12,6 +12,7 @@ from conf.errors import InputError
 from conf.hints import is_section, knobs, meant
 from conf.settings import Settings
 
+HERE = Path(__file__).parent
 TAG = "tag:yaml.org,2002:"
 KNOWN_TAGS = {TAG + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map")}
 NULL, INT = TAG + "null", TAG + "int"
@@ -29,7 +30,9 @@ def check_scenario(file: str, own: dict[str, str]) -> None:
     try:
         tree = yaml.compose(Path(file).expanduser().read_text("utf-8"), yaml.SafeLoader)
     except OSError as error:
-        raise InputError(f"--config {file} cannot be read ({error.strerror}): check the path") from error
+        own = HERE / Path(file).name
+        other = f", or give the scenario that comes with CheXScale: --config {own}" if own.is_file() else ""
+        raise InputError(f"--config {file} cannot be read ({error.strerror}): check the path{other}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {file} is no YAML file in UTF-8: {' '.join(str(error).split())}") from error
     if not isinstance(tree, yaml.MappingNode) or not tree.value:

@@ -10,6 +10,7 @@ All arguments are passed to every stage. At the end, the pipeline prints a table
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -40,9 +41,13 @@ VARIANTS = ("baseline", "torch", "fp32", "int8")
 def stages(num_ranks: int) -> dict[str, list[str]]:
     """Stage -> the command that a person would type for it."""
     # With --gloo, horovodrun does not start a process that imports torch to ask whether Horovod was built with MPI.
+    launcher = ["horovodrun", "--gloo", "-np", str(num_ranks), "python"]
+    # pip cannot install Horovod, which has no wheel.
+    if shutil.which("horovodrun", path=own_path()) is None:
+        launcher = ["torchrun", "--nproc_per_node", str(num_ranks)]
     return {
         "etl": ["spark-submit", str(PROJECT / "etl/preprocess.py")],
-        "training": ["horovodrun", "--gloo", "-np", str(num_ranks), "python", str(PROJECT / "training/train.py")],
+        "training": [*launcher, str(PROJECT / "training/train.py")],
         "register": ["python", str(PROJECT / "inference/register.py")],
     }
 
@@ -91,13 +96,18 @@ def add_own(parser: ArgumentParser) -> None:
     add_resume(parser)
 
 
+def own_path() -> str:
+    """Returns the PATH with this Python's environment first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
 def run_stage(stage: str, command: list[str]) -> None:
     """Runs a command with this Python's environment first on the PATH; exits with its exit code if it fails."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
-        finished = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
+        finished = subprocess.run(command, env={**os.environ, "PATH": own_path()}, check=False)
     except FileNotFoundError as error:
-        raise InputError(f"stage {stage}: command {command[0]} not found: run `make setup` first") from error
+        advice = "run `make setup` first or, if pip installed CheXScale, install its extras (docs/environment.md)"
+        raise InputError(f"stage {stage}: command {command[0]} not found: {advice}") from error
     if finished.returncode:
         print(
             f"error: stage {stage} failed with exit code {finished.returncode}; its message is above. "

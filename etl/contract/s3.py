@@ -8,11 +8,13 @@ names such as a//b.
 
 import time
 from functools import lru_cache
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
-from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+if TYPE_CHECKING:
+    from pyarrow.fs import S3FileSystem
 
 # Arrow's tries. s3fs tries again what Arrow could not read, but nobody else can finish an object that Arrow has begun:
 # ten tries last half a minute.
@@ -81,12 +83,12 @@ def _read_by_s3fs(store: AbstractFileSystem, key: str, limit: int, patience_s: f
         raise
 
 
-def _arrow(store: AbstractFileSystem, attempts: int) -> S3FileSystem:
+def _arrow(store: AbstractFileSystem, attempts: int) -> "S3FileSystem":
     return _client_of(store, id(store), int(time.monotonic() / KEYS_LIVE_S), attempts)
 
 
 @lru_cache(maxsize=8)
-def _client_of(store: AbstractFileSystem, identity: int, minute: int, attempts: int) -> S3FileSystem:
+def _client_of(store: AbstractFileSystem, identity: int, minute: int, attempts: int) -> "S3FileSystem":
     """Arrow's client with the address, region and present keys of an s3fs client.
 
     identity, minute: a new value of either makes a new client; see _arrow_rests and KEYS_LIVE_S.
@@ -97,7 +99,10 @@ def _client_of(store: AbstractFileSystem, identity: int, minute: int, attempts: 
 
 
 @lru_cache(maxsize=8)
-def _connect(endpoint: str, region: str | None, keys: Keys | None, attempts: int) -> S3FileSystem:
+def _connect(endpoint: str, region: str | None, keys: Keys | None, attempts: int) -> "S3FileSystem":
+    # Imported here, because infer.py, which lists its files by the same module, is installed without pyarrow.
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
     scheme, _, host = endpoint.partition("://")
     # Amazon's own addresses have the bucket in them, which Arrow knows by itself.
     own_server = not host.endswith((".amazonaws.com", ".amazonaws.com.cn"))

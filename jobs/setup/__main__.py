@@ -17,8 +17,7 @@ def main() -> int:
     """Checks the machine, then runs each unfinished step. Returns exit code 2 for a known problem."""
     root = Path(__file__).resolve().parents[2]
     if preflight.check_python():
-        # The steps need Python 3.11 even to say what is pending, so report everything that a first set-up needs.
-        return refuse(preflight.report(preflight.find_problems(root, fetching=True, installing=True, building=True)))
+        return run_with_managed_python(root)
 
     from jobs.setup import steps
     from jobs.setup.commands import SetupError
@@ -40,6 +39,24 @@ def main() -> int:
         print("\nset-up: stopped; the next run resumes from here", file=sys.stderr)
         return 130
     return 0
+
+
+def run_with_managed_python(root: Path) -> int:
+    """Starts set-up again with a Python that uv supplies; returns exit code 2 if this or anything else is impossible.
+
+    The steps need Python 3.11 even to say what is pending, so the preflight checks all that a first set-up needs.
+    """
+    from jobs.setup import managed_python
+    from jobs.setup.commands import SetupError
+
+    managed, fetching = managed_python.is_possible(), managed_python.is_uv_missing()
+    problems = preflight.find_problems(root, fetching, installing=True, building=True, managed=managed)
+    if problems:
+        return refuse(preflight.report(problems))
+    try:
+        managed_python.start_again(root)
+    except SetupError as error:
+        return refuse(str(error))
 
 
 def refuse(message: str) -> int:

@@ -1,5 +1,7 @@
 """Runs the set-up's commands: their output goes to a log, one line of progress to the screen, and errors are clear."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import re
@@ -46,18 +48,17 @@ def run_logged(
     status_of: turns a line of output into the text shown as progress; None keeps the text as it is.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("wb", buffering=0) as sink,
-        subprocess.Popen(
+    with log.open("wb", buffering=0) as sink:
+        process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=env,
             preexec_fn=end_with_parent,
-        ) as process,
-    ):
-        show_progress(process.stdout.fileno(), sink.write, status_of)
+        )
+        with process:
+            show_progress(process.stdout.fileno(), sink.write, status_of)
     if process.returncode != 0:
         shown = telling_lines(log.read_text(errors="replace"))
         raise SetupError(

@@ -7,7 +7,18 @@ from pathlib import Path
 
 from jobs.setup.commands import SetupError, run_logged, step
 from jobs.setup.installer import PYPI_ADVICE, find_uv, uv_environment
-from jobs.setup.places import LOCK, LOGS, PYTHON, ROOT, SITE_PACKAGES, STATE, VENV, read_state, write_state
+from jobs.setup.places import (
+    LOCK,
+    LOGS,
+    PYTHON,
+    PYTHON_VERSION,
+    ROOT,
+    SITE_PACKAGES,
+    STATE,
+    VENV,
+    read_state,
+    write_state,
+)
 from jobs.setup.preflight import base_python
 
 # The mode `compat` puts the project's folder on the path, so that a package added later needs no new set-up.
@@ -25,17 +36,18 @@ def are_packages_installed() -> bool:
 
 
 def install_packages() -> None:
-    """Updates the environment to the lock; rebuilds it if no set-up has finished it, or if its Python is gone.
+    """Updates the environment to the lock; rebuilds it if it is unfinished, or its Python gone or of another version.
 
     uv removes what the lock does not name, Horovod and the project too, so the later steps have to run again.
     """
     uv, log = find_uv(), LOGS / "packages.log"
-    with step(f"packages of {LOCK.name} into {VENV.name}"):
-        finished = "packages" in read_state() and PYTHON.exists()
+    with step(f"packages of {LOCK.name} into {VENV.name}, Python {PYTHON_VERSION} ({base_python()})"):
+        finished = "packages" in read_state() and PYTHON.exists() and SITE_PACKAGES.exists()
         STATE.unlink(missing_ok=True)
         if not finished:
             if VENV.exists():
-                print(f"        {VENV} was left unfinished or made by hand: rebuilding it", flush=True)
+                why = f"was left unfinished, was made by hand, or is not of Python {PYTHON_VERSION}"
+                print(f"        {VENV} {why}: rebuilding it", flush=True)
                 shutil.rmtree(VENV)
             run_logged([uv, "venv", "-p", base_python(), VENV], log, "read the lines above", env=uv_environment())
         sync_with_lock(uv, log)

@@ -9,7 +9,7 @@ from jobs.setup.commands import run_logged, step
 from jobs.setup.environment import installed_packages, locked_packages
 from jobs.setup.horovod_build import BUILD_FLAGS, REQUIREMENT, build, replacements
 from jobs.setup.installer import find_uv, uv_environment
-from jobs.setup.places import CACHE, LOCK, LOGS, PYTHON, SITE_PACKAGES, read_state, write_state
+from jobs.setup.places import CACHE, LOCK, LOGS, PYTHON, PYTHON_VERSION, SITE_PACKAGES, read_state, write_state
 
 WHEELS = CACHE / "horovod"
 # Build options that are passed on to Horovod (see its docs/install.rst). Its HOROVOD_* run-time variables do not count.
@@ -60,7 +60,8 @@ def wheel_name() -> str:
     torch = locked_packages(LOCK.read_text(encoding="utf-8"))["torch"]
     options = build_options()
     recipe = repr((options, BUILD_FLAGS, replacements(options)))
-    return f"{horovod}-torch-{torch}-cp311-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+    python = "cp" + PYTHON_VERSION.replace(".", "")
+    return f"{horovod}-torch-{torch}-{python}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
 
 def wheel_folder() -> Path:

@@ -1,5 +1,7 @@
 """Finds uv, which installs everything else: the machine's own, or a pinned version in the cache."""
 
+from __future__ import annotations
+
 import os
 import re
 import shutil

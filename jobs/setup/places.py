@@ -1,8 +1,12 @@
 """Where set-up reads and writes: the project, its environment and this machine's cache."""
 
+from __future__ import annotations
+
+import fcntl
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +17,9 @@ ROOT = HERE.parents[1]
 LOCK = ROOT / "requirements.lock"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-SITE_PACKAGES = VENV / "lib" / "python3.11" / "site-packages"
+# The environment is made from the Python that runs set-up, so the two have the same version.
+PYTHON_VERSION = "{}.{}".format(*sys.version_info)
+SITE_PACKAGES = VENV / "lib" / f"python{PYTHON_VERSION}" / "site-packages"
 PYSPARK = SITE_PACKAGES / "pyspark"
 STATE = VENV / "chexscale-setup.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "chexscale")
@@ -46,3 +52,16 @@ def new_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(left_by_a_kill, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix="new-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Holds `lock` against every other set-up; the kernel releases it when this process ends, however it ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("set-up: another set-up is running on this machine; waiting for it", flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield

@@ -15,47 +15,54 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-PYTHON = (3, 11)
+from jobs.setup.distributions import DEBIAN_12, install_line, this_distribution
+
+PYTHONS = ((3, 11), (3, 12))  # setup.py says the same; every locked package has files for both
 JAVA_RELEASES = (17, 21)  # Spark 4.0's own list, https://spark.apache.org/docs/4.0.0/
 CMAKE_MINIMUM = (3, 13)  # below it, Horovod's setup.py downloads a CMake of its own
 DISK_NEEDED_GB = 12  # .venv and uv's cache share their 7 GB by hard links; the rest is room for downloads
 
 
 class Missing(NamedTuple):
-    """One thing to fix: what was found and expected, the Debian packages that fix it, and further advice."""
+    """One thing to fix: what was found and expected, the kinds of packages that fix it, and further advice."""
 
     what: str
     packages: tuple[str, ...] = ()
     advice: str = ""
 
 
-def find_problems(folder: Path, fetching: bool, installing: bool, building: bool) -> list[Missing]:
+def find_problems(
+    folder: Path, fetching: bool, installing: bool, building: bool, managed: bool = False
+) -> list[Missing]:
     """Returns all problems of this machine in the order in which to fix them; empty means ready.
 
     folder: where the environment goes. fetching: uv has yet to be fetched (pip is needed).
     installing: the packages have yet to be installed (disk is needed).
     building: Horovod's wheel has yet to be built (compiler, make, CMake and Python's headers are needed).
+    managed: uv will supply Python and its headers.
     """
-    checks = [check_machine(), check_python(), check_java()]
+    checks = [check_machine(), None if managed else check_python(), check_java()]
     if fetching:
         checks.append(check_pip())
     if building:
-        checks += [check_compiler(), check_make(), check_cmake(), check_headers()]
+        checks += [check_compiler(), check_make(), check_cmake(), None if managed else check_headers()]
     if installing:
         checks.append(check_disk(folder))
     return [problem for problem in checks if problem]
 
 
 def report(problems: list[Missing]) -> str:
-    """Returns the text that is shown: every problem, then one apt-get line for all of them."""
+    """Returns the text that is shown: every problem, then one command that installs the packages for all of them."""
     lines = [f"this machine is not ready, and nothing was changed; {len(problems)} to fix:", ""]
     for number, problem in enumerate(problems, 1):
         lines.append(f"  {number}. {problem.what}")
         lines += [f"     {line}" for line in problem.advice.splitlines()]
-    packages = list(dict.fromkeys(package for problem in problems for package in problem.packages))
-    if packages:
-        sudo = "" if os.geteuid() == 0 else "sudo "
-        lines += ["", f"  {sudo}apt-get update && {sudo}apt-get install -y {' '.join(packages)}"]
+    kinds = [kind for problem in problems for kind in problem.packages]
+    distribution = this_distribution()
+    command = install_line(distribution or DEBIAN_12, kinds, fitting_version(), os.geteuid() == 0)
+    if command:
+        known = "" if distribution else "this distribution is unknown to set-up; on Debian 12 the command would be "
+        lines += ["", f"  {known}{command}"]
     return "\n".join([*lines, "", "  Then run the same command again."])
 
 
@@ -76,20 +83,26 @@ def libc_is_gnu() -> bool:
 
 
 def check_python() -> Missing | None:
-    if sys.version_info[:2] == PYTHON:
+    if sys.version_info[:2] in PYTHONS:
         return None
+    found = f"{platform.python_version()} at {sys.executable}"
     return Missing(
-        f"Python: {platform.python_version()} at {sys.executable}; needs 3.11, for which the packages are locked",
-        ("python3.11", "python3.11-dev"),
-        "if apt-get has no python3.11: run `uv python install 3.11` or `pyenv install 3.11`, and put it on PATH",
+        f"Python: {found}; needs 3.11 or 3.12, for which the packages are locked",
+        ("python", "headers"),
+        "or install uv (https://docs.astral.sh/uv): set-up then has uv supply a Python",
     )
+
+
+def fitting_version() -> str:
+    """Returns the version of this Python, such as `3.12`, if set-up can use it; otherwise an empty text."""
+    return "" if check_python() else "{}.{}".format(*sys.version_info)
 
 
 def check_pip() -> Missing | None:
     python = base_python()
     if output_of([python, "-m", "pip", "--version"]).startswith("pip "):
         return None
-    return Missing(f"pip: {python} has none; set-up needs it to fetch uv, the installer", ("python3-pip",))
+    return Missing(f"pip: {python} has none; set-up needs it to fetch uv, the installer", ("pip",))
 
 
 def base_python() -> str:
@@ -104,7 +117,7 @@ def java_command() -> str | None:
 
 
 def check_java() -> Missing | None:
-    packages, needed = ("openjdk-17-jre-headless",), "Spark 4.0 needs Java 17 or 21"
+    packages, needed = ("java",), "Spark 4.0 needs Java 17 or 21"
     java = java_command()
     if java is None:
         where = f"JAVA_HOME={os.environ['JAVA_HOME']}" if os.environ.get("JAVA_HOME") else "PATH"
@@ -116,7 +129,7 @@ def check_java() -> Missing | None:
         return Missing(
             f"Java: {seen} at {java}; {needed}",
             packages,
-            "then, if the other one stays the default: export JAVA_HOME=/usr/lib/jvm/java-17-openjdk-amd64",
+            "then, if the other one stays the default: export JAVA_HOME=/usr/lib/jvm/NAME with its folder's name there",
         )
     if "version" not in output_of([java, "--add-modules", "jdk.incubator.vector", "-version"]):
         return Missing(f"Java: {java} has no module jdk.incubator.vector, which Spark 4.0 needs", packages)
@@ -143,7 +156,7 @@ def check_cmake() -> Missing | None:
         f"CMake: {version[0]}.{version[1]} at {cmake}; Horovod needs 3.13 or later, but not 4",
         ("cmake",),
         "then, if the other one comes first on PATH: export HOROVOD_CMAKE=/usr/bin/cmake\n"
-        "if apt-get has only CMake 4: python3 -m pip install 'cmake<4'",
+        "if the distribution has only CMake 4: python3 -m pip install 'cmake<4'",
     )
 
 
@@ -151,7 +164,7 @@ def check_headers() -> Missing | None:
     header = Path(sysconfig.get_path("include"), "Python.h")
     if header.exists():
         return None
-    return Missing(f"Python's headers: no {header}; Horovod compiles against them", ("python3.11-dev",))
+    return Missing(f"Python's headers: no {header}; Horovod compiles against them", ("headers",))
 
 
 def check_disk(folder: Path) -> Missing | None:

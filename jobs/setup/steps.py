@@ -1,13 +1,10 @@
 """Runs the steps of the set-up in order; a step runs only if its own check says that it is not done."""
 
-import fcntl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jobs.setup import delta_jars, environment, horovod_wheel, installer, spark_conf
-from jobs.setup.places import CACHE
+from jobs.setup.places import CACHE, only_one
 
 
 class Step(NamedTuple):
@@ -50,16 +47,3 @@ def run_pending() -> int:
                 step.run()
                 num_run += 1
     return num_run
-
-
-@contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Holds `lock` against every other set-up; the kernel releases it when this process ends, however it ends."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("set-up: another set-up is running on this machine; waiting for it", flush=True)
-            fcntl.flock(held, fcntl.LOCK_EX)
-        yield

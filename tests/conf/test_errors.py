@@ -32,6 +32,26 @@ def test_what_people_can_mend_ends_with_a_message(error, said, capsys):
     assert capsys.readouterr().err.startswith(said)
 
 
+def test_a_package_that_is_not_installed_is_named_with_what_installs_it(capsys):
+    def main():
+        import absent_library.part  # noqa: F401
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    assert end.value.code == EXIT_INPUT_ERROR
+    said = capsys.readouterr().err
+    assert said.startswith("error: the Python module absent_library is not installed")
+    assert "make setup" in said and "extras" in said
+
+
+def test_a_module_of_our_own_that_is_missing_keeps_its_traceback():
+    def main():
+        import conf.absent  # noqa: F401
+
+    with pytest.raises(ModuleNotFoundError):
+        run_command(main)
+
+
 def test_anything_else_keeps_its_traceback():
     with pytest.raises(PermissionError):
         run_command(fail_with(PermissionError(errno.EACCES, "Permission denied")))

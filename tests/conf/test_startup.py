@@ -35,11 +35,13 @@ words, commands, large = json.loads(sys.argv[1])
 ends = {}
 for command in commands:
     sys.argv = [command, *words]
+    code = 0
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
         try:
             runpy.run_path(command, run_name="__main__")
         except SystemExit as end:
-            ends[command] = end.code, "usage:" in said.getvalue(), [name for name in large if name in sys.modules]
+            code = end.code
+    ends[command] = code, "usage:" in said.getvalue(), [name for name in large if name in sys.modules]
 print(json.dumps(ends))
 """
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
 from etl.contract.schema import PHANTOM_FINDINGS
-from jobs.pipeline import VARIANTS, run_stage, show, usual_ranks
+from jobs.pipeline import VARIANTS, run_stage, show, stages, usual_ranks
 from training.record.store import use_store
 
 PROJECT = Path(__file__).parents[2]
@@ -129,3 +129,14 @@ def test_the_number_of_ranks_is_that_of_the_gpus_or_two(monkeypatch):
     assert [usual_ranks(device) for device in ("auto", "cuda", "cpu")] == [8, 8, 2]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert usual_ranks("auto") == 2
+
+
+@pytest.mark.parametrize(("installed", "launcher"), [(True, ["horovodrun", "--gloo"]), (False, ["torchrun"])])
+def test_ranks_start_by_torchrun_if_horovod_is_not_installed(tmp_path, monkeypatch, installed, launcher):
+    if installed:
+        (tmp_path / "horovodrun").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    command = stages(3)["training"]
+    assert command[: len(launcher)] == launcher
+    assert "3" in command and command[-1].endswith("training/train.py")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.setup import __main__, places, preflight, steps
+from jobs.setup import __main__, distributions, places, preflight, steps
 
 JAVA_17 = 'openjdk version "17.0.15" 2025-04-15'
 
@@ -53,7 +53,8 @@ def test_a_good_machine_has_no_problems(machine, tmp_path, monkeypatch):
 
 
 def test_everything_missing_is_named_at_once_with_one_command(machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight, "PYTHON", (3, 99))
+    monkeypatch.setattr(preflight, "PYTHONS", ((3, 99),))
+    on(monkeypatch, tmp_path, "debian", "12")
     monkeypatch.setattr(preflight, "DISK_NEEDED_GB", 10**9)
     monkeypatch.setattr(preflight, "base_python", lambda: str(machine("python3.11", "echo No module named pip")))
     monkeypatch.setattr(preflight.sysconfig, "get_path", lambda name: str(tmp_path / "no-headers"))
@@ -62,6 +63,48 @@ def test_everything_missing_is_named_at_once_with_one_command(machine, tmp_path,
     apt = [line for line in preflight.report(problems).splitlines() if "apt-get install" in line]
     assert len(apt) == 1
     assert apt[0].endswith("install -y python3.11 python3.11-dev openjdk-17-jre-headless python3-pip g++ make cmake")
+
+
+def on(monkeypatch, tmp_path, name: str, version: str, like: str = "") -> None:
+    """Makes this machine one of a distribution."""
+    file = tmp_path / "os-release"
+    file.write_text(f'PRETTY_NAME="A = B"\nID="{name}"\nID_LIKE="{like}"\nVERSION_ID="{version}"\n')
+    monkeypatch.setattr(distributions, "OS_RELEASE", file)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "like", "command"),
+    [
+        ("debian", "12", "", "apt-get install -y python3.11 python3.11-dev openjdk-17-jre-headless g++"),
+        ("debian", "13", "", "apt-get install -y openjdk-21-jre-headless g++"),
+        ("ubuntu", "24.04", "debian", "apt-get install -y python3.12 python3.12-dev openjdk-17-jre-headless g++"),
+        ("rhel", "9.6", "fedora", "dnf install -y python3.11 python3.11-devel java-17-openjdk-headless gcc-c++"),
+        (
+            "rocky",
+            "10.0",
+            "rhel centos fedora",
+            "dnf install -y python3 python3-devel java-21-openjdk-headless ",
+        ),
+        ("void", "", "", "on Debian 12 the command would be "),
+    ],
+)
+def test_the_command_has_the_names_of_this_distribution(monkeypatch, tmp_path, name, version, like, command):
+    on(monkeypatch, tmp_path, name, version, like)
+    monkeypatch.setattr(preflight, "PYTHONS", ((3, 99),))
+    kinds = ("python", "headers", "java", "g++")
+    assert command in preflight.report([preflight.Missing("all of it", kinds)])
+
+
+def test_the_headers_to_install_are_those_of_the_python_that_set_up_uses(monkeypatch, tmp_path):
+    on(monkeypatch, tmp_path, "ubuntu", "24.04")
+    monkeypatch.setattr(preflight.sys, "version_info", (3, 11, 9))
+    assert "apt-get install -y python3.11-dev\n" in preflight.report([preflight.Missing("no Python.h", ("headers",))])
+
+
+@pytest.mark.parametrize(("version", "right"), [((3, 10), False), ((3, 11), True), ((3, 12), True), ((3, 13), False)])
+def test_python_is_3_11_or_3_12(monkeypatch, version, right):
+    monkeypatch.setattr(preflight.sys, "version_info", (*version, 0))
+    assert (preflight.check_python() is None) == right
 
 
 def test_compiler_and_disk_are_not_needed_if_there_is_nothing_to_build(machine, tmp_path, monkeypatch):
@@ -116,7 +159,10 @@ def test_another_processor_is_refused(monkeypatch):
     assert "aarch64" in preflight.check_machine().what
 
 
-@pytest.mark.parametrize("module", ["__init__.py", "__main__.py", "preflight.py", "../__init__.py"])
+OLD_PYTHON = ("__main__", "preflight", "distributions", "managed_python", "installer", "commands", "places")
+
+
+@pytest.mark.parametrize("module", ["__init__.py", "../__init__.py", *(f"{name}.py" for name in OLD_PYTHON)])
 def test_the_preflight_can_be_read_by_an_old_python(module):
     text = (places.HERE / module).read_text(encoding="utf-8")
     ast.parse(text, feature_version=(3, 7))

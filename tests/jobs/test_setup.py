@@ -29,7 +29,7 @@ from jobs.setup import (
 def venv(tmp_path, monkeypatch):
     """A fake environment of two packages, in which every file that set-up looks at is real."""
     root = tmp_path / "project"
-    site_packages = root / ".venv" / "lib" / "python3.11" / "site-packages"
+    site_packages = root / ".venv" / "lib" / f"python{places.PYTHON_VERSION}" / "site-packages"
     site_packages.mkdir(parents=True)
     (root / ".venv" / "bin").mkdir()
     (root / ".venv" / "bin" / "python").touch()
@@ -119,6 +119,16 @@ def test_a_finished_environment_is_updated_in_place_and_later_steps_run_again(ve
     assert places.read_state() == {"packages": environment.lock_key()}
 
 
+def test_an_environment_of_another_python_is_rebuilt_for_this_one(venv, uv_calls, capsys):
+    places.write_state({"packages": environment.lock_key()})
+    assert environment.are_packages_installed()
+    environment.SITE_PACKAGES.parent.rename(environment.SITE_PACKAGES.parents[1] / "python3.10")
+    assert not environment.are_packages_installed()
+    environment.install_packages()
+    assert [call.split()[0] for call in uv_calls] == ["venv", "pip"]
+    assert f"not of Python {places.PYTHON_VERSION}" in capsys.readouterr().out
+
+
 def test_a_sync_that_fails_leaves_no_state(venv, monkeypatch):
     def refuse(command, *args, **kwargs):
         raise commands.SetupError("no network")
@@ -137,7 +147,7 @@ def test_the_lock_of_the_project_names_what_setup_reads_from_it():
     assert "horovod" not in locked
 
 
-def test_the_wheels_key_changes_with_torch_and_with_options(venv, monkeypatch):
+def test_the_wheels_key_changes_with_torch_python_and_options(venv, monkeypatch):
     on_cpu = horovod_wheel.wheel_name()
     assert "torch-2.15.0" in on_cpu
     monkeypatch.setenv("HOROVOD_TIMELINE", "/tmp/timeline.json")
@@ -148,6 +158,8 @@ def test_the_wheels_key_changes_with_torch_and_with_options(venv, monkeypatch):
     assert len({on_cpu, with_nccl, horovod_wheel.wheel_name()}) == 3
     horovod_wheel.LOCK.write_text("torch==2.16.0\n")
     assert "torch-2.16.0" in horovod_wheel.wheel_name()
+    monkeypatch.setattr(horovod_wheel, "PYTHON_VERSION", "3.99")
+    assert "-cp399-" in horovod_wheel.wheel_name()
 
 
 def test_options_given_once_are_kept_in_a_shell_without_them(venv, monkeypatch):
@@ -268,8 +280,8 @@ def test_only_unfinished_steps_run(venv, monkeypatch):
 
 
 def test_a_second_setup_waits_for_the_first(tmp_path):
-    wait = "from pathlib import Path; from jobs.setup.steps import only_one\nwith only_one(Path('lock')): print('in')"
-    with steps.only_one(tmp_path / "lock"):
+    wait = "from pathlib import Path; from jobs.setup.places import only_one\nwith only_one(Path('lock')): print('in')"
+    with places.only_one(tmp_path / "lock"):
         second = subprocess.Popen(
             [sys.executable, "-u", "-c", wait], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=project_on_path()
         )

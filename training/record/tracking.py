@@ -42,13 +42,18 @@ ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
 def git_commit() -> str:
-    """Hash of the running checkout, with `-dirty` if files differ from it; `unknown` outside a checkout."""
+    """Hash of the running checkout, with `-dirty` if files differ from it; `unknown` outside a checkout.
+
+    Files that pip installed are outside, even where their environment lies in a checkout of something else.
+    """
     root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout
 
     try:
+        if Path(git("rev-parse", "--show-toplevel").rstrip("\n")) != root.resolve():
+            return "unknown"
         return git("rev-parse", "HEAD").strip() + ("-dirty" if git("status", "--porcelain").strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,0 +1,125 @@
+"""Runs each command of CheXScale by one word, where pip has installed it. The files are the same as in a checkout.
+
+    chexscale                                             lists the words
+    chexscale etl --etl.source DIR                        spark-submit etl/preprocess.py --etl.source DIR
+    chexscale train --help                                python training/train.py --help
+    horovodrun -np 2 chexscale train                      horovodrun -np 2 python training/train.py
+    torchrun --no-python --nproc_per_node 2 chexscale train
+    spark-submit --master yarn "$(chexscale --file etl)"  options of a launcher stand before the installed file
+
+What follows the word is passed to the file. The process becomes the command: signals reach it, and the exit code is its
+own.
+"""
+
+import ast
+import os
+import shutil
+import sys
+from difflib import get_close_matches
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from conf.errors import EXIT_INPUT_ERROR, InputError, run_command
+
+INSTALLED = Path(__file__).parents[1]
+# Word -> file, in the order in which a newcomer needs them.
+FILES = {
+    "pipeline": "jobs/pipeline.py",
+    "etl": "etl/preprocess.py",
+    "train": "training/train.py",
+    "ensemble": "training/ensemble.py",
+    "register": "inference/register.py",
+    "package": "inference/package.py",
+    "infer": "inference/infer.py",
+    "predict": "inference/predict.py",
+    "serve": "inference/serve.py",
+    "promote": "inference/promote.py",
+    "rollback": "inference/rollback.py",
+    "lineage": "inference/lineage.py",
+    "maintain": "jobs/maintain.py",
+    "spark_train": "jobs/spark_train.py",
+    "ui": "jobs/ui.py",
+}
+BY_SPARK = ("etl", "predict", "spark_train")
+SPARK_DEFAULTS = INSTALLED / "jobs" / "setup" / "spark"
+USAGE = "usage: chexscale WORD [ARGUMENT ...]"
+
+
+def main() -> None:
+    """The console command `chexscale`."""
+    run_command(run)
+
+
+def run() -> None:
+    word, *arguments = sys.argv[1:] or ["--help"]
+    if word in ("--help", "-h"):
+        print(listing())
+    elif word == "--version":
+        print(f"chexscale {version('chexscale')} at {INSTALLED}, Python {sys.version.split()[0]}")
+    elif word == "--file" and len(arguments) == 1 and arguments[0] in FILES:
+        print(INSTALLED / FILES[arguments[0]])
+    elif word in FILES:
+        become(word, arguments)
+    else:
+        refuse(word, arguments)
+
+
+def listing() -> str:
+    """Returns one line for each word, with the first line of its file's docstring."""
+    lines = [USAGE, "", "Runs a command of CheXScale. Research use only, not for clinical use.", ""]
+    for word, file in FILES.items():
+        text = ast.get_docstring(ast.parse((INSTALLED / file).read_text(encoding="utf-8")))
+        lines.append(f"  {word:10} {text.splitlines()[0]}")
+    lines += [
+        "",
+        "chexscale WORD --help    the arguments and settings of one command",
+        "chexscale --file WORD    the file that a word runs, for spark-submit and other launchers",
+        "chexscale --version      this version, its folder and its Python",
+    ]
+    return "\n".join(lines)
+
+
+def become(word: str, arguments: list[str]) -> None:
+    """Replaces this process by the command; does not return. Raises InputError if Spark is needed and missing."""
+    program = [sys.executable]
+    # --help needs no JVM, which takes seconds to start.
+    if word in BY_SPARK and not {"--help", "-h"} & set(arguments):
+        program = [spark_submit()]
+        # Spark would take the first python3 on the PATH, which may lack these packages.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        if is_without_settings():
+            os.environ["SPARK_CONF_DIR"] = str(SPARK_DEFAULTS)
+    os.execv(program[0], [*program, str(INSTALLED / FILES[word]), *arguments])
+
+
+def spark_submit() -> str:
+    """Returns the environment's own spark-submit, which follows SPARK_HOME, or the one on the PATH."""
+    own = str(Path(sys.executable).parent)
+    found = shutil.which("spark-submit", path=os.pathsep.join([own, os.environ.get("PATH", "")]))
+    if found is None:
+        raise InputError(
+            f"no spark-submit in {own} or on PATH: install the extra `etl` of chexscale (docs/environment.md), or put "
+            "the Spark of your cluster on PATH"
+        )
+    return found
+
+
+def is_without_settings() -> bool:
+    """Whether Spark is one that pip installed, which nobody has configured: it would log each of its steps."""
+    package = find_spec("pyspark")
+    configured = {"SPARK_HOME", "SPARK_CONF_DIR"} & os.environ.keys()
+    return package is not None and not configured and not Path(package.origin).with_name("conf").exists()
+
+
+def refuse(word: str, arguments: list[str]) -> None:
+    """Ends the process with exit code 2 and what was probably meant."""
+    wrong = " ".join([word, *arguments[:1]]) if word == "--file" else word
+    meant = get_close_matches(wrong.removeprefix("--file").strip(), FILES, n=1, cutoff=0.5)
+    hint = f"; did you mean {meant[0]}?" if meant else ""
+    print(f"{USAGE}\nerror: no command {wrong!r}{hint}\n`chexscale --help` lists the words.", file=sys.stderr)
+    sys.exit(EXIT_INPUT_ERROR)
+
+
+if __name__ == "__main__":
+    main()
