@@ -70,7 +70,7 @@ def listing() -> str:
     lines = [USAGE, "", "Runs a command of CheXScale. Research use only, not for clinical use.", ""]
     for word, file in FILES.items():
         text = ast.get_docstring(ast.parse((INSTALLED / file).read_text(encoding="utf-8")))
-        lines.append(f"  {word:10} {text.splitlines()[0]}")
+        lines.append(f"  {word:12} {text.splitlines()[0]}")
     lines += [
         "",
         "chexscale WORD --help    the arguments and settings of one command",

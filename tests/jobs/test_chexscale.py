@@ -36,7 +36,7 @@ def test_the_words_are_listed_with_the_first_line_of_their_files(words):
     assert done.returncode == 0
     for word, file in chexscale.FILES.items():
         first = (PROJECT / file).read_text(encoding="utf-8").splitlines()[0].strip('"')
-        assert f"  {word:10} {first}\n" in done.stdout
+        assert f"  {word:12} {first}\n" in done.stdout
 
 
 def test_a_word_runs_its_file_with_all_that_follows():
