@@ -39,7 +39,7 @@ class Resume(StrEnum):
     YES = "true"
     """resumes; an error if there is nothing to resume"""
     AUTO = "auto"
-    """resumes this very training, leaves it if it has finished, and begins otherwise"""
+    """resumes if there is a saved state, does nothing if this very training has finished, and begins otherwise"""
 
 
 def load_settings(description: str, argv: list[str] | None = None, reads: tuple[str, ...] = ()) -> Settings:
@@ -112,8 +112,8 @@ def add_model(parser: ArgumentParser) -> None:
 
 def add_resume(parser: ArgumentParser) -> None:
     """Adds --resume, a value of Resume; given alone, it is `true`."""
-    text = "resume the interrupted training of this workspace from its last saved state; auto: resume it if it is the "
-    text += "training of these settings, leave it if that has finished, and begin it otherwise"
+    text = "resume the interrupted training of this workspace from its last saved state; auto: resume it, begin "
+    text += "one if there is none, and do nothing if this very training has finished"
     parser.add_argument(
         "--resume", nargs="?", const="true", default="false", choices=[str(value) for value in Resume], help=text
     )

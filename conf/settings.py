@@ -370,10 +370,11 @@ class Serving:
 
 @dataclass(frozen=True)
 class Jobs:
-    """Pipeline: all stages on this machine, by jobs/pipeline.py."""
+    """Pipeline: all stages on this machine, by jobs/pipeline.py; training on Spark, by jobs/spark_train.py."""
 
     num_ranks: int = at_least(0, 0)
-    """training processes that the pipeline starts with horovodrun; 0: one per GPU of this machine, or 2 without GPUs"""
+    """training processes: of the pipeline, where 0 is one per GPU of this machine, or 2 without GPUs, and of
+    jobs/spark_train.py, which has no default"""
 
     def __post_init__(self):
         check(self, "jobs")
@@ -402,6 +403,12 @@ class Settings:
         valid = not server or re.fullmatch(r"https?://.*[^/]|databricks(://[^/]+)?", server)
         expected = "an address such as http://host:5000, or databricks, or nothing (a database of MLflow's is given to "
         require(valid, "tracking_server", server, expected + "`mlflow server --backend-store-uri`)")
+        if server.startswith("databricks"):
+            name, experiment = self.inference.registered_model, self.training.experiment
+            catalog = "CATALOG.SCHEMA.NAME, as Unity Catalog names models"
+            require(name.count(".") == 2, "inference.registered_model", name, catalog)
+            path = "a path such as /Users/you@hospital.org/chexscale, as Databricks names experiments"
+            require(experiment.startswith("/"), "training.experiment", experiment, path)
 
     def to_dict(self) -> dict:
         """Plain nested dict of the resolved settings, as logged with every run."""

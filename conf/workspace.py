@@ -59,15 +59,17 @@ class Workspace:
             try:
                 lock = stack.enter_context(locked(self.root, wait=False))
             except BlockingIOError:
-                holder = (self.root / LOCK).read_text(encoding="utf-8", errors="replace")
                 raise InputError(
-                    f"another command is using {self.root} ({holder}): wait until it ends, or choose another workspace"
+                    f"another command is using {self.root}{_holder(self.root)}: wait until it ends, or choose another "
+                    "workspace"
                 ) from None
             except OSError as error:
                 raise InputError(_unusable(self.root, error)) from error
             own = f"{Path(sys.argv[0]).name} on {socket.gethostname()}, process {os.getpid()}"
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{own}, since {datetime.now():%Y-%m-%d %H:%M}".encode(), 0)
+            # Otherwise another client of NFS would read it only when this file is closed.
+            os.fsync(lock)
             try:
                 yield
             finally:
@@ -150,9 +152,19 @@ class Workspace:
     summary = property(lambda self: self.root / "summary.json")
 
 
+def _holder(root: Path) -> str:
+    """Who has the workspace locked, in brackets; empty if the holder has ended meanwhile or has not said so yet."""
+    try:
+        holder = (root / LOCK).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return f" ({holder})" if holder else ""
+
+
 def _unusable(root: Path, error: OSError) -> str:
     if error.errno not in NO_LOCKS:
-        return f"workspace {root} cannot be made ({error.strerror}): choose another with --workspace"
+        what = f"workspace {root} cannot be {'locked' if root.is_dir() else 'made'}"
+        return f"{what} ({error.strerror}): check the right to write there, or choose another with --workspace"
     return (
         f"the file system of workspace {root} has no locks ({error.strerror}), so two commands could write there at "
         "once: choose a workspace on a local disk, or on NFS that is mounted with locks, by --workspace"

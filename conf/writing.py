@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+BUILDING, OLD = "building", "old"
 LOCK = ".lock"
 """file in a folder that whoever works in the folder has locked"""
 
@@ -34,6 +36,9 @@ def _open_locked(folder: Path, wait: bool) -> int:
         # The server of a shared file system sees no lock on a folder, nor on a file that is opened for reading.
         opened = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
+            # Whoever may write into the folder may lock it, whatever the umask of the one who made the file.
+            if os.fstat(opened).st_uid == os.geteuid():
+                os.fchmod(opened, folder.stat().st_mode & 0o666)
             fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # Not if the process that had it locked until now has removed it.
             if os.fstat(opened).st_nlink and os.path.samestat(os.fstat(opened), os.stat(folder / LOCK)):
@@ -74,32 +79,32 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     FUSE) may a kill between two renames leave it beside `path`, which is then missing; the next call puts it back.
     One process at a time may call this, see `locked`. The next call removes what a kill left.
     """
-    _put_back(path)
-    building = path.with_name(f".{path.name}-building")
-    shutil.rmtree(building, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path)
+    # A name of its own each time: NFS keeps files that are open elsewhere, and so a folder that was to be removed.
+    mark = uuid.uuid4().hex
+    building, old = (path.with_name(f".{path.name}-{role}-{mark}") for role in (BUILDING, OLD))
     try:
-        building.mkdir(parents=True)
+        building.mkdir()
         yield building
         if not path.exists():
             building.rename(path)
         elif not _exchange(building, path):
-            path.rename(_old(path))
+            path.rename(old)
             building.rename(path)
     finally:
-        _put_back(path)
-        shutil.rmtree(building, ignore_errors=True)
+        _tidy(path)
 
 
-def _put_back(path: Path) -> None:
-    """Puts back the folder that was at `path`, if a kill has left it beside it; removes it if a newer one is there."""
-    if path.exists():
-        shutil.rmtree(_old(path), ignore_errors=True)
-    elif _old(path).exists():
-        _old(path).rename(path)
-
-
-def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}-old")
+def _tidy(path: Path) -> None:
+    """Puts back the folder that was at `path`, if a kill has left it beside it, and removes all others from there."""
+    left = [found for found in path.parent.iterdir() if found.name.startswith(f".{path.name}-")]
+    for old in left:
+        if old.name.startswith(f".{path.name}-{OLD}-") and not path.exists():
+            old.rename(path)
+    for found in left:
+        if found.name.startswith((f".{path.name}-{OLD}-", f".{path.name}-{BUILDING}-")):
+            shutil.rmtree(found, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -1,12 +1,12 @@
 """Trains on the executors of a Spark cluster, one task per rank, without another launcher.
 
-    spark-submit --master spark://HOST:7077 jobs/spark_train.py --workspace /shared/chest --jobs.num_ranks 4
-    spark-submit --master spark://HOST:7077 jobs/spark_train.py \
-        --etl.table s3://bucket/chest --tracking_server http://mlflow:5000           hosts that share no folder
+    spark-submit --master spark://HOST:7077 jobs/spark_train.py --workspace /shared/chest --jobs.num_ranks 4 \
+        --resume auto
 
-By default there is a rank per executor; each has as many threads as spark.task.cpus, or the GPUs that Spark gives its
-task. Settings and --resume are those of training/train.py. If a rank fails, this command prints its message and ends
-with its exit code. If an executor is lost, it ends too; with --resume auto, the same command goes on.
+All executors see the workspace, because Spark may place rank 0 on any of them. Each rank has as many threads as
+spark.task.cpus, or the GPUs that Spark gives its task. Settings and --resume are those of training/train.py. If a rank
+fails or an executor is lost, all ranks end, and so does this command; with --resume auto, it goes on when it is run
+again.
 """
 
 import ctypes
@@ -14,20 +14,24 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections import deque
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.arguments import add_resume, load_arguments, settings_in
-from conf.errors import run_command
+from conf.errors import InputError, run_command
 from conf.settings import Settings
 from conf.startup import quick_imports
 
 if TYPE_CHECKING:
-    from etl.cluster.together import Place
+    from etl.cluster.together import TaskPlace
 
 READS = ("training", "etl.table", "jobs.num_ranks")
-PLACES = ("--workspace", "--config")
+LAST_LINES = 5
+"""lines of a failed rank that its error repeats, in case they were lost on the way to the driver"""
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
 
@@ -35,35 +39,42 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     description = "Trains on the executors of a Spark cluster, one task per rank."
     settings, options = load_arguments(description, "[--resume [auto]]", add_resume, reads=READS)
-    words = [*with_absolute_paths(settings_in(sys.argv[1:])), "--resume", options.resume]
+    if not settings.jobs.num_ranks:
+        raise InputError("jobs.num_ranks is 0, expected the number of ranks: give it with --jobs.num_ranks")
+    words, scenario = words_for_executors(settings_in(sys.argv[1:]), settings)
     with quick_imports():
         from etl.cluster.together import run_together
-    codes = run_together(partial(train, words), settings.jobs.num_ranks)
-    failed = [(rank, code) for rank, code in enumerate(codes) if code]
-    if failed:
-        # Ranks that lost another one end too; the one with a message of its own has the smaller code, 2.
-        rank, code = min(failed, key=lambda found: (found[1] != 2, found[1] < 0, found[0]))
-        print(f"error: rank {rank} ended with exit code {code}; its message is above", file=sys.stderr)
-        # If a signal ended it, its code is negative: return 128 plus the signal, as shells do.
-        sys.exit(code if code > 0 else 128 - code)
+    run_together(partial(train, [*words, "--resume", options.resume], scenario), settings.jobs.num_ranks)
 
 
-def with_absolute_paths(words: list[str]) -> list[str]:
-    """The settings with absolute paths of workspace and scenario, because the executors run in other folders."""
-    result = []
-    for word in words:
+def words_for_executors(words: list[str], settings: Settings) -> tuple[list[str], tuple[str, str]]:
+    """The settings as typed, but with absolute paths, since executors run in other folders; path and text of --config.
+
+    words: as settings_in gives them. Without --config, path and text are empty.
+    """
+    places = {"--workspace": settings.workspace, "--etl.table": settings.etl.table}
+    places |= {"--training.cache_dir": settings.training.cache_dir}
+    if os.path.exists(settings.training.weights):
+        places["--training.weights"] = settings.training.weights
+    kept, config, rest = [], "", iter(words)
+    for word in rest:
         name, given, value = word.partition("=")
-        if name in PLACES and given:
-            word = f"{name}={os.path.abspath(value)}"
-        elif result and result[-1] in PLACES:
-            word = os.path.abspath(word)
-        result.append(word)
-    has_workspace = any(word.partition("=")[0] == "--workspace" for word in result)
-    return result if has_workspace else [*result, "--workspace", os.path.abspath(Settings().workspace)]
+        value = value if given else next(rest, "")
+        if name == "--config":
+            config = value
+        elif name not in places:
+            kept += [name, value]
+    for name, value in places.items():
+        if value:
+            kept += [name, value if "://" in value else os.path.abspath(value)]
+    return kept, (config, Path(config).expanduser().read_text(encoding="utf-8") if config else "")
 
 
-def train(words: list[str], place: "Place", say: Callable[[str], None]) -> int:
-    """On an executor: trains as the rank at this place; returns the exit code. words: arguments of training.train."""
+def train(words: list[str], scenario: tuple[str, str], place: "TaskPlace", say: Callable[[str], None]) -> None:
+    """On an executor: trains as the rank at this place. Raises InputError if that fails, which ends the other ranks.
+
+    words, scenario: see words_for_executors.
+    """
     # torchrun's variables, see LAUNCHER_VARIABLES in training/ranks/place.py.
     numbers = {"RANK": place.rank, "WORLD_SIZE": place.world_size}
     numbers |= {"LOCAL_RANK": place.local_rank, "LOCAL_WORLD_SIZE": place.local_size}
@@ -71,19 +82,29 @@ def train(words: list[str], place: "Place", say: Callable[[str], None]) -> int:
     environ["MASTER_ADDR"], environ["MASTER_PORT"] = place.meeting[0], str(place.meeting[1])
     if place.gpus:
         environ["CUDA_VISIBLE_DEVICES"] = ",".join(place.gpus)
-    command = [sys.executable, "-m", "training.train", *words]
-    with subprocess.Popen(
-        command,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        preexec_fn=end_with_parent,
-    ) as process:
-        for line in process.stdout:
-            say(line.rstrip("\n"))
-    return process.returncode
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        config, text = scenario
+        file.write(text)
+        file.flush()
+        command = [sys.executable, "-m", "training.train", *words]
+        with subprocess.Popen(
+            [*command, "--config", file.name] if config else command,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            preexec_fn=end_with_parent,
+        ) as process:
+            for line in process.stdout:
+                last.append(line.rstrip("\n").replace(file.name, config))
+                say(last[-1])
+    if process.returncode:
+        raise InputError(
+            f"rank {place.rank} on {place.host} ended with exit code {process.returncode}. Its last lines:\n"
+            + "\n".join(f"  {line}" for line in last)
+        )
 
 
 def end_with_parent() -> None:

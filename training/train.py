@@ -6,11 +6,11 @@
     horovodrun -np 8 --min-np 4 ... python training/train.py     continues without lost ranks: docs/training.md
     python training/train.py --training.epochs 1 --training.model simple_cnn        a quick try
     python training/train.py --resume                            resumes a training that was killed or stopped
-    python training/train.py --resume auto                       one command to begin it, to resume it, and to leave it
+    python training/train.py --resume auto                       resumes, begins, or does nothing if it has finished
 
-It reads <workspace>/shards at the version that card.json names. It writes checkpoints/best.pt (best validation),
-checkpoints/last.pt (while it runs), figures/, and one MLflow run in mlflow.db. On SIGTERM it saves its state and exits
-with code 143.
+It reads <workspace>/shards at the version that card.json names, or the table at etl.table. It writes
+checkpoints/best.pt (best validation), checkpoints/last.pt (while it runs), figures/, and one MLflow run in mlflow.db.
+On SIGTERM it saves its state and exits with code 143.
 """
 
 from conf.arguments import Resume, add_resume, load_arguments

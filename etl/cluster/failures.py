@@ -22,6 +22,8 @@ KNOWN = {
     "the machine more memory, or start fewer processes, as in `spark-submit --master 'local[1,4]'`",
     "ExecutorLostFailure": "an executor was lost each time, usually because memory ran out: raise "
     "spark.executor.memoryOverhead, or look at the executor's log in Spark's UI",
+    "requires more slots": "the tasks must run at the same time: start fewer, or give the cluster more cores (see "
+    "spark.task.cpus, spark.executor.instances)",
     "failed barrier ResultStage": "a task of several that need each other was lost, with its process or its machine: "
     "Spark's UI and the executors' logs say why; start the command again",
     "PYTHON_VERSION_MISMATCH": f"the workers run another version of Python than the driver: {NO_PACKAGE}",
@@ -81,5 +83,5 @@ def read_failure(text: str) -> Exception | None:
     for sign, meaning in KNOWN.items():
         if sign in text:
             what = re.search(rf"{sign}[^\n]*?(?=\. |$)", text, re.MULTILINE)[0]
-            return InputError(f"Spark gave up after several tries ({what:.200}): {meaning}")
+            return InputError(f"Spark gave up ({what:.200}): {meaning}")
     return None

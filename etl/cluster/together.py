@@ -9,17 +9,16 @@ from typing import Any
 
 from pyspark import BarrierTaskContext
 from pyspark.ml.torch.log_communication import LogStreamingClient, LogStreamingServer
-from pyspark.sql import SparkSession
 
-from conf.errors import InputError
 from etl.cluster.failures import passed_on, received
 from etl.cluster.workers import is_of_spark, start_spark
 
 
 @dataclass(frozen=True)
-class Place:
+class TaskPlace:
     """A task's place among those that run at the same time."""
 
+    host: str
     rank: int
     world_size: int
     local_rank: int
@@ -31,11 +30,12 @@ class Place:
     """Spark's addresses of the GPUs of all tasks on this host, in the order of their local ranks"""
 
 
-def run_together(function: Callable[[Place, Callable[[str], None]], Any], number: int) -> list:
-    """Returns function(place, say) of each task, in their order. No task is tried again.
+def run_together(function: Callable[[TaskPlace, Callable[[str], None]], Any], number: int) -> list:
+    """Returns function(place, say) of each task, in their order. All start together, and none is tried again.
 
-    number: of tasks; 0 takes one per executor. say: writes a line to this process's standard error. Raises InputError
-    if the cluster has no room for all of them, or loses one.
+    number: of tasks. say: writes a line to this process's standard error, unless the network loses it. If one fails,
+    Spark ends the others. Raises InputError for what function raises so, for a cluster that has too little room for a
+    minute, and for a lost executor.
     """
     spark = start_spark()
     context, server = spark.sparkContext, LogStreamingServer()
@@ -43,25 +43,11 @@ def run_together(function: Callable[[Place, Callable[[str], None]], Any], number
     driver = (context.getConf().get("spark.driver.host"), server.port)
     try:
         with received(is_of_spark):
-            number = number or count_executors(spark)
-            slots = context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1"))
-            # Spark itself would wait for ten minutes.
-            if number > slots:
-                raise InputError(
-                    f"{number} tasks must run at the same time, and the cluster has room for {slots} now: start "
-                    "fewer, lower spark.task.cpus, or wait for more executors "
-                    "(spark.scheduler.minRegisteredResourcesRatio, spark.executor.instances)"
-                )
             tasks = context.parallelize(range(number), number).barrier()
             return tasks.mapPartitions(partial(_run, function, driver)).collect()
     finally:
         server.shutdown()
         spark.stop()
-
-
-def count_executors(spark: SparkSession) -> int:
-    """Number of executors; 1 for local[*], where the driver is the only one."""
-    return max(1, len(spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()) - 1)
 
 
 def _run(function: Callable, driver: tuple[str, int], _: Iterator) -> Iterator[Any]:
@@ -74,7 +60,8 @@ def _run(function: Callable, driver: tuple[str, int], _: Iterator) -> Iterator[A
         told = context.allGather(json.dumps([host, free.getsockname()[1], own_gpus]))
     hosts, ports, gpus = zip(*map(json.loads, told), strict=True)
     here = [other for other in range(len(hosts)) if hosts[other] == host]
-    place = Place(
+    place = TaskPlace(
+        host,
         rank,
         len(hosts),
         here.index(rank),

@@ -106,6 +106,9 @@ def start_spark(master: str | None = None) -> SparkSession:
     """Returns the Spark session; starts one if there is none."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("chexscale").config("spark.ui.showConsoleProgress", "false")
+    # Tasks that must run at the same time wait a minute for room, not ten.
+    builder = builder.config("spark.scheduler.barrier.maxConcurrentTasksCheck.interval", "5s")
+    builder = builder.config("spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures", "12")
     if master:
         builder = builder.master(master)
     spark = builder.getOrCreate()

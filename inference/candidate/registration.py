@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
-from training.record.store import is_databricks, status_of, use_store  # isort: skip
+from training.record.store import status_of, use_store  # isort: skip
 
 import mlflow
 import numpy as np
@@ -32,17 +32,11 @@ DESCRIPTION = (
 )
 
 
-def check_run(workspace: Workspace, run_id: str, name: str) -> str:
+def check_run(workspace: Workspace, run_id: str) -> str:
     """Status of the run that trained the checkpoint, `FINISHED` if it ended well; creates nothing.
 
-    name: of the registered model. Raises InputError if the run is not in the workspace's store, or if the store takes
-    no such name.
+    Raises InputError when the run is not in the workspace's store.
     """
-    if is_databricks(workspace.tracking_server) and name.count(".") != 2:
-        raise InputError(
-            f"inference.registered_model is {name}, expected CATALOG.SCHEMA.NAME, as Unity Catalog names models: give "
-            "it with --inference.registered_model"
-        )
     advice = "give the workspace of the training, or run `python training/train.py` again"
     if not workspace.has_store:
         raise InputError(f"no MLflow store at {workspace.tracking_db}, the checkpoint names run {run_id}: {advice}")

@@ -43,7 +43,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
     check_vocabulary(checkpoint.findings, "run the ETL again, and train on its table")
     table = table_of(checkpoint, workspace, settings.etl.table)
     name = settings.inference.registered_model
-    status = check_run(workspace, checkpoint.run_id, name)
+    status = check_run(workspace, checkpoint.run_id)
     if status != "FINISHED":
         console.print(f"Training run {checkpoint.run_id} is {status}: registering its best epoch so far")
     device = device_for(settings.training.device)

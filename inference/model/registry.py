@@ -1,12 +1,13 @@
 """Models in the MLflow registry, their aliases and their history. The one owner of mlflow in this package; no torch.
 
 `challenger` is the version registered last, `champion` the one that is served. Each move of the champion is recorded in
-a tag of the registered model, named `champion_history.` plus the time. Because each move has its own tag, two moves at
-the same time are both recorded.
+a tag of the registered model, named `champion_history.` plus the time and a random ending. Because each move has its
+own tag, two moves at the same time are both recorded.
 """
 
 import getpass
 import json
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,7 +27,8 @@ from conf.writing import atomic_folder, locked
 from inference.model.model_files import CHALLENGER, CHAMPION, models_cache
 from training.record.addresses import path_of
 
-HISTORY, STAMP = "champion_history.", "%Y-%m-%dT%H.%M.%S.%f"
+HISTORY = "champion_history."
+STAMP, STAMP_LENGTH = "%Y-%m-%dT%H.%M.%S.%f", 26
 MAX_WHY = 2000
 """characters; an MLflow tag holds 5,000"""
 
@@ -128,7 +130,7 @@ def _history_tags(workspace: Workspace, name: str) -> dict[str, str]:
 
 def _after(tags: dict[str, str], now: datetime) -> datetime:
     """This time, or just after the last recorded move, which a host with a clock that is ahead may have made."""
-    last = max(tags, default="").removeprefix(HISTORY)
+    last = max(tags, default="").removeprefix(HISTORY)[:STAMP_LENGTH]
     return max(now, datetime.strptime(last, STAMP).replace(tzinfo=UTC) + timedelta(microseconds=1)) if last else now
 
 
@@ -162,7 +164,9 @@ def promote(
     client = mlflow.MlflowClient()
     with _as_input_error(workspace):
         # Record first: a recorded move that never happened can be detected, an unrecorded one cannot.
-        client.set_registered_model_tag(name, f"{HISTORY}{now:{STAMP}}", json.dumps(asdict(move)))
+        # Two hosts whose clocks are behind the last move would choose the same time.
+        tag = f"{HISTORY}{now:{STAMP}}-{uuid.uuid4().hex[:8]}"
+        client.set_registered_model_tag(name, tag, json.dumps(asdict(move)))
         client.set_registered_model_alias(name, CHAMPION, str(number))
     return move
 

@@ -17,6 +17,8 @@ from conf.errors import run_command
 # Films of 1024x1024 pixels, as 8-bit PNG; docs/benchmarks.md, the tables `growth`, `step` and `Batch on Spark`.
 ETL, TRAINING, SCORED_FILES, SCORED_ROWS = 100.0, 4.4, 165.0, 2100.0
 """images/s of one core; training: DenseNet-121 at 224 pixels in fp32"""
+RATES = ("etl", "training", "files", "rows")
+"""options that are images/s"""
 DRIVER_MB, DRIVER_KB_PER_IMAGE = 210, 1.5
 """memory of the ETL's driver, which holds a row without pixels of each image"""
 SOURCE_KB = 380
@@ -51,9 +53,6 @@ def plan(images: int, arguments: argparse.Namespace) -> Table:
     table.caption = f"memory of the ETL's driver: {size(memory)}; reading for a device that trains 2,500 images/s: "
     table.caption += f"{size(2500 * arguments.sizes_px[0] ** 2)}/s"
     return table
-
-
-RATES = ("etl", "training", "files", "rows")
 
 
 def size(number: float) -> str:

@@ -278,3 +278,15 @@ def test_a_list_that_yaml_cannot_read_is_answered_with_one_that_it_can(setting, 
     (step,) = shlex.split(capsys.readouterr().err.split("such as ")[1].splitlines()[0])
     words = value[1:-1].split(", ")
     assert getattr(load_settings("t", [f"--etl.{setting}", step]).etl, setting) == words
+
+
+def test_databricks_names_its_models_and_experiments_differently():
+    inference, training = Inference(registered_model="main.chest.chexscale"), Training(experiment="/Users/you/chest")
+    Settings(tracking_server="databricks://PROFILE", inference=inference, training=training)
+    with pytest.raises(InputError, match=r"registered_model is 'chexscale', expected CATALOG\.SCHEMA\.NAME"):
+        Settings(tracking_server="databricks", training=training)
+    with pytest.raises(InputError, match="experiment is 'chexscale', expected a path"):
+        Settings(tracking_server="databricks", inference=inference)
+    for server in ("databricks:/", "postgresql://host/db", "host:5000", "http://host:5000/"):
+        with pytest.raises(InputError, match="tracking_server is .*, expected an address"):
+            Settings(tracking_server=server)

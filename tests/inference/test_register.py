@@ -27,7 +27,7 @@ from inference.candidate.gate import Decision
 from inference.candidate.incumbent import open_incumbent
 from inference.candidate.measuring.evaluate import score_split
 from inference.candidate.model_card import describe_model, to_text
-from inference.candidate.registration import check_run, register
+from inference.candidate.registration import register
 from inference.candidate.run import device_for
 from inference.model.graphs import compile_graph, open_graph, properties_of
 from inference.model.model_files import find_model
@@ -405,9 +405,3 @@ def test_no_module_hides_a_library_when_a_script_of_the_folder_runs():
     elsewhere = [path for path in sys.path if path and Path(path) != folder]
     hidden = [file.stem for file in folder.glob("*.py") if PathFinder.find_spec(file.stem, elsewhere)]
     assert [name for name in hidden if name != "__init__"] == []
-
-
-def test_a_name_that_unity_catalog_does_not_take_is_refused_before_any_work():
-    workspace = Workspace.at("/nowhere", "databricks")
-    with pytest.raises(InputError, match="registered_model is chexscale, expected CATALOG.SCHEMA.NAME"):
-        check_run(workspace, "a run", "chexscale")

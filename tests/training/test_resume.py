@@ -152,10 +152,10 @@ def read(workspace: Workspace, card, plan: Plan, **changes) -> State | InputErro
 
 @pytest.mark.parametrize(
     ("epochs_before", "run_before", "outcome"),
-    [(None, None, (False, "begins")), (8, None, (False, "resumes")), (9, None, (False, "begins"))]
+    [(None, None, (False, "begins")), (8, None, (False, "resumes")), (9, None, None)]
     + [(8, "FINISHED", (True, "begins")), (9, "FINISHED", (False, "begins")), (8, "KILLED", (False, "begins"))],
 )
-def test_auto_resumes_its_own_training_leaves_a_finished_one_and_begins_otherwise(
+def test_auto_resumes_its_own_training_leaves_a_finished_one_and_discards_none(
     tmp_path, capsys, epochs_before, run_before, outcome
 ):
     workspace, card, _ = write_small_table(tmp_path, rows_per_row_group=5)
@@ -173,10 +173,13 @@ def test_auto_resumes_its_own_training_leaves_a_finished_one_and_begins_otherwis
         checkpoint.save(workspace.checkpoints / BEST)
     elif epochs_before:
         make_state(settings=before, plan=plan.describe(), **table).save(workspace.checkpoints / LAST)
-    is_over, state = look_back(task, Resume.AUTO)
-    assert (is_over, "resumes" if state else "begins") == outcome
-    said = capsys.readouterr().out
-    assert ("epochs was 9, is 8" in said) == (epochs_before == 9 and not run_before)
+    if outcome:
+        is_over, state = look_back(task, Resume.AUTO)
+        assert (is_over, "resumes" if state else "begins") == outcome
+        assert ("This training has finished" in capsys.readouterr().out) == is_over
+    else:
+        with pytest.raises(InputError, match="epochs was 9, is 8.* choose another workspace, or leave out --resume"):
+            look_back(task, Resume.AUTO)
     assert look_back(task, Resume.NO) == (False, None)
 
 

@@ -32,6 +32,8 @@ from training.record.addresses import path_of
 
 WORKSPACE = "workspace"
 """tag of a run that holds its workspace's identity"""
+# Error codes of a run that is absent or deleted.
+GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 CONNECT_S = 10
 SAMPLE_EVERY_S = 2
 """seconds between two samples of CPU, memory and GPUs"""
@@ -125,12 +127,14 @@ def fetch_checkpoint(workspace: Workspace, address: str) -> Path:
 
 
 def status_of(workspace: Workspace, run_id: str) -> str | None:
-    """Status of a run, such as FINISHED; None if the store has no such run. Raises InputError as use_store does."""
+    """Status of a run, such as FINISHED; None if the store has no such run. Raises InputError if it cannot tell."""
     use_store(workspace)
     try:
         return mlflow.get_run(run_id).info.status
-    except mlflow.MlflowException:
-        return None
+    except mlflow.MlflowException as error:
+        if error.error_code in GONE:
+            return None
+        raise InputError(f"run {run_id} cannot be read from {workspace.store} ({error!s:.300}): try again") from error
 
 
 def end_dead_runs(workspace: Workspace) -> None:

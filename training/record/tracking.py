@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Imported first, because it silences what mlflow would log on import.
-from training.record.store import SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, use_store  # isort: skip
+from training.record.store import GONE, SAMPLE_EVERY_S, WORKSPACE, end_dead_runs, use_store  # isort: skip
 
 import mlflow
 from mlflow.data.delta_dataset_source import DeltaDatasetSource
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 # Without this tag, MLflow 3's UI takes the experiment for one with language models and hides its training runs.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
-# Error codes of a run that is absent or deleted.
-GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 MAX_METRICS = 1000
 """most metrics that MLflow accepts in one call"""
 # Ending of a metric's name -> the part of an interval that the metric holds.

@@ -16,25 +16,18 @@ COMPARED_AS_PLAN = ("batch_size", "delta_version")
 def look_back(task: Task, resume: Resume) -> tuple[bool, State | None]:
     """Whether this training has finished before, and the state from which it resumes; None begins it.
 
-    Raises InputError for Resume.YES if there is no state of this training.
+    Raises InputError if it is to resume and the saved state cannot be read, or is of another training.
     """
-    last = task.workspace.checkpoints / LAST
-    if resume == Resume.NO or (resume == Resume.AUTO and not last.exists()):
-        is_over = resume == Resume.AUTO and has_finished(task)
-        if is_over:
-            print(
-                f"This training has finished: {task.workspace.checkpoints / BEST}. Leave out --resume to train again.\n"
-                f"Next: {with_same_settings('python inference/register.py')}",
-                flush=True,
-            )
-        return is_over, None
-    try:
-        return False, read_state(task)
-    except InputError as error:
-        if resume == Resume.YES:
-            raise
-        print(f"Beginning anew, because {error}", flush=True)
+    best = task.workspace.checkpoints / BEST
+    if resume == Resume.NO:
         return False, None
+    if resume == Resume.YES or (task.workspace.checkpoints / LAST).exists():
+        return False, read_state(task)
+    if not has_finished(task):
+        return False, None
+    next_step = with_same_settings("python inference/register.py")
+    print(f"This training has finished: {best}. Leave out --resume to train again.\nNext: {next_step}", flush=True)
+    return True, None
 
 
 def has_finished(task: Task) -> bool:
@@ -60,8 +53,9 @@ def read_state(task: Task) -> State:
     if changes:
         raise InputError(
             f"the interrupted training was another one ({'; '.join(changes)}): give the same settings "
-            "(training.streams, with training.batch_size times ranks, and training.delta_version bring back the last "
-            "three), or train from the start, without --resume"
+            "(training.batch_size times ranks are the images of a step; training.streams and training.delta_version "
+            "bring back streams and table), choose another workspace, or leave out --resume, which begins anew and "
+            "discards the saved state"
         )
     return state
 
