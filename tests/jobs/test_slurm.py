@@ -15,7 +15,7 @@ from tests.jobs.slurm_cluster import Cluster, lacks, slurm_cluster, wait_for
 from tests.training.commands import finish, start
 from training.network.checkpoint import BEST, LAST, Checkpoint
 
-EPOCHS = 40
+EPOCHS = 25
 SMALL = ("--training.model", "simple_cnn", "--training.size_px", str(SIZE_PX), "--training.batch_size", "8")
 TWO = ("--nodes=2",)
 
