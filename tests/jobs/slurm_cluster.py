@@ -130,6 +130,18 @@ class Cluster:
                 continue
         daemon.wait(10)
 
+    def stop(self) -> None:
+        """Kills the daemons, and all processes of jobs, which are no children of theirs."""
+        for name in list(self.daemons):
+            self.kill(name)
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    process.kill()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                # It has ended meanwhile, or is another user's.
+                continue
+
 
 @contextmanager
 def two_hosts(folder: Path) -> Iterator[tuple[str, str]]:
@@ -209,7 +221,7 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
             "CHEXSCALE_VENV": str(Path(sys.executable).parent.parent),
         }
         cluster = Cluster(folder, names, environment)
-        undo.callback(lambda: [cluster.kill(name) for name in list(cluster.daemons)])
+        undo.callback(cluster.stop)
         munge = {"key-file": key, "socket": folder / "munge/socket", "pid-file": folder / "munge/pid"}
         munge |= {"log-file": folder / "munge/log", "seed-file": folder / "munge/seed"}
         cluster.start_daemon("munged", "munged", "--foreground", *(f"--{name}={path}" for name, path in munge.items()))

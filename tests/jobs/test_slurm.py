@@ -107,6 +107,8 @@ def test_a_checkout_without_an_environment_is_named(cluster, tmp_path):
     assert cluster.facts(job)["ExitCode"] == "2:0"
 
 
+# Longer than all the others together.
+@pytest.mark.recipes
 def test_all_stages_run_on_two_nodes_with_a_spark_cluster_and_horovodrun(cluster, tmp_path):
     folder = tmp_path / "workspace"
     settings = (
@@ -121,7 +123,7 @@ def test_all_stages_run_on_two_nodes_with_a_spark_cluster_and_horovodrun(cluster
         *SMALL[:2],
     )
     job = cluster.submit("pipeline", *settings, options=TWO, CHEXSCALE_LAUNCHER="horovodrun")
-    log = cluster.finish(job, seconds=240)
+    log = cluster.finish(job, seconds=400)
     assert re.search(r"ETL on \S+ \S+: srun .* --master spark://", log)
     assert "horovodrun --gloo" in log
     workspace = Workspace.at(str(folder))
