@@ -28,6 +28,8 @@ from training.ranks.place import LAUNCHER_VARIABLES
 # Unsupported launcher -> variable that holds its number of processes. Slurm's is the variable of a job step, which is
 # not set in a batch script around a single process or a torchrun.
 FOREIGN_LAUNCHERS = {"srun": "SLURM_STEP_NUM_TASKS", "mpirun": "OMPI_COMM_WORLD_SIZE", "mpiexec": "PMI_SIZE"}
+# What starts one torchrun per host under that launcher's scheduler.
+READY_FILES = {"srun": "`sbatch jobs/slurm/training.sbatch`, "}
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def _read_launcher(environ: Mapping[str, str]) -> tuple[str, tuple[int, ...]]:
         if processes > 1:
             raise InputError(
                 f"{variable} is {processes}, so {launcher} started {processes} processes that cannot find each other: "
-                f"use `horovodrun -np {processes} python training/train.py`, or one torchrun per host"
+                f"use {READY_FILES.get(launcher, '')}`horovodrun -np {processes} python training/train.py`, or one "
+                "torchrun per host"
             )
     return "none", (0, 1, 0, 1)
 

@@ -1,5 +1,7 @@
+import re
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,9 +110,15 @@ def test_auto_without_a_gpu_says_nothing(gpus, capsys):
     "environ", [{"SLURM_STEP_NUM_TASKS": "8"}, {"OMPI_COMM_WORLD_SIZE": "8"}, {"PMI_SIZE": "8", "PMI_RANK": "0"}]
 )
 def test_processes_of_an_unknown_launcher_are_refused(environ):
-    with pytest.raises(InputError, match=r"started 8 processes that cannot find each other: use `horovodrun -np 8 "):
+    with pytest.raises(InputError, match=r"started 8 processes that cannot find each other: use .*`horovodrun -np 8 "):
         Topology.detect("cpu", environ)
     assert Topology.detect("cpu", {**environ, **TORCHRUN}).launcher == "torchrun"
+
+
+def test_processes_of_srun_are_led_to_the_ready_job_file():
+    with pytest.raises(InputError, match=r"use `sbatch jobs/slurm/training.sbatch`, `horovodrun -np 2 ") as error:
+        Topology.detect("cpu", {"SLURM_STEP_NUM_TASKS": "2"})
+    assert (Path(__file__).parents[3] / re.search(r"sbatch (\S+)`", str(error.value))[1]).is_file()
 
 
 def test_one_process_of_a_cluster_job_is_alone():
