@@ -16,7 +16,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export PYSPARK_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test recipes audit serve ui clean distclean
+.PHONY: help setup demo test recipes clusters audit serve ui clean distclean
 
 help:  ## prints this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -39,6 +39,9 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 
 recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms (about 25 minutes)
 	"$(VENV)/bin/python" -m pytest -m recipes
+
+clusters: setup  ## jobs on a real Slurm of two nodes, and the service in a container (needs slurm-wlm, munge; podman, runc, mmdebstrap)
+	"$(VENV)/bin/python" -m pytest -m clusters
 
 audit: setup  ## known vulnerabilities of the locked packages (the package index must provide them)
 	@"$$("$(VENV)/bin/python" -c 'from jobs.setup.installer import find_uv; print(find_uv())')" tool run \

@@ -20,6 +20,7 @@ SMALL = ("--training.model", "simple_cnn", "--training.size_px", str(SIZE_PX), "
 TWO = ("--nodes=2",)
 
 pytestmark = [
+    pytest.mark.clusters,
     pytest.mark.slow,
     pytest.mark.skipif(
         bool(lacks()), reason=f"this machine lacks {', '.join(lacks())}: apt-get install slurm-wlm munge"
@@ -108,7 +109,6 @@ def test_a_checkout_without_an_environment_is_named(cluster, tmp_path):
 
 
 # Longer than all the others together.
-@pytest.mark.recipes
 def test_all_stages_run_on_two_nodes_with_a_spark_cluster_and_horovodrun(cluster, tmp_path):
     folder = tmp_path / "workspace"
     settings = (

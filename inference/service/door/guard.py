@@ -32,7 +32,9 @@ HEADERS = [
 ]
 # All paths other than these need the key and count towards a client's rate.
 PAGE = "/page/"
-OPEN = ("/", "/healthz", "/readyz", "/openapi.json")
+PROBES = ("/healthz", "/readyz")
+"""answered under any host name, because a kubelet and a load balancer call a replica by its address"""
+OPEN = ("/", *PROBES, "/openapi.json")
 # Counters and the log name only these routes, because any other path may contain anything.
 ROUTES = (*OPEN, "/v1/predict", "/v1/explain", "/v1/model", "/metrics")
 # How long the rest of a refused upload is read and thrown away after the answer. A connection that is closed with bytes
@@ -85,7 +87,7 @@ class Guard:
     def _check(self, scope, headers: Headers) -> None:
         """Raises Refusal if the request's host, origin, rate or key is not allowed."""
         host = headers.get("host", "").lower()
-        if _without_port(host) not in self.hosts:
+        if scope["path"] not in PROBES and _without_port(host) not in self.hosts:
             raise Refusal(421, "this host name is not allowed", "allow it with --serving.allowed_hosts")
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host:

@@ -254,6 +254,15 @@ def test_only_its_own_pages_and_names_may_call_it(service):
     assert service.client.get("/healthz", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
+def test_probes_are_answered_under_the_address_of_a_pod(service):
+    def status(path: str, **headers: str) -> int:
+        return service.client.get(path, headers={"Host": "10.1.2.3:8000", **headers}).status_code
+
+    assert [status(path) for path in ("/healthz", "/readyz")] == [200, 200]
+    assert [status(path) for path in ("/", "/openapi.json", "/metrics", "/v1/model", "/healthz/")] == [421] * 5
+    assert status("/healthz", Origin="https://evil.example") == 403
+
+
 @pytest.mark.parametrize(
     "path", ["/../../etc/passwd", "/page/../serve.py", "/page/%2e%2e/app.py", "/v2/predict", "//", "/v1/model/"]
 )

@@ -1,0 +1,151 @@
+"""The images of jobs/container: their locks, and the service in a container as an operator runs it."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from importlib.metadata import requires
+from pathlib import Path
+
+import httpx
+import pytest
+from packaging.requirements import Requirement
+
+from conf.workspace import Workspace
+from conf.writing import atomic_path
+from inference.model.registry import mlflow, use_store
+from tests.inference.service import toy
+
+ROOT = Path(__file__).parents[2]
+CONTAINER = ROOT / "jobs" / "container"
+EXTRAS = {"serving": ["serving"], "etl": ["etl", "serving"], "training": ["training", "inference"]}
+NEEDED = ("podman", "runc", "mmdebstrap")
+IMAGE, BASE = "localhost/chexscale-test-serving", "localhost/chexscale-test-base"
+KEY = "0123456789abcdef"
+CONF = """\
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=20000:20000"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+"""for machines where root may not raise limits, and without systemd"""
+
+
+def blocks(lock: Path) -> set[str]:
+    """Each package of a lock, with its version and hashes."""
+    return set(re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8").strip()))
+
+
+def names(lock: Path) -> set[str]:
+    return {block.partition("==")[0] for block in blocks(lock)}
+
+
+@pytest.mark.parametrize("target", EXTRAS)
+def test_a_target_installs_a_part_of_the_one_lock(target):
+    lock = CONTAINER / f"{target}.lock"
+    assert blocks(lock) - blocks(ROOT / "requirements.lock") == set()
+    needs = [Requirement(need) for need in requires("chexscale")]
+    asked = {
+        need.name.lower()
+        for need in needs
+        if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in EXTRAS[target])
+    }
+    assert asked - names(lock) == set()
+
+
+def test_serving_installs_neither_torch_nor_spark():
+    assert names(CONTAINER / "serving.lock").isdisjoint({"torch", "torchvision", "pyspark", "petastorm", "mlflow"})
+
+
+@pytest.fixture
+def podman(tmp_path, monkeypatch):
+    """Runs podman; returns its output."""
+    absent = [name for name in NEEDED if not shutil.which(name)]
+    if absent or os.geteuid() != 0:
+        pytest.skip(f"needs root and {', '.join(NEEDED)}; absent: {', '.join(absent) or 'root'}")
+    (tmp_path / "containers.conf").write_text(CONF)
+    monkeypatch.setenv("CONTAINERS_CONF", str(tmp_path / "containers.conf"))
+
+    def run(*arguments: str, **options) -> str:
+        done = subprocess.run(
+            ["podman", "--runtime", "runc", *arguments], capture_output=True, text=True, cwd=ROOT, **options
+        )
+        assert done.returncode == 0, f"podman {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout.strip()
+
+    return run
+
+
+def import_base(podman) -> None:
+    """Makes the base image from Debian's packages, as no registry is needed for that; kept in the cache."""
+    if podman("images", "--quiet", BASE):
+        # Imported anew, it would be another image, from which all layers would be built again.
+        return
+    archive = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "chexscale", "debian-bookworm.tar")
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(archive) as building:
+            skip = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "doc")]
+            command = ["mmdebstrap", "--quiet", "--variant=apt", "--format=tar", *skip, "bookworm", str(building)]
+            subprocess.run(command, check=True)
+    podman("import", "--quiet", str(archive), BASE)
+
+
+def build(podman) -> None:
+    import_base(podman)
+    arguments = ["--build-arg", f"BASE={BASE}"]
+    # As behind a hospital's proxy that inspects TLS.
+    if certificates := os.environ.get("SSL_CERT_FILE"):
+        arguments += ["--volume", f"{certificates}:/ca.crt:ro"]
+        arguments += ["--build-arg", "SSL_CERT_FILE=/ca.crt", "--build-arg", "PIP_CERT=/ca.crt"]
+    file = str(CONTAINER / "Containerfile")
+    podman("build", "--network=host", *arguments, "--file", file, "--target=serving", "--tag", IMAGE, ".")
+
+
+def address_of(podman, name: str) -> str:
+    """Waits until the service in this container serves a model, and returns its address."""
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
+        said = podman("logs", name)
+        if found := re.search(r"Next: open (http://[^\s,]+),", said):
+            return found[1]
+        assert podman("inspect", "--format={{.State.Running}}", name) == "true", said
+        time.sleep(0.3)
+    raise AssertionError(f"no model served within 90 s: {said}")
+
+
+@pytest.mark.clusters
+@pytest.mark.slow
+def test_the_service_answers_in_a_container_that_may_write_nothing(podman, new_store, tmp_path):
+    workspace = Workspace.at(str(tmp_path / "workspace"))
+    new_store(workspace)
+    use_store(workspace)
+    # Its location tells where the workspace was before it was mounted elsewhere.
+    mlflow.create_experiment("chexscale", workspace.artifacts.as_uri())
+    toy.register(workspace)
+    # Mounted at another path, read-only, for another user.
+    subprocess.run(["chmod", "-R", "a+rX", str(workspace.root)], check=True)
+    build(podman)
+    assert int(podman("image", "inspect", "--format={{.Size}}", IMAGE)) < 10**9
+    for memory in ("512m", "2g"):
+        name = f"chexscale-test-{os.getpid()}"
+        limits = ["--read-only", "--tmpfs=/tmp", f"--memory={memory}", "--cpus=1", "--cap-drop=all"]
+        mounts = ["--volume", f"{workspace.root}:/workspace:ro", "--env", f"CHEXSCALE_API_KEY={KEY}"]
+        serve = ["python", "inference/serve.py", "--workspace=/workspace", "--serving.host=0.0.0.0", "--serving.port=0"]
+        podman("run", "--detach", f"--name={name}", "--network=host", *limits, *mounts, IMAGE, *serve)
+        try:
+            address = address_of(podman, name)
+            assert podman("exec", name, "id", "-u") == "1000"
+            film = {"files": toy.png(toy.film(170))}
+            answer = httpx.post(f"{address}/v1/predict", files=film, headers={"X-API-Key": KEY}, timeout=30)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["results"][0]["findings"][0]["probability"] > 0.5
+            assert httpx.post(f"{address}/v1/predict", files=film).status_code == 401
+            probe = httpx.get(f"{address}/readyz", headers={"Host": "10.1.2.3:8000"})
+            assert probe.status_code == 200
+            podman("stop", "--time=30", name)
+            assert podman("inspect", "--format={{.State.ExitCode}}", name) == "0"
+        finally:
+            podman("rm", "--force", name)
