@@ -65,7 +65,8 @@ def test_the_wheel_has_every_file_that_the_commands_read(wheel):
         for stage in STAGES
         for kind in kinds
         for path in (PROJECT / stage).rglob(kind)
-        if path.is_file() and "benchmarks" not in path.parts
+        # Schedulers and people read the jobs' files, in a checkout.
+        if path.is_file() and not {"benchmarks", "container", "kubernetes"} & set(path.parts)
     }
     assert wanted - packed == set()
 

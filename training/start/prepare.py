@@ -25,7 +25,7 @@ from training.ranks.topology import Topology
 from training.reading.leaks import seen_in_test
 from training.reading.plan import Plan
 from training.reading.readers import open_split
-from training.start.caching import cached, check_place
+from training.start.caching import cached
 
 STORE_ATTEMPTS = "8"
 """attempts of a store's client, with random pauses that double: half a minute to a minute and a half"""
@@ -44,7 +44,6 @@ def find_table(settings: Settings, workspace: Workspace, ranks: Collectives) -> 
 def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topology: Topology) -> Task:
     """Checks all inputs and builds the model to start from. Raises InputError for what cannot be trained."""
     training, card = settings.training, table.card
-    check_place(training)
     # An older release may have written the table.
     check_vocabulary(card.findings, "run the ETL again")
     opened = partial(open_split, table, size_px=training.size_px, has_attributes=training.tabular)

@@ -26,6 +26,7 @@ from training.ranks.memory import keep_freed_memory
 from training.ranks.said_once import LostRankError
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
+from training.start.caching import check_place
 from training.start.precision import settle_precision
 from training.start.prepare import check_same_training, find_table, load_starting_weights, prepare
 from training.start.resume import look_back
@@ -57,6 +58,7 @@ def run(settings: Settings, workspace: Workspace, resume: Resume) -> None:
 def run_rank(settings: Settings, workspace: Workspace, resume: Resume = Resume.NO) -> None:
     """The whole training, as one of the ranks."""
     keep_freed_memory()
+    check_place(settings.training)
     topology = Topology.detect(settings.training.device)
     # First, so that all memory comes from the node of these cores.
     with OwnCores(topology, settings.training) as cores:

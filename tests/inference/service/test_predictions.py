@@ -185,6 +185,7 @@ def test_the_model_says_what_it_is(service):
     assert model == {
         "name": "chexscale",
         "version": 1,
+        "package": None,
         "mode": "int8",
         "note": NOTE,
         "findings": ["Bright", "Dark", "Never"],
