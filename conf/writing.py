@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ def _open_locked(folder: Path, wait: bool) -> int:
                 os.fchmod(opened, folder.stat().st_mode & 0o666)
             fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # Not if the process that had it locked until now has removed it.
-            if os.fstat(opened).st_nlink and os.path.samestat(os.fstat(opened), os.stat(folder / LOCK)):
+            if os.path.samestat(os.fstat(opened), os.stat(folder / LOCK)):
                 return opened
         except FileNotFoundError:
             pass
@@ -98,19 +99,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def _tidy(path: Path) -> None:
     """Puts back the folder that was at `path`, if a kill has left it beside it, and removes all others from there."""
-    left = [found for found in path.parent.iterdir() if found.name.startswith(f".{path.name}-")]
-    for old in left:
-        if old.name.startswith(f".{path.name}-{OLD}-") and not path.exists():
-            old.rename(path)
-    for found in left:
-        if found.name.startswith((f".{path.name}-{OLD}-", f".{path.name}-{BUILDING}-")):
-            shutil.rmtree(found, ignore_errors=True)
+    olds, unfinished = (list(path.parent.glob(f".{glob.escape(path.name)}-{role}-*")) for role in (OLD, BUILDING))
+    if olds and not path.exists():
+        olds.pop().rename(path)
+    for left in (*olds, *unfinished):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchanges two names in one step by renameat2, which Python lacks; rename() replaces only empty folders.
 
-    Returns False if the file system, or this system, cannot.
+    Returns False if the file system cannot.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     at_cwd, rename_exchange = -100, 2  # fcntl.h, linux/fs.h; both paths are absolute

@@ -3,9 +3,19 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+def wait_for(found: Callable, seconds: float = 60, every_s: float = 0.1):
+    """Waits until found() is true, and returns its result."""
+    end = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < end, f"{found} stayed false for {seconds} s"
+        time.sleep(every_s)
+    return result
 
 
 def wait_until_group_is_gone(group: int) -> None:

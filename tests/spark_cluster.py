@@ -2,8 +2,7 @@
 
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +10,7 @@ import psutil
 import pytest
 
 from tests.etl.spark_commands import ENVIRONMENT, QUICK_START
-
-
-def wait_for(found: Callable, seconds: float = 120):
-    """Waits until found() is true, and returns its result."""
-    end = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < end, f"{found} stayed false for {seconds} s"
-        time.sleep(0.01)
-    return result
+from tests.processes import wait_for
 
 
 def kill(machine: psutil.Process) -> None:
@@ -56,7 +47,7 @@ def cluster(tmp_path) -> Iterator[Cluster]:
     try:
         log = tmp_path / "master.log"
         start("master.Master", log)
-        url = wait_for(lambda: re.search(r"Starting Spark master at (\S+)", log.read_text())).group(1)
+        url = wait_for(lambda: re.search(r"Starting Spark master at (\S+)", log.read_text()), 120).group(1)
         for name in ("one", "two"):
             work = ["--cores", "1", "--memory", "1g", "--work-dir", str(tmp_path / name)]
             start("worker.Worker", tmp_path / f"{name}.log", *work, url)

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from pyspark import BarrierTaskContext
 from pyspark.ml.torch.log_communication import LogStreamingClient, LogStreamingServer
@@ -30,12 +29,12 @@ class TaskPlace:
     """Spark's addresses of the GPUs of all tasks on this host, in the order of their local ranks"""
 
 
-def run_together(function: Callable[[TaskPlace, Callable[[str], None]], Any], number: int) -> list:
-    """Returns function(place, say) of each task, in their order. All start together, and none is tried again.
+def run_together(function: Callable[[TaskPlace, Callable[[str], None]], None], number: int) -> None:
+    """Calls function(place, say) in each task. All tasks start together, and none is tried again.
 
-    number: of tasks. say: writes a line to this process's standard error, unless the network loses it. If one fails,
-    Spark ends the others. Raises InputError for what function raises so, for a cluster that has too little room for a
-    minute, and for a lost executor.
+    number: how many tasks. say: sends a line to the driver, which writes it to standard error; a line may be lost when
+    the network fails. If a task fails, Spark ends the others. Raises an InputError of `function` here, and InputError
+    if the cluster has too little room for a minute, or loses an executor.
     """
     spark = start_spark()
     context, server = spark.sparkContext, LogStreamingServer()
@@ -44,13 +43,13 @@ def run_together(function: Callable[[TaskPlace, Callable[[str], None]], Any], nu
     try:
         with received(is_of_spark):
             tasks = context.parallelize(range(number), number).barrier()
-            return tasks.mapPartitions(partial(_run, function, driver)).collect()
+            tasks.mapPartitions(partial(_run, function, driver)).collect()
     finally:
         server.shutdown()
         spark.stop()
 
 
-def _run(function: Callable, driver: tuple[str, int], _: Iterator) -> Iterator[Any]:
+def _run(function: Callable, driver: tuple[str, int], _: Iterator) -> Iterator[None]:
     context = BarrierTaskContext.get()
     rank = context.partitionId()
     host = context.getTaskInfos()[rank].address.partition(":")[0]
@@ -72,6 +71,7 @@ def _run(function: Callable, driver: tuple[str, int], _: Iterator) -> Iterator[A
     client = LogStreamingClient(*driver)
     try:
         with passed_on():
-            yield function(place, client.send)
+            function(place, client.send)
     finally:
         client.close()
+    return iter(())

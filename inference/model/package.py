@@ -192,8 +192,8 @@ def _unpacked(manifest: Manifest, content: bytes, entry: Callable[[str], BinaryI
     folder = cache / f"{manifest.sha256}-package"
     try:
         with locked(cache, wait=True):
-            with suppress(InputError, OSError):
-                check(manifest, _names_in(folder), lambda name: (folder / name).open("rb"), folder)
+            with suppress(InputError), _opened(folder) as (names, there):
+                check(manifest, names, there, folder)
                 if (folder / MANIFEST).read_bytes() == content:
                     return folder
             with atomic_folder(folder) as building:

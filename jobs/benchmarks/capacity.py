@@ -43,7 +43,7 @@ def plan(images: int, arguments: argparse.Namespace) -> Table:
     """One table, for so many films."""
     table = Table("stage", "core- or device-hours", "reads", "writes", title=f"{images:,} films", title_justify="left")
     source, pixels = images * SOURCE_KB * 1e3, [images * side**2 for side in arguments.sizes_px]
-    hours = {name: images / rate / 3600 for name, rate in vars(arguments).items() if name in RATES}
+    hours = {name: images / getattr(arguments, name) / 3600 for name in RATES}
     table.add_row("ETL", f"{hours['etl']:,.1f}", size(source), size(sum(pixels)))
     trained = f"{hours['training'] * arguments.epochs:,.0f}"
     table.add_row(f"training, {arguments.epochs} epochs", trained, f"{size(pixels[0])} an epoch", "")

@@ -5,13 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from tests.processes import wait_for
 
 PROJECT = Path(__file__).parents[2]
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun")
@@ -47,15 +48,6 @@ PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP
 def lacks() -> list[str]:
     """Programs that this machine lacks."""
     return [program for program in PROGRAMS if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")]
-
-
-def wait_for(found: Callable, seconds: float = 60):
-    """Waits until found() is true, and returns its result."""
-    end = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < end, f"{found} stayed false for {seconds} s"
-        time.sleep(0.1)
-    return result
 
 
 @dataclass

@@ -11,7 +11,8 @@ import torch
 
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX
-from tests.jobs.slurm_cluster import Cluster, lacks, slurm_cluster, wait_for
+from tests.jobs.slurm_cluster import Cluster, lacks, slurm_cluster
+from tests.processes import wait_for
 from tests.training.commands import finish, start
 from training.network.checkpoint import BEST, LAST, Checkpoint
 

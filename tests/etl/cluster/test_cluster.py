@@ -14,7 +14,8 @@ from etl.contract.schema import Card
 from tests.conftest import NihFolder
 from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
 from tests.etl.tables import rows_of, run
-from tests.spark_cluster import kill, wait_for
+from tests.processes import wait_for
+from tests.spark_cluster import kill
 
 
 def catch_writer(job: subprocess.Popen, machines: list[psutil.Process], table: Path) -> tuple[psutil.Process, ...]:
@@ -27,13 +28,13 @@ def catch_writer(job: subprocess.Popen, machines: list[psutil.Process], table: P
                 if is_writing(process, table):
                     process.suspend()
                     # It runs until the signal reaches it.
-                    wait_for(lambda p=process: p.status() == psutil.STATUS_STOPPED)
+                    wait_for(lambda p=process: p.status() == psutil.STATUS_STOPPED, 120, 0.01)
                     if is_writing(process, table):
                         return machine, process
                     process.resume()
         return None
 
-    return wait_for(find)
+    return wait_for(find, 120, 0.01)
 
 
 def is_writing(process: psutil.Process, table: Path) -> bool:
