@@ -13,7 +13,7 @@ def let_waiting_threads_sleep(environ: MutableMapping[str, str]) -> None:
     """Has OpenMP's threads spin only briefly before they sleep, unless the environment says how they wait.
 
     By default they spin for milliseconds, and take the core from whatever they wait for if any other process wants one.
-    Threads that sleep at once are slow to wake up, which costs a third of a small network's speed on idle cores
+    Threads that sleep at once are slow to wake up, which costs a fifth of a small network's speed on idle cores
     (jobs/benchmarks/training/neighbours.py).
     """
     if not any(name in environ for name in WAITING):

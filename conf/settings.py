@@ -373,8 +373,8 @@ class Jobs:
     """Pipeline: all stages on this machine, by jobs/pipeline.py; training on Spark, by jobs/spark_train.py."""
 
     num_ranks: int = at_least(0, 0)
-    """training processes: of the pipeline, where 0 is one per GPU of this machine, or 2 without GPUs, and of
-    jobs/spark_train.py, which has no default"""
+    """number of training processes; 0: the pipeline starts one per GPU of this machine, or 2 without GPUs, and
+    jobs/spark_train.py asks for a number"""
 
     def __post_init__(self):
         check(self, "jobs")

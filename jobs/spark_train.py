@@ -5,8 +5,7 @@
 
 All executors see the workspace, because Spark may place rank 0 on any of them. Each rank has as many threads as
 spark.task.cpus, or the GPUs that Spark gives its task. Settings and --resume are those of training/train.py. If a rank
-fails or an executor is lost, all ranks end, and so does this command; with --resume auto, it goes on when it is run
-again.
+fails or an executor is lost, all ranks and this command end. To resume, run it again with --resume auto.
 """
 
 import ctypes

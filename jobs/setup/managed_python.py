@@ -38,7 +38,7 @@ def start_again(root: Path) -> None:
             install = [uv, "python", "install", "--no-bin", VERSION]
             run_logged(install, LOGS / "python.log", ADVICE, env=uv_environment())
     python = managed_python(uv)
-    print(f"set-up: going on with {python}", flush=True)
+    print(f"set-up: continuing with {python}", flush=True)
     os.chdir(root)
     os.execv(python, [python, "-m", "jobs.setup"])
 

@@ -61,7 +61,11 @@ def read_state(task: Task) -> State:
 
 
 def _changes(task: Task, was: dict, free: tuple[str, ...], **more: object) -> list[str]:
-    """What is not as it was, such as `epochs was 5, is 6`. more: of this training, beside its settings and table."""
+    """The differences from an earlier training, such as `epochs was 5, is 6`.
+
+    was: its settings, table and whatever `more` names. free: settings that may differ. more: values of this training to
+    compare besides its settings and its table.
+    """
     now = asdict(task.settings.training) | more | {"table": (task.card.delta_table_id, task.card.delta_version)}
     if now["precision"] == "auto":
         # A resumed training keeps the precision that it began with: see settle_precision.

@@ -109,7 +109,7 @@ def keep_sensitive_layers(fp32: Path, images: np.ndarray, *, correct_biases: boo
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
             max_num_iterations=MAX_ITERATIONS,
             ranking_subset_size=min(RANKING_IMAGES, max(1, shown // 2)),
-            # NNCF cannot stop a pool of workers: when the time limit ends the search, the workers would go on.
+            # NNCF cannot stop a pool of workers, which would keep running after the time limit has ended the search.
             num_ranking_workers=1,
         ),
         advanced_quantization_parameters=_ranges(correct_biases),
