@@ -11,6 +11,8 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from conf.startup import quick_imports
+
 LABEL_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
@@ -32,6 +34,13 @@ class Files(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return "tests/etl" if file.startswith("tests/etl/") else file
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collecting imports every library."""
+    with quick_imports():
+        return (yield)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Files:
