@@ -189,6 +189,24 @@ def test_auto_resumes_its_own_training_leaves_a_finished_one_and_discards_none(
     assert look_back(task, Resume.NO) == (False, None)
 
 
+def test_auto_knows_a_finished_training_that_other_ranks_shared_out_otherwise(tmp_path):
+    workspace, card, _ = write_small_table(tmp_path, rows_per_row_group=5)
+    settings = Settings(str(workspace.root), training=Training(**SETTINGS))
+    plan = Plan(Split("train", [], [8, 8], SIZE_PX), 8, 2, 2)
+    task = Task(settings, workspace, TableVersion(str(workspace.shards), card), plan, plan.split, plan.split, None)
+    use_store(workspace)
+    run_id = mlflow.MlflowClient().create_run("0").info.run_id
+    mlflow.MlflowClient().set_terminated(run_id)
+    # As an elastic training leaves it that has lost one of two ranks.
+    one = {**asdict(settings.training), "batch_size": 16, "streams": 2, "accumulation": 2, "precision": "fp32"}
+    table = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
+    for images, is_over in ((16, True), (8, False)):
+        described = {**plan.describe(), "images_per_step": images}
+        checkpoint = make_checkpoint(settings={"training": one}, run_id=run_id, plan=described, **table)
+        checkpoint.save(workspace.checkpoints / BEST)
+        assert look_back(task, Resume.AUTO) == (is_over, None)
+
+
 def test_only_the_same_training_goes_on(tmp_path):
     workspace, card, _ = write_small_table(tmp_path, rows_per_row_group=5)
     plan = Plan(Split("train", [], [8, 8], SIZE_PX), 8, 2, 2)

@@ -44,6 +44,8 @@ class Checkpoint:
     """whether the findings are classes, of which each image has exactly one"""
     ancestors: list[dict] = field(default_factory=list)
     """models whose weights the training started from, see StartingWeights"""
+    plan: dict = field(default_factory=dict)
+    """as in State; empty in checkpoints of earlier versions"""
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint; a killed process leaves the old file. Raises InputError if it cannot be written."""

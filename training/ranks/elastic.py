@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from conf.arguments import Resume
 from conf.errors import InputError
@@ -35,27 +34,45 @@ def run_elastic(
     resume: what it does about an earlier training when it begins.
     Raises InputError if the remaining ranks cannot share the steps, or are too few for the launcher.
     """
-    first_ranks, others_state, before = 0, 0, None
+    first_ranks, others_state, attempts = 0, 0, []
     last = workspace.checkpoints / LAST
     while True:
         try:
             ranks = join(settings)
-            known = begin_or_resume(resume, last, first_ranks, others_state, ranks.topology)
-            first_ranks, others_state, resume = ranks.broadcast(known)
+            saved = last.stat().st_mtime_ns if last.exists() else 0
+            attempts = [*attempts, (ranks.topology.world_size, saved)]
+            # Rank 0 alone may have the workspace, and a rank that joins later does not know what was before.
+            first_ranks, others_state, attempts = ranks.broadcast((first_ranks, others_state, attempts))
+            saved = attempts[-1][1]
+            if repeats_itself(attempts):
+                break
+            first_ranks, others_state, resume = begin_or_resume(
+                resume, saved, first_ranks, others_state, ranks.topology
+            )
             training = share_steps(settings.training, first_ranks, ranks.topology.world_size)
             run_rank(replace(settings, training=training), workspace, resume)
             return
         except RuntimeError as error:
-            here = os.environ["HOROVOD_SIZE"], last.stat().st_mtime_ns if last.exists() else 0
-            # As many ranks as before and no newer state: the fault repeats itself, so no rank was lost.
-            if not is_lost_rank(error) or here == before:
+            if not is_lost_rank(error):
                 raise
-            before = here
-        # Frees the readers' threads and the old model, which the error kept alive.
+            failure = error.with_traceback(None)
+        # Frees the readers' threads and the old model, which the traceback kept alive.
         gc.collect()
         # All that had to be saved is on disk, so SIGTERM may end a rank that waits for the others.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         rejoin()
+    raise failure
+
+
+def repeats_itself(attempts: list[tuple[int, int]]) -> bool:
+    """Whether the last attempt had as many ranks as the one before and saved nothing: then no rank was lost.
+
+    attempts: number of ranks, and last.pt's modification time, at the beginning of each attempt, and now.
+    """
+    if len(attempts) < 3:
+        return False
+    (before, _), (ranks, saved), (_, saved_now) = attempts[-3:]
+    return ranks == before and saved == saved_now
 
 
 def join(settings: Settings) -> Collectives:
@@ -70,17 +87,16 @@ def join(settings: Settings) -> Collectives:
 
 
 def begin_or_resume(
-    resume: Resume, last: Path, first_ranks: int, others_state: int, topology: Topology
+    resume: Resume, saved: int, first_ranks: int, others_state: int, topology: Topology
 ) -> tuple[int, int, Resume]:
     """Decides whether the training begins, or resumes from a saved state of its own.
 
-    resume: what a training that has not begun is to do. last: the file of the saved state.
+    resume: what a training that has not begun is to do. saved: modification time of last.pt, in nanoseconds; 0 without.
     first_ranks: number of ranks that the training began with; 0 in a process that has not begun. others_state:
-    modification time, in nanoseconds, of a last.pt that another training had left there by then; 0 if there was none.
+    the same of a last.pt that another training had left there by then.
     Returns first_ranks, others_state, and whether there is a state of this training to resume from; AUTO stays, because
-    it asks the state itself. Only rank 0's answer counts.
+    it asks the state itself.
     """
-    saved = last.stat().st_mtime_ns if topology.is_main and last.exists() else 0
     if not first_ranks:
         return topology.world_size, 0 if resume == Resume.YES else saved, resume
     is_own = saved not in (0, others_state)

@@ -230,6 +230,7 @@ class Record:
             commit=self.run.commit,
             settings=self.settings.to_dict(),
             ancestors=self.ancestors,
+            plan=self.trainer.plan.describe(),
         )
 
 

@@ -37,7 +37,9 @@ def has_finished(task: Task) -> bool:
         return False
     checkpoint = Checkpoint.load(best)
     table = (checkpoint.delta_table_id, checkpoint.delta_version)
-    if _changes(task, {**checkpoint.settings["training"], "table": table}, FREE):
+    was = {**checkpoint.settings["training"], **checkpoint.plan, "table": table}
+    free, plan = ((*FREE, *COMPARED_AS_PLAN), task.plan.describe()) if checkpoint.plan else (FREE, {})
+    if _changes(task, was, free, **plan):
         return False
     # Imported here, because mlflow takes seconds to import.
     from training.record.store import status_of

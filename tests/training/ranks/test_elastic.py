@@ -16,7 +16,7 @@ from conf.workspace import Workspace
 from tests.training.commands import BIN, LAUNCHERS, PROJECT, finish, ranks_of, start, train_here, wait_for_epoch
 from tests.training.toy_training import make_state
 from training.network.checkpoint import BEST, LAST, Checkpoint
-from training.ranks.elastic import begin_or_resume, share_steps
+from training.ranks.elastic import begin_or_resume, repeats_itself, share_steps
 from training.ranks.topology import Topology
 from training.reading.plan import Plan, Split
 from training.record.store import use_store
@@ -47,16 +47,29 @@ def test_the_streams_are_those_of_the_first_start():
 
 def test_only_a_state_of_this_very_training_is_resumed(tmp_path, capsys):
     last = Workspace.at(str(tmp_path)).checkpoints / LAST
+
+    def begin(*words) -> tuple[int, int, Resume]:
+        resume, *numbers, topology = words
+        return begin_or_resume(resume, last.stat().st_mtime_ns, *numbers, topology)
+
     two, one = (Topology("horovodrun", 0, size, 0, 1, "cpu") for size in (2, 1))
     make_state().save(last)
-    _, others, resume = begin_or_resume(Resume.NO, last, 0, 0, two)
+    _, others, resume = begin(Resume.NO, 0, 0, two)
     assert (others > 0, resume) == (True, Resume.NO), "another training's"
-    assert begin_or_resume(Resume.NO, last, 2, others, one) == (2, others, Resume.NO)
+    assert begin(Resume.NO, 2, others, one) == (2, others, Resume.NO)
     assert "continuing with 1 of 2 ranks from the start" in capsys.readouterr().out
     make_state().save(last)
-    assert begin_or_resume(Resume.NO, last, 2, others, one) == (2, others, Resume.YES)
+    assert begin(Resume.NO, 2, others, one) == (2, others, Resume.YES)
     assert "continuing with 1 of 2 ranks from the last saved state" in capsys.readouterr().out
-    assert begin_or_resume(Resume.YES, last, 0, 0, two) == (2, 0, Resume.YES)
+    assert begin(Resume.YES, 0, 0, two) == (2, 0, Resume.YES)
+
+
+def test_a_fault_repeats_itself_if_as_many_ranks_saved_nothing_new():
+    assert not repeats_itself([(2, 0), (2, 0)]), "the first loss"
+    assert repeats_itself([(2, 0), (2, 0), (2, 0)])
+    assert repeats_itself([(3, 0), (2, 5), (2, 7), (2, 7)])
+    assert not repeats_itself([(2, 0), (2, 0), (2, 5)]), "a state was saved"
+    assert not repeats_itself([(3, 5), (2, 5), (1, 5)]), "a rank was lost"
 
 
 @pytest.fixture(scope="module")
