@@ -14,6 +14,8 @@ EXIT_BROKEN_PIPE = 141
 STDOUT = 1
 OWN = ("conf", "etl", "training", "inference", "jobs")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+LOST = (errno.ESTALE, errno.ENOTCONN, errno.EIO)
+"""what a network's file system answers whose server is gone, or that was unmounted"""
 
 
 class InputError(ValueError):
@@ -21,8 +23,8 @@ class InputError(ValueError):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs an entry file's main. An InputError, a full disk or a package that is not installed ends it with a message
-    and exit code 2, no traceback.
+    """Runs an entry file's main. An InputError, a disk that is full or gone, or a package that is not installed
+    ends it with a message and exit code 2, no traceback.
 
     If the reader of its output goes away, as `| head` does, it ends quietly; on Ctrl-C it ends with 130. Any other
     exception is a bug or a broken machine, and keeps its traceback.
@@ -51,10 +53,13 @@ def _run(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno not in NO_SPACE + LOST:
             raise
-        advice = "free some space and run the same command again: it resumes from what was completed"
-        print(f"error: no space left for {error.filename or 'a file'} ({error.strerror}): {advice}", file=sys.stderr)
+        place, again = error.filename or "a file", "run the same command again: it resumes from what was completed"
+        said = f"no space left for {place} ({error.strerror}): free some space"
+        if error.errno in LOST:
+            said = f"{place} is on a file system that no longer answers ({error.strerror}): mount it again"
+        print(f"error: {said} and {again}", file=sys.stderr)
         sys.exit(EXIT_INPUT_ERROR)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from conf.errors import NO_SPACE
+
 BUILDING, OLD = "building", "old"
 LOCK = ".lock"
 """file in a folder that whoever works in the folder has locked"""
@@ -59,17 +61,18 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     A kill or an error leaves the old file. The parent folder is made if missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _named_if_full(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.chmod(temporary, mode)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -86,15 +89,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     mark = uuid.uuid4().hex
     building, old = (path.with_name(f".{path.name}-{role}-{mark}") for role in (BUILDING, OLD))
     try:
-        building.mkdir()
-        yield building
-        if not path.exists():
-            building.rename(path)
-        elif not _exchange(building, path):
-            path.rename(old)
-            building.rename(path)
+        with _named_if_full(path):
+            building.mkdir()
+            yield building
+            if not path.exists():
+                building.rename(path)
+            elif not _exchange(building, path):
+                path.rename(old)
+                building.rename(path)
     finally:
         _tidy(path)
+
+
+@contextmanager
+def _named_if_full(path: Path) -> Iterator[None]:
+    """Lets the error of a full disk name `path`; by itself it names no file, or the one that is being copied."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _tidy(path: Path) -> None:

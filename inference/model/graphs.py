@@ -70,9 +70,19 @@ def save_graph(graph: Graph, folder: Path, *, fp16: bool = False) -> None:
     """Writes model.xml and model.bin into `folder`, which is created if missing.
 
     fp16: store the weights in half precision (computations stay in single precision); otherwise they keep theirs.
+    Raises InputError if the files cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ov.save_model(graph, folder / FILE, compress_to_fp16=fp16)
+    try:
+        ov.save_model(graph, folder / FILE, compress_to_fp16=fp16)
+    except RuntimeError as error:
+        # How OpenVINO reports a full disk.
+        if "iostream" not in str(error):
+            raise
+        raise InputError(
+            f"{folder / FILE} cannot be written ({error}): check the free space and the permissions there, and run the "
+            "same command again"
+        ) from error
 
 
 def open_graph(folder: Path, *, mapped: bool = True) -> Graph:

@@ -23,6 +23,10 @@ def fail_with(error: BaseException):
             OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/card.html"),
             "error: no space left for /full/card.html",
         ),
+        (
+            OSError(errno.ESTALE, os.strerror(errno.ESTALE), "/gone/card.html"),
+            "error: /gone/card.html is on a file system that no longer answers (Stale file handle): mount it again and",
+        ),
     ],
 )
 def test_what_people_can_mend_ends_with_a_message(error, said, capsys):

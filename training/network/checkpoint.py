@@ -4,6 +4,7 @@ best.pt is the model of the best epoch; last.pt is all that an interrupted train
 """
 
 import pickle
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,8 +134,8 @@ def _save(content: dict, path: Path) -> None:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     except (RuntimeError, OSError) as error:
-        # torch reports a full disk by a RuntimeError of its file writer.
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+        # torch reports a full disk by a RuntimeError of its file writer or of the stream below it.
+        if isinstance(error, RuntimeError) and not re.search("inline_container|iostream", str(error)):
             raise
         reason = str(error).strip().partition("\n")[0][:200]
         before = "; the previous file is intact" if path.exists() else ""

@@ -43,6 +43,8 @@ MEMORY = Path("/dev/shm")
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+# It logs the traceback of each error of the database that it raises, too.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def use_store(workspace: Workspace) -> None:

@@ -59,12 +59,15 @@ def test_weights_of_another_network_are_refused(tmp_path):
         checkpoint.build()
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
+@pytest.mark.parametrize("missing", [1, 2000, 0.5])
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, missing):
+    """missing: bytes, or the share of the file, for which there is no room."""
     path = tmp_path / "best.pt"
     checkpoint = make_checkpoint()
     checkpoint.save(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, hard))
+    size = path.stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - (missing if missing >= 1 else int(size * missing)), hard))
     try:
         with pytest.raises(InputError, match=r"best.pt cannot be written .*the previous file is intact"):
             Checkpoint(**{**vars(checkpoint), "epoch": 7}).save(path)
