@@ -55,10 +55,12 @@ def _run(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in NO_SPACE + LOST:
             raise
-        place, again = error.filename or "a file", "run the same command again: it resumes from what was completed"
-        said = f"no space left for {place} ({error.strerror}): free some space"
+        place = error.filename or "a file"
         if error.errno in LOST:
             said = f"{place} is on a file system that no longer answers ({error.strerror}): mount it again"
+        else:
+            said = f"no space left for {place} ({error.strerror}): free some space"
+        again = "run the same command again: it resumes from what was completed"
         print(f"error: {said} and {again}", file=sys.stderr)
         sys.exit(EXIT_INPUT_ERROR)
     except KeyboardInterrupt:

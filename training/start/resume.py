@@ -36,10 +36,7 @@ def has_finished(task: Task) -> bool:
     if not (best.exists() and task.workspace.has_store):
         return False
     checkpoint = Checkpoint.load(best)
-    table = (checkpoint.delta_table_id, checkpoint.delta_version)
-    was = {**checkpoint.settings["training"], **checkpoint.plan, "table": table}
-    free, plan = ((*FREE, *COMPARED_AS_PLAN), task.plan.describe()) if checkpoint.plan else (FREE, {})
-    if _changes(task, was, free, **plan):
+    if _changes(task, checkpoint, checkpoint.settings["training"]):
         return False
     # Imported here, because mlflow takes seconds to import.
     from training.record.store import status_of
@@ -50,8 +47,7 @@ def has_finished(task: Task) -> bool:
 def read_state(task: Task) -> State:
     """The state of the interrupted training. Raises InputError if there is none, or if it was another training."""
     state = State.load(task.workspace.checkpoints / LAST)
-    was = {**state.settings, **state.plan, "table": (state.delta_table_id, state.delta_version)}
-    changes = _changes(task, was, (*FREE, *COMPARED_AS_PLAN), **task.plan.describe())
+    changes = _changes(task, state, state.settings)
     if changes:
         raise InputError(
             f"the interrupted training was another one ({'; '.join(changes)}): give the same settings "
@@ -62,13 +58,15 @@ def read_state(task: Task) -> State:
     return state
 
 
-def _changes(task: Task, was: dict, free: tuple[str, ...], **more: object) -> list[str]:
-    """The differences from an earlier training, such as `epochs was 5, is 6`.
+def _changes(task: Task, saved: Checkpoint | State, settings: dict) -> list[str]:
+    """The differences from the training that saved this, such as `epochs was 5, is 6`.
 
-    was: its settings, table and whatever `more` names. free: settings that may differ. more: values of this training to
-    compare besides its settings and its table.
+    settings: the `training` section of that training.
     """
-    now = asdict(task.settings.training) | more | {"table": (task.card.delta_table_id, task.card.delta_version)}
+    was = {**settings, **saved.plan, "table": (saved.delta_table_id, saved.delta_version)}
+    # A checkpoint of an earlier version has no plan, so its settings are compared instead.
+    free, plan = ((*FREE, *COMPARED_AS_PLAN), task.plan.describe()) if saved.plan else (FREE, {})
+    now = asdict(task.settings.training) | plan | {"table": (task.card.delta_table_id, task.card.delta_version)}
     if now["precision"] == "auto":
         # A resumed training keeps the precision that it began with: see settle_precision.
         now["precision"] = was.get("precision", "auto")

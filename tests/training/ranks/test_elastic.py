@@ -48,9 +48,8 @@ def test_the_streams_are_those_of_the_first_start():
 def test_only_a_state_of_this_very_training_is_resumed(tmp_path, capsys):
     last = Workspace.at(str(tmp_path)).checkpoints / LAST
 
-    def begin(*words) -> tuple[int, int, Resume]:
-        resume, *numbers, topology = words
-        return begin_or_resume(resume, last.stat().st_mtime_ns, *numbers, topology)
+    def begin(resume: Resume, *known) -> tuple[int, int, Resume]:
+        return begin_or_resume(resume, last.stat().st_mtime_ns, *known)
 
     two, one = (Topology("horovodrun", 0, size, 0, 1, "cpu") for size in (2, 1))
     make_state().save(last)
