@@ -179,7 +179,7 @@ def new_store(tmp_path_factory):
     from training.record.store import mlflow, use_store
 
     made = Workspace.at(str(tmp_path_factory.mktemp("store")))
-    use_store(made)
+    use_store(made, make=True)
     mlflow.search_experiments()
 
     def put(workspace) -> None:

@@ -47,12 +47,15 @@ for _name in ("mlflow", "alembic"):
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def use_store(workspace: Workspace) -> None:
+def use_store(workspace: Workspace, make: bool = False) -> None:
     """Points mlflow at the workspace's server, or else its own database, for runs and for the registry.
 
-    Raises InputError if the server does not answer, or if the workspace's file system cannot hold the database.
+    make: makes the database if there is none, which only a training does. Anything else would find an empty registry
+    where the database has just been moved away.
+
+    Raises InputError if the server does not answer, if there is no database, or if the workspace's file system cannot
+    hold one.
     """
-    workspace.check_database()
     uri = workspace.tracking_server or f"sqlite:///{workspace.tracking_db}"
     if workspace.tracking_server:
         try:
@@ -68,6 +71,12 @@ def use_store(workspace: Workspace) -> None:
                 "out --tracking_server to keep the runs in the workspace"
             ) from error
     elif not workspace.tracking_db.exists():
+        if not make:
+            raise InputError(
+                f"no MLflow database at {workspace.tracking_db}: name the workspace of a training, put the file back, "
+                "or train there first"
+            )
+        workspace.check_database()
         _make_database(workspace.tracking_db)
     mlflow.set_tracking_uri(uri)
     # Unity Catalog, because Databricks' older registry has no aliases.

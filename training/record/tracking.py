@@ -72,7 +72,7 @@ class TrackedRun:
 
         topology: the ranks of a training; None for an ensemble of finished trainings.
         """
-        use_store(workspace)
+        use_store(workspace, make=True)
         settle(workspace)
         experiment, training = settings.training.experiment, settings.training
         if mlflow.get_experiment_by_name(experiment) is None:

@@ -193,9 +193,12 @@ def test_a_database_is_complete_or_not_there(tmp_path, monkeypatch):
         # MLflow has made the first tables by then.
         half_way.setattr("mlflow.store.db.utils._upgrade_db", lambda engine: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            use_store(workspace)
+            use_store(workspace, make=True)
     assert list(workspace.root.iterdir()) == []
-    use_store(workspace)
+    with pytest.raises(InputError, match="no MLflow database at .* put the file back"):
+        use_store(workspace)
+    assert list(workspace.root.iterdir()) == []
+    use_store(workspace, make=True)
     assert [path.name for path in workspace.root.iterdir()] == [workspace.tracking_db.name]
     made = workspace.tracking_db.read_bytes()
     assert [found.name for found in mlflow.search_experiments()] == ["Default"]
