@@ -144,8 +144,11 @@ def show(console: Console, settings: Settings, workspace: Workspace) -> None:
     print(f"  1. {workspace.card_page}")
     print(f"  2. {workspace.summary}")
     print(f"  3. {workspace.figures}")
-    print(f"  4. make ui WORKSPACE={settings.workspace}       the run, its figures, and the registered model")
-    print(f"  5. make serve WORKSPACE={settings.workspace}    a page that shows findings and heat maps of your images")
+    runs, served = f"make ui WORKSPACE={settings.workspace}   ", f"make serve WORKSPACE={settings.workspace}"
+    if server := settings.tracking_server:
+        runs, served = server, f"python {PROJECT / 'inference/serve.py'} --tracking_server {server}"
+    print(f"  4. {runs}    the run, its figures, and the registered model")
+    print(f"  5. {served}    a page that shows findings and heat maps of your images")
 
 
 if __name__ == "__main__":
