@@ -36,7 +36,7 @@ def commands() -> dict[str, list[str]]:
         for number, container in enumerate(containers(list(yaml.safe_load_all(file.read_text(encoding="utf-8"))))):
             found[f"{file.name} {number}"] = container["args"]
     for name, service in yaml.safe_load((JOBS / "container" / "compose.yaml").read_text())["services"].items():
-        found[f"compose.yaml {name}"] = service["command"]
+        found[f"compose.yaml {name}"] = service.get("command", [])
     lines = re.findall(r"^ *CMD (\[.*\])$", (JOBS / "container" / "Containerfile").read_text(), re.MULTILINE)
     found |= {f"Containerfile {number}": json.loads(line) for number, line in enumerate(lines)}
     return {name: words for name, words in found.items() if any(word.endswith(".py") for word in words)}
