@@ -104,7 +104,11 @@ setup(
         "inference.service": ["page/*"],
         "jobs.setup": ["*.txt", "spark/*"],
     },
-    entry_points={"console_scripts": ["chexscale=jobs.chexscale:main"]},
+    entry_points={
+        "console_scripts": ["chexscale=jobs.chexscale:main"],
+        # A task of a Databricks job finds it by its name, in any group.
+        "packages": ["task=jobs.chexscale:task"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -8,10 +8,12 @@
     spark-submit --master yarn "$(chexscale --file etl)"  options of a launcher stand before the installed file
 
 What follows the word is passed to the file. The process becomes the command: signals reach it, and the exit code is its
-own.
+own. Only a task of a Databricks job (`task`, the entry point of the same name) runs the command in its own process,
+which has the cluster's Spark session.
 """
 
 import ast
+import importlib
 import os
 import shutil
 import sys
@@ -44,6 +46,10 @@ FILES = {
 BY_SPARK = ("etl", "predict", "spark_train")
 SPARK_DEFAULTS = INSTALLED / "jobs" / "setup" / "spark"
 USAGE = "usage: chexscale WORD [ARGUMENT ...]"
+
+
+class CommandFailed(Exception):
+    """A command of a task has failed; the message is the command's own."""
 
 
 def main() -> None:
@@ -110,6 +116,26 @@ def is_without_settings() -> bool:
     package = find_spec("pyspark")
     configured = {"SPARK_HOME", "SPARK_CONF_DIR"} & os.environ.keys()
     return package is not None and not configured and not Path(package.origin).with_name("conf").exists()
+
+
+def task() -> None:
+    """Runs a command in this process, as a task of a Databricks job; its parameters are the word and the arguments.
+
+    Returns if the command succeeds; exiting would end a process that also runs Databricks' code. Raises CommandFailed
+    if it fails.
+    """
+    word, *arguments = sys.argv[1:] or [""]
+    if word not in FILES:
+        raise CommandFailed(f"the first parameter of the task is {word!r}, expected one of: {', '.join(FILES)}")
+    sys.argv = [str(INSTALLED / FILES[word]), *arguments]
+    try:
+        importlib.import_module(FILES[word].removesuffix(".py").replace("/", ".")).main()
+    except InputError as error:
+        raise CommandFailed(str(error)) from None
+    except SystemExit as ended:
+        # 0 after --help; otherwise the message was printed.
+        if ended.code:
+            raise CommandFailed(f"{word} ended with exit code {ended.code}; its message is above") from None
 
 
 def refuse(word: str, arguments: list[str]) -> None:

@@ -151,7 +151,7 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
 
 
 def _open(output: str, to_write: bool = False) -> DeltaTable | None:
-    """The table; None if there is none yet. Raises InputError if there is something else. to_write: as in open_table."""
+    """The table; None if there is none yet. Raises InputError if there is something else. to_write: see open_table."""
     place = locate(output)
     if is_local(place) and place.exists() and not (place / "_delta_log").is_dir():
         # A run that was killed before its first commit leaves Parquet files.
