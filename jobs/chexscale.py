@@ -19,10 +19,10 @@ import shutil
 import sys
 from difflib import get_close_matches
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from conf.errors import EXIT_INPUT_ERROR, InputError, run_command
+from conf.programs import own_environment
 
 INSTALLED = Path(__file__).parents[1]
 # Word -> file, in the order in which a newcomer needs them.
@@ -44,7 +44,6 @@ FILES = {
     "ui": "jobs/ui.py",
 }
 BY_SPARK = ("etl", "predict", "spark_train")
-SPARK_DEFAULTS = INSTALLED / "jobs" / "setup" / "spark"
 USAGE = "usage: chexscale WORD [ARGUMENT ...]"
 
 
@@ -88,34 +87,23 @@ def listing() -> str:
 
 def become(word: str, arguments: list[str]) -> None:
     """Replaces this process by the command; does not return. Raises InputError if Spark is needed and missing."""
-    program = [sys.executable]
+    program, environment = sys.executable, dict(os.environ)
     # --help needs no JVM, which takes seconds to start.
     if word in BY_SPARK and not {"--help", "-h"} & set(arguments):
-        program = [spark_submit()]
-        # Spark would take the first python3 on the PATH, which may lack these packages.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        if is_without_settings():
-            os.environ["SPARK_CONF_DIR"] = str(SPARK_DEFAULTS)
-    os.execv(program[0], [*program, str(INSTALLED / FILES[word]), *arguments])
+        environment = own_environment()
+        program = spark_submit(environment["PATH"])
+    os.execve(program, [program, str(INSTALLED / FILES[word]), *arguments], environment)
 
 
-def spark_submit() -> str:
-    """Returns the environment's own spark-submit, which follows SPARK_HOME, or the one on the PATH."""
-    own = str(Path(sys.executable).parent)
-    found = shutil.which("spark-submit", path=os.pathsep.join([own, os.environ.get("PATH", "")]))
+def spark_submit(path: str) -> str:
+    """Returns the environment's own spark-submit, which follows SPARK_HOME, or another one on this PATH."""
+    found = shutil.which("spark-submit", path=path)
     if found is None:
         raise InputError(
-            f"no spark-submit in {own} or on PATH: install the extra `etl` of chexscale (docs/environment.md), or put "
-            "the Spark of your cluster on PATH"
+            f"no spark-submit in {Path(sys.executable).parent} or on PATH: install the extra `etl` of chexscale "
+            "(docs/environment.md), or put the Spark of your cluster on PATH"
         )
     return found
-
-
-def is_without_settings() -> bool:
-    """Whether Spark is one that pip installed, which nobody has configured: it would log each of its steps."""
-    package = find_spec("pyspark")
-    configured = {"SPARK_HOME", "SPARK_CONF_DIR"} & os.environ.keys()
-    return package is not None and not configured and not Path(package.origin).with_name("conf").exists()
 
 
 def task() -> None:
