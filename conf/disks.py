@@ -45,9 +45,11 @@ def _fault_of(place: Path, error: Exception) -> int:
 
 
 def _full_place(place: str, error: Exception) -> str:
-    """`place`, or a file that an error names on another disk, such as that of temporary files."""
+    """`place`, or a file that an error names on another disk, such as that of temporary files or of the table."""
     for one in _chain(error):
-        named = isinstance(one, OSError) and one.errno in NO_SPACE and (one.filename2 or one.filename)
+        named = isinstance(one, OSError) and one.errno in NO_SPACE + LOST and (one.filename2 or one.filename)
+        if named and one.errno in LOST:
+            return str(named)
         try:
             if named and os.stat(_folder(Path(named))).st_dev != os.stat(_folder(Path(place))).st_dev:
                 return str(named)

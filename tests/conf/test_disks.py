@@ -58,6 +58,12 @@ def test_a_full_disk_of_temporary_files_is_named_and_not_that_of_the_model(small
     assert raised.value.filename == str(small_disk / "copy")
 
 
+def test_a_lost_disk_that_is_only_read_is_named(tmp_path):
+    with pytest.raises(OSError) as raised, named_if_full(tmp_path / "model"):
+        raise OSError(errno.ESTALE, "Stale file handle", "/table/file")
+    assert (raised.value.errno, raised.value.filename) == (errno.ESTALE, "/table/file")
+
+
 def test_other_errors_stay_as_they_are(small_disk, tmp_path):
     with suppress(OSError):
         fill_by_copying(small_disk)
