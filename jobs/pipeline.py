@@ -22,6 +22,7 @@ from rich.table import Table
 
 from conf.arguments import ArgumentParser, add_resume, add_switch, load_arguments, settings_in
 from conf.errors import InputError, run_command
+from conf.programs import own_environment
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
 from training.measures.cells import value_cell
@@ -43,7 +44,7 @@ def stages(num_ranks: int) -> dict[str, list[str]]:
     # With --gloo, horovodrun does not start a process that imports torch to ask whether Horovod was built with MPI.
     launcher = ["horovodrun", "--gloo", "-np", str(num_ranks), "python"]
     # pip cannot install Horovod, which has no wheel.
-    if shutil.which("horovodrun", path=own_path()) is None:
+    if shutil.which("horovodrun", path=own_environment()["PATH"]) is None:
         launcher = ["torchrun", "--nproc_per_node", str(num_ranks)]
     return {
         "etl": ["spark-submit", str(PROJECT / "etl/preprocess.py")],
@@ -99,15 +100,10 @@ def add_own(parser: ArgumentParser) -> None:
     add_resume(parser)
 
 
-def own_path() -> str:
-    """Returns the PATH with this Python's environment first."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-
-
 def run_stage(stage: str, command: list[str]) -> None:
     """Runs a command with this Python's environment first on the PATH; exits with its exit code if it fails."""
     try:
-        finished = subprocess.run(command, env={**os.environ, "PATH": own_path()}, check=False)
+        finished = subprocess.run(command, env=own_environment(), check=False)
     except FileNotFoundError as error:
         advice = "run `make setup` first or, if pip installed CheXScale, install its extras (docs/environment.md)"
         raise InputError(f"stage {stage}: command {command[0]} not found: {advice}") from error
