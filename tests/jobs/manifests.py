@@ -27,7 +27,7 @@ def tool(name: str) -> str:
 
 def files() -> list[Path]:
     """All files with objects of Kubernetes."""
-    return [file for file in sorted(KUBERNETES.glob("*/*.yaml")) if "kind: " in file.read_text()]
+    return [file for file in sorted(KUBERNETES.glob("*/*.yaml")) if "\nkind: " in file.read_text()]
 
 
 def documents(file: Path) -> list[dict]:
