@@ -75,6 +75,8 @@ EXTRAS = {
         *DECODERS,
         "requests",
     ],
+    # An MLflow server, and its client for an object store.
+    "server": ["mlflow==3.17.2", "boto3"],
     # Clients of stores, which set-up does not install.
     "azure": ["adlfs"],
     "gcs": ["gcsfs"],

@@ -55,7 +55,7 @@ def stages(num_ranks: int) -> dict[str, list[str]]:
 def main() -> None:
     settings, options = load_arguments(
         "Runs all stages as the commands that a person would type.",
-        "[--rebuild] [--resume [auto]]",
+        "[--rebuild] [--resume [auto]] [--check]",
         add_own,
         reads=READS,
     )
@@ -68,6 +68,8 @@ def main() -> None:
     workspace = Workspace.of(settings)
     # Otherwise the training would say it after the ETL's work.
     workspace.check_database()
+    if options.check:
+        return
     console = Console()
     commands = stages(settings.jobs.num_ranks or usual_ranks(settings.training.device))
     own = {"etl": ["--rebuild"] * options.rebuild, "training": ["--resume", options.resume], "register": []}
@@ -93,6 +95,7 @@ def usual_ranks(device: str) -> int:
 
 def add_own(parser: ArgumentParser) -> None:
     add_switch(parser, "--rebuild", "decode every image again and replace the table, whatever it holds")
+    add_switch(parser, "--check", "only check the settings of all stages, as a job on a cluster does first")
     add_resume(parser)
 
 

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +41,12 @@ SchedulerParameters=sched_interval=1
 JobAcctGatherType=jobacct_gather/none
 SlurmdTimeout=10
 KillWait=10
+GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 {nodes}
-PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes={names} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes={names} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
 
 
@@ -110,6 +115,14 @@ class Cluster:
                 stderr=output,
                 cwd=PROJECT,
             )
+
+    def lose(self, node: str) -> None:
+        """Kills all processes of a host in a network of its own, as a power cut does."""
+        self.daemons.pop(node)
+        found = subprocess.run(["ip", "netns", "pids", node], check=True, capture_output=True, text=True).stdout
+        for process in map(int, found.split()):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def kill(self, name: str) -> None:
         """Kills a daemon and all that it has started, as a power cut does."""
@@ -201,9 +214,11 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
                 controller=f"{here}({controller})",
                 port=free_port(),
                 names=",".join(names),
-                nodes="\n".join(f"{node} CPUs=1 RealMemory=4000" for node in nodes),
+                nodes="\n".join(f"{node} CPUs=1 RealMemory=4000 Gres=gpu:2" for node in nodes),
             )
         )
+        # Any device files will do, because Slurm counts them and nobody opens them.
+        (folder / "gres.conf").write_text("Name=gpu File=/dev/zero\nName=gpu File=/dev/full\n")
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "CHEXSCALE_"))
         }

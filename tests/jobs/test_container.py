@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from importlib.metadata import requires
@@ -13,24 +12,17 @@ import pytest
 from packaging.requirements import Requirement
 
 from conf.workspace import Workspace
-from conf.writing import atomic_path
 from inference.model.registry import mlflow, use_store
 from tests.inference.service import toy
+from tests.jobs.containers import FOLDER, KEY, ROOT, build
 
-ROOT = Path(__file__).parents[2]
-CONTAINER = ROOT / "jobs" / "container"
-EXTRAS = {"serving": ["serving"], "etl": ["etl", "serving"], "training": ["training", "inference"]}
-NEEDED = ("podman", "runc", "mmdebstrap")
-IMAGE, BASE = "localhost/chexscale-test-serving", "localhost/chexscale-test-base"
-KEY = "0123456789abcdef"
-CONF = """\
-[containers]
-default_ulimits = ["nofile=20000:20000", "nproc=20000:20000"]
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-"""
-"""for machines where root may not raise limits, and without systemd"""
+EXTRAS = {
+    "serving": ["serving"],
+    "etl": ["etl", "serving"],
+    "training": ["training", "inference"],
+    "server": ["server"],
+}
+IMAGE = "localhost/chexscale-serving"
 
 
 def blocks(lock: Path) -> set[str]:
@@ -44,7 +36,7 @@ def names(lock: Path) -> set[str]:
 
 @pytest.mark.parametrize("target", EXTRAS)
 def test_a_target_installs_a_part_of_the_one_lock(target):
-    lock = CONTAINER / f"{target}.lock"
+    lock = FOLDER / f"{target}.lock"
     assert blocks(lock) - blocks(ROOT / "requirements.lock") == set()
     needs = [Requirement(need) for need in requires("chexscale")]
     asked = {
@@ -56,52 +48,7 @@ def test_a_target_installs_a_part_of_the_one_lock(target):
 
 
 def test_serving_installs_neither_torch_nor_spark():
-    assert names(CONTAINER / "serving.lock").isdisjoint({"torch", "torchvision", "pyspark", "petastorm", "mlflow"})
-
-
-@pytest.fixture
-def podman(tmp_path, monkeypatch):
-    """Runs podman; returns its output."""
-    absent = [name for name in NEEDED if not shutil.which(name)]
-    if absent or os.geteuid() != 0:
-        pytest.skip(f"needs root and {', '.join(NEEDED)}; absent: {', '.join(absent) or 'root'}")
-    (tmp_path / "containers.conf").write_text(CONF)
-    monkeypatch.setenv("CONTAINERS_CONF", str(tmp_path / "containers.conf"))
-
-    def run(*arguments: str, **options) -> str:
-        done = subprocess.run(
-            ["podman", "--runtime", "runc", *arguments], capture_output=True, text=True, cwd=ROOT, **options
-        )
-        assert done.returncode == 0, f"podman {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout.strip()
-
-    return run
-
-
-def import_base(podman) -> None:
-    """Makes the base image from Debian's packages, as no registry is needed for that; kept in the cache."""
-    if podman("images", "--quiet", BASE):
-        # Imported anew, it would be another image, from which all layers would be built again.
-        return
-    archive = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "chexscale", "debian-bookworm.tar")
-    if not archive.exists():
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(archive) as building:
-            skip = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "doc")]
-            command = ["mmdebstrap", "--quiet", "--variant=apt", "--format=tar", *skip, "bookworm", str(building)]
-            subprocess.run(command, check=True)
-    podman("import", "--quiet", str(archive), BASE)
-
-
-def build(podman) -> None:
-    import_base(podman)
-    arguments = ["--build-arg", f"BASE={BASE}"]
-    # As behind a hospital's proxy that inspects TLS.
-    if certificates := os.environ.get("SSL_CERT_FILE"):
-        arguments += ["--volume", f"{certificates}:/ca.crt:ro"]
-        arguments += ["--build-arg", "SSL_CERT_FILE=/ca.crt", "--build-arg", "PIP_CERT=/ca.crt"]
-    file = str(CONTAINER / "Containerfile")
-    podman("build", "--network=host", *arguments, "--file", file, "--target=serving", "--tag", IMAGE, ".")
+    assert names(FOLDER / "serving.lock").isdisjoint({"torch", "torchvision", "pyspark", "petastorm", "mlflow"})
 
 
 def address_of(podman, name: str) -> str:
@@ -127,7 +74,7 @@ def test_the_service_answers_in_a_container_that_may_write_nothing(podman, new_s
     toy.register(workspace)
     # Mounted at another path, read-only, for another user.
     subprocess.run(["chmod", "-R", "a+rX", str(workspace.root)], check=True)
-    build(podman)
+    build(podman, "serving")
     assert int(podman("image", "inspect", "--format={{.Size}}", IMAGE)) < 10**9
     for memory in ("512m", "2g"):
         name = f"chexscale-test-{os.getpid()}"

@@ -5,10 +5,15 @@ import re
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+import cv2
+import numpy as np
 
 from conf.workspace import Workspace
 from inference.model.registry import CHAMPION
@@ -30,6 +35,17 @@ def mlflow_command() -> list[str]:
         port = free.getsockname()[1]
     options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     return ["mlflow", "models", "serve", "-m", f"models:/{NAME}@{CHAMPION}", *options]
+
+
+def first_finding_s(command: list[str]) -> float:
+    """Starts the service, sends one image and stops it; returns the seconds until the answer."""
+    image = cv2.imencode(".png", np.tile(np.arange(256, dtype=np.uint8), (256, 1)))[1].tobytes()
+    began = time.perf_counter()
+    with started(command, SERVES, 1) as address:
+        request = urllib.request.Request(f"{address}/v1/predict", image, {"Content-Type": "image/png"})
+        with urllib.request.urlopen(request) as answer:
+            answer.read()
+        return time.perf_counter() - began
 
 
 @contextmanager

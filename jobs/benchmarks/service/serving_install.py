@@ -12,18 +12,14 @@ import re
 import statistics
 import subprocess
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
-import cv2
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from conf.errors import run_command
 from conf.workspace import Workspace
-from jobs.benchmarks.service.servers import SERVES, service_command, started
+from jobs.benchmarks.service.servers import first_finding_s, service_command
 from jobs.setup.installer import find_uv
 from jobs.setup.places import LOCK, ROOT
 
@@ -39,7 +35,8 @@ def main() -> None:
         environment = Path(temporary, "environment")
         install(environment, Path(temporary, "versions.txt"))
         workspace = Workspace.at(arguments.workspace)
-        seconds = [first_finding_s(environment, workspace) for _ in range(arguments.repetitions)]
+        command = service_command(workspace, "int8", str(environment / "bin" / "python"))
+        seconds = [first_finding_s(command) for _ in range(arguments.repetitions)]
         packages = sorted(((size_mb(path), path.name) for path in site_packages(environment).iterdir()), reverse=True)
         table = Table("what", "measured")
         table.add_row("environment, MB", f"{size_mb(environment):.0f}")
@@ -59,18 +56,6 @@ def install(environment: Path, versions: Path) -> None:
     subprocess.run([uv, "venv", "--quiet", "--python", "3.11", str(environment)], check=True)
     command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(environment / "bin" / "python")]
     subprocess.run([*command, "--constraint", str(versions), f"{ROOT}[serving]"], check=True)
-
-
-def first_finding_s(environment: Path, workspace: Workspace) -> float:
-    """Starts the service, sends one image and stops it; returns the seconds until the answer."""
-    image = cv2.imencode(".png", np.tile(np.arange(256, dtype=np.uint8), (256, 1)))[1].tobytes()
-    command = service_command(workspace, "int8", str(environment / "bin" / "python"))
-    began = time.perf_counter()
-    with started(command, SERVES, 1) as address:
-        request = urllib.request.Request(f"{address}/v1/predict", image, {"Content-Type": "image/png"})
-        with urllib.request.urlopen(request) as answer:
-            answer.read()
-        return time.perf_counter() - began
 
 
 def site_packages(environment: Path) -> Path:

@@ -65,15 +65,20 @@ def register(
     use_store(workspace)
     artifacts = workspace.artifacts / uuid4().hex
     folder = artifacts / "artifacts" / workspace.model.name
-    save_graph(toy_graph(properties, weights), folder / "int8")
-    write_json(folder / "model_card.json", {"intended_use": "tests"})
-    write_json(folder / "boxes.json", boxes or {})
+    save(folder, properties, weights, boxes)
     client = mlflow.MlflowClient()
     if not client.search_registered_models(f"name = '{NAME}'"):
         client.create_registered_model(NAME)
     version = int(client.create_model_version(NAME, artifacts.as_uri()).version)
     promote(workspace, NAME, version, "test")
     return version, folder
+
+
+def save(folder: Path, properties: Properties = PROPERTIES, weights=WEIGHTS, boxes: dict | None = None) -> None:
+    """Writes what a registered model holds."""
+    save_graph(toy_graph(properties, weights), folder / "int8")
+    write_json(folder / "model_card.json", {"intended_use": "tests"})
+    write_json(folder / "boxes.json", boxes or {})
 
 
 def film(grey: int = 150, side_px: int = 128) -> np.ndarray:

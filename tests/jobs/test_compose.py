@@ -1,0 +1,86 @@
+"""jobs/container/compose.yaml as a user starts it: a model registered on the MLflow server answers films."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conf.workspace import Workspace
+from inference.model.registry import mlflow, promote, use_store
+from jobs.benchmarks.stores import link
+from tests.inference.service import toy
+from tests.jobs.containers import FOLDER, KEY, build
+from tests.jobs.slurm_cluster import free_port
+from tests.processes import wait_for
+
+# The engine of a pod's name resolution, without which containers do not find each other.
+NETWORK = "/usr/lib/podman/aardvark-dns"
+STORE = "docker.io/versity/versitygw:v1.8.0"
+
+
+@pytest.fixture
+def compose(podman, tmp_path, monkeypatch) -> Callable[..., str]:
+    """Runs podman-compose on the file; all that it made is gone at the end."""
+    program = link.find_server()
+    if not (shutil.which("podman-compose") and Path(NETWORK).exists() and program):
+        pytest.skip(f"needs podman-compose, netavark, aardvark-dns and {link.PROGRAM}")
+    for target in ("server", "serving"):
+        build(podman, target)
+    # No registry has the store here; its image has this program in this place.
+    shutil.copy(program, tmp_path / "versitygw")
+    (tmp_path / "Containerfile").write_text(
+        "FROM localhost/chexscale-test-base\nCOPY versitygw /app/versitygw\n", encoding="utf-8"
+    )
+    podman("build", "--tag", STORE, str(tmp_path))
+    monkeypatch.setenv("CHEXSCALE_MLFLOW_PORT", str(free_port()))
+    monkeypatch.setenv("CHEXSCALE_SERVE_PORT", str(free_port()))
+    monkeypatch.setenv("CHEXSCALE_STORE_KEY", "a key of the store")
+    monkeypatch.setenv("CHEXSCALE_API_KEY", KEY)
+
+    def run(*arguments: str) -> str:
+        command = ["podman-compose", "-p", f"chexscale{os.getpid()}", "-f", str(FOLDER / "compose.yaml"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    yield run
+    run("down", "--volumes")
+
+
+@pytest.mark.clusters
+@pytest.mark.slow
+def test_a_model_registered_on_the_server_is_served_from_the_object_store(compose, podman, tmp_path):
+    compose("up", "--detach", "--no-build")
+    server, service = (
+        f"http://127.0.0.1:{os.environ[name]}" for name in ("CHEXSCALE_MLFLOW_PORT", "CHEXSCALE_SERVE_PORT")
+    )
+    for address in (f"{server}/health", f"{service}/healthz"):
+        wait_for(lambda address=address: answers(address))
+    assert httpx.get(f"{service}/readyz").status_code == 503
+    workspace = Workspace.at(str(tmp_path / "workspace"), server)
+    folder = tmp_path / "registered" / "artifacts" / workspace.model.name
+    toy.save(folder)
+    use_store(workspace)
+    client = mlflow.MlflowClient()
+    run = client.create_run("0").info
+    client.log_artifacts(run.run_id, str(tmp_path / "registered"), "registered")
+    client.create_registered_model(toy.NAME)
+    version = client.create_model_version(toy.NAME, f"{run.artifact_uri}/registered", run.run_id)
+    promote(workspace, toy.NAME, int(version.version), "test")
+    wait_for(lambda: httpx.get(f"{service}/readyz").status_code == 200)
+    film = {"files": toy.png(toy.film(170))}
+    answer = httpx.post(f"{service}/v1/predict", files=film, headers={"X-API-Key": KEY}, timeout=30)
+    assert answer.json()["results"][0]["findings"][0]["probability"] > 0.5
+    kept = podman("exec", f"chexscale{os.getpid()}_store_1", "find", "/data/models", "-name", "model_card.json")
+    assert run.run_id in kept
+
+
+def answers(address: str) -> bool:
+    try:
+        return httpx.get(address).status_code == 200
+    except httpx.TransportError:
+        return False
