@@ -42,7 +42,7 @@ def play(podman: Podman, tmp_path) -> Iterator[Play]:
 
         yield play
         for name in played:
-            podman("pod", "rm", "--force", f"{MINE}-{name}")
+            podman("pod", "rm", "--force", "--time=1", f"{MINE}-{name}")
     for volume in podman("volume", "ls", "--quiet", f"--filter=name={MINE}").split():
         podman("volume", "rm", volume)
     podman("network", "rm", MINE)

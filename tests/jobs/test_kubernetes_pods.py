@@ -55,7 +55,7 @@ def probes_pass(thing: dict, address: str) -> None:
     probes = [value["httpGet"]["path"] for key in PROBES for value in inside(thing, key)]
     assert probes
     for path in probes:
-        wait_for(lambda path=path: answers(f"http://{address}{path}"))
+        wait_for(lambda path=path: answers(f"http://{address}{path}"), seconds=180)
 
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
