@@ -128,3 +128,15 @@ def test_the_executors_of_spark_take_the_drivers_image_and_ports():
     assert ports == [str(port["port"]) for port in service["spec"]["ports"]]
     variables = {name for value in words.values() for name in re.findall(r"\$\((\w+)\)", value)}
     assert variables == {one["name"] for one in container["env"]}
+
+
+@pytest.mark.parametrize("name", ["spark", "spark-operator"])
+def test_spark_knows_the_volume_of_its_pods_for_its_own_files(name):
+    started = [
+        pod for pod in pods(objects(name)) if pod["spec"]["containers"][0]["name"].startswith("spark-kubernetes-")
+    ]
+    assert len(started) == {"spark": 1, "spark-operator": 2}[name]
+    for pod in started:
+        (tmp,) = [mount for mount in pod["spec"]["containers"][0]["volumeMounts"] if mount["mountPath"] == "/tmp"]
+        # Spark mounts another volume at its SPARK_LOCAL_DIRS, /tmp, unless there is one of such a name.
+        assert tmp["name"].startswith("spark-local-dir-")
