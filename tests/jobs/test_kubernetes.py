@@ -41,7 +41,7 @@ def commands() -> dict[str, list[str]]:
             script = spec["mainApplicationFile"].removeprefix("local:///app/")
             found[f"{file.parent.name}/{file.name}"] = ["spark-submit", script, *spec["arguments"]]
     for name, service in yaml.safe_load((CONTAINER / "compose.yaml").read_text())["services"].items():
-        found[f"compose.yaml {name}"] = service["command"]
+        found[f"compose.yaml {name}"] = service.get("command", [])
     lines = re.findall(r"^ *CMD (\[.*\])$", (CONTAINER / "Containerfile").read_text(), re.MULTILINE)
     found |= {f"Containerfile {number}": json.loads(line) for number, line in enumerate(lines)}
     return {name: words for name, words in found.items() if any(word.endswith(".py") for word in words)}
