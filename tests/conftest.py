@@ -17,7 +17,7 @@ LABEL_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
-pytest_plugins = ["tests.object_store", "tests.spark_cluster", "tests.jobs.containers"]
+pytest_plugins = ["tests.object_store", "tests.spark_cluster", "tests.jobs.containers", "tests.jobs.pods"]
 SAMPLE_VARIABLE = "CHEXSCALE_NIH_SAMPLE"
 
 # A folder's name with every printable ASCII character that a workspace may have, and some others.

@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from conf.workspace import Workspace
-from inference.model.registry import mlflow, promote, use_store
 from jobs.benchmarks.stores import link
 from tests.inference.service import toy
 from tests.jobs.containers import FOLDER, KEY, build
@@ -62,21 +61,13 @@ def test_a_model_registered_on_the_server_is_served_from_the_object_store(compos
         wait_for(lambda address=address: answers(address))
     assert httpx.get(f"{service}/readyz").status_code == 503
     workspace = Workspace.at(str(tmp_path / "workspace"), server)
-    folder = tmp_path / "registered" / "artifacts" / workspace.model.name
-    toy.save(folder)
-    use_store(workspace)
-    client = mlflow.MlflowClient()
-    run = client.create_run("0").info
-    client.log_artifacts(run.run_id, str(tmp_path / "registered"), "registered")
-    client.create_registered_model(toy.NAME)
-    version = client.create_model_version(toy.NAME, f"{run.artifact_uri}/registered", run.run_id)
-    promote(workspace, toy.NAME, int(version.version), "test")
+    run_id = toy.register_on_server(workspace, tmp_path / "registered")
     wait_for(lambda: httpx.get(f"{service}/readyz").status_code == 200)
     film = {"files": toy.png(toy.film(170))}
     answer = httpx.post(f"{service}/v1/predict", files=film, headers={"X-API-Key": KEY}, timeout=30)
     assert answer.json()["results"][0]["findings"][0]["probability"] > 0.5
     kept = podman("exec", f"chexscale{os.getpid()}_store_1", "find", "/data/models", "-name", "model_card.json")
-    assert run.run_id in kept
+    assert run_id in kept
 
 
 def answers(address: str) -> bool:

@@ -35,8 +35,10 @@ PAGE = "/page/"
 PROBES = ("/healthz", "/readyz")
 """answered under any host name, because a kubelet and a load balancer call a replica by its address"""
 OPEN = ("/", *PROBES, "/openapi.json")
+METRICS = "/metrics"
+"""answered under any host name too if there is a key: Prometheus calls each replica by its address"""
 # Counters and the log name only these routes, because any other path may contain anything.
-ROUTES = (*OPEN, "/v1/predict", "/v1/explain", "/v1/model", "/metrics")
+ROUTES = (*OPEN, "/v1/predict", "/v1/explain", "/v1/model", METRICS)
 # How long the rest of a refused upload is read and thrown away after the answer. A connection that is closed with bytes
 # unread is reset, and its client may never see why it was refused.
 DRAIN_S = 2
@@ -87,7 +89,8 @@ class Guard:
     def _check(self, scope, headers: Headers) -> None:
         """Raises Refusal if the request's host, origin, rate or key is not allowed."""
         host = headers.get("host", "").lower()
-        if scope["path"] not in PROBES and _without_port(host) not in self.hosts:
+        by_any_name = (*PROBES, METRICS) if self.key else PROBES
+        if scope["path"] not in by_any_name and _without_port(host) not in self.hosts:
             raise Refusal(421, "this host name is not allowed", "allow it with --serving.allowed_hosts")
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host:

@@ -101,6 +101,11 @@ def test_with_a_key_only_health_and_page_need_none(registry):
             assert status(X_API_Key=KEY) == 200
             assert status(Authorization=f"Bearer {KEY}") == 200
             assert status(X_API_Key=KEY + "x") == status(Authorization=f"Basic {KEY}") == 401
+            # Prometheus calls the pod's address.
+            assert status(X_API_Key=KEY, Host="10.1.2.3:8000") == 421
+            scraped = {"Host": "10.1.2.3:8000", "Authorization": f"Bearer {KEY}"}
+            assert stranger.get("/metrics", headers=scraped).status_code == 200
+            assert stranger.get("/metrics", headers={"Host": "10.1.2.3:8000"}).status_code == 401
             assert stranger.post("/v1/predict", files={"files": FILM}).status_code == 401
             # Clients that guess keys are slowed down too.
             statuses = [status(X_API_Key="guess") for _ in range(20)]

@@ -81,6 +81,22 @@ def save(folder: Path, properties: Properties = PROPERTIES, weights=WEIGHTS, box
     write_json(folder / "boxes.json", boxes or {})
 
 
+def register_on_server(workspace: Workspace, folder: Path) -> str:
+    """Registers a champion on the workspace's MLflow server, which keeps the files; returns the run's id.
+
+    folder: for the model's files.
+    """
+    save(folder / "artifacts" / workspace.model.name)
+    use_store(workspace)
+    client = mlflow.MlflowClient()
+    run = client.create_run("0").info
+    client.log_artifacts(run.run_id, str(folder), "registered")
+    client.create_registered_model(NAME)
+    version = client.create_model_version(NAME, f"{run.artifact_uri}/registered", run.run_id)
+    promote(workspace, NAME, int(version.version), "test")
+    return run.run_id
+
+
 def film(grey: int = 150, side_px: int = 128) -> np.ndarray:
     """Returns (S, S) uint8 noise around a grey value, which passes every check of the ETL."""
     rng = np.random.default_rng(grey)

@@ -1,0 +1,84 @@
+"""Runs pods of the rendered manifests by `podman kube play`, which knows neither Service, Job nor probe."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.jobs.containers import Podman
+from tests.jobs.manifests import inside, objects
+
+MINE = f"chexscale-test-{os.getpid()}"
+PAUSE = "localhost/chexscale-test-pause"
+Play = Callable[..., str]
+
+
+@pytest.fixture
+def play(podman: Podman, tmp_path) -> Iterator[Play]:
+    """Runs the pod of one object of the site, and returns its address."""
+    configuration = Path(os.environ["CONTAINERS_CONF"])
+    configuration.write_text(configuration.read_text().replace("[engine]", f'[engine]\ninfra_image = "{PAUSE}"'))
+    # The process that holds a pod together.
+    (tmp_path / "Containerfile").write_text('FROM localhost/chexscale-test-base\nENTRYPOINT ["sleep", "infinity"]\n')
+    podman("build", "--tag", PAUSE, str(tmp_path))
+    podman("network", "create", MINE)
+    with secrets(podman):
+        played = []
+
+        def play(thing: dict, alias: str, name: str = "", ports: dict[str, int] | None = None) -> str:
+            """name: of the pod. alias: under which others find it. ports: of this machine, by the name of a port."""
+            file = tmp_path / f"{name or alias}.yaml"
+            file.write_text(yaml.safe_dump_all(playable(thing, name or alias, ports or {})))
+            podman("kube", "play", "--network", f"{MINE}:alias={alias}", str(file))
+            played.append(name or alias)
+            infra = podman("pod", "inspect", "--format={{.InfraContainerID}}", f"{MINE}-{name or alias}")
+            form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+            return podman("inspect", f"--format={form}", infra)
+
+        yield play
+        for name in played:
+            podman("pod", "rm", "--force", "--time=1", f"{MINE}-{name}")
+    for volume in podman("volume", "ls", "--quiet", f"--filter=name={MINE}").split():
+        podman("volume", "rm", volume)
+    podman("network", "rm", MINE)
+
+
+@contextmanager
+def secrets(podman: Podman) -> Iterator[None]:
+    """The site's Secrets, which podman does not read from a manifest."""
+    found = {thing["metadata"]["name"]: thing["data"] for thing in objects("site") if thing["kind"] == "Secret"}
+    for name, data in found.items():
+        podman("secret", "create", name, "-", input=json.dumps(data))
+    try:
+        yield
+    finally:
+        podman("secret", "rm", *found)
+
+
+def playable(thing: dict, name: str, ports: dict[str, int]) -> list[dict]:
+    """The scenario, and a pod of the object's template, as podman runs them.
+
+    Podman keeps volumes of all pods under their names in one place, and would call curl for a probe.
+    """
+    template = next(part for part in inside(thing, "template") if "containers" in part["spec"])
+    pod = json.loads(json.dumps(template["spec"]))
+    for volume in pod["volumes"]:
+        if "configMap" not in volume:
+            claim = volume.pop("persistentVolumeClaim", {}).get("claimName")
+            volume.pop("emptyDir", None)
+            volume["persistentVolumeClaim"] = {"claimName": f"{MINE}-{claim or name + '-' + volume['name']}"}
+    for container in pod["containers"]:
+        container["image"] = re.sub(r"registry.example.org/(.+):1", r"localhost/\1:latest", container["image"])
+        for probe in [key for key in container if key.endswith("Probe")]:
+            del container[probe]
+        for port in container.get("ports", []):
+            port |= {"hostPort": ports[port["name"]]} if port["name"] in ports else {}
+    (scenario,) = [one for one in objects("site") if one["kind"] == "ConfigMap"]
+    metadata = {"name": f"{MINE}-{name}", "labels": template["metadata"]["labels"]}
+    both = json.dumps([scenario, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}])
+    return json.loads(both.replace(scenario["metadata"]["name"], f"{MINE}-scenario"))
