@@ -101,12 +101,16 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["conf*", "etl*", "training*", "inference*", "jobs*"], exclude=["jobs.benchmarks*"]),
     package_data={
-        "conf": ["*.yaml"],
+        "conf": ["*.yaml", "spark/*"],
         "etl.card": ["*.j2"],
         "inference.service": ["page/*"],
-        "jobs.setup": ["*.txt", "spark/*"],
+        "jobs.setup": ["*.txt"],
     },
-    entry_points={"console_scripts": ["chexscale=jobs.chexscale:main"]},
+    entry_points={
+        "console_scripts": ["chexscale=jobs.chexscale:main"],
+        # A task of a Databricks job finds it by its name, in any group.
+        "packages": ["task=jobs.chexscale:task"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
 )

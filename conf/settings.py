@@ -4,11 +4,11 @@
 docs/settings.md lists the same for reading.
 """
 
-import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from conf.bounds import MODALITIES, SIDES, above, at_least, between, bounded, check, require, share
+from conf.servers import check_server
 from conf.words import View
 
 Mode = Literal["int8", "fp16", "fp32", "onnx", "torch"]
@@ -388,7 +388,8 @@ class Settings:
     """folder that holds all that the stages write"""
     tracking_server: str = ""
     """address of an MLflow server, such as http://host:5000, databricks or databricks://PROFILE, that keeps runs and
-    registry; empty: mlflow.db in the workspace"""
+    registry; a password goes into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; empty: mlflow.db in the
+    workspace"""
     phantoms: Phantoms = field(default_factory=Phantoms)
     etl: Etl = field(default_factory=Etl)
     training: Training = field(default_factory=Training)
@@ -400,9 +401,7 @@ class Settings:
 
     def __post_init__(self):
         server = self.tracking_server
-        valid = not server or re.fullmatch(r"https?://.*[^/]|databricks(://[^/]+)?", server)
-        expected = "an address such as http://host:5000, or databricks, or nothing (a database of MLflow's is given to "
-        require(valid, "tracking_server", server, expected + "`mlflow server --backend-store-uri`)")
+        check_server(server)
         if server.startswith("databricks"):
             name, experiment = self.inference.registered_model, self.training.experiment
             catalog = "CATALOG.SCHEMA.NAME, as Unity Catalog names models"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conf.errors import NO_SPACE
+from conf.disks import named_if_full
 
 BUILDING, OLD = "building", "old"
 LOCK = ".lock"
@@ -61,7 +61,7 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     A kill or an error leaves the old file. The parent folder is made if missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _named_if_full(path):
+    with named_if_full(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -89,7 +89,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     mark = uuid.uuid4().hex
     building, old = (path.with_name(f".{path.name}-{role}-{mark}") for role in (BUILDING, OLD))
     try:
-        with _named_if_full(path):
+        with named_if_full(path):
             building.mkdir()
             yield building
             if not path.exists():
@@ -99,17 +99,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 building.rename(path)
     finally:
         _tidy(path)
-
-
-@contextmanager
-def _named_if_full(path: Path) -> Iterator[None]:
-    """Lets the error of a full disk name `path`; by itself it names no file, or the one that is being copied."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            error.filename, error.filename2 = str(path), None
-        raise
 
 
 def _tidy(path: Path) -> None:

@@ -8,19 +8,21 @@
     spark-submit --master yarn "$(chexscale --file etl)"  options of a launcher stand before the installed file
 
 What follows the word is passed to the file. The process becomes the command: signals reach it, and the exit code is its
-own.
+own. Only a task of a Databricks job (`task`, the entry point of the same name) runs the command in its own process,
+which has the cluster's Spark session.
 """
 
 import ast
+import importlib
 import os
 import shutil
 import sys
 from difflib import get_close_matches
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from conf.errors import EXIT_INPUT_ERROR, InputError, run_command
+from conf.programs import own_environment
 
 INSTALLED = Path(__file__).parents[1]
 # Word -> file, in the order in which a newcomer needs them.
@@ -42,8 +44,11 @@ FILES = {
     "ui": "jobs/ui.py",
 }
 BY_SPARK = ("etl", "predict", "spark_train")
-SPARK_DEFAULTS = INSTALLED / "jobs" / "setup" / "spark"
 USAGE = "usage: chexscale WORD [ARGUMENT ...]"
+
+
+class CommandFailed(Exception):
+    """A command of a task has failed; the message is the command's own."""
 
 
 def main() -> None:
@@ -82,34 +87,43 @@ def listing() -> str:
 
 def become(word: str, arguments: list[str]) -> None:
     """Replaces this process by the command; does not return. Raises InputError if Spark is needed and missing."""
-    program = [sys.executable]
+    program, environment = sys.executable, dict(os.environ)
     # --help needs no JVM, which takes seconds to start.
     if word in BY_SPARK and not {"--help", "-h"} & set(arguments):
-        program = [spark_submit()]
-        # Spark would take the first python3 on the PATH, which may lack these packages.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        if is_without_settings():
-            os.environ["SPARK_CONF_DIR"] = str(SPARK_DEFAULTS)
-    os.execv(program[0], [*program, str(INSTALLED / FILES[word]), *arguments])
+        environment = own_environment()
+        program = spark_submit(environment["PATH"])
+    os.execve(program, [program, str(INSTALLED / FILES[word]), *arguments], environment)
 
 
-def spark_submit() -> str:
-    """Returns the environment's own spark-submit, which follows SPARK_HOME, or the one on the PATH."""
-    own = str(Path(sys.executable).parent)
-    found = shutil.which("spark-submit", path=os.pathsep.join([own, os.environ.get("PATH", "")]))
+def spark_submit(path: str) -> str:
+    """Returns the environment's own spark-submit, which follows SPARK_HOME, or another one on this PATH."""
+    found = shutil.which("spark-submit", path=path)
     if found is None:
         raise InputError(
-            f"no spark-submit in {own} or on PATH: install the extra `etl` of chexscale (docs/environment.md), or put "
-            "the Spark of your cluster on PATH"
+            f"no spark-submit in {Path(sys.executable).parent} or on PATH: install the extra `etl` of chexscale "
+            "(docs/environment.md), or put the Spark of your cluster on PATH"
         )
     return found
 
 
-def is_without_settings() -> bool:
-    """Whether Spark is one that pip installed, which nobody has configured: it would log each of its steps."""
-    package = find_spec("pyspark")
-    configured = {"SPARK_HOME", "SPARK_CONF_DIR"} & os.environ.keys()
-    return package is not None and not configured and not Path(package.origin).with_name("conf").exists()
+def task() -> None:
+    """Runs a command in this process, as a task of a Databricks job; its parameters are the word and the arguments.
+
+    Returns if the command succeeds; exiting would end a process that also runs Databricks' code. Raises CommandFailed
+    if it fails.
+    """
+    word, *arguments = sys.argv[1:] or [""]
+    if word not in FILES:
+        raise CommandFailed(f"the first parameter of the task is {word!r}, expected one of: {', '.join(FILES)}")
+    sys.argv = [str(INSTALLED / FILES[word]), *arguments]
+    try:
+        importlib.import_module(FILES[word].removesuffix(".py").replace("/", ".")).main()
+    except InputError as error:
+        raise CommandFailed(str(error)) from None
+    except SystemExit as ended:
+        # 0 after --help; otherwise the message was printed.
+        if ended.code:
+            raise CommandFailed(f"{word} ended with exit code {ended.code}; its message is above") from None
 
 
 def refuse(word: str, arguments: list[str]) -> None:

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from conf.arguments import ArgumentParser, add_resume, add_switch, load_arguments, settings_in
 from conf.errors import InputError, run_command
+from conf.programs import own_environment
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
 from training.measures.cells import value_cell
@@ -43,7 +44,7 @@ def stages(num_ranks: int) -> dict[str, list[str]]:
     # With --gloo, horovodrun does not start a process that imports torch to ask whether Horovod was built with MPI.
     launcher = ["horovodrun", "--gloo", "-np", str(num_ranks), "python"]
     # pip cannot install Horovod, which has no wheel.
-    if shutil.which("horovodrun", path=own_path()) is None:
+    if shutil.which("horovodrun", path=own_environment()["PATH"]) is None:
         launcher = ["torchrun", "--nproc_per_node", str(num_ranks)]
     return {
         "etl": ["spark-submit", str(PROJECT / "etl/preprocess.py")],
@@ -99,15 +100,10 @@ def add_own(parser: ArgumentParser) -> None:
     add_resume(parser)
 
 
-def own_path() -> str:
-    """Returns the PATH with this Python's environment first."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-
-
 def run_stage(stage: str, command: list[str]) -> None:
     """Runs a command with this Python's environment first on the PATH; exits with its exit code if it fails."""
     try:
-        finished = subprocess.run(command, env={**os.environ, "PATH": own_path()}, check=False)
+        finished = subprocess.run(command, env=own_environment(), check=False)
     except FileNotFoundError as error:
         advice = "run `make setup` first or, if pip installed CheXScale, install its extras (docs/environment.md)"
         raise InputError(f"stage {stage}: command {command[0]} not found: {advice}") from error
@@ -144,8 +140,11 @@ def show(console: Console, settings: Settings, workspace: Workspace) -> None:
     print(f"  1. {workspace.card_page}")
     print(f"  2. {workspace.summary}")
     print(f"  3. {workspace.figures}")
-    print(f"  4. make ui WORKSPACE={settings.workspace}       the run, its figures, and the registered model")
-    print(f"  5. make serve WORKSPACE={settings.workspace}    a page that shows findings and heat maps of your images")
+    runs, served = f"make ui WORKSPACE={settings.workspace}   ", f"make serve WORKSPACE={settings.workspace}"
+    if server := settings.tracking_server:
+        runs, served = server, f"python {PROJECT / 'inference/serve.py'} --tracking_server {server}"
+    print(f"  4. {runs}    the run, its figures, and the registered model")
+    print(f"  5. {served}    a page that shows findings and heat maps of your images")
 
 
 if __name__ == "__main__":

@@ -49,13 +49,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Files:
 
 @pytest.fixture(scope="session")
 def spark():
-    from etl.cluster.workers import start_spark
+    from etl.cluster.workers import obtain_spark
 
-    session = start_spark()
+    session, end = obtain_spark()
     # The default of 50 takes longer than reading the log of a small table.
     session.conf.set("spark.databricks.delta.snapshotPartitions", 2)
     yield session
-    session.stop()
+    end()
 
 
 class InlineWorkers:

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ from pyspark import BarrierTaskContext
 from pyspark.ml.torch.log_communication import LogStreamingClient, LogStreamingServer
 
 from etl.cluster.failures import passed_on, received
-from etl.cluster.workers import is_of_spark, start_spark
+from etl.cluster.workers import Batches, is_of_spark, obtain_spark
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ def run_together(function: Callable[[TaskPlace, Callable[[str], None]], None], n
     the network fails. If a task fails, Spark ends the others. Raises an InputError of `function` here, and InputError
     if the cluster has too little room for a minute, or loses an executor.
     """
-    spark = start_spark()
-    context, server = spark.sparkContext, LogStreamingServer()
+    spark, end = obtain_spark()
+    server = LogStreamingServer()
     server.start()
-    driver = (context.getConf().get("spark.driver.host"), server.port)
+    driver = (spark.sparkContext.getConf().get("spark.driver.host"), server.port)
     try:
         with received(is_of_spark):
-            tasks = context.parallelize(range(number), number).barrier()
-            tasks.mapPartitions(partial(_run, function, driver)).collect()
+            tasks = spark.range(0, number, 1, number)
+            tasks.mapInArrow(partial(_run, function, driver), "done boolean", barrier=True).collect()
     finally:
         server.shutdown()
-        spark.stop()
+        end()
 
 
-def _run(function: Callable, driver: tuple[str, int], _: Iterator) -> Iterator[None]:
+def _run(function: Callable, driver: tuple[str, int], _: Batches) -> Batches:
     context = BarrierTaskContext.get()
     rank = context.partitionId()
     host = context.getTaskInfos()[rank].address.partition(":")[0]

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from zipimport import zipimporter
 
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
-from pyspark import TaskContext
+from pyspark import SparkContext, TaskContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -21,27 +22,32 @@ from conf.words import counted
 from etl.cluster.failures import passed_on, received
 
 Batches = Iterator[pa.RecordBatch]
+RESULTS = pa.schema([("result", pa.binary())])
+"""what `map` gets back: pickled values"""
 SILENT = ("org.apache.spark.executor.Executor", "org.apache.spark.scheduler.TaskSetManager")
 """loggers that write a stack trace for each try of a task that fails; the driver says why a task has failed, once"""
 
 
 class SparkWorkers:
-    """A quiet Spark session that starts with the first work and stops when the `with` block ends."""
+    """A quiet Spark session that starts with the first work and stops when the `with` block ends.
+
+    A session that runs already, as in a job of Databricks, is used as it is and goes on running.
+    """
 
     def __init__(self, master: str | None = None):
         """master: such as local[2]; None: what spark-submit or Spark's own settings say."""
         self.master = master
         self.spark: SparkSession | None = None
+        self.end: Callable[[], None] = _leave_running
 
     def __enter__(self) -> "SparkWorkers":
         return self
 
     def __exit__(self, *_) -> None:
-        if self.spark:
-            self.spark.stop()
+        self.end()
 
     def map(self, function: Callable[[Any], Any], items: Sequence, images: Sequence[int], title: str) -> list:
-        """Returns function(item) for each item, in the items' order; each call is one task on any worker.
+        """function(item) for each item, in the items' order; each call is one task on any worker.
 
         images: number of images in each item, for the rate and the remaining time of the progress. A task that fails or
         whose worker dies is tried again, as often as Spark's spark.task.maxFailures says. After that, all end: raises
@@ -49,11 +55,10 @@ class SparkWorkers:
         """
         if not items:
             return []
-        self.spark = self.spark or start_spark(self.master)
-        context = self.spark.sparkContext
-        tasks = context.parallelize(items, len(items))
-        with _progress(context.statusTracker(), images, title), received(is_of_spark):
-            return tasks.map(partial(_passing_on, function)).collect()
+        # Not as an RDD, from whose tasks Databricks does not reach its volumes.
+        rows = pa.table({"item": [pickle.dumps(item) for item in items]})
+        results = self._tasks(partial(_call, function), rows, RESULTS, len(items), 1, images, title)
+        return [pickle.loads(result) for result in results["result"].to_pylist()]
 
     def map_in_arrow(
         self,
@@ -69,19 +74,35 @@ class SparkWorkers:
         (its setting spark.task.cpus); tasks that use no more never overload the machine. The result is held in memory
         here. Tasks are tried again, and errors raised, as in `map`.
         """
-        self.spark = self.spark or start_spark(self.master)
-        context = self.spark.sparkContext
         # The same number of tasks per core, so that no core waits for another at the end.
-        cores = context.defaultParallelism
+        cores = self._started().sparkContext.defaultParallelism
         num_tasks = min(len(rows), -(-len(rows) // (rows_per_task * cores)) * cores)
+        shares = [len(rows) * (task + 1) // num_tasks - len(rows) * task // num_tasks for task in range(num_tasks)]
+        return self._tasks(function, rows, schema, num_tasks, rows_per_task, shares, title)
+
+    def _started(self) -> SparkSession:
+        if self.spark is None:
+            self.spark, self.end = obtain_spark(self.master)
+        return self.spark
+
+    def _tasks(
+        self,
+        function: Callable[[Batches, int], Batches],
+        rows: pa.Table,
+        schema: pa.Schema,
+        num_tasks: int,
+        rows_per_batch: int,
+        images: Sequence[int],
+        title: str,
+    ) -> pa.Table:
+        """The rows that function(batches, num_threads) makes, in order; each task gets an equal share of `rows`."""
         # A session of its own for these settings: Spark cuts a local table into so many parts, each in row order.
-        session = self.spark.newSession()
+        session = self._started().newSession()
         session.conf.set("spark.sql.leafNodeDefaultParallelism", num_tasks)
-        session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", rows_per_task)
+        session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", rows_per_batch)
         spark_schema = session.createDataFrame(schema.empty_table()).schema
         results = session.createDataFrame(rows).mapInArrow(partial(_with_lent_cores, function), spark_schema)
-        shares = [len(rows) * (task + 1) // num_tasks - len(rows) * task // num_tasks for task in range(num_tasks)]
-        with _progress(context.statusTracker(), shares, title), received(is_of_spark):
+        with _progress(session.sparkContext.statusTracker(), images, title), received(is_of_spark):
             return results.toArrow().cast(schema)
 
 
@@ -97,13 +118,20 @@ def _with_lent_cores(function: Callable[[Batches, int], Batches], batches: Batch
         yield from function(batches, TaskContext.get().cpus())
 
 
-def _passing_on(function: Callable[[Any], Any], item: Any) -> Any:
-    with passed_on():
-        return function(item)
+def _call(function: Callable[[Any], Any], batches: Batches, _: int) -> Batches:
+    for batch in batches:
+        results = [pickle.dumps(function(pickle.loads(item))) for item in batch["item"].to_pylist()]
+        yield pa.RecordBatch.from_arrays([pa.array(results, pa.binary())], schema=RESULTS)
 
 
-def start_spark(master: str | None = None) -> SparkSession:
-    """Returns the Spark session; starts one if there is none."""
+def obtain_spark(master: str | None = None) -> tuple[SparkSession, Callable[[], None]]:
+    """The Spark session of this process, and the function that ends it.
+
+    A session that runs already keeps its settings and its log, and is not ended: others work with it too.
+    """
+    # PySpark has no public question for this: a session may run without being the active one of this thread.
+    if SparkContext._active_spark_context:
+        return SparkSession.getActiveSession() or SparkSession.builder.getOrCreate(), _leave_running
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("chexscale").config("spark.ui.showConsoleProgress", "false")
     # Tasks that must run at the same time wait a minute for room, not ten.
@@ -116,7 +144,11 @@ def start_spark(master: str | None = None) -> SparkSession:
     log4j = spark.sparkContext._jvm.org.apache.logging.log4j
     for name in SILENT:
         log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
-    return spark
+    return spark, spark.stop
+
+
+def _leave_running() -> None:
+    """Ends nothing: the session belongs to somebody else, or there is none."""
 
 
 @contextmanager

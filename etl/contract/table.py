@@ -165,7 +165,7 @@ def _read_values(file: str, column: str, group: int, rows: dict[int, str]) -> di
 def write_quarantine(table: str, bad: pd.DataFrame) -> int:
     """Writes one row per bad image (columns of QUARANTINE) as one new version; returns its number."""
     rows = pa.Table.from_pandas(bad[QUARANTINE.names], QUARANTINE, preserve_index=False)
-    options = store_options(table)
+    options = store_options(table, to_write=True)
     try:
         write_deltalake(
             table,
@@ -189,7 +189,7 @@ def commit(
     addresses) of the version before that leave it; None: all of them, and the schema may change.
     Raises InputError if another program has made that version meanwhile.
     """
-    now_ms, options = int(time.time() * 1000), store_options(table)
+    now_ms, options = int(time.time() * 1000), store_options(table, to_write=True)
     adds = [
         AddAction(p, size, _partition(p), now_ms, True, json.dumps({"numRecords": rows})) for p, size, rows in added
     ]

@@ -126,7 +126,7 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
     Raises InputError where another run has added to the table at the same moment.
     """
     # One read for the known images and the version to add to: a commit between two reads would go unnoticed.
-    table = _open(output)
+    table = _open(output, to_write=True)
     known = _known_images(table, run)
     triples = zip(*(answers[name].to_pylist() for name in IMAGE), strict=True)
     new = [is_new and triple not in known for is_new, triple in zip(choose_new(answers, known), triples, strict=True)]
@@ -137,7 +137,7 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
         rows = rows.append_column(field, pa.array([asdict(run)[field.name]] * len(rows), field.type))
     try:
         if table is None:
-            options = store_options(output)
+            options = store_options(output, to_write=True)
             write_deltalake(output, rows, mode="error", configuration=KEEP_HISTORY, storage_options=options)
         else:
             # Without retries, because another run may have added the same images meanwhile.
@@ -150,15 +150,15 @@ def append_scores(output: str, answers: pa.Table, run: Run) -> tuple[pa.Table, i
         raise InputError(unreachable(output, error)) from error
 
 
-def _open(output: str) -> DeltaTable | None:
-    """The table; None if there is none yet. Raises InputError if there is something else."""
+def _open(output: str, to_write: bool = False) -> DeltaTable | None:
+    """The table; None if there is none yet. Raises InputError if there is something else. to_write: see open_table."""
     place = locate(output)
     if is_local(place) and place.exists() and not (place / "_delta_log").is_dir():
         # A run that was killed before its first commit leaves Parquet files.
         if place.is_dir() and all(file.suffix == ".parquet" for file in place.iterdir()):
             return None
         raise InputError(f"scoring.output {output} is no Delta table of scores: choose another folder")
-    table = open_table(output)
+    table = open_table(output, to_write)
     if table is None:
         return None
     types = {field.name: field.type for field in table.schema().fields}

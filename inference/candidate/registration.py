@@ -24,6 +24,9 @@ from training.record.addresses import settle
 
 PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
 
+MAX_TAG = 1000
+"""characters that a tag of Unity Catalog holds; the version's description has all reasons"""
+
 DESCRIPTION = (
     f"Findings on frontal chest radiographs, INT8 for CPUs. {RESEARCH_USE} Input: (n, S, S) uint8 grey pixels. "
     "Output: a calibrated probability per finding, and the distance from the training data; "
@@ -122,7 +125,7 @@ def _tags(properties: Properties, report: dict, decision: Decision) -> dict[str,
         "delta_version": str(properties.delta_version),
         "git_commit": properties.commit,
         "gate": "passed" if decision.passed else "failed",
-        "gate_reasons": "; ".join(decision.reasons)[:5000],
+        "gate_reasons": "; ".join(decision.reasons)[:MAX_TAG],
         **{key: "undefined" if mean is None else f"{mean:.4f}" for key, mean in means.items()},
         "intended_use": RESEARCH_USE,
     }

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from conf.arguments import with_same_settings
+from conf.disks import named_if_full
 from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
@@ -57,7 +58,8 @@ def run(settings: Settings, workspace: Workspace) -> None:
         console.print("[bold]7/7[/] register")
         properties = properties_of(open_graph(workspace.model / "int8"))
         compared = champion.version if champion else 0
-        registered = register(workspace, name, properties, workspace.model, report, decision, compared)
+        with named_if_full(workspace.store):
+            registered = register(workspace, name, properties, workspace.model, report, decision, compared)
         add_to_summary(workspace, report, registered)
     print_outcome(settings, workspace, report, decision, registered)
 

@@ -1,12 +1,13 @@
 """Models in the MLflow registry, their aliases and their history. The one owner of mlflow in this package; no torch.
 
 `challenger` is the version registered last, `champion` the one that is served. Each move of the champion is recorded in
-a tag of the registered model, named `champion_history.` plus the time and a random ending. Because each move has its
-own tag, two moves at the same time are both recorded.
+a tag of the registered model, named `champion_history_` plus the time and a random ending. Because each move has its
+own tag, two moves at the same time are both recorded. Names and lengths are those that Unity Catalog allows.
 """
 
 import getpass
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +28,11 @@ from conf.writing import atomic_folder, locked
 from inference.model.model_files import CHALLENGER, CHAMPION, models_cache
 from training.record.addresses import path_of
 
-HISTORY = "champion_history."
-STAMP, STAMP_LENGTH = "%Y-%m-%dT%H.%M.%S.%f", 26
-MAX_WHY = 2000
-"""characters; an MLflow tag holds 5,000"""
+# The character after it was a dot in older releases, and the time had punctuation.
+HISTORY = "champion_history"
+STAMP, STAMP_DIGITS = "%Y%m%d%H%M%S%f", 20
+MAX_WHY = 700
+"""characters; a tag of Unity Catalog holds 1,000, with the rest of a move"""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _as_input_error(workspace: Workspace) -> Iterator[None]:
 def history(workspace: Workspace, name: str) -> list[Move]:
     """Returns every move of the champion, newest last. Raises InputError if there is no such registered model."""
     tags = _history_tags(workspace, name)
-    return [Move(**json.loads(tags[key])) for key in sorted(tags)]
+    return [Move(**json.loads(tags[key])) for key in sorted(tags, key=_stamp)]
 
 
 def _history_tags(workspace: Workspace, name: str) -> dict[str, str]:
@@ -128,9 +130,14 @@ def _history_tags(workspace: Workspace, name: str) -> dict[str, str]:
     return {key: value for key, value in tags.items() if key.startswith(HISTORY)}
 
 
+def _stamp(tag: str) -> str:
+    """The time in a tag's name, as STAMP writes it."""
+    return re.sub(r"\D", "", tag)[:STAMP_DIGITS]
+
+
 def _after(tags: dict[str, str], now: datetime) -> datetime:
     """This time, or just after the last recorded move, which a host with a clock that is ahead may have made."""
-    last = max(tags, default="").removeprefix(HISTORY)[:STAMP_LENGTH]
+    last = max(map(_stamp, tags), default="")
     return max(now, datetime.strptime(last, STAMP).replace(tzinfo=UTC) + timedelta(microseconds=1)) if last else now
 
 
@@ -165,8 +172,8 @@ def promote(
     with _as_input_error(workspace):
         # Record first: a recorded move that never happened can be detected, an unrecorded one cannot.
         # Two hosts whose clocks are behind the last move would choose the same time.
-        tag = f"{HISTORY}{now:{STAMP}}-{uuid.uuid4().hex[:8]}"
-        client.set_registered_model_tag(name, tag, json.dumps(asdict(move)))
+        tag = f"{HISTORY}_{now:{STAMP}}_{uuid.uuid4().hex[:8]}"
+        client.set_registered_model_tag(name, tag, json.dumps(asdict(move), ensure_ascii=False))
         client.set_registered_model_alias(name, CHAMPION, str(number))
     return move
 

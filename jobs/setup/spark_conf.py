@@ -1,10 +1,10 @@
 """Writes the defaults of the environment's own Spark, such as a quiet console. A cluster's Spark keeps its own."""
 
+from conf.programs import SPARK_DEFAULTS
 from jobs.setup.commands import step
-from jobs.setup.places import HERE, PYSPARK
+from jobs.setup.places import PYSPARK
 
-# jobs/chexscale.py has a Spark that pip installed read this folder.
-DEFAULTS = {file.name: file.read_text(encoding="utf-8") for file in sorted((HERE / "spark").iterdir())}
+DEFAULTS = {file.name: file.read_text(encoding="utf-8") for file in sorted(SPARK_DEFAULTS.iterdir())}
 # Enables Delta, whose jars only set-up installs, so that any Spark program of this environment can read the tables.
 DELTA = """\
 spark.sql.extensions            io.delta.sql.DeltaSparkSessionExtension

@@ -34,9 +34,9 @@ on_time_limit() {
 }
 trap on_time_limit USR1
 
-# again [REASON]: puts the job back into the queue.
+# again: puts the job back into the queue.
 again() {
-    local reason="${1:-The time limit is near}" restarts="${SLURM_RESTART_COUNT:-0}" most="${CHEXSCALE_RESTARTS:-50}"
+    local reason="The time limit is near" restarts="${SLURM_RESTART_COUNT:-0}" most="${CHEXSCALE_RESTARTS:-50}"
     if [ "$restarts" -ge "$most" ]; then
         echo "error: $reason, and this job was started again $restarts times, expected fewer than $most:" \
             "give it more --time or other nodes, or export CHEXSCALE_RESTARTS=N, and submit the same command again" >&2
@@ -63,10 +63,6 @@ run() {
     done
     if [ "$code" -ne 0 ]; then
         [ -z "$cut" ] || again
-        # The ranks end long before Slurm counts a silent node as lost.
-        if ! timeout 60 srun --overlap --nodes="${#nodes[@]}" --ntasks-per-node=1 true; then
-            again "A node of the job does not answer"
-        fi
         echo "error: $stage failed on ${nodes[*]} with exit code $code; its message is above. Once the cause is gone," \
             "submit the same command again: it goes on from the last saved state" >&2
         exit "$code"

@@ -130,7 +130,7 @@ def test_odd_characters_of_an_address_are_taken_or_refused(bucket, workspace):
             workspace.tables(address)
         rows = pa.table({"a": [1]})
         with pytest.raises(BaseException):  # noqa: B017, a panic of Rust is no Exception
-            write_deltalake(f"{address}/shards", rows, storage_options=store_options("s3"))
+            write_deltalake(f"{address}/shards", rows, storage_options=store_options(address))
             assert bucket.client.exists(f"{bucket.name}/{part}/t/shards/_delta_log")
 
 

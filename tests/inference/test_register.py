@@ -405,3 +405,24 @@ def test_no_module_hides_a_library_when_a_script_of_the_folder_runs():
     elsewhere = [path for path in sys.path if path and Path(path) != folder]
     hidden = [file.stem for file in folder.glob("*.py") if PathFinder.find_spec(file.stem, elsewhere)]
     assert [name for name in hidden if name != "__init__"] == []
+
+
+def test_a_disk_that_is_full_when_the_model_is_registered_is_named(workspace, run_register, tmp_path):
+    needed = [workspace.shards, workspace.checkpoints, workspace.card, workspace.tracking_db]
+    size = sum(file.stat().st_size for place in needed for file in (place, *place.rglob("*")) if file.is_file())
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    # Room for model/ and figures/, which come before, but not for MLflow's copy of them.
+    room = f"size={(size + 1_700_000) // 1024}k"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", room, "none", disk], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        for place in needed:
+            (shutil.copytree if place.is_dir() else shutil.copy)(place, disk / place.name)
+        ended = run_register(Workspace.at(str(disk)), "--inference.max_mean_drop=1", "--inference.max_finding_drop=1")
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    assert "7/7" in ended.stdout
+    assert ended.code == 2
+    assert ended.stderr.splitlines()[-1].startswith(f"error: no space left for {disk}"), ended.stderr
+    assert "Traceback" not in ended.stderr

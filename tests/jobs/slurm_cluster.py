@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from jobs.benchmarks.training.hosts import two_hosts
 from tests.processes import wait_for
 
 PROJECT = Path(__file__).parents[2]
@@ -148,34 +149,6 @@ class Cluster:
                 continue
 
 
-@contextmanager
-def two_hosts(folder: Path) -> Iterator[tuple[str, str]]:
-    """Names of two network namespaces on one bridge, which are removed at the end."""
-    own = f"{os.getpid() % 0xFFFF:04x}"
-    net, bridge, names = f"10.{77 + os.getpid() % 100}.{os.getpid() % 250}", f"chx{own}", (f"hosta{own}", f"hostb{own}")
-    with ExitStack() as undo:
-
-        def ip(*words: str, check: bool = True) -> None:
-            subprocess.run(["ip", *words], check=check, capture_output=True)
-
-        ip("link", "add", bridge, "type", "bridge")
-        undo.callback(ip, "link", "del", bridge, check=False)
-        ip("addr", "add", f"{net}.254/24", "dev", bridge)
-        ip("link", "set", bridge, "up")
-        hosts = ["127.0.0.1 localhost", f"{net}.254 controller"]
-        for number, name in enumerate(names, start=1):
-            ip("netns", "add", name)
-            undo.callback(ip, "netns", "del", name, check=False)
-            ip("link", "add", f"v{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
-            ip("link", "set", f"v{name}", "master", bridge, "up")
-            ip("-n", name, "addr", "add", f"{net}.{number}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "eth0", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-            hosts.append(f"{net}.{number} {name}")
-        (folder / "hosts").write_text("\n".join(hosts) + "\n")
-        yield names
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
@@ -194,15 +167,14 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
         key.chmod(0o600)
         here, user = socket.gethostname(), "root" if os.getuid() == 0 else os.environ["USER"]
         is_two = os.getuid() == 0 and shutil.which("ip") and shutil.which("nsenter")
-        names = undo.enter_context(two_hosts(folder)) if is_two else ("one", "two")
         if is_two:
-            controller = next(
-                line.split()[0] for line in (folder / "hosts").read_text().splitlines() if "contr" in line
-            )
-            found = dict(reversed(line.split()) for line in (folder / "hosts").read_text().splitlines())
-            nodes = [f"NodeName={name} NodeAddr={found[name]} Port={free_port()}" for name in names]
+            hosts, controller = undo.enter_context(two_hosts())
+            names = tuple(host.name for host in hosts)
+            known = {"localhost": "127.0.0.1", "controller": controller, **{host.name: host.address for host in hosts}}
+            (folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in known.items()))
+            nodes = [f"NodeName={host.name} NodeAddr={host.address} Port={free_port()}" for host in hosts]
         else:
-            controller = "127.0.0.1"
+            names, controller = ("one", "two"), "127.0.0.1"
             nodes = [f"NodeName={name} NodeHostname={here} NodeAddr=127.0.0.1 Port={free_port()}" for name in names]
         for name in names:
             (folder / "spool" / name).mkdir()

@@ -65,23 +65,6 @@ def test_spark_starts_the_file_with_this_python_and_ends_with_its_code(word, tmp
     assert done.stdout.splitlines() == said
 
 
-@pytest.mark.parametrize("configured", ["no", "SPARK_HOME", "SPARK_CONF_DIR", "conf"])
-def test_only_a_spark_that_nobody_has_configured_gets_our_defaults(configured, tmp_path, monkeypatch):
-    package = tmp_path / "pyspark"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "pyspark", raising=False)
-    for name in ("SPARK_HOME", "SPARK_CONF_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    if configured == "conf":
-        (package / "conf").mkdir()
-    elif configured != "no":
-        monkeypatch.setenv(configured, "/opt/spark")
-    assert chexscale.is_without_settings() == (configured == "no")
-    assert {file.name for file in chexscale.SPARK_DEFAULTS.iterdir()} == {"log4j2.properties", "spark-defaults.conf"}
-
-
 def test_a_machine_without_spark_is_told_what_to_install(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(chexscale.sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))

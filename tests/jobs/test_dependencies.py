@@ -21,7 +21,7 @@ from jobs.setup.preflight import PYTHONS
 
 PROJECT = Path(__file__).parents[2]
 LOCK = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
-EXTRAS = ("", "etl", "training", "inference", "serving", "dev")
+EXTRAS = ("", "etl", "training", "inference", "serving", "server", "dev")
 COPYLEFT = re.compile(r"\b[AL]?GPL|General Public License", re.IGNORECASE)
 
 

@@ -103,6 +103,17 @@ def test_the_pipeline_exits_with_the_code_of_the_stage(stage, code, capfd):
     assert "stage training failed" in capfd.readouterr().err
 
 
+def test_the_stages_start_a_spark_that_pip_installed_quietly(tmp_path, monkeypatch, capfd):
+    (tmp_path / "pyspark").mkdir()
+    (tmp_path / "pyspark" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "pyspark", raising=False)
+    for name in ("SPARK_HOME", "SPARK_CONF_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    run_stage("etl", ["sh", "-c", 'cat "$SPARK_CONF_DIR/log4j2.properties"'])
+    assert "rootLogger.level = error" in capfd.readouterr().out
+
+
 def test_stages_that_found_nothing_to_do_have_no_speed(tmp_path, capsys):
     settings = Settings(str(tmp_path))
     registered = {"model": "chexscale", "version": 2, "aliases": ["challenger"]}

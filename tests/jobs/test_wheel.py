@@ -95,3 +95,19 @@ def test_the_etl_writes_a_table_by_the_installed_files(installed, tmp_path):
     workspace = Workspace.at(str(tmp_path / "w"))
     assert snapshot_files(workspace.shards, 0, "train")
     assert workspace.card_page.exists()
+
+
+def test_a_task_of_databricks_finds_its_entry_point(installed, tmp_path):
+    code = """
+import sys
+from importlib.metadata import distribution
+(task,) = (point for point in distribution("chexscale").entry_points if point.name == "task")
+sys.argv = ["chexscale", "register", "--help"]
+task.load()()
+print("returned")
+"""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [installed / "python", "-c", code], cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.endswith("returned\n") and "inference.max_mean_drop" in done.stdout, done.stderr

@@ -9,9 +9,10 @@ import requests
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 
+from conf.disks import named_if_full
 from conf.workspace import opened_place, stored_place
 from conf.writing import write_json
-from training.record.store import ask_for_life, full_disk_is_input_error
+from training.record.store import ask_for_life
 
 TRY_EVERY_S = 60
 """seconds between two attempts to reach a server"""
@@ -37,7 +38,7 @@ class Outbox:
         arguments: values that JSON can hold; for log_batch the run and (name, value, milliseconds, step) per metric.
         """
         if not self.server:
-            with full_disk_is_input_error():
+            with named_if_full(self.path.parent):
                 _call(method, *arguments)
             return
         stamp = None

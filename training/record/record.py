@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from conf.arguments import with_same_settings
+from conf.disks import named_if_full
 from conf.workspace import update_summary
 from training.loop.stages import stages_of
 from training.loop.task import Task
@@ -23,7 +24,6 @@ from training.reading.batches import read_batches
 from training.reading.plan import Split
 from training.record.evaluation import FIGURES, evaluate
 from training.record.figures import draw_history, draw_roc
-from training.record.store import full_disk_is_input_error
 from training.record.tracking import TrackedRun
 
 
@@ -46,7 +46,7 @@ class Record:
         self.ancestors = interrupted.ancestors if interrupted else task.ancestors
         self.stopped = False
         run_id, stage_ids = (interrupted.run_id, interrupted.stage_run_ids) if interrupted else (None, [])
-        with full_disk_is_input_error():
+        with named_if_full(task.workspace.store):
             self.run = TrackedRun(task.workspace, task.settings, task.table, topology, run_id)
             try:
                 self.run.plan_stages(self.stages, stage_ids)

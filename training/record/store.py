@@ -3,10 +3,8 @@
 This module is imported before mlflow, which would log every migration and warn if git is absent.
 """
 
-import errno
 import logging
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -155,17 +153,6 @@ def end_dead_runs(workspace: Workspace) -> None:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, "attributes.status = 'RUNNING'" + own):
         client.set_terminated(run.info.run_id, "KILLED")
-
-
-@contextmanager
-def full_disk_is_input_error() -> Iterator[None]:
-    """Turns MLflow's error for a full disk into an OSError, on which a command ends with a message."""
-    try:
-        yield
-    except mlflow.MlflowException as error:
-        if not re.search("disk is full|disk I/O error", str(error)):
-            raise
-        raise OSError(errno.ENOSPC, "MLflow cannot write", mlflow.get_tracking_uri()) from error
 
 
 @contextmanager

@@ -36,7 +36,7 @@ ALONE, BESIDE, TOGETHER = "alone", "side by side", "exchanging"
 
 
 def main() -> None:
-    arguments = parse_arguments()
+    arguments = parse_arguments(__doc__)
     if arguments.rank:
         return measure_rank(arguments)
     cores = len(os.sched_getaffinity(0))
@@ -50,8 +50,8 @@ def main() -> None:
     return None
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet10_half", help="model, as in training.model (default resnet10_half)")
     parser.add_argument("--size_px", type=int, default=96, help="side of the images (default 96)")
     parser.add_argument("--batch_size", type=int, default=16, help="images per rank and step (default 16)")
@@ -78,7 +78,7 @@ def measure_rank(arguments: argparse.Namespace) -> None:
     topology = Topology.detect("cpu")
     cores = sorted(os.sched_getaffinity(0))
     # Set before any thread starts, because threads inherit it.
-    os.sched_setaffinity(0, {cores[topology.local_rank % len(cores)]})
+    os.sched_setaffinity(0, {cores[topology.rank % len(cores)]})
     torch.set_num_threads(1)
     keep_freed_memory()
     ranks = Collectives(topology)

@@ -1,13 +1,16 @@
+import json
 import re
 import runpy
 import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
+import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,6 +138,18 @@ def test_a_rollback_of_nothing_says_so_in_words(command):
     code, _, error = command("rollback.py", "--inference.registered_model=fresh")
     assert (code, "None" in error) == (2, False)
     assert "fresh has no champion and had none before: promote one with" in error
+
+
+def test_a_move_is_a_tag_that_unity_catalog_allows_and_follows_those_of_older_releases(command):
+    client = mlflow.MlflowClient()
+    before = client.get_registered_model(toy.NAME).tags
+    old = f"champion_history.{datetime.now(UTC) + timedelta(days=1):%Y-%m-%dT%H.%M.%S.%f}-0a1b2c3d"
+    client.set_registered_model_tag(toy.NAME, old, json.dumps(asdict(Move(3, 2, "", "", "an older release"))))
+    promote(command.workspace, toy.NAME, 1, "薬" * 5000)
+    assert [move.why[:2] for move in history(command.workspace, toy.NAME)][-2:] == ["an", "薬薬"]
+    after = client.get_registered_model(toy.NAME).tags
+    ((name, value),) = after.items() - {**before, old: after[old]}.items()
+    assert not set(".,-=/: ") & set(name) and len(value) <= 1000
 
 
 def test_the_order_of_moves_stays_if_another_hosts_clock_is_ahead(command, monkeypatch):

@@ -1,0 +1,28 @@
+"""The programs of this Python's environment, for commands that start others."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+SPARK_DEFAULTS = Path(__file__).parent / "spark"
+
+
+def own_environment() -> dict[str, str]:
+    """The variables for a program of this environment: found first, with this Python for Spark's workers.
+
+    A Spark that pip installed and nobody has configured reads SPARK_DEFAULTS; it would log each of its steps.
+    """
+    environment = dict(os.environ)
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    # Spark would take the first python3 on the PATH, which may lack these packages.
+    environment.setdefault("PYSPARK_PYTHON", sys.executable)
+    if _is_spark_without_settings():
+        environment["SPARK_CONF_DIR"] = str(SPARK_DEFAULTS)
+    return environment
+
+
+def _is_spark_without_settings() -> bool:
+    package = find_spec("pyspark")
+    configured = {"SPARK_HOME", "SPARK_CONF_DIR"} & os.environ.keys()
+    return package is not None and not configured and not Path(package.origin).with_name("conf").exists()
