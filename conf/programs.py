@@ -14,7 +14,7 @@ def own_environment() -> dict[str, str]:
     A Spark that pip installed and nobody has configured reads SPARK_DEFAULTS; it would log each of its steps.
     """
     environment = dict(os.environ)
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH") or os.defpath])
     # Spark would take the first python3 on the PATH, which may lack these packages.
     environment.setdefault("PYSPARK_PYTHON", sys.executable)
     if _is_spark_without_settings():

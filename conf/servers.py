@@ -12,6 +12,12 @@ DATABASES = ("postgresql", "mysql", "sqlite", "mssql", "file")
 
 def check_server(server: str) -> None:
     """Raises InputError, with the address to give instead, for one that the commands cannot use. Empty: none."""
+    if "@" in server:
+        # Not shown: it has a password, and would be printed and kept with each run.
+        raise InputError(
+            "tracking_server has a user or a password in its address: leave them out, and put them into the "
+            "environment variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     kind, _, rest = server.partition(":")
     kind = kind.partition("+")[0].lower()
     if not server or re.fullmatch(r"databricks(://[^/]+)?", server):
@@ -39,12 +45,6 @@ def _check_url(server: str) -> None:
         _ = parts.port
     except ValueError as error:
         raise InputError(f"tracking_server is {server!r}, expected {EXPECTED}: {error}") from error
-    if parts.username is not None:
-        # Not shown: it has a password, and would be printed and kept with each run.
-        raise InputError(
-            "tracking_server has a user or a password in its address: leave them out, and put them into the "
-            "environment variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-        )
     if not parts.hostname or parts.query or parts.fragment or re.search(r"\s", server):
         raise InputError(f"tracking_server is {server!r}, expected {EXPECTED}")
     if server.endswith("/"):

@@ -20,7 +20,15 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 
-from conf.arguments import ArgumentParser, add_resume, add_switch, load_arguments, settings_in
+from conf.arguments import (
+    ArgumentParser,
+    Resume,
+    add_resume,
+    add_switch,
+    load_arguments,
+    settings_in,
+    with_same_settings,
+)
 from conf.errors import InputError, run_command
 from conf.programs import own_environment
 from conf.settings import Settings
@@ -70,6 +78,11 @@ def main() -> None:
     # Otherwise the training would say it after the ETL's work.
     workspace.check_database()
     if options.check:
+        if options.rebuild or options.resume != Resume.NO:
+            raise InputError(
+                "--check is for a job that gives its arguments to every stage, and not every stage takes --rebuild and "
+                "--resume: leave them out, and rebuild by jobs/slurm/etl.sbatch; the training resumes by itself"
+            )
         return
     console = Console()
     commands = stages(settings.jobs.num_ranks or usual_ranks(settings.training.device))
@@ -142,7 +155,8 @@ def show(console: Console, settings: Settings, workspace: Workspace) -> None:
     print(f"  3. {workspace.figures}")
     runs, served = f"make ui WORKSPACE={settings.workspace}   ", f"make serve WORKSPACE={settings.workspace}"
     if server := settings.tracking_server:
-        runs, served = server, f"python {PROJECT / 'inference/serve.py'} --tracking_server {server}"
+        runs = "MLflow of the Databricks workspace" if server.startswith("databricks") else server
+        served = with_same_settings(f"python {PROJECT / 'inference/serve.py'}")
     print(f"  4. {runs}    the run, its figures, and the registered model")
     print(f"  5. {served}    a page that shows findings and heat maps of your images")
 

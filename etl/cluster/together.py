@@ -34,13 +34,14 @@ def run_together(function: Callable[[TaskPlace, Callable[[str], None]], None], n
 
     number: how many tasks. say: sends a line to the driver, which writes it to standard error; a line may be lost when
     the network fails. If a task fails, Spark ends the others. Raises an InputError of `function` here, and InputError
-    if the cluster has too little room for a minute, or loses an executor.
+    if the cluster has too little room for a minute (in a session that runs already: as long as its settings say), or
+    loses an executor.
     """
     spark, end = obtain_spark()
     server = LogStreamingServer()
-    server.start()
-    driver = (spark.sparkContext.getConf().get("spark.driver.host"), server.port)
     try:
+        server.start()
+        driver = (spark.sparkContext.getConf().get("spark.driver.host"), server.port)
         with received(is_of_spark):
             tasks = spark.range(0, number, 1, number)
             tasks.mapInArrow(partial(_run, function, driver), "done boolean", barrier=True).collect()

@@ -35,7 +35,7 @@ class SparkWorkers:
     """
 
     def __init__(self, master: str | None = None):
-        """master: such as local[2]; None: what spark-submit or Spark's own settings say."""
+        """master: such as local[2], unless a session runs already; None: what spark-submit or Spark itself says."""
         self.master = master
         self.spark: SparkSession | None = None
         self.end: Callable[[], None] = _leave_running
@@ -129,7 +129,7 @@ def obtain_spark(master: str | None = None) -> tuple[SparkSession, Callable[[], 
 
     A session that runs already keeps its settings and its log, and is not ended: others work with it too.
     """
-    # PySpark has no public question for this: a session may run without being the active one of this thread.
+    # PySpark has no public call that tells this: a session may run without being the active one of this thread.
     if SparkContext._active_spark_context:
         return SparkSession.getActiveSession() or SparkSession.builder.getOrCreate(), _leave_running
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,6 +11,7 @@ from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from conf.errors import InputError
+from conf.progress import say
 from etl.contract.storage import reason_of, unreachable
 
 # A model may have been trained on an old version, so the log must stay, and every reader must read what it names.
@@ -101,6 +103,7 @@ def store_options(table: str, to_write: bool = False) -> dict[str, str] | None:
     return {"aws_conditional_put": "etag", **({"AWS_ALLOW_HTTP": "true"} if insecure else {})}
 
 
+@cache
 def _has_hard_links(table: Path) -> bool:
     """Whether the file system of a table has hard links. True if nothing can be written there, which a commit says."""
     there = next(folder for folder in (table, *table.parents) if folder.exists())
@@ -110,5 +113,10 @@ def _has_hard_links(table: Path) -> bool:
             file.touch()
             file.with_name("link").hardlink_to(file)
     except OSError as error:
-        return error.errno not in NO_LINKS
+        if error.errno in NO_LINKS:
+            say(
+                f"{table} is on a file system without hard links: let no other program write to it, because one of two "
+                "commits at the same moment could be lost"
+            )
+            return False
     return True

@@ -187,7 +187,7 @@ def commit(
 
     added: path below the table's folder (split=S/NAME), bytes and rows of each new file. removed: files (paths or
     addresses) of the version before that leave it; None: all of them, and the schema may change.
-    Raises InputError if another program has made that version meanwhile.
+    Raises InputError if another program has made that version meanwhile, except on a file system without hard links.
     """
     now_ms, options = int(time.time() * 1000), store_options(table, to_write=True)
     adds = [

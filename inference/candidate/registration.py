@@ -19,13 +19,10 @@ from conf.workspace import Workspace
 from etl.contract.vocabulary import metric_name
 from inference.candidate.gate import Decision
 from inference.model.properties import Properties
-from inference.model.registry import CHALLENGER, CHAMPION, Registered, promote
+from inference.model.registry import CHALLENGER, CHAMPION, MAX_TAG, Registered, promote
 from training.record.addresses import settle
 
 PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
-
-MAX_TAG = 1000
-"""characters that a tag of Unity Catalog holds; the version's description has all reasons"""
 
 DESCRIPTION = (
     f"Findings on frontal chest radiographs, INT8 for CPUs. {RESEARCH_USE} Input: (n, S, S) uint8 grey pixels. "

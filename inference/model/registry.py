@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from conf.disks import is_of_disk, named_if_full
 from conf.errors import InputError
 from conf.workspace import Workspace
 from conf.writing import atomic_folder, locked
@@ -31,8 +32,8 @@ from training.record.addresses import path_of
 # The character after it was a dot in older releases, and the time had punctuation.
 HISTORY = "champion_history"
 STAMP, STAMP_DIGITS = "%Y%m%d%H%M%S%f", 20
-MAX_WHY = 700
-"""characters; a tag of Unity Catalog holds 1,000, with the rest of a move"""
+MAX_TAG = 1000
+"""characters that a tag of Unity Catalog holds; longer reasons are cut"""
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,13 @@ def versions_of(workspace: Workspace, name: str) -> list[Registered]:
 
 @contextmanager
 def _as_input_error(workspace: Workspace) -> Iterator[None]:
-    """Turns errors of mlflow, its database and its files into an InputError."""
+    """Turns errors of mlflow, its database and its files into an InputError, but for those of a full or lost disk."""
     try:
-        yield
+        with named_if_full(workspace.store):
+            yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
+        if is_of_disk(error):
+            raise
         reason, *_ = str(error).splitlines()
         raise InputError(
             f"the registry at {workspace.store} cannot be read ({reason}): look at it in MLflow's UI, or restore "
@@ -167,13 +171,16 @@ def promote(
             "`python inference/promote.py`"
         )
     now = _after(tags, datetime.now(UTC))
-    move = Move(number, replaced, now.isoformat(timespec="seconds"), getpass.getuser(), why[:MAX_WHY], is_rollback)
+    move = Move(number, replaced, now.isoformat(timespec="seconds"), getpass.getuser(), why, is_rollback)
+    while len(text := json.dumps(asdict(move), ensure_ascii=False)) > MAX_TAG and move.why:
+        # Each character of the reason takes up to six of the text.
+        move = replace(move, why=move.why[: len(move.why) - max(1, (len(text) - MAX_TAG) // 6)])
     client = mlflow.MlflowClient()
     with _as_input_error(workspace):
         # Record first: a recorded move that never happened can be detected, an unrecorded one cannot.
         # Two hosts whose clocks are behind the last move would choose the same time.
         tag = f"{HISTORY}_{now:{STAMP}}_{uuid.uuid4().hex[:8]}"
-        client.set_registered_model_tag(name, tag, json.dumps(asdict(move), ensure_ascii=False))
+        client.set_registered_model_tag(name, tag, text)
         client.set_registered_model_alias(name, CHAMPION, str(number))
     return move
 
@@ -252,6 +259,8 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
                     mlflow.artifacts.download_artifacts(f"models:/{name}/{number}", dst_path=str(building))
         return folder / inside
     except (MlflowException, OSError) as error:
+        if is_of_disk(error):
+            raise
         raise InputError(
             f"the files of {name} version {number} cannot be fetched from {workspace.store} ({error}): look at the "
             "version in MLflow's UI, or register the model again"

@@ -67,12 +67,31 @@ def test_a_lost_disk_that_is_only_read_is_named(tmp_path):
 def test_other_errors_stay_as_they_are(small_disk, tmp_path):
     with suppress(OSError):
         fill_by_copying(small_disk)
-    for error in (RuntimeError("a bug"), PermissionError(errno.EACCES, "no"), InputError("disk is full: free some")):
+    for error in (
+        RuntimeError("iostream error"),
+        PermissionError(errno.EACCES, "no"),
+        InputError("disk is full: free some"),
+    ):
         with pytest.raises(type(error)) as raised, named_if_full(tmp_path / "model"):
             raise error
         assert raised.value is error
-    with pytest.raises(KeyError), named_if_full(small_disk / "model"):
-        raise KeyError("a bug, at such a moment")
+    for bug in (KeyError, RuntimeError):
+        with pytest.raises(bug), named_if_full(small_disk / "model"):
+            raise bug("a bug, at such a moment")
+
+
+def test_a_database_that_fails_on_a_disk_with_room_is_no_full_disk(tmp_path):
+    with pytest.raises(OSError) as raised, named_if_full(tmp_path / "model"):
+        raise sqlite3.OperationalError("disk I/O error")
+    assert (raised.value.errno, raised.value.filename) == (errno.EIO, str(tmp_path / "model"))
+
+
+def test_the_disk_of_the_current_folder_says_nothing_about_a_server(small_disk, monkeypatch):
+    monkeypatch.chdir(small_disk)
+    with suppress(OSError):
+        fill_by_copying(small_disk)
+    with pytest.raises(RuntimeError), named_if_full("http://host:5000"):
+        raise RuntimeError("iostream error")
 
 
 def test_a_disk_that_went_away_is_named(tmp_path):

@@ -47,9 +47,18 @@ def test_other_addresses_are_refused_with_the_one_to_give(server, advice):
 
 
 @pytest.mark.parametrize(
-    "server", ["https://me:secret@host:5000", "http://:secret@host", "postgresql+x://me:secret@h/d"]
+    "server",
+    [
+        *("https://me:secret@host:5000", "http://:secret@host", "postgresql+x://me:secret@h/d", "me:secret@host:5000"),
+        *(
+            "mysql2://me:secret@h",
+            "http://me:sec/ret@host:5000",
+            "http://me:secret@[host",
+            "databricks-uc://me:secret@x",
+        ),
+    ],
 )
 def test_a_password_is_refused_and_not_shown(server):
-    with pytest.raises(InputError, match="MLFLOW_TRACKING_PASSWORD|mlflow server") as raised:
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_PASSWORD") as raised:
         Settings(tracking_server=server)
-    assert "secret" not in str(raised.value)
+    assert "sec" not in str(raised.value)

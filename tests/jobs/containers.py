@@ -64,6 +64,11 @@ def import_base(podman: Podman) -> None:
     podman("import", "--quiet", str(archive), BASE)
 
 
+def image_of(target: str) -> str:
+    """The name of a target's image in the tests, which leave those that people build as they are."""
+    return f"localhost/chexscale-test-{target}"
+
+
 def build(podman: Podman, target: str) -> str:
     """Builds a target of the Containerfile, and returns the image's name."""
     import_base(podman)
@@ -72,6 +77,6 @@ def build(podman: Podman, target: str) -> str:
     if certificates := os.environ.get("SSL_CERT_FILE"):
         arguments += ["--volume", f"{certificates}:/ca.crt:ro"]
         arguments += ["--build-arg", "SSL_CERT_FILE=/ca.crt", "--build-arg", "PIP_CERT=/ca.crt"]
-    image, file = f"localhost/chexscale-{target}", str(FOLDER / "Containerfile")
+    image, file = image_of(target), str(FOLDER / "Containerfile")
     podman("build", "--network=host", *arguments, "--file", file, f"--target={target}", "--tag", image, ".")
     return image

@@ -4,13 +4,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.jobs.containers import Podman
+from tests.jobs.containers import Podman, image_of, import_base
 from tests.jobs.manifests import inside, objects
 
 MINE = f"chexscale-test-{os.getpid()}"
@@ -25,36 +25,43 @@ def play(podman: Podman, tmp_path) -> Iterator[Play]:
     configuration.write_text(configuration.read_text().replace("[engine]", f'[engine]\ninfra_image = "{PAUSE}"'))
     # The process that holds a pod together.
     (tmp_path / "Containerfile").write_text('FROM localhost/chexscale-test-base\nENTRYPOINT ["sleep", "infinity"]\n')
+    import_base(podman)
     podman("build", "--tag", PAUSE, str(tmp_path))
-    podman("network", "create", MINE)
-    with secrets(podman):
-        played = []
+    with ExitStack() as undo:
+        podman("network", "create", MINE)
+        undo.callback(podman, "network", "rm", MINE)
+        undo.callback(remove_volumes, podman)
+        undo.enter_context(secrets(podman))
 
         def play(thing: dict, alias: str, name: str = "", ports: dict[str, int] | None = None) -> str:
             """name: of the pod. alias: under which others find it. ports: of this machine, by the name of a port."""
             file = tmp_path / f"{name or alias}.yaml"
             file.write_text(yaml.safe_dump_all(playable(thing, name or alias, ports or {})))
+            undo.callback(podman, "pod", "rm", "--force", "--ignore", "--time=1", f"{MINE}-{name or alias}")
             podman("kube", "play", "--network", f"{MINE}:alias={alias}", str(file))
-            played.append(name or alias)
             infra = podman("pod", "inspect", "--format={{.InfraContainerID}}", f"{MINE}-{name or alias}")
             form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
             return podman("inspect", f"--format={form}", infra)
 
         yield play
-        for name in played:
-            podman("pod", "rm", "--force", "--time=1", f"{MINE}-{name}")
+
+
+def remove_volumes(podman: Podman) -> None:
     for volume in podman("volume", "ls", "--quiet", f"--filter=name={MINE}").split():
         podman("volume", "rm", volume)
-    podman("network", "rm", MINE)
 
 
 @contextmanager
 def secrets(podman: Podman) -> Iterator[None]:
     """The site's Secrets, which podman does not read from a manifest."""
     found = {thing["metadata"]["name"]: thing["data"] for thing in objects("site") if thing["kind"] == "Secret"}
-    for name, data in found.items():
-        podman("secret", "create", name, "-", input=json.dumps(data))
+    # A killed test may have left some, and podman 4.3 replaces none.
+    left = podman("secret", "ls", "--format={{.Name}}").split()
     try:
+        for name, data in found.items():
+            if name in left:
+                podman("secret", "rm", name)
+            podman("secret", "create", name, "-", input=json.dumps(data))
         yield
     finally:
         podman("secret", "rm", *found)
@@ -73,7 +80,9 @@ def playable(thing: dict, name: str, ports: dict[str, int]) -> list[dict]:
             volume.pop("emptyDir", None)
             volume["persistentVolumeClaim"] = {"claimName": f"{MINE}-{claim or name + '-' + volume['name']}"}
     for container in pod["containers"]:
-        container["image"] = re.sub(r"registry.example.org/(.+):1", r"localhost/\1:latest", container["image"])
+        container["image"] = re.sub(
+            r"registry.example.org/chexscale-(.+):1", lambda found: image_of(found[1]), container["image"]
+        )
         for probe in [key for key in container if key.endswith("Probe")]:
             del container[probe]
         for port in container.get("ports", []):

@@ -2,17 +2,17 @@
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import gethostname
 
 import psutil
 
+from jobs.benchmarks.stores.link import free_port
 from jobs.benchmarks.training.hosts import two_hosts
 from tests.processes import wait_for
 
@@ -117,14 +117,6 @@ class Cluster:
                 cwd=PROJECT,
             )
 
-    def lose(self, node: str) -> None:
-        """Kills all processes of a host in a network of its own, as a power cut does."""
-        self.daemons.pop(node)
-        found = subprocess.run(["ip", "netns", "pids", node], check=True, capture_output=True, text=True).stdout
-        for process in map(int, found.split()):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-
     def kill(self, name: str) -> None:
         """Kills a daemon and all that it has started, as a power cut does."""
         daemon = self.daemons.pop(name)
@@ -149,12 +141,6 @@ class Cluster:
                 continue
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def slurm_cluster(folder: Path) -> Iterator[Cluster]:
     """A running cluster. Its daemons, and all that they have started, are gone at the end."""
@@ -165,7 +151,7 @@ def slurm_cluster(folder: Path) -> Iterator[Cluster]:
         key = folder / "munge" / "key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
-        here, user = socket.gethostname(), "root" if os.getuid() == 0 else os.environ["USER"]
+        here, user = gethostname(), "root" if os.getuid() == 0 else os.environ["USER"]
         is_two = os.getuid() == 0 and shutil.which("ip") and shutil.which("nsenter")
         if is_two:
             hosts, controller = undo.enter_context(two_hosts())

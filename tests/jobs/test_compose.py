@@ -12,11 +12,10 @@ import pytest
 from conf.workspace import Workspace
 from jobs.benchmarks.stores import link
 from tests.inference.service import toy
-from tests.jobs.containers import FOLDER, KEY, build
-from tests.jobs.slurm_cluster import free_port
+from tests.jobs.containers import BASE, FOLDER, KEY, build, image_of
 from tests.processes import wait_for
 
-# The engine of a pod's name resolution, without which containers do not find each other.
+# Resolves the names of containers.
 NETWORK = "/usr/lib/podman/aardvark-dns"
 STORE = "docker.io/versity/versitygw:v1.8.0"
 
@@ -27,27 +26,31 @@ def compose(podman, tmp_path, monkeypatch) -> Callable[..., str]:
     program = link.find_server()
     if not (shutil.which("podman-compose") and Path(NETWORK).exists() and program):
         pytest.skip(f"needs podman-compose, netavark, aardvark-dns and {link.PROGRAM}")
+    text = (FOLDER / "compose.yaml").read_text(encoding="utf-8")
     for target in ("server", "serving"):
-        build(podman, target)
-    # No registry has the store here; its image has this program in this place.
+        text = text.replace(f"localhost/chexscale-{target}", build(podman, target))
+    # No registry has the store's image here, which has its program in this place (the Dockerfile of its release).
     shutil.copy(program, tmp_path / "versitygw")
-    (tmp_path / "Containerfile").write_text(
-        "FROM localhost/chexscale-test-base\nCOPY versitygw /app/versitygw\n", encoding="utf-8"
-    )
-    podman("build", "--tag", STORE, str(tmp_path))
-    monkeypatch.setenv("CHEXSCALE_MLFLOW_PORT", str(free_port()))
-    monkeypatch.setenv("CHEXSCALE_SERVE_PORT", str(free_port()))
+    (tmp_path / "Containerfile").write_text(f"FROM {BASE}\nCOPY versitygw /usr/local/bin/versitygw\n", encoding="utf-8")
+    podman("build", "--tag", image_of("store"), str(tmp_path))
+    assert STORE in text
+    file = tmp_path / "compose.yaml"
+    file.write_text(text.replace(STORE, image_of("store")), encoding="utf-8")
+    monkeypatch.setenv("CHEXSCALE_MLFLOW_PORT", str(link.free_port()))
+    monkeypatch.setenv("CHEXSCALE_SERVE_PORT", str(link.free_port()))
     monkeypatch.setenv("CHEXSCALE_STORE_KEY", "a key of the store")
     monkeypatch.setenv("CHEXSCALE_API_KEY", KEY)
 
     def run(*arguments: str) -> str:
-        command = ["podman-compose", "-p", f"chexscale{os.getpid()}", "-f", str(FOLDER / "compose.yaml"), *arguments]
+        command = ["podman-compose", "-p", f"chexscale{os.getpid()}", "-f", str(file), *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    yield run
-    run("down", "--volumes")
+    try:
+        yield run
+    finally:
+        run("down", "--volumes")
 
 
 @pytest.mark.clusters

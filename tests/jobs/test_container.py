@@ -4,17 +4,15 @@ import os
 import re
 import subprocess
 import time
-from importlib.metadata import requires
-from pathlib import Path
 
 import httpx
 import pytest
-from packaging.requirements import Requirement
 
 from conf.workspace import Workspace
 from inference.model.registry import mlflow, use_store
 from tests.inference.service import toy
-from tests.jobs.containers import FOLDER, KEY, ROOT, build
+from tests.jobs.containers import KEY, build
+from tests.jobs.locks import asked, blocks, names
 
 EXTRAS = {
     "serving": ["serving"],
@@ -22,33 +20,18 @@ EXTRAS = {
     "training": ["training", "inference"],
     "server": ["server"],
 }
-IMAGE = "localhost/chexscale-serving"
-
-
-def blocks(lock: Path) -> set[str]:
-    """Each package of a lock, with its version and hashes."""
-    return set(re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8").strip()))
-
-
-def names(lock: Path) -> set[str]:
-    return {block.partition("==")[0] for block in blocks(lock)}
 
 
 @pytest.mark.parametrize("target", EXTRAS)
 def test_a_target_installs_a_part_of_the_one_lock(target):
-    lock = FOLDER / f"{target}.lock"
-    assert blocks(lock) - blocks(ROOT / "requirements.lock") == set()
-    needs = [Requirement(need) for need in requires("chexscale")]
-    asked = {
-        need.name.lower()
-        for need in needs
-        if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in EXTRAS[target])
-    }
-    assert asked - names(lock) == set()
+    lock = f"jobs/container/{target}.lock"
+    assert blocks(lock) - blocks("requirements.lock") == set()
+    assert asked(EXTRAS[target]) - names(lock) == set()
 
 
 def test_serving_installs_neither_torch_nor_spark():
-    assert names(FOLDER / "serving.lock").isdisjoint({"torch", "torchvision", "pyspark", "petastorm", "mlflow"})
+    absent = {"torch", "torchvision", "pyspark", "petastorm", "mlflow"}
+    assert names("jobs/container/serving.lock").isdisjoint(absent)
 
 
 def address_of(podman, name: str) -> str:
@@ -74,14 +57,14 @@ def test_the_service_answers_in_a_container_that_may_write_nothing(podman, new_s
     toy.register(workspace)
     # Mounted at another path, read-only, for another user.
     subprocess.run(["chmod", "-R", "a+rX", str(workspace.root)], check=True)
-    build(podman, "serving")
-    assert int(podman("image", "inspect", "--format={{.Size}}", IMAGE)) < 10**9
+    image = build(podman, "serving")
+    assert int(podman("image", "inspect", "--format={{.Size}}", image)) < 10**9
     for memory in ("512m", "2g"):
         name = f"chexscale-test-{os.getpid()}"
         limits = ["--read-only", "--tmpfs=/tmp", f"--memory={memory}", "--cpus=1", "--cap-drop=all"]
         mounts = ["--volume", f"{workspace.root}:/workspace:ro", "--env", f"CHEXSCALE_API_KEY={KEY}"]
         serve = ["python", "inference/serve.py", "--workspace=/workspace", "--serving.host=0.0.0.0", "--serving.port=0"]
-        podman("run", "--detach", f"--name={name}", "--network=host", *limits, *mounts, IMAGE, *serve)
+        podman("run", "--detach", f"--name={name}", "--network=host", *limits, *mounts, image, *serve)
         try:
             address = address_of(podman, name)
             assert podman("exec", name, "id", "-u") == "1000"

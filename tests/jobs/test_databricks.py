@@ -11,6 +11,7 @@ import yaml
 
 from jobs.chexscale import FILES, CommandFailed, task
 from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START
+from tests.jobs.locks import asked, blocks, names
 
 BUNDLE = PROJECT / "jobs" / "databricks" / "databricks.yml"
 CONTENT = yaml.safe_load(BUNDLE.read_text(encoding="utf-8"))
@@ -96,14 +97,10 @@ def test_the_command_understands_the_parameters_of_its_task(name):
 
 
 def test_the_etl_lock_is_a_part_of_the_one_lock_without_the_runtimes_own_packages():
-    blocks, own = (
-        set(re.split(r"\n(?=\S)", (PROJECT / file).read_text(encoding="utf-8").strip()))
-        for file in ("requirements.lock", "jobs/databricks/etl.lock")
-    )
-    assert own < blocks
-    names = {block.partition("==")[0] for block in own}
-    assert names.isdisjoint({"pyspark", "py4j", "delta-spark"})
-    assert names > {"pyarrow", "deltalake", "jsonargparse", "pydicom"}
+    lock, of_the_runtime = "jobs/databricks/etl.lock", {"pyspark", "delta-spark"}
+    assert blocks(lock) < blocks("requirements.lock")
+    assert names(lock).isdisjoint({*of_the_runtime, "py4j"})
+    assert asked(["etl"]) - names(lock) == of_the_runtime
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_pods_fit_the_restricted_standard_and_see_neither_the_cluster_nor_its_se
     # spark/etl.yaml is a patch of base/etl.yaml.
     whole = [file for file in files() if file != KUBERNETES / "spark" / "etl.yaml"]
     templates = [pod for file in whole for document in documents(file) for pod in pods(document)]
-    assert len(templates) == 10
+    assert len(templates) == 11
     for pod in (template["spec"] for template in templates):
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]
         # The driver starts Spark's executors.

@@ -37,7 +37,7 @@ def labels(site: list[dict]) -> list[dict]:
 
 
 def test_all_objects_are_in_the_namespace_and_have_a_stage(site):
-    stages = {"", "-etl", "-training", "-register", "-serving", "-batch"}
+    stages = {"", "-films", "-etl", "-training", "-register", "-serving", "-batch"}
     for thing in site:
         assert thing["metadata"]["namespace"] == "chexscale"
         app = thing["metadata"]["labels"]["app"]
@@ -58,7 +58,7 @@ def test_every_name_that_is_referred_to_exists(site):
 def test_the_secret_and_the_scenario_have_what_the_pods_read(site):
     (secret,) = of_kind(site, "Secret")
     assert {ref["key"] for ref in inside(site, "secretKeyRef")} == set(secret["data"])
-    # Of Spark's executors nobody reads the settings.
+    # The ConfigMap of Spark's executors has no settings.
     (scenario,) = [thing for thing in of_kind(site, "ConfigMap") if "scenario.yaml" in thing["data"]]
     settings = yaml.safe_load(scenario["data"]["scenario.yaml"])
     host, port = re.fullmatch(r"http://(.+):(\d+)", settings["tracking_server"]).groups()

@@ -4,11 +4,11 @@ import httpx
 import pytest
 
 from conf.workspace import Workspace
+from jobs.benchmarks.stores.link import free_port
 from tests.inference.service import toy
 from tests.jobs.containers import KEY, build
 from tests.jobs.manifests import inside, objects
 from tests.jobs.pods import MINE
-from tests.jobs.slurm_cluster import free_port
 from tests.jobs.test_compose import answers
 from tests.processes import wait_for
 

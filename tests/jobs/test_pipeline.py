@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
 from etl.contract.schema import PHANTOM_FINDINGS
-from jobs.pipeline import VARIANTS, run_stage, show, stages, usual_ranks
+from jobs.pipeline import VARIANTS, main, run_stage, show, stages, usual_ranks
 from training.record.store import use_store
 
 PROJECT = Path(__file__).parents[2]
@@ -114,8 +115,24 @@ def test_the_stages_start_a_spark_that_pip_installed_quietly(tmp_path, monkeypat
     assert "rootLogger.level = error" in capfd.readouterr().out
 
 
-def test_stages_that_found_nothing_to_do_have_no_speed(tmp_path, capsys):
-    settings = Settings(str(tmp_path))
+def test_a_check_ends_before_the_first_stage(tmp_path, monkeypatch):
+    def check(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["pipeline.py", "--check", "--workspace", str(tmp_path / "run"), *arguments])
+        main()
+
+    monkeypatch.setattr("jobs.pipeline.run_stage", lambda *_: pytest.fail("a stage was started"))
+    check()
+    with pytest.raises(InputError, match="training.size_px is 300, but etl.sizes_px is"):
+        check("--training.size_px", "300")
+    for argument in ("--rebuild", "--resume"):
+        with pytest.raises(InputError, match="leave them out, and rebuild by jobs/slurm/etl.sbatch"):
+            check(argument)
+
+
+@pytest.mark.parametrize("server", ["", "http://host:5000"])
+def test_stages_that_found_nothing_to_do_have_no_speed(tmp_path, capsys, monkeypatch, server):
+    monkeypatch.setattr(sys, "argv", ["pipeline.py", f"--tracking_server={server}", "--rebuild"])
+    settings = Settings(str(tmp_path), tracking_server=server)
     registered = {"model": "chexscale", "version": 2, "aliases": ["challenger"]}
     update_summary(
         Workspace.of(settings),
@@ -130,6 +147,10 @@ def test_stages_that_found_nothing_to_do_have_no_speed(tmp_path, capsys):
     said = capsys.readouterr().out
     assert re.search(r"etl +│ 9 +│ +│ +│", said) and re.search(r"register +│ 30 +│ 836 +│ 1,200 MB", said), said
     assert "chexscale version 2 is @challenger. Look at:" in said
+    runs, served = f"make ui WORKSPACE={tmp_path}", f"make serve WORKSPACE={tmp_path}"
+    if server:
+        runs, served = server, f"inference/serve.py --tracking_server={server}"
+    assert f"  4. {runs} " in said and re.search(rf"  5. .*{re.escape(served)} ", said), said
 
 
 def test_the_number_of_ranks_is_that_of_the_gpus_or_two(monkeypatch):

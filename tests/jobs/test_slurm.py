@@ -1,5 +1,6 @@
 """jobs/slurm on a real Slurm cluster of two nodes."""
 
+import json
 import re
 import shutil
 import tempfile
@@ -90,6 +91,19 @@ def test_a_job_cut_by_its_time_limit_goes_back_to_the_queue_and_goes_on(cluster,
     assert "Stopped by SIGTERM in epoch" in cluster.log_of(job)
     assert (workspace.checkpoints / LAST).exists()
     cluster.call("scancel", job)
+
+
+def test_a_training_on_two_devices_of_a_node_gives_way_to_an_urgent_job_and_resumes(cluster, copied_table, tmp_path):
+    workspace = copied_table(tmp_path / "workspace")
+    job = cluster.submit("training", *of(workspace, 8), options=("--nodes=1", "--gpus-per-node=2"))
+    wait_for_state(cluster, job, workspace)
+    urgent = cluster.submit("register", CHEXSCALE_VENV=str(tmp_path), options=("--partition=urgent", "--nodes=2"))
+    cluster.finish(urgent, "FAILED")
+    assert "DUE TO PREEMPTION" in cluster.log_of(job)
+    cluster.start_now(job)
+    log = cluster.finish(job)
+    assert (cluster.facts(job)["Restarts"], "epoch 8/8" in log) == ("1", True)
+    assert json.loads(workspace.summary.read_text())["training"]["world_size"] == 2
 
 
 def test_a_failing_training_fails_its_job_with_a_message(cluster, copied_table, tmp_path):

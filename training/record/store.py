@@ -71,8 +71,8 @@ def use_store(workspace: Workspace, make: bool = False) -> None:
     elif not workspace.tracking_db.exists():
         if not make:
             raise InputError(
-                f"no MLflow database at {workspace.tracking_db}: name the workspace of a training, put the file back, "
-                "or train there first"
+                f"no MLflow database at {workspace.tracking_db}: name the workspace or the --tracking_server that has "
+                "the runs and models, or put the file back"
             )
         workspace.check_database()
         _make_database(workspace.tracking_db)

@@ -55,3 +55,4 @@ def test_tables_and_scores_are_written_without_hard_links(tmp_path):
         command, env={"PYTHONPATH": str(PROJECT), "PATH": ""}, cwd=PROJECT, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "all were committed\n"), done.stderr
+    assert done.stderr.count("shards is on a file system without hard links: let no other program write to it") == 1

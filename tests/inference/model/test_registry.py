@@ -140,14 +140,26 @@ def test_a_rollback_of_nothing_says_so_in_words(command):
     assert "fresh has no champion and had none before: promote one with" in error
 
 
+@pytest.mark.parametrize("sign", ["薬", '"', "a\n", "\x01"])
+def test_a_long_reason_is_cut_to_what_a_tag_of_unity_catalog_holds(command, sign):
+    promote(command.workspace, toy.NAME, 1, sign * 5000)
+    tags = client_tags()
+    assert max(map(len, tags.values())) <= 1000
+    assert history(command.workspace, toy.NAME)[-1].why.startswith(sign * 100)
+
+
+def client_tags() -> dict[str, str]:
+    return mlflow.MlflowClient().get_registered_model(toy.NAME).tags
+
+
 def test_a_move_is_a_tag_that_unity_catalog_allows_and_follows_those_of_older_releases(command):
     client = mlflow.MlflowClient()
-    before = client.get_registered_model(toy.NAME).tags
+    before = client_tags()
     old = f"champion_history.{datetime.now(UTC) + timedelta(days=1):%Y-%m-%dT%H.%M.%S.%f}-0a1b2c3d"
     client.set_registered_model_tag(toy.NAME, old, json.dumps(asdict(Move(3, 2, "", "", "an older release"))))
     promote(command.workspace, toy.NAME, 1, "薬" * 5000)
     assert [move.why[:2] for move in history(command.workspace, toy.NAME)][-2:] == ["an", "薬薬"]
-    after = client.get_registered_model(toy.NAME).tags
+    after = client_tags()
     ((name, value),) = after.items() - {**before, old: after[old]}.items()
     assert not set(".,-=/: ") & set(name) and len(value) <= 1000
 

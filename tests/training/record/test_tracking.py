@@ -174,16 +174,16 @@ def test_a_finding_may_have_any_name(run_id):
     assert len(mlflow.get_run(run_id).data.metrics) == len(names)
 
 
-def test_a_full_disk_under_the_database_is_told(run_id, tmp_path):
+def test_a_disk_under_the_database_that_fails_is_told(run_id, tmp_path):
     outbox = Outbox(tmp_path / "unsent.json", "")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(OSError, match="No space left on device") as raised:
+        with pytest.raises(OSError) as raised:
             outbox.send("log_batch", run_id, [("loss", 0.5, 1, step) for step in range(900)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path))
+    assert (raised.value.errno, raised.value.filename) == (errno.EIO, str(tmp_path))
 
 
 def test_a_database_is_complete_or_not_there(tmp_path, monkeypatch):
