@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from conf.errors import InputError
+from conf.disks import named_if_full
+from conf.errors import NO_SPACE, InputError
 from conf.places import TABLES, WORKSPACE, place_of
 from conf.settings import Settings
 from conf.writing import LOCK, atomic_path, locked, write_json
@@ -64,12 +65,15 @@ class Workspace:
                     "workspace"
                 ) from None
             except OSError as error:
+                if error.errno in NO_SPACE:
+                    raise
                 raise InputError(_unusable(self.root, error)) from error
             own = f"{Path(sys.argv[0]).name} on {socket.gethostname()}, process {os.getpid()}"
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{own}, since {datetime.now():%Y-%m-%d %H:%M}".encode(), 0)
-            # Otherwise another client of NFS would read it only when this file is closed.
-            os.fsync(lock)
+            with named_if_full(self.root):
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"{own}, since {datetime.now():%Y-%m-%d %H:%M}".encode(), 0)
+                # Otherwise another client of NFS would read it only when this file is closed.
+                os.fsync(lock)
             try:
                 yield
             finally:

@@ -1,6 +1,7 @@
 """Locks and atomic writes, on local disks and on file systems that several machines share, such as NFS."""
 
 import ctypes
+import errno
 import fcntl
 import glob
 import json
@@ -9,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from conf.disks import named_if_full
@@ -17,6 +18,9 @@ from conf.disks import named_if_full
 BUILDING, OLD = "building", "old"
 LOCK = ".lock"
 """file in a folder that whoever works in the folder has locked"""
+REMOVED = (errno.ENOENT, errno.ESTALE)
+"""errors for a file that another process has removed, on this host or over NFS"""
+MAX_TRIES = 100
 
 
 @contextmanager
@@ -34,24 +38,27 @@ def locked(folder: Path, wait: bool) -> Iterator[int]:
 
 
 def _open_locked(folder: Path, wait: bool) -> int:
-    while True:
+    for tries_left in reversed(range(MAX_TRIES)):
         folder.mkdir(parents=True, exist_ok=True)
-        # The server of a shared file system sees no lock on a folder, nor on a file that is opened for reading.
-        opened = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            # Whoever may write into the folder may lock it, whatever the umask of the one who made the file.
-            if os.fstat(opened).st_uid == os.geteuid():
-                os.fchmod(opened, folder.stat().st_mode & 0o666)
-            fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Not if the process that had it locked until now has removed it.
-            if os.path.samestat(os.fstat(opened), os.stat(folder / LOCK)):
-                return opened
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(opened)
-            raise
-        os.close(opened)
+        with ExitStack() as stack:
+            try:
+                # The server of a shared file system sees no lock on a folder, nor on a file that is opened for reading.
+                opened = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                stack.callback(os.close, opened)
+                # Whoever may write into the folder may lock it, whatever the umask of the one who made the file.
+                if os.fstat(opened).st_uid == os.geteuid():
+                    os.fchmod(opened, folder.stat().st_mode & 0o666)
+                fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                # Opening the folder makes an NFS client ask its server which files are there now.
+                os.listdir(folder)
+                # Not if the process that had it locked until now has removed it.
+                if os.path.samestat(os.fstat(opened), os.stat(folder / LOCK)):
+                    stack.pop_all()
+                    return opened
+            except OSError as error:
+                if error.errno not in REMOVED or not tries_left:
+                    raise
+    raise OSError(errno.EBUSY, "removed by other processes each time it was locked", str(folder / LOCK))
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -99,6 +101,24 @@ def test_a_folder_is_locked_for_others_until_its_process_is_killed(folder):
         holder.kill()
     with locked(folder, wait=False):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOENT])
+def test_a_lock_that_another_host_removes_meanwhile_is_made_again(tmp_path, monkeypatch, number):
+    lock, removals = fcntl.flock, [1, 2, 3]
+
+    def removed(*arguments) -> None:
+        if removals:
+            (tmp_path / LOCK).unlink()
+            raise OSError(number, f"removed {removals.pop()}")
+        lock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", removed)
+    with locked(tmp_path, wait=False) as held:
+        assert os.path.samestat(os.fstat(held), (tmp_path / LOCK).stat())
+    removals[:] = range(1000)
+    with pytest.raises(OSError, match="removed"), locked(tmp_path, wait=False):
+        pytest.fail("it was never locked")
 
 
 def test_whoever_waits_for_a_lock_that_is_removed_has_the_new_one(tmp_path):
