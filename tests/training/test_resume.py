@@ -162,7 +162,7 @@ def read(workspace: Workspace, card, plan: Plan, **changes) -> State | InputErro
     + [(8, "FINISHED", (True, "begins")), (9, "FINISHED", (False, "begins")), (8, "KILLED", (False, "begins"))],
 )
 def test_auto_resumes_its_own_training_leaves_a_finished_one_and_discards_none(
-    tmp_path, capsys, epochs_before, run_before, outcome
+    new_store, tmp_path, capsys, epochs_before, run_before, outcome
 ):
     workspace, card, _ = write_small_table(tmp_path, rows_per_row_group=5)
     settings = Settings(str(workspace.root), training=Training(**{**SETTINGS, "epochs": 8}))
@@ -171,6 +171,7 @@ def test_auto_resumes_its_own_training_leaves_a_finished_one_and_discards_none(
     before = {**asdict(settings.training), "epochs": epochs_before, "precision": "fp32"}
     table = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
     if run_before:
+        new_store(workspace)
         use_store(workspace)
         client = mlflow.MlflowClient()
         run_id = client.create_run("0").info.run_id
@@ -189,11 +190,12 @@ def test_auto_resumes_its_own_training_leaves_a_finished_one_and_discards_none(
     assert look_back(task, Resume.NO) == (False, None)
 
 
-def test_auto_knows_a_finished_training_that_other_ranks_shared_out_otherwise(tmp_path):
+def test_auto_knows_a_finished_training_that_other_ranks_shared_out_otherwise(new_store, tmp_path):
     workspace, card, _ = write_small_table(tmp_path, rows_per_row_group=5)
     settings = Settings(str(workspace.root), training=Training(**SETTINGS))
     plan = Plan(Split("train", [], [8, 8], SIZE_PX), 8, 2, 2)
     task = Task(settings, workspace, TableVersion(str(workspace.shards), card), plan, plan.split, plan.split, None)
+    new_store(workspace)
     use_store(workspace)
     run_id = mlflow.MlflowClient().create_run("0").info.run_id
     mlflow.MlflowClient().set_terminated(run_id)
