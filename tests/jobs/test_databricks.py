@@ -152,7 +152,7 @@ print(session.range(5).count(), "rows: the session still runs")
 """
 
 
-@pytest.mark.spark
+@pytest.mark.clusters
 @pytest.mark.slow
 def test_tasks_work_in_a_session_that_runs_already_and_leave_it_running(tmp_path, nih_folder):
     program = tmp_path / "program.py"
