@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -96,6 +97,15 @@ class Cluster:
         wait_for(lambda: self.facts(job)["JobState"] in ended, seconds)
         assert self.facts(job)["JobState"] == state, self.log_of(job)
         return self.log_of(job)
+
+    def wait_for_restart(self, job: str, number: int) -> None:
+        """Waits until the job has gone back to the queue for the n-th time."""
+        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+        end = time.monotonic() + 90
+        while (facts := self.facts(job)).get("Restarts") != str(number):
+            waiting = facts["JobState"] not in ended and time.monotonic() < end
+            assert waiting, f"{facts['JobState']}, {self.call('squeue', '--steps').stdout}\n{self.log_of(job)}"
+            time.sleep(0.1)
 
     def start_now(self, job: str) -> None:
         """Starts a job that Slurm has put back into its queue, where it would wait for two minutes."""
