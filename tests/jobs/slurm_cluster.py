@@ -104,7 +104,7 @@ class Cluster:
         end = time.monotonic() + 90
         while (facts := self.facts(job)).get("Restarts") != str(number):
             waiting = facts["JobState"] not in ended and time.monotonic() < end
-            assert waiting, f"{facts['JobState']}, {self.call('squeue', '--steps').stdout}\n{self.log_of(job)}"
+            assert waiting, f"{facts['JobState']}, exit code {facts['ExitCode']}\n{self.log_of(job)}"
             time.sleep(0.1)
 
     def start_now(self, job: str) -> None:

@@ -82,10 +82,17 @@ def test_a_job_cut_by_its_time_limit_goes_back_to_the_queue_and_goes_on(cluster,
     cluster.wait_for_restart(job, 1)
     first = cluster.log_of(job)
     assert "The time limit is near: the job goes back to the queue" in first
-    cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    wait_for(lambda: cluster.facts(job)["JobState"] == "PENDING")
+    changed = cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    assert changed.returncode == 0, changed.stderr
     cluster.start_now(job)
     # On a fast machine the first run has got this far, too.
-    wait_for(lambda: re.search(r"epoch \d+/2000", cluster.log_of(job).removeprefix(first)))
+    wait_for(
+        lambda: (
+            re.search(r"epoch \d+/2000", cluster.log_of(job).removeprefix(first))
+            or cluster.facts(job)["JobState"] == "FAILED"
+        )
+    )
     # What Slurm sends before the time limit.
     cluster.call("scancel", "--signal=USR1", "--batch", job)
     cluster.wait_for_restart(job, 2)
