@@ -31,7 +31,7 @@ SILENT = ("org.apache.spark.executor.Executor", "org.apache.spark.scheduler.Task
 class SparkWorkers:
     """A quiet Spark session that starts with the first work and stops when the `with` block ends.
 
-    A session that runs already, as in a job of Databricks, is used as it is and goes on running.
+    If a session is already running, as in a job of Databricks, it is used with its settings and left running.
     """
 
     def __init__(self, master: str | None = None):

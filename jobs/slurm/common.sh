@@ -36,13 +36,13 @@ trap on_time_limit USR1
 
 # again: puts the job back into the queue.
 again() {
-    local reason="The time limit is near" restarts="${SLURM_RESTART_COUNT:-0}" most="${CHEXSCALE_RESTARTS:-50}"
+    local restarts="${SLURM_RESTART_COUNT:-0}" most="${CHEXSCALE_RESTARTS:-50}"
     if [ "$restarts" -ge "$most" ]; then
-        echo "error: $reason, and this job was started again $restarts times, expected fewer than $most:" \
+        echo "error: The time limit is near, and this job was started again $restarts times, expected fewer than $most:" \
             "give it more --time or other nodes, or export CHEXSCALE_RESTARTS=N, and submit the same command again" >&2
         exit 1
     fi
-    echo "$reason: the job goes back to the queue, and goes on from there"
+    echo "The time limit is near: the job goes back to the queue, and goes on from there"
     scontrol requeue "$SLURM_JOB_ID" && sleep 120
     echo "error: Slurm does not put the job back into the queue: submit the same command again, which goes on" >&2
     exit 1

@@ -34,7 +34,10 @@ def play(podman: Podman, tmp_path) -> Iterator[Play]:
         undo.enter_context(secrets(podman))
 
         def play(thing: dict, alias: str, name: str = "", ports: dict[str, int] | None = None) -> str:
-            """name: of the pod. alias: under which others find it. ports: of this machine, by the name of a port."""
+            """alias: the host name that other pods use. name: the pod's name, by default its alias.
+
+            ports: name of a port of the pod -> port of this machine that leads there.
+            """
             file = tmp_path / f"{name or alias}.yaml"
             file.write_text(yaml.safe_dump_all(playable(thing, name or alias, ports or {})))
             undo.callback(podman, "pod", "rm", "--force", "--ignore", "--time=1", f"{MINE}-{name or alias}")
