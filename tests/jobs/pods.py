@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.jobs.containers import Podman, image_of, import_base
+from tests.jobs.containers import Podman, image_of
 from tests.jobs.manifests import inside, objects
 
 MINE = f"chexscale-test-{os.getpid()}"
@@ -25,7 +25,6 @@ def play(podman: Podman, tmp_path) -> Iterator[Play]:
     configuration.write_text(configuration.read_text().replace("[engine]", f'[engine]\ninfra_image = "{PAUSE}"'))
     # The process that holds a pod together.
     (tmp_path / "Containerfile").write_text('FROM localhost/chexscale-test-base\nENTRYPOINT ["sleep", "infinity"]\n')
-    import_base(podman)
     podman("build", "--tag", PAUSE, str(tmp_path))
     with ExitStack() as undo:
         podman("network", "create", MINE)
