@@ -26,8 +26,7 @@ def spark_train(url: str, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
 
 
-@pytest.mark.spark
-@pytest.mark.slow
+@pytest.mark.clusters
 def test_two_workers_train_together_and_a_failed_rank_ends_all(tmp_path, cluster):
     workspace, *_ = write_small_table(tmp_path / "workspace", rows_per_row_group=5)
     place = ["--workspace", os.path.relpath(workspace.root, PROJECT), "--jobs.num_ranks", "2"]

@@ -46,8 +46,7 @@ def is_writing(process: psutil.Process, table: Path) -> bool:
     return any(handle.startswith(str(table)) for handle in handles)
 
 
-@pytest.mark.spark
-@pytest.mark.slow
+@pytest.mark.clusters
 def test_a_cluster_that_loses_a_process_and_a_machine_gives_the_same_table(tmp_path, cluster):
     # Large enough that writing a file takes longer than finding the process that writes it.
     nih_folder = NihFolder(tmp_path / "nih", size_px=800)
