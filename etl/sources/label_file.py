@@ -1,10 +1,12 @@
 """Label tables as people keep them: how to read them, and what their words and numbers mean."""
 
+import gzip
 import os
 import posixpath
 import re
 import shlex
 import unicodedata
+import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -26,16 +28,21 @@ _HYPHENS, _BLANKS = re.compile("[\u2010-\u2015\u2212]"), re.compile(r"\s+")
 UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 
 
-def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
+def read_table(path: UPath, needed: Iterable[str], optional: Iterable[str] | None = None) -> pd.DataFrame:
     """Reads a comma-separated table; header and cells are stripped text, and missing cells are empty.
 
     The index is each row's line in the file, minus 2 (so that it counts from 0 where no line is blank).
+    A file whose name ends in .gz is decompressed. optional: further columns that are read if the table has them, and
+    no others, so that a wide table takes little memory; None: all.
     Raises InputError if the file is absent, is not such a table, is truncated, or lacks one of the `needed` columns.
     """
     if not path.is_file():
         raise InputError(f"no label file at {path}{_other_tables(path)}: check --etl.source and --etl.format")
+    needed = set(needed)
+    kept = None if optional is None else needed.union(optional)
+    content = _decompress(path) if path.name.endswith(".gz") else path.read_bytes()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
         if "\0" in text:
             raise ValueError("it contains null bytes")
     except ValueError as error:
@@ -43,7 +50,8 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
             f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, or "
             "save it as CSV in UTF-8"
         ) from error
-    written = read_rows(path, text, set(needed))
+    del content
+    written = read_rows(path, text, needed, kept)
     if not written.rows:
         raise InputError(f"{path} has a header but no rows: get a fresh copy")
     names = [name or f"Unnamed: {place}" for place, name in enumerate(written.header)]
@@ -51,8 +59,20 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     # Commas at the end of every row make columns without a name.
     nameless = [name for name in names if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()]
     table = table.drop(columns=nameless)
+    if kept is not None:
+        table = table[[name for name in table if name in kept]]
     # Spreadsheets write ="0017" for a number that is text.
     return table.apply(lambda cells: cells.str.strip().str.replace(r'^="(.*)"$', r"\1", regex=True))
+
+
+def _decompress(path: UPath) -> bytes:
+    """The content of a gzip file. Raises InputError if it is damaged or truncated."""
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path} is not a whole gzip file ({error}): the download was cut or damaged, so get a fresh copy"
+        ) from error
 
 
 def table_path(source: UPath, name: str) -> UPath:
@@ -177,13 +197,13 @@ def read_findings(
         notes.append(f"{counted(repeats.sum(), one, many)} read once")
     kept = [row for row, repeat in zip(labels, repeats, strict=True) if not repeat]
     table = table[~repeats]
-    _refuse_different(
+    refuse_different(
         table[list(dict.fromkeys([settings.columns.image, *roles, *findings]))], path, settings.format != "dicom"
     )
     return table, findings, kept, notes
 
 
-def _refuse_different(table: pd.DataFrame, path: UPath, show: bool) -> None:
+def refuse_different(table: pd.DataFrame, path: UPath, show: bool) -> None:
     """Raises InputError for two rows of one image, as several readers write them.
 
     table: its first column names the image. show: whether cells may be shown; those of DICOM files may name patients.

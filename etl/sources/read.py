@@ -17,9 +17,16 @@ from etl.sources.label_file import read_lines
 from etl.sources.label_table import read_label_table
 from etl.sources.manifest import Manifest, sha256_of
 from etl.sources.nih import read_nih
+from etl.sources.published.padchest import read_padchest
 from etl.sources.split import LISTS, SEE_PATHS
 
-READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, "classes": read_class_folder}
+READERS = {
+    "nih": read_nih,
+    "chexpert": read_chexpert,
+    "csv": read_label_table,
+    "classes": read_class_folder,
+    "padchest": read_padchest,
+}
 
 
 def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = None) -> Manifest:
