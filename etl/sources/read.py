@@ -18,6 +18,7 @@ from etl.sources.label_table import read_label_table
 from etl.sources.manifest import Manifest, sha256_of
 from etl.sources.nih import read_nih
 from etl.sources.published.padchest import read_padchest
+from etl.sources.published.vindr import read_vindr
 from etl.sources.split import LISTS, SEE_PATHS
 
 READERS = {
@@ -27,6 +28,8 @@ READERS = {
     "classes": read_class_folder,
     "padchest": read_padchest,
 }
+ASKING_TAGS = {"dicom": read_dicom_folder, "vindr": read_vindr}
+"""readers that let Spark's workers read the tags of DICOM files"""
 
 
 def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = None) -> Manifest:
@@ -37,8 +40,8 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     """
     if not is_folder(source):
         raise InputError(f"no source folder at {source}: give it with --etl.source (see README, real radiographs)")
-    if settings.format == "dicom":
-        manifest = read_dicom_folder(source, settings, workers)
+    if settings.format in ASKING_TAGS:
+        manifest = ASKING_TAGS[settings.format](source, settings, workers)
     else:
         manifest = READERS[settings.format](source, settings)
     images = manifest.images

@@ -35,6 +35,11 @@ def find_table(source: UPath, pattern: str, what: str, folders: Iterable[str] = 
     return found[0]
 
 
+def optional_table(source: UPath, name: str) -> UPath | None:
+    """The one table of this name, or None. Raises InputError if there are several."""
+    return find_table(source, name, "one table") if find_tables(source, name) else None
+
+
 def find_tables(source: UPath, pattern: str, folders: Iterable[str] = FOLDERS) -> list[UPath]:
     """All tables of this name, sorted, also with .gz behind it."""
     found = {file for folder in folders for end in ("", ".gz") for file in source.glob(folder + pattern + end)}
