@@ -203,10 +203,11 @@ def read_findings(
     return table, findings, kept, notes
 
 
-def refuse_different(table: pd.DataFrame, path: UPath, show: bool) -> None:
+def refuse_different(table: pd.DataFrame, path: UPath, show: bool, what: tuple[str, str] = ("image", "images")) -> None:
     """Raises InputError for two rows of one image, as several readers write them.
 
     table: its first column names the image. show: whether cells may be shown; those of DICOM files may name patients.
+    what: what the first column names, one and several.
     """
     images = table.iloc[:, 0]
     twice = images[images.duplicated(keep=False) & (images != "")]
@@ -219,9 +220,9 @@ def refuse_different(table: pd.DataFrame, path: UPath, show: bool) -> None:
     if column and show:
         differ += f" ({table.loc[one, column]!r} and {table.loc[other, column]!r})"
     raise InputError(
-        f"{path} names {counted(twice.nunique(), 'image')} twice, such as {twice.iloc[0]} in lines {one + 2} and "
-        f"{other + 2}{differ}: keep one row per image, or join the rows of several readers into one, for example by "
-        "majority"
+        f"{path} names {counted(twice.nunique(), *what)} twice, such as {twice.iloc[0]} in lines {one + 2} and "
+        f"{other + 2}{differ}: keep one row per {what[0]}, or join the rows of several readers into one, for example "
+        "by majority"
     )
 
 

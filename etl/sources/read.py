@@ -17,6 +17,7 @@ from etl.sources.label_file import read_lines
 from etl.sources.label_table import read_label_table
 from etl.sources.manifest import Manifest, sha256_of
 from etl.sources.nih import read_nih
+from etl.sources.published.mimic import read_mimic
 from etl.sources.published.padchest import read_padchest
 from etl.sources.published.vindr import read_vindr
 from etl.sources.split import LISTS, SEE_PATHS
@@ -27,6 +28,7 @@ READERS = {
     "csv": read_label_table,
     "classes": read_class_folder,
     "padchest": read_padchest,
+    "mimic": read_mimic,
 }
 ASKING_TAGS = {"dicom": read_dicom_folder, "vindr": read_vindr}
 """readers that let Spark's workers read the tags of DICOM files"""

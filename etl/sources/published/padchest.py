@@ -59,7 +59,7 @@ def read_padchest(source: UPath, settings: Etl) -> Manifest:
     path = find_table(source, TABLE, "PadChest's labels")
     table = read_table(path, NEEDED, OPTIONAL)
     notes = describe_lacking(table, OPTIONAL, path)
-    table, repeats = drop_repeats(table[[*NEEDED, *(name for name in OPTIONAL if name in table)]], path)
+    table, repeats = drop_repeats(table, path, "ImageID")
     labels = _parse_labels(table["Labels"], path)
     reasons = _find_reasons(table, labels, settings)
     findings, left = _choose_findings(labels[reasons.isna()], settings, path)

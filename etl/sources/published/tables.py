@@ -46,14 +46,17 @@ def find_tables(source: UPath, pattern: str, folders: Iterable[str] = FOLDERS) -
     return sorted((file for file in found if file.is_file()), key=str)
 
 
-def drop_repeats(table: pd.DataFrame, path: UPath) -> tuple[pd.DataFrame, list[str]]:
+def drop_repeats(
+    table: pd.DataFrame, path: UPath, key: str, what: tuple[str, str] = ("image", "images")
+) -> tuple[pd.DataFrame, list[str]]:
     """The table without rows that say the same again, and a sentence on them.
 
-    table: its first column names the image. Raises InputError for two rows of one image that differ.
+    key: the column that names the image, or what else a row is about (`what`, one and several). Raises InputError for
+    two rows of one that differ.
     """
     repeats = table.duplicated()
     kept = table[~repeats]
-    refuse_different(kept, path, show=True)
+    refuse_different(kept[[key, *kept.columns.drop(key)]], path, True, what)
     one, many = "row repeats an earlier row and was", "rows repeat an earlier row and were"
     return kept, [f"{path.name}: {counted(repeats.sum(), one, many)} read once"] if repeats.any() else []
 

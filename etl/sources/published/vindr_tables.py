@@ -47,8 +47,8 @@ def _read_physionet(source: UPath, labels: dict[str, UPath]) -> Read:
                 f"{path} has other findings than {tables[0].name}, such as "
                 f"{min(set(findings) ^ set(votes[0]))!r}: use the tables of one release"
             )
-        table.insert(0, "film and reader", table["image_id"] + " " + readers)
-        table, repeats = drop_repeats(table, path)
+        by = ("reading", "readings")
+        table, repeats = drop_repeats(table.assign(reading=table["image_id"] + " " + readers), path, "reading", by)
         values = parse_cells(table, findings, path, "unknown", blank=np.nan)
         index = pd.MultiIndex.from_arrays([table["image_id"], readers[table.index]])
         votes.append(pd.DataFrame(np.stack(values), index, findings))
