@@ -97,7 +97,7 @@ def _read_labels(
             study, subject = wrong[["study_id", "subject_id"]].iloc[0]
             raise InputError(
                 f"{path} and the table of films do not belong together: study {study} is of patient {subject} in "
-                f"{where} (line {wrong.index[0] + 2}), and of {patients[study]} elsewhere: use the tables of one release"
+                f"{where} (line {wrong.index[0] + 2}), and of {patients[study]} elsewhere: use tables of one release"
             )
     values = parse_cells(table, CHEXPERT_FINDINGS, path, settings.uncertain, blank=0.0)
     strange = contradictions(table, CHEXPERT_FINDINGS, values).set_axis(table["study_id"]).dropna()
