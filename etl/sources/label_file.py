@@ -61,8 +61,14 @@ def read_table(path: UPath, needed: Iterable[str], optional: Iterable[str] | Non
     table = table.drop(columns=nameless)
     if kept is not None:
         table = table[[name for name in table if name in kept]]
-    # Spreadsheets write ="0017" for a number that is text.
-    return table.apply(lambda cells: cells.str.strip().str.replace(r'^="(.*)"$', r"\1", regex=True))
+    # Each different cell once: most columns have few.
+    return table.apply(lambda cells: cells.map({cell: _plain(cell) for cell in cells.unique()}))
+
+
+def _plain(cell: str) -> str:
+    """The cell without blanks around it. Spreadsheets write ="0017" for a number that is text."""
+    cell = cell.strip()
+    return cell[2:-1] if len(cell) > 2 and cell.startswith('="') and cell.endswith('"') else cell
 
 
 def _decompress(path: UPath) -> bytes:
@@ -149,7 +155,8 @@ def parse_cells(
         advice = "every column without a role is taken for a finding, so name yours with --etl.columns.findings"
     values = []
     for finding in findings:
-        cells = table[finding].str.lower().str.replace(r"\.0+$", "", regex=True)
+        spelled = {cell: re.sub(r"\.0+$", "", cell.lower()) for cell in table[finding].unique()}
+        cells = table[finding].map(spelled)
         wrong = cells.index[~cells.isin(meaning.keys())]
         if len(wrong):
             if not named and split_of(table[finding][wrong[0]]):
