@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 
 from conf.errors import InputError
-from conf.settings import Labels
+from conf.settings import Etl, Labels
+from conf.workspace import Workspace
 from etl.sources.published.vindr_tables import KAGGLE_FINDINGS
+from etl.sources.read import read_manifest
+from etl.writing.publish import publish
+from tests.conftest import InlineWorkers
 from tests.etl.dicom_files import build, written
 from tests.etl.sources.published.published import label_files, labels_of, read, rows_of, touch, write_table
+from tests.etl.tables import ANY
+from tests.etl.tables import rows_of as table_of
 
 HEADER = ["image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max"]
 NOTHING = ["", "", "", ""]
@@ -204,3 +210,30 @@ def test_the_real_table_of_kaggle_is_read(tmp_path):
     assert (manifest.listed, len(manifest.images)) == (15000, 2)
     assert labels_of(manifest, "9a5094b2563a1ef3ff50dc5c7ff71345")["Cardiomegaly"] == 1
     assert any("on 15,000 films: Aortic enlargement 0.78" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize("square", ["pad", "stretch"])
+def test_a_box_of_the_table_lies_on_the_pixels_that_it_marks(tmp_path, square):
+    pixels = np.full((200, 120), 400, np.uint16)
+    pixels[::7, ::5] += 300
+    pixels[40:80, 60:90] = 4095
+    source = tmp_path / "source"
+    # So many that each split gets some.
+    names = ["aa", *(f"f{number}" for number in range(20))]
+    for number, name in enumerate(names):
+        touch(source, f"train/{name}.dicom")
+        noise = np.random.default_rng(number).integers(0, 4096, pixels.shape, np.uint16)
+        film = build(noise if number else pixels, SOPInstanceUID=f"1.2.{number}", BitsStored=12)
+        (source / "train" / f"{name}.dicom").write_bytes(written(film))
+    others = [[name, *ROWS[4][1:]] for name in names[1:]]
+    write_table(source / "train.csv", HEADER, [["aa", "Nodule/Mass", "8", "R1", "60", "40", "90", "80"], *others])
+    settings = Etl(format="vindr", square=square, sizes_px=[200], quality=ANY, val_fraction=0.4)
+    workspace = Workspace.at(str(tmp_path / "workspace"))
+    manifest = read_manifest(source, settings, InlineWorkers())
+    card = publish(workspace.tables(""), settings, str(source), manifest, InlineWorkers()).card
+    row = table_of(workspace, card).loc["aa"]
+    finding, left, top, width, height = row.boxes
+    assert card.findings[int(finding)] == "Nodule/Mass"
+    rows, columns = np.where(np.frombuffer(row.image_200, np.uint8).reshape(200, 200) > 200)
+    marked = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 200
+    np.testing.assert_allclose([left, top, left + width, top + height], marked, atol=2 / 200)
