@@ -71,8 +71,8 @@ def test_a_label_that_is_not_named_is_unknown_where_the_report_is_unchanged_or_h
     np.testing.assert_equal(labels_of(manifest, "f3.png"), {"goiter": np.nan, "nodule": 1, "pleural effusion": np.nan})
     for image in ("f6.png", "f9.png"):
         assert np.isnan(rows_of(manifest).findings[image]).all()
-    assert "2 images have no label, so all are unknown" in manifest.notes
-    assert "1 image is called 'unchanged': labels that are not named there are unknown" in manifest.notes
+    assert "2 listed images have no label, so all are unknown" in manifest.notes
+    assert "1 listed image is called 'unchanged': labels that are not named there are unknown" in manifest.notes
 
 
 def test_images_that_the_authors_exclude_are_left_out_with_the_reason(tmp_path):
