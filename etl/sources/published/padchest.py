@@ -187,7 +187,10 @@ def _ages(births: pd.Series, studies: pd.Series) -> pd.Series:
 def _describe_unknown(labels: pd.Series) -> list[str]:
     """Sentences on images of which labels are unknown."""
     nothing, unchanged = (labels.map(len) == 0).sum(), labels.map(lambda said: UNCHANGED in said).sum()
-    notes = [f"{counted(nothing, 'listed image has', 'listed images have')} no label, so all are unknown"] if nothing else []
+    notes = []
+    if nothing:
+        have = counted(nothing, "listed image has", "listed images have")
+        notes.append(f"{have} no label, so all are unknown")
     if unchanged:
         are = counted(unchanged, "listed image is", "listed images are")
         notes.append(f"{are} called {UNCHANGED!r}: labels that are not named there are unknown")

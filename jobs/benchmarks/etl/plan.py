@@ -27,7 +27,9 @@ def main() -> None:
     source = parser.parse_args().source.absolute()
     labels = sorted(file for pattern in LABEL_FILES for file in source.glob(pattern))
     if len(labels) != 1:
-        raise InputError(f"{source} should hold one label file {' or '.join(LABEL_FILES)}, found {len(labels)}: change --source")
+        raise InputError(
+            f"{source} should hold one label file {' or '.join(LABEL_FILES)}, found {len(labels)}: change --source"
+        )
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
         images.mkdir()
