@@ -16,7 +16,7 @@ from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.published.boxes import place_box
 from etl.sources.published.film_tags import read_film_tags
 from etl.sources.published.tables import no_split
-from etl.sources.split import assign_split
+from etl.sources.split import NO_PATIENTS, assign_split
 
 FRAME_PX = 1024
 """side of the films of both challenges, whose pixels the boxes refer to even if the films at hand are smaller copies"""
@@ -67,7 +67,7 @@ def assemble_challenge(
     rows["file"] = found
     notes = [*notes, *more, *no_split(settings)]
     if named.sum() < found.notna().sum() or not (tags.patient[named] != images[named]).any():
-        notes += no_split(settings, patients=False)[-1:]
+        notes.append(NO_PATIENTS)
     if dropped:
         notes.append(f"boxes of films that are shown turned are left out: {dropped:,}")
     searched = f"films of {tables[0].name} is below {source}: check --etl.source and --etl.format"

@@ -21,7 +21,7 @@ from etl.sources.chexpert import CHEXPERT_FINDINGS
 from etl.sources.files import describe_match, match_files
 from etl.sources.label_file import contradictions, describe_lacking, optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
-from etl.sources.published.tables import count_studies, drop_repeats, find_table
+from etl.sources.published.tables import count_studies, drop_repeats, find_table, refuse_blank
 from etl.sources.split import assign_split, own_split
 
 TABLE = "mimic-cxr-2.*-{}.csv"
@@ -39,6 +39,7 @@ def read_mimic(source: UPath, settings: Etl) -> Manifest:
     films = _find(source, "metadata")
     table = read_table(films, ["dicom_id", "subject_id", "study_id"], OPTIONAL)
     notes = describe_lacking(table, OPTIONAL, films)
+    refuse_blank(table, films, ["dicom_id", "subject_id", "study_id"])
     table, repeats = drop_repeats(table, films, "dicom_id")
     labels_of, strange_of, labels, more = _read_labels(source, settings, table)
     unknown = np.full(len(CHEXPERT_FINDINGS), np.nan, np.float32)

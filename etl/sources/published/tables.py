@@ -14,7 +14,6 @@ from conf.words import counted
 from etl.sources.files import describe_match
 from etl.sources.label_file import refuse_different
 from etl.sources.manifest import Manifest
-from etl.sources.split import NO_PATIENTS
 
 FOLDERS = ("", "*/")
 """where a table may lie: in the source, or in one folder below it"""
@@ -67,10 +66,20 @@ def count_studies(patients: pd.Series, studies: pd.Series) -> pd.Series:
     return codes.groupby(patients).rank("dense").astype(int) - 1
 
 
-def no_split(settings: Etl, patients: bool = True) -> list[str]:
-    """A sentence on a collection without a split; empty if the settings choose one. patients: whether it names them."""
-    sentences = ["the collection has no split: a hash of the patient chooses it"] * (settings.split == "source")
-    return sentences + [NO_PATIENTS] * (not patients)
+def no_split(settings: Etl) -> list[str]:
+    """A sentence on a collection without a split; empty if the settings choose one."""
+    return ["the collection has no split: a hash of the patient chooses it"] * (settings.split == "source")
+
+
+def refuse_blank(table: pd.DataFrame, path: UPath, columns: Iterable[str]) -> None:
+    """Raises InputError for an empty cell in one of these columns."""
+    for name in columns:
+        blank = table.index[table[name] == ""]
+        if len(blank):
+            raise InputError(
+                f"{path} line {blank[0] + 2}: {name} is empty, expected one in every row ({counted(len(blank), 'row')} "
+                "without): get a fresh copy, or remove the row"
+            )
 
 
 def describe_names(names: pd.Series, found: pd.Series) -> list[str]:

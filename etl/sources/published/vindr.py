@@ -31,7 +31,7 @@ from etl.sources.published.film_tags import read_film_tags
 from etl.sources.published.readers import RULES, describe_agreement, join_readers
 from etl.sources.published.tables import leave_out, no_split, optional_table, some
 from etl.sources.published.vindr_tables import CONSENSUS, read_votes
-from etl.sources.split import assign_split
+from etl.sources.split import NO_PATIENTS, assign_split
 
 SIZES = "train_meta.csv"
 """sizes of the original films, beside copies of them"""
@@ -48,10 +48,10 @@ def read_vindr(source: UPath, settings: Etl, workers: SparkWorkers) -> Manifest:
     votes, boxes, tables, split, strange, notes = read_votes(source)
     notes += describe_agreement(votes)
     images = pd.Series(votes.index.get_level_values(0).unique(), dtype=str)
-    votes, boxes = _choose_readers(votes, boxes, settings.labels.readers)
-    joined = join_readers(votes, settings.labels.readers).reindex(images)
-    ties = int((join_readers(votes, "any") == 1).where(join_readers(votes, "majority").isna(), False).sum().sum())
-    if settings.labels.readers == "majority" and ties:
+    votes, boxes = _choose_readers(votes, boxes, rule := settings.labels.readers)
+    joined = join_readers(votes, rule if rule in RULES else "majority").reindex(images)
+    said = votes.notna().groupby(level=0).any().reindex(images, fill_value=False)
+    if ties := int((joined.isna() & said).sum().sum()):
         notes.append(f"{counted(ties, 'label')} on which just half of the readers agree, so that is unknown")
     files = list_files(source)
     found = match_files(images, files, tables[0])
@@ -74,11 +74,11 @@ def read_vindr(source: UPath, settings: Etl, workers: SparkWorkers) -> Manifest:
     own = images.map(split) if split and settings.split == "source" else None
     rows = assign_split(rows, settings, own)
     rows["file"] = found
-    notes += [*([] if split else no_split(settings)), *no_split(settings, patients=False)[-1:], *more, *dropped]
+    notes += [*([] if split else no_split(settings)), NO_PATIENTS, *more, *dropped]
     searched = f"films of {tables[0].name} is below {source}: check --etl.source and --etl.format"
     manifest = assemble(rows, files, findings, tables, searched, left_out="not listed in the tables", notes=notes)
     unread = images[~images.isin(votes.index.get_level_values(0))]
-    return leave_out(manifest, pd.Series(f"not read by {settings.labels.readers}", unread, dtype=object))
+    return leave_out(manifest, pd.Series(f"not read by {rule}", unread, dtype=object))
 
 
 def _choose_readers(votes: pd.DataFrame, boxes: pd.DataFrame, rule: str) -> tuple[pd.DataFrame, pd.DataFrame]:

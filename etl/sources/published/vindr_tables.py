@@ -1,6 +1,7 @@
 """The tables of VinDr-CXR, of either release: what each reader says of each film, and the boxes."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from conf.errors import InputError
 from etl.contract.words import says_no_finding
 from etl.sources.label_file import contradictions, parse_cells, read_table
 from etl.sources.published.boxes import read_box
-from etl.sources.published.tables import drop_repeats, find_table, optional_table
+from etl.sources.published.tables import drop_repeats, find_table, optional_table, refuse_blank
 
 LABELS, BOXES, KAGGLE = "image_labels_{}.csv", "annotations_{}.csv", "train.csv"
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
@@ -23,9 +24,21 @@ KAGGLE_FINDINGS = ("Aortic enlargement", "Atelectasis", "Calcification", "Cardio
 KAGGLE_FINDINGS += ("Infiltration", "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion")
 KAGGLE_FINDINGS += ("Pleural thickening", "Pneumothorax", "Pulmonary fibrosis")
 
-Read = tuple[pd.DataFrame, pd.DataFrame, list[UPath], dict[str, str], dict[str, str], list[str]]
-"""votes as in join_readers; boxes: image, reader, finding, box (from read_box), path, line; the tables; the split of
-each image if the release has one; images with labels that contradict each other; and notes"""
+
+class Read(NamedTuple):
+    """What the tables say."""
+
+    votes: pd.DataFrame
+    """as in join_readers: indexed by the film and the reader, a column per finding"""
+    boxes: pd.DataFrame
+    """image, reader, finding, box (from read_box), path and line, a row per box"""
+    tables: list[UPath]
+    """the first one names the films"""
+    split: dict[str, str]
+    """train or test of each image; empty if the release has no test set"""
+    strange: dict[str, str]
+    """image -> labels of one reader that contradict each other"""
+    notes: list[str]
 
 
 def read_votes(source: UPath) -> Read:
@@ -40,6 +53,7 @@ def _read_physionet(source: UPath, labels: dict[str, UPath]) -> Read:
         table = read_table(path, ["image_id", "No finding"]).rename(columns=ONE_NAME)
         if part == "train" and "rad_id" not in table:
             raise InputError(f"{path} lacks the column 'rad_id': found {list(table.columns)}: get a fresh copy")
+        refuse_blank(table, path, [name for name in ("image_id", "rad_id") if name in table])
         readers = table["rad_id"] if "rad_id" in table else pd.Series(CONSENSUS, table.index)
         findings = [name for name in table if name not in ("image_id", "rad_id") and not says_no_finding(name)]
         if votes and set(findings) != set(votes[0]):
@@ -63,11 +77,12 @@ def _read_physionet(source: UPath, labels: dict[str, UPath]) -> Read:
             boxes.append(_read_boxes(file, findings, set(table["image_id"])))
             tables.append(file)
     parts = [part[votes[0].columns] for part in votes]
-    return pd.concat(parts), _join_boxes(boxes), tables, split, strange, notes
+    return Read(pd.concat(parts), _join_boxes(boxes), tables, split, strange, notes)
 
 
 def _read_kaggle(path: UPath) -> Read:
     table = read_table(path, ["image_id", "class_name", "rad_id", *CORNERS])
+    refuse_blank(table, path, ["image_id", "rad_id"])
     boxes = _read_boxes(path, KAGGLE_FINDINGS, None, table)
     index = pd.MultiIndex.from_arrays([table["image_id"], table["rad_id"]])
     says = pd.DataFrame(
@@ -77,7 +92,7 @@ def _read_kaggle(path: UPath) -> Read:
     healthy = votes.pop("No finding") == 1
     beside = votes[healthy & (votes.max(axis=1) == 1)]
     strange = {image: f"No finding beside {row.idxmax()}" for (image, _), row in beside.iterrows()}
-    return votes, boxes, [path], {}, strange, []
+    return Read(votes, boxes, [path], {}, strange, [])
 
 
 def _read_boxes(

@@ -105,6 +105,7 @@ def test_compressed_tables_and_the_labels_of_negbio(tmp_path):
         ({"studies": [labels("11000011", "50000003", Edema="yes")]}, "chexpert.csv line 2: Edema is 'yes', expected 1"),
         ({"header": [f"{column}s" for column in LABELS]}, r"lacks the columns \['Atelectasis', "),
         ({"split": [*SPLIT[:1], ["d3", "50000001", "10000032", "test"]]}, "1 patient is in more than one split"),
+        ({"films": [["d1", "10000032", "", *ROWS[0][3:]]]}, "metadata.csv line 2: study_id is empty, expected one"),
         ({"split": [["x", "1", "2", "train"]]}, "has the split of none of the 5 films, such as d1"),
         ({"split": [["d1", "50000002", "10000032", "dev set A"]]}, "holds splits that are not known: 1 'dev set A'"),
         ({"films": [*ROWS, [*ROWS[0][:4], "AP", *ROWS[0][5:]]]}, "names 1 image twice, such as d1 in lines 2 and 7"),

@@ -110,6 +110,8 @@ def test_boxes_of_copies_need_the_size_of_the_original(tmp_path):
             r"class_name is 'Lung tumor', which is no finding of the release",
         ),
         ([["zz", "ILD", "5", "R8", *NOTHING]], r"none of the 1 films of train.csv is below"),
+        ([["aa", "ILD", "5", "", *NOTHING]], r"line 2: rad_id is empty, expected one in every row \(1 row without\)"),
+        ([ROWS[0], ["", "ILD", "5", "R1", *NOTHING]], r"line 3: image_id is empty"),
         ([["aa", "ILD", "5"]], r"line 2: 3 cells, expected 8 as in the header: the file is truncated"),
     ],
 )
