@@ -75,6 +75,20 @@ def test_a_label_that_is_not_named_is_unknown_where_the_report_is_unchanged_or_h
     assert "1 listed image is called 'unchanged': labels that are not named there are unknown" in manifest.notes
 
 
+def test_a_broader_label_is_unknown_where_the_report_has_a_narrower_one(tmp_path):
+    rows = [row(0, "['laminar atelectasis', 'surgery neck']"), row(1, "['atelectasis', 'laminar atelectasis']")]
+    rows += [row(2, "['surgery']"), row(3, "['normal']"), row(4, "['laminar atelectasis', 'unchanged']")]
+    manifest = read(make(tmp_path, rows), "padchest", labels=FEW)
+    assert manifest.findings == ["atelectasis", "laminar atelectasis", "surgery", "surgery neck"]
+    np.testing.assert_equal(list(labels_of(manifest, "f0.png").values()), [np.nan, 1, np.nan, 1])
+    assert list(labels_of(manifest, "f1.png").values()) == [1, 1, 0, 0]
+    assert list(labels_of(manifest, "f2.png").values()) == [0, 0, 1, 0]
+    assert list(labels_of(manifest, "f3.png").values()) == [0, 0, 0, 0]
+    assert "2 labels are unknown, because the report has a narrower one, such as 'laminar atelectasis' without" in str(
+        manifest.notes
+    )
+
+
 def test_images_that_the_authors_exclude_are_left_out_with_the_reason(tmp_path):
     reasons = rows_of(read(make(tmp_path), "padchest", labels=FEW)).reason.dropna().to_dict()
     assert reasons == {
