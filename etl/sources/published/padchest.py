@@ -15,7 +15,6 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.listing import list_files
-from etl.contract.words import says_no_finding
 from etl.sources.files import match_files
 from etl.sources.label_file import describe_lacking, optional_column, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
@@ -63,8 +62,7 @@ def read_padchest(source: UPath, settings: Etl) -> Manifest:
     labels = parse_labels(table["Labels"], path)
     reasons = _find_reasons(table, labels, settings)
     findings, left = choose_findings(labels[reasons.isna()], settings, path)
-    names = [name for name in findings if not says_no_finding(name)]
-    values, narrower = encode(labels, names)
+    values, narrower = encode(labels, findings)
     study = optional_column(table, "StudyDate_DICOM")
     rows = build_rows(
         path,
@@ -83,7 +81,7 @@ def read_padchest(source: UPath, settings: Etl) -> Manifest:
     notes += [*no_split(settings), *repeats, *left, *narrower, *describe_unknown(labels[reasons.isna()])]
     notes += describe_names(rows.image_id, rows.file)
     searched = f"images of {path.name} is below {source}: check --etl.source and --etl.format"
-    manifest = assemble(rows, files, names, [path], searched, left_out=f"not listed in {path.name}", notes=notes)
+    manifest = assemble(rows, files, findings, [path], searched, left_out=f"not listed in {path.name}", notes=notes)
     return leave_out(manifest, reasons.set_axis(table["ImageID"]))
 
 
