@@ -35,7 +35,7 @@ def assemble_challenge(
     findings: list[str],
     notes: Iterable[str] = (),
 ) -> Manifest:
-    """The manifest; age, sex, view and patient come from the films that are DICOM files, the size of these too.
+    """The manifest; age, sex, view and patient come from the films that are DICOM files.
 
     tables: of labels, the first one has the boxes. images: one row per image, with the line as index. labels: float32
     arrays in the order of the findings. boxes: of an image. An age without a unit is in years. A patient whose tag is
@@ -55,13 +55,12 @@ def assemble_challenge(
         view=tags["view"],
         findings=labels,
     )
-    sizes = tags[["width_px", "height_px"]].where(tags.width_px > 0, FRAME_PX).to_numpy(int)
-    turned = (tags.orientation != UPRIGHT).to_numpy()
+    strange = (tags.orientation != UPRIGHT) | (tags.width_px != tags.height_px)
     placed, dropped = [], 0
-    for image, file, (width, height), is_turned in zip(images, found, sizes, turned, strict=True):
+    for image, file, is_strange in zip(images, found, strange, strict=True):
         of_image = boxes.get(image, []) if file else []
-        dropped += len(of_image) * is_turned
-        placed.append([] if is_turned else _place(tables[0], of_image, width, height, settings.square))
+        dropped += len(of_image) * is_strange
+        placed.append([] if is_strange else _place(tables[0], of_image, settings.square))
     rows["boxes"] = pd.Series(placed, rows.index)
     rows = assign_split(rows, settings, None)
     rows["file"] = found
@@ -69,13 +68,13 @@ def assemble_challenge(
     if named.sum() < found.notna().sum() or not (tags.patient[named] != images[named]).any():
         notes.append(NO_PATIENTS)
     if dropped:
-        notes.append(f"boxes of films that are shown turned are left out: {dropped:,}")
+        notes.append(f"boxes of films that are shown turned, or are not square, are left out: {dropped:,}")
     searched = f"films of {tables[0].name} is below {source}: check --etl.source and --etl.format"
     why = f"not listed in {tables[0].name}"
     return assemble(rows, files, findings, tables, searched, left_out=why, notes=notes)
 
 
-def _place(path: UPath, boxes: list[Box], width: int, height: int, square: str) -> list[float]:
+def _place(path: UPath, boxes: list[Box], square: str) -> list[float]:
     """The boxes of one image in the contract's format."""
-    shares = [(float(finding), *place_box(path, line, box, width, height, square)) for finding, box, line in boxes]
+    shares = [(float(finding), *place_box(path, line, box, FRAME_PX, FRAME_PX, square)) for finding, box, line in boxes]
     return [number for box in shares for number in box]

@@ -9,8 +9,9 @@ Kaggle (VinBigData): train.csv       a row per film, reader and box, also for `N
 A table may have .gz behind its name. train_meta.csv (image_id, dim0, dim1: height and width of the original film) comes
 with copies of Kaggle's films as PNG or JPEG.
 
-Boxes are in pixels of the original film. Its size is that of the DICOM file, or train_meta.csv has it; without either,
-the boxes of the film are left out and counted. All films are PA views, as the publication says; nothing names patients.
+Boxes are in pixels of the original film. Its size is that in train_meta.csv, or else that of the DICOM file; without
+either, the boxes of the film are left out and counted. All films are PA views, as the publication says; nothing names
+patients.
 """
 
 import numpy as np
@@ -29,7 +30,7 @@ from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.published.boxes import place_box
 from etl.sources.published.film_tags import read_film_tags
 from etl.sources.published.readers import RULES, describe_agreement, join_readers
-from etl.sources.published.tables import leave_out, no_split, optional_table, some
+from etl.sources.published.tables import drop_repeats, leave_out, no_split, optional_table, some
 from etl.sources.published.vindr_tables import CONSENSUS, read_votes
 from etl.sources.split import NO_PATIENTS, assign_split
 
@@ -100,7 +101,8 @@ def _find_sizes(source: UPath, images: pd.Series, tags: pd.DataFrame, tables: li
     if path := optional_table(source, SIZES):
         tables.append(path)
         table = read_table(path, ["image_id", "dim0", "dim1"])
-        table = table[table["image_id"].isin(images[(tags.width_px == 0).to_numpy()])].drop_duplicates("image_id")
+        upright = images[(tags.orientation == UPRIGHT).to_numpy()]
+        table, _ = drop_repeats(table[table["image_id"].isin(upright)], path, "image_id")
         wrong = table[~(table["dim0"] + "," + table["dim1"]).str.fullmatch(r"[1-9]\d{0,4},[1-9]\d{0,4}")]
         if len(wrong):
             raise InputError(

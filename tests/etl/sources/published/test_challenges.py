@@ -53,11 +53,12 @@ def test_the_rows_of_a_film_become_its_boxes(tmp_path):
     assert read(tmp_path, "rsna").findings == ["Lung Opacity"]
 
 
-def test_boxes_of_a_film_that_is_shown_turned_are_left_out(tmp_path):
-    put(rsna(tmp_path) / "stage_2_train_images", "aa", PatientOrientation=["R", "H"])
+@pytest.mark.parametrize("tags", [{"PatientOrientation": ["R", "H"]}, {"Rows": 512, "Columns": 2048}])
+def test_boxes_of_a_film_that_is_shown_turned_or_is_not_square_are_left_out(tmp_path, tags):
+    put(rsna(tmp_path) / "stage_2_train_images", "aa", **tags)
     manifest = read(tmp_path, "rsna")
     assert rows_of(manifest).boxes["aa"] == []
-    assert "boxes of films that are shown turned are left out: 2" in manifest.notes
+    assert "boxes of films that are shown turned, or are not square, are left out: 2" in manifest.notes
 
 
 @pytest.mark.parametrize(

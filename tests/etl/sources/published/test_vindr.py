@@ -95,6 +95,11 @@ def test_boxes_of_copies_need_the_size_of_the_original(tmp_path):
     write_table(tmp_path / "train_meta.csv", ["image_id", "dim0", "dim1"], [["aa", "20", "40"]])
     assert rows_of(read(tmp_path, "vindr")).boxes["aa"][1:5] == pytest.approx([0.25, 0.25, 0.5, 0.25])
     assert "train_meta.csv" in read(tmp_path, "vindr").sha256
+    write_table(tmp_path / "train_meta.csv", ["image_id", "dim0", "dim1"], [["aa", "40", "40"]])
+    assert rows_of(read(tmp_path, "vindr")).boxes["aa"][1:5] == pytest.approx([0.25, 0, 0.5, 0.25])
+    write_table(tmp_path / "train_meta.csv", ["image_id", "dim0", "dim1"], [["aa", "20", "40"], ["aa", "20", "41"]])
+    with pytest.raises(InputError, match="train_meta.csv names 1 image twice, such as aa in lines 2 and 3"):
+        read(tmp_path, "vindr")
     write_table(tmp_path / "train_meta.csv", ["image_id", "dim0", "dim1"], [["aa", "0", "40"]])
     with pytest.raises(InputError, match="line 2: dim0, dim1 are '0' and '40', expected height and width in pixels"):
         read(tmp_path, "vindr")
