@@ -13,6 +13,8 @@ from conf.words import View
 
 Mode = Literal["int8", "fp16", "fp32", "onnx", "torch"]
 MODES = get_args(Mode)
+LABELLERS = {"padchest": ("physician", "rnn"), "mimic": ("chexpert", "negbio")}
+"""etl.format -> the words for who labelled its films"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Columns:
     """column with the patient; empty: every image belongs to a patient of its own, or for DICOM to its Patient ID"""
     findings: list[str] = field(default_factory=list)
     """columns with the findings, whose cells are 1, 0, -1 (uncertain) or empty; empty list: every column
-    without another role"""
+    without another role. For etl.format padchest: the labels that become findings"""
     split: str = ""
     """column with train, val or test, or other words that docs/data.md lists; empty: a hash of the patient chooses the
     split"""
@@ -61,6 +63,26 @@ class Columns:
         check(self, "etl.columns")
         findings = self.findings
         require(len(set(findings)) == len(findings), "etl.columns.findings", findings, "different columns")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of published collections: whose they are, and which of them count."""
+
+    labeller: Literal["", "physician", "rnn", "chexpert", "negbio"] = ""
+    """whose labels are read: of etl.format padchest those by a `physician` or by the `rnn`, of mimic those by
+    `chexpert` or `negbio`; empty: of padchest both, of mimic those by chexpert"""
+    readers: str = bounded("majority", str.strip, "majority, any, or the name of a reader")
+    """how several readers of a film are joined, for etl.format vindr: `majority` (more than half of them), `any`, or
+    the name of one reader such as R8, whose films alone are used"""
+    min_images: int = at_least(0, 100)
+    """number of listed images with a label below which it becomes no finding, for etl.format padchest, unless
+    etl.columns.findings names it"""
+    leave_out: list[str] = field(default_factory=lambda: ["exclude", "suboptimal study"])
+    """labels whose images are left out, for etl.format padchest"""
+
+    def __post_init__(self):
+        check(self, "etl.labels")
 
 
 @dataclass(frozen=True)
@@ -106,11 +128,17 @@ class Etl:
 
     source: str = "phantoms"
     """folder in the layout of etl.format, or `phantoms`, to generate phantoms in the workspace if it has none"""
-    format: Literal["nih", "chexpert", "csv", "dicom", "classes"] = "nih"
+    format: Literal[
+        "nih", "chexpert", "csv", "dicom", "classes", "padchest", "vindr", "mimic", "rsna", "siim", "kermany", "experts"
+    ] = "nih"
     """layout of the source: `nih` (ChestX-ray14), `chexpert`, `csv` (any label table), `dicom` (files, with or without
-    a table) or `classes` (a folder per class, images in colour)"""
+    a table), `classes` (a folder per class, images in colour), or that of a published collection: `padchest`, `vindr`
+    (VinDr-CXR), `mimic` (MIMIC-CXR-JPG), `rsna` (pneumonia), `siim` (pneumothorax), `kermany` (children with pneumonia)
+    or `experts` (Google's adjudicated labels of NIH films)"""
     columns: Columns = field(default_factory=Columns)
     """columns of the label table"""
+    labels: Labels = field(default_factory=Labels)
+    """labels of published collections"""
     dicom: Dicom = field(default_factory=Dicom)
     """which DICOM files are films of a chest for reading"""
     uncertain: Literal["unknown", "zero", "one"] = "unknown"
@@ -158,6 +186,10 @@ class Etl:
 
     def __post_init__(self):
         check(self, "etl")
+        labeller = self.labels.labeller
+        known = LABELLERS.get(self.format, ())
+        expected = f"with --etl.format {self.format} " + (f"{' or '.join(known)}, or empty" if known else "empty")
+        require(labeller in ("", *known), "etl.labels.labeller", labeller, expected)
         expected = "a folder with --etl.split lists, and nothing without"
         require((self.split == "lists") == bool(self.split_lists), "etl.split_lists", self.split_lists, expected)
         expected = f"at least etl.rows_per_row_group ({self.rows_per_row_group})"

@@ -68,9 +68,9 @@ _VIEWS: dict[str, View | str] = {
     **dict.fromkeys(("pa", "posteroanterior"), "PA"),
     **dict.fromkeys(("ap", "anteroposterior"), "AP"),
     **dict.fromkeys(("l", "ll", "rl", "lat", "lateral", "llat", "rlat", "leftlateral", "rightlateral"), "LATERAL"),
-    # Views for which the contract has no word: oblique, decubitus and lordotic ones.
+    # Views for which the contract has no word: oblique, decubitus and lordotic ones, and of the ribs.
     **dict.fromkeys(("lld", "rld", "decubitus", "llo", "rlo", "lao", "rao", "lpo", "rpo", "oblique"), UNKNOWN),
-    **dict.fromkeys(("lordotic", "aplordotic", "apaxial", "other"), UNKNOWN),
+    **dict.fromkeys(("lordotic", "aplordotic", "apaxial", "costal", "other"), UNKNOWN),
 }
 # Words behind AP or PA that say how the patient is placed, or how the film was taken.
 _PLACED = ("horizontal", "vertical", "portable", "bedside", "sitting", "upright", "supine", "mobile", "erect", "semi")

@@ -3,8 +3,9 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from upath import UPath
 
@@ -28,15 +29,16 @@ class Written:
     """the line in which each row ends, from 1"""
 
 
-def read_rows(path: UPath, text: str, needed: set[str]) -> Written:
+def read_rows(path: UPath, text: str, needed: set[str], kept: Collection[str] | None = None) -> Written:
     """The rows of a table that has the `needed` columns.
 
     Their cells are one line; those of other columns, such as reports, may have several. path: where the text is from,
-    for messages. Raises InputError, with the line, for a column that is lacking or named twice, a row with more or
-    fewer cells than the header, and a stray quote, which makes one cell of all that lies before the next quote, rows
-    included.
+    for messages. kept: the columns whose cells are kept, with the needed ones among them; the cells of all others
+    become empty, which saves most of the memory that a wide table takes. None: all. Raises InputError, with the line,
+    for a column that is lacking or named twice, a row with more or fewer cells than the header, and a stray quote,
+    which makes one cell of all that lies before the next quote, rows included.
     """
-    written = list(_split(path, text))
+    written = list(_drop_cells(_split(path, text), kept))
     if not written:
         raise InputError(f"{path} is empty, expected a table with a header: get a fresh copy")
     header = [name.strip() for name in written[0][1]]
@@ -48,6 +50,10 @@ def read_rows(path: UPath, text: str, needed: set[str]) -> Written:
     looks = _looks(header, rows, needed) if several else {}
     for at in several:
         _check_quotes(path, lines[at], header, rows[at], needed, looks)
+        if kept is not None:
+            rows[at] = [
+                cell if place >= len(header) or header[place] in kept else "" for place, cell in enumerate(rows[at])
+            ]
     for at, row in enumerate(rows):
         if len(row) == len(header):
             continue
@@ -66,7 +72,7 @@ def read_rows(path: UPath, text: str, needed: set[str]) -> Written:
 
 def _split(path: UPath, text: str) -> Iterator[tuple[int, list[str]]]:
     """The line in which it ends, and the cells, of each row that is not blank."""
-    rows, start = csv.reader(io.StringIO(text, newline=None)), 1
+    rows, start = csv.reader(_lines(text)), 1
     advice = "remove the stray quote, or double it; if the file ends there, get a fresh copy"
     try:
         for row in rows:
@@ -75,7 +81,7 @@ def _split(path: UPath, text: str) -> Iterator[tuple[int, list[str]]]:
             last, start = start, rows.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path} line {start}: a quote opens a cell that is too long ({error}): {advice}") from error
-    if start > 1 and (rest := list(io.StringIO(text, newline=None))[last - 1 :]):
+    if start > 1 and (rest := list(islice(_lines(text), last - 1, None))):
         try:
             list(csv.reader(rest, strict=True))
         except csv.Error as error:
@@ -83,6 +89,29 @@ def _split(path: UPath, text: str) -> Iterator[tuple[int, list[str]]]:
                 raise InputError(
                     f"{path} line {last}: a quote opens a cell that no other one closes: {advice}"
                 ) from error
+
+
+def _lines(text: str) -> Iterable[str]:
+    """The lines of a text. A StringIO would take four bytes for each character."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8")
+
+
+def _drop_cells(rows: Iterator[tuple[int, list[str]]], kept: Collection[str] | None) -> Iterator[tuple[int, list[str]]]:
+    """The same rows with empty cells in the columns that are not kept.
+
+    A row of several lines, or with more or fewer cells than the header, stays whole: it must be checked first.
+    """
+    header = next(rows, None)
+    if header is None:
+        return
+    yield header
+    names = [name.strip() for name in header[1]]
+    dropped = [] if kept is None else [place for place, name in enumerate(names) if name not in kept]
+    for line, row in rows:
+        if dropped and len(row) == len(names) and "\n" not in "".join(row):
+            for place in dropped:
+                row[place] = ""
+        yield line, row
 
 
 def _check_header(path: UPath, header: list[str], written: list[tuple[int, list[str]]], needed: set[str]) -> None:

@@ -1,10 +1,12 @@
 """Label tables as people keep them: how to read them, and what their words and numbers mean."""
 
+import gzip
 import os
 import posixpath
 import re
 import shlex
 import unicodedata
+import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -26,16 +28,21 @@ _HYPHENS, _BLANKS = re.compile("[\u2010-\u2015\u2212]"), re.compile(r"\s+")
 UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 
 
-def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
+def read_table(path: UPath, needed: Iterable[str], optional: Iterable[str] | None = None) -> pd.DataFrame:
     """Reads a comma-separated table; header and cells are stripped text, and missing cells are empty.
 
     The index is each row's line in the file, minus 2 (so that it counts from 0 where no line is blank).
+    A file whose name ends in .gz is decompressed. optional: further columns that are read if the table has them, and
+    no others, so that a wide table takes little memory; None: all.
     Raises InputError if the file is absent, is not such a table, is truncated, or lacks one of the `needed` columns.
     """
     if not path.is_file():
         raise InputError(f"no label file at {path}{_other_tables(path)}: check --etl.source and --etl.format")
+    needed = set(needed)
+    kept = None if optional is None else needed.union(optional)
+    content = _decompress(path) if path.name.endswith(".gz") else path.read_bytes()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
         if "\0" in text:
             raise ValueError("it contains null bytes")
     except ValueError as error:
@@ -43,7 +50,8 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
             f"{path} is not a comma-separated table in UTF-8 ({error}), expected a label file: get a fresh copy, or "
             "save it as CSV in UTF-8"
         ) from error
-    written = read_rows(path, text, set(needed))
+    del content
+    written = read_rows(path, text, needed, kept)
     if not written.rows:
         raise InputError(f"{path} has a header but no rows: get a fresh copy")
     names = [name or f"Unnamed: {place}" for place, name in enumerate(written.header)]
@@ -51,8 +59,26 @@ def read_table(path: UPath, needed: Iterable[str]) -> pd.DataFrame:
     # Commas at the end of every row make columns without a name.
     nameless = [name for name in names if name.startswith("Unnamed: ") and (table[name].str.strip() == "").all()]
     table = table.drop(columns=nameless)
-    # Spreadsheets write ="0017" for a number that is text.
-    return table.apply(lambda cells: cells.str.strip().str.replace(r'^="(.*)"$', r"\1", regex=True))
+    if kept is not None:
+        table = table[[name for name in table if name in kept]]
+    # Each different cell once: most columns have few.
+    return table.apply(lambda cells: cells.map({cell: _plain(cell) for cell in cells.unique()}))
+
+
+def _plain(cell: str) -> str:
+    """The cell without blanks around it. Spreadsheets write ="0017" for a number that is text."""
+    cell = cell.strip()
+    return cell[2:-1] if len(cell) > 2 and cell.startswith('="') and cell.endswith('"') else cell
+
+
+def _decompress(path: UPath) -> bytes:
+    """The content of a gzip file. Raises InputError if it is damaged or truncated."""
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path} is not a whole gzip file ({error}): the download was cut or damaged, so get a fresh copy"
+        ) from error
 
 
 def table_path(source: UPath, name: str) -> UPath:
@@ -129,7 +155,8 @@ def parse_cells(
         advice = "every column without a role is taken for a finding, so name yours with --etl.columns.findings"
     values = []
     for finding in findings:
-        cells = table[finding].str.lower().str.replace(r"\.0+$", "", regex=True)
+        spelled = {cell: re.sub(r"\.0+$", "", cell.lower()) for cell in table[finding].unique()}
+        cells = table[finding].map(spelled)
         wrong = cells.index[~cells.isin(meaning.keys())]
         if len(wrong):
             if not named and split_of(table[finding][wrong[0]]):
@@ -177,16 +204,17 @@ def read_findings(
         notes.append(f"{counted(repeats.sum(), one, many)} read once")
     kept = [row for row, repeat in zip(labels, repeats, strict=True) if not repeat]
     table = table[~repeats]
-    _refuse_different(
+    refuse_different(
         table[list(dict.fromkeys([settings.columns.image, *roles, *findings]))], path, settings.format != "dicom"
     )
     return table, findings, kept, notes
 
 
-def _refuse_different(table: pd.DataFrame, path: UPath, show: bool) -> None:
+def refuse_different(table: pd.DataFrame, path: UPath, show: bool, what: tuple[str, str] = ("image", "images")) -> None:
     """Raises InputError for two rows of one image, as several readers write them.
 
     table: its first column names the image. show: whether cells may be shown; those of DICOM files may name patients.
+    what: what the first column names, one and several.
     """
     images = table.iloc[:, 0]
     twice = images[images.duplicated(keep=False) & (images != "")]
@@ -199,9 +227,9 @@ def _refuse_different(table: pd.DataFrame, path: UPath, show: bool) -> None:
     if column and show:
         differ += f" ({table.loc[one, column]!r} and {table.loc[other, column]!r})"
     raise InputError(
-        f"{path} names {counted(twice.nunique(), 'image')} twice, such as {twice.iloc[0]} in lines {one + 2} and "
-        f"{other + 2}{differ}: keep one row per image, or join the rows of several readers into one, for example by "
-        "majority"
+        f"{path} names {counted(twice.nunique(), *what)} twice, such as {twice.iloc[0]} in lines {one + 2} and "
+        f"{other + 2}{differ}: keep one row per {what[0]}, or join the rows of several readers into one, for example "
+        "by majority"
     )
 
 

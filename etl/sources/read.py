@@ -17,9 +17,27 @@ from etl.sources.label_file import read_lines
 from etl.sources.label_table import read_label_table
 from etl.sources.manifest import Manifest, sha256_of
 from etl.sources.nih import read_nih
+from etl.sources.published.experts import read_experts
+from etl.sources.published.kermany import read_kermany
+from etl.sources.published.mimic import read_mimic
+from etl.sources.published.padchest import read_padchest
+from etl.sources.published.rsna import read_rsna
+from etl.sources.published.siim import read_siim
+from etl.sources.published.vindr import read_vindr
 from etl.sources.split import LISTS, SEE_PATHS
 
-READERS = {"nih": read_nih, "chexpert": read_chexpert, "csv": read_label_table, "classes": read_class_folder}
+READERS = {
+    "nih": read_nih,
+    "chexpert": read_chexpert,
+    "csv": read_label_table,
+    "classes": read_class_folder,
+    "padchest": read_padchest,
+    "mimic": read_mimic,
+    "kermany": read_kermany,
+    "experts": read_experts,
+}
+ASKING_TAGS = {"dicom": read_dicom_folder, "vindr": read_vindr, "rsna": read_rsna, "siim": read_siim}
+"""readers that let Spark's workers read the tags of DICOM files"""
 
 
 def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = None) -> Manifest:
@@ -30,8 +48,8 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     """
     if not is_folder(source):
         raise InputError(f"no source folder at {source}: give it with --etl.source (see README, real radiographs)")
-    if settings.format == "dicom":
-        manifest = read_dicom_folder(source, settings, workers)
+    if settings.format in ASKING_TAGS:
+        manifest = ASKING_TAGS[settings.format](source, settings, workers)
     else:
         manifest = READERS[settings.format](source, settings)
     images = manifest.images

@@ -51,7 +51,9 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
             f"the table has the findings {', '.join(card.findings)}, the source has {', '.join(manifest.findings)}: "
             "choose another --workspace, or replace the table with --rebuild"
         )
-    was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (card.settings, asdict(settings)))
+    # A card of an older release lacks the settings that came later, which then had their defaults.
+    old = asdict(Etl()) | card.settings
+    was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (old, asdict(settings)))
     return was != wanted
 
 

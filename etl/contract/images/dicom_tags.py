@@ -7,11 +7,12 @@ from datetime import datetime
 import pydicom
 
 from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
+from etl.contract.images.orientation import UPRIGHT, patient_orientation
 from etl.contract.words import canonical, sexes_of, tokens_of, view_of
 
 TAGS = ("PatientID", "SOPInstanceUID", "StudyDate", "StudyTime", "PatientAge", "PatientBirthDate", "PatientSex")
 TAGS += ("ViewPosition", "ViewCodeSequence", "PatientOrientation", "Modality", "SOPClassUID", "BodyPartExamined")
-TAGS += ("PresentationIntentType", "BurnedInAnnotation")
+TAGS += ("PresentationIntentType", "BurnedInAnnotation", "Rows", "Columns")
 # Digital X-Ray, Digital Mammography and Intra-Oral X-Ray Image Storage - For Processing (PS3.6, table A-1).
 FOR_PROCESSING = tuple(f"1.2.840.10008.5.1.4.1.1.1.{kind}.1" for kind in (1, 2, 3))
 # SOP Class (PS3.6, table A-1) -> modality, for files that do not name the latter.
@@ -58,6 +59,12 @@ class Tags:
     """whether annotations, perhaps the patient's name, are in the pixels"""
     strange: tuple[str, ...] = ()
     """which of the last two the file answers with a word that is not known; age, if a placeholder stands for a date"""
+    height_px: int = 0
+    """rows of pixels as stored; 0: unknown"""
+    width_px: int = 0
+    """columns of pixels as stored; 0: unknown"""
+    orientation: int = UPRIGHT
+    """1 to 8, how the stored pixels are turned before they are shown, see orientation.py"""
 
 
 def read_tags(content: bytes, is_cut: bool = False) -> Tags:
@@ -70,6 +77,8 @@ def read_tags(content: bytes, is_cut: bool = False) -> Tags:
     with damage_is_bad_image("damaged tags", show=False):
         cells = {tag: str(dataset.get(tag) or "").strip() for tag in TAGS}
         view = _find_view(dataset, cells["ViewPosition"])
+        directions = dataset.get("PatientOrientation") or []
+        sides = [int(cells[tag]) if cells[tag].isdigit() else 0 for tag in ("Rows", "Columns")]
     time = re.sub(r"\D", "", cells["StudyTime"].partition(".")[0])[:6].ljust(6, "0")
     study = _parse_date(cells["StudyDate"])
     age, is_placeholder = _find_age(cells["PatientAge"], _parse_date(cells["PatientBirthDate"]), study)
@@ -86,6 +95,9 @@ def read_tags(content: bytes, is_cut: bool = False) -> Tags:
         for_processing=bool(answers["PresentationIntentType"]) or cells["SOPClassUID"] in FOR_PROCESSING,
         burned_in=bool(answers["BurnedInAnnotation"]),
         strange=(*(WORDS[tag] for tag, answer in answers.items() if answer is None), *["age"] * is_placeholder),
+        height_px=sides[0],
+        width_px=sides[1],
+        orientation=UPRIGHT if isinstance(directions, str) else patient_orientation(list(directions)),
     )
 
 

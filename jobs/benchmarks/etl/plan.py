@@ -25,9 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True, help="folder with NIH's label file and lists")
     source = parser.parse_args().source.absolute()
-    labels = sorted(source.glob(LABEL_FILES))
+    labels = sorted(file for pattern in LABEL_FILES for file in source.glob(pattern))
     if len(labels) != 1:
-        raise InputError(f"{source} should hold one label file {LABEL_FILES}, found {len(labels)}: change --source")
+        raise InputError(
+            f"{source} should hold one label file {' or '.join(LABEL_FILES)}, found {len(labels)}: change --source"
+        )
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder, "images")
         images.mkdir()

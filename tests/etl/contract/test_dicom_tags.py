@@ -1,5 +1,6 @@
 """What is read from a DICOM file besides its pixels."""
 
+import numpy as np
 import pydicom
 import pytest
 
@@ -10,8 +11,11 @@ from tests.etl.dicom_files import TWO, build, written
 def test_tags_are_read():
     dataset = build(TWO, StudyDate="20240307", StudyTime="091502.123", PatientAge="058Y", PatientSex="F")
     dataset.ViewPosition = "LL"
-    assert read_tags(written(dataset)) == Tags("P7", "1.2.3", "20240307091502", "058Y", "F", "LATERAL")
-    assert read_tags(written(build(TWO))) == Tags("P7", "1.2.3", "", "", "", "")
+    size = {"height_px": 2, "width_px": 2}
+    assert read_tags(written(dataset)) == Tags("P7", "1.2.3", "20240307091502", "058Y", "F", "LATERAL", **size)
+    assert read_tags(written(build(TWO))) == Tags("P7", "1.2.3", "", "", "", "", **size)
+    turned = read_tags(written(build(np.zeros((2, 3), np.uint8), PatientOrientation=["R", "H"])))
+    assert (turned.height_px, turned.width_px, turned.orientation) == (2, 3, 3)
     assert read_tags(written(build(TWO, StudyDate="20240307", StudyTime="0915"))).study_time == "20240307091500"
     assert read_tags(written(build(TWO, PatientSex="O"))).sex == ""
 

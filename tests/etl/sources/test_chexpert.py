@@ -1,5 +1,7 @@
 """The manifest of a folder in CheXpert's layout, with its quirks."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.sources.chexpert import CHEXPERT_FINDINGS
 from etl.sources.read import read_manifest
+from tests.etl.sources.published.published import label_files, touch
 
 HEADER = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding", *CHEXPERT_FINDINGS]
 ROOT = "CheXpert-v1.0-small"
@@ -142,3 +145,16 @@ def test_lateral_films_are_known_in_any_spelling(chexpert, word):
     (chexpert / "train.csv").write_text(text.replace(",Lateral,", f",{word},"))
     images = read_manifest(chexpert, Etl(format="chexpert")).images.set_index("image_id")
     assert images["view"]["train/patient00001/study2/view2_lateral.jpg"] == "LATERAL"
+
+
+def test_the_real_training_table_is_read_beside_a_toy_valid_csv(chexpert):
+    with gzip.open(label_files() / "chexpert_train.csv.gz") as packed:
+        (chexpert / "train.csv").write_bytes(packed.read())
+    touch(chexpert, "train/patient00001/study1/view1_frontal.jpg")
+    # The last patient of the real table is 64540.
+    write(chexpert / "valid.csv", [row("valid/patient64541/study1/view1_frontal.jpg")])
+    manifest = read_manifest(chexpert, Etl(format="chexpert"))
+    assert manifest.listed == 223_414 + 1
+    film = manifest.images.set_index("image_id").loc["train/patient00001/study1/view1_frontal.jpg"]
+    assert (film.age_years, film.sex, film["view"]) == (68, "F", "AP")
+    assert film.findings[CHEXPERT_FINDINGS.index("Support Devices")] == 1

@@ -48,3 +48,11 @@ def test_lines_are_counted_with_any_end_of_line(end):
     read = read_rows(UPath("labels.csv"), text, {"image"})
     assert read.lines == [4, 6] and [row[0] for row in read.rows] == ["a.png", "b.png"]
     assert re.sub(r"\s", "", read.rows[0][1]) == "xy"
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from(["0", "1", ""]), TEXTS), min_size=1, max_size=6))
+def test_cells_of_columns_that_are_not_kept_become_empty(rows):
+    text = written(["image", "Mass", "report"], [list(row) for row in rows])
+    read = read_rows(UPath("labels.csv"), text, {"image"}, {"image", "Mass"})
+    assert read.rows == [[image, mass, ""] for image, mass, _ in rows]
+    assert read.lines == read_rows(UPath("labels.csv"), text, {"image"}).lines

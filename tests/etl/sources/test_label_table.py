@@ -1,6 +1,8 @@
 """The manifest of any table with a column map."""
 
+import gzip
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +54,18 @@ def test_rows_follow_the_contract(folder):
     assert images.age_years.isna().tolist() == [False, False, True]
     assert images.sex.tolist() == ["M", "F", None]
     np.testing.assert_array_equal(np.stack(images.findings), [[1, 0], [0, np.nan], [np.nan, 1]])
+
+
+def test_a_compressed_table_is_read_where_the_setting_names_it(folder):
+    plain = read(folder)
+    (folder / "labels.csv.gz").write_bytes(gzip.compress((folder / "labels.csv").read_bytes()))
+    (folder / "labels.csv").unlink()
+    packed = read(folder, replace(COLUMNS, label_file="labels.csv.gz"))
+    assert packed.images.astype(str).equals(plain.images.astype(str))
+    assert sum(packed.left_out.values()) == sum(plain.left_out.values())
+    (folder / "labels.csv.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="labels.csv.gz is empty, expected a table"):
+        read(folder, replace(COLUMNS, label_file="labels.csv.gz"))
 
 
 def test_without_names_every_other_column_is_a_finding(folder):

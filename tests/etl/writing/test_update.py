@@ -1,6 +1,7 @@
 """What a second run does: nothing, or just enough."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import InputError
-from conf.settings import Etl, Quality
+from conf.settings import Etl, Labels, Quality
 from conf.workspace import Workspace
 from etl.contract.delta import vacuum
 from etl.contract.table import read_card
 from etl.sources.read import read_manifest
 from etl.writing.publish import Published, publish
-from etl.writing.update import _same_labels
+from etl.writing.update import _same_labels, needs_rebuild
 from tests.conftest import InlineWorkers, NihFolder, files_of
 from tests.etl.tables import ANY, SMALL, add, film, rows_of, run
 
@@ -42,6 +43,14 @@ def test_a_second_run_commits_nothing(nih_folder, workspace):
     assert set(again.counts.values()) == {0}
     pd.testing.assert_frame_equal(again.quarantine, first.quarantine)
     assert read_card(str(workspace.shards)) == first.card
+
+
+def test_a_card_without_a_setting_that_came_later_needs_no_rebuild(nih_folder, workspace):
+    card = run(nih_folder, workspace).card
+    manifest = read_manifest(nih_folder.root, Etl(**SMALL))
+    older = replace(card, settings={name: value for name, value in card.settings.items() if name != "labels"})
+    assert not needs_rebuild(older, manifest, Etl(**SMALL))
+    assert needs_rebuild(older, manifest, Etl(**SMALL, labels=Labels(readers="any")))
 
 
 def test_new_images_are_added_and_the_old_files_stay(nih_folder, workspace):
