@@ -31,7 +31,7 @@ def check_vocabulary(findings: Sequence[str], then: str = "") -> None:
         if fault := _fault_of(name):
             # repr, because the character that is to blame may be invisible.
             raise InputError(f"the finding {name!r:.120} {fault}: rename it {SOURCE}{then}")
-    for form in (_spelling, _metric):
+    for form in (spelling, _metric):
         seen: dict[str, str] = {}
         for name in findings:
             if form(name) in seen:
@@ -47,6 +47,13 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^\w\-. :]", "_", name)
 
 
+def spelling(name: str) -> str:
+    """The name as somebody might spell it who means the same: without case, accents and kinds of gap."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    plain = "".join(character for character in letters if not unicodedata.combining(character))
+    return re.sub(r"[\s_\-]+", "", plain.casefold())
+
+
 def _fault_of(name: str) -> str:
     """What is wrong with a single name; empty if nothing is."""
     if not name:
@@ -58,25 +65,18 @@ def _fault_of(name: str) -> str:
         return f"contains {odd[0]!r}, which cannot be seen or printed"
     if len(name) > MAX_CHARACTERS:
         return f"has {len(name)} characters, expected at most {MAX_CHARACTERS}"
-    spelling = _spelling(name)
-    if spelling.startswith(TEN_CROP):
+    spelled = spelling(name)
+    if spelled.startswith(TEN_CROP):
         return "begins with ten_crop, by which reports call averages over ten crops"
-    return RESERVED.get(spelling, "")
+    return RESERVED.get(spelled, "")
 
 
 def _likeness(one: str, other: str) -> str:
     if one == other:
         return "have the same name"
-    if _spelling(one) == _spelling(other):
+    if spelling(one) == spelling(other):
         return "differ only by case, accents, blanks, hyphens or underscores"
     return f"would both be {metric_name(other)!r} in MLflow"
-
-
-def _spelling(name: str) -> str:
-    """The name as somebody might spell it who means the same: without case, accents and kinds of gap."""
-    letters = unicodedata.normalize("NFKD", name.casefold())
-    plain = "".join(character for character in letters if not unicodedata.combining(character))
-    return re.sub(r"[\s_\-]+", "", plain.casefold())
 
 
 def _metric(name: str) -> str:
