@@ -115,6 +115,10 @@ class Etl:
     """which DICOM files are films of a chest for reading"""
     uncertain: Literal["unknown", "zero", "one"] = "unknown"
     """what a label of -1 becomes: `unknown`, `zero` or `one`"""
+    findings: list[str] = field(default_factory=list)
+    """findings of the table, in this order: each a name of the source or a synonym of it that docs/data.md explains, or
+    NAME=A+B for a merger (present if any part is, absent if all are, otherwise unknown); empty list: all findings of
+    the source under its own names"""
     image_folders: list[str] = field(default_factory=lambda: ["images", "images_*/images"])
     """folders below the source that hold the images, as glob patterns, for etl.format nih"""
     views: list[View] = field(default_factory=list)

@@ -60,7 +60,7 @@ def meant_by(name: str, findings: Sequence[str]) -> list[str]:
     return same or [finding for finding in findings if meaning(finding) == meaning(name)]
 
 
-def names_of(term: str) -> list[str]:
+def names_of(term: str | None) -> list[str]:
     """What sources print for a term, each name once, the term itself first; empty if it is none."""
     printed = _file()["terms"].get(term)
     return [] if printed is None else list(dict.fromkeys([term, *_names(printed)]))

@@ -18,26 +18,26 @@ RESERVED = {
     "distance": "is the column of a served model for the distance from the training data",
 }
 TEN_CROP = "tencrop"
-SOURCE = "in the label table or the class folders, or choose other columns with --etl.columns.findings"
+SOURCE = "in the label table or the class folders, or choose and rename findings with --etl.findings"
 
 
-def check_vocabulary(findings: Sequence[str], then: str = "") -> None:
+def check_vocabulary(findings: Sequence[str], then: str = "", where: str = SOURCE) -> None:
     """Raises InputError for a name that a later stage cannot take, and for two names that it takes for one.
 
-    then: what to do after the names were changed in the source, if the ETL has already run.
+    then: what to do after the names were changed, if the ETL has already run. where: they can be changed.
     """
     then = then and f"; then {then}"
     for name in findings:
         if fault := _fault_of(name):
             # repr, because the character that is to blame may be invisible.
-            raise InputError(f"the finding {name!r:.120} {fault}: rename it {SOURCE}{then}")
+            raise InputError(f"the finding {name!r:.120} {fault}: rename it {where}{then}")
     for form in (spelling, _metric):
         seen: dict[str, str] = {}
         for name in findings:
             if form(name) in seen:
                 other = seen[form(name)]
                 raise InputError(
-                    f"the findings {other!r} and {name!r} {_likeness(other, name)}: rename one {SOURCE}{then}"
+                    f"the findings {other!r} and {name!r} {_likeness(other, name)}: rename one {where}{then}"
                 )
             seen[form(name)] = name
 

@@ -11,7 +11,6 @@ from upath import UPath
 from conf.errors import InputError
 from conf.words import counted
 from etl.contract.clutter import describe_clutter
-from etl.contract.vocabulary import check_vocabulary
 from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 from etl.sources.files import count_left_out, describe_endings, describe_links
 from etl.sources.label_file import normalise_patients, refuse_rounded
@@ -125,7 +124,6 @@ def assemble(
     raised if no row has a file: which images were looked for, where, and what to check. left_out: why the files are
     left out that are neither rows nor tables: one reason for all, or one per file, with the index of `files`.
     """
-    check_vocabulary(findings)
     present = rows[rows.file.notna()].reset_index(drop=True)
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
     unlisted = others[files.clutter[others].isna()]

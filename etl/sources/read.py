@@ -1,4 +1,4 @@
-"""Chooses the reader for a source and leaves out the images that the settings exclude."""
+"""Chooses the reader for a source, leaves out the images that the settings exclude, and chooses the findings."""
 
 import csv
 
@@ -10,9 +10,11 @@ from conf.settings import Etl
 from conf.words import counted
 from etl.cluster.workers import SparkWorkers
 from etl.contract.storage import is_folder, locate
+from etl.contract.vocabulary import check_vocabulary
 from etl.sources.chexpert import read_chexpert
 from etl.sources.class_folder import read_class_folder
 from etl.sources.dicom_folder import read_dicom_folder
+from etl.sources.findings import choose_findings
 from etl.sources.label_file import read_lines
 from etl.sources.label_table import read_label_table
 from etl.sources.manifest import Manifest, sha256_of
@@ -66,6 +68,9 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     if settings.views:
         unwanted = ~images["view"].isin(settings.views)
         _leave_out(images, unwanted, "view " + images["view"].fillna("unknown") + ", not in etl.views")
+    manifest = choose_findings(manifest, settings.findings)
+    # After the choice, which can rename what is wrong in the source.
+    check_vocabulary(manifest.findings)
     return manifest
 
 

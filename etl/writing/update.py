@@ -16,9 +16,9 @@ from etl.writing.shard_file import Shard
 NO_ROWS = pd.DataFrame(columns=["image_id", "patient_id", "pixel_hash"], dtype=str)
 # Endings of the reasons for which copies are in quarantine.
 SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
-# Settings that change neither which images are in the table nor what they look like there.
-# `rebuild` is in the cards of older releases, where it was a setting.
-FREE_SETTINGS = ("source", "table", "max_quarantined_fraction", "rebuild")
+# Settings that change neither which images are in the table nor what they look like there. Labels are compared one by
+# one. `rebuild` is in the cards of older releases, where it was a setting.
+FREE_SETTINGS = ("source", "table", "findings", "max_quarantined_fraction", "rebuild")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
     if card.findings != manifest.findings:
         raise InputError(
             f"the table has the findings {', '.join(card.findings)}, the source has {', '.join(manifest.findings)}: "
-            "choose another --workspace, or replace the table with --rebuild"
+            "keep the table's with --etl.findings if the source has them, choose another --workspace, or replace the "
+            "table with --rebuild"
         )
     was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (card.settings, asdict(settings)))
     return was != wanted
