@@ -109,6 +109,12 @@ class Etl:
     format: Literal["nih", "chexpert", "csv", "dicom", "classes"] = "nih"
     """layout of the source: `nih` (ChestX-ray14), `chexpert`, `csv` (any label table), `dicom` (files, with or without
     a table) or `classes` (a folder per class, images in colour)"""
+    sources: list[str] = field(default_factory=list)
+    """scenario files of several sources that become one table, each as FILE or NAME=FILE; the etl section of each says
+    how its source is read, and which split and findings it has; empty list: the one source of etl.source"""
+    shared_patients: list[str] = field(default_factory=list)
+    """names of those of etl.sources that name the same patients alike, so that a patient may be in one split of all of
+    them only; patients of all other sources are different people, whatever their names"""
     columns: Columns = field(default_factory=Columns)
     """columns of the label table"""
     dicom: Dicom = field(default_factory=Dicom)

@@ -9,6 +9,7 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from conf.settings import Etl
 from conf.words import counted
 from etl.contract.clutter import describe_clutter
 from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
@@ -35,7 +36,8 @@ class Manifest:
     """image_id of every image that the label files name"""
     images: pd.DataFrame
     """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split;
-    reason: why the image is left out before decoding, or None; looked_at: whether the reason is a fault of its file"""
+    source: name of the image's source, from read_manifest on; reason: why the image is left out before decoding, or
+    None; looked_at: whether the reason is a fault of its file"""
     findings: list[str]
     """vocabulary, in the order of the `findings` column"""
     listed: int
@@ -55,6 +57,8 @@ class Manifest:
     """sentences that say how the source was understood, where that is not obvious"""
     identities: str = ""
     """fingerprint of the salt that patients and images are named with; if set, file paths stay out of the tables"""
+    sources: dict[str, Etl] = field(default_factory=dict)
+    """name of each source, as in the column `source` -> the settings that it was read with"""
 
 
 def build_rows(

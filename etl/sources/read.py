@@ -1,6 +1,7 @@
 """Chooses the reader for a source, leaves out the images that the settings exclude, and chooses the findings."""
 
 import csv
+from dataclasses import replace
 
 import pandas as pd
 from upath import UPath
@@ -9,6 +10,7 @@ from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import counted
 from etl.cluster.workers import SparkWorkers
+from etl.contract.schema import last_name
 from etl.contract.storage import is_folder, locate
 from etl.contract.vocabulary import check_vocabulary
 from etl.sources.chexpert import read_chexpert
@@ -71,7 +73,8 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     manifest = choose_findings(manifest, settings.findings)
     # After the choice, which can rename what is wrong in the source.
     check_vocabulary(manifest.findings)
-    return manifest
+    name = last_name(str(source))
+    return replace(manifest, images=manifest.images.assign(source=name), sources={name: settings})
 
 
 def _named(line: str, known: set[str]) -> tuple[str | None, list[str]]:

@@ -10,6 +10,7 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.schema import LABELS, SPLITS, Card
 from etl.contract.table import QUARANTINE, Committed
+from etl.sources.joining.sources import reading_of
 from etl.sources.manifest import Manifest
 from etl.writing.shard_file import Shard
 
@@ -19,6 +20,8 @@ SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
 # Settings that change neither which images are in the table nor what they look like there. Labels are compared one by
 # one. `rebuild` is in the cards of older releases, where it was a setting.
 FREE_SETTINGS = ("source", "table", "findings", "max_quarantined_fraction", "rebuild")
+# Of a table of several sources, the settings in which the card records what its sources say.
+FREE_OF_SEVERAL = ("sources", "dicom")
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,12 @@ class Update:
 
 def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
     """Whether the table must be rebuilt. Raises InputError if it has other findings or was made with another salt."""
-    if card is None:
+    # Tables of older releases have no column `source`.
+    if card is None or "sources" not in card.settings:
         return True
-    if card.identities != manifest.identities:
+    several = bool(settings.sources)
+    # Of several sources, those that rename patients may come and go.
+    if card.identities != manifest.identities and not (several and "" in (card.identities, manifest.identities)):
         raise InputError(
             "the patients of the table were named with another CHEXSCALE_SALT, so this one would reshuffle the splits: "
             "set the old salt, choose another --workspace, or replace the table with --rebuild"
@@ -52,8 +58,19 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
             "keep the table's with --etl.findings if the source has them, choose another --workspace, or replace the "
             "table with --rebuild"
         )
-    was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (card.settings, asdict(settings)))
-    return was != wanted
+    if several != bool(card.sources):
+        return True
+    free = FREE_SETTINGS + FREE_OF_SEVERAL * several
+    was, wanted = ({k: v for k, v in s.items() if k not in free} for s in (card.settings, asdict(settings)))
+    return was != wanted or any(_is_read_otherwise(card, name, read) for name, read in manifest.sources.items())
+
+
+def _is_read_otherwise(card: Card, name: str, settings: Etl) -> bool:
+    """Whether the table has this one of several sources, and read it with other settings."""
+    if name not in card.sources:
+        return False
+    was, now = card.sources[name]["settings"], reading_of(settings)
+    return any(was.get(knob) != now[knob] for knob in now if knob not in FREE_SETTINGS)
 
 
 def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> Update:
@@ -105,6 +122,8 @@ def plan_compaction(rows: pd.DataFrame, settings: Etl) -> tuple[list[Shard], lis
     small = sizes[sizes["size"] * 2 < settings.rows_per_file]
     small = small[small.split.map(small.split.value_counts()) > 1]
     joined = rows[rows.file.isin(small.file)]
+    # Tables of older releases have no column `source`.
+    joined = joined.reindex(columns=list(dict.fromkeys([*joined, *LABELS.names])))
     return _cut(joined.assign(kept_in=joined.file, path=""), settings), sorted(small.file)
 
 
@@ -128,9 +147,12 @@ def _still_bad(quarantine: pd.DataFrame, wanted: pd.DataFrame, rows: pd.DataFram
 
 
 def _same_labels(new: pd.DataFrame, old: pd.DataFrame) -> np.ndarray:
-    """(rows,) bool: whether two frames with the same index agree in all of LABELS; unknown equals unknown."""
+    """(rows,) bool: whether two frames with the same index agree in LABELS; unknown equals unknown.
+
+    The source does not count: its folder may have been renamed. Of several sources, the images' names have it.
+    """
     agree = np.ones(len(new), bool)
-    for field in LABELS:
+    for field in (field for field in LABELS if field.name != "source"):
         one, other = (pa.array(frame[field.name], field.type, from_pandas=True) for frame in (new, old))
         if pa.types.is_list(field.type):
             # Arrow cannot compare lists; the text of a float32 is exact.

@@ -18,19 +18,13 @@ from etl.contract.table import read_card
 from etl.sources.read import read_manifest
 from etl.writing.publish import Published, publish
 from etl.writing.update import _same_labels
-from tests.conftest import InlineWorkers, NihFolder, files_of
+from tests.conftest import InlineWorkers, NihFolder, NoWorkers, files_of
 from tests.etl.tables import ANY, SMALL, add, film, rows_of, run
 
 
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     return Workspace.at(str(tmp_path / "workspace"))
-
-
-class NoWorkers:
-    def map(self, function, items, *_) -> list:
-        assert not items, "there is nothing to do"
-        return []
 
 
 def test_a_second_run_commits_nothing(nih_folder, workspace):
