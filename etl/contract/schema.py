@@ -170,6 +170,12 @@ class Card:
         return " + ".join(self.sources) or last_name(self.source)
 
     @property
+    def split_rule(self) -> str:
+        """etl.split, or of several sources that of each, such as `nih: source, clinic: hashed`."""
+        rules = (f"{name}: {part['settings']['split']}" for name, part in self.sources.items())
+        return ", ".join(rules) or self.settings.get("split", "")
+
+    @property
     def title(self) -> str:
         """What figures call the data, such as `phantoms, Delta version 3`: the source's name, and the version."""
         return f"{self.source_name}, Delta version {self.delta_version}"

@@ -58,4 +58,6 @@ def test_a_training_measures_each_finding_on_the_films_that_label_it(workspace):
         assert set(test.source[known]) == sources
         present = labels[finding][~np.isnan(labels[finding])]
         area = roc_auc_score(present, np.stack(logits[known])[:, FINDINGS.index(finding)])
+        groups = [row for row in evaluation["subgroups"] if (row["attribute"], row["finding"]) == ("source", finding)]
+        assert {row["group"] for row in groups if row["images"]} == sources
         assert evaluation["splits"]["test"]["auroc"][finding]["value"] == pytest.approx(area)

@@ -64,7 +64,7 @@ def join_manifests(manifests: dict[str, Manifest], settings: Etl) -> Manifest:
         images.append(part)
         notes += [f"{name}: {note}" for note in manifest.notes]
         said = (f"{counted(number, 'label')} of {finding}" for finding, number in filled.items())
-        notes += [f"{name}: by the meaning of its labels also {', '.join(said)}"] * bool(filled)
+        notes += [f"{name}: {', '.join(said)} follow from its other labels"] * bool(filled)
     joint = Manifest(
         names=pd.concat([f"{name}/" + manifest.names for name, manifest in manifests.items()], ignore_index=True),
         images=pd.concat(images, ignore_index=True),
