@@ -168,6 +168,8 @@ class Etl:
 
     def __post_init__(self):
         check(self, "etl")
+        shared, expected = self.shared_patients, "names of two or more of etl.sources"
+        require(not shared or (self.sources and len(set(shared)) > 1), "etl.shared_patients", shared, expected)
         expected = "a folder with --etl.split lists, and nothing without"
         require((self.split == "lists") == bool(self.split_lists), "etl.split_lists", self.split_lists, expected)
         expected = f"at least etl.rows_per_row_group ({self.rows_per_row_group})"

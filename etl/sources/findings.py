@@ -65,9 +65,7 @@ def read_choices(entries: Iterable[str], findings: Sequence[str]) -> list[Choice
         parts = frozenset(choice.parts)
         if parts in seen:
             names = " + ".join(findings[part] for part in sorted(parts))
-            raise InputError(
-                f"etl.findings has {seen[parts]!r} and {choice.name!r}, which are both {names} of the source: keep one"
-            )
+            raise InputError(f"etl.findings has {seen[parts]!r} and {choice.name!r}, which are both {names}: keep one")
         seen[parts] = choice.name
     return choices
 
@@ -124,21 +122,19 @@ def _find(name: str, findings: Sequence[str]) -> int:
     if len(found) == 1:
         return findings.index(found[0])
     if found:
-        raise InputError(
-            f"etl.findings has {name!r}, which may be {' or '.join(map(repr, found))} of the source: write one of these"
-        )
+        raise InputError(f"etl.findings has {name!r}, which may be {' or '.join(map(repr, found))}: write one of these")
     parts = [finding for part in parts_of(name) for finding in meant_by(part, findings)]
     unions = [finding for union in unions_with(name) for finding in meant_by(union, findings)]
     if parts:
-        hint = f"; the source has its parts, so write {name}={'+'.join(parts)}"
+        hint = f"; its parts are there, so write {name}={'+'.join(parts)}"
     elif unions:
-        hint = f"; the source has {unions[0]!r}, which does not tell {name} from its other parts"
+        hint = f"; there is {unions[0]!r}, which does not tell {name} from its other parts"
     else:
         names = [*findings, *(other for finding in findings for other in names_of(term_of(finding)))]
         hint = meant(name, list(dict.fromkeys(names)))
     raise InputError(
-        f"etl.findings has {name!r}, which is no finding of the source{hint}. The source has "
-        f"{', '.join(findings)}: choose some of these, or merge them as NAME=A+B"
+        f"etl.findings has {name!r}, which no source has{hint}. There are {', '.join(findings)}: choose some of these, "
+        "or merge them as NAME=A+B"
     )
 
 

@@ -70,7 +70,7 @@ def test_the_joint_findings_can_be_chosen_renamed_and_merged(sources):
     manifest = read(sources.settings(findings=["Rib fracture", "Effusion", "Lesion=Nodule/Mass"]))
     assert manifest.findings == ["Rib fracture", "Effusion", "Lesion"]
     assert set(labels_of(manifest, "nih")["Lesion"]) == {0, 1}
-    with pytest.raises(InputError, match="'Scoliosis', which is no finding"):
+    with pytest.raises(InputError, match="'Scoliosis', which no source has"):
         read(sources.settings(findings=["Scoliosis"]))
 
 
