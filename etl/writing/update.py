@@ -42,8 +42,7 @@ class Update:
 
 def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
     """Whether the table must be rebuilt. Raises InputError if it has other findings or was made with another salt."""
-    # Tables of older releases have no column `source`.
-    if card is None or "sources" not in card.settings:
+    if card is None:
         return True
     several = bool(settings.sources)
     # Of several sources, those that rename patients may come and go.
@@ -60,6 +59,7 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
         )
     if several != bool(card.sources):
         return True
+    # Tables of older releases, which have no column `source`, lack settings too.
     free = FREE_SETTINGS + FREE_OF_SEVERAL * several
     was, wanted = ({k: v for k, v in s.items() if k not in free} for s in (card.settings, asdict(settings)))
     return was != wanted or any(_is_read_otherwise(card, name, read) for name, read in manifest.sources.items())
