@@ -54,17 +54,15 @@ def join_manifests(manifests: dict[str, Manifest], settings: Etl) -> Manifest:
     findings, places = join_vocabularies({name: manifest.findings for name, manifest in manifests.items()})
     images, notes = [], []
     for name, manifest in manifests.items():
-        part, filled = _renamed(name, manifest, settings), {}
+        part, inferred = _renamed(name, manifest, settings), []
         labelled = part.findings.map(np.ndim) == 1
         if labelled.any():
             labels = spread(np.stack(part.findings[labelled].to_list()), places[name], len(findings))
-            filled = infer_labels(labels, findings)
+            inferred = _describe_inferred(infer_labels(labels, findings), labels, findings)
             part.loc[labelled, "findings"] = pd.Series(list(labels), part.index[labelled], dtype=object)
         part["boxes"], _ = move_boxes(part.boxes, {own: [place] for own, place in enumerate(places[name])})
         images.append(part)
-        notes += [f"{name}: {note}" for note in manifest.notes]
-        said = (f"{counted(number, 'label')} of {finding}" for finding, number in filled.items())
-        notes += [f"{name}: {', '.join(said)} follow from its other labels"] * bool(filled)
+        notes += [f"{name}: {note}" for note in [*manifest.notes, *inferred]]
     joint = Manifest(
         names=pd.concat([f"{name}/" + manifest.names for name, manifest in manifests.items()], ignore_index=True),
         images=pd.concat(images, ignore_index=True),
@@ -84,6 +82,25 @@ def join_manifests(manifests: dict[str, Manifest], settings: Etl) -> Manifest:
     joint = choose_findings(joint, settings.findings)
     check_vocabulary(joint.findings, where="with etl.findings")
     return joint
+
+
+def _describe_inferred(filled: dict[str, int], labels: np.ndarray, findings: list[str]) -> list[str]:
+    """A sentence on labels that infer_labels has filled in, and on findings of which the source says one thing only."""
+    if not filled:
+        return []
+    said = ", ".join(f"{counted(number, 'label')} of {finding}" for finding, number in filled.items())
+    sides = {"absent": [], "present": []}
+    for finding in filled:
+        values = labels[:, findings.index(finding)]
+        known = set(values[~np.isnan(values)])
+        if len(known) == 1:
+            sides["present" if known == {1} else "absent"].append(finding)
+    hint = "".join(
+        f"; of {' and '.join(names)} it only ever says {side}, by which a model could tell this source from the others"
+        for side, names in sides.items()
+        if names
+    )
+    return [f"{said} follow from its other labels{hint}"]
 
 
 def _renamed(name: str, manifest: Manifest, settings: Etl) -> pd.DataFrame:
