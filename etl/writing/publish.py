@@ -90,14 +90,8 @@ def publish(
 
     version = next_version(shards)
     attempt = new_attempt(version)
-    write = partial(
-        write_shard,
-        table=shards,
-        attempt=attempt,
-        settings=settings,
-        channels=manifest.channels,
-        sources=manifest.sources,
-    )
+    made_as = {"settings": settings, "channels": manifest.channels, "sources": manifest.sources}
+    write = partial(write_shard, table=shards, attempt=attempt, **made_as)
     try:
         written, new, duplicates = _write(update, shards, settings, write, workers)
         rows = pd.concat([update.kept, *(part for part in new if len(part))], ignore_index=True)

@@ -31,7 +31,7 @@ class Update:
     shards: list[Shard]
     """files to write"""
     replaced: list[str] | None
-    """files of the newest version that the shards replace; None: all of them, because the table is rebuilt"""
+    """files of the newest version that the shards replace; None: all of them, and the table gets today's schema"""
     kept: pd.DataFrame
     """rows of the files that stay, as in Committed"""
     quarantine: pd.DataFrame
@@ -59,9 +59,10 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
         )
     if several != bool(card.sources):
         return True
-    # Tables of older releases, which have no column `source`, lack settings too.
     free = FREE_SETTINGS + FREE_OF_SEVERAL * several
-    was, wanted = ({k: v for k, v in s.items() if k not in free} for s in (card.settings, asdict(settings)))
+    # A card of an older release lacks the settings that came later, which then had their defaults.
+    old = asdict(Etl()) | card.settings
+    was, wanted = ({k: v for k, v in s.items() if k not in free} for s in (old, asdict(settings)))
     return was != wanted or any(_is_read_otherwise(card, name, read) for name, read in manifest.sources.items())
 
 
@@ -69,8 +70,8 @@ def _is_read_otherwise(card: Card, name: str, settings: Etl) -> bool:
     """Whether the table has this one of several sources, and read it with other settings."""
     if name not in card.sources:
         return False
-    was, now = card.sources[name]["settings"], reading_of(settings)
-    return any(was.get(knob) != now[knob] for knob in now if knob not in FREE_SETTINGS)
+    was, now = reading_of(Etl()) | card.sources[name]["settings"], reading_of(settings)
+    return any(was[knob] != now[knob] for knob in now if knob not in FREE_SETTINGS)
 
 
 def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> Update:
@@ -97,7 +98,9 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
     common = wanted.index.intersection(rows.index)
     same_file = wanted.loc[common, "file_version"].eq(rows.loc[common, "file_version"])
     changed, same = common[~same_file], common[same_file]
-    relabelled = same[~_same_labels(wanted.loc[same], rows.loc[same])]
+    # In tables of older releases no row says its source, and their schema has no such column.
+    lacks_source = "source" not in rows or bool(rows.source.isna().any())
+    relabelled = same if lacks_source else same[~_same_labels(wanted.loc[same], rows.loc[same])]
     removed = rows.index.difference(wanted.index)
     new = wanted.index.difference(rows.index)
     touched = set(rows.loc[removed.union(changed).union(relabelled), "file"])
@@ -106,7 +109,7 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
     wanted.loc[copied, "kept_in"] = rows.loc[copied, "file"]
     return Update(
         shards=_cut(wanted.loc[copied.union(changed).union(new)], settings),
-        replaced=sorted(touched),
+        replaced=None if lacks_source else sorted(touched),
         kept=rows[stays].reset_index(drop=True),
         quarantine=sort_quarantine(pd.concat([left_out, known_bad])),
         counts={"new": len(new), "changed": len(changed), "relabelled": len(relabelled), "removed": len(removed)},

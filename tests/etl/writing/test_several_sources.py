@@ -123,8 +123,8 @@ def test_a_single_source_becomes_one_of_several_in_a_table_made_anew(sources, wo
         run_single(sources.nih, workspace)
 
 
-def as_before(workspace: Workspace) -> None:
-    """Makes the cards of the table those of an older release, which knows no sources."""
+def as_before(workspace: Workspace, rows_per_file: int) -> None:
+    """Makes the cards of the table those of an older release, which knows no sources, with this size of files."""
     for log in (workspace.shards / "_delta_log").glob("*.json"):
         actions = [json.loads(line) for line in log.read_text().splitlines()]
         for action in actions:
@@ -133,20 +133,18 @@ def as_before(workspace: Workspace) -> None:
                 del card["sources"]
                 for name in ("sources", "shared_patients", "findings"):
                     del card["settings"][name]
+                card["settings"]["rows_per_file"] = rows_per_file
                 action["commitInfo"]["userMetadata"] = json.dumps(card)
         log.write_text("\n".join(map(json.dumps, actions)))
 
 
-def test_a_table_without_the_column_is_joined_and_then_made_anew(nih_folder, workspace, monkeypatch):
+def test_a_table_without_the_column_can_be_joined_and_gets_it_without_decoding(nih_folder, workspace, monkeypatch):
     older = LABELS.remove(LABELS.get_field_index("source"))
     with monkeypatch.context() as patch:
         for module in ("etl.contract.schema", "etl.writing.shard_file"):
             patch.setattr(f"{module}.LABELS", older)
-        for patient in (0, 30, 31, 33):
-            if patient:
-                add(nih_folder, patient, 0, film(patient))
-            first = run_single(nih_folder, workspace)
-    as_before(workspace)
+        first = run_single(nih_folder, workspace, rows_per_file=5)
+    as_before(workspace, rows_per_file=11)
     before = rows_of(workspace, first.card)
     assert "source" not in before.columns
     card = read_card(str(workspace.shards))
@@ -156,8 +154,12 @@ def test_a_table_without_the_column_is_joined_and_then_made_anew(nih_folder, wor
     assert done.rows.source.isna().all()
     assert rows_of(workspace, done.card).drop(columns="source", errors="ignore").equals(before)
     second = run_single(nih_folder, workspace)
-    assert second.counts["new"] == 51
-    assert set(rows_of(workspace, second.card).source) == {"nih"}
+    assert second.counts == {"new": 0, "changed": 0, "relabelled": 48, "removed": 0}
+    after = rows_of(workspace, second.card)
+    assert set(after.source) == {"nih"}
+    assert after.drop(columns="source").equals(before)
+    assert "source" in DeltaTable(workspace.shards).schema().to_arrow().names
+    assert not run_single(nih_folder, workspace, NoWorkers()).committed
 
 
 def test_each_source_keeps_its_own_dicom_films(sources, workspace):
