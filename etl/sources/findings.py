@@ -133,8 +133,8 @@ def _find(name: str, findings: Sequence[str]) -> int:
         names = [*findings, *(other for finding in findings for other in names_of(term_of(finding)))]
         hint = meant(name, list(dict.fromkeys(names)))
     raise InputError(
-        f"etl.findings has {name!r}, which no source has{hint}. There are {', '.join(findings)}: choose some of these, "
-        "or merge them as NAME=A+B"
+        f"etl.findings has {name!r}, which no source has; there are {', '.join(findings)}: choose some of these, or "
+        f"merge them as NAME=A+B{hint}"
     )
 
 

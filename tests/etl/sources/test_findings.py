@@ -165,10 +165,10 @@ def test_a_finding_whose_name_looks_like_a_merger_keeps_it():
         (
             ["Efusion"],
             NIH_FINDINGS,
-            "'Efusion', which no source has; did you mean Effusion.*Atelectasis, ",
+            "'Efusion', which no source has; there are Atelectasis, .*; did you mean Effusion\\?$",
         ),
         (["Plural Effusion"], NIH_FINDINGS, "did you mean Pleural Effusion"),
-        (["Fracture"], NIH_FINDINGS, "'Fracture', which no source has. There are Atelectasis"),
+        (["Fracture"], NIH_FINDINGS, "'Fracture', which no source has; there are Atelectasis"),
         (["X=Mass+Fracture"], NIH_FINDINGS, "'Fracture', which no source has"),
         (["Nodule/Mass"], NIH_FINDINGS, r"its parts are there, so write Nodule/Mass=Nodule\+Mass"),
         (["Nodule"], ["Nodule/Mass"], "'Nodule/Mass', which does not tell Nodule from its other parts"),
