@@ -103,6 +103,7 @@ setup(
     package_data={
         "conf": ["*.yaml", "spark/*"],
         "etl.card": ["*.j2"],
+        "etl.contract": ["*.yaml"],
         "inference.service": ["page/*"],
         "jobs.setup": ["*.txt"],
     },

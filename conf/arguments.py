@@ -157,6 +157,13 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Ends the process with exit code 2 and the message."""
+        self.print_usage(sys.stderr)
+        print(f"error: {self.explain(message)}", file=sys.stderr)
+        print(f"`{self.prog} --help` lists what this command reads, `--help --all` every setting.", file=sys.stderr)
+        sys.exit(EXIT_INPUT_ERROR)
+
+    def explain(self, message: str) -> str:
+        """A message of jsonargparse's in the words of this project, with a hint where one is near."""
         known = knobs()
         typed = re.search(r'[Kk]ey "([\w.]+)":\s+Expected an? (.+?)\. Got value: (.*)', message, re.DOTALL)
         section = re.match(r'Parser key "([\w.]+)":\s+Unable to load config', message)
@@ -181,10 +188,7 @@ class Parser(ArgumentParser):
         strays = message.removeprefix("unrecognized arguments: ").split() if "unrecognized arguments" in message else []
         hints += [hint for word in strays if (hint := self._meant_by(word))][:1]
         hints = hints or [hint for name in wrong if f"--{name}" not in names and (hint := meant(name, names))]
-        self.print_usage(sys.stderr)
-        print(f"error: {message}{''.join(hints)}", file=sys.stderr)
-        print(f"`{self.prog} --help` lists what this command reads, `--help --all` every setting.", file=sys.stderr)
-        sys.exit(EXIT_INPUT_ERROR)
+        return f"{message}{''.join(hints)}"
 
     def _meant_by(self, word: str) -> str:
         """A hint for a word that is no option: the setting without its dashes, or a list without its brackets."""

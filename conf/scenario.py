@@ -21,22 +21,23 @@ MISLEADING = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 EXAMPLE = "expected sections with settings, such as `training:` and below it, indented, `epochs: 10`"
 
 
-def check_scenario(file: str, own: dict[str, str]) -> None:
+def check_scenario(file: str, own: dict[str, str], given: str = "--config") -> None:
     """Raises InputError, with all that is wrong, unless the file has known settings in known sections, each once.
 
-    own: the command's own arguments, which a file cannot have: name -> spelling. Types and bounds of the values are not
-    checked here.
+    own: the command's own arguments, which a file cannot have: name -> spelling. given: the option or setting that
+    names the file. Types and bounds of the values are not checked here.
     """
     try:
         tree = yaml.compose(Path(file).expanduser().read_text("utf-8"), yaml.SafeLoader)
     except OSError as error:
         own = HERE / Path(file).name
-        other = f", or give the scenario that comes with CheXScale: --config {own}" if own.is_file() else ""
-        raise InputError(f"--config {file} cannot be read ({error.strerror}): check the path{other}") from error
+        other = f", or give the scenario that comes with CheXScale: {given} {own}" if own.is_file() else ""
+        raise InputError(f"{given} {file} cannot be read ({error.strerror}): check the path{other}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {file} is no YAML file in UTF-8: {' '.join(str(error).split())}") from error
+        raise InputError(f"{given} {file} is no YAML file in UTF-8: {' '.join(str(error).split())}") from error
     if not isinstance(tree, yaml.MappingNode) or not tree.value:
-        raise InputError(f"--config {file} has no settings: {EXAMPLE}; or leave --config out for the demo's")
+        out = "; or leave --config out for the demo's" * (given == "--config")
+        raise InputError(f"{given} {file} has no settings: {EXAMPLE}{out}")
     if faults := list(_faults(tree, "", own, set())):
         raise InputError("; ".join(f"{file}:{line}: {fault}" for line, fault in faults))
 

@@ -135,6 +135,12 @@ class Etl:
     a table), `classes` (a folder per class, images in colour), or that of a published collection: `padchest`, `vindr`
     (VinDr-CXR), `mimic` (MIMIC-CXR-JPG), `rsna` (pneumonia), `siim` (pneumothorax), `kermany` (children with pneumonia)
     or `experts` (Google's adjudicated labels of NIH films)"""
+    sources: list[str] = field(default_factory=list)
+    """scenario files of several sources that become one table, each as FILE or NAME=FILE; the etl section of each says
+    how its source is read, and which split and findings it has; empty list: the one source of etl.source"""
+    shared_patients: list[str] = field(default_factory=list)
+    """names of those of etl.sources that name the same patients alike, so that a patient may be in one split of all of
+    them only; patients of all other sources are different people, whatever their names"""
     columns: Columns = field(default_factory=Columns)
     """columns of the label table"""
     labels: Labels = field(default_factory=Labels)
@@ -143,6 +149,10 @@ class Etl:
     """which DICOM files are films of a chest for reading"""
     uncertain: Literal["unknown", "zero", "one"] = "unknown"
     """what a label of -1 becomes: `unknown`, `zero` or `one`"""
+    findings: list[str] = field(default_factory=list)
+    """findings of the table, in this order: each a name of the source or a synonym of it that docs/data.md explains, or
+    NAME=A+B for a merger (present if any part is, absent if all are, otherwise unknown); empty list: all findings of
+    the source under its own names"""
     image_folders: list[str] = field(default_factory=lambda: ["images", "images_*/images"])
     """folders below the source that hold the images, as glob patterns, for etl.format nih"""
     views: list[View] = field(default_factory=list)
@@ -190,6 +200,8 @@ class Etl:
         known = LABELLERS.get(self.format, ())
         expected = f"with --etl.format {self.format} " + (f"{' or '.join(known)}, or empty" if known else "empty")
         require(labeller in ("", *known), "etl.labels.labeller", labeller, expected)
+        shared, expected = self.shared_patients, "names of two or more of etl.sources"
+        require(not shared or (self.sources and len(set(shared)) > 1), "etl.shared_patients", shared, expected)
         expected = "a folder with --etl.split lists, and nothing without"
         require((self.split == "lists") == bool(self.split_lists), "etl.split_lists", self.split_lists, expected)
         expected = f"at least etl.rows_per_row_group ({self.rows_per_row_group})"

@@ -66,6 +66,14 @@ class InlineWorkers:
         return [function(item) for item in items]
 
 
+class NoWorkers:
+    """Stands for workers where nothing is to be done."""
+
+    def map(self, function, items, *_) -> list:
+        assert not items, "there is nothing to do"
+        return []
+
+
 def files_of(workspace, version: int) -> set[str]:
     """The shard files of a version of the table."""
     from etl.contract.schema import SPLITS

@@ -22,10 +22,15 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
             f"{counted(len(leaks), 'patient is', 'patients are')} in more than one split of the written table, "
             f"such as {leaks[:3]}"
         )
+    return count_labels(rows, findings)
+
+
+def count_labels(rows: pd.DataFrame, findings: list[str]) -> dict:
+    """describe_splits without its checks, for part of a table's rows, which may have no image in a split."""
     described = {"images": {}, "patients": {}, "known": {}, "positives": {}, "percentages": {}}
     for split in SPLITS:
         part = rows[rows.split == split]
-        labels = np.stack(part.findings.to_list()).astype(np.float64)
+        labels = np.array(part.findings.to_list(), np.float64).reshape(len(part), len(findings))
         known, positives = (~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0)
         percentages = np.divide(100 * positives, known, out=np.zeros(len(findings)), where=known > 0)
         described["images"][split] = len(part)

@@ -69,9 +69,11 @@ def write_card_page(
         num_images=len(rows),
         splits=SPLITS,
         is_phantoms=card.settings.get("source") == "phantoms",
-        data=f"{_source_name(card)}, table version {card.delta_version}",
+        data=f"{card.source_name or card.source}, table version {card.delta_version}",
         left_over=card.images_listed - len(rows) - card.images_quarantined - card.images_absent,
         settings=dict(_flatten(card.settings)),
+        source_settings={name: dict(_flatten(part["settings"])) for name, part in card.sources.items()},
+        source_shares={finding: [_share(part, finding) for part in card.sources.values()] for finding in shown},
         left_out=describe_left_out(card.left_out),
         totals=totals,
         percentages={finding: _percentages(card.positives, card.known, finding) for finding in card.findings},
@@ -85,10 +87,6 @@ def write_card_page(
     with atomic_path(path) as temporary:
         # A file name that is not UTF-8 arrives with lone surrogates, which UTF-8 cannot encode.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
-
-
-def _source_name(card: Card) -> str:
-    return "phantoms" if card.settings.get("source") == "phantoms" else Path(card.source).name or card.source
 
 
 def _flatten(settings: dict, prefix: str = "") -> Iterable[tuple[str, object]]:
@@ -106,6 +104,12 @@ def _percentages(part: dict, whole: dict, finding: str) -> dict[str, float]:
         split: 100 * part[split][finding] / whole[split][finding] if whole[split][finding] else float("nan")
         for split in SPLITS
     }
+
+
+def _share(part: dict, finding: str) -> float:
+    """Percent of a source's images over all splits, as in _percentages. part: of Card.sources."""
+    positives, known = (sum(part[what][split][finding] for split in SPLITS) for what in ("positives", "known"))
+    return 100 * positives / known if known else float("nan")
 
 
 def _draw_findings(card: Card, rows: pd.DataFrame, shown: list[str]) -> dict[str, Markup | None]:

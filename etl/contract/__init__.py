@@ -1,1 +1,1 @@
-"""What every stage agrees on: the row, its pixels, the card, and where a table lies. Imports only conf."""
+"""What every stage agrees on: row, pixels, card, names of findings, and where a table lies. Imports only conf."""

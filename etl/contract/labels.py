@@ -47,7 +47,8 @@ def _missing(card: Card) -> tuple[str, str]:
             f"no finding has both positives and negatives among the {counted(card.images['val'], 'image')} of the val "
             "split, so no epoch has an AUROC"
         )
-        return problem, VAL_ADVICE[card.settings["split"]]
+        advice = "choose another split in the scenario files of its sources" if card.sources else ""
+        return problem, advice or VAL_ADVICE[card.settings["split"]]
     positives = sum(sum(card.positives[split].values()) for split in SPLITS)
     if not positives:
         return "every known label is 0 (absent)", (

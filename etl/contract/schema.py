@@ -11,6 +11,7 @@ A row is one image:
     findings    list of float32, one per finding of the card's vocabulary: 1 present, 0 absent, NaN unknown
     boxes       list of float32, five per box: index of the finding, left, top, width and height as shares of the
                 image's side, 0..1; empty if no box is known
+    source      string   name of the image's source, as it was when the row was written
     split       string   train, val or test; the partition column
     image_S     binary   raw uint8 pixels row by row, S*S bytes of grey or S*S*3 of RGB; one column per stored side S
     mean_S, std_S        float64  mean and standard deviation of these pixels, 0..255
@@ -65,6 +66,7 @@ LABELS = pa.schema(
         ("view", pa.string()),
         ("findings", pa.list_(pa.float32())),
         ("boxes", pa.list_(pa.float32())),
+        ("source", pa.string()),
         ("split", pa.string()),
     ]
 )
@@ -74,6 +76,11 @@ LABELS = pa.schema(
 def image_column(size_px: int) -> str:
     """Name of the binary column that holds the squares with side `size_px`."""
     return f"image_{size_px}"
+
+
+def last_name(address: str) -> str:
+    """The last name in the path of a folder or address."""
+    return address.rstrip("/").rpartition("/")[2]
 
 
 def table_schema(sizes_px: list[int]) -> pa.Schema:
@@ -135,6 +142,7 @@ class Card:
     identities: str
     """fingerprint of the salt with which patients were renamed; empty if they have the source's names"""
     source: str
+    """folder or address of the source; of several sources all of them, joined by commas"""
     source_sha256: dict[str, str]
     """label and list files of the source -> hash of their bytes"""
     settings: dict
@@ -143,6 +151,9 @@ class Card:
     """kind and reason -> number of the left-out files when this version was made; empty in cards of older releases"""
     not_understood: dict[str, dict[str, int]] = field(default_factory=dict)
     """age, sex, view or labels -> what the source says that was not understood -> images; empty in older cards"""
+    sources: dict[str, dict] = field(default_factory=dict)
+    """name of each of several sources -> its `settings` that say how it is read, and its `images`, `patients`,
+    `percentages`, `positives` and `known`, as above; empty if the table has one source"""
 
     def to_json(self) -> str:
         """The text of card.json."""
@@ -154,9 +165,20 @@ class Card:
         return replace(self, table="")
 
     @property
+    def source_name(self) -> str:
+        """The last name of the source's folder or address, or the names of several, such as `nih + chexpert`."""
+        return " + ".join(self.sources) or last_name(self.source)
+
+    @property
+    def split_rule(self) -> str:
+        """etl.split, or of several sources that of each, such as `nih: source, clinic: hashed`."""
+        rules = (f"{name}: {part['settings']['split']}" for name, part in self.sources.items())
+        return ", ".join(rules) or self.settings.get("split", "")
+
+    @property
     def title(self) -> str:
-        """What figures call the data, such as `phantoms, Delta version 3`: the source's last name, and the version."""
-        return f"{self.source.rstrip('/').rpartition('/')[2]}, Delta version {self.delta_version}"
+        """What figures call the data, such as `phantoms, Delta version 3`: the source's name, and the version."""
+        return f"{self.source_name}, Delta version {self.delta_version}"
 
     @property
     def sha256(self) -> str:

@@ -18,26 +18,26 @@ RESERVED = {
     "distance": "is the column of a served model for the distance from the training data",
 }
 TEN_CROP = "tencrop"
-SOURCE = "in the label table or the class folders, or choose other columns with --etl.columns.findings"
+SOURCE = "in the label table or the class folders, or choose and rename findings with --etl.findings"
 
 
-def check_vocabulary(findings: Sequence[str], then: str = "") -> None:
+def check_vocabulary(findings: Sequence[str], then: str = "", where: str = SOURCE) -> None:
     """Raises InputError for a name that a later stage cannot take, and for two names that it takes for one.
 
-    then: what to do after the names were changed in the source, if the ETL has already run.
+    then: what to do after the names were changed, if the ETL has already run. where: they can be changed.
     """
     then = then and f"; then {then}"
     for name in findings:
         if fault := _fault_of(name):
             # repr, because the character that is to blame may be invisible.
-            raise InputError(f"the finding {name!r:.120} {fault}: rename it {SOURCE}{then}")
-    for form in (_spelling, _metric):
+            raise InputError(f"the finding {name!r:.120} {fault}: rename it {where}{then}")
+    for form in (spelling, _metric):
         seen: dict[str, str] = {}
         for name in findings:
             if form(name) in seen:
                 other = seen[form(name)]
                 raise InputError(
-                    f"the findings {other!r} and {name!r} {_likeness(other, name)}: rename one {SOURCE}{then}"
+                    f"the findings {other!r} and {name!r} {_likeness(other, name)}: rename one {where}{then}"
                 )
             seen[form(name)] = name
 
@@ -45,6 +45,13 @@ def check_vocabulary(findings: Sequence[str], then: str = "") -> None:
 def metric_name(name: str) -> str:
     """The name without characters that MLflow refuses in a metric; a finding may be called `Opacity (left)`."""
     return re.sub(r"[^\w\-. :]", "_", name)
+
+
+def spelling(name: str) -> str:
+    """The name as somebody might spell it who means the same: without case, accents and kinds of gap."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    plain = "".join(character for character in letters if not unicodedata.combining(character))
+    return re.sub(r"[\s_\-]+", "", plain.casefold())
 
 
 def _fault_of(name: str) -> str:
@@ -58,25 +65,18 @@ def _fault_of(name: str) -> str:
         return f"contains {odd[0]!r}, which cannot be seen or printed"
     if len(name) > MAX_CHARACTERS:
         return f"has {len(name)} characters, expected at most {MAX_CHARACTERS}"
-    spelling = _spelling(name)
-    if spelling.startswith(TEN_CROP):
+    spelled = spelling(name)
+    if spelled.startswith(TEN_CROP):
         return "begins with ten_crop, by which reports call averages over ten crops"
-    return RESERVED.get(spelling, "")
+    return RESERVED.get(spelled, "")
 
 
 def _likeness(one: str, other: str) -> str:
     if one == other:
         return "have the same name"
-    if _spelling(one) == _spelling(other):
+    if spelling(one) == spelling(other):
         return "differ only by case, accents, blanks, hyphens or underscores"
     return f"would both be {metric_name(other)!r} in MLflow"
-
-
-def _spelling(name: str) -> str:
-    """The name as somebody might spell it who means the same: without case, accents and kinds of gap."""
-    letters = unicodedata.normalize("NFKD", name.casefold())
-    plain = "".join(character for character in letters if not unicodedata.combining(character))
-    return re.sub(r"[\s_\-]+", "", plain.casefold())
 
 
 def _metric(name: str) -> str:

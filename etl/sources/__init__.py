@@ -1,1 +1,1 @@
-"""One reader per format of label file or folder. Each returns a manifest: the images, their labels and splits."""
+"""One reader per format. Each returns a manifest: images, labels and splits; `joining/` makes one of several."""

@@ -9,9 +9,9 @@ import pandas as pd
 from upath import UPath
 
 from conf.errors import InputError
+from conf.settings import Etl
 from conf.words import counted
 from etl.contract.clutter import describe_clutter
-from etl.contract.vocabulary import check_vocabulary
 from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 from etl.sources.files import count_left_out, describe_endings, describe_links
 from etl.sources.label_file import normalise_patients, refuse_rounded
@@ -36,7 +36,8 @@ class Manifest:
     """image_id of every image that the label files name"""
     images: pd.DataFrame
     """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split;
-    reason: why the image is left out before decoding, or None; looked_at: whether the reason is a fault of its file"""
+    source: name of the image's source, from read_manifest on; reason: why the image is left out before decoding, or
+    None; looked_at: whether the reason is a fault of its file"""
     findings: list[str]
     """vocabulary, in the order of the `findings` column"""
     listed: int
@@ -56,6 +57,8 @@ class Manifest:
     """sentences that say how the source was understood, where that is not obvious"""
     identities: str = ""
     """fingerprint of the salt that patients and images are named with; if set, file paths stay out of the tables"""
+    sources: dict[str, Etl] = field(default_factory=dict)
+    """name of each source, as in the column `source` -> the settings that it was read with"""
 
 
 def build_rows(
@@ -125,7 +128,6 @@ def assemble(
     raised if no row has a file: which images were looked for, where, and what to check. left_out: why the files are
     left out that are neither rows nor tables: one reason for all, or one per file, with the index of `files`.
     """
-    check_vocabulary(findings)
     present = rows[rows.file.notna()].reset_index(drop=True)
     others = files.index[~files.index.isin(present.file) & ~files.path.isin([str(table) for table in tables])]
     unlisted = others[files.clutter[others].isna()]

@@ -1,6 +1,7 @@
-"""Chooses the reader for a source and leaves out the images that the settings exclude."""
+"""Chooses the reader for a source, leaves out the images that the settings exclude, and chooses the findings."""
 
 import csv
+from dataclasses import replace
 
 import pandas as pd
 from upath import UPath
@@ -9,10 +10,13 @@ from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import counted
 from etl.cluster.workers import SparkWorkers
+from etl.contract.schema import last_name
 from etl.contract.storage import is_folder, locate
+from etl.contract.vocabulary import check_vocabulary
 from etl.sources.chexpert import read_chexpert
 from etl.sources.class_folder import read_class_folder
 from etl.sources.dicom_folder import read_dicom_folder
+from etl.sources.findings import choose_findings
 from etl.sources.label_file import read_lines
 from etl.sources.label_table import read_label_table
 from etl.sources.manifest import Manifest, sha256_of
@@ -84,7 +88,11 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     if settings.views:
         unwanted = ~images["view"].isin(settings.views)
         _leave_out(images, unwanted, "view " + images["view"].fillna("unknown") + ", not in etl.views")
-    return manifest
+    manifest = choose_findings(manifest, settings.findings)
+    # After the choice, which can rename what is wrong in the source.
+    check_vocabulary(manifest.findings)
+    name = last_name(str(source))
+    return replace(manifest, images=manifest.images.assign(source=name), sources={name: settings})
 
 
 def _named(line: str, known: set[str]) -> tuple[str | None, list[str]]:

@@ -56,7 +56,9 @@ def maintain(
     if plan:
         version = next_version(shards)
         attempt = new_attempt(version)
-        write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=card.channels)
+        write = partial(
+            write_shard, table=shards, attempt=attempt, settings=settings, channels=card.channels, sources={}
+        )
         try:
             written = workers.map(write, plan, [len(shard.rows) for shard in plan], "joining small files")
             _check_same(before.rows, replaced, pd.concat(read_new(shards, written)))

@@ -11,7 +11,7 @@ import pandas as pd
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import counted
-from etl.card.counts import check_splits, describe_pixels, describe_splits, kinds_of
+from etl.card.counts import check_splits, count_labels, describe_pixels, describe_splits, kinds_of
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
 from etl.contract.images.misfits import is_misfit
@@ -26,6 +26,7 @@ from etl.contract.table import (
     read_labels,
     write_quarantine,
 )
+from etl.sources.joining.sources import reading_of
 from etl.sources.manifest import Manifest
 from etl.writing.shard_file import Shard, ShardFile, write_shard
 from etl.writing.update import (
@@ -89,7 +90,8 @@ def publish(
 
     version = next_version(shards)
     attempt = new_attempt(version)
-    write = partial(write_shard, table=shards, attempt=attempt, settings=settings, channels=manifest.channels)
+    made_as = {"settings": settings, "channels": manifest.channels, "sources": manifest.sources}
+    write = partial(write_shard, table=shards, attempt=attempt, **made_as)
     try:
         written, new, duplicates = _write(update, shards, settings, write, workers)
         rows = pd.concat([update.kept, *(part for part in new if len(part))], ignore_index=True)
@@ -149,8 +151,17 @@ def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) 
         identities=manifest.identities,
         source_sha256=manifest.sha256,
         settings=asdict(settings),
+        sources=_describe_sources(rows, manifest) if settings.sources else {},
         **fields,
     )
+
+
+def _describe_sources(rows: pd.DataFrame, manifest: Manifest) -> dict[str, dict]:
+    """Card.sources of these rows."""
+    return {
+        name: {"settings": reading_of(settings), **count_labels(rows[rows.source == name], manifest.findings)}
+        for name, settings in manifest.sources.items()
+    }
 
 
 def with_address(card: Card, shards: str, settings: Etl) -> Card:

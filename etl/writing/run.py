@@ -5,7 +5,6 @@ import time
 
 from rich.console import Console
 from rich.table import Table
-from upath import UPath
 
 from conf.arguments import with_same_settings
 from conf.errors import InputError
@@ -22,8 +21,9 @@ from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import is_local, locate, located, ready
 from etl.contract.version import keep_card
 from etl.phantoms.generate import generate_phantoms
+from etl.sources.joining.join import read_sources
+from etl.sources.joining.sources import Source, for_the_run, open_sources, single_source
 from etl.sources.manifest import Manifest
-from etl.sources.read import read_manifest
 from etl.writing.publish import Published, publish
 
 MAX_WORDS = 10
@@ -36,9 +36,9 @@ def run(settings: Settings, workspace: Workspace, rebuild: bool) -> None:
 
     rebuild: decode every image again and replace the table. Raises InputError for what cannot be read or written.
     """
-    source, tables = open_places(settings.etl, workspace)
+    sources, tables = open_places(settings.etl, workspace)
     with workspace.exclusive():
-        card = update_tables(settings, workspace, source, tables, rebuild)
+        card = update_tables(settings, workspace, sources, tables, rebuild)
     print(f"Dataset card: {workspace.card_page}")
     if missing := missing_labels(card):
         print(f"Next: this table cannot be trained on yet: {missing}")
@@ -53,37 +53,47 @@ def next_command(card: Card, size_px: int) -> str:
     return command if stored == size_px else f"{command} --training.size_px {stored}"
 
 
-def open_places(etl: Etl, workspace: Workspace) -> tuple[UPath, tuple[str, str]]:
-    """The source, and the tables. Raises InputError for each place that cannot be opened, before any work."""
+def open_places(etl: Etl, workspace: Workspace) -> tuple[list[Source], tuple[str, str]]:
+    """The sources, and the tables. Raises InputError for each place that cannot be opened, before any work."""
     tables = workspace.tables(etl.table)
     ready("etl.table", tables[0])
-    for setting, files in (("etl.exclude", etl.exclude), ("etl.split_lists", [etl.split_lists])):
-        for file in filter(None, files):
-            located(setting, file)
-    if etl.source == "phantoms":
-        return locate(str(workspace.phantoms)), tables
-    source = located("etl.source", etl.source)
-    if etl.format == "classes" and is_local(source) and os.path.realpath(source) == os.path.realpath(workspace.root):
-        raise InputError(
-            f"etl.source is the workspace {workspace.root} itself, whose figures would be read as images: choose "
-            "another folder with --workspace"
-        )
-    return source, tables
+    if etl.sources:
+        sources = open_sources(etl)
+    else:
+        is_made = etl.source == "phantoms"
+        place = locate(str(workspace.phantoms)) if is_made else located("etl.source", etl.source)
+        sources = [single_source(place, etl)]
+    for source in sources:
+        where = f" in {source.file}" if source.file else ""
+        for setting, files in (
+            ("etl.exclude", source.settings.exclude),
+            ("etl.split_lists", [source.settings.split_lists]),
+        ):
+            for file in filter(None, files):
+                located(setting + where, file)
+        is_own = is_local(source.place) and os.path.realpath(source.place) == os.path.realpath(workspace.root)
+        if source.settings.format == "classes" and is_own:
+            raise InputError(
+                f"etl.source{where} is the workspace {workspace.root} itself, whose figures would be read as images: "
+                "choose another folder with --workspace"
+            )
+    return sources, tables
 
 
 def update_tables(
-    settings: Settings, workspace: Workspace, source: UPath, tables: tuple[str, str], rebuild: bool
+    settings: Settings, workspace: Workspace, sources: list[Source], tables: tuple[str, str], rebuild: bool
 ) -> Card:
-    """Turns the source into the tables and the dataset card, and returns the card."""
-    etl = settings.etl
+    """Turns the sources into the tables and the dataset card, and returns the card."""
+    etl = for_the_run(settings.etl, sources)
     if etl.source == "phantoms":
         generate_phantoms(workspace.phantoms, settings.phantoms)
     with SparkWorkers() as workers:
-        manifest = read_manifest(source, etl, workers)
+        manifest = read_sources(sources, etl, workers)
         if manifest.identities:
             write_key(manifest, workspace)
         started = time.monotonic()
-        outcome = publish(tables, etl, str(source), manifest, workers, rebuild)
+        places = ", ".join(str(source.place) for source in sources)
+        outcome = publish(tables, etl, places, manifest, workers, rebuild)
         seconds = time.monotonic() - started
     card = outcome.card
     keep_card(card, workspace)

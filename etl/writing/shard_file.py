@@ -50,10 +50,13 @@ class ShardFile:
     """peak resident memory of the writing process so far"""
 
 
-def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels: int) -> ShardFile:
+def write_shard(
+    shard: Shard, table: str, attempt: str, settings: Etl, channels: int, sources: dict[str, Etl]
+) -> ShardFile:
     """Decodes or copies the pixels of the shard's images and writes them, in its order, in row groups of the set size.
 
     attempt: prefix of the file's name, which is new each time. A file is not part of the table until it is committed.
+    sources: name of each source of images to decode -> how it is read.
     Holds one row group in memory, and UNSENT_BYTES that a store has not taken yet.
     Raises InputError as `reaching` does, OSError if a local file cannot be written.
     """
@@ -78,7 +81,7 @@ def write_shard(shard: Shard, table: str, attempt: str, settings: Etl, channels:
             use_dictionary=[column for column in small if column not in ("findings", "boxes")],
             write_statistics=["image_id", "patient_id"],
         ) as writer:
-            for group in _group(_rows(shard, settings, channels, bad), settings.rows_per_row_group):
+            for group in _group(_rows(shard, settings, channels, sources, bad), settings.rows_per_row_group):
                 if target.tell() - sent_bytes > UNSENT_BYTES:
                     target.flush()
                     sent_bytes = target.tell()
@@ -117,7 +120,9 @@ def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> lis
         raise BadImage("cannot be read: not enough memory to decode it") from error
 
 
-def _rows(shard: Shard, settings: Etl, channels: int, bad: list[tuple[str, str]]) -> Iterator[dict]:
+def _rows(
+    shard: Shard, settings: Etl, channels: int, sources: dict[str, Etl], bad: list[tuple[str, str]]
+) -> Iterator[dict]:
     """Yields the shard's rows with their pixels; bad images are appended to `bad` instead."""
     for kept_in, part in shard.rows.groupby("kept_in", sort=False, dropna=False):
         if isinstance(kept_in, str):
@@ -125,7 +130,7 @@ def _rows(shard: Shard, settings: Etl, channels: int, bad: list[tuple[str, str]]
             continue
         for row, read in zip(part.to_dict("records"), fetch_ahead(part.path), strict=True):
             try:
-                squares = load_squares(read, settings, channels)
+                squares = load_squares(read, sources[row["source"]], channels)
             except BadImage as reason:
                 bad.append((row["image_id"], str(reason)))
                 continue

@@ -10,15 +10,18 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.schema import LABELS, SPLITS, Card
 from etl.contract.table import QUARANTINE, Committed
+from etl.sources.joining.sources import reading_of
 from etl.sources.manifest import Manifest
 from etl.writing.shard_file import Shard
 
 NO_ROWS = pd.DataFrame(columns=["image_id", "patient_id", "pixel_hash"], dtype=str)
 # Endings of the reasons for which copies are in quarantine.
 SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
-# Settings that change neither which images are in the table nor what they look like there.
-# `rebuild` is in the cards of older releases, where it was a setting.
-FREE_SETTINGS = ("source", "table", "max_quarantined_fraction", "rebuild")
+# Settings that change neither which images are in the table nor what they look like there. Labels are compared one by
+# one. `rebuild` is in the cards of older releases, where it was a setting.
+FREE_SETTINGS = ("source", "table", "findings", "max_quarantined_fraction", "rebuild")
+# Of a table of several sources, the settings in which the card records what its sources say.
+FREE_OF_SEVERAL = ("sources", "dicom")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Update:
     shards: list[Shard]
     """files to write"""
     replaced: list[str] | None
-    """files of the newest version that the shards replace; None: all of them, because the table is rebuilt"""
+    """files of the newest version that the shards replace; None: all of them, and the table gets today's schema"""
     kept: pd.DataFrame
     """rows of the files that stay, as in Committed"""
     quarantine: pd.DataFrame
@@ -41,7 +44,9 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
     """Whether the table must be rebuilt. Raises InputError if it has other findings or was made with another salt."""
     if card is None:
         return True
-    if card.identities != manifest.identities:
+    several = bool(settings.sources)
+    # Of several sources, those that rename patients may come and go.
+    if card.identities != manifest.identities and not (several and "" in (card.identities, manifest.identities)):
         raise InputError(
             "the patients of the table were named with another CHEXSCALE_SALT, so this one would reshuffle the splits: "
             "set the old salt, choose another --workspace, or replace the table with --rebuild"
@@ -49,12 +54,24 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
     if card.findings != manifest.findings:
         raise InputError(
             f"the table has the findings {', '.join(card.findings)}, the source has {', '.join(manifest.findings)}: "
-            "choose another --workspace, or replace the table with --rebuild"
+            "keep the table's with --etl.findings if the source has them, choose another --workspace, or replace the "
+            "table with --rebuild"
         )
+    if several != bool(card.sources):
+        return True
+    free = FREE_SETTINGS + FREE_OF_SEVERAL * several
     # A card of an older release lacks the settings that came later, which then had their defaults.
     old = asdict(Etl()) | card.settings
-    was, wanted = ({k: v for k, v in s.items() if k not in FREE_SETTINGS} for s in (old, asdict(settings)))
-    return was != wanted
+    was, wanted = ({k: v for k, v in s.items() if k not in free} for s in (old, asdict(settings)))
+    return was != wanted or any(_is_read_otherwise(card, name, read) for name, read in manifest.sources.items())
+
+
+def _is_read_otherwise(card: Card, name: str, settings: Etl) -> bool:
+    """Whether the table has this one of several sources, and read it with other settings."""
+    if name not in card.sources:
+        return False
+    was, now = reading_of(Etl()) | card.sources[name]["settings"], reading_of(settings)
+    return any(was[knob] != now[knob] for knob in now if knob not in FREE_SETTINGS)
 
 
 def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> Update:
@@ -81,7 +98,9 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
     common = wanted.index.intersection(rows.index)
     same_file = wanted.loc[common, "file_version"].eq(rows.loc[common, "file_version"])
     changed, same = common[~same_file], common[same_file]
-    relabelled = same[~_same_labels(wanted.loc[same], rows.loc[same])]
+    # In tables of older releases no row says its source, and their schema has no such column.
+    lacks_source = "source" not in rows or bool(rows.source.isna().any())
+    relabelled = same if lacks_source else same[~_same_labels(wanted.loc[same], rows.loc[same])]
     removed = rows.index.difference(wanted.index)
     new = wanted.index.difference(rows.index)
     touched = set(rows.loc[removed.union(changed).union(relabelled), "file"])
@@ -90,7 +109,7 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
     wanted.loc[copied, "kept_in"] = rows.loc[copied, "file"]
     return Update(
         shards=_cut(wanted.loc[copied.union(changed).union(new)], settings),
-        replaced=sorted(touched),
+        replaced=None if lacks_source else sorted(touched),
         kept=rows[stays].reset_index(drop=True),
         quarantine=sort_quarantine(pd.concat([left_out, known_bad])),
         counts={"new": len(new), "changed": len(changed), "relabelled": len(relabelled), "removed": len(removed)},
@@ -106,6 +125,8 @@ def plan_compaction(rows: pd.DataFrame, settings: Etl) -> tuple[list[Shard], lis
     small = sizes[sizes["size"] * 2 < settings.rows_per_file]
     small = small[small.split.map(small.split.value_counts()) > 1]
     joined = rows[rows.file.isin(small.file)]
+    # Tables of older releases have no column `source`.
+    joined = joined.reindex(columns=list(dict.fromkeys([*joined, *LABELS.names])))
     return _cut(joined.assign(kept_in=joined.file, path=""), settings), sorted(small.file)
 
 
@@ -129,9 +150,12 @@ def _still_bad(quarantine: pd.DataFrame, wanted: pd.DataFrame, rows: pd.DataFram
 
 
 def _same_labels(new: pd.DataFrame, old: pd.DataFrame) -> np.ndarray:
-    """(rows,) bool: whether two frames with the same index agree in all of LABELS; unknown equals unknown."""
+    """(rows,) bool: whether two frames with the same index agree in LABELS; unknown equals unknown.
+
+    The source does not count: its folder may have been renamed. Of several sources, the images' names have it.
+    """
     agree = np.ones(len(new), bool)
-    for field in LABELS:
+    for field in (field for field in LABELS if field.name != "source"):
         one, other = (pa.array(frame[field.name], field.type, from_pandas=True) for frame in (new, old))
         if pa.types.is_list(field.type):
             # Arrow cannot compare lists; the text of a float32 is exact.

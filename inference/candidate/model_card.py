@@ -62,10 +62,10 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "limits": list(LIMITS),
         "data": {
             "title": card.title,
-            "source": card.source.rstrip("/").rpartition("/")[2],
+            "source": card.source_name,
             "delta_table_id": card.delta_table_id,
             "delta_version": card.delta_version,
-            "split_rule": card.settings.get("split"),
+            "split_rule": card.split_rule,
             "images": card.images,
             "patients": card.patients,
             "positives": card.positives,

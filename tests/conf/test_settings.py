@@ -188,6 +188,8 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys)
         (Etl, {"grey_bits": 17}),
         (Etl, {"val_fraction": 1.0}),
         (Etl, {"rows_per_file": 1}),
+        (Etl, {"shared_patients": ["a", "b"]}),
+        (Etl, {"sources": ["a.yaml"], "shared_patients": ["a"]}),
         (Training, {"epochs": 0}),
         (Training, {"device": "tpu"}),
         (Training, {"learning_rate": float("inf")}),

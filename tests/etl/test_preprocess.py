@@ -39,7 +39,7 @@ def test_a_source_that_is_its_own_workspace_is_refused(tmp_path):
         (tmp_path / "link").is_symlink() or (tmp_path / "link").symlink_to(tmp_path / "films")
         with pytest.raises(InputError, match="etl.source is the workspace .*choose another folder with --workspace"):
             open_places(Etl(source=str(source), format="classes"), Workspace.at(str(tmp_path / "films")))
-    source, _ = open_places(
+    (source,), _ = open_places(
         Etl(source=str(tmp_path / "films"), format="classes"), Workspace.at(str(tmp_path / "films/run"))
     )
-    assert str(source) == str(tmp_path / "films")
+    assert (str(source.place), source.name) == (str(tmp_path / "films"), "films")

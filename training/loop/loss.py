@@ -63,10 +63,11 @@ def log_odds(logits: Tensor) -> Tensor:
 def positive_weights(card: Card, ceiling: float) -> Tensor:
     """Negatives per positive in the training split (Rajpurkar et al., "CheXNet", 2017), (findings,) float32.
 
-    ceiling: largest weight. A finding without positives in the training split gets 1: it can teach nothing.
+    ceiling: largest weight. A finding without positives or without negatives in the training split gets 1: it can teach
+    nothing, and a weight of 0 has no logarithm, by which the calibration shifts its logits.
     """
     known, positives = card.known["train"], card.positives["train"]
-    ratios = [(known[f] - positives[f]) / positives[f] if positives[f] else 1.0 for f in card.findings]
+    ratios = [(known[f] - positives[f]) / positives[f] if 0 < positives[f] < known[f] else 1.0 for f in card.findings]
     return torch.tensor(ratios, dtype=torch.float32).clamp(max=ceiling)
 
 

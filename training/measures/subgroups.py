@@ -1,4 +1,4 @@
-"""Is a model equally good for everyone? AUROC by sex, age and view, and the gap between groups, as tidy tables."""
+"""Is a model equally good for everyone? AUROC by sex, age, view and source, and the gap between groups, as tables."""
 
 import numpy as np
 import pandas as pd
@@ -14,19 +14,34 @@ AGE_BANDS = ("0-17", "18-39", "40-59", "60-79", "80+")
 
 
 def group_images(images: pd.DataFrame) -> dict[str, pd.Categorical]:
-    """The group of each image by each attribute: `sex` (F, M), `age` (bands of years) and `view` (PA, AP, LATERAL).
+    """The group of each image by each attribute: `sex` (F, M), `age` (bands of years), `view` (PA, AP, LATERAL) and, of
+    a table of several sources, `source`.
 
-    images: one row per image with `sex`, `age_years` and `view` as in the contract of etl/contract/schema.py. A value
-    that is missing, a negative age, and any other word belong to the group `unknown`.
+    images: one row per image with `sex`, `age_years` and `view` as in the contract of etl/contract/schema.py, and
+    perhaps `source` and `image_id`. A value that is missing, a negative age, and any other word belong to the group
+    `unknown`. Findings are unequally frequent in sources, so that a model may gain AUROC over all of them just by
+    telling them apart (Zech et al., PLoS Medicine 2018), but not within one.
     """
     ages = pd.to_numeric(images["age_years"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     bands = pd.cut(ages, [*AGE_STARTS, np.inf], right=False, labels=list(AGE_BANDS))
     attributes = {"sex": (images["sex"], SEXES), "age": (bands, AGE_BANDS), "view": (images["view"], VIEWS)}
+    if sources := _several_sources(images):
+        attributes["source"] = (images["source"], sources)
     groups = {}
     for attribute, (cells, names) in attributes.items():
         words = pd.Series(np.asarray(cells, dtype=object))
         groups[attribute] = pd.Categorical(words.where(words.isin(names), UNKNOWN), [*names, UNKNOWN])
     return groups
+
+
+def _several_sources(images: pd.DataFrame) -> tuple[str, ...]:
+    """The names of several sources, sorted; empty for one source, which may have had another name in older rows."""
+    if "source" not in images or images["source"].isna().any():
+        return ()
+    names = tuple(sorted(images["source"].unique()))
+    # Of several sources, the names of images begin with that of theirs.
+    are_kept_apart = images["image_id"].str.partition("/")[0].eq(images["source"]).all()
+    return names if len(names) > 1 and are_kept_apart else ()
 
 
 def subgroup_table(

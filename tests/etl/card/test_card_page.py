@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from etl.card import distributions as card_distributions
 from etl.card import page as card_page
-from etl.card.counts import describe_splits
+from etl.card.counts import count_labels, describe_splits
 from etl.card.page import SheetFilm, write_card_page
 from etl.contract.schema import SPLITS, Card
 
@@ -113,6 +113,7 @@ def make_card(rows: pd.DataFrame, findings: list[str], **fields) -> Card:
             "images_unlisted": 0,
             "left_out": {},
             "not_understood": {},
+            "sources": {},
             "images_quarantined": 0,
             "source": "/data/films",
             "source_sha256": {"labels.csv": "ab" * 32},
@@ -374,6 +375,22 @@ def test_phantoms_and_only_phantoms_are_called_phantoms(show):
     rows = make_rows([[0]] * 3)
     assert banner in show(rows, ["Mass"], settings={"source": "phantoms"}).text
     assert banner not in show(rows, ["Mass"], source="/data/phantoms").text
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_page_shows_what_each_of_several_sources_has(show):
+    rows = make_rows([[1, np.nan], [0, np.nan], [1, np.nan], [np.nan, 1], [np.nan, 0], [np.nan, 0]])
+    sources = {
+        name: {"settings": {"format": name, "columns": {"patient": "<p>"}}, **count_labels(part, ["Mass", "Fracture"])}
+        for name, part in (("one", rows[:3]), ("a & b", rows[3:]))
+    }
+    page = show(rows, ["Mass", "Fracture"], sources=sources, settings={"source": ""})
+    assert "one + a & b, table version 7" in page.text
+    assert ["one", "1", "1", "1", "3", "3"] in page.rows
+    assert ["Mass", "66.7", "\u2013"] in page.rows and ["Fracture", "\u2013", "33.3"] in page.rows
+    assert ["columns.patient", "<p>"] in page.rows
+    assert "Phantoms" not in page.text
+    assert "Percentages of each source" not in show(rows, ["Mass", "Fracture"]).text
 
 
 def test_of_many_classes_the_most_frequent_are_shown_and_the_rest_listed(show):

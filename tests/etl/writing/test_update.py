@@ -19,19 +19,13 @@ from etl.contract.table import read_card
 from etl.sources.read import read_manifest
 from etl.writing.publish import Published, publish
 from etl.writing.update import _same_labels, needs_rebuild
-from tests.conftest import InlineWorkers, NihFolder, files_of
+from tests.conftest import InlineWorkers, NihFolder, NoWorkers, files_of
 from tests.etl.tables import ANY, SMALL, add, film, rows_of, run
 
 
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     return Workspace.at(str(tmp_path / "workspace"))
-
-
-class NoWorkers:
-    def map(self, function, items, *_) -> list:
-        assert not items, "there is nothing to do"
-        return []
 
 
 def test_a_second_run_commits_nothing(nih_folder, workspace):
@@ -121,6 +115,30 @@ def test_other_settings_rebuild_the_table_and_the_old_version_stays(nih_folder, 
     assert not files_of(workspace, 0) & files_of(workspace, 1)
     assert "image_64" not in rows_of(workspace, second.card).columns
     pd.testing.assert_frame_equal(rows_of(workspace, first.card), before)
+
+
+def test_another_merger_of_the_same_name_changes_labels_and_copies_pixels(nih_folder, workspace):
+    nih_folder.rows[0][1] = "Nodule"
+    nih_folder.write_lists()
+    run(nih_folder, workspace, findings=["Lesion=Mass", "Effusion"])
+    second = run(nih_folder, workspace, findings=["Lesion=Mass+Nodule", "Effusion"])
+    assert second.counts == {"new": 0, "changed": 0, "relabelled": 1, "removed": 0}
+    assert (second.card.findings, second.card.delta_version) == (["Lesion", "Effusion"], 1)
+    assert second.card.settings["findings"] == ["Lesion=Mass+Nodule", "Effusion"]
+    assert rows_of(workspace, second.card).loc["00000001_000.png", "findings"].tolist() == [1, 0]
+    same = ["Lesion=nodule+mass", "Effusion=Pleural Effusion"]
+    assert not run(nih_folder, workspace, NoWorkers(), findings=same).committed
+
+
+def test_other_findings_are_another_vocabulary(nih_folder, workspace):
+    run(nih_folder, workspace)
+    for findings in (["Mass"], ["Mass", "Effusion"], ["Effusion"]):
+        with pytest.raises(InputError, match=r"the table has the findings.*keep the table's with --etl.findings"):
+            run(nih_folder, workspace, findings=findings)
+    rebuilt = run(nih_folder, workspace, rebuild=True, findings=["Mass", "Effusion"]).card
+    assert rebuilt.percentages["train"].keys() == {"Mass", "Effusion"}
+    # The way out that the message names.
+    assert not run(nih_folder, workspace, NoWorkers(), findings=rebuilt.findings).committed
 
 
 def test_a_check_that_is_switched_on_applies_to_old_images_too(nih_folder, workspace):

@@ -42,8 +42,8 @@ def test_with_a_count_the_parts_of_a_step_add_up_to_the_whole():
 
 
 def test_weights_are_negatives_per_positive_up_to_the_ceiling():
-    card = make_card(["A", "B", "C"], positives=[20, 1, 0], known=[100, 101, 100])
-    assert positive_weights(card, 50).tolist() == [4, 50, 1]
+    card = make_card(["A", "B", "C", "D", "E"], positives=[20, 1, 0, 7, 0], known=[100, 101, 100, 7, 0])
+    assert positive_weights(card, 50).tolist() == [4, 50, 1, 1, 1]
 
 
 def test_cross_entropy_of_the_parts_adds_up_and_smoothing_spreads_the_target():

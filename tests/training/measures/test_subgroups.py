@@ -40,6 +40,20 @@ def test_words_outside_the_contract_are_unknown():
     assert set(groups["view"]) == set(groups["age"]) == {"unknown"}
 
 
+def test_several_sources_are_groups_and_a_renamed_folder_is_not():
+    attributes = {"sex": ["F"] * 3, "age_years": np.nan, "view": "PA"}
+    images = pd.DataFrame({"image_id": ["b/1", "a/1", "b/2"], "source": ["b", "a", "b"], **attributes})
+    assert list(group_images(images)["source"]) == ["b", "a", "b"]
+    assert list(group_images(images)["source"].categories) == ["a", "b", "unknown"]
+    for other in (
+        images.assign(source="b", image_id=["b/1", "b/2", "b/3"]),
+        images.assign(image_id=["1.png", "2.png", "x/3.png"]),
+        images.assign(source=[None, "a", "b"]),
+        images.drop(columns="source"),
+    ):
+        assert "source" not in group_images(other)
+
+
 def test_a_row_measures_the_images_of_its_group_alone(predictions):
     labels, scores, images = predictions
     table = subgroup_table(labels, scores, images, FINDINGS, num_resamples=20, seed=4)
