@@ -201,13 +201,21 @@ def measure_thresholds(labels: np.ndarray, scores: np.ndarray, thresholds: np.nd
     if thresholds.shape != labels.shape[1:]:
         raise ValueError(f"thresholds have shape {thresholds.shape}, expected one per finding: {labels.shape[1:]}")
     called = scores >= thresholds
-    hits, false_calls, misses, passes = (
-        ((labels == value) & (called == call)).sum(axis=0) for call in (True, False) for value in (1, 0)
+    hits, misses, false_calls, passes = (
+        ((labels == value) & (called == call)).sum(axis=0)
+        for value, call in ((1, True), (1, False), (0, True), (0, False))
     )
     chosen = ~np.isnan(thresholds)
+    points = rates_of(hits, misses, false_calls, passes)
+    return OperatingPoints(*(np.where(chosen, rate, np.nan) for rate in vars(points).values()))
+
+
+def rates_of(hits: np.ndarray, misses: np.ndarray, false_calls: np.ndarray, passes: np.ndarray) -> OperatingPoints:
+    """The four rates of these numbers of images, which are arrays of one shape; NaN where a share has no images."""
+    shares = ((hits, misses), (passes, false_calls), (hits, false_calls), (passes, misses))
     return OperatingPoints(
         *(
-            np.divide(right, right + wrong, out=np.full(len(right), np.nan), where=chosen & (right + wrong > 0))
-            for right, wrong in ((hits, misses), (passes, false_calls), (hits, false_calls), (passes, misses))
+            np.divide(right, right + wrong, out=np.full(np.shape(right), np.nan), where=right + wrong > 0)
+            for right, wrong in shares
         )
     )
