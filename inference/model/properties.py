@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from conf.errors import InputError
 from conf.settings import Etl
+from etl.contract.schema import Card
 
 FORMAT = 2
 """increased when the meaning of a field or an output changes; older graphs must be exported again"""
@@ -83,3 +84,21 @@ def preparation_of(settings: dict) -> dict:
     settings: those in a card. A setting that the card of an older release lacks gets its default.
     """
     return {name: settings.get(name, getattr(Etl, name)) for name in ("square", "intensity", "grey_bits")}
+
+
+def check_table(properties: Properties, card: Card, place: object) -> None:
+    """Raises InputError if the pixels of a table are not those that the model takes. place: the table's workspace."""
+    if card.channels != 1:
+        raise InputError(f"the table of {place} is in colour, the model takes grey images")
+    if properties.size_px not in card.sizes_px:
+        raise InputError(
+            f"the model takes {properties.size_px} pixels, the table of {place} has {card.sizes_px}: run the "
+            "ETL with this size in etl.sizes_px too, or score the images' folder with --scoring.source DIR"
+        )
+    for key, got in preparation_of(card.settings).items():
+        expected = getattr(properties, key)
+        if got != expected:
+            raise InputError(
+                f"the table of {place} was made with etl.{key} {got}, the model was trained with {expected}: "
+                "score the images' folder with --scoring.source DIR, which prepares them as the model's were"
+            )

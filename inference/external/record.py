@@ -1,0 +1,81 @@
+"""Records an external test in MLflow: a run below the training's, and a tag of the model's version."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+# Imported first, because it silences what mlflow would log on import.
+from training.record.store import use_store  # isort: skip
+
+import mlflow
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from conf.words import RESEARCH_USE
+from conf.workspace import Workspace
+from etl.contract.vocabulary import metric_name
+from inference.external.results import FIGURES, PAGE, REPORT, TABLES
+from inference.model.model_files import ModelFiles
+from inference.model.properties import Properties
+from training.record.addresses import settle
+
+TESTED_AT = "tested_at_"
+"""a version's tag for each site that it was tested at"""
+PRIVATE = ("predictions.parquet", "left_out.csv")
+"""tables with the names of images and patients, which stay in the workspace"""
+
+
+def record(workspace: Workspace, found: ModelFiles, properties: Properties, report: dict, folder: Path) -> str:
+    """Logs the results to a new run and tags the version; returns the run's id. The caller has locked the workspace."""
+    use_store(workspace)
+    settle(workspace)
+    client = mlflow.MlflowClient()
+    site, now = report["site"], datetime.now(UTC)
+    tags = {
+        MLFLOW_PARENT_RUN_ID: properties.run_id,
+        "external_site": site,
+        "registered_model": found.name,
+        "registered_version": str(found.version),
+        "mlflow.note.content": RESEARCH_USE,
+    }
+    experiment = client.get_run(properties.run_id).info.experiment_id
+    run_id = client.create_run(experiment, tags=tags, run_name=f"external test at {site}").info.run_id
+    try:
+        for name, value in _metrics(report).items():
+            client.log_metric(run_id, metric_name(name), value)
+        for name in (REPORT, PAGE, *TABLES):
+            if name not in PRIVATE:
+                client.log_artifact(run_id, str(folder / name), "external")
+        for name in FIGURES:
+            client.log_artifact(run_id, str(folder / name), "external")
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id)
+    summary = {
+        "site": site,
+        "at": now.isoformat(timespec="seconds"),
+        "images": report["images"],
+        "patients": report["patients"],
+        "findings": len(report["findings"]["shared"]),
+        "auroc": report["auroc"]["mean"],
+        "change": report["own_test"].get("change", {}).get("mean"),
+        "overlap": report["films"]["seen_by_training"],
+        "run_id": run_id,
+    }
+    # Unity Catalog takes no full stop or hyphen in the name of a tag.
+    client.set_model_version_tag(
+        found.name, str(found.version), TESTED_AT + re.sub(r"\W", "_", site), json.dumps(summary)
+    )
+    return run_id
+
+
+def _metrics(report: dict) -> dict[str, float]:
+    """The AUROC of each shared finding and of their mean, and what else is one number; undefined ones are left out."""
+    findings = (*report["findings"]["shared"], "mean")
+    metrics = {f"external_auroc_{finding}": report["auroc"][finding]["value"] for finding in findings}
+    metrics |= {f"external_ece_{finding}": report["calibration_error"].get(finding) for finding in findings}
+    metrics["external_unfamiliar"] = report["unfamiliar"]["value"]
+    if "change" in report["own_test"]:
+        metrics["external_auroc_change"] = report["own_test"]["change"]["mean"]["value"]
+    return {name: value for name, value in metrics.items() if value is not None}

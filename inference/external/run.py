@@ -1,0 +1,139 @@
+"""Tests a registered model on films of another origin, and writes, records and prints what came out."""
+
+from dataclasses import replace
+
+from rich.console import Console
+
+from conf.errors import InputError
+from conf.settings import Settings
+from conf.words import RESEARCH_USE, counted
+from conf.workspace import Workspace
+from etl.contract.schema import SPLITS, Card
+from etl.contract.version import TableVersion
+from inference.candidate.measuring.evaluate import score_split
+from inference.external.films import columns_for, open_films, site_of
+from inference.external.measure import measure
+from inference.external.record import record
+from inference.external.results import tables_of, write_results
+from inference.external.seen import find_seen, refuse_seen
+from inference.model.model_files import find_model
+from inference.model.own_test import OwnTest, read_own_test
+from inference.model.properties import Properties
+from inference.model.served_model import ServedModel, open_served
+from training.reading.plan import Split
+from training.reading.readers import open_split
+
+CHECKED, UNCHECKED = "none of these films or patients is in the training", "not checked against the training"
+console = Console(highlight=False)
+
+
+def run(settings: Settings, workspace: Workspace, which: str) -> None:
+    """Tests a version on scoring.source. which: an alias, or a version's number.
+
+    Raises InputError if the model, its table or the films cannot be opened, if the training has seen a film, or if the
+    films have no label of a finding that the model knows.
+    """
+    found = find_model(workspace, settings.inference.registered_model, which)
+    model, site, mode = open_served(found, settings.scoring.mode), site_of(settings), settings.scoring.mode
+    properties = model.properties
+    trained = None if settings.validation.seen == "unchecked" else open_trained(settings, workspace, properties)
+    films = open_films(settings, workspace, properties, trained.card.sizes_px if trained else [properties.size_px])
+    columns = columns_for(properties.findings, films.card)
+    splits = settings.validation.splits or [split for split in SPLITS if films.card.images[split]]
+    rows = films.rows(*splits)
+    rows["reason"] = find_seen(trained, films, rows, settings.validation) if trained else None
+    left_out = rows[rows.reason.notna()]
+    if settings.validation.seen == "refuse":
+        refuse_seen(left_out)
+    if len(left_out) == len(rows):
+        raise InputError(f"none of the {counted(len(rows), 'film')} is left to test: give others by --scoring.source")
+    console.print(f"{found.title}, {mode.upper()}, on the films of {site}. {RESEARCH_USE}", markup=False)
+    scored = score_split(
+        {mode: model.predict},
+        whole(films, splits, properties.size_px),
+        settings.inference.batch_size,
+        properties,
+        columns=columns,
+        left_out=frozenset(left_out.image_id),
+    )
+    report = {
+        "note": RESEARCH_USE,
+        "site": site,
+        "model": {"name": found.name, "version": found.version, "mode": mode, "run_id": properties.run_id},
+        "films": describe_films(films.card, splits, len(left_out), bool(trained)),
+        "findings": describe_findings(properties, films.card, columns),
+        **measure(properties, scored, mode, own_test_of(model), settings.training.seed),
+    }
+    folder = workspace.external(site)
+    with workspace.exclusive():
+        write_results(folder, report, scored, left_out, properties)
+        run_id = record(workspace, found, properties, report, folder)
+    show(report)
+    console.print(f"Results: {folder}, MLflow run {run_id}", markup=False, soft_wrap=True)
+    console.print(f"Next: look at {folder / 'auroc.png'} and {folder / 'report.md'}", markup=False, soft_wrap=True)
+
+
+def open_trained(settings: Settings, workspace: Workspace, properties: Properties) -> TableVersion:
+    """The version of the table that the model was trained on."""
+    try:
+        table = TableVersion.of(workspace, elsewhere=settings.etl.table)
+        return table.trained_on(properties.delta_table_id, properties.delta_version, "this model")
+    except InputError as error:
+        raise InputError(
+            f"{error}; without that table nobody can tell whether the training has seen these films: "
+            "--validation.seen unchecked tests all the same, and every result says so"
+        ) from error
+
+
+def whole(table: TableVersion, splits: list[str], size_px: int) -> Split:
+    """These splits of a table as one."""
+    parts = [open_split(table, split, size_px) for split in splits]
+    files, row_groups = ([one for part in parts for one in getattr(part, name)] for name in ("files", "row_groups"))
+    return replace(parts[0], name=" and ".join(splits), files=files, row_groups=row_groups)
+
+
+def own_test_of(model: ServedModel) -> OwnTest | str:
+    """What the films are compared with, or why there is nothing."""
+    if model.mode != "int8":
+        return f"the answers on the model's own test split are INT8's, these are {model.mode.upper()}'s"
+    return read_own_test(model.folder)
+
+
+def describe_films(card: Card, splits: list[str], num_left_out: int, checked: bool) -> dict:
+    return {
+        "title": card.title,
+        "delta_table_id": card.delta_table_id,
+        "delta_version": card.delta_version,
+        "splits": splits,
+        "left_out": num_left_out,
+        "seen_by_training": CHECKED if checked else UNCHECKED,
+    }
+
+
+def describe_findings(properties: Properties, card: Card, columns: list[int | None]) -> dict:
+    """What the films' table calls each finding of the model, and which findings only one of both knows."""
+    return {
+        "shared": {
+            finding: card.findings[column]
+            for finding, column in zip(properties.findings, columns, strict=True)
+            if column is not None
+        },
+        "only_model": [name for name, column in zip(properties.findings, columns, strict=True) if column is None],
+        "only_films": [name for place, name in enumerate(card.findings) if place not in columns],
+    }
+
+
+def show(report: dict) -> None:
+    """Prints the measurements per finding, and what limits them."""
+    for table in tables_of(report):
+        console.print(table)
+    for who, key in (("the model", "only_model"), ("these films", "only_films")):
+        if names := report["findings"][key]:
+            console.print(f"Only {who} know{'s' * (key == 'only_model')}: {', '.join(names)}", markup=False)
+    share = report["unfamiliar"]
+    console.print(f"{share['value']:.1%} of the films are unlike the training data, and no finding is called on them")
+    films = report["films"]
+    left = f"; {counted(films['left_out'], 'film')} that it has seen were left out" * bool(films["left_out"])
+    console.print(f"Overlap: {films['seen_by_training']}{left}")
+    if "missing" in report["own_test"]:
+        console.print(f"Not compared with the model's own test split: {report['own_test']['missing']}")
