@@ -34,6 +34,7 @@ FILES = {
     "register": "inference/register.py",
     "package": "inference/package.py",
     "infer": "inference/infer.py",
+    "validate": "inference/validate.py",
     "predict": "inference/predict.py",
     "serve": "inference/serve.py",
     "promote": "inference/promote.py",

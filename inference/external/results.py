@@ -102,7 +102,7 @@ def tables_of(report: dict) -> list[Table]:
     findings = list(report["findings"]["shared"])
     tables = []
     for title, heads, names, cells in (
-        (title_of(report), AREA_HEADS, [*findings, "mean"], area_cells),
+        ("AUROC, 95% intervals by patient", AREA_HEADS, [*findings, "mean"], area_cells),
         (f"At the shipped thresholds ({OPERATING_POINT})", RATE_HEADS, findings, rate_cells),
     ):
         # It fits terminals of 80 columns.

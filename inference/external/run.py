@@ -14,7 +14,7 @@ from inference.candidate.measuring.evaluate import score_split
 from inference.external.films import columns_for, open_films, site_of
 from inference.external.measure import measure
 from inference.external.record import record
-from inference.external.results import tables_of, write_results
+from inference.external.results import tables_of, title_of, write_results
 from inference.external.seen import find_seen, refuse_seen
 from inference.model.model_files import find_model
 from inference.model.own_test import OwnTest, read_own_test
@@ -47,7 +47,7 @@ def run(settings: Settings, workspace: Workspace, which: str) -> None:
         refuse_seen(left_out)
     if len(left_out) == len(rows):
         raise InputError(f"none of the {counted(len(rows), 'film')} is left to test: give others by --scoring.source")
-    console.print(f"{found.title}, {mode.upper()}, on the films of {site}. {RESEARCH_USE}", markup=False)
+    console.print(f"{found.title}, {mode.upper()}. {RESEARCH_USE}", markup=False, soft_wrap=True)
     scored = score_split(
         {mode: model.predict},
         whole(films, splits, properties.size_px),
@@ -76,8 +76,11 @@ def run(settings: Settings, workspace: Workspace, which: str) -> None:
 def open_trained(settings: Settings, workspace: Workspace, properties: Properties) -> TableVersion:
     """The version of the table that the model was trained on."""
     try:
-        table = TableVersion.of(workspace, elsewhere=settings.etl.table)
-        return table.trained_on(properties.delta_table_id, properties.delta_version, "this model")
+        newest = TableVersion.of(workspace, elsewhere=settings.etl.table)
+        table = newest.trained_on(properties.delta_table_id, properties.delta_version, "this model")
+        # Fails here, before any work, if the table is gone.
+        table.files("train")
+        return table
     except InputError as error:
         raise InputError(
             f"{error}; without that table nobody can tell whether the training has seen these films: "
@@ -125,6 +128,7 @@ def describe_findings(properties: Properties, card: Card, columns: list[int | No
 
 def show(report: dict) -> None:
     """Prints the measurements per finding, and what limits them."""
+    console.print(title_of(report), markup=False, soft_wrap=True)
     for table in tables_of(report):
         console.print(table)
     for who, key in (("the model", "only_model"), ("these films", "only_films")):

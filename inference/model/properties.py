@@ -5,10 +5,14 @@ Imports neither torch nor openvino, because programs that only serve a model rea
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.contract.schema import Card
+
+if TYPE_CHECKING:
+    # It imports pyarrow, which a service does without.
+    from etl.contract.schema import Card
 
 FORMAT = 2
 """increased when the meaning of a field or an output changes; older graphs must be exported again"""
@@ -86,7 +90,7 @@ def preparation_of(settings: dict) -> dict:
     return {name: settings.get(name, getattr(Etl, name)) for name in ("square", "intensity", "grey_bits")}
 
 
-def check_table(properties: Properties, card: Card, place: object) -> None:
+def check_table(properties: Properties, card: "Card", place: object) -> None:
     """Raises InputError if the pixels of a table are not those that the model takes. place: the table's workspace."""
     if card.channels != 1:
         raise InputError(f"the table of {place} is in colour, the model takes grey images")

@@ -1,0 +1,171 @@
+"""The command that tests a model on another hospital's films."""
+
+import io
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from conf.workspace import Workspace
+from etl.contract.schema import SPLITS
+from inference.candidate.measuring.evaluate import score_split
+from inference.external.record import TESTED_AT
+from inference.model.model_files import ModelFiles
+from inference.model.own_test import write_own_test
+from inference.model.served_model import ServedModel
+from inference.model.variants import open_variant
+from tests.inference.conftest import FINDINGS, REPOSITORY, Ended, register_champion, write_table
+from training.record.store import use_store
+
+
+@pytest.fixture(scope="module")
+def champion(int8, splits, workspace, tmp_path_factory) -> Workspace:
+    predict, properties = open_variant("int8", int8)
+    model = ServedModel(ModelFiles("chexscale", 1, int8.parent), "int8", properties, predict)
+    scored = score_split({"int8": predict}, splits["test"], 16, properties)
+    write_own_test(int8.parent, scored.labels, scored.probabilities["int8"], scored.patients)
+    return register_champion(model, workspace, tmp_path_factory.mktemp("external"))
+
+
+NAMES = ("Elsewhere", *FINDINGS[::-1])
+
+
+def elsewhere(folder: Path, vocabulary: Sequence[str] = NAMES, **changes) -> Workspace:
+    """A workspace with the films of another hospital, whose findings stand in another order. changes: of its card."""
+    workspace = Workspace.at(str(folder))
+    write_table(workspace, 5, vocabulary, "b-", delta_table_id="elsewhere", **changes)
+    return workspace
+
+
+def validate(workspace: Workspace, *options: str) -> Ended:
+    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+    arguments = ["validate.py", f"--workspace={workspace.root}", *options]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", arguments)
+        patch.setenv("COLUMNS", "200")
+        try:
+            runpy.run_path(str(REPOSITORY / "inference" / "validate.py"), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture(scope="module")
+def tested(champion, tmp_path_factory) -> Ended:
+    other = elsewhere(tmp_path_factory.mktemp("other") / "hospital-b")
+    done = validate(champion, f"--scoring.source={other.root}")
+    assert done.code == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def report(champion, tested) -> dict:
+    return json.loads((champion.external("hospital-b") / "report.json").read_text())
+
+
+def test_findings_are_matched_by_name_whatever_their_order(report):
+    assert report["findings"] == {
+        "shared": dict(zip(FINDINGS, FINDINGS, strict=True)),
+        "only_model": [],
+        "only_films": ["Elsewhere"],
+    }
+    assert report["images"] == 448 and report["auroc"]["Bright_Corner"]["value"] > 0.7
+    assert report["localisation"]["Chequers"]["pointing_game"] > 2 * report["localisation"]["Chequers"]["chance"]
+
+
+def test_the_change_is_the_difference_to_the_models_own_test_split(report):
+    own = report["own_test"]
+    assert own["images"] == 128
+    for name in ("Bright_Corner", "Chequers", "mean"):
+        here, there = report["auroc"][name]["value"], own["auroc"][name]["value"]
+        assert own["change"][name]["value"] == pytest.approx(here - there, abs=1e-6)
+        assert own["change"][name]["low"] <= own["change"][name]["value"] <= own["change"][name]["high"]
+    assert own["change"]["mean"]["low"] < own["change"]["mean"]["high"]
+
+
+def test_it_prints_and_writes_what_a_reader_needs(champion, tested):
+    folder = champion.external("hospital-b")
+    assert "chexscale version 1, INT8, on hospital-b (Delta version 0), 448 films of 448 patients" in tested.stdout
+    assert "none of these films or patients is in the training" in tested.stdout
+    assert "Only these films know: Elsewhere" in tested.stdout
+    table = pd.read_csv(folder / "findings.csv").set_index("finding")
+    assert list(table.index) == [*FINDINGS, "mean"] and table.loc["Chequers", "sensitivity_youden_low"] >= 0
+    page = (folder / "report.md").read_text()
+    assert "Research use only" in page and "| Chequers |" in page and "![auroc.png](auroc.png)" in page
+    for name in ("auroc.png", "reliability.png", "subgroups.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert len(pd.read_parquet(folder / "predictions.parquet")) == 448
+
+
+def test_the_run_and_the_version_know_of_the_test_but_hold_no_patient(champion, tested, report):
+    use_store(champion)
+    client = mlflow.MlflowClient()
+    tags = client.get_model_version("chexscale", "1").tags
+    summary = json.loads(tags[TESTED_AT + "hospital_b"])
+    assert summary["auroc"] == report["auroc"]["mean"] and summary["site"] == "hospital-b"
+    run = client.get_run(summary["run_id"])
+    assert run.info.status == "FINISHED" and run.data.tags["registered_version"] == "1"
+    assert run.data.metrics["external_auroc_mean"] == pytest.approx(report["auroc"]["mean"]["value"])
+    artifacts = {file.path for file in client.list_artifacts(summary["run_id"], "external")}
+    assert "external/report.json" in artifacts
+    assert not artifacts & {"external/predictions.parquet", "external/left_out.csv"}
+
+
+def test_the_models_own_training_films_are_refused_or_left_out_by_name(champion):
+    own = f"--scoring.source={champion.root}"
+    refused = validate(champion, own)
+    assert refused.code == 2 and "the workspace" in refused.stderr and "--validation.splits '[test]'" in refused.stderr
+    splits = "--validation.splits=[val,test]"
+    refused = validate(champion, own, splits)
+    assert refused.code == 2 and "has seen 64 patients of these films" in refused.stderr
+    done = validate(champion, own, splits, "--validation.seen=leave_out", "--validation.site=own")
+    assert done.code == 0, done.stderr
+    left_out = pd.read_csv(champion.external("own") / "left_out.csv")
+    assert len(left_out) == 64 and left_out.image_id.str.startswith("val_").all()
+    # On its own test split the model does as well as on its own test split.
+    change = json.loads((champion.external("own") / "report.json").read_text())["own_test"]["change"]
+    assert change["mean"]["value"] == 0
+    alone = validate(champion, own, "--validation.splits=[val]", "--validation.seen=leave_out")
+    assert alone.code == 2 and "none of the 64 films is left" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vocabulary": ["A", "B"]}, "the model knows Bright_Corner, Chequers, Never"),
+        ({"sizes_px": [32]}, "the model takes 64 pixels"),
+        ({"channels": 3}, "in colour"),
+    ],
+)
+def test_films_that_the_model_cannot_be_tested_on_are_named(champion, tmp_path, changes, said):
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'x', **changes).root}")
+    assert done.code == 2 and said in done.stderr, done.stderr
+
+
+def test_films_without_a_label_are_named(champion, tmp_path):
+    other = elsewhere(tmp_path / "x", known={split: dict.fromkeys(NAMES, 0) for split in SPLITS})
+    done = validate(champion, f"--scoring.source={other.root}")
+    assert done.code == 2 and "have no label of them" in done.stderr
+
+
+def test_without_the_table_of_the_training_the_check_is_asked_for(champion, tmp_path):
+    other, table = elsewhere(tmp_path / "b"), champion.shards.rename(champion.root / "moved")
+    try:
+        done = validate(champion, f"--scoring.source={other.root}")
+        assert done.code == 2 and "--validation.seen unchecked" in done.stderr, done.stderr
+        done = validate(champion, f"--scoring.source={other.root}", "--validation.seen=unchecked")
+        assert done.code == 0 and "not checked against the training" in done.stdout, done.stderr
+    finally:
+        table.rename(champion.shards)
+
+
+def test_a_source_that_is_missing_or_no_folder_is_named(champion, tmp_path):
+    for source in ("", str(tmp_path / "nowhere")):
+        done = validate(champion, f"--scoring.source={source}")
+        assert done.code == 2 and "scoring.source" in done.stderr
