@@ -345,6 +345,11 @@ class Validation:
     same_patients: Literal["ask", "yes", "no"] = "ask"
     """whether patients of one name in both tables are the same people: `yes`, `no`, or `ask`, which stops if there are
     any, unless both tables have one source"""
+    recalibrate: bool = False
+    """whether calibration and thresholds are fitted to a part of the films' patients, measured on the other part, and
+    registered as a version of its own"""
+    fit_fraction: float = share(0.5)
+    """share of the patients to whom a recalibration is fitted"""
 
     def __post_init__(self):
         check(self, "validation")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conf.words import RESEARCH_USE
+from conf.words import RESEARCH_USE, counted
 from conf.writing import write_json
 from etl.contract.schema import Card
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
@@ -93,6 +93,22 @@ def write_model_card(described: dict, folder: Path) -> None:
     (folder / TEXT_FILE).write_text(to_text(described), encoding="utf-8")
 
 
+def _recalibrated_lines(fit: dict | None) -> list[str]:
+    """What a reader of the thresholds must know, if the calibration was fitted to another site."""
+    if not fit:
+        return []
+    parts = [
+        f"{counted(part['images'], 'film')} of {counted(part['patients'], 'patient')}"
+        for part in (fit["fitted_to"], fit["held_out"])
+    ]
+    kept = f" Too few patients, as before: {', '.join(fit['kept'])}." if fit["kept"] else ""
+    return [
+        f"- Version {fit['version']} with calibration and thresholds for **{fit['site']}**, fitted to {parts[0]}. The "
+        f"thresholds, sensitivities and specificities below are those of {parts[1]} there, whom the fit has not seen; "
+        f"AUROCs are the own test split's, as before.{kept}"
+    ]
+
+
 def to_text(described: dict) -> str:
     """The card as Markdown."""
     model, data, gate = described["model"], described["data"], described["gate"]
@@ -109,6 +125,7 @@ def to_text(described: dict) -> str:
         f"{' from '.join(ancestor['source'] for ancestor in model['ancestors']) or 'random weights'}.",
         f"- Gate {'passed' if gate['passed'] else 'failed'}: {'; '.join(gate['reasons'])}.",
         *[f"- Too few patients to show much of {finding}." for finding in gate["few_patients"]],
+        *_recalibrated_lines(described.get("recalibrated")),
         "",
         "| split | images | patients |",
         "|---|---|---|",

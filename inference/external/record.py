@@ -14,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
 from etl.contract.vocabulary import metric_name
+from inference.candidate.registration import add_version
 from inference.external.results import FIGURES, PAGE, REPORT, TABLES
 from inference.model.model_files import ModelFiles
 from inference.model.properties import Properties
@@ -68,6 +69,23 @@ def record(workspace: Workspace, found: ModelFiles, properties: Properties, repo
         found.name, str(found.version), TESTED_AT + re.sub(r"\W", "_", site), json.dumps(summary)
     )
     return run_id
+
+
+def add_recalibrated(found: ModelFiles, properties: Properties, folder: Path, site: str, run_id: str) -> int:
+    """Registers a recalibrated model as the challenger; returns its number. run_id: the run of the test."""
+    tags = {
+        "run_id": properties.run_id,
+        "delta_table_id": properties.delta_table_id,
+        "delta_version": str(properties.delta_version),
+        "git_commit": properties.commit,
+        "gate": "not asked",
+        "recalibrated_for": site,
+        "recalibrated_from": str(found.version),
+        "external_run_id": run_id,
+        "intended_use": RESEARCH_USE,
+    }
+    verdict = f"Version {found.version} with calibration and thresholds for {site}; no gate was asked."
+    return add_version(found.name, properties, folder, tags, verdict)
 
 
 def _metrics(report: dict) -> dict[str, float]:

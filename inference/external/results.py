@@ -21,6 +21,7 @@ FIGURES = ("auroc.png", "reliability.png", "subgroups.png")
 TABLES = ("findings.csv", "misses.csv", "predictions.parquet", "left_out.csv")
 LEFT_OUT = ["image_id", "patient_id", "reason"]
 AREA_HEADS = ("positives", "AUROC", "own test", "change")
+FIT_HEADS = ("ECE", "then", "sensitivity", "then", "specificity", "then")
 RATE_HEADS = ("sensitivity", "specificity", "PPV", "NPV", "ECE")
 
 
@@ -97,14 +98,34 @@ def rate_cells(report: dict, finding: str) -> list[str]:
     ]
 
 
+def fit_cells(report: dict, finding: str) -> list[str]:
+    """The cells of FIT_HEADS for one finding: before and after, on the films that were not fitted to."""
+    fit = report["recalibration"]
+    before, after = fit["before"], fit["after"]
+    rates = [part["operating_points"][OPERATING_POINT][finding] for part in (before, after)]
+    return [
+        *(value_cell(part["calibration_error"][finding]) for part in (before, after)),
+        *(value_cell(part[name]["value"], ".2f") for name in ("sensitivity", "specificity") for part in rates),
+    ]
+
+
+def held_out(fit: dict) -> str:
+    """Such as `500 films of 150 patients that it was not fitted to`."""
+    films, patients = counted(fit["held_out"]["images"], "film"), counted(fit["held_out"]["patients"], "patient")
+    return f"{films} of {patients} that it was not fitted to"
+
+
 def tables_of(report: dict) -> list[Table]:
     """AUROC here and on the model's own test split; the rates at the shipped thresholds, and calibration."""
     findings = list(report["findings"]["shared"])
-    tables = []
-    for title, heads, names, cells in (
+    parts = [
         ("AUROC, 95% intervals by patient", AREA_HEADS, [*findings, "mean"], area_cells),
         (f"At the shipped thresholds ({OPERATING_POINT})", RATE_HEADS, findings, rate_cells),
-    ):
+    ]
+    if fit := report.get("recalibration"):
+        parts.append((f"Recalibrated, on {held_out(fit)}", FIT_HEADS, findings, fit_cells))
+    tables = []
+    for title, heads, names, cells in parts:
         # It fits terminals of 80 columns.
         table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("finding", no_wrap=True)
@@ -145,6 +166,7 @@ def page_of(report: dict) -> str:
         "",
         *markdown(["finding", *RATE_HEADS], [[name, *rate_cells(report, name)] for name in shared]),
         "",
+        *fit_lines(report),
         "## Missed findings by group",
         "",
         *markdown(
@@ -162,6 +184,24 @@ def page_of(report: dict) -> str:
     ]
     lines += ["", *[f"![{name}]({name})" for name in FIGURES], ""]
     return "\n".join(lines)
+
+
+def fit_lines(report: dict) -> list[str]:
+    """The page's section on the recalibration; empty if there is none."""
+    fit = report.get("recalibration")
+    if not fit:
+        return []
+    rows = [[name, *fit_cells(report, name)] for name in report["findings"]["shared"]]
+    to = f"{counted(fit['fitted_to']['images'], 'film')} of {counted(fit['fitted_to']['patients'], 'patient')}"
+    kept = f" Too few patients, so that nothing changes: {', '.join(fit['kept'])}." if fit["kept"] else ""
+    return [
+        "## Recalibrated for this site",
+        "",
+        f"Calibration and thresholds were fitted to {to}. Before and then, on {held_out(fit)}.{kept}",
+        "",
+        *markdown(["finding", *FIT_HEADS], rows),
+        "",
+    ]
 
 
 def markdown(heads: list[str], rows: list[list[str]]) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from conf.arguments import with_same_settings
 from conf.errors import InputError
 from conf.settings import Settings
 from conf.words import RESEARCH_USE, counted
@@ -13,10 +14,11 @@ from etl.contract.version import TableVersion
 from inference.candidate.measuring.evaluate import score_split
 from inference.external.films import columns_for, open_films, site_of
 from inference.external.measure import measure
-from inference.external.record import record
+from inference.external.recalibrate import describe, recalibrate, write_model
+from inference.external.record import add_recalibrated, record
 from inference.external.results import tables_of, title_of, write_results
 from inference.external.seen import find_seen, refuse_seen
-from inference.model.model_files import find_model
+from inference.model.model_files import CHALLENGER, find_model
 from inference.model.own_test import OwnTest, read_own_test
 from inference.model.properties import Properties
 from inference.model.served_model import ServedModel, open_served
@@ -56,21 +58,35 @@ def run(settings: Settings, workspace: Workspace, which: str) -> None:
         columns=columns,
         left_out=frozenset(left_out.image_id),
     )
+    own = own_test_of(model)
     report = {
         "note": RESEARCH_USE,
         "site": site,
         "model": {"name": found.name, "version": found.version, "mode": mode, "run_id": properties.run_id},
         "films": describe_films(films.card, splits, len(left_out), bool(trained)),
         "findings": describe_findings(properties, films.card, columns),
-        **measure(properties, scored, mode, own_test_of(model), settings.training.seed),
+        **measure(properties, scored, mode, own, settings.training.seed),
     }
-    folder = workspace.external(site)
+    folder, number = workspace.external(site), None
+    if settings.validation.recalibrate:
+        fit = recalibrate(properties, scored, mode, found, site, settings.validation, settings.training.seed)
+        report["recalibration"] = describe(fit, scored, mode, properties, own, settings.training.seed)
     with workspace.exclusive():
         write_results(folder, report, scored, left_out, properties)
         run_id = record(workspace, found, properties, report, folder)
+        if settings.validation.recalibrate:
+            write_model(fit, report["recalibration"], found, site, folder / workspace.model.name)
+            number = add_recalibrated(found, fit.properties, folder / workspace.model.name, site, run_id)
     show(report)
     console.print(f"Results: {folder}, MLflow run {run_id}", markup=False, soft_wrap=True)
-    console.print(f"Next: look at {folder / 'auroc.png'} and {folder / 'report.md'}", markup=False, soft_wrap=True)
+    step = f"look at {folder / 'auroc.png'} and {folder / 'report.md'}"
+    if number:
+        console.print(
+            f"Registered {found.name} version {number} as @{CHALLENGER}, recalibrated for {site}", markup=False
+        )
+        promotion = with_same_settings(f"python inference/promote.py {number}")
+        step += f"; to serve the recalibrated version: `{promotion}`"
+    console.print(f"Next: {step}", markup=False, soft_wrap=True)
 
 
 def open_trained(settings: Settings, workspace: Workspace, properties: Properties) -> TableVersion:

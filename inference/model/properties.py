@@ -58,6 +58,8 @@ class Properties:
     """bits of the greys in 16-bit files that do not say it, see etl.grey_bits; graphs of older releases lack it"""
     dicom: dict = field(default_factory=dict)
     """settings by which the ETL chose DICOM files, see conf.settings.Dicom; graphs of older releases lack it"""
+    recalibrated: dict = field(default_factory=dict)
+    """if the calibration was fitted to another site: its name, and the `version` whose network this is"""
     format: int = FORMAT
 
     def to_json(self) -> str:

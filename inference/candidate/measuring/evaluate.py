@@ -45,6 +45,14 @@ class Scored:
         known = [[self.patients[column == value] for value in (0, 1)] for column in self.labels.T]
         return [min(len(np.unique(patients)) for patients in pair) for pair in known]
 
+    def only(self, chosen: np.ndarray) -> "Scored":
+        """The answers on some of the images, without the heat maps' overlaps. chosen: (images,) bool."""
+        answers = (
+            {name: values[chosen] for name, values in each.items()} for each in (self.probabilities, self.distances)
+        )
+        overlaps = {name: [] for name in self.overlaps}
+        return Scored(self.labels[chosen], self.images[chosen].reset_index(drop=True), *answers, overlaps)
+
     def joined(self, other: "Scored") -> "Scored":
         """Adds the variants of another pass over the same split, which replace variants of the same name."""
         assert (self.patients == other.patients).all(), "two passes over a split differ in their order"

@@ -154,6 +154,28 @@ def test_films_without_a_label_are_named(champion, tmp_path):
     assert done.code == 2 and "have no label of them" in done.stderr
 
 
+def test_a_recalibrated_model_is_a_version_of_its_own(champion, tmp_path):
+    done = validate(
+        champion, f"--scoring.source={elsewhere(tmp_path / 'hospital-c').root}", "--validation.recalibrate=true"
+    )
+    assert done.code == 0, done.stderr
+    assert "Registered chexscale version 2 as @challenger, recalibrated for hospital-c" in done.stdout
+    assert "promote.py 2" in done.stdout and "that it was not fitted to" in done.stdout
+    use_store(champion)
+    client = mlflow.MlflowClient()
+    tags = client.get_model_version("chexscale", "2").tags
+    assert (tags["recalibrated_for"], tags["recalibrated_from"], tags["gate"]) == ("hospital-c", "1", "not asked")
+    assert int(client.get_model_version_by_alias("chexscale", "champion").version) == 1
+    # It is served, and tested, as any version; on the same films now with other thresholds.
+    again = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'again').root}", "2")
+    assert again.code == 0, again.stderr
+    thresholds = [
+        json.loads((champion.external(site) / "report.json").read_text())["operating_points"]["youden"]["Chequers"]
+        for site in ("hospital-c", "again")
+    ]
+    assert thresholds[0]["threshold"] != thresholds[1]["threshold"]
+
+
 def test_without_the_table_of_the_training_the_check_is_asked_for(champion, tmp_path):
     other, table = elsewhere(tmp_path / "b"), champion.shards.rename(champion.root / "moved")
     try:
