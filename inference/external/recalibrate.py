@@ -16,8 +16,8 @@ from conf.errors import InputError
 from conf.settings import MODES, Validation
 from conf.writing import atomic_folder, write_json
 from inference.candidate.measuring.evaluate import Scored
-from inference.candidate.model_card import TEXT_FILE, to_text
 from inference.external.measure import measure
+from inference.model.card_text import TEXT_FILE, to_text
 from inference.model.graphs import open_graph, properties_of, rescale, save_graph, with_properties
 from inference.model.model_files import ModelFiles
 from inference.model.own_test import OwnTest, read_own_test, write_own_test

@@ -18,10 +18,9 @@ from inference.candidate.registration import add_version
 from inference.external.results import FIGURES, PAGE, REPORT, TABLES
 from inference.model.model_files import ModelFiles
 from inference.model.properties import Properties
+from inference.model.registry import TESTED_AT
 from training.record.addresses import settle
 
-TESTED_AT = "tested_at_"
-"""a version's tag for each site that it was tested at"""
 PRIVATE = ("predictions.parquet", "left_out.csv")
 """tables with the names of images and patients, which stay in the workspace"""
 

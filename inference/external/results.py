@@ -110,9 +110,9 @@ def fit_cells(report: dict, finding: str) -> list[str]:
 
 
 def held_out(fit: dict) -> str:
-    """Such as `500 films of 150 patients that it was not fitted to`."""
-    films, patients = counted(fit["held_out"]["images"], "film"), counted(fit["held_out"]["patients"], "patient")
-    return f"{films} of {patients} that it was not fitted to"
+    """Such as `500 other films of 150 patients`."""
+    films, patients = counted(fit["held_out"]["images"], "other film"), counted(fit["held_out"]["patients"], "patient")
+    return f"{films} of {patients}"
 
 
 def tables_of(report: dict) -> list[Table]:

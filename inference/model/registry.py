@@ -31,6 +31,8 @@ from training.record.addresses import path_of
 
 # The character after it was a dot in older releases, and the time had punctuation.
 HISTORY = "champion_history"
+TESTED_AT = "tested_at_"
+"""beginning of a version's tags that hold the summary of an external test each, see inference/external/record.py"""
 STAMP, STAMP_DIGITS = "%Y%m%d%H%M%S%f", 20
 MAX_TAG = 1000
 """characters that a tag of Unity Catalog holds; longer reasons are cut"""
@@ -265,6 +267,15 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
             f"the files of {name} version {number} cannot be fetched from {workspace.store} ({error}): look at the "
             "version in MLflow's UI, or register the model again"
         ) from error
+
+
+def tests_of(workspace: Workspace, name: str, number: int) -> list[dict]:
+    """Returns the summaries of a version's external tests, the oldest first."""
+    use_store(workspace)
+    with _as_input_error(workspace):
+        tags = mlflow.MlflowClient().get_model_version(name, str(number)).tags
+    found = [json.loads(value) for key, value in tags.items() if key.startswith(TESTED_AT)]
+    return sorted(found, key=lambda test: test["at"])
 
 
 def trained_versions(workspace: Workspace, delta_table_id: str) -> set[int]:

@@ -17,6 +17,9 @@ export function showCard(model) {
     ...has("test_auroc", (auroc) =>
       section("AUROC per finding, test split", note(points), aurocTable(auroc, card.thresholds?.youden)),
     ),
+    ...has("tested_at", (tests) =>
+      section("Tested at other sites", note(elsewhere), make("ul", {}, tests.map(testedAt))),
+    ),
     ...has("subgroups", (rows) => section("Mean AUROC per subgroup, test split", note(intervals), subgroupTable(rows))),
     ...has("data", (data) => section("Data", facts(dataFacts(data)), dataTable(data))),
     ...has("localisation", (rows) =>
@@ -29,6 +32,7 @@ export function showCard(model) {
 
 const intervals = "The 95% intervals are over patients; the dotted line is chance.";
 const points = `${intervals} Thresholds are Youden's, from the validation split.`;
+const elsewhere = "Mean AUROC over the shared findings, and its change from the test split, with 95% intervals.";
 const pointing =
   "Pointing game: how often the strongest place of the heat map lies in a known box. By chance: how often " +
   "a random place would.";
@@ -111,6 +115,14 @@ function aurocTable(aurocs, point) {
     ]),
   );
 }
+
+/** One external test, see inference/external/record.py. */
+const testedAt = ({ site, at, images, patients, findings, auroc, change, overlap }) => {
+  const count = `${images.toLocaleString("en")} films of ${patients.toLocaleString("en")} patients`;
+  const value = auroc.value === null ? "no AUROC" : `${decimal(auroc.value)} (${range(auroc)})`;
+  const moved = change && change.value !== null ? `, change ${decimal(change.value)} (${range(change)})` : "";
+  return make("li", {}, `${site}, ${at.slice(0, 10)}: ${value}${moved}; ${findings} findings, ${count}; ${overlap}`);
+};
 
 function subgroupTable(subgroups) {
   return table(

@@ -15,9 +15,9 @@ import pytest
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS
 from inference.candidate.measuring.evaluate import score_split
-from inference.external.record import TESTED_AT
 from inference.model.model_files import ModelFiles
 from inference.model.own_test import write_own_test
+from inference.model.registry import TESTED_AT
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
 from tests.inference.conftest import FINDINGS, REPOSITORY, Ended, register_champion, write_table
@@ -160,7 +160,7 @@ def test_a_recalibrated_model_is_a_version_of_its_own(champion, tmp_path):
     )
     assert done.code == 0, done.stderr
     assert "Registered chexscale version 2 as @challenger, recalibrated for hospital-c" in done.stdout
-    assert "promote.py 2" in done.stdout and "that it was not fitted to" in done.stdout
+    assert "promote.py 2" in done.stdout and " other films of " in done.stdout
     use_store(champion)
     client = mlflow.MlflowClient()
     tags = client.get_model_version("chexscale", "2").tags

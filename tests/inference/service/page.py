@@ -27,6 +27,19 @@ DROP = """files => {
 }"""
 
 
+TEST_ELSEWHERE = {
+    "site": "hospital-b",
+    "at": "2026-11-01T12:00:00+00:00",
+    "images": 1000,
+    "patients": 300,
+    "findings": 2,
+    "auroc": {"value": 0.812, "low": 0.78, "high": 0.84},
+    "change": {"value": -0.1, "low": -0.15, "high": -0.05},
+    "overlap": "not checked against the training",
+}
+"""an external test of the toy model, as inference/external/record.py writes it"""
+
+
 def model_card() -> dict:
     """A model card of 60 generated images, as inference/register.py writes it."""
     rng = np.random.default_rng(0)
