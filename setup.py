@@ -105,6 +105,7 @@ setup(
         "etl.card": ["*.j2"],
         "inference.service": ["page/*"],
         "jobs.setup": ["*.txt"],
+        "jobs.studies": ["*.yaml"],
     },
     entry_points={
         "console_scripts": ["chexscale=jobs.chexscale:main"],
