@@ -89,19 +89,22 @@ def draw_literature(path: Path, run: Run, published: list[Published]) -> None:
     split, count = split_of(run), f"{run.facts['test_images']:,} images"
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6.5), width_ratios=(1.1, 1), layout="constrained")
     name = "NIH's official test split" if split == "official" else "a split of its own"
-    figure.suptitle(f"{run.name} on {name} ({count}) beside published AUROCs; grey: measured on another split", fontsize=11)
+    figure.suptitle(
+        f"{run.name} on {name} ({count}) beside published AUROCs; grey: measured on another split", fontsize=11
+    )
     rows = [(run.name, run.auroc[MEAN]["value"], OURS, "")]
     for one in published:
         better = better_in(run, one)
         said = f"{one.name}{f' {one.year}' if one.year else ''}"
-        note = f"better in {better[0]} of {better[1]}" if better else ""
+        note = f"({run.name} is better in {better[0]} of {better[1]} findings)" if better else ""
         rows.append((said, one.value, COMPARABLE if one.split == split else OTHER, note))
     left.barh(range(len(rows)), [row[1] - 0.5 for row in rows], left=0.5, color=[row[2] for row in rows])
     ends = run.auroc[MEAN]
     if ends["low"] is not None:
         left.hlines(0, ends["low"], ends["high"], color="black")
     for place, (_, value, _, note) in enumerate(rows):
-        left.text(value + 0.005, place, f"{value:.3f}  {note}", va="center", fontsize=8)
+        edge = max(value, ends["high"] or value) if place == 0 else value
+        left.text(edge + 0.005, place, f"{value:.3f}  {note}", va="center", fontsize=8)
     left.set_yticks(range(len(rows)), [row[0] for row in rows])
     left.set(xlim=(0.5, 1.02), ylim=(len(rows) - 0.4, -0.6), xlabel="mean AUROC over 14 findings (0.5 is chance)")
     places = np.arange(len(NIH_FINDINGS))
