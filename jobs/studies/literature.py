@@ -66,8 +66,8 @@ def split_of(run: Run) -> str:
     card = Card.read(run.member.workspace.card)
     if card.source.rstrip("/").endswith("phantoms") or run.member.findings != list(NIH_FINDINGS):
         raise InputError(
-            f"the films of {run.name} are not ChestX-ray14's with its 14 findings ({card.title}), and published figures "
-            "are of those: leave out --literature"
+            f"the films of {run.name} are not ChestX-ray14's with its 14 findings ({card.title}), and published "
+            "figures are of those: leave out --literature"
         )
     is_whole = run.facts["test_images"] == OFFICIAL_TEST_IMAGES and card.settings.get("split") == "source"
     return "official" if is_whole else "own"
