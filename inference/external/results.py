@@ -29,9 +29,11 @@ def write_results(folder: Path, report: dict, scored: Scored, left_out: pd.DataF
     """Writes every file of the results, each atomically; report.json last."""
     findings, mode = properties.findings, report["model"]["mode"]
     title = title_of(report)
+    # A column without any number would hold objects.
+    groups = pd.DataFrame(report["subgroups"]).astype(dict.fromkeys(("auroc", "low", "high"), float))
     draw_areas(folder / "auroc.png", report, title)
     draw_calibration(folder / "reliability.png", scored.labels, scored.probabilities[mode], findings, title)
-    draw_subgroups(folder / "subgroups.png", pd.DataFrame(report["subgroups"]).astype({"auroc": float}), title)
+    draw_subgroups(folder / "subgroups.png", groups, title)
     answers = scored.images[["image_id", "patient_id"]].assign(
         labels=list(scored.labels), probabilities=list(scored.probabilities[mode])
     )

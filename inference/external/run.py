@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 from rich.console import Console
 
 from conf.arguments import with_same_settings
@@ -58,6 +59,11 @@ def run(settings: Settings, workspace: Workspace, which: str) -> None:
         columns=columns,
         left_out=frozenset(left_out.image_id),
     )
+    if np.isnan(scored.labels).all():
+        raise InputError(
+            f"none of the {counted(len(scored.labels), 'film')} to test has a known label of "
+            f"{', '.join(properties.findings)}: give films that are labelled, or other splits by --validation.splits"
+        )
     own = own_test_of(model)
     report = {
         "note": RESEARCH_USE,

@@ -65,12 +65,17 @@ def planted_images(num_images: int, rng: np.random.Generator) -> tuple[np.ndarra
 
 
 def write_table(
-    workspace: Workspace, seed: int = 0, vocabulary: Sequence[str] = FINDINGS, patients: str = "", **changes
+    workspace: Workspace,
+    seed: int = 0,
+    vocabulary: Sequence[str] = FINDINGS,
+    patients: str = "",
+    label: float | None = None,
+    **changes,
 ) -> tuple[Card, torch.Tensor, torch.Tensor]:
     """Writes shards and card; returns the card and the training images and labels.
 
     vocabulary: the table's findings; none of the images has those that are not planted. patients: what their names
-    begin with. changes: of the card.
+    begin with. label: what every label is; None: what is planted. changes: of the card.
     """
     rng = np.random.default_rng(seed)
     tables, train = [], None
@@ -78,6 +83,7 @@ def write_table(
         pixels, labels, boxes = planted_images(ROWS[split], rng)
         train = (pixels, labels) if split == "train" else train
         labels = np.column_stack([*labels.T, np.zeros(len(labels), np.float32)])
+        labels = labels if label is None else np.full_like(labels, label)
         labels = labels[:, [FINDINGS.index(name) if name in FINDINGS else -1 for name in vocabulary]]
         boxes = [
             [vocabulary.index(FINDINGS[1]), *box[1:]] if box and FINDINGS[1] in vocabulary else [] for box in boxes

@@ -148,6 +148,22 @@ def test_films_that_the_model_cannot_be_tested_on_are_named(champion, tmp_path, 
     assert done.code == 2 and said in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_labels_that_are_all_the_same_have_rates_and_no_auroc(champion, tmp_path, label):
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'same', label=label).root}")
+    assert done.code == 0, done.stderr
+    report = json.loads((champion.external("same") / "report.json").read_text())
+    assert report["auroc"]["mean"] == {"value": None, "low": None, "high": None}
+    rates = report["operating_points"]["youden"]["Chequers"]
+    assert (rates["sensitivity"]["value"] is None) == (label == 0)
+    assert (rates["specificity"]["value"] is None) == (label == 1)
+
+
+def test_a_card_that_counts_labels_that_no_tested_film_has_is_found_out(champion, tmp_path):
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'none', label=float('nan')).root}")
+    assert done.code == 2 and "has a known label of Bright_Corner" in done.stderr
+
+
 def test_films_without_a_label_are_named(champion, tmp_path):
     other = elsewhere(tmp_path / "x", known={split: dict.fromkeys(NAMES, 0) for split in SPLITS})
     done = validate(champion, f"--scoring.source={other.root}")
