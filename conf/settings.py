@@ -353,6 +353,8 @@ class Validation:
 
     def __post_init__(self):
         check(self, "validation")
+        splits = self.splits
+        require(len(set(splits)) == len(splits), "validation.splits", splits, "different splits")
 
 
 @dataclass(frozen=True)

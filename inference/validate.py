@@ -15,7 +15,15 @@ from conf.errors import run_command
 from conf.startup import quick_imports
 from conf.workspace import Workspace
 
-READS = ("etl", "scoring.source", "scoring.mode", "validation", "inference.registered_model", "inference.batch_size")
+READS = (
+    "etl",
+    "scoring.source",
+    "scoring.mode",
+    "validation",
+    "training.seed",
+    "inference.registered_model",
+    "inference.batch_size",
+)
 
 
 def main() -> None:

@@ -22,7 +22,9 @@ LITERATURE = "literature.png"
 
 
 def main() -> None:
-    _, options = load_arguments("Compares finished trainings in one table.", "RUN [RUN ...]", add_own, reads=READS)
+    settings, options = load_arguments(
+        "Compares finished trainings in one table.", "RUN [RUN ...]", add_own, reads=READS
+    )
     with quick_imports():
         from rich.console import Console
 
@@ -31,7 +33,7 @@ def main() -> None:
         from jobs.studies.record import record
         from jobs.studies.results import PAGE, screen_table, title_of, write_results
         from jobs.studies.runs import read_runs
-    runs = read_runs(options.runs)
+    runs = read_runs(options.runs, settings.tracking_server)
     names = [run.name for run in runs]
     reference = options.reference or names[0]
     if reference not in names:
@@ -59,9 +61,7 @@ def add_own(parser: ArgumentParser) -> None:
     )
     add_switch(parser, "--literature", "also draw the reference beside published AUROCs on NIH ChestX-ray14")
     parser.add_argument("--target", type=float, default=0.8, help="mean validation AUROC to which seconds are counted")
-    parser.add_argument(
-        "--output", default="runs/compare", metavar="DIR", help="folder for the table, page and figures"
-    )
+    parser.add_argument("--output", default="compared", metavar="DIR", help="folder for the table, page and figures")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The films of another origin, as a table: another workspace's, or one that the ETL makes of a labelled folder."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import yaml
 
 from conf.errors import InputError
 from conf.programs import own_environment
-from conf.settings import Settings
+from conf.settings import Dicom, Quality, Settings, restore
 from conf.workspace import Workspace
 from conf.writing import atomic_path
 from etl.contract.schema import SPLITS, Card
@@ -42,14 +43,10 @@ def open_films(settings: Settings, workspace: Workspace, properties: Properties,
     the process with the ETL's exit code if that fails.
     """
     source = settings.scoring.source
-    if not source:
-        raise InputError(
-            "scoring.source is empty, expected the films of another hospital: give a folder with its labels, or a "
-            "workspace with a table, by --scoring.source"
-        )
     folder = located("scoring.source", source)
     if not is_folder(folder):
         raise InputError(f"scoring.source {source} is no folder, expected labelled films or a workspace with a table")
+    refuse_other_source(workspace.external(site_of(settings)), source)
     if is_local(folder) and (folder / "card.json").is_file():
         other = Workspace.at(source, setting="scoring.source")
         if other.root == workspace.root and not settings.validation.splits:
@@ -65,10 +62,23 @@ def open_films(settings: Settings, workspace: Workspace, properties: Properties,
     return table
 
 
+def refuse_other_source(folder: Path, source: str) -> None:
+    """Raises InputError if `folder` has results of other films under the same name."""
+    report = folder / "report.json"
+    before = json.loads(report.read_text(encoding="utf-8"))["source"] if report.is_file() else source
+    if before.rstrip("/") != source.rstrip("/"):
+        raise InputError(
+            f"{folder} has the results of {before}, which {source} would replace: name these films otherwise by "
+            "--validation.site"
+        )
+
+
 def run_etl(settings: Settings, other: Workspace, properties: Properties, sizes_px: list[int]) -> None:
     """Runs the ETL's command on scoring.source into the workspace `other`, by a scenario that is kept there."""
-    preparation = {name: getattr(properties, name) for name in preparation_of({})}
-    etl = replace(settings.etl, source=settings.scoring.source, sizes_px=sizes_px, table="", **preparation)
+    # Those films are tested that the model would take in service.
+    prepared = {name: getattr(properties, name) for name in preparation_of({})}
+    prepared |= {"quality": restore(Quality, properties.quality), "dicom": restore(Dicom, properties.dicom)}
+    etl = replace(settings.etl, source=settings.scoring.source, sizes_px=sizes_px, table="", **prepared)
     scenario = {"workspace": str(other.root), "etl": asdict(etl)}
     other.root.mkdir(parents=True, exist_ok=True)
     with atomic_path(other.root / SCENARIO) as temporary:

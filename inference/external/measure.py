@@ -4,7 +4,7 @@ import numpy as np
 
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
 from inference.candidate.measuring.localisation import summarise
-from inference.film.answers import call_findings
+from inference.film.answers import OPERATING_POINT, call_findings
 from inference.model.own_test import OwnTest
 from inference.model.properties import Properties
 from training.measures.calibration import bin_reliability
@@ -28,10 +28,9 @@ def measure(properties: Properties, scored: Scored, mode: str, own: OwnTest | st
     findings, labels, probabilities = properties.findings, scored.labels, scored.probabilities[mode]
     options = {"num_resamples": NUM_RESAMPLES, "seed": seed}
     areas = bootstrap_areas(labels, probabilities, scored.patients, **options)
-    familiar = np.asarray(scored.distances[mode], np.float64) <= properties.distance_threshold
+    familiar, _ = call_findings(properties, probabilities, scored.distances[mode])
     unfamiliar, *ends = bootstrap_means(~familiar[:, None], scored.patients, **options)
     groups = subgroup_table(labels, probabilities, scored.images, findings, **options)
-    calibration = bin_reliability(labels, probabilities, NUM_BINS)
     known, positive = ~np.isnan(labels), labels == 1
     return {
         "images": len(labels),
@@ -41,16 +40,25 @@ def measure(properties: Properties, scored: Scored, mode: str, own: OwnTest | st
         "auroc": describe_intervals(findings, areas.auroc),
         "average_precision": describe_intervals(findings, areas.average_precision),
         "own_test": _compare(findings, scored, probabilities, own, options),
-        "calibration_error": named(findings, calibration.expected_calibration_error),
         "unfamiliar": dict(
             zip(("value", "low", "high"), map(number, (unfamiliar[0], *(e[0] for e in ends))), strict=True)
         ),
-        "operating_points": {
-            point: _rates(properties, scored, mode, point, options) for point in properties.thresholds
-        },
+        **measure_calls(properties, scored, mode, seed),
         "misses": _misses(properties, scored, mode, options),
         "subgroups": records(groups),
         "localisation": summarise(scored.overlaps[mode], findings),
+    }
+
+
+def measure_calls(properties: Properties, scored: Scored, mode: str, seed: int) -> dict:
+    """Calibration error, and the rates at each operating point: what depends on calibration and thresholds alone."""
+    reliability = bin_reliability(scored.labels, scored.probabilities[mode], NUM_BINS)
+    options = {"num_resamples": NUM_RESAMPLES, "seed": seed}
+    return {
+        "calibration_error": named(properties.findings, reliability.expected_calibration_error),
+        "operating_points": {
+            point: _rates(properties, scored, mode, point, options) for point in properties.thresholds
+        },
     }
 
 
@@ -73,15 +81,19 @@ def _compare(findings: list[str], scored: Scored, probabilities: np.ndarray, own
 
 def _rates(properties: Properties, scored: Scored, mode: str, point: str, options: dict) -> dict[str, dict]:
     """Finding -> its threshold and the rates there, each with value, low and high; null where there is no threshold."""
-    _, called = call_findings(properties, scored.probabilities[mode], scored.distances[mode], point)
     thresholds = properties.thresholds[point]
-    chosen = [threshold is not None for threshold in thresholds]
-    labels = np.where(chosen, scored.labels, np.nan)
-    rates = bootstrap_rates(labels, called, scored.patients, **options)
+    rates = bootstrap_rates(*_called(properties, scored, mode, point), scored.patients, **options)
     return {
         finding: {"threshold": thresholds[place]} | {name: _ends(rates, name, place) for name in RATES}
         for place, finding in enumerate(properties.findings)
     }
+
+
+def _called(properties: Properties, scored: Scored, mode: str, point: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, unknown for findings without a threshold, and calls; both (images, findings)."""
+    _, called = call_findings(properties, scored.probabilities[mode], scored.distances[mode], point)
+    chosen = [threshold is not None for threshold in properties.thresholds[point]]
+    return np.where(chosen, scored.labels, np.nan), called
 
 
 def _ends(rates: Rates, name: str, place: int) -> dict[str, float | None]:
@@ -91,14 +103,14 @@ def _ends(rates: Rates, name: str, place: int) -> dict[str, float | None]:
 
 def _misses(properties: Properties, scored: Scored, mode: str, options: dict) -> list[dict]:
     """False-negative rate of each finding by sex, age band and view, at the first operating point: a row per group."""
-    _, called = call_findings(properties, scored.probabilities[mode], scored.distances[mode])
+    known, called = _called(properties, scored, mode, OPERATING_POINT)
     rows = []
     for attribute, groups in group_images(scored.images).items():
         for group in groups.categories:
             inside = np.asarray(groups == group)
             if not inside.any():
                 continue
-            labels, patients = scored.labels[inside], scored.patients[inside]
+            labels, patients = known[inside], scored.patients[inside]
             # What is called is a miss here, so that the sensitivity is the share of misses.
             rates = bootstrap_rates(labels, ~called[inside], patients, **options)
             for place, finding in enumerate(properties.findings):

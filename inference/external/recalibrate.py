@@ -3,7 +3,6 @@
 The network stays as it is: its logits are scaled and shifted per finding, in each of the model's forms alike.
 """
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -14,13 +13,15 @@ from scipy.special import expit, logit
 
 from conf.errors import InputError
 from conf.settings import MODES, Validation
+from conf.words import counted
 from conf.writing import atomic_folder, write_json
 from inference.candidate.measuring.evaluate import Scored
-from inference.external.measure import measure
+from inference.external.measure import measure_calls
+from inference.external.seen import share_of
 from inference.model.card_text import TEXT_FILE, to_text
 from inference.model.graphs import open_graph, properties_of, rescale, save_graph, with_properties
 from inference.model.model_files import ModelFiles
-from inference.model.own_test import OwnTest, read_own_test, write_own_test
+from inference.model.own_test import read_own_test, write_own_test
 from inference.model.properties import CARD_FILE, Properties
 from training.measures.calibration import SENSITIVITY, fit_recalibration, sensitivity_thresholds, youden_thresholds
 
@@ -41,7 +42,7 @@ class Recalibration:
     fitted: np.ndarray
     """(images,) bool, the films that it was fitted to; the others are held out"""
     kept: list[str]
-    """findings of too few patients, whose calibration and thresholds stay"""
+    """findings whose calibration and thresholds stay: of too few patients, or ranked no better than by chance"""
     properties: Properties
     """those of the recalibrated model"""
 
@@ -56,18 +57,26 @@ def logits_of(probabilities: np.ndarray) -> np.ndarray:
 
 
 def recalibrate(
-    properties: Properties, scored: Scored, mode: str, found: ModelFiles, site: str, options: Validation, seed: int
+    properties: Properties,
+    scored: Scored,
+    mode: str,
+    found: ModelFiles,
+    site: str,
+    delta_table_id: str,
+    options: Validation,
+    seed: int,
 ) -> Recalibration:
     """Fits to a share of the patients, which a hash of their names and the seed chooses.
 
-    Raises InputError for a model of classes, whose probabilities must add up to 1, and if every finding has too few
-    patients in either part.
+    delta_table_id: of the films' table. Raises InputError if every finding has too few patients among these, or if
+    there are no others.
     """
-    if properties.exclusive:
+    fitted = np.array([share_of(patient, seed) < options.fit_fraction for patient in scored.patients])
+    if fitted.all():
         raise InputError(
-            "the model's findings are classes, whose probabilities must add up to 1: leave out --validation.recalibrate"
+            f"all {counted(len(np.unique(scored.patients)), 'patient')} would be fitted to, and none is left to "
+            "measure: lower --validation.fit_fraction, or give more films"
         )
-    fitted = np.array([_share_of(patient, seed) < options.fit_fraction for patient in scored.patients])
     labels, probabilities, patients = (
         part[fitted] for part in (scored.labels, scored.probabilities[mode], scored.patients)
     )
@@ -94,34 +103,39 @@ def recalibrate(
         shifts=(np.array(properties.shifts) + offsets * scale).tolist(),
         temperatures=scale.tolist(),
         thresholds=thresholds,
-        recalibrated={"site": site, "version": found.version},
+        recalibrated={
+            "site": site,
+            "version": found.version,
+            "delta_table_id": delta_table_id,
+            "seed": seed,
+            "fit_fraction": options.fit_fraction,
+            "earlier": properties.recalibrated,
+        },
     )
     kept = [name for name, keep in zip(properties.findings, is_kept, strict=True) if keep]
     return Recalibration(scales, offsets, fitted, kept, changed)
 
 
-def _share_of(patient: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the name and the seed alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{patient}".encode()).digest()[:8]) / 2**64
+def refuse_classes(properties: Properties) -> None:
+    """Raises InputError for a model of classes."""
+    if properties.exclusive:
+        raise InputError(
+            "the model's findings are classes, whose probabilities must add up to 1: leave out --validation.recalibrate"
+        )
 
 
-def describe(fit: Recalibration, scored: Scored, mode: str, before: Properties, own: OwnTest | str, seed: int) -> dict:
+def describe(fit: Recalibration, scored: Scored, mode: str, before: Properties, seed: int) -> dict:
     """The films that were not fitted to, measured with the model as it was and recalibrated; ready for JSON."""
     held_out = scored.only(~fit.fitted)
     new = replace(held_out, probabilities={mode: fit.probabilities(held_out.probabilities[mode])})
-    recalibrated_own = own if isinstance(own, str) else replace(own, probabilities=fit.probabilities(own.probabilities))
-    measured = {
-        "before": measure(before, held_out, mode, own, seed),
-        "after": measure(fit.properties, new, mode, recalibrated_own, seed),
-    }
-    keys = ("calibration_error", "operating_points")
     return {
         "fitted_to": {"images": int(fit.fitted.sum()), "patients": len(np.unique(scored.patients[fit.fitted]))},
         "held_out": {"images": len(held_out.labels), "patients": len(np.unique(held_out.patients))},
         "kept": fit.kept,
         "scales": dict(zip(before.findings, fit.scales.tolist(), strict=True)),
         "offsets": dict(zip(before.findings, fit.offsets.tolist(), strict=True)),
-        **{when: {key: one[key] for key in keys} for when, one in measured.items()},
+        "before": measure_calls(before, held_out, mode, seed),
+        "after": measure_calls(fit.properties, new, mode, seed),
     }
 
 
@@ -170,6 +184,9 @@ def _describe_in_card(card: dict, fit: Recalibration, described: dict, found: Mo
     """Replaces what the recalibration has changed in a model card, and says where it was measured."""
     findings, after = fit.properties.findings, described["after"]
     card["calibration_error"] = after["calibration_error"]
+    reason = f"the gate was not asked about this version; about version {found.version}: "
+    reason += f"{'passed' if card['gate']['passed'] else 'failed'}, {'; '.join(card['gate']['reasons'])}"
+    card["gate"] = card["gate"] | {"passed": None, "reasons": [reason]}
     card["thresholds"] = {
         point: {
             "probability": dict(zip(findings, values, strict=True)),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
-from training.record.store import use_store  # isort: skip
+from training.record.store import WORKSPACE, end_dead_runs, use_store  # isort: skip
 
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -21,6 +21,8 @@ from inference.model.properties import Properties
 from inference.model.registry import TESTED_AT
 from training.record.addresses import settle
 
+MODEL = "model"
+"""folder of the recalibrated model, with the name that registered models' folders have, Workspace.model"""
 PRIVATE = ("predictions.parquet", "left_out.csv")
 """tables with the names of images and patients, which stay in the workspace"""
 
@@ -29,10 +31,13 @@ def record(workspace: Workspace, found: ModelFiles, properties: Properties, repo
     """Logs the results to a new run and tags the version; returns the run's id. The caller has locked the workspace."""
     use_store(workspace)
     settle(workspace)
+    # A run of a test that was killed.
+    end_dead_runs(workspace)
     client = mlflow.MlflowClient()
     site, now = report["site"], datetime.now(UTC)
     tags = {
         MLFLOW_PARENT_RUN_ID: properties.run_id,
+        WORKSPACE: workspace.identity,
         "external_site": site,
         "registered_model": found.name,
         "registered_version": str(found.version),
@@ -57,21 +62,33 @@ def record(workspace: Workspace, found: ModelFiles, properties: Properties, repo
         "at": now.isoformat(timespec="seconds"),
         "images": report["images"],
         "patients": report["patients"],
-        "findings": len(report["findings"]["shared"]),
+        "mode": report["model"]["mode"],
+        "splits": report["films"]["splits"],
+        "findings": _defined(report["auroc"]),
         "auroc": report["auroc"]["mean"],
+        "findings_of_change": _defined(report["own_test"].get("change", {})),
         "change": report["own_test"].get("change", {}).get("mean"),
         "overlap": report["films"]["seen_by_training"],
         "run_id": run_id,
     }
-    # Unity Catalog takes no full stop or hyphen in the name of a tag.
-    client.set_model_version_tag(
-        found.name, str(found.version), TESTED_AT + re.sub(r"\W", "_", site), json.dumps(summary)
-    )
+    # Unity Catalog takes no full stop or hyphen in the name of a tag, and two sites must not share one.
+    key = TESTED_AT + re.sub("[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):02x}", site)
+    client.set_model_version_tag(found.name, str(found.version), key, json.dumps(summary))
     return run_id
 
 
+def _defined(areas: dict[str, dict]) -> int:
+    """Number of findings whose AUROC, or change, is defined: the mean is over these."""
+    return sum(ends["value"] is not None for finding, ends in areas.items() if finding != "mean")
+
+
 def add_recalibrated(found: ModelFiles, properties: Properties, folder: Path, site: str, run_id: str) -> int:
-    """Registers a recalibrated model as the challenger; returns its number. run_id: the run of the test."""
+    """Registers the recalibrated model in `folder`/model as the challenger; returns its number.
+
+    run_id: the run of the test, which gets the results with the recalibration.
+    """
+    for name in (REPORT, PAGE):
+        mlflow.MlflowClient().log_artifact(run_id, str(folder / name), "external")
     tags = {
         "run_id": properties.run_id,
         "delta_table_id": properties.delta_table_id,
@@ -84,7 +101,7 @@ def add_recalibrated(found: ModelFiles, properties: Properties, folder: Path, si
         "intended_use": RESEARCH_USE,
     }
     verdict = f"Version {found.version} with calibration and thresholds for {site}; no gate was asked."
-    return add_version(found.name, properties, folder, tags, verdict)
+    return add_version(found.name, properties, folder / MODEL, tags, verdict)
 
 
 def _metrics(report: dict) -> dict[str, float]:

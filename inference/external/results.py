@@ -21,7 +21,7 @@ FIGURES = ("auroc.png", "reliability.png", "subgroups.png")
 TABLES = ("findings.csv", "misses.csv", "predictions.parquet", "left_out.csv")
 LEFT_OUT = ["image_id", "patient_id", "reason"]
 AREA_HEADS = ("positives", "AUROC", "own test", "change")
-FIT_HEADS = ("ECE", "then", "sensitivity", "then", "specificity", "then")
+FIT_HEADS = ("ECE before", "after", "sensitivity before", "after", "specificity before", "after")
 RATE_HEADS = ("sensitivity", "specificity", "PPV", "NPV", "ECE")
 
 
@@ -195,11 +195,12 @@ def fit_lines(report: dict) -> list[str]:
         return []
     rows = [[name, *fit_cells(report, name)] for name in report["findings"]["shared"]]
     to = f"{counted(fit['fitted_to']['images'], 'film')} of {counted(fit['fitted_to']['patients'], 'patient')}"
-    kept = f" Too few patients, so that nothing changes: {', '.join(fit['kept'])}." if fit["kept"] else ""
+    kept = f" Unchanged, of too few patients or ranked no better than by chance: {', '.join(fit['kept'])}."
+    kept = kept if fit["kept"] else ""
     return [
         "## Recalibrated for this site",
         "",
-        f"Calibration and thresholds were fitted to {to}. Before and then, on {held_out(fit)}.{kept}",
+        f"Calibration and thresholds were fitted to {to}. Before and after, on {held_out(fit)}.{kept}",
         "",
         *markdown(["finding", *FIT_HEADS], rows),
         "",

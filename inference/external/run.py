@@ -15,10 +15,10 @@ from etl.contract.version import TableVersion
 from inference.candidate.measuring.evaluate import score_split
 from inference.external.films import columns_for, open_films, site_of
 from inference.external.measure import measure
-from inference.external.recalibrate import describe, recalibrate, write_model
+from inference.external.recalibrate import describe, recalibrate, refuse_classes, write_model
 from inference.external.record import add_recalibrated, record
 from inference.external.results import tables_of, title_of, write_results
-from inference.external.seen import find_seen, refuse_seen
+from inference.external.seen import describe_check, find_seen, refuse_seen
 from inference.model.model_files import CHALLENGER, find_model
 from inference.model.own_test import OwnTest, read_own_test
 from inference.model.properties import Properties
@@ -26,7 +26,7 @@ from inference.model.served_model import ServedModel, open_served
 from training.reading.plan import Split
 from training.reading.readers import open_split
 
-CHECKED, UNCHECKED = "none of these films or patients is in the training", "not checked against the training"
+UNCHECKED = "not checked against the training"
 console = Console(highlight=False)
 
 
@@ -36,15 +36,30 @@ def run(settings: Settings, workspace: Workspace, which: str) -> None:
     Raises InputError if the model, its table or the films cannot be opened, if the training has seen a film, or if the
     films have no label of a finding that the model knows.
     """
+    if not settings.scoring.source:
+        raise InputError(
+            "scoring.source is empty, expected the films of another hospital: give a folder with its labels, or a "
+            "workspace with a table, by --scoring.source"
+        )
     found = find_model(workspace, settings.inference.registered_model, which)
-    model, site, mode = open_served(found, settings.scoring.mode), site_of(settings), settings.scoring.mode
-    properties = model.properties
+    model = open_served(found, settings.scoring.mode)
+    if settings.validation.recalibrate:
+        refuse_classes(model.properties)
+    # From here on, because what is measured for hours must be recorded.
+    with workspace.exclusive():
+        test(settings, workspace, model)
+
+
+def test(settings: Settings, workspace: Workspace, model: ServedModel) -> None:
+    """Tests the model, and if it is asked for, recalibrates it; writes, records and prints what came out."""
+    found, properties, mode, site = model.files, model.properties, model.mode, site_of(settings)
     trained = None if settings.validation.seen == "unchecked" else open_trained(settings, workspace, properties)
     films = open_films(settings, workspace, properties, trained.card.sizes_px if trained else [properties.size_px])
     columns = columns_for(properties.findings, films.card)
     splits = settings.validation.splits or [split for split in SPLITS if films.card.images[split]]
-    rows = films.rows(*splits)
-    rows["reason"] = find_seen(trained, films, rows, settings.validation) if trained else None
+    if not (rows := films.rows(*splits)).size:
+        raise InputError(f"the films have none in {' and '.join(splits)}: choose others by --validation.splits")
+    rows["reason"] = find_seen(properties, trained, films, rows, settings.validation) if trained else None
     left_out = rows[rows.reason.notna()]
     if settings.validation.seen == "refuse":
         refuse_seen(left_out)
@@ -64,34 +79,36 @@ def run(settings: Settings, workspace: Workspace, which: str) -> None:
             f"none of the {counted(len(scored.labels), 'film')} to test has a known label of "
             f"{', '.join(properties.findings)}: give films that are labelled, or other splits by --validation.splits"
         )
-    own = own_test_of(model)
+    checked = describe_check(trained, films, properties, settings.validation) if trained else UNCHECKED
+    seed = settings.training.seed
     report = {
         "note": RESEARCH_USE,
         "site": site,
+        "source": settings.scoring.source,
         "model": {"name": found.name, "version": found.version, "mode": mode, "run_id": properties.run_id},
-        "films": describe_films(films.card, splits, len(left_out), bool(trained)),
+        "films": describe_films(films.card, splits, len(left_out), checked),
         "findings": describe_findings(properties, films.card, columns),
-        **measure(properties, scored, mode, own, settings.training.seed),
+        **measure(properties, scored, mode, own_test_of(model), seed),
     }
-    folder, number = workspace.external(site), None
+    folder, fit = workspace.external(site), None
+    # First what is sure, because a recalibration may be refused.
+    write_results(folder, report, scored, left_out, properties)
+    run_id = record(workspace, found, properties, report, folder)
     if settings.validation.recalibrate:
-        fit = recalibrate(properties, scored, mode, found, site, settings.validation, settings.training.seed)
-        report["recalibration"] = describe(fit, scored, mode, properties, own, settings.training.seed)
-    with workspace.exclusive():
+        table = films.card.delta_table_id
+        fit = recalibrate(properties, scored, mode, found, site, table, settings.validation, seed)
+        report["recalibration"] = describe(fit, scored, mode, properties, seed)
         write_results(folder, report, scored, left_out, properties)
-        run_id = record(workspace, found, properties, report, folder)
-        if settings.validation.recalibrate:
-            write_model(fit, report["recalibration"], found, site, folder / workspace.model.name)
-            number = add_recalibrated(found, fit.properties, folder / workspace.model.name, site, run_id)
     show(report)
     console.print(f"Results: {folder}, MLflow run {run_id}", markup=False, soft_wrap=True)
     step = f"look at {folder / 'auroc.png'} and {folder / 'report.md'}"
-    if number:
+    if fit:
+        write_model(fit, report["recalibration"], found, site, folder / workspace.model.name)
+        number = add_recalibrated(found, fit.properties, folder, site, run_id)
         console.print(
             f"Registered {found.name} version {number} as @{CHALLENGER}, recalibrated for {site}", markup=False
         )
-        promotion = with_same_settings(f"python inference/promote.py {number}")
-        step += f"; to serve the recalibrated version: `{promotion}`"
+        step += f"; to serve it: `{with_same_settings(f'python inference/promote.py {number}')}`"
     console.print(f"Next: {step}", markup=False, soft_wrap=True)
 
 
@@ -124,14 +141,14 @@ def own_test_of(model: ServedModel) -> OwnTest | str:
     return read_own_test(model.folder)
 
 
-def describe_films(card: Card, splits: list[str], num_left_out: int, checked: bool) -> dict:
+def describe_films(card: Card, splits: list[str], num_left_out: int, checked: str) -> dict:
     return {
         "title": card.title,
         "delta_table_id": card.delta_table_id,
         "delta_version": card.delta_version,
         "splits": splits,
         "left_out": num_left_out,
-        "seen_by_training": CHECKED if checked else UNCHECKED,
+        "seen_by_training": checked,
     }
 
 

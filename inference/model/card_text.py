@@ -6,6 +6,8 @@ from training.measures.cells import interval_cell, value_cell, with_interval
 TEXT_FILE = "model_card.md"
 """the card as text, beside the graphs in a registered model's folder"""
 
+GATE = {True: "passed", False: "failed", None: "not asked"}
+
 
 def to_text(described: dict) -> str:
     """The card as Markdown."""
@@ -21,7 +23,7 @@ def to_text(described: dict) -> str:
         f"- Data: {data['title']} (table {data['delta_table_id']}), split by patient, rule `{data['split_rule']}`.",
         f"- Trained by run {model['run_id']}, commit {model['commit']}, from "
         f"{' from '.join(ancestor['source'] for ancestor in model['ancestors']) or 'random weights'}.",
-        f"- Gate {'passed' if gate['passed'] else 'failed'}: {'; '.join(gate['reasons'])}.",
+        f"- Gate {GATE[gate['passed']]}: {'; '.join(gate['reasons'])}.",
         *[f"- Too few patients to show much of {finding}." for finding in gate["few_patients"]],
         *_recalibrated_lines(described.get("recalibrated")),
         "",
@@ -59,16 +61,27 @@ def tested_lines(tests: list[dict]) -> list[str]:
     """The section of the Markdown on external tests, see inference/external/record.py; empty if there are none."""
     if not tests:
         return []
-    lines = [
-        "## Tested at other sites, 95% intervals by patient",
-        "",
-        "| site | day | films | patients | mean AUROC | change | overlap |",
-    ]
-    lines += ["|---|---|---|---|---|---|---|"]
+    heads = (
+        "site",
+        "day",
+        "films",
+        "patients",
+        "mean AUROC",
+        "change from the test split",
+        "overlap with the training",
+    )
+    lines = ["## Tested at other sites, 95% intervals by patient", "", f"| {' | '.join(heads)} |"]
+    lines.append("|---" * len(heads) + "|")
     for test in tests:
-        change = with_interval(test["change"], "+.3f") if test["change"] else "-"
-        cells = [test["site"], test["at"][:10], f"{test['images']:,}", f"{test['patients']:,}"]
-        lines.append(f"| {' | '.join([*cells, with_interval(test['auroc']), change, test['overlap']])} |")
+        area = f"{with_interval(test['auroc'])} over {counted(test['findings'], 'finding')}"
+        change = f"{with_interval(test['change'], '+.3f')} over {test['findings_of_change']}" if test["change"] else "-"
+        cells = [
+            f"{test['site']}, {test['mode'].upper()}",
+            test["at"][:10],
+            f"{test['images']:,}",
+            f"{test['patients']:,}",
+        ]
+        lines.append(f"| {' | '.join([*cells, area, change, test['overlap']])} |")
     return [*lines, ""]
 
 

@@ -1,6 +1,7 @@
-"""The answers of a model on its own test split, which travel with it: what another hospital is compared with.
+"""The answers of a model on its own test split, with which those at another hospital are compared.
 
-Registering writes them into the model's folder. They hold numbers instead of the patients' names, and no image.
+Registering writes them into the model's folder. They hold random numbers instead of the patients' names, in a random
+order, and no image. Packages leave them out.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ OLDER = "the model was registered by an older release, which kept no answers on 
 
 @dataclass(frozen=True)
 class OwnTest:
-    """Answers on the model's own test split, in the order of the images."""
+    """Answers on the model's own test split, in a random order."""
 
     labels: np.ndarray
     """(images, findings) float32: 1, 0, NaN unknown"""
@@ -27,9 +28,12 @@ class OwnTest:
 
 def write_own_test(folder: Path, labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray) -> None:
     """Writes the file into a model's folder. patients: (images,) names, which are replaced by numbers."""
-    _, numbers = np.unique(patients, return_inverse=True)
+    names, ranks = np.unique(patients, return_inverse=True)
+    # In an order of its own: with the table's, a public list of the test patients would name them all.
+    rng = np.random.default_rng()
+    numbers, order = rng.permutation(len(names))[ranks], rng.permutation(len(ranks))
     table = pd.DataFrame({"patient": numbers, "labels": list(labels), "probabilities": list(probabilities)})
-    table.to_parquet(folder / FILE, index=False)
+    table.iloc[order].to_parquet(folder / FILE, index=False)
 
 
 def read_own_test(folder: Path) -> OwnTest | str:

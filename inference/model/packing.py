@@ -47,7 +47,8 @@ model.xml, in the element `chexscale`. Compute with the option INFERENCE_PRECISI
 
 
 def write_package(files: ModelFiles, modes: list[str], output: Path, tests: list[dict] | None = None) -> str:
-    """Writes a package, atomically; returns its identity, the SHA-256 of the manifest. The same model, the same bytes.
+    """Writes a package, atomically; returns its identity, the SHA-256 of the manifest. The same model, the
+    same bytes, as long as nobody tests it elsewhere.
 
     modes: precisions besides INT8. tests: summaries of external tests, which the card in the package names. Raises
     InputError if the model lacks a mode, or if `output` cannot be written.

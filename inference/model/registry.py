@@ -10,7 +10,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -270,12 +270,17 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
 
 
 def tests_of(workspace: Workspace, name: str, number: int) -> list[dict]:
-    """Returns the summaries of a version's external tests, the oldest first."""
+    """Returns the summaries of a version's external tests, the oldest first, without tags that others have made."""
     use_store(workspace)
     with _as_input_error(workspace):
         tags = mlflow.MlflowClient().get_model_version(name, str(number)).tags
-    found = [json.loads(value) for key, value in tags.items() if key.startswith(TESTED_AT)]
-    return sorted(found, key=lambda test: test["at"])
+    found = []
+    for key, value in tags.items():
+        with suppress(ValueError, TypeError, KeyError):
+            if key.startswith(TESTED_AT):
+                test = json.loads(value)
+                found.append((test["at"], test["run_id"], test))
+    return [test for *_, test in sorted(found, key=lambda one: one[:2])]
 
 
 def trained_versions(workspace: Workspace, delta_table_id: str) -> set[int]:

@@ -16,9 +16,11 @@ from conf.writing import atomic_path
 from etl.contract.schema import NIH_FINDINGS, Card
 from jobs.studies.comparison import MEAN
 from jobs.studies.runs import Run
+from training.ensembles.members import table_of
 from training.record.figures import COLOURS, PLAIN_TEXT
 
 FILE = Path(__file__).with_name("literature.yaml")
+TEST_LIST = "test_list.txt"
 OFFICIAL_TEST_IMAGES = 25596
 """lines of NIH's test_list.txt"""
 OURS, COMPARABLE, OTHER = COLOURS[1], COLOURS[0], "0.75"
@@ -64,12 +66,15 @@ def split_of(run: Run) -> str:
     Raises InputError if its films are not those of ChestX-ray14, so that nothing published compares with them.
     """
     card = Card.read(run.member.workspace.card)
-    if card.source.rstrip("/").endswith("phantoms") or run.member.findings != list(NIH_FINDINGS):
+    if (card.delta_table_id, card.delta_version) != tuple(run.member.trained_on.values()):
+        card = table_of(run.member).card
+    is_nih = card.settings.get("format") == "nih" and run.member.findings == list(NIH_FINDINGS)
+    if not is_nih or card.source.rstrip("/").endswith("phantoms"):
         raise InputError(
             f"the films of {run.name} are not ChestX-ray14's with its 14 findings ({card.title}), and published "
             "figures are of those: leave out --literature"
         )
-    is_whole = run.facts["test_images"] == OFFICIAL_TEST_IMAGES and card.settings.get("split") == "source"
+    is_whole = run.facts["test_images"] == OFFICIAL_TEST_IMAGES and TEST_LIST in card.source_sha256
     return "official" if is_whole else "own"
 
 
@@ -84,7 +89,7 @@ def better_in(run: Run, published: Published) -> tuple[int, int] | None:
 def draw_literature(path: Path, run: Run, published: list[Published]) -> None:
     """The run's mean AUROC with its interval beside the published ones, and every finding's where those are known.
 
-    Figures of another split than the run's are grey, because they do not compare.
+    Figures that do not compare are grey: only those of NIH's test list compare, with a run on the whole of it.
     """
     split, count = split_of(run), f"{run.facts['test_images']:,} images"
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6.5), width_ratios=(1.1, 1), layout="constrained")
@@ -97,7 +102,7 @@ def draw_literature(path: Path, run: Run, published: list[Published]) -> None:
         better = better_in(run, one)
         said = f"{one.name}{f' {one.year}' if one.year else ''}"
         note = f"({run.name} is better in {better[0]} of {better[1]} findings)" if better else ""
-        rows.append((said, one.value, COMPARABLE if one.split == split else OTHER, note))
+        rows.append((said, one.value, COMPARABLE if one.split == split == "official" else OTHER, note))
     left.barh(range(len(rows)), [row[1] - 0.5 for row in rows], left=0.5, color=[row[2] for row in rows])
     ends = run.auroc[MEAN]
     if ends["low"] is not None:
@@ -109,7 +114,7 @@ def draw_literature(path: Path, run: Run, published: list[Published]) -> None:
     left.set(xlim=(0.5, 1.02), ylim=(len(rows) - 0.4, -0.6), xlabel="mean AUROC over 14 findings (0.5 is chance)")
     places = np.arange(len(NIH_FINDINGS))
     for one in (row for row in published if row.auroc):
-        colour = COMPARABLE if one.split == split else OTHER
+        colour = COMPARABLE if one.split == split == "official" else OTHER
         right.plot([one.auroc[finding] for finding in NIH_FINDINGS], places, "o", color=colour, markersize=4)
     ours = np.array([[run.auroc[finding][key] for key in ("value", "low", "high")] for finding in NIH_FINDINGS], float)
     right.hlines(places, ours[:, 1], ours[:, 2], color=OURS)

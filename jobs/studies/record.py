@@ -3,10 +3,11 @@
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
-from training.record.store import use_store  # isort: skip
+from training.record.store import status_of, use_store  # isort: skip
 
 import mlflow
 
+from conf.errors import InputError
 from conf.words import RESEARCH_USE
 from jobs.studies.comparison import MEAN, Comparison
 from training.record.addresses import settle
@@ -22,6 +23,11 @@ def record(comparison: Comparison, files: list[Path]) -> str:
         use_store(workspace)
         settle(workspace)
         client = mlflow.MlflowClient()
+        if status_of(workspace, comparison.reference.run_id) is None:
+            raise InputError(
+                f"{workspace.store} does not know the run of {comparison.reference.name}: the files are written, but "
+                "MLflow has no record of them; name the --tracking_server that has the run, or another --reference"
+            )
         experiment = client.get_run(comparison.reference.run_id).info.experiment_id
         tags = {"compared": ", ".join(run.name for run in comparison.runs)[:1000], "mlflow.note.content": RESEARCH_USE}
         name = f"comparison of {len(comparison.runs)} runs"

@@ -128,7 +128,8 @@ def fit_recalibration(
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. logits: the same shape, finite where known. patients:
     (images,). Returns two arrays of (findings,) float64, the scales above 0, so that the order of the images stays;
-    1 and 0 for a finding with, or without which there are, fewer than `min_patients` patients.
+    1 and 0 for a finding that fewer than `min_patients` patients have, or lack, and for one whose scale reaches a
+    bound, because the logits order the images no better than chance, or perfectly.
     Raises ValueError as check_predictions does.
     Source: Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers (1999),
     61-74, with his targets, which keep the probabilities of few positives away from 0 and 1.
@@ -149,7 +150,8 @@ def fit_recalibration(
             return float(np.mean(np.logaddexp(0, values) - targets * values))
 
         fit = minimize(loss, [0.0, 0.0], method="L-BFGS-B", bounds=[(-bound, bound), (None, None)])
-        scales[column], offsets[column] = math.exp(fit.x[0]), fit.x[1]
+        if abs(fit.x[0]) < bound:
+            scales[column], offsets[column] = math.exp(fit.x[0]), fit.x[1]
     return scales, offsets
 
 

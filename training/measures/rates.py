@@ -35,7 +35,7 @@ def bootstrap_rates(
     calls the finding. patients, num_resamples, seed: as for bootstrap_areas, which draws the same patients.
     A rate without images is NaN. Its interval is NaN too if its images are of fewer than MIN_PATIENTS patients.
     Every resample of a rate of 0 or 1 has the same rate. Its interval is Clopper's and Pearson's for that number of
-    patients, of whom all were right, or all wrong (Biometrika 26 (1934), 404-413).
+    patients, as if the model were right, or wrong, once for each (Biometrika 26 (1934), 404-413).
     Raises ValueError for wrong shapes or labels.
     """
     check_predictions(labels, called.astype(np.float64))

@@ -92,7 +92,7 @@ def score_split(
     with Progress(f"{title}answers on the {split.name} split", split.rows, end=end) as bar:
         for batch in read_batches(split, batch_size):
             bar.update(len(batch.labels))
-            chosen = ~np.isin(batch.image_ids, list(left_out)) if left_out else slice(None)
+            chosen = np.array([image not in left_out for image in batch.image_ids])
             image_ids, pixels = np.asarray(batch.image_ids)[chosen], batch.pixels.numpy()[chosen]
             if not len(image_ids):
                 continue

@@ -118,10 +118,11 @@ class LiveChampion:
                 continue
             reason, detail = look.reason or None, look.detail or look.reason
             if look.version is not None:
-                self._tested = look.tested
                 wanted = self._package or ModelFiles(self._name, look.version, Path(look.folder))
                 if not self.served or wanted != self.served.model.files:
                     await self._try(wanted)
+                if self.served and wanted == self.served.model.files:
+                    self._tested = look.tested
                 if self._failed and wanted == self._failed.wanted:
                     what = wanted.title if self._package else f"version {look.version} is the champion, but"
                     reason = f"{what} cannot be opened in mode {self._mode}"

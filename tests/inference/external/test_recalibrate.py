@@ -10,9 +10,11 @@ from scipy.special import expit
 from conf.errors import InputError
 from conf.settings import Validation
 from inference.candidate.measuring.evaluate import Scored, score_split
-from inference.external.recalibrate import describe, recalibrate, write_model
+from inference.external.recalibrate import describe, recalibrate, refuse_classes, write_model
+from inference.external.seen import was_fitted
 from inference.model.model_files import ModelFiles
 from inference.model.variants import open_variant
+from tests.conftest import make_card
 from tests.inference.conftest import FINDINGS
 
 OPTIONS = Validation(recalibrate=True)
@@ -45,11 +47,11 @@ def properties(int8):
 
 def test_a_known_shift_and_flattening_are_undone_and_measured_on_other_patients(files, properties):
     scored = skewed()
-    fit = recalibrate(properties, scored, "int8", files, "b", OPTIONS, seed=0)
+    fit = recalibrate(properties, scored, "int8", files, "b", "films", OPTIONS, seed=0)
     # The inverse of what was done to the logits.
     np.testing.assert_allclose(fit.scales[:2], 2, rtol=0.2)
     np.testing.assert_allclose(fit.offsets[:2], -3, atol=0.5)
-    described = describe(fit, scored, "int8", properties, "none", seed=0)
+    described = describe(fit, scored, "int8", properties, seed=0)
     for name in FINDINGS[:2]:
         assert described["after"]["calibration_error"][name] < described["before"]["calibration_error"][name] / 3
     patients = scored.images.patient_id
@@ -59,27 +61,52 @@ def test_a_known_shift_and_flattening_are_undone_and_measured_on_other_patients(
 
 
 def test_a_finding_of_too_few_patients_keeps_calibration_and_thresholds(files, properties):
-    fit = recalibrate(properties, skewed(), "int8", files, "b", OPTIONS, seed=0)
+    fit = recalibrate(properties, skewed(), "int8", files, "b", "films", OPTIONS, seed=0)
     assert fit.kept == FINDINGS[2:] and (fit.scales[2], fit.offsets[2]) == (1, 0)
     for values in fit.properties.thresholds.values():
         assert values[2] == 0.5 and 0.5 not in values[:2]
     assert fit.properties.temperatures[2] == properties.temperatures[2]
-    assert fit.properties.recalibrated == {"site": "b", "version": 4}
+    assert (fit.properties.recalibrated["site"], fit.properties.recalibrated["version"]) == ("b", 4)
 
 
 def test_films_of_too_few_patients_are_refused(files, properties):
     with pytest.raises(InputError, match="no finding has 10 patients with it"):
-        recalibrate(properties, skewed(num_patients=12), "int8", files, "b", OPTIONS, seed=0)
+        recalibrate(properties, skewed(num_patients=12), "int8", files, "b", "films", OPTIONS, seed=0)
 
 
-def test_classes_are_refused(files, properties):
+def test_classes_are_refused(properties):
     with pytest.raises(InputError, match="must add up to 1"):
-        recalibrate(replace(properties, exclusive=True), skewed(), "int8", files, "b", OPTIONS, seed=0)
+        refuse_classes(replace(properties, exclusive=True))
+
+
+def test_a_fit_to_all_patients_is_refused(files, properties):
+    with pytest.raises(InputError, match="none is left to measure"):
+        recalibrate(
+            properties, skewed(), "int8", files, "b", "films", Validation(recalibrate=True, fit_fraction=0.9999), seed=0
+        )
+
+
+def test_patients_who_were_fitted_to_are_known_later_and_the_others_too(files, properties):
+    scored = skewed()
+    fit = recalibrate(properties, scored, "int8", files, "b", "films", OPTIONS, seed=0)
+    again = recalibrate(fit.properties, scored, "int8", files, "b", "films", OPTIONS, seed=1)
+    elsewhere, here = make_card(["A"], [1], [2]), replace(make_card(["A"], [1], [2]), delta_table_id="films")
+    for model, expected in ((fit.properties, fit.fitted), (again.properties, fit.fitted | again.fitted)):
+        known = [was_fitted(model, here, patient) for patient in scored.patients]
+        assert known == expected.tolist()
+        assert not any(was_fitted(model, elsewhere, patient) for patient in scored.patients)
+
+
+def test_a_finding_that_is_ranked_worse_than_by_chance_keeps_its_calibration(files, properties):
+    scored = skewed()
+    scored.probabilities["int8"][:, 0] = 1 - scored.probabilities["int8"][:, 0]
+    fit = recalibrate(properties, scored, "int8", files, "b", "films", OPTIONS, seed=0)
+    assert FINDINGS[0] in fit.kept and FINDINGS[1] not in fit.kept
 
 
 def test_every_form_of_the_model_answers_alike_and_the_network_stays(files, properties, test_images, tmp_path):
-    fit = recalibrate(properties, skewed(), "int8", files, "b", OPTIONS, seed=0)
-    described = describe(fit, skewed(), "int8", properties, "none", seed=0)
+    fit = recalibrate(properties, skewed(), "int8", files, "b", "films", OPTIONS, seed=0)
+    described = describe(fit, skewed(), "int8", properties, seed=0)
     write_model(fit, described, files, "b", tmp_path / "model")
     for mode in MODES:
         before, old = open_variant(mode, files.folder / mode)
@@ -96,8 +123,8 @@ def test_every_form_of_the_model_answers_alike_and_the_network_stays(files, prop
 
 
 def test_the_answers_of_the_recalibrated_graph_are_those_that_were_measured(files, properties, splits, tmp_path):
-    fit = recalibrate(properties, skewed(), "int8", files, "b", OPTIONS, seed=0)
-    write_model(fit, describe(fit, skewed(), "int8", properties, "none", seed=0), files, "b", tmp_path / "model")
+    fit = recalibrate(properties, skewed(), "int8", files, "b", "films", OPTIONS, seed=0)
+    write_model(fit, describe(fit, skewed(), "int8", properties, seed=0), files, "b", tmp_path / "model")
     scored = score_split({"int8": open_variant("int8", files.folder / "int8")[0]}, splits["test"], 16, properties)
     new = score_split({"int8": open_variant("int8", tmp_path / "model" / "int8")[0]}, splits["test"], 16, properties)
     np.testing.assert_allclose(new.probabilities["int8"], fit.probabilities(scored.probabilities["int8"]), atol=1e-4)

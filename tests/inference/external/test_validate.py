@@ -92,7 +92,8 @@ def test_the_change_is_the_difference_to_the_models_own_test_split(report):
 def test_it_prints_and_writes_what_a_reader_needs(champion, tested):
     folder = champion.external("hospital-b")
     assert "chexscale version 1, INT8, on hospital-b (Delta version 0), 448 films of 448 patients" in tested.stdout
-    assert "none of these films or patients is in the training" in tested.stdout
+    assert "no film with the same pixels as one of the training; no patient of the training" in tested.stdout
+    assert "weights that it started from (imagenet) not known" in tested.stdout
     assert "Only these films know: Elsewhere" in tested.stdout
     table = pd.read_csv(folder / "findings.csv").set_index("finding")
     assert list(table.index) == [*FINDINGS, "mean"] and table.loc["Chequers", "sensitivity_youden_low"] >= 0
@@ -107,7 +108,7 @@ def test_the_run_and_the_version_know_of_the_test_but_hold_no_patient(champion, 
     use_store(champion)
     client = mlflow.MlflowClient()
     tags = client.get_model_version("chexscale", "1").tags
-    summary = json.loads(tags[TESTED_AT + "hospital_b"])
+    summary = json.loads(tags[TESTED_AT + "hospital_2db"])
     assert summary["auroc"] == report["auroc"]["mean"] and summary["site"] == "hospital-b"
     run = client.get_run(summary["run_id"])
     assert run.info.status == "FINISHED" and run.data.tags["registered_version"] == "1"
@@ -150,9 +151,9 @@ def test_films_that_the_model_cannot_be_tested_on_are_named(champion, tmp_path, 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_labels_that_are_all_the_same_have_rates_and_no_auroc(champion, tmp_path, label):
-    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'same', label=label).root}")
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / f'all-{label:.0f}', label=label).root}")
     assert done.code == 0, done.stderr
-    report = json.loads((champion.external("same") / "report.json").read_text())
+    report = json.loads((champion.external(f"all-{label:.0f}") / "report.json").read_text())
     assert report["auroc"]["mean"] == {"value": None, "low": None, "high": None}
     rates = report["operating_points"]["youden"]["Chequers"]
     assert (rates["sensitivity"]["value"] is None) == (label == 0)
@@ -182,9 +183,14 @@ def test_a_recalibrated_model_is_a_version_of_its_own(champion, tmp_path):
     tags = client.get_model_version("chexscale", "2").tags
     assert (tags["recalibrated_for"], tags["recalibrated_from"], tags["gate"]) == ("hospital-c", "1", "not asked")
     assert int(client.get_model_version_by_alias("chexscale", "champion").version) == 1
-    # It is served, and tested, as any version; on the same films now with other thresholds.
-    again = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'again').root}", "2")
+    # It is tested as any version, with its own thresholds, but not on the patients that it was fitted to.
+    same = f"--scoring.source={tmp_path / 'hospital-c'}", "--validation.site=again", "2"
+    refused = validate(champion, *same)
+    assert refused.code == 2 and "was fitted to" in refused.stderr
+    again = validate(champion, *same, "--validation.seen=leave_out")
     assert again.code == 0, again.stderr
+    held_out = json.loads((champion.external("hospital-c") / "report.json").read_text())["recalibration"]["held_out"]
+    assert json.loads((champion.external("again") / "report.json").read_text())["patients"] == held_out["patients"]
     thresholds = [
         json.loads((champion.external(site) / "report.json").read_text())["operating_points"]["youden"]["Chequers"]
         for site in ("hospital-c", "again")
@@ -203,7 +209,19 @@ def test_without_the_table_of_the_training_the_check_is_asked_for(champion, tmp_
         table.rename(champion.shards)
 
 
-def test_a_source_that_is_missing_or_no_folder_is_named(champion, tmp_path):
-    for source in ("", str(tmp_path / "nowhere")):
-        done = validate(champion, f"--scoring.source={source}")
-        assert done.code == 2 and "scoring.source" in done.stderr
+@pytest.mark.parametrize(
+    ("source", "said"), [("", "expected the films of another hospital"), ("/nowhere/b", "is no folder, expected")]
+)
+def test_a_source_that_is_missing_or_no_folder_is_named(champion, source, said):
+    done = validate(champion, f"--scoring.source={source}")
+    assert done.code == 2 and said in done.stderr
+
+
+def test_results_of_other_films_of_the_same_name_are_not_replaced(champion, tested, tmp_path):
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'hospital-b').root}")
+    assert done.code == 2 and "--validation.site" in done.stderr
+
+
+def test_splits_are_different_and_have_films(champion, tmp_path):
+    twice = validate(champion, f"--scoring.source={champion.root}", "--validation.splits=[test,test]")
+    assert twice.code == 2 and "different splits" in twice.stderr

@@ -123,7 +123,7 @@ def test_the_card_in_the_package_names_the_tests_at_other_sites(registered, whol
     with zipfile.ZipFile(tmp_path / "tested.zip") as archive:
         card, text = (archive.read(f"model_card.{ending}").decode() for ending in ("json", "md"))
     assert json.loads(card)["tested_at"] == [TEST_ELSEWHERE]
-    assert "| hospital-b | 2026-11-01 | 1,000 | 300 | 0.812 [0.780, 0.840] | -0.100 [-0.150, -0.050] |" in text
+    assert "| hospital-b, INT8 | 2026-11-01 | 1,000 | 300 | 0.812 [0.780, 0.840] over 2 findings |" in text
 
 
 def test_the_manifest_says_what_goes_in_what_comes_out_and_where_it_came_from(folder):

@@ -22,9 +22,12 @@ def run(tmp_path) -> Run:
     """A run on all of NIH's official test split, with an AUROC of 0.8 for every finding."""
     workspace = Workspace.at(str(tmp_path))
     card = make_card(list(NIH_FINDINGS), [3] * 14, [8] * 14)
-    replace(card, source="/data/nih", settings={"split": "source", "format": "nih"}).write(workspace.card)
+    replace(card, source="/data/nih", settings={"format": "nih"}, source_sha256={"test_list.txt": "0"}).write(
+        workspace.card
+    )
     auroc = {finding: {"value": 0.8, "low": 0.78, "high": 0.82} for finding in (*NIH_FINDINGS, "mean")}
-    member = Member(workspace, list(NIH_FINDINGS), False, {}, auroc, {}, np.array([]))
+    trained_on = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
+    member = Member(workspace, list(NIH_FINDINGS), False, trained_on, auroc, {}, np.array([]))
     return Run("ours", "run", member, {"test_images": 25596}, None)
 
 
@@ -41,13 +44,12 @@ def test_a_run_on_the_whole_official_list_is_comparable_and_a_part_of_it_is_not(
     assert split_of(replace(run, facts={"test_images": 25000})) == "own"
 
 
-@pytest.mark.parametrize("change", [{"source": "/runs/demo/phantoms"}, {}])
+@pytest.mark.parametrize("change", [{"source": "/runs/demo/phantoms"}, {"settings": {"format": "csv"}}])
 def test_other_films_are_refused(run, change):
-    card = make_card(list(NIH_FINDINGS), [3] * 14, [8] * 14)
-    replace(card, **({"source": "/data/nih"} | change)).write(run.member.workspace.card)
-    other = run if change else replace(run, member=replace(run.member, findings=["Effusion"]))
+    card = replace(make_card(list(NIH_FINDINGS), [3] * 14, [8] * 14), source="/data/nih", settings={"format": "nih"})
+    replace(card, **change).write(run.member.workspace.card)
     with pytest.raises(InputError, match="not ChestX-ray14's"):
-        split_of(other)
+        split_of(run)
 
 
 def test_it_counts_the_findings_in_which_the_run_is_better(run):
