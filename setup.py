@@ -106,6 +106,7 @@ setup(
         "etl.contract": ["*.yaml"],
         "inference.service": ["page/*"],
         "jobs.setup": ["*.txt"],
+        "jobs.studies": ["*.yaml"],
     },
     entry_points={
         "console_scripts": ["chexscale=jobs.chexscale:main"],

@@ -4,12 +4,13 @@
 docs/settings.md lists the same for reading.
 """
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from conf.bounds import MODALITIES, SIDES, above, at_least, between, bounded, check, require, share
 from conf.servers import check_server
-from conf.words import View
+from conf.words import Split, View
 
 Mode = Literal["int8", "fp16", "fp32", "onnx", "torch"]
 MODES = get_args(Mode)
@@ -29,6 +30,9 @@ class Phantoms:
     """seed of the random numbers; the same seed gives the same files"""
     layout: Literal["nih", "classes"] = "nih"
     """`nih`, or `classes`: a folder per class for etl.format classes, with the films that have one finding or none"""
+    hospital: Literal["a", "b"] = "a"
+    """where the films are taken: `b` has harder films with more noise, more of them at the bedside, and fewer findings,
+    for testing a model of `a` elsewhere"""
 
     def __post_init__(self):
         check(self, "phantoms")
@@ -372,6 +376,32 @@ class Scoring:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """External testing: a registered model on the labelled films of scoring.source, by inference/validate.py."""
+
+    site: str = bounded("", lambda name: re.fullmatch(r"[\w][\w.-]*|", name), "letters, digits, `_`, `.` and `-`")
+    """name of the films' origin in reports and folders; empty: the last name of scoring.source"""
+    splits: list[Split] = field(default_factory=list)
+    """splits of the films' table that are tested: train, val, test; empty list: all, because the model has seen none"""
+    seen: Literal["refuse", "leave_out", "unchecked"] = "refuse"
+    """what to do with films and patients that the model's training has seen: `refuse` to test, `leave_out` these, or
+    leave it `unchecked` if the training's table is gone"""
+    same_patients: Literal["ask", "yes", "no"] = "ask"
+    """whether patients of one name in both tables are the same people: `yes`, `no`, or `ask`, which stops if there are
+    any, unless both tables have one source"""
+    recalibrate: bool = False
+    """whether calibration and thresholds are fitted to a part of the films' patients, measured on the other part, and
+    registered as a version of its own"""
+    fit_fraction: float = share(0.5)
+    """share of the patients to whom a recalibration is fitted"""
+
+    def __post_init__(self):
+        check(self, "validation")
+        splits = self.splits
+        require(len(set(splits)) == len(splits), "validation.splits", splits, "different splits")
+
+
+@dataclass(frozen=True)
 class Serving:
     """Service: the champion over REST with a page, by inference/serve.py. CHEXSCALE_API_KEY holds the API key."""
 
@@ -440,6 +470,7 @@ class Settings:
     ensemble: Ensemble = field(default_factory=Ensemble)
     inference: Inference = field(default_factory=Inference)
     scoring: Scoring = field(default_factory=Scoring)
+    validation: Validation = field(default_factory=Validation)
     serving: Serving = field(default_factory=Serving)
     jobs: Jobs = field(default_factory=Jobs)
 

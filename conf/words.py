@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 RESEARCH_USE = "Research use only, not for clinical use."
 SEXES = ("F", "M")
+Split = Literal["train", "val", "test"]
 View = Literal["PA", "AP", "LATERAL"]
 VIEWS = get_args(View)
 """view positions: posteroanterior, anteroposterior (mostly bedside), lateral"""

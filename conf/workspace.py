@@ -155,6 +155,10 @@ class Workspace:
     scores = property(lambda self: self.root / "scores")
     summary = property(lambda self: self.root / "summary.json")
 
+    def external(self, site: str) -> Path:
+        """Folder of the external test on the films of this site: their table if the ETL made it, and the results."""
+        return self.root / "external" / site
+
 
 def _holder(root: Path) -> str:
     """Who has the workspace locked, in brackets; empty if the holder has ended meanwhile or has not said so yet."""

@@ -36,6 +36,7 @@ def main() -> None:
     with quick_imports():
         from inference.model.model_files import CHAMPION, find_model
         from inference.model.packing import BASE_MODE, write_model_server, write_package
+        from inference.model.registry import tests_of
     workspace, which = Workspace.of(settings), str(options.version) if options.version else CHAMPION
     found = find_model(workspace, settings.inference.registered_model, which)
     if options.model_server:
@@ -48,7 +49,7 @@ def main() -> None:
     modes = options.modes or [mode for mode in ("onnx",) if (found.folder / mode).is_dir()]
     modes = [mode for mode in dict.fromkeys(modes) if mode != BASE_MODE]
     output = Path(options.output or f"{found.name}-{found.version}{ENDING}").expanduser()
-    identity = write_package(found, modes, output)
+    identity = write_package(found, modes, output, tests_of(workspace, found.name, found.version))
     held = ", ".join(mode.upper() for mode in (BASE_MODE, *modes))
     print(f"{output} holds {found.title}, {held}; package {identity}, {output.stat().st_size:,} bytes")
     print(f"Next: sign it (docs/serving.md), or `python inference/infer.py --model {shlex.quote(str(output))} FILE`")

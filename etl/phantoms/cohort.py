@@ -6,6 +6,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.random import Generator
 
+from etl.phantoms.hospitals import HOSPITALS, Hospital
+
 # Share of images with each finding in the official test list (25,596 images). Rarer findings are raised to 5%, so that
 # each split of a small set has positives.
 PREVALENCE = {
@@ -51,7 +53,7 @@ class Study:
         return f"{self.patient:08d}_{self.follow_up:03d}.png"
 
 
-def draw_cohort(seed: int, num_images: int) -> list[Study]:
+def draw_cohort(seed: int, num_images: int, hospital: Hospital = HOSPITALS["a"]) -> list[Study]:
     """Draws `num_images` studies, ordered by patient and follow-up; no patient is in both lists."""
     rng = np.random.default_rng(seed)
     sizes = draw_studies_per_patient(rng, num_images)
@@ -59,7 +61,7 @@ def draw_cohort(seed: int, num_images: int) -> list[Study]:
     return [
         study
         for index, num_studies in enumerate(sizes)
-        for study in draw_patient(rng, index + 1, num_studies, bool(in_test[index]))
+        for study in draw_patient(rng, index + 1, num_studies, bool(in_test[index]), hospital)
     ]
 
 
@@ -84,7 +86,7 @@ def draw_test_patients(rng: Generator, sizes: list[int]) -> np.ndarray:
     return in_test
 
 
-def draw_patient(rng: Generator, patient: int, num_studies: int, test: bool) -> list[Study]:
+def draw_patient(rng: Generator, patient: int, num_studies: int, test: bool, hospital: Hospital) -> list[Study]:
     """Draws one patient's studies: findings come and go, the age grows, and more findings make AP more likely."""
     names = list(PREVALENCE)
     correlation = np.eye(len(names))
@@ -92,7 +94,7 @@ def draw_patient(rng: Generator, patient: int, num_studies: int, test: bool) -> 
         i, j = names.index(one), names.index(other)
         correlation[i, j] = correlation[j, i] = value
     mixing = np.linalg.cholesky(correlation)
-    thresholds = np.array([NormalDist().inv_cdf(1 - share) for share in PREVALENCE.values()])
+    thresholds = np.array([NormalDist().inv_cdf(1 - hospital.prevalence * share) for share in PREVALENCE.values()])
     lasting = mixing @ rng.standard_normal(len(names)) * PATIENT_SHARE**0.5
     female = bool(rng.random() < 0.435)
     # Enlarged hearts go with age; NIH's ages are 46.6 +- 16.6 years.
@@ -103,7 +105,7 @@ def draw_patient(rng: Generator, patient: int, num_studies: int, test: bool) -> 
         findings = tuple(
             name for name, value, threshold in zip(names, latent, thresholds, strict=True) if value > threshold
         )
-        ap = bool(rng.random() < 0.32 + 0.1 * min(len(findings), 4))
+        ap = bool(rng.random() < hospital.ap_share + 0.1 * min(len(findings), 4))
         studies.append(Study(patient, follow_up, int(age), female, ap, findings, test))
         age = min(age + rng.exponential(0.4), 95)
     return studies

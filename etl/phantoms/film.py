@@ -9,6 +9,7 @@ from numpy.random import Generator
 from etl.phantoms.anatomy import draw_anatomy, draw_pose, enlarge_heart
 from etl.phantoms.canvas import CANVAS_PX, blank, crop_noise, stroke
 from etl.phantoms.chest import LUNG_DEPTH, Chest, draw_chest
+from etl.phantoms.hospitals import HOSPITALS, Hospital
 from etl.phantoms.lesions import bound, plant
 
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")
@@ -29,7 +30,12 @@ class Box:
 
 
 def render(
-    key: tuple[int, int, int], female: bool, ap: bool, findings: tuple[str, ...], size_px: int
+    key: tuple[int, int, int],
+    female: bool,
+    ap: bool,
+    findings: tuple[str, ...],
+    size_px: int,
+    hospital: Hospital = HOSPITALS["a"],
 ) -> tuple[np.ndarray, list[Box]]:
     """Renders a (size_px, size_px) uint8 film; returns it and the boxes of its findings.
 
@@ -55,7 +61,7 @@ def render(
             boxes.append(Box(finding, *(size_px * edge for edge in lesion.box())))
     if ap:
         attenuation += draw_lines(lines_rng, chest)
-    return expose(attenuation, ap, exposure_rng, size_px), boxes
+    return expose(attenuation, ap, exposure_rng, size_px, hospital), boxes
 
 
 def draw_lines(rng: Generator, chest: Chest) -> np.ndarray:
@@ -70,12 +76,12 @@ def draw_lines(rng: Generator, chest: Chest) -> np.ndarray:
     return mask.astype(np.float32) * np.float32(0.09 / 255)
 
 
-def expose(attenuation: np.ndarray, ap: bool, rng: Generator, size_px: int) -> np.ndarray:
+def expose(attenuation: np.ndarray, ap: bool, rng: Generator, size_px: int, hospital: Hospital) -> np.ndarray:
     """Attenuation (CANVAS_PX, CANVAS_PX) -> (size_px, size_px) uint8: scatter, window, gamma, side marker, grain."""
     slope = rng.normal(0, 0.06, 2)
     y, x = np.ogrid[-1 : 1 : CANVAS_PX * 1j, -1 : 1 : CANVAS_PX * 1j]
     scatter = np.float32(0.05) * crop_noise(rng, 256) + np.float32(slope[0] * x) + np.float32(slope[1] * y)
-    low, high, gamma = rng.uniform(0.0, 0.17), rng.uniform(0.9, 1.2), rng.uniform(0.8, 1.35)
+    low, high, gamma = (rng.uniform(*ends) for ends in (hospital.window_low, hospital.window_high, hospital.gamma))
     body = np.minimum(attenuation * np.float32(4), 1)
     tone = (attenuation + scatter * body - np.float32(low)) * np.float32(1 / (high - low))
     # The toe of a film's curve: the darkest parts keep some contrast instead of turning black at once.
@@ -84,7 +90,7 @@ def expose(attenuation: np.ndarray, ap: bool, rng: Generator, size_px: int) -> n
     mark(grey, ap, rng)
     interpolation = cv2.INTER_AREA if size_px < CANVAS_PX else cv2.INTER_LINEAR
     film = cv2.resize(grey, (size_px, size_px), interpolation=interpolation)
-    return cv2.addWeighted(film, 1.0, crop_noise(rng, 3, size_px), rng.uniform(1.5, 5.0), 0.0, dtype=cv2.CV_8U)
+    return cv2.addWeighted(film, 1.0, crop_noise(rng, 3, size_px), rng.uniform(*hospital.grain), 0.0, dtype=cv2.CV_8U)
 
 
 def mark(grey: np.ndarray, ap: bool, rng: Generator) -> None:

@@ -29,6 +29,7 @@ from conf.writing import atomic_folder, write_json
 from etl.contract.schema import NO_FINDING, PHANTOMS_FILE
 from etl.phantoms.cohort import Study, draw_cohort
 from etl.phantoms.film import Box, render
+from etl.phantoms.hospitals import HOSPITALS, Hospital
 from etl.sources.nih import BOX_FRAME_PX
 
 GENERATOR_VERSION = 6
@@ -55,9 +56,10 @@ def generate_phantoms(folder: Path, settings: Phantoms) -> None:
     """
     folder = Path(folder)
     made_by = {"generator_version": GENERATOR_VERSION, **asdict(settings)}
-    if settings.layout == "nih":
-        # Left out for nih, so that folders made before `layout` existed still match.
-        del made_by["layout"]
+    for name, first in (("layout", "nih"), ("hospital", "a")):
+        # Left out, so that folders made before the setting existed still match.
+        if made_by[name] == first:
+            del made_by[name]
     if _made_by(folder) == made_by:
         return
     with atomic_folder(folder) as building:
@@ -85,13 +87,14 @@ def _made_by(folder: Path) -> dict | None:
 
 def write_films(folder: Path, settings: Phantoms) -> None:
     """Writes all files except phantoms.json into an existing folder, on all cores."""
-    cohort = draw_cohort(settings.seed, settings.num_images)
+    hospital = HOSPITALS[settings.hospital]
+    cohort = draw_cohort(settings.seed, settings.num_images, hospital)
     if settings.layout == "classes":
         cohort = [study for study in cohort if len(study.findings) <= 1]
     place = place_by_class if settings.layout == "classes" else place_in_images
     for parent in {place(study).parent for study in cohort}:
         (folder / parent).mkdir(parents=True)
-    write = partial(write_film, folder, place, settings.seed, settings.size_px)
+    write = partial(write_film, folder, place, settings.seed, settings.size_px, hospital)
     # spawn: a fork of a process with a running JVM gateway or OpenMP threads can hang.
     context = multiprocessing.get_context("spawn")
     num_workers = len(os.sched_getaffinity(0))
@@ -124,9 +127,12 @@ def start_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def write_film(folder: Path, place: Callable[[Study], Path], seed: int, size_px: int, study: Study) -> list[Box]:
+def write_film(
+    folder: Path, place: Callable[[Study], Path], seed: int, size_px: int, hospital: Hospital, study: Study
+) -> list[Box]:
     """Renders and writes one study's PNG; returns its boxes."""
-    film, boxes = render((seed, study.patient, study.follow_up), study.female, study.ap, study.findings, size_px)
+    key = (seed, study.patient, study.follow_up)
+    film, boxes = render(key, study.female, study.ap, study.findings, size_px, hospital)
     # Grain does not compress by matching strings: Huffman codes alone are smaller and twice as fast. A compression
     # level as well would make OpenCV try every filter on every row.
     _, encoded = cv2.imencode(".png", film, (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY))

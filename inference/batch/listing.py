@@ -13,10 +13,10 @@ from etl.contract.ahead import map_files
 from etl.contract.clutter import describe_clutter
 from etl.contract.listing import list_files
 from etl.contract.row_groups import footer_of, read_row_groups
-from etl.contract.schema import SPLITS, Card
+from etl.contract.schema import SPLITS
 from etl.contract.storage import is_folder, is_local, located, reaching
 from etl.contract.version import TableVersion
-from inference.model.properties import Properties, preparation_of
+from inference.model.properties import Properties, check_table
 
 IMAGES = pa.schema(
     [
@@ -70,7 +70,7 @@ def list_table(workspace: Workspace, properties: Properties) -> Listing:
     """All images of the version of the table that card.json names."""
     table = TableVersion.of(workspace)
     card = table.card
-    _check_kind(card, workspace, properties)
+    check_table(properties, card, workspace.root)
     files = [file for split in SPLITS for file in table.files(split)]
     return Listing(card.delta_table_id, card.delta_version, pa.concat_tables(map_files(_rows_of, files)))
 
@@ -92,24 +92,6 @@ def list_folder(folder: UPath) -> Listing:
     nowhere = pa.nulls(len(files), pa.int32())
     columns = [files.index.to_list(), files.file_version.to_list(), files.path.to_list(), nowhere, nowhere]
     return Listing(str(folder), None, pa.table(columns, schema=IMAGES), left_out)
-
-
-def _check_kind(card: Card, workspace: Workspace, properties: Properties) -> None:
-    """Raises InputError if the table's pixels are not what the model takes."""
-    if card.channels != 1:
-        raise InputError(f"the table of {workspace.root} is in colour, the model takes grey images")
-    if properties.size_px not in card.sizes_px:
-        raise InputError(
-            f"the model takes {properties.size_px} pixels, the table of {workspace.root} has {card.sizes_px}: run the "
-            "ETL with this size in etl.sizes_px too, or score the images' folder with --scoring.source DIR"
-        )
-    for key, got in preparation_of(card.settings).items():
-        expected = getattr(properties, key)
-        if got != expected:
-            raise InputError(
-                f"the table of {workspace.root} was made with etl.{key} {got}, the model was trained with {expected}: "
-                "score the images' folder with --scoring.source DIR, which prepares them as the model's were"
-            )
 
 
 def _rows_of(file: str) -> pa.Table:

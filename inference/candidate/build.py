@@ -27,6 +27,7 @@ from inference.candidate.ways import Quantising
 from inference.film.known_boxes import FILE as BOXES
 from inference.model.graphs import compile_graph, open_graph, properties_of, save_graph, with_distance_threshold
 from inference.model.network import FittedModel, torch_predict
+from inference.model.own_test import write_own_test
 from inference.model.ten_crop import add_ten_crops
 from training.network.checkpoint import Checkpoint
 from training.reading.plan import Split
@@ -110,6 +111,7 @@ def build_candidate(
     }
     write_json(folder / "report.json", report)
     write_json(folder / BOXES, known_boxes(test))
+    write_own_test(folder, scored.labels, scored.probabilities["int8"], scored.patients)
     card = describe_model(properties_of(open_graph(folder / "int8")), source.card, scored, report, source.seed)
     write_model_card(card, folder)
     return report, decision

@@ -12,13 +12,12 @@ from conf.words import RESEARCH_USE
 from conf.writing import write_json
 from etl.contract.schema import Card
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
+from inference.model.card_text import TEXT_FILE, to_text
 from inference.model.properties import CARD_FILE, Properties
 from training.measures.calibration import bin_reliability, measure_thresholds
-from training.measures.cells import interval_cell, value_cell
 from training.measures.subgroups import MEAN, subgroup_table
 from training.record.evaluation import NUM_BINS, named, records
 
-TEXT_FILE = "model_card.md"
 INTENDED_USE = (
     f"{RESEARCH_USE} For research on chest radiographs like those of the data below: adults' "
     "or children's frontal films in the proportions of its training split. No output may guide the care of a patient."
@@ -91,49 +90,3 @@ def write_model_card(described: dict, folder: Path) -> None:
     """Writes model_card.json and model_card.md into `folder`."""
     write_json(folder / CARD_FILE, described)
     (folder / TEXT_FILE).write_text(to_text(described), encoding="utf-8")
-
-
-def to_text(described: dict) -> str:
-    """The card as Markdown."""
-    model, data, gate = described["model"], described["data"], described["gate"]
-    youden = described["thresholds"]["youden"]
-    lines = [
-        f"# Model card: {model['network']}, {model['precision']}",
-        "",
-        f"**{described['intended_use']}**",
-        "",
-        f"- Input: {model['input']}. Output: a calibrated probability per finding, class activation maps, and a "
-        "distance from the training data.",
-        f"- Data: {data['title']} (table {data['delta_table_id']}), split by patient, rule `{data['split_rule']}`.",
-        f"- Trained by run {model['run_id']}, commit {model['commit']}, from "
-        f"{' from '.join(ancestor['source'] for ancestor in model['ancestors']) or 'random weights'}.",
-        f"- Gate {'passed' if gate['passed'] else 'failed'}: {'; '.join(gate['reasons'])}.",
-        *[f"- Too few patients to show much of {finding}." for finding in gate["few_patients"]],
-        "",
-        "| split | images | patients |",
-        "|---|---|---|",
-        *[f"| {split} | {count:,} | {data['patients'][split]:,} |" for split, count in data["images"].items()],
-        "",
-        "## Test split, 95% intervals by patient",
-        "",
-        "| finding | AUROC | interval | threshold (Youden, validation) | sensitivity | specificity |",
-        "|---|---|---|---|---|---|",
-    ]
-    for finding, ends in described["test_auroc"].items():
-        cells = [value_cell(ends["value"]), interval_cell(ends)]
-        cells += [value_cell(youden.get(key, {}).get(finding)) for key in ("probability", "sensitivity", "specificity")]
-        # A pipe would begin the next cell.
-        name = finding.replace("|", "\\|")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "## Subgroups, mean AUROC",
-        "",
-        "| group | images | patients | AUROC | interval |",
-        "|---|---|---|---|---|",
-    ]
-    for row in described["subgroups"] or []:
-        interval = interval_cell(row)
-        group = f"{row['attribute']} {row['group']}"
-        lines.append(f"| {group} | {row['images']} | {row['patients']} | {value_cell(row['auroc'])} | {interval} |")
-    return "\n".join([*lines, "", "## Limits", "", *[f"- {limit}" for limit in described["limits"]], ""])

@@ -72,12 +72,25 @@ def register(
         (workspace.figures / "test_auroc.png", "figures"),
     ):
         mlflow.log_artifact(str(path), place, run_id)
+    verdict = f"{'Passed' if decision.passed else 'Refused by'} the gate: {'; '.join(decision.reasons)}"
+    number = add_version(name, properties, folder, _tags(properties, report, decision), verdict)
+    if not decision.passed:
+        return Registered(name, number, [CHALLENGER])
+    promote(workspace, name, number, f"passed the gate: {'; '.join(decision.reasons)}", compared=compared)
+    return Registered(name, number, [CHALLENGER, CHAMPION])
+
+
+def add_version(name: str, properties: Properties, folder: Path, tags: dict[str, str], verdict: str) -> int:
+    """Logs the model in `folder` below the training's run, and registers it as the challenger; returns its number.
+
+    verdict: a sentence for the version's description. mlflow must use the workspace's store already.
+    """
     # mlflow.pyfunc.log_model would need an active run.
     logged = Model.log(
         artifact_path=None,
         name="model",
         flavor=mlflow.pyfunc,
-        run_id=run_id,
+        run_id=properties.run_id,
         python_model=str(PYFUNC_FILE),
         artifacts={"graphs": str(folder)},
         signature=_signature(properties),
@@ -88,16 +101,11 @@ def register(
     client = mlflow.MlflowClient()
     # mlflow announces its steps on stderr; the entry prints the outcome.
     with redirect_stderr(io.StringIO()):
-        created = mlflow.register_model(logged.model_uri, name, tags=_tags(properties, report, decision))
-    number = int(created.version)
+        created = mlflow.register_model(logged.model_uri, name, tags=tags)
     client.update_registered_model(name, DESCRIPTION)
-    verdict = "Passed the gate: " if decision.passed else "Refused by the gate: "
-    client.update_model_version(name, created.version, f"{RESEARCH_USE} {verdict}{'; '.join(decision.reasons)}")
+    client.update_model_version(name, created.version, f"{RESEARCH_USE} {verdict}")
     client.set_registered_model_alias(name, CHALLENGER, created.version)
-    if not decision.passed:
-        return Registered(name, number, [CHALLENGER])
-    promote(workspace, name, number, f"passed the gate: {'; '.join(decision.reasons)}", compared=compared)
-    return Registered(name, number, [CHALLENGER, CHAMPION])
+    return int(created.version)
 
 
 def _metrics(report: dict) -> dict[str, float]:

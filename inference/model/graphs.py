@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import openvino as ov
+from openvino import opset13 as opset
 
 from conf.errors import InputError
 from inference.model.properties import Properties
@@ -64,6 +65,25 @@ def with_properties(graph: Graph, properties: Properties) -> Graph:
 def with_distance_threshold(graph: Graph, threshold: float) -> Graph:
     """Stores this threshold in the graph and returns it; quantisation moves distances, so each graph has its own."""
     return with_properties(graph, replace(properties_of(graph), distance_threshold=threshold))
+
+
+def rescale(graph: Graph, scales: np.ndarray, offsets: np.ndarray) -> Graph:
+    """Makes the logits `scale * logit + offset`, and the maps, whose means they are; returns the graph.
+
+    scales, offsets: (findings,). It changes nothing before the maps, and not the distances.
+    """
+    (result,) = (output.get_node() for output in graph.outputs if "maps" in output.get_names())
+    maps = result.input_value(0)
+    readers = maps.get_target_inputs()
+    factor, term = (np.asarray(values, np.float32).reshape(1, -1, 1, 1) for values in (scales, offsets))
+    rescaled = opset.add(opset.multiply(maps, opset.constant(factor)), opset.constant(term)).output(0)
+    for reader in readers:
+        reader.replace_source_output(rescaled)
+    names = maps.get_names()
+    maps.set_names(set())
+    rescaled.set_names(names)
+    graph.validate_nodes_and_infer_types()
+    return graph
 
 
 def save_graph(graph: Graph, folder: Path, *, fp16: bool = False) -> None:

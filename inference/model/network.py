@@ -65,6 +65,13 @@ class FittedModel:
     """in evaluation mode, on the CPU"""
     properties: Properties
 
+    def rescaled(self, properties: Properties) -> "FittedModel":
+        """The same network with the shifts and temperatures of other properties."""
+        parts = {name: getattr(self.network, name).numpy() for name in ("centre", "whitening")}
+        calibration = {name: np.array(getattr(properties, name)) for name in ("shifts", "temperatures")}
+        network = ServedNetwork(self.checkpoint.build(), **calibration, **parts).eval()
+        return FittedModel(self.checkpoint, network, properties)
+
     def save(self, folder: Path) -> None:
         """Writes the torch network to network.pt in `folder`, which is created if missing; load_served reads it."""
         folder.mkdir(parents=True, exist_ok=True)

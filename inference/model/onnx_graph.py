@@ -49,6 +49,26 @@ def save_onnx(program: torch.export.ExportedProgram, folder: Path, properties: P
     onnx.save(model, folder / FILE)
 
 
+def rescale_onnx(source: Path, folder: Path, scales: np.ndarray, offsets: np.ndarray, properties: Properties) -> None:
+    """Writes the model in `source` with the logits of graphs.rescale, and these properties, into `folder`."""
+    import onnx
+
+    model = onnx.load(source / FILE)
+    place, maps = next((place, node) for place, node in enumerate(model.graph.node) if "maps" in node.output)
+    maps.output[list(maps.output).index("maps")] = "maps_before"
+    for name, values in (("recalibration_scale", scales), ("recalibration_offset", offsets)):
+        column = np.asarray(values, np.float32).reshape(1, -1, 1, 1)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(column, name))
+    scaled = onnx.helper.make_node("Mul", ["maps_before", "recalibration_scale"], ["maps_scaled"])
+    moved = onnx.helper.make_node("Add", ["maps_scaled", "recalibration_offset"], ["maps"])
+    model.graph.node.insert(place + 1, scaled)
+    model.graph.node.insert(place + 2, moved)
+    onnx.helper.set_model_props(model, {PROPERTIES_KEY: properties.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, folder / FILE)
+
+
 def open_onnx(folder: Path, num_threads: int = 0) -> onnxruntime.InferenceSession:
     """Opens the model in `folder` with ONNX Runtime on the CPU; raises InputError if it is missing or damaged.
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from conf.errors import InputError
 from conf.words import RESEARCH_USE
 from conf.writing import atomic_folder, atomic_path, locked, write_json
+from inference.model.card_text import TEXT_FILE, to_text
 from inference.model.graphs import COMPILE_OPTIONS, open_graph, properties_of, signature_of
 from inference.model.model_files import ModelFiles
 from inference.model.package import FORMAT, KIND, MANIFEST
 from inference.model.properties import CARD_FILE
 
 BASE_MODE = "int8"
-CARD_TEXT = "model_card.md"
-ABOUT = (CARD_FILE, CARD_TEXT, "report.json", "boxes.json")
+ABOUT = (CARD_FILE, TEXT_FILE, "report.json", "boxes.json")
 """files beside the graphs that travel too, if the model has them"""
 # The earliest time that a ZIP archive can hold, so that the bytes do not depend on when it was made.
 TIME = (1980, 1, 1, 0, 0, 0)
@@ -46,12 +46,18 @@ model.xml, in the element `chexscale`. Compute with the option INFERENCE_PRECISI
 """
 
 
-def write_package(files: ModelFiles, modes: list[str], output: Path) -> str:
-    """Writes a package, atomically; returns its identity, the SHA-256 of the manifest. The same model, the same bytes.
+def write_package(files: ModelFiles, modes: list[str], output: Path, tests: list[dict] | None = None) -> str:
+    """Writes a package, atomically; returns its identity, the SHA-256 of the manifest. The same model, the
+    same bytes, as long as nobody tests it elsewhere.
 
-    modes: precisions besides INT8. Raises InputError if the model lacks one, or if `output` cannot be written.
+    modes: precisions besides INT8. tests: summaries of external tests, which the card in the package names. Raises
+    InputError if the model lacks a mode, or if `output` cannot be written.
     """
     contents = _contents(files, [BASE_MODE, *modes])
+    if tests and CARD_FILE in contents:
+        card = json.loads(contents[CARD_FILE]) | {"tested_at": tests}
+        contents[CARD_FILE] = json.dumps(card, indent=2, ensure_ascii=False).encode() + b"\n"
+        contents[TEXT_FILE] = to_text(card).encode()
     manifest = json.dumps(_manifest(files, contents), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
     try:
         with atomic_path(output) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=True) as archive:
@@ -92,7 +98,7 @@ def write_model_server(files: ModelFiles, mode: str, root: Path) -> Path:
 def _server_pages(files: ModelFiles) -> dict[str, bytes]:
     """Pages for readers: a README for all versions, and the model card of this one."""
     pages = {"README.md": SERVER_README.format(name=files.name, research_use=RESEARCH_USE).encode()}
-    card = files.folder / CARD_TEXT
+    card = files.folder / TEXT_FILE
     return pages | ({f"model_card-{files.version}.md": card.read_bytes()} if card.exists() else {})
 
 

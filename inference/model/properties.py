@@ -5,9 +5,14 @@ Imports neither torch nor openvino, because programs that only serve a model rea
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from conf.errors import InputError
 from conf.settings import Etl
+
+if TYPE_CHECKING:
+    # It imports pyarrow, which a service does without.
+    from etl.contract.schema import Card
 
 FORMAT = 2
 """increased when the meaning of a field or an output changes; older graphs must be exported again"""
@@ -53,6 +58,8 @@ class Properties:
     """bits of the greys in 16-bit files that do not say it, see etl.grey_bits; graphs of older releases lack it"""
     dicom: dict = field(default_factory=dict)
     """settings by which the ETL chose DICOM files, see conf.settings.Dicom; graphs of older releases lack it"""
+    recalibrated: dict = field(default_factory=dict)
+    """if the calibration was fitted to another site: its name, and the `version` whose network this is"""
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -83,3 +90,21 @@ def preparation_of(settings: dict) -> dict:
     settings: those in a card. A setting that the card of an older release lacks gets its default.
     """
     return {name: settings.get(name, getattr(Etl, name)) for name in ("square", "intensity", "grey_bits")}
+
+
+def check_table(properties: Properties, card: "Card", place: object) -> None:
+    """Raises InputError if the pixels of a table are not those that the model takes. place: the table's workspace."""
+    if card.channels != 1:
+        raise InputError(f"the table of {place} is in colour, the model takes grey images")
+    if properties.size_px not in card.sizes_px:
+        raise InputError(
+            f"the model takes {properties.size_px} pixels, the table of {place} has {card.sizes_px}: run the "
+            "ETL with this size in etl.sizes_px too, or score the images' folder with --scoring.source DIR"
+        )
+    for key, got in preparation_of(card.settings).items():
+        expected = getattr(properties, key)
+        if got != expected:
+            raise InputError(
+                f"the table of {place} was made with etl.{key} {got}, the model was trained with {expected}: "
+                "score the images' folder with --scoring.source DIR, which prepares them as the model's were"
+            )

@@ -10,7 +10,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,8 @@ from training.record.addresses import path_of
 
 # The character after it was a dot in older releases, and the time had punctuation.
 HISTORY = "champion_history"
+TESTED_AT = "tested_at_"
+"""beginning of a version's tags that hold the summary of an external test each, see inference/external/record.py"""
 STAMP, STAMP_DIGITS = "%Y%m%d%H%M%S%f", 20
 MAX_TAG = 1000
 """characters that a tag of Unity Catalog holds; longer reasons are cut"""
@@ -265,6 +267,20 @@ def fetch_model(workspace: Workspace, name: str, number: int) -> Path:
             f"the files of {name} version {number} cannot be fetched from {workspace.store} ({error}): look at the "
             "version in MLflow's UI, or register the model again"
         ) from error
+
+
+def tests_of(workspace: Workspace, name: str, number: int) -> list[dict]:
+    """Returns the summaries of a version's external tests, the oldest first, without tags that others have made."""
+    use_store(workspace)
+    with _as_input_error(workspace):
+        tags = mlflow.MlflowClient().get_model_version(name, str(number)).tags
+    found = []
+    for key, value in tags.items():
+        with suppress(ValueError, TypeError, KeyError):
+            if key.startswith(TESTED_AT):
+                test = json.loads(value)
+                found.append((test["at"], test["run_id"], test))
+    return [test for *_, test in sorted(found, key=lambda one: one[:2])]
 
 
 def trained_versions(workspace: Workspace, delta_table_id: str) -> set[int]:

@@ -151,7 +151,7 @@ async def describe(request: Request) -> Response:
                 "file_mb": serving.max_file_mb,
                 "request_mb": serving.max_request_mb,
             },
-            "card": model.card,
+            "card": state.champion.card,
             "loaded_at": model.loaded_at,
         }
     )

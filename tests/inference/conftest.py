@@ -3,10 +3,13 @@
 import copy
 import hashlib
 import io
+import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,12 +25,15 @@ from conf.settings import Quality, Training
 from conf.workspace import Workspace
 from etl.contract.schema import CONTRACT, SPLITS, Card
 from etl.contract.version import TableVersion
+from inference.candidate.gate import Decision
 from inference.candidate.making.calibration_set import calibration_images
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import quantize
+from inference.candidate.registration import register
 from inference.model.graphs import properties_of, save_graph, with_distance_threshold
 from inference.model.network import FittedModel
+from inference.model.served_model import ServedModel
 from training.loop.loss import masked_bce
 from training.network.checkpoint import BEST, Checkpoint
 from training.network.models import build_model
@@ -58,17 +64,34 @@ def planted_images(num_images: int, rng: np.random.Generator) -> tuple[np.ndarra
     return pixels.clip(0, 255).astype(np.uint8), labels, boxes
 
 
-def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]:
-    """Writes shards and card; returns the card and the training images and labels."""
-    rng = np.random.default_rng(0)
+def write_table(
+    workspace: Workspace,
+    seed: int = 0,
+    vocabulary: Sequence[str] = FINDINGS,
+    patients: str = "",
+    label: float | None = None,
+    **changes,
+) -> tuple[Card, torch.Tensor, torch.Tensor]:
+    """Writes shards and card; returns the card and the training images and labels.
+
+    vocabulary: the table's findings; none of the images has those that are not planted. patients: what their names
+    begin with. label: what every label is; None: what is planted. changes: of the card.
+    """
+    rng = np.random.default_rng(seed)
     tables, train = [], None
     for split in SPLITS:
         pixels, labels, boxes = planted_images(ROWS[split], rng)
         train = (pixels, labels) if split == "train" else train
+        labels = np.column_stack([*labels.T, np.zeros(len(labels), np.float32)])
+        labels = labels if label is None else np.full_like(labels, label)
+        labels = labels[:, [FINDINGS.index(name) if name in FINDINGS else -1 for name in vocabulary]]
+        boxes = [
+            [vocabulary.index(FINDINGS[1]), *box[1:]] if box and FINDINGS[1] in vocabulary else [] for box in boxes
+        ]
         ids = [f"{split}_{index:04}.png" for index in range(len(pixels))]
         columns = {
             "image_id": ids,
-            "patient_id": ids,
+            "patient_id": [patients + name for name in ids],
             "age_years": pa.array(rng.integers(20, 80, len(ids)), pa.float32()),
             "sex": rng.choice(["F", "M"], len(ids)),
             "view": rng.choice(["PA", "AP"], len(ids)),
@@ -87,13 +110,13 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
         delta_table_id="table",
         delta_version=0,
         quarantine_version=0,
-        findings=FINDINGS,
+        findings=list(vocabulary),
         sizes_px=[SIZE_PX],
         images=ROWS,
         patients=ROWS,
         percentages={},
-        positives={split: dict.fromkeys(FINDINGS, 1) for split in SPLITS},
-        known={split: dict.fromkeys(FINDINGS, 2) for split in SPLITS},
+        positives={split: dict.fromkeys(vocabulary, 1) for split in SPLITS},
+        known={split: dict.fromkeys(vocabulary, 2) for split in SPLITS},
         pixel_mean={column: float(train[0].mean())},
         pixel_std={column: float(train[0].std())},
         images_listed=sum(ROWS.values()),
@@ -105,6 +128,7 @@ def write_table(workspace: Workspace) -> tuple[Card, torch.Tensor, torch.Tensor]
         source_sha256={},
         settings={"square": "pad", "intensity": "none", "quality": asdict(Quality()), "split": "source"},
     )
+    card = replace(card, **changes)
     with_card = CommitProperties({"userMetadata": card.committed.to_json()})
     write_deltalake(workspace.shards, pa.concat_tables(tables), partition_by=["split"], commit_properties=with_card)
     card.write(workspace.card)
@@ -248,3 +272,18 @@ def run_register():
         return Ended(code, stdout.getvalue(), stderr.getvalue())
 
     return run
+
+
+def register_champion(model: ServedModel, workspace: Workspace, parent: Path) -> Workspace:
+    """A copy of the workspace, below `parent`, with the model in its registry: the other tests' stays without."""
+    # Without a model that other tests may have left there.
+    without = shutil.ignore_patterns(workspace.model.name)
+    copied = Workspace.at(str(shutil.copytree(workspace.root, parent / "workspace", ignore=without)))
+    shutil.copytree(model.folder, copied.model)
+    report = {"test_auroc": {}, "speed": {}, "localisation": {}}
+    (copied.model / "report.json").write_text(json.dumps(report))
+    copied.figures.mkdir(exist_ok=True)
+    (copied.figures / "test_auroc.png").touch()
+    decision = Decision(True, ["a test"], None, {}, [], [])
+    assert register(copied, "chexscale", model.properties, copied.model, report, decision).aliases[-1] == "champion"
+    return copied

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from inference.batch.run import BatchOutcome, show
 from inference.batch.scoring import answer_schema
-from inference.candidate.model_card import to_text
 from inference.candidate.report import COMPARED, auroc_table, draw_report
 from inference.files.answer_formats import Answered, as_csv, as_table
 from inference.files.overlays import write_overlay
 from inference.film.answers import Finding, Findings
+from inference.model.card_text import to_text
 from inference.model.model_files import ModelFiles
 from inference.model.served_model import ServedModel
 from tests.inference.toy_properties import PROPERTIES

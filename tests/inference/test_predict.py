@@ -1,7 +1,6 @@
 """Batch scoring, without Spark but for the command itself (tests/etl/cluster/test_workers.py tests map_in_arrow)."""
 
 import io
-import json
 import os
 import re
 import shutil
@@ -35,8 +34,6 @@ from inference.batch.listing import Listing, list_images
 from inference.batch.run import BatchOutcome, score_new, sha256_of
 from inference.batch.scores import Run, append_scores
 from inference.batch.scoring import OUT_OF_REACH, answer_schema, read_images
-from inference.candidate.gate import Decision
-from inference.candidate.registration import register
 from inference.files.overlays import write_overlay
 from inference.film.answers import describe_findings
 from inference.film.films import load_film
@@ -46,7 +43,7 @@ from inference.model.packing import write_package
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
 from tests.etl.dicom_files import build, written
-from tests.inference.conftest import FINDINGS, REPOSITORY, ROWS, SIZE_PX
+from tests.inference.conftest import FINDINGS, REPOSITORY, ROWS, SIZE_PX, register_champion
 
 BATCH_SIZE = 16
 # Java's options: for a program that lives for seconds.
@@ -474,18 +471,7 @@ def test_a_place_that_is_read_only_is_named_before_any_image(model, workspace, t
 @pytest.fixture(scope="module")
 def champion(model, workspace, tmp_path_factory) -> Workspace:
     """A copy of the workspace with the model in its registry: the other tests' stays without."""
-    # Without a model that other tests may have left there.
-    without = shutil.ignore_patterns(workspace.model.name)
-    folder = shutil.copytree(workspace.root, tmp_path_factory.mktemp("batch") / "workspace", ignore=without)
-    copy = Workspace.at(str(folder))
-    shutil.copytree(model.folder, copy.model)
-    report = {"test_auroc": {}, "speed": {}, "localisation": {}}
-    (copy.model / "report.json").write_text(json.dumps(report))
-    copy.figures.mkdir(exist_ok=True)
-    (copy.figures / "test_auroc.png").write_bytes(image_file(np.zeros((1, 1), np.uint8)))
-    decision = Decision(True, ["a test"], None, {}, [], [])
-    assert register(copy, "chexscale", model.properties, copy.model, report, decision).aliases[-1] == "champion"
-    return copy
+    return register_champion(model, workspace, tmp_path_factory.mktemp("batch"))
 
 
 def start(program: list[str], workspace: Workspace, log: Path, *options: str) -> subprocess.Popen:

@@ -26,9 +26,10 @@ from etl.contract.version import TableVersion
 from inference.candidate.gate import Decision
 from inference.candidate.incumbent import open_incumbent
 from inference.candidate.measuring.evaluate import score_split
-from inference.candidate.model_card import describe_model, to_text
+from inference.candidate.model_card import describe_model
 from inference.candidate.registration import register
 from inference.candidate.run import device_for
+from inference.model.card_text import to_text
 from inference.model.graphs import compile_graph, open_graph, properties_of
 from inference.model.model_files import find_model
 from inference.model.network import CPU, torch_predict

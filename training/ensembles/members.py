@@ -104,8 +104,8 @@ def _reading(path: Path) -> Iterator[Path]:
         yield path
     except (OSError, KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
         raise InputError(
-            f"{path} is not what a finished training writes ({type(error).__name__}: {error}): train this member to "
-            "its end (training/train.py --resume continues an interrupted one), or leave it out of ensemble.members"
+            f"{path} is not what a finished training writes ({type(error).__name__}: {error}): train it to its end "
+            "(training/train.py --resume continues an interrupted one), or leave its workspace out"
         ) from error
 
 

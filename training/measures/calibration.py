@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
@@ -121,6 +121,40 @@ def fit_temperatures(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return temperatures
 
 
+def fit_recalibration(
+    labels: np.ndarray, logits: np.ndarray, patients: np.ndarray, min_patients: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset per finding that make `scale * logit + offset` calibrated logits of these images.
+
+    labels: (images, findings) 1 present, 0 absent, NaN unknown. logits: the same shape, finite where known. patients:
+    (images,). Returns two arrays of (findings,) float64, the scales above 0, so that the order of the images stays;
+    1 and 0 for a finding that fewer than `min_patients` patients have, or lack, and for one whose scale reaches a
+    bound, because the logits order the images no better than chance, or perfectly.
+    Raises ValueError as check_predictions does.
+    Source: Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers (1999),
+    61-74, with his targets, which keep the probabilities of few positives away from 0 and 1.
+    """
+    check_predictions(labels, logits)
+    scales, offsets = np.ones(labels.shape[1]), np.zeros(labels.shape[1])
+    bound = math.log(MAX_TEMPERATURE)
+    for column in range(labels.shape[1]):
+        groups = [patients[labels[:, column] == value] for value in (0, 1)]
+        if min(len(np.unique(group)) for group in groups) < min_patients:
+            continue
+        present, known_logits = known_cells(labels, np.asarray(logits, np.float64), column)
+        num_negatives, num_positives = map(len, groups)
+        targets = np.where(present, (num_positives + 1) / (num_positives + 2), 1 / (num_negatives + 2))
+
+        def loss(log_scale_and_offset: np.ndarray, targets=targets, known_logits=known_logits) -> float:
+            values = math.exp(log_scale_and_offset[0]) * known_logits + log_scale_and_offset[1]
+            return float(np.mean(np.logaddexp(0, values) - targets * values))
+
+        fit = minimize(loss, [0.0, 0.0], method="L-BFGS-B", bounds=[(-bound, bound), (None, None)])
+        if abs(fit.x[0]) < bound:
+            scales[column], offsets[column] = math.exp(fit.x[0]), fit.x[1]
+    return scales, offsets
+
+
 def scaled_probabilities(logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
     """Sigmoid of logits / temperatures, 0..1 float64. logits: (images, findings). temperatures: (findings,) above 0."""
     return expit(np.asarray(logits, np.float64) / temperatures)
@@ -201,13 +235,21 @@ def measure_thresholds(labels: np.ndarray, scores: np.ndarray, thresholds: np.nd
     if thresholds.shape != labels.shape[1:]:
         raise ValueError(f"thresholds have shape {thresholds.shape}, expected one per finding: {labels.shape[1:]}")
     called = scores >= thresholds
-    hits, false_calls, misses, passes = (
-        ((labels == value) & (called == call)).sum(axis=0) for call in (True, False) for value in (1, 0)
+    hits, misses, false_calls, passes = (
+        ((labels == value) & (called == call)).sum(axis=0)
+        for value, call in ((1, True), (1, False), (0, True), (0, False))
     )
     chosen = ~np.isnan(thresholds)
+    points = rates_of(hits, misses, false_calls, passes)
+    return OperatingPoints(*(np.where(chosen, rate, np.nan) for rate in vars(points).values()))
+
+
+def rates_of(hits: np.ndarray, misses: np.ndarray, false_calls: np.ndarray, passes: np.ndarray) -> OperatingPoints:
+    """The four rates of these numbers of images, which are arrays of one shape; NaN where a share has no images."""
+    shares = ((hits, misses), (passes, false_calls), (hits, false_calls), (passes, misses))
     return OperatingPoints(
         *(
-            np.divide(right, right + wrong, out=np.full(len(right), np.nan), where=chosen & (right + wrong > 0))
-            for right, wrong in ((hits, misses), (passes, false_calls), (hits, false_calls), (passes, misses))
+            np.divide(right, right + wrong, out=np.full(np.shape(right), np.nan), where=right + wrong > 0)
+            for right, wrong in shares
         )
     )

@@ -11,3 +11,9 @@ def value_cell(value: float | None, form: str = ".3f") -> str:
 def interval_cell(ends: dict[str, float | None], form: str = ".3f") -> str:
     """The interval from ends["low"] to ends["high"], which are None where it is undefined."""
     return UNDEFINED if ends["low"] is None else f"{ends['low']:{form}} to {ends['high']:{form}}"
+
+
+def with_interval(ends: dict[str, float | None], form: str = ".3f") -> str:
+    """Such as `0.812 [0.790, 0.834]`; without brackets if the interval is undefined."""
+    interval = "" if ends["low"] is None else f" [{ends['low']:{form}}, {ends['high']:{form}}]"
+    return value_cell(ends["value"], form) + interval

@@ -58,7 +58,8 @@ def bootstrap_areas(
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; whole clusters are drawn as in
     Field and Welsh, J. R. Stat. Soc. B 69 (2007), 369-390.
     """
-    return _summarise(labels, patients, *_resample(labels, [scores], patients, num_resamples, seed))
+    measured, resampled = _resample(labels, [scores], patients, num_resamples, seed)
+    return _summarise(_has_enough(labels, patients), measured, resampled)
 
 
 def bootstrap_differences(
@@ -71,7 +72,29 @@ def bootstrap_differences(
     bootstrap_areas, including the errors raised.
     """
     measured, resampled = _resample(labels, [before, after], patients, num_resamples, seed)
-    return _summarise(labels, patients, measured[1:] - measured[:1], resampled[1:] - resampled[:1])
+    return _summarise(_has_enough(labels, patients), measured[1:] - measured[:1], resampled[1:] - resampled[:1])
+
+
+def bootstrap_contrast(
+    before: tuple[np.ndarray, np.ndarray, Sequence],
+    after: tuple[np.ndarray, np.ndarray, Sequence],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> Areas:
+    """AUROC and average precision on one set of images minus those on another, whose patients are others.
+
+    before, after: labels, scores and patients of each set, with the same findings, as for bootstrap_areas. Each set is
+    resampled by itself, so the intervals are wider than those of bootstrap_differences. The mean is over the findings
+    that both sets define. An interval is NaN unless both sets have enough patients. Values are -1..1. All else is as
+    for bootstrap_areas, including the errors raised.
+    """
+    (first, first_drawn), (second, second_drawn) = (
+        _resample(labels, [scores], patients, num_resamples, seed + place)
+        for place, (labels, scores, patients) in enumerate((before, after))
+    )
+    enough = _has_enough(before[0], before[2]) & _has_enough(after[0], after[2])
+    return _summarise(enough, second - first, second_drawn - first_drawn)
 
 
 def bootstrap_means(
@@ -86,7 +109,7 @@ def bootstrap_means(
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     members = csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape=(len(names), len(index)))
     sums = members @ np.column_stack([values, np.ones(len(values))])
-    blocks = _blocks(num_resamples, len(names))
+    blocks = blocks_of(num_resamples, len(names))
     drawn = np.hstack([sums.T @ patient_weights(len(names), block, seed) for block in blocks])
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(drawn[:-1] / drawn[-1], [tail, 100 - tail], axis=1)
@@ -172,27 +195,29 @@ def _resample(
         return measured
 
     most = max([len(names), *(ranking.shape[0] for ranking in rankings.values())], default=1)
-    blocks = _blocks(num_resamples, most)
+    blocks = blocks_of(num_resamples, most)
     # Nearly all the time goes into sparse products and sums, which release the GIL.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         parts = list(threads.map(lambda block: measure(patient_weights(len(names), block, seed)), blocks))
     return measure(np.ones((len(names), 1))), np.concatenate(parts, axis=-1)
 
 
-def _blocks(num_resamples: int, rows: int) -> list[range]:
+def blocks_of(num_resamples: int, rows: int) -> list[range]:
     """Groups of resamples to compute together, so that an array of `rows` numbers for each of them stays small."""
     size = min(128, max(1, BLOCK_CELLS // rows))
     return [range(num_resamples)[start : start + size] for start in range(0, num_resamples, size)]
 
 
-def _summarise(labels: np.ndarray, patients: Sequence, measured: np.ndarray, resampled: np.ndarray) -> Areas:
-    """Intervals of one variant. measured, resampled: (1, 2, findings, ...), from _resample."""
+def _has_enough(labels: np.ndarray, patients: Sequence) -> np.ndarray:
+    """Which findings have enough patients with and without them for an interval, (findings,) bool."""
     patients = np.asarray(patients)
-    enough = [
-        all(len(np.unique(patients[labels[:, column] == value])) >= MIN_PATIENTS for value in (0, 1))
-        for column in range(labels.shape[1])
-    ]
-    return Areas(*(_intervals(*pair, np.array(enough, bool)) for pair in zip(measured[0], resampled[0], strict=True)))
+    enough = [all(len(np.unique(patients[column == value])) >= MIN_PATIENTS for value in (0, 1)) for column in labels.T]
+    return np.array(enough, bool)
+
+
+def _summarise(enough: np.ndarray, measured: np.ndarray, resampled: np.ndarray) -> Areas:
+    """Intervals of one variant. measured, resampled: (1, 2, findings, ...), from _resample."""
+    return Areas(*(_intervals(*pair, enough) for pair in zip(measured[0], resampled[0], strict=True)))
 
 
 def _intervals(measured: np.ndarray, resampled: np.ndarray, enough: np.ndarray) -> Intervals:

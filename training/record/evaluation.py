@@ -122,7 +122,8 @@ def _describe_split(
     )
     title = f"{name.capitalize()} split, {card.title}"
     draw_curves(workspace.figures / f"{name}_curves.png", labels, logits, findings, split.areas, title)
-    draw_reliability(workspace.figures / f"{name}_reliability.png", plain, scaled, findings, title)
+    parts = {"before": plain, "after temperature": scaled}
+    draw_reliability(workspace.figures / f"{name}_reliability.png", parts, findings, title)
     return {
         "images": len(labels),
         "patients": int(split.images["patient_id"].nunique()),

@@ -101,11 +101,11 @@ def draw_curves(
 
 
 @PLAIN_TEXT
-def draw_reliability(path: Path, before: Reliability, after: Reliability, findings: list[str], title: str) -> None:
-    """Observed against predicted frequency, a panel per finding, before and after the temperature, with the ECE.
+def draw_reliability(path: Path, parts: dict[str, Reliability], findings: list[str], title: str) -> None:
+    """Observed against predicted frequency, a panel per finding, with the ECE.
 
-    before, after: reliability of the same images. The area of a dot grows with the bin's share of the images. title
-    names the split and the data.
+    parts: name -> reliability, one or two, the newer one last. The area of a dot grows with the bin's share of the
+    images. title names the split and the data.
     """
     columns = min(4, len(findings))
     rows = -(-len(findings) // columns)
@@ -118,13 +118,13 @@ def draw_reliability(path: Path, before: Reliability, after: Reliability, findin
         sharey=True,
         squeeze=False,
     )
-    parts = (("before", before, "0.6", "s"), ("after temperature", after, COLOURS[0], "o"))
-    errors = [part.expected_calibration_error for _, part, *_ in parts]
+    styles = (("0.6", "s"), (COLOURS[0], "o"))[-len(parts) :]
+    errors = [part.expected_calibration_error for part in parts.values()]
     means = " to ".join(f"{mean_over_findings(error):.3f}" for error in errors)
     figure.suptitle(f"{title}\nmean expected calibration error (ECE) {means}")
     for column, (axes, finding) in enumerate(zip(grid.flat, findings, strict=False)):
         axes.plot([0, 1], [0, 1], color="0.85", linewidth=1)
-        for name, part, colour, marker in parts:
+        for (name, part), (colour, marker) in zip(parts.items(), styles, strict=True):
             filled = part.num_images[column] > 0
             counts, x, y = (array[column, filled] for array in (part.num_images, part.predicted, part.observed))
             axes.plot(x, y, color=colour, linewidth=1)

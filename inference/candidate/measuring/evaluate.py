@@ -26,7 +26,7 @@ class Scored:
     labels: np.ndarray
     """(images, findings) float32: 1, 0, NaN unknown"""
     images: pd.DataFrame
-    """patient_id, age_years, sex and view"""
+    """image_id, patient_id, age_years, sex and view"""
     probabilities: dict[str, np.ndarray]
     """variant -> (images, findings) float32"""
     distances: dict[str, np.ndarray]
@@ -44,6 +44,14 @@ class Scored:
         """For each finding, the number of patients with it or without it, whichever is smaller."""
         known = [[self.patients[column == value] for value in (0, 1)] for column in self.labels.T]
         return [min(len(np.unique(patients)) for patients in pair) for pair in known]
+
+    def only(self, chosen: np.ndarray) -> "Scored":
+        """The answers on some of the images, without the heat maps' overlaps. chosen: (images,) bool."""
+        answers = (
+            {name: values[chosen] for name, values in each.items()} for each in (self.probabilities, self.distances)
+        )
+        overlaps = {name: [] for name in self.overlaps}
+        return Scored(self.labels[chosen], self.images[chosen].reset_index(drop=True), *answers, overlaps)
 
     def joined(self, other: "Scored") -> "Scored":
         """Adds the variants of another pass over the same split, which replace variants of the same name."""
@@ -65,23 +73,36 @@ def score_split(
     *,
     title: str = "",
     end: bool = True,
+    columns: list[int | None] | None = None,
+    left_out: frozenset[str] = frozenset(),
 ) -> Scored:
     """Answers of each variant of a model on the same batches of a split, each image once.
 
     title: what the pass is for, at the beginning of its progress. end: whether a log says that it has ended; False for
-    one of many passes.
+    one of many passes. columns: for each finding of the model, its place in the table's vocabulary, None if the table
+    does not label it; by default both have the same vocabulary. left_out: images of the split that are not scored.
     """
-    rows = pd.concat(read_labels(split.files)).set_index("image_id")
+    rows = pd.concat(read_labels(split.files)).set_index("image_id", drop=False)
+    columns = list(range(len(properties.findings))) if columns is None else columns
+    labelled = [place for place, column in enumerate(columns) if column is not None]
+    place_of = {column: place for place, column in enumerate(columns) if column is not None}
     ids, labels = [], []
     probabilities, distances, overlaps = ({name: [] for name in variants} for _ in range(3))
     title = f"{title}: " if title else ""
     with Progress(f"{title}answers on the {split.name} split", split.rows, end=end) as bar:
         for batch in read_batches(split, batch_size):
-            ids.append(batch.image_ids)
-            labels.append(batch.labels.numpy())
-            boxes = rows.loc[batch.image_ids, "boxes"]
+            bar.update(len(batch.labels))
+            chosen = np.array([image not in left_out for image in batch.image_ids])
+            image_ids, pixels = np.asarray(batch.image_ids)[chosen], batch.pixels.numpy()[chosen]
+            if not len(image_ids):
+                continue
+            known = np.full((len(image_ids), len(columns)), np.nan, np.float32)
+            known[:, labelled] = batch.labels.numpy()[chosen][:, [columns[place] for place in labelled]]
+            ids.append(image_ids)
+            labels.append(known)
+            boxes = [_renumbered(of_image, place_of) for of_image in rows.loc[image_ids, "boxes"]]
             for name, predict in variants.items():
-                answer = predict(batch.pixels.numpy())
+                answer = predict(pixels)
                 probabilities[name].append(answer.probabilities)
                 if answer.maps is None:
                     continue
@@ -89,16 +110,22 @@ def score_split(
                 for maps, of_image in zip(answer.maps, boxes, strict=True):
                     if len(of_image):
                         overlaps[name] += overlaps_of(maps, of_image, properties)
-            bar.update(len(batch.labels))
     return Scored(
         np.concatenate(labels),
-        rows.loc[np.concatenate(ids), ["patient_id", "age_years", "sex", "view"]].reset_index(drop=True),
+        rows.loc[np.concatenate(ids), ["image_id", "patient_id", "age_years", "sex", "view"]].reset_index(drop=True),
         *(
             {name: np.concatenate(parts) for name, parts in answers.items() if parts}
             for answers in (probabilities, distances)
         ),
         overlaps,
     )
+
+
+def _renumbered(boxes: np.ndarray, place_of: dict[int, int]) -> np.ndarray:
+    """The boxes, (5 * n,), with the model's numbers of their findings; without those of other findings."""
+    boxes = np.reshape(boxes, (-1, 5))
+    kept = boxes[[int(box[0]) in place_of for box in boxes]] if len(boxes) else boxes
+    return np.column_stack([[place_of[int(number)] for number in kept[:, 0]], kept[:, 1:]]).ravel()
 
 
 def known_boxes(split: Split) -> dict[str, list[list[float]]]:

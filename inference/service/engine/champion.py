@@ -86,6 +86,7 @@ class LiveChampion:
         self._name, self._mode, self._package = settings.inference.registered_model, settings.serving.mode, package
         self.served: QueuedModel | None = None
         self.registry = RegistryState(False, _now(), "not asked yet")
+        self._tested: list[dict] = []
         self._failed: Failed | None = None
         self.looked = asyncio.Event()
         """set once the registry has been asked and its champion opened"""
@@ -96,6 +97,12 @@ class LiveChampion:
             reason = f"there is no model yet: {self.registry.reason}"
             raise Refusal(503, reason, self.picked_up, {"Retry-After": "5"})
         return self.served
+
+    @property
+    def card(self) -> dict:
+        """The card of the model in use, with the external tests that the registry knows of now."""
+        model = self.now().model
+        return model.card | ({"tested_at": self._tested} if self._tested else {})
 
     @property
     def picked_up(self) -> str:
@@ -114,6 +121,8 @@ class LiveChampion:
                 wanted = self._package or ModelFiles(self._name, look.version, Path(look.folder))
                 if not self.served or wanted != self.served.model.files:
                     await self._try(wanted)
+                if self.served and wanted == self.served.model.files:
+                    self._tested = look.tested
                 if self._failed and wanted == self._failed.wanted:
                     what = wanted.title if self._package else f"version {look.version} is the champion, but"
                     reason = f"{what} cannot be opened in mode {self._mode}"

@@ -13,7 +13,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from conf.workspace import Workspace
 
@@ -34,6 +34,8 @@ class Look:
     """why there is no version to open, for everybody"""
     detail: str = ""
     """the same with paths and addresses, for the log"""
+    tested: list[dict] = field(default_factory=list)
+    """summaries of the version's external tests, see inference/external/record.py"""
 
 
 def start_watch(workspace: Workspace, name: str, every_s: float) -> subprocess.Popen:
@@ -70,7 +72,7 @@ def look(workspace: Workspace, name: str) -> Iterator[Look]:
     if not workspace.has_store:
         yield Look(False, reason="there is no registry", detail=f"there is no {workspace.tracking_db}")
         return
-    from inference.model.registry import champion_version, fetch_model
+    from inference.model.registry import champion_version, fetch_model, tests_of
 
     try:
         version = champion_version(workspace, name)
@@ -83,7 +85,8 @@ def look(workspace: Workspace, name: str) -> Iterator[Look]:
         return
     yield Look(True, version, reason=f"version {version} is being fetched")
     try:
-        yield Look(True, version, str(fetch_model(workspace, name, version)))
+        folder = str(fetch_model(workspace, name, version))
+        yield Look(True, version, folder, tested=tests_of(workspace, name, version))
     except Exception as error:
         yield _failed(True, f"version {version} is the champion, but its files cannot be fetched", error)
 

@@ -13,22 +13,32 @@ export function showCard(model) {
   find("card-title").textContent = `Model card: ${model.name} version ${model.version}`;
   find("card-content").replaceChildren(
     ...has("intended_use", (use) => make("p", { className: "callout" }, use)),
+    ...has("recalibrated", (fit) => make("p", { className: "callout" }, fitted(fit))),
     ...has("limits", (limits) => section("Limits", list(limits))),
     ...has("test_auroc", (auroc) =>
-      section("AUROC per finding, test split", note(points), aurocTable(auroc, card.thresholds?.youden)),
+      section("AUROC per finding, test split", note(card.recalibrated ? intervals : points), aurocTable(auroc, card.thresholds?.youden)),
+    ),
+    ...has("tested_at", (tests) =>
+      section("Tested at other sites", note(elsewhere), make("ul", {}, tests.map(testedAt))),
     ),
     ...has("subgroups", (rows) => section("Mean AUROC per subgroup, test split", note(intervals), subgroupTable(rows))),
     ...has("data", (data) => section("Data", facts(dataFacts(data)), dataTable(data))),
     ...has("localisation", (rows) =>
       section("Heat maps against boxes, test split", note(pointing), localisationTable(rows)),
     ),
-    ...has("gate", (gate) => section(`Gate ${gate.passed ? "passed" : "failed"}`, list(gateWords(gate)))),
+    ...has("gate", (gate) => section(`Gate ${gate.passed === null ? "not asked" : gate.passed ? "passed" : "failed"}`, list(gateWords(gate)))),
     section("Model", facts(modelFacts(model))),
   );
 }
 
 const intervals = "The 95% intervals are over patients; the dotted line is chance.";
 const points = `${intervals} Thresholds are Youden's, from the validation split.`;
+const elsewhere =
+  "Mean AUROC, and its change from the test split over the findings that both define, with 95% intervals over patients.";
+const fitted = ({ site, version, fitted_to: fit, held_out: rest }) =>
+  `This is version ${version} with calibration and thresholds for ${site}, fitted to ${fit.images} films of ` +
+  `${fit.patients} patients. Thresholds, sensitivity and specificity below are those of ${rest.images} films of ` +
+  `${rest.patients} other patients there; AUROCs are of the test split, as before.`;
 const pointing =
   "Pointing game: how often the strongest place of the heat map lies in a known box. By chance: how often " +
   "a random place would.";
@@ -111,6 +121,15 @@ function aurocTable(aurocs, point) {
     ]),
   );
 }
+
+/** One external test, see inference/external/record.py. */
+const testedAt = ({ site, mode, at, images, patients, findings, auroc, findings_of_change: moving, change, overlap }) => {
+  const count = `${images.toLocaleString("en")} films of ${patients.toLocaleString("en")} patients`;
+  const over = (ends, number) => `${decimal(ends.value)} (${range(ends)}) over ${number} findings`;
+  const value = auroc.value === null ? "no AUROC" : over(auroc, findings);
+  const moved = change && change.value !== null ? `, change ${over(change, moving)}` : "";
+  return make("li", {}, `${site}, ${mode.toUpperCase()}, ${at.slice(0, 10)}: ${value}${moved}; ${count}; ${overlap}`);
+};
 
 function subgroupTable(subgroups) {
   return table(

@@ -27,6 +27,7 @@ from inference.model.packing import write_package
 from inference.model.served_model import open_served
 from tests.conftest import ODD
 from tests.inference.service import toy
+from tests.inference.service.page import TEST_ELSEWHERE, model_card
 
 FILMS = np.stack([toy.film(grey, toy.SIZE_PX) for grey in (60, 128, 170)])
 MANY = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -113,6 +114,16 @@ def test_the_same_model_gives_the_same_bytes(registered, whole, tmp_path):
     assert (tmp_path / "again.zip").read_bytes() == whole
     with zipfile.ZipFile(tmp_path / "again.zip") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_the_card_in_the_package_names_the_tests_at_other_sites(registered, whole, tmp_path):
+    write_json(registered.folder / "model_card.json", model_card())
+    write_package(registered, [], tmp_path / "tested.zip", [TEST_ELSEWHERE])
+    (registered.folder / "model_card.json").unlink()
+    with zipfile.ZipFile(tmp_path / "tested.zip") as archive:
+        card, text = (archive.read(f"model_card.{ending}").decode() for ending in ("json", "md"))
+    assert json.loads(card)["tested_at"] == [TEST_ELSEWHERE]
+    assert "| hospital-b, INT8 | 2026-11-01 | 1,000 | 300 | 0.812 [0.780, 0.840] over 2 findings |" in text
 
 
 def test_the_manifest_says_what_goes_in_what_comes_out_and_where_it_came_from(folder):

@@ -1,15 +1,22 @@
 """A registry with one toy model, on which each test file starts its own service."""
 
+import json
 import shutil
 from collections.abc import Iterator
 
 import pytest
+
+# Imported first, because it silences what mlflow would log on import.
+from training.record.store import use_store  # isort: skip
+
+import mlflow
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from conf.workspace import Workspace
 from conf.writing import write_json
+from inference.model.registry import TESTED_AT
 from tests.inference.service import toy
-from tests.inference.service.page import DESKTOP, KEY, OPTIONS, REFUSED, model_card
+from tests.inference.service.page import DESKTOP, KEY, OPTIONS, REFUSED, TEST_ELSEWHERE, model_card
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +33,8 @@ def registry(new_store, tmp_path_factory) -> Workspace:
 def page_service(registry) -> Iterator[toy.Running]:
     (card,) = registry.artifacts.rglob("model_card.json")
     write_json(card, model_card())
+    use_store(registry)
+    mlflow.MlflowClient().set_model_version_tag("chexscale", "1", f"{TESTED_AT}hospital_b", json.dumps(TEST_ELSEWHERE))
     with toy.running(registry, "--serving.requests_per_minute=0") as running:
         yield running
 

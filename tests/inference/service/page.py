@@ -27,6 +27,23 @@ DROP = """files => {
 }"""
 
 
+TEST_ELSEWHERE = {
+    "site": "hospital-b",
+    "at": "2026-11-01T12:00:00+00:00",
+    "images": 1000,
+    "patients": 300,
+    "mode": "int8",
+    "splits": ["test"],
+    "run_id": "run",
+    "findings": 2,
+    "findings_of_change": 1,
+    "auroc": {"value": 0.812, "low": 0.78, "high": 0.84},
+    "change": {"value": -0.1, "low": -0.15, "high": -0.05},
+    "overlap": "not checked against the training",
+}
+"""an external test of the toy model, as inference/external/record.py writes it"""
+
+
 def model_card() -> dict:
     """A model card of 60 generated images, as inference/register.py writes it."""
     rng = np.random.default_rng(0)

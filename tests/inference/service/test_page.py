@@ -87,6 +87,8 @@ def test_the_keyboard_alone_chooses_findings_and_reads_the_card(page):
         "Too few patients to say much about Bright",
         "62.5%",
         "where the network looked, not that",
+        "hospital-b, INT8, 2026-11-01: 0.812 (0.780 to 0.840) over 2 findings, change -0.100 (-0.150 to -0.050) over 1",
+        "1,000 films of 300 patients; not checked against the training",
     ):
         expect(card.get_by_text(part)).to_be_visible()
     page.keyboard.press("Escape")

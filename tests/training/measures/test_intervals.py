@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from training.measures import intervals
 from training.measures.intervals import (
     bootstrap_areas,
+    bootstrap_contrast,
     bootstrap_differences,
     bootstrap_means,
     patient_weights,
@@ -172,3 +173,24 @@ def test_the_interval_of_a_mean_is_the_percentiles_of_resamples_that_take_all_im
     np.testing.assert_allclose(means, values.mean(axis=0))
     np.testing.assert_allclose([low, high], np.percentile(drawn, [2.5, 97.5], axis=0))
     assert np.isnan(bootstrap_means(values, np.zeros(90), num_resamples=10, seed=0)[1]).all()
+
+
+def test_two_sets_of_images_contrast_as_their_areas_and_as_independent_samples():
+    near, far = make_predictions(1, num_patients=80, distance=2.0), make_predictions(2, num_patients=60, distance=0.5)
+    options = {"num_resamples": 400, "seed": 3}
+    contrast = bootstrap_contrast(near, far, **options).auroc
+    before, after = (bootstrap_areas(*made, **options).auroc for made in (near, far))
+    np.testing.assert_allclose(contrast.values, after.values - before.values, atol=1e-12)
+    assert (contrast.values < 0).all() and (contrast.low < contrast.values).all()
+    assert (contrast.high > contrast.values).all()
+    # Variances of independent samples add up.
+    widths = [each.high - each.low for each in (before, after)]
+    np.testing.assert_allclose(contrast.high - contrast.low, np.hypot(*widths), rtol=0.25)
+
+
+def test_the_mean_contrast_is_over_the_findings_that_both_sets_define():
+    near, far = make_predictions(1, num_findings=3), make_predictions(2, num_findings=3)
+    near[0][:, 0], far[0][:, 2] = np.nan, np.nan
+    contrast = bootstrap_contrast(near, far, num_resamples=50, seed=0).auroc
+    assert np.isnan(contrast.values[[0, 2]]).all() and np.isnan(contrast.low[[0, 2]]).all()
+    assert contrast.values[1] == contrast.values[3]

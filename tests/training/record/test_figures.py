@@ -93,7 +93,7 @@ def test_curves_of_nothing_defined_are_empty(tmp_path, drawn):
     areas = bootstrap_areas(labels, scores, np.arange(4), num_resamples=5, seed=0)
     draw_curves(tmp_path / "curves.png", labels, scores, ["A", "B"], areas, TITLE)
     same = bin_reliability(labels, scores, 5)
-    draw_reliability(tmp_path / "reliability.png", same, same, ["A", "B"], TITLE)
+    draw_reliability(tmp_path / "reliability.png", {"before": same, "after": same}, ["A", "B"], TITLE)
     assert "B\nECE undefined to undefined" in texts_of(drawn[-1])
 
 
@@ -104,7 +104,7 @@ def test_reliability_shows_both_errors_of_each_finding(tmp_path, drawn, num_find
     before, after = (
         bin_reliability(labels, scaled_probabilities(logits, np.full(num_findings, scale)), 10) for scale in (1, 2)
     )
-    draw_reliability(tmp_path / "reliability.png", before, after, findings, TITLE)
+    draw_reliability(tmp_path / "reliability.png", {"before": before, "after": after}, findings, TITLE)
     errors = [part.expected_calibration_error for part in (before, after)]
     texts = texts_of(drawn[-1])
     assert f"{findings[-1]}\nECE {errors[0][-1]:.3f} to {errors[1][-1]:.3f}" in texts

@@ -1,0 +1,204 @@
+"""Fits a model's calibration and thresholds to another site, on a part of its patients, and measures them on the rest.
+
+The network stays as it is: its logits are scaled and shifted per finding, in each of the model's forms alike.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit, logit
+
+from conf.errors import InputError
+from conf.settings import MODES, Validation
+from conf.words import counted
+from conf.writing import atomic_folder, write_json
+from inference.candidate.measuring.evaluate import Scored
+from inference.external.measure import measure_calls
+from inference.external.seen import share_of
+from inference.model.card_text import TEXT_FILE, to_text
+from inference.model.graphs import open_graph, properties_of, rescale, save_graph, with_properties
+from inference.model.model_files import ModelFiles
+from inference.model.own_test import read_own_test, write_own_test
+from inference.model.properties import CARD_FILE, Properties
+from training.measures.calibration import SENSITIVITY, fit_recalibration, sensitivity_thresholds, youden_thresholds
+
+MIN_PATIENTS = 10
+"""patients with a finding, and without it, that a recalibration needs"""
+EDGE = 1e-7
+"""distance from 0 and 1 at which a probability has a finite logit; float32 rounds what is nearer to 1"""
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """A calibration and thresholds for a site; arrays have one number per finding."""
+
+    scales: np.ndarray
+    """above 0; 1 where the calibration is kept"""
+    offsets: np.ndarray
+    """0 where the calibration is kept"""
+    fitted: np.ndarray
+    """(images,) bool, the films that it was fitted to; the others are held out"""
+    kept: list[str]
+    """findings whose calibration and thresholds stay: of too few patients, or ranked no better than by chance"""
+    properties: Properties
+    """those of the recalibrated model"""
+
+    def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
+        """The recalibrated probabilities, (images, findings) float32, of those that the model gave."""
+        return expit(self.scales * logits_of(probabilities) + self.offsets).astype(np.float32)
+
+
+def logits_of(probabilities: np.ndarray) -> np.ndarray:
+    """Finite logits, float64, in the shape of the probabilities."""
+    return logit(np.clip(np.asarray(probabilities, np.float64), EDGE, 1 - EDGE))
+
+
+def recalibrate(
+    properties: Properties,
+    scored: Scored,
+    mode: str,
+    found: ModelFiles,
+    site: str,
+    delta_table_id: str,
+    options: Validation,
+    seed: int,
+) -> Recalibration:
+    """Fits to a share of the patients, which a hash of their names and the seed chooses.
+
+    delta_table_id: of the films' table. Raises InputError if every finding has too few patients among these, or if
+    there are no others.
+    """
+    fitted = np.array([share_of(patient, seed) < options.fit_fraction for patient in scored.patients])
+    if fitted.all():
+        raise InputError(
+            f"all {counted(len(np.unique(scored.patients)), 'patient')} would be fitted to, and none is left to "
+            "measure: lower --validation.fit_fraction, or give more films"
+        )
+    labels, probabilities, patients = (
+        part[fitted] for part in (scored.labels, scored.probabilities[mode], scored.patients)
+    )
+    scales, offsets = fit_recalibration(labels, logits_of(probabilities), patients, MIN_PATIENTS)
+    is_kept = (scales == 1) & (offsets == 0)
+    if is_kept.all():
+        raise InputError(
+            f"no finding has {MIN_PATIENTS} patients with it and {MIN_PATIENTS} without it among the "
+            f"{len(np.unique(patients))} patients to fit to: give more films, or leave out --validation.recalibrate"
+        )
+    new = expit(scales * logits_of(probabilities) + offsets)
+    chosen = {
+        "youden": youden_thresholds(labels, new),
+        f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(labels, new, SENSITIVITY),
+    }
+    thresholds = {
+        point: [old if keep else float(value) for old, keep, value in zip(olds, is_kept, chosen[point], strict=True)]
+        for point, olds in properties.thresholds.items()
+    }
+    scale = np.array(properties.temperatures) / scales
+    changed = replace(
+        properties,
+        # (logit + shift) / temperature, scaled and moved, is again of that form.
+        shifts=(np.array(properties.shifts) + offsets * scale).tolist(),
+        temperatures=scale.tolist(),
+        thresholds=thresholds,
+        recalibrated={
+            "site": site,
+            "version": found.version,
+            "delta_table_id": delta_table_id,
+            "seed": seed,
+            "fit_fraction": options.fit_fraction,
+            "earlier": properties.recalibrated,
+        },
+    )
+    kept = [name for name, keep in zip(properties.findings, is_kept, strict=True) if keep]
+    return Recalibration(scales, offsets, fitted, kept, changed)
+
+
+def refuse_classes(properties: Properties) -> None:
+    """Raises InputError for a model of classes."""
+    if properties.exclusive:
+        raise InputError(
+            "the model's findings are classes, whose probabilities must add up to 1: leave out --validation.recalibrate"
+        )
+
+
+def describe(fit: Recalibration, scored: Scored, mode: str, before: Properties, seed: int) -> dict:
+    """The films that were not fitted to, measured with the model as it was and recalibrated; ready for JSON."""
+    held_out = scored.only(~fit.fitted)
+    new = replace(held_out, probabilities={mode: fit.probabilities(held_out.probabilities[mode])})
+    return {
+        "fitted_to": {"images": int(fit.fitted.sum()), "patients": len(np.unique(scored.patients[fit.fitted]))},
+        "held_out": {"images": len(held_out.labels), "patients": len(np.unique(held_out.patients))},
+        "kept": fit.kept,
+        "scales": dict(zip(before.findings, fit.scales.tolist(), strict=True)),
+        "offsets": dict(zip(before.findings, fit.offsets.tolist(), strict=True)),
+        "before": measure_calls(before, held_out, mode, seed),
+        "after": measure_calls(fit.properties, new, mode, seed),
+    }
+
+
+def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: str, folder: Path) -> None:
+    """Writes the recalibrated model into `folder`, every form that the version has; atomically."""
+    with atomic_folder(folder) as building:
+        for mode in MODES:
+            if (found.folder / mode).is_dir():
+                _write_mode(mode, found.folder / mode, building / mode, fit)
+        for name in ("report.json", "boxes.json"):
+            if (found.folder / name).exists():
+                shutil.copy(found.folder / name, building / name)
+        own = read_own_test(found.folder)
+        if not isinstance(own, str):
+            write_own_test(building, own.labels, fit.probabilities(own.probabilities), own.patients)
+        if (found.folder / CARD_FILE).exists():
+            card = json.loads((found.folder / CARD_FILE).read_text(encoding="utf-8"))
+            _describe_in_card(card, fit, described, found, site)
+            write_json(building / CARD_FILE, card)
+            (building / TEXT_FILE).write_text(to_text(card), encoding="utf-8")
+
+
+def _write_mode(mode: str, source: Path, folder: Path, fit: Recalibration) -> None:
+    if mode == "torch":
+        from inference.model.network import load_served
+
+        served = load_served(source)
+        served.rescaled(_own(fit.properties, served.properties)).save(folder)
+    elif mode == "onnx":
+        from inference.model.onnx_graph import onnx_properties, open_onnx, rescale_onnx
+
+        properties = _own(fit.properties, onnx_properties(open_onnx(source)))
+        rescale_onnx(source, folder, fit.scales, fit.offsets, properties)
+    else:
+        graph = open_graph(source, mapped=False)
+        properties = _own(fit.properties, properties_of(graph))
+        save_graph(with_properties(rescale(graph, fit.scales, fit.offsets), properties), folder, fp16=mode == "fp16")
+
+
+def _own(properties: Properties, of_graph: Properties) -> Properties:
+    """Each graph has a distance threshold of its own."""
+    return replace(properties, distance_threshold=of_graph.distance_threshold)
+
+
+def _describe_in_card(card: dict, fit: Recalibration, described: dict, found: ModelFiles, site: str) -> None:
+    """Replaces what the recalibration has changed in a model card, and says where it was measured."""
+    findings, after = fit.properties.findings, described["after"]
+    card["calibration_error"] = after["calibration_error"]
+    reason = f"the gate was not asked about this version; about version {found.version}: "
+    reason += f"{'passed' if card['gate']['passed'] else 'failed'}, {'; '.join(card['gate']['reasons'])}"
+    card["gate"] = card["gate"] | {"passed": None, "reasons": [reason]}
+    card["thresholds"] = {
+        point: {
+            "probability": dict(zip(findings, values, strict=True)),
+            **{
+                rate: {finding: after["operating_points"][point][finding][rate]["value"] for finding in findings}
+                for rate in ("sensitivity", "specificity", "ppv", "npv")
+            },
+        }
+        for point, values in fit.properties.thresholds.items()
+    }
+    card["recalibrated"] = {
+        "site": site,
+        "version": found.version,
+        **{key: described[key] for key in ("fitted_to", "held_out", "kept")},
+    }

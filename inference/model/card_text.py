@@ -1,0 +1,101 @@
+"""The model card as Markdown, from its JSON. Imports no large library, because packing a model writes it too."""
+
+from conf.words import counted
+from training.measures.cells import interval_cell, value_cell, with_interval
+
+TEXT_FILE = "model_card.md"
+"""the card as text, beside the graphs in a registered model's folder"""
+
+GATE = {True: "passed", False: "failed", None: "not asked"}
+
+
+def to_text(described: dict) -> str:
+    """The card as Markdown."""
+    model, data, gate = described["model"], described["data"], described["gate"]
+    youden = described["thresholds"]["youden"]
+    lines = [
+        f"# Model card: {model['network']}, {model['precision']}",
+        "",
+        f"**{described['intended_use']}**",
+        "",
+        f"- Input: {model['input']}. Output: a calibrated probability per finding, class activation maps, and a "
+        "distance from the training data.",
+        f"- Data: {data['title']} (table {data['delta_table_id']}), split by patient, rule `{data['split_rule']}`.",
+        f"- Trained by run {model['run_id']}, commit {model['commit']}, from "
+        f"{' from '.join(ancestor['source'] for ancestor in model['ancestors']) or 'random weights'}.",
+        f"- Gate {GATE[gate['passed']]}: {'; '.join(gate['reasons'])}.",
+        *[f"- Too few patients to show much of {finding}." for finding in gate["few_patients"]],
+        *_recalibrated_lines(described.get("recalibrated")),
+        "",
+        "| split | images | patients |",
+        "|---|---|---|",
+        *[f"| {split} | {count:,} | {data['patients'][split]:,} |" for split, count in data["images"].items()],
+        "",
+        "## Test split, 95% intervals by patient",
+        "",
+        "| finding | AUROC | interval | threshold (Youden, validation) | sensitivity | specificity |",
+        "|---|---|---|---|---|---|",
+    ]
+    for finding, ends in described["test_auroc"].items():
+        cells = [value_cell(ends["value"]), interval_cell(ends)]
+        cells += [value_cell(youden.get(key, {}).get(finding)) for key in ("probability", "sensitivity", "specificity")]
+        # A pipe would begin the next cell.
+        name = finding.replace("|", "\\|")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "## Subgroups, mean AUROC",
+        "",
+        "| group | images | patients | AUROC | interval |",
+        "|---|---|---|---|---|",
+    ]
+    for row in described["subgroups"] or []:
+        interval = interval_cell(row)
+        group = f"{row['attribute']} {row['group']}"
+        lines.append(f"| {group} | {row['images']} | {row['patients']} | {value_cell(row['auroc'])} | {interval} |")
+    lines += ["", *tested_lines(described.get("tested_at", []))]
+    return "\n".join([*lines, "## Limits", "", *[f"- {limit}" for limit in described["limits"]], ""])
+
+
+def tested_lines(tests: list[dict]) -> list[str]:
+    """The section of the Markdown on external tests, see inference/external/record.py; empty if there are none."""
+    if not tests:
+        return []
+    heads = (
+        "site",
+        "day",
+        "films",
+        "patients",
+        "mean AUROC",
+        "change from the test split",
+        "overlap with the training",
+    )
+    lines = ["## Tested at other sites, 95% intervals by patient", "", f"| {' | '.join(heads)} |"]
+    lines.append("|---" * len(heads) + "|")
+    for test in tests:
+        area = f"{with_interval(test['auroc'])} over {counted(test['findings'], 'finding')}"
+        change = f"{with_interval(test['change'], '+.3f')} over {test['findings_of_change']}" if test["change"] else "-"
+        cells = [
+            f"{test['site']}, {test['mode'].upper()}",
+            test["at"][:10],
+            f"{test['images']:,}",
+            f"{test['patients']:,}",
+        ]
+        lines.append(f"| {' | '.join([*cells, area, change, test['overlap']])} |")
+    return [*lines, ""]
+
+
+def _recalibrated_lines(fit: dict | None) -> list[str]:
+    """What a reader of the thresholds must know, if the calibration was fitted to another site."""
+    if not fit:
+        return []
+    parts = [
+        f"{counted(part['images'], 'film')} of {counted(part['patients'], 'patient')}"
+        for part in (fit["fitted_to"], fit["held_out"])
+    ]
+    kept = f" Too few patients, as before: {', '.join(fit['kept'])}." if fit["kept"] else ""
+    return [
+        f"- Version {fit['version']} with calibration and thresholds for **{fit['site']}**, fitted to {parts[0]}. The "
+        f"thresholds, sensitivities and specificities below are those of {parts[1]} there, whom the fit has not seen; "
+        f"AUROCs are the own test split's, as before.{kept}"
+    ]

@@ -1,0 +1,1 @@
+"""Many trainings of one table: what each is, and how they compare."""

@@ -1,0 +1,46 @@
+"""Logs a comparison to the MLflow store of its reference run."""
+
+from pathlib import Path
+
+# Imported first, because it silences what mlflow would log on import.
+from training.record.store import status_of, use_store  # isort: skip
+
+import mlflow
+
+from conf.errors import InputError
+from conf.words import RESEARCH_USE
+from jobs.studies.comparison import MEAN, Comparison
+from training.record.addresses import settle
+
+
+def record(comparison: Comparison, files: list[Path]) -> str:
+    """Logs the files and the mean AUROCs as a run beside the reference's; returns its id.
+
+    Raises InputError if the reference's workspace is in use, or has no store.
+    """
+    workspace = comparison.reference.member.workspace
+    with workspace.exclusive():
+        use_store(workspace)
+        settle(workspace)
+        client = mlflow.MlflowClient()
+        if status_of(workspace, comparison.reference.run_id) is None:
+            raise InputError(
+                f"{workspace.store} does not know the run of {comparison.reference.name}: the files are written, but "
+                "MLflow has no record of them; name the --tracking_server that has the run, or another --reference"
+            )
+        experiment = client.get_run(comparison.reference.run_id).info.experiment_id
+        tags = {"compared": ", ".join(run.name for run in comparison.runs)[:1000], "mlflow.note.content": RESEARCH_USE}
+        name = f"comparison of {len(comparison.runs)} runs"
+        run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
+        try:
+            for step, run in enumerate(comparison.runs):
+                for metric, ends in (("auroc", run.auroc[MEAN]), ("difference", comparison.differences[step][MEAN])):
+                    if ends["value"] is not None:
+                        client.log_metric(run_id, f"compared_{metric}_mean", ends["value"], step=step)
+            for file in files:
+                client.log_artifact(run_id, str(file), "comparison")
+        except BaseException:
+            client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(run_id)
+    return run_id

@@ -1,0 +1,227 @@
+"""The command that tests a model on another hospital's films."""
+
+import io
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from conf.workspace import Workspace
+from etl.contract.schema import SPLITS
+from inference.candidate.measuring.evaluate import score_split
+from inference.model.model_files import ModelFiles
+from inference.model.own_test import write_own_test
+from inference.model.registry import TESTED_AT
+from inference.model.served_model import ServedModel
+from inference.model.variants import open_variant
+from tests.inference.conftest import FINDINGS, REPOSITORY, Ended, register_champion, write_table
+from training.record.store import use_store
+
+
+@pytest.fixture(scope="module")
+def champion(int8, splits, workspace, tmp_path_factory) -> Workspace:
+    predict, properties = open_variant("int8", int8)
+    model = ServedModel(ModelFiles("chexscale", 1, int8.parent), "int8", properties, predict)
+    scored = score_split({"int8": predict}, splits["test"], 16, properties)
+    write_own_test(int8.parent, scored.labels, scored.probabilities["int8"], scored.patients)
+    return register_champion(model, workspace, tmp_path_factory.mktemp("external"))
+
+
+NAMES = ("Elsewhere", *FINDINGS[::-1])
+
+
+def elsewhere(folder: Path, vocabulary: Sequence[str] = NAMES, **changes) -> Workspace:
+    """A workspace with the films of another hospital, whose findings stand in another order. changes: of its card."""
+    workspace = Workspace.at(str(folder))
+    write_table(workspace, 5, vocabulary, "b-", delta_table_id="elsewhere", **changes)
+    return workspace
+
+
+def validate(workspace: Workspace, *options: str) -> Ended:
+    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+    arguments = ["validate.py", f"--workspace={workspace.root}", *options]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", arguments)
+        patch.setenv("COLUMNS", "200")
+        try:
+            runpy.run_path(str(REPOSITORY / "inference" / "validate.py"), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture(scope="module")
+def tested(champion, tmp_path_factory) -> Ended:
+    other = elsewhere(tmp_path_factory.mktemp("other") / "hospital-b")
+    done = validate(champion, f"--scoring.source={other.root}")
+    assert done.code == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def report(champion, tested) -> dict:
+    return json.loads((champion.external("hospital-b") / "report.json").read_text())
+
+
+def test_findings_are_matched_by_name_whatever_their_order(report):
+    assert report["findings"] == {
+        "shared": dict(zip(FINDINGS, FINDINGS, strict=True)),
+        "only_model": [],
+        "only_films": ["Elsewhere"],
+    }
+    assert report["images"] == 448 and report["auroc"]["Bright_Corner"]["value"] > 0.7
+    assert report["localisation"]["Chequers"]["pointing_game"] > 2 * report["localisation"]["Chequers"]["chance"]
+
+
+def test_the_change_is_the_difference_to_the_models_own_test_split(report):
+    own = report["own_test"]
+    assert own["images"] == 128
+    for name in ("Bright_Corner", "Chequers", "mean"):
+        here, there = report["auroc"][name]["value"], own["auroc"][name]["value"]
+        assert own["change"][name]["value"] == pytest.approx(here - there, abs=1e-6)
+        assert own["change"][name]["low"] <= own["change"][name]["value"] <= own["change"][name]["high"]
+    assert own["change"]["mean"]["low"] < own["change"]["mean"]["high"]
+
+
+def test_it_prints_and_writes_what_a_reader_needs(champion, tested):
+    folder = champion.external("hospital-b")
+    assert "chexscale version 1, INT8, on hospital-b (Delta version 0), 448 films of 448 patients" in tested.stdout
+    assert "no film with the same pixels as one of the training; no patient of the training" in tested.stdout
+    assert "weights that it started from (imagenet) not known" in tested.stdout
+    assert "Only these films know: Elsewhere" in tested.stdout
+    table = pd.read_csv(folder / "findings.csv").set_index("finding")
+    assert list(table.index) == [*FINDINGS, "mean"] and table.loc["Chequers", "sensitivity_youden_low"] >= 0
+    page = (folder / "report.md").read_text()
+    assert "Research use only" in page and "| Chequers |" in page and "![auroc.png](auroc.png)" in page
+    for name in ("auroc.png", "reliability.png", "subgroups.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert len(pd.read_parquet(folder / "predictions.parquet")) == 448
+
+
+def test_the_run_and_the_version_know_of_the_test_but_hold_no_patient(champion, tested, report):
+    use_store(champion)
+    client = mlflow.MlflowClient()
+    tags = client.get_model_version("chexscale", "1").tags
+    summary = json.loads(tags[TESTED_AT + "hospital_2db"])
+    assert summary["auroc"] == report["auroc"]["mean"] and summary["site"] == "hospital-b"
+    run = client.get_run(summary["run_id"])
+    assert run.info.status == "FINISHED" and run.data.tags["registered_version"] == "1"
+    assert run.data.metrics["external_auroc_mean"] == pytest.approx(report["auroc"]["mean"]["value"])
+    artifacts = {file.path for file in client.list_artifacts(summary["run_id"], "external")}
+    assert "external/report.json" in artifacts
+    assert not artifacts & {"external/predictions.parquet", "external/left_out.csv"}
+
+
+def test_the_models_own_training_films_are_refused_or_left_out_by_name(champion):
+    own = f"--scoring.source={champion.root}"
+    refused = validate(champion, own)
+    assert refused.code == 2 and "the workspace" in refused.stderr and "--validation.splits '[test]'" in refused.stderr
+    splits = "--validation.splits=[val,test]"
+    refused = validate(champion, own, splits)
+    assert refused.code == 2 and "has seen 64 patients of these films" in refused.stderr
+    done = validate(champion, own, splits, "--validation.seen=leave_out", "--validation.site=own")
+    assert done.code == 0, done.stderr
+    left_out = pd.read_csv(champion.external("own") / "left_out.csv")
+    assert len(left_out) == 64 and left_out.image_id.str.startswith("val_").all()
+    # On its own test split the model does as well as on its own test split.
+    change = json.loads((champion.external("own") / "report.json").read_text())["own_test"]["change"]
+    assert change["mean"]["value"] == 0
+    alone = validate(champion, own, "--validation.splits=[val]", "--validation.seen=leave_out")
+    assert alone.code == 2 and "none of the 64 films is left" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vocabulary": ["A", "B"]}, "the model knows Bright_Corner, Chequers, Never"),
+        ({"sizes_px": [32]}, "the model takes 64 pixels"),
+        ({"channels": 3}, "in colour"),
+    ],
+)
+def test_films_that_the_model_cannot_be_tested_on_are_named(champion, tmp_path, changes, said):
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'x', **changes).root}")
+    assert done.code == 2 and said in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_labels_that_are_all_the_same_have_rates_and_no_auroc(champion, tmp_path, label):
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / f'all-{label:.0f}', label=label).root}")
+    assert done.code == 0, done.stderr
+    report = json.loads((champion.external(f"all-{label:.0f}") / "report.json").read_text())
+    assert report["auroc"]["mean"] == {"value": None, "low": None, "high": None}
+    rates = report["operating_points"]["youden"]["Chequers"]
+    assert (rates["sensitivity"]["value"] is None) == (label == 0)
+    assert (rates["specificity"]["value"] is None) == (label == 1)
+
+
+def test_a_card_that_counts_labels_that_no_tested_film_has_is_found_out(champion, tmp_path):
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'none', label=float('nan')).root}")
+    assert done.code == 2 and "has a known label of Bright_Corner" in done.stderr
+
+
+def test_films_without_a_label_are_named(champion, tmp_path):
+    other = elsewhere(tmp_path / "x", known={split: dict.fromkeys(NAMES, 0) for split in SPLITS})
+    done = validate(champion, f"--scoring.source={other.root}")
+    assert done.code == 2 and "have no label of them" in done.stderr
+
+
+def test_a_recalibrated_model_is_a_version_of_its_own(champion, tmp_path):
+    done = validate(
+        champion, f"--scoring.source={elsewhere(tmp_path / 'hospital-c').root}", "--validation.recalibrate=true"
+    )
+    assert done.code == 0, done.stderr
+    assert "Registered chexscale version 2 as @challenger, recalibrated for hospital-c" in done.stdout
+    assert "promote.py 2" in done.stdout and " other films of " in done.stdout
+    use_store(champion)
+    client = mlflow.MlflowClient()
+    tags = client.get_model_version("chexscale", "2").tags
+    assert (tags["recalibrated_for"], tags["recalibrated_from"], tags["gate"]) == ("hospital-c", "1", "not asked")
+    assert int(client.get_model_version_by_alias("chexscale", "champion").version) == 1
+    # It is tested as any version, with its own thresholds, but not on the patients that it was fitted to.
+    same = f"--scoring.source={tmp_path / 'hospital-c'}", "--validation.site=again", "2"
+    refused = validate(champion, *same)
+    assert refused.code == 2 and "was fitted to" in refused.stderr
+    again = validate(champion, *same, "--validation.seen=leave_out")
+    assert again.code == 0, again.stderr
+    held_out = json.loads((champion.external("hospital-c") / "report.json").read_text())["recalibration"]["held_out"]
+    assert json.loads((champion.external("again") / "report.json").read_text())["patients"] == held_out["patients"]
+    thresholds = [
+        json.loads((champion.external(site) / "report.json").read_text())["operating_points"]["youden"]["Chequers"]
+        for site in ("hospital-c", "again")
+    ]
+    assert thresholds[0]["threshold"] != thresholds[1]["threshold"]
+
+
+def test_without_the_table_of_the_training_the_check_is_asked_for(champion, tmp_path):
+    other, table = elsewhere(tmp_path / "b"), champion.shards.rename(champion.root / "moved")
+    try:
+        done = validate(champion, f"--scoring.source={other.root}")
+        assert done.code == 2 and "--validation.seen unchecked" in done.stderr, done.stderr
+        done = validate(champion, f"--scoring.source={other.root}", "--validation.seen=unchecked")
+        assert done.code == 0 and "not checked against the training" in done.stdout, done.stderr
+    finally:
+        table.rename(champion.shards)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"), [("", "expected the films of another hospital"), ("/nowhere/b", "is no folder, expected")]
+)
+def test_a_source_that_is_missing_or_no_folder_is_named(champion, source, said):
+    done = validate(champion, f"--scoring.source={source}")
+    assert done.code == 2 and said in done.stderr
+
+
+def test_results_of_other_films_of_the_same_name_are_not_replaced(champion, tested, tmp_path):
+    done = validate(champion, f"--scoring.source={elsewhere(tmp_path / 'hospital-b').root}")
+    assert done.code == 2 and "--validation.site" in done.stderr
+
+
+def test_splits_are_different_and_have_films(champion, tmp_path):
+    twice = validate(champion, f"--scoring.source={champion.root}", "--validation.splits=[test,test]")
+    assert twice.code == 2 and "different splits" in twice.stderr
