@@ -7,7 +7,8 @@
 
     python inference/infer.py --model chexscale-3.zip film.png
 
-The same model gives the same bytes. Research use only, not for clinical use.
+The same model gives the same bytes, until it is tested at another site, which its card then names. Research use only,
+not for clinical use.
 """
 
 import shlex

@@ -16,6 +16,7 @@ from conf.workspace import Workspace
 from conf.writing import atomic_path
 from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import is_folder, is_local, located
+from etl.contract.terms import shared
 from etl.contract.version import TableVersion
 from inference.model.properties import Properties, check_table, preparation_of
 
@@ -78,7 +79,15 @@ def run_etl(settings: Settings, other: Workspace, properties: Properties, sizes_
     # Those films are tested that the model would take in service.
     prepared = {name: getattr(properties, name) for name in preparation_of({})}
     prepared |= {"quality": restore(Quality, properties.quality), "dicom": restore(Dicom, properties.dicom)}
-    etl = replace(settings.etl, source=settings.scoring.source, sizes_px=sizes_px, table="", **prepared)
+    etl = replace(
+        settings.etl,
+        source=settings.scoring.source,
+        sources=[],
+        shared_patients=[],
+        sizes_px=sizes_px,
+        table="",
+        **prepared,
+    )
     scenario = {"workspace": str(other.root), "etl": asdict(etl)}
     other.root.mkdir(parents=True, exist_ok=True)
     with atomic_path(other.root / SCENARIO) as temporary:
@@ -93,9 +102,11 @@ def run_etl(settings: Settings, other: Workspace, properties: Properties, sizes_
 def columns_for(findings: list[str], card: Card) -> list[int | None]:
     """For each finding of the model its place in the table's vocabulary, None if the table does not label it.
 
+    They are matched by the field's terms (etl/contract/terms.py), so that NIH's Effusion is CheXpert's Pleural Effusion.
     Raises InputError if the table labels none of them.
     """
-    columns = [card.findings.index(name) if name in card.findings else None for name in findings]
+    pairs = dict(shared(findings, card.findings))
+    columns = [card.findings.index(pairs[name]) if name in pairs else None for name in findings]
     known = [sum(card.known[split][card.findings[place]] for split in SPLITS) for place in columns if place is not None]
     if not any(known):
         why = "have no label of them" if known else f"label {', '.join(card.findings[:MAX_SHOWN])}"

@@ -17,6 +17,8 @@ from training.reading.batches import read_batches
 from training.reading.plan import Split
 
 NUM_RESAMPLES = 1000
+KEPT = ("image_id", "patient_id", "age_years", "sex", "view", "source")
+"""columns of the table that say who is on an image, and where it comes from"""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Scored:
     labels: np.ndarray
     """(images, findings) float32: 1, 0, NaN unknown"""
     images: pd.DataFrame
-    """image_id, patient_id, age_years, sex and view"""
+    """columns KEPT, without `source` for a table of an older release"""
     probabilities: dict[str, np.ndarray]
     """variant -> (images, findings) float32"""
     distances: dict[str, np.ndarray]
@@ -112,7 +114,7 @@ def score_split(
                         overlaps[name] += overlaps_of(maps, of_image, properties)
     return Scored(
         np.concatenate(labels),
-        rows.loc[np.concatenate(ids), ["image_id", "patient_id", "age_years", "sex", "view"]].reset_index(drop=True),
+        rows.loc[np.concatenate(ids), [name for name in KEPT if name in rows]].reset_index(drop=True),
         *(
             {name: np.concatenate(parts) for name, parts in answers.items() if parts}
             for answers in (probabilities, distances)

@@ -15,11 +15,13 @@ import pytest
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS
 from inference.candidate.measuring.evaluate import score_split
+from inference.external.films import columns_for
 from inference.model.model_files import ModelFiles
 from inference.model.own_test import write_own_test
 from inference.model.registry import TESTED_AT
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
+from tests.conftest import make_card
 from tests.inference.conftest import FINDINGS, REPOSITORY, Ended, register_champion, write_table
 from training.record.store import use_store
 
@@ -77,6 +79,11 @@ def test_findings_are_matched_by_name_whatever_their_order(report):
     }
     assert report["images"] == 448 and report["auroc"]["Bright_Corner"]["value"] > 0.7
     assert report["localisation"]["Chequers"]["pointing_game"] > 2 * report["localisation"]["Chequers"]["chance"]
+
+
+def test_findings_of_other_names_are_matched_by_the_fields_terms():
+    card = make_card(["Lung Opacity", "Pleural Effusion", "edema"], [1, 1, 1], [2, 2, 2])
+    assert columns_for(["Effusion", "Mass", "Edema"], card) == [1, None, 2]
 
 
 def test_the_change_is_the_difference_to_the_models_own_test_split(report):
