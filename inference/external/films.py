@@ -47,7 +47,7 @@ def open_films(settings: Settings, workspace: Workspace, properties: Properties,
     folder = located("scoring.source", source)
     if not is_folder(folder):
         raise InputError(f"scoring.source {source} is no folder, expected labelled films or a workspace with a table")
-    refuse_other_source(workspace.external(site_of(settings)), source)
+    refuse_other_source(workspace.external(site_of(settings)), str(folder))
     if is_local(folder) and (folder / "card.json").is_file():
         other = Workspace.at(source, setting="scoring.source")
         if other.root == workspace.root and not settings.validation.splits:
@@ -67,7 +67,7 @@ def refuse_other_source(folder: Path, source: str) -> None:
     """Raises InputError if `folder` has results of other films under the same name."""
     report = folder / "report.json"
     before = json.loads(report.read_text(encoding="utf-8"))["source"] if report.is_file() else source
-    if before.rstrip("/") != source.rstrip("/"):
+    if before != source:
         raise InputError(
             f"{folder} has the results of {before}, which {source} would replace: name these films otherwise by "
             "--validation.site"
@@ -102,7 +102,7 @@ def run_etl(settings: Settings, other: Workspace, properties: Properties, sizes_
 def columns_for(findings: list[str], card: Card) -> list[int | None]:
     """For each finding of the model its place in the table's vocabulary, None if the table does not label it.
 
-    They are matched by the field's terms (etl/contract/terms.py), so that NIH's Effusion is CheXpert's Pleural Effusion.
+    They are matched by the field's terms (etl/contract/terms.py): NIH's Effusion is CheXpert's Pleural Effusion.
     Raises InputError if the table labels none of them.
     """
     pairs = dict(shared(findings, card.findings))

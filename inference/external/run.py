@@ -11,6 +11,7 @@ from conf.settings import Settings
 from conf.words import RESEARCH_USE, counted
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
+from etl.contract.storage import located
 from etl.contract.version import TableVersion
 from inference.candidate.measuring.evaluate import score_split
 from inference.external.films import columns_for, open_films, site_of
@@ -84,7 +85,7 @@ def test(settings: Settings, workspace: Workspace, model: ServedModel) -> None:
     report = {
         "note": RESEARCH_USE,
         "site": site,
-        "source": settings.scoring.source,
+        "source": str(located("scoring.source", settings.scoring.source)),
         "model": {"name": found.name, "version": found.version, "mode": mode, "run_id": properties.run_id},
         "films": describe_films(films.card, splits, len(left_out), checked),
         "findings": describe_findings(properties, films.card, columns),

@@ -3,17 +3,20 @@
 import io
 import json
 import runpy
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import cv2
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 
 from conf.workspace import Workspace
-from etl.contract.schema import SPLITS
+from etl.contract.schema import SPLITS, Card
 from inference.candidate.measuring.evaluate import score_split
 from inference.external.films import columns_for
 from inference.model.model_files import ModelFiles
@@ -22,7 +25,15 @@ from inference.model.registry import TESTED_AT
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
 from tests.conftest import make_card
-from tests.inference.conftest import FINDINGS, REPOSITORY, Ended, register_champion, write_table
+from tests.inference.conftest import (
+    FINDINGS,
+    REPOSITORY,
+    SIZE_PX,
+    Ended,
+    planted_images,
+    register_champion,
+    write_table,
+)
 from training.record.store import use_store
 
 
@@ -203,6 +214,30 @@ def test_a_recalibrated_model_is_a_version_of_its_own(champion, tmp_path):
         for site in ("hospital-c", "again")
     ]
     assert thresholds[0]["threshold"] != thresholds[1]["threshold"]
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_folder_with_its_labels_becomes_a_table_as_the_models_and_is_read_once(champion, tmp_path):
+    pixels, labels, _ = planted_images(60, np.random.default_rng(9))
+    folder = tmp_path / "clinic"
+    folder.mkdir()
+    for number, film in enumerate(pixels):
+        # Twice as large, because smaller films go to quarantine.
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(film, (2 * SIZE_PX, 2 * SIZE_PX), interpolation=0))
+    cells = pd.DataFrame(labels[:, :2], columns=FINDINGS[:2]).astype("Int64")
+    names = {"image": [f"{number}.png" for number in range(60)], "patient": [f"c{number // 2}" for number in range(60)]}
+    pd.DataFrame(names).join(cells).to_csv(folder / "labels.csv", index=False)
+    command = ["python", "inference/validate.py", f"--workspace={champion.root}", f"--scoring.source={folder}"]
+    command += ["--etl.format=csv", "--etl.max_quarantined_fraction=0.5"]
+    for expected in ("changes since the previous version: ", "nothing has changed"):
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert expected in done.stdout
+    report = json.loads((champion.external("clinic") / "report.json").read_text())
+    assert report["findings"]["only_model"] == ["Never"] and report["patients"] == 30
+    assert report["auroc"]["Bright_Corner"]["value"] > 0.7
+    assert Card.read(champion.external("clinic") / "card.json").sizes_px == [SIZE_PX]
 
 
 def test_without_the_table_of_the_training_the_check_is_asked_for(champion, tmp_path):
