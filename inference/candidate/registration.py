@@ -65,7 +65,6 @@ def register(
     settle(workspace)
     # Logged by the run's id, so that the run stays ended, with its status and duration, whenever this stops.
     run_id = properties.run_id
-    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
     mlflow.log_metrics(_metrics(report), run_id=run_id)
     for path, place in (
         (folder / "report.json", "inference"),
@@ -85,6 +84,8 @@ def add_version(name: str, properties: Properties, folder: Path, tags: dict[str,
 
     verdict: a sentence for the version's description. mlflow must use the workspace's store already.
     """
+    # Where the model's files go; without it, MLflow would make a folder of its own in the current one.
+    mlflow.set_experiment(experiment_id=mlflow.get_run(properties.run_id).info.experiment_id)
     # mlflow.pyfunc.log_model would need an active run.
     logged = Model.log(
         artifact_path=None,

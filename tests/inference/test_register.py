@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pytest
 import torch
 from deltalake import write_deltalake
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 import inference
 from conf.errors import InputError
@@ -183,6 +184,8 @@ def test_a_model_of_scores_that_are_not_finite_has_a_card_too(first, workspace, 
 
 
 def test_its_checkpoint_starts_another_training(first, client, workspace, checkpoint):
+    # Of a copy of this workspace, which other tests of this process have used under the same run.
+    _artifact_repos_cache.clear()
     client.log_artifact(checkpoint.run_id, str(workspace.checkpoints / BEST), "checkpoints")
     for address in ("models:/chexscale@challenger", "models:/chexscale/1"):
         fetched = Checkpoint.load(fetch_checkpoint(workspace, address))

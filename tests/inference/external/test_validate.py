@@ -19,7 +19,7 @@ from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
 from inference.candidate.measuring.evaluate import score_split
 from inference.external.films import columns_for
-from inference.model.model_files import ModelFiles
+from inference.model.model_files import ModelFiles, find_model
 from inference.model.own_test import write_own_test
 from inference.model.registry import TESTED_AT
 from inference.model.served_model import ServedModel
@@ -61,6 +61,8 @@ def validate(workspace: Workspace, *options: str) -> Ended:
     arguments = ["validate.py", f"--workspace={workspace.root}", *options]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
         patch.setattr(sys, "argv", arguments)
+        # As in a process of its own.
+        patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
         patch.setenv("COLUMNS", "200")
         try:
             runpy.run_path(str(REPOSITORY / "inference" / "validate.py"), run_name="__main__")
@@ -201,6 +203,7 @@ def test_a_recalibrated_model_is_a_version_of_its_own(champion, tmp_path):
     tags = client.get_model_version("chexscale", "2").tags
     assert (tags["recalibrated_for"], tags["recalibrated_from"], tags["gate"]) == ("hospital-c", "1", "not asked")
     assert int(client.get_model_version_by_alias("chexscale", "champion").version) == 1
+    assert find_model(champion, "chexscale", "2").folder.is_relative_to(champion.artifacts)
     # It is tested as any version, with its own thresholds, but not on the patients that it was fitted to.
     same = f"--scoring.source={tmp_path / 'hospital-c'}", "--validation.site=again", "2"
     refused = validate(champion, *same)
