@@ -119,9 +119,10 @@ def test_extras_bring_all_that_their_commands_import(extras, modules, tmp_path):
                 shutil.copytree(site_packages / top, tmp_path / top, copy_function=link)
             elif not (tmp_path / top).exists():
                 (tmp_path / top).symlink_to(site_packages / top)
-    # With -S this environment's own packages are not on the path.
-    given = [sys.executable, "-S", "-c", "; ".join(f"import {module}" for module in modules)]
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"}
+    # With -S this environment's own packages are not on the path. setuptools' .pth file gives Python 3.12 a distutils.
+    code = [f"import site; site.addsitedir({str(tmp_path)!r})", *(f"import {module}" for module in modules)]
+    given = [sys.executable, "-S", "-c", "; ".join(code)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     imported = subprocess.run(given, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert imported.returncode == 0, imported.stderr
 
