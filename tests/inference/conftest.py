@@ -274,8 +274,11 @@ def run_register():
     return run
 
 
-def register_champion(model: ServedModel, workspace: Workspace, parent: Path) -> Workspace:
-    """A copy of the workspace, below `parent`, with the model in its registry: the other tests' stays without."""
+def register_champion(model: ServedModel, workspace: Workspace, parent: Path, name: str = "chexscale") -> Workspace:
+    """A copy of the workspace, below `parent`, with the model in its registry: the other tests' stays without.
+
+    name: of the registered model; other tests may have registered versions of `chexscale` already.
+    """
     # Without a model that other tests may have left there.
     without = shutil.ignore_patterns(workspace.model.name)
     copied = Workspace.at(str(shutil.copytree(workspace.root, parent / "workspace", ignore=without)))
@@ -285,5 +288,5 @@ def register_champion(model: ServedModel, workspace: Workspace, parent: Path) ->
     copied.figures.mkdir(exist_ok=True)
     (copied.figures / "test_auroc.png").touch()
     decision = Decision(True, ["a test"], None, {}, [], [])
-    assert register(copied, "chexscale", model.properties, copied.model, report, decision).aliases[-1] == "champion"
+    assert register(copied, name, model.properties, copied.model, report, decision).aliases[-1] == "champion"
     return copied

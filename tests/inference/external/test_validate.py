@@ -40,12 +40,13 @@ from training.record.store import use_store
 @pytest.fixture(scope="module")
 def champion(int8, splits, workspace, tmp_path_factory) -> Workspace:
     predict, properties = open_variant("int8", int8)
-    model = ServedModel(ModelFiles("chexscale", 1, int8.parent), "int8", properties, predict)
+    model = ServedModel(ModelFiles(NAME, 1, int8.parent), "int8", properties, predict)
     scored = score_split({"int8": predict}, splits["test"], 16, properties)
     write_own_test(int8.parent, scored.labels, scored.probabilities["int8"], scored.patients)
-    return register_champion(model, workspace, tmp_path_factory.mktemp("external"))
+    return register_champion(model, workspace, tmp_path_factory.mktemp("external"), NAME)
 
 
+NAME = "tested"
 NAMES = ("Elsewhere", *FINDINGS[::-1])
 
 
@@ -58,7 +59,7 @@ def elsewhere(folder: Path, vocabulary: Sequence[str] = NAMES, **changes) -> Wor
 
 def validate(workspace: Workspace, *options: str) -> Ended:
     code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-    arguments = ["validate.py", f"--workspace={workspace.root}", *options]
+    arguments = ["validate.py", f"--workspace={workspace.root}", f"--inference.registered_model={NAME}", *options]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
         patch.setattr(sys, "argv", arguments)
         # As in a process of its own.
@@ -111,7 +112,7 @@ def test_the_change_is_the_difference_to_the_models_own_test_split(report):
 
 def test_it_prints_and_writes_what_a_reader_needs(champion, tested):
     folder = champion.external("hospital-b")
-    assert "chexscale version 1, INT8, on hospital-b (Delta version 0), 448 films of 448 patients" in tested.stdout
+    assert f"{NAME} version 1, INT8, on hospital-b (Delta version 0), 448 films of 448 patients" in tested.stdout
     assert "no film with the same pixels as one of the training; no patient of the training" in tested.stdout
     assert "weights that it started from (imagenet) not known" in tested.stdout
     assert "Only these films know: Elsewhere" in tested.stdout
@@ -127,7 +128,7 @@ def test_it_prints_and_writes_what_a_reader_needs(champion, tested):
 def test_the_run_and_the_version_know_of_the_test_but_hold_no_patient(champion, tested, report):
     use_store(champion)
     client = mlflow.MlflowClient()
-    tags = client.get_model_version("chexscale", "1").tags
+    tags = client.get_model_version(NAME, "1").tags
     summary = json.loads(tags[TESTED_AT + "hospital_2db"])
     assert summary["auroc"] == report["auroc"]["mean"] and summary["site"] == "hospital-b"
     run = client.get_run(summary["run_id"])
@@ -196,14 +197,14 @@ def test_a_recalibrated_model_is_a_version_of_its_own(champion, tmp_path):
         champion, f"--scoring.source={elsewhere(tmp_path / 'hospital-c').root}", "--validation.recalibrate=true"
     )
     assert done.code == 0, done.stderr
-    assert "Registered chexscale version 2 as @challenger, recalibrated for hospital-c" in done.stdout
+    assert f"Registered {NAME} version 2 as @challenger, recalibrated for hospital-c" in done.stdout
     assert "promote.py 2" in done.stdout and " other films of " in done.stdout
     use_store(champion)
     client = mlflow.MlflowClient()
-    tags = client.get_model_version("chexscale", "2").tags
+    tags = client.get_model_version(NAME, "2").tags
     assert (tags["recalibrated_for"], tags["recalibrated_from"], tags["gate"]) == ("hospital-c", "1", "not asked")
-    assert int(client.get_model_version_by_alias("chexscale", "champion").version) == 1
-    assert find_model(champion, "chexscale", "2").folder.is_relative_to(champion.artifacts)
+    assert int(client.get_model_version_by_alias(NAME, "champion").version) == 1
+    assert find_model(champion, NAME, "2").folder.is_relative_to(champion.artifacts)
     # It is tested as any version, with its own thresholds, but not on the patients that it was fitted to.
     same = f"--scoring.source={tmp_path / 'hospital-c'}", "--validation.site=again", "2"
     refused = validate(champion, *same)
@@ -232,6 +233,7 @@ def test_a_folder_with_its_labels_becomes_a_table_as_the_models_and_is_read_once
     names = {"image": [f"{number}.png" for number in range(60)], "patient": [f"c{number // 2}" for number in range(60)]}
     pd.DataFrame(names).join(cells).to_csv(folder / "labels.csv", index=False)
     command = ["python", "inference/validate.py", f"--workspace={champion.root}", f"--scoring.source={folder}"]
+    command += [f"--inference.registered_model={NAME}"]
     command += ["--etl.format=csv", "--etl.max_quarantined_fraction=0.5"]
     for expected in ("changes since the previous version: ", "nothing has changed"):
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
