@@ -25,10 +25,10 @@ def start(workspace: Workspace, *arguments: str) -> subprocess.Popen:
 
 def test_without_runs_the_next_step_is_named(tmp_path):
     process = start(Workspace.at(str(tmp_path / "none")))
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=180)
     assert (process.returncode, "no" in said and "mlflow.db yet: run `make demo`" in said) == (2, True)
     process = start(Workspace.at(str(tmp_path / "none")), "--tracking_server", "http://host:5000")
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=180)
     assert (process.returncode, "open this address in a browser" in said) == (2, True)
 
 
@@ -59,5 +59,5 @@ def test_a_copy_shows_its_own_files(new_store, tmp_path):
                 time.sleep(0.3)
     finally:
         process.terminate()
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=180)
         assert f"copied from {old.root}: " in said
