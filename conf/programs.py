@@ -22,6 +22,14 @@ def own_environment() -> dict[str, str]:
     return environment
 
 
+def exit_code_of(returncode: int) -> int:
+    """The exit code of a program that was run, as shells give it: if a signal ended it, 128 plus the signal.
+
+    returncode: of subprocess, which is negative then.
+    """
+    return returncode if returncode >= 0 else 128 - returncode
+
+
 def _is_spark_without_settings() -> bool:
     package = find_spec("pyspark")
     configured = {"SPARK_HOME", "SPARK_CONF_DIR"} & os.environ.keys()

@@ -74,8 +74,8 @@ class Labels:
     """Labels of published collections: whose they are, and which of them count."""
 
     labeller: Literal["", "physician", "rnn", "chexpert", "negbio"] = ""
-    """whose labels are read: of etl.format padchest those by a `physician` or by the `rnn`, of mimic those by
-    `chexpert` or `negbio`; empty: of padchest both, of mimic those by chexpert"""
+    """who made the labels that are read. With etl.format padchest: `physician`, `rnn`, or empty for both. With mimic:
+    `chexpert`, `negbio`, or empty for chexpert"""
     readers: str = bounded("majority", str.strip, "majority, any, or the name of a reader")
     """how several readers of a film are joined, for etl.format vindr: `majority` (more than half of them), `any`, or
     the name of one reader such as R8, whose films alone are used"""

@@ -30,7 +30,7 @@ from conf.arguments import (
     with_same_settings,
 )
 from conf.errors import InputError, run_command
-from conf.programs import own_environment
+from conf.programs import exit_code_of, own_environment
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
 from training.measures.cells import value_cell
@@ -126,8 +126,7 @@ def run_stage(stage: str, command: list[str]) -> None:
             f"To run this stage alone: {shlex.join(command)}. To install what the machine lacks: make setup",
             file=sys.stderr,
         )
-        # If a signal ended the stage, its code is negative: return 128 plus the signal, as shells do.
-        sys.exit(finished.returncode if finished.returncode > 0 else 128 - finished.returncode)
+        sys.exit(exit_code_of(finished.returncode))
 
 
 def show(console: Console, settings: Settings, workspace: Workspace) -> None:

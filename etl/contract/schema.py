@@ -11,7 +11,7 @@ A row is one image:
     findings    list of float32, one per finding of the card's vocabulary: 1 present, 0 absent, NaN unknown
     boxes       list of float32, five per box: index of the finding, left, top, width and height as shares of the
                 image's side, 0..1; empty if no box is known
-    source      string   name of the image's source, as it was when the row was written
+    source      string   name of the source that the image came from when the row was written
     split       string   train, val or test; the partition column
     image_S     binary   raw uint8 pixels row by row, S*S bytes of grey or S*S*3 of RGB; one column per stored side S
     mean_S, std_S        float64  mean and standard deviation of these pixels, 0..255

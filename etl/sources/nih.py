@@ -85,6 +85,14 @@ def read_nih(source: UPath, settings: Etl) -> Manifest:
 
 def _read_labels(table: pd.DataFrame, path: UPath, vocabulary: tuple[str, ...]) -> pd.DataFrame:
     cells = table["Finding Labels"].astype(object)
+    strange = cells.where(cells.str.contains(NO_FINDING) & cells.str.contains("|", regex=False), None)
+    return rows_of(table, path, _parse_findings(table["Finding Labels"], path, vocabulary), strange)
+
+
+def rows_of(
+    table: pd.DataFrame, path: UPath, findings: list[np.ndarray], strange_labels: pd.Series | None = None
+) -> pd.DataFrame:
+    """The rows of build_rows of a table with NIH's columns; findings, strange_labels: as there."""
     return build_rows(
         path,
         images=table["Image Index"],
@@ -93,8 +101,8 @@ def _read_labels(table: pd.DataFrame, path: UPath, vocabulary: tuple[str, ...]) 
         age=optional_column(table, "Patient Age"),
         sex=optional_column(table, "Patient Gender"),
         view=optional_column(table, "View Position"),
-        findings=_parse_findings(table["Finding Labels"], path, vocabulary),
-        strange_labels=cells.where(cells.str.contains(NO_FINDING) & cells.str.contains("|", regex=False), None),
+        findings=findings,
+        strange_labels=strange_labels,
     )
 
 

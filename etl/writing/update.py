@@ -20,7 +20,7 @@ SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
 # Settings that change neither which images are in the table nor what they look like there. Labels are compared one by
 # one. `rebuild` is in the cards of older releases, where it was a setting.
 FREE_SETTINGS = ("source", "table", "findings", "max_quarantined_fraction", "rebuild")
-# Of a table of several sources, the settings in which the card records what its sources say.
+# If a table has several sources, the card records in these settings what the sources say.
 FREE_OF_SEVERAL = ("sources", "dicom")
 
 
@@ -45,7 +45,7 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
     if card is None:
         return True
     several = bool(settings.sources)
-    # Of several sources, those that rename patients may come and go.
+    # A table of several sources may gain or lose those that rename patients.
     if card.identities != manifest.identities and not (several and "" in (card.identities, manifest.identities)):
         raise InputError(
             "the patients of the table were named with another CHEXSCALE_SALT, so this one would reshuffle the splits: "

@@ -8,10 +8,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from conf.writing import atomic_path
 from training.measures.calibration import bin_reliability
 from training.record.evaluation import NUM_BINS
-from training.record.figures import COLOURS, PLAIN_TEXT, draw_reliability
+from training.record.figures import COLOURS, PLAIN_TEXT, draw_reliability, save_figure
 
 HERE, OWN = COLOURS[1], COLOURS[0]
 OFFSET = 0.16
@@ -42,9 +41,7 @@ def draw_areas(path: Path, report: dict, title: str) -> None:
     axes.set_xlabel("AUROC, 95% interval by patient (0.5 is chance; no dot: undefined)\nn: films with the finding here")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def draw_calibration(

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from conf.errors import InputError
-from conf.programs import own_environment
+from conf.programs import exit_code_of, own_environment
 from conf.settings import Dicom, Quality, Settings, restore
 from conf.workspace import Workspace
 from conf.writing import atomic_path
@@ -96,7 +96,7 @@ def run_etl(settings: Settings, other: Workspace, properties: Properties, sizes_
     print(f"The ETL makes a table of {settings.scoring.source} in {other.root}", flush=True)
     finished = subprocess.run(command, env=own_environment(), check=False)
     if finished.returncode:
-        sys.exit(finished.returncode if finished.returncode > 0 else 128 - finished.returncode)
+        sys.exit(exit_code_of(finished.returncode))
 
 
 def columns_for(findings: list[str], card: Card) -> list[int | None]:

@@ -80,7 +80,7 @@ def _compare(findings: list[str], scored: Scored, probabilities: np.ndarray, own
 
 
 def _rates(properties: Properties, scored: Scored, mode: str, point: str, options: dict) -> dict[str, dict]:
-    """Finding -> its threshold and the rates there, each with value, low and high; null where there is no threshold."""
+    """For each finding, its threshold and its rates there, each with value, low and high; None without a threshold."""
     thresholds = properties.thresholds[point]
     rates = bootstrap_rates(*_called(properties, scored, mode, point), scored.patients, **options)
     return {

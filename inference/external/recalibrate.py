@@ -42,7 +42,8 @@ class Recalibration:
     fitted: np.ndarray
     """(images,) bool, the films that it was fitted to; the others are held out"""
     kept: list[str]
-    """findings whose calibration and thresholds stay: of too few patients, or ranked no better than by chance"""
+    """findings whose calibration and thresholds stay, because too few patients have or lack them, or because the model
+    ranks the films no better than by chance"""
     properties: Properties
     """those of the recalibrated model"""
 
@@ -125,7 +126,7 @@ def refuse_classes(properties: Properties) -> None:
 
 
 def describe(fit: Recalibration, scored: Scored, mode: str, before: Properties, seed: int) -> dict:
-    """The films that were not fitted to, measured with the model as it was and recalibrated; ready for JSON."""
+    """Measures the held-out films with the model as it was and as it is recalibrated; ready for JSON."""
     held_out = scored.only(~fit.fitted)
     new = replace(held_out, probabilities={mode: fit.probabilities(held_out.probabilities[mode])})
     return {

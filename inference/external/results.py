@@ -13,7 +13,7 @@ from inference.candidate.measuring.evaluate import Scored
 from inference.external.figures import draw_areas, draw_calibration
 from inference.film.answers import OPERATING_POINT
 from inference.model.properties import Properties
-from training.measures.cells import interval_cell, value_cell, with_interval
+from training.measures.cells import interval_cell, markdown_table, value_cell, with_interval
 from training.record.figures import draw_subgroups
 
 REPORT, PAGE = "report.json", "report.md"
@@ -46,6 +46,11 @@ def write_results(folder: Path, report: dict, scored: Scored, left_out: pd.DataF
     ):
         with atomic_path(folder / name) as temporary:
             table.to_csv(temporary, index=False)
+    write_report(folder, report)
+
+
+def write_report(folder: Path, report: dict) -> None:
+    """Writes the report for people and, last, for programs."""
     with atomic_path(folder / PAGE) as temporary:
         temporary.write_text(page_of(report), encoding="utf-8")
     write_json(folder / REPORT, report)
@@ -164,14 +169,14 @@ def page_of(report: dict) -> str:
         f"Thresholds: {OPERATING_POINT}, chosen on the validation split of the model's own table. Intervals are 95% "
         "ones by patient. `own test` and `change` are over the findings that both sets of films define.",
         "",
-        *markdown(["finding", *AREA_HEADS], [[name, *area_cells(report, name)] for name in (*shared, "mean")]),
+        *markdown_table(["finding", *AREA_HEADS], [[name, *area_cells(report, name)] for name in (*shared, "mean")]),
         "",
-        *markdown(["finding", *RATE_HEADS], [[name, *rate_cells(report, name)] for name in shared]),
+        *markdown_table(["finding", *RATE_HEADS], [[name, *rate_cells(report, name)] for name in shared]),
         "",
         *fit_lines(report),
         "## Missed findings by group",
         "",
-        *markdown(
+        *markdown_table(
             ["group", "finding", "positives", "missed"],
             [
                 [
@@ -202,13 +207,6 @@ def fit_lines(report: dict) -> list[str]:
         "",
         f"Calibration and thresholds were fitted to {to}. Before and after, on {held_out(fit)}.{kept}",
         "",
-        *markdown(["finding", *FIT_HEADS], rows),
+        *markdown_table(["finding", *FIT_HEADS], rows),
         "",
     ]
-
-
-def markdown(heads: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    # A pipe would begin the next cell.
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *cells)]

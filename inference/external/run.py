@@ -18,7 +18,7 @@ from inference.external.films import columns_for, open_films, site_of
 from inference.external.measure import measure
 from inference.external.recalibrate import describe, recalibrate, refuse_classes, write_model
 from inference.external.record import add_recalibrated, record
-from inference.external.results import tables_of, title_of, write_results
+from inference.external.results import tables_of, title_of, write_report, write_results
 from inference.external.seen import describe_check, find_seen, refuse_seen
 from inference.model.model_files import CHALLENGER, find_model
 from inference.model.own_test import OwnTest, read_own_test
@@ -99,7 +99,7 @@ def test(settings: Settings, workspace: Workspace, model: ServedModel) -> None:
         table = films.card.delta_table_id
         fit = recalibrate(properties, scored, mode, found, site, table, settings.validation, seed)
         report["recalibration"] = describe(fit, scored, mode, properties, seed)
-        write_results(folder, report, scored, left_out, properties)
+        write_report(folder, report)
     show(report)
     console.print(f"Results: {folder}, MLflow run {run_id}", markup=False, soft_wrap=True)
     step = f"look at {folder / 'auroc.png'} and {folder / 'report.md'}"

@@ -1,7 +1,7 @@
 """The model card as Markdown, from its JSON. Imports no large library, because packing a model writes it too."""
 
 from conf.words import counted
-from training.measures.cells import interval_cell, value_cell, with_interval
+from training.measures.cells import interval_cell, markdown_table, value_cell, with_interval
 
 TEXT_FILE = "model_card.md"
 """the card as text, beside the graphs in a registered model's folder"""
@@ -70,19 +70,14 @@ def tested_lines(tests: list[dict]) -> list[str]:
         "change from the test split",
         "overlap with the training",
     )
-    lines = ["## Tested at other sites, 95% intervals by patient", "", f"| {' | '.join(heads)} |"]
-    lines.append("|---" * len(heads) + "|")
+    rows = []
     for test in tests:
         area = f"{with_interval(test['auroc'])} over {counted(test['findings'], 'finding')}"
         change = f"{with_interval(test['change'], '+.3f')} over {test['findings_of_change']}" if test["change"] else "-"
-        cells = [
-            f"{test['site']}, {test['mode'].upper()}",
-            test["at"][:10],
-            f"{test['images']:,}",
-            f"{test['patients']:,}",
-        ]
-        lines.append(f"| {' | '.join([*cells, area, change, test['overlap']])} |")
-    return [*lines, ""]
+        named = f"{test['site']}, {test['mode'].upper()}"
+        counts = [f"{test[key]:,}" for key in ("images", "patients")]
+        rows.append([named, test["at"][:10], *counts, area, change, test["overlap"]])
+    return ["## Tested at other sites, 95% intervals by patient", "", *markdown_table(heads, rows), ""]
 
 
 def _recalibrated_lines(fit: dict | None) -> list[str]:

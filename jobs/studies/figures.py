@@ -8,9 +8,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from conf.writing import atomic_path
 from jobs.studies.comparison import MEAN, Comparison
-from training.record.figures import COLOURS, PLAIN_TEXT
+from training.record.figures import COLOURS, PLAIN_TEXT, save_figure
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -35,7 +34,7 @@ def draw_differences(path: Path, comparison: Comparison, title: str) -> None:
     left.set_ylim(len(names) - 0.5, -0.5)
     left.set_xlabel("mean AUROC over the findings (0.5 is chance)")
     right.set_xlabel(f"difference to {comparison.reference.name}, paired")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @PLAIN_TEXT
@@ -58,10 +57,4 @@ def draw_findings(path: Path, comparison: Comparison, title: str) -> None:
     axes.set_xlabel("AUROC, 95% interval by patient (0.5 is chance; no mark: undefined)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: plt.Figure, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)

@@ -12,12 +12,11 @@ import numpy as np
 import yaml
 
 from conf.errors import InputError
-from conf.writing import atomic_path
 from etl.contract.schema import NIH_FINDINGS, Card
 from jobs.studies.comparison import MEAN
 from jobs.studies.runs import Run
 from training.ensembles.members import table_of
-from training.record.figures import COLOURS, PLAIN_TEXT
+from training.record.figures import COLOURS, PLAIN_TEXT, save_figure
 
 FILE = Path(__file__).with_name("literature.yaml")
 TEST_LIST = "test_list.txt"
@@ -125,6 +124,4 @@ def draw_literature(path: Path, run: Run, published: list[Published]) -> None:
     right.legend(frameon=False, loc="lower left")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)

@@ -12,7 +12,7 @@ from conf.words import RESEARCH_USE, counted
 from conf.writing import atomic_path
 from jobs.studies.comparison import MEAN, Comparison, table_of
 from jobs.studies.figures import draw_differences, draw_findings
-from training.measures.cells import value_cell, with_interval
+from training.measures.cells import markdown_table, value_cell, with_interval
 
 TABLE, PAGE, TEXT = "compare.csv", "compare.html", "compare.md"
 FIGURES = ("differences.png", "findings.png")
@@ -106,9 +106,7 @@ def as_markdown(title: str, tables: list[HeadsAndRows]) -> str:
         "",
     ]
     for heads, rows in tables:
-        escaped = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *rows)]
-        lines += [f"| {' | '.join(escaped[0])} |", "|---" * len(heads) + "|"]
-        lines += [*(f"| {' | '.join(row)} |" for row in escaped[1:]), ""]
+        lines += [*markdown_table(heads, rows), ""]
     return "\n".join([*lines, *(f"![{name}]({name})" for name in FIGURES), ""])
 
 

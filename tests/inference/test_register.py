@@ -184,7 +184,7 @@ def test_a_model_of_scores_that_are_not_finite_has_a_card_too(first, workspace, 
 
 
 def test_its_checkpoint_starts_another_training(first, client, workspace, checkpoint):
-    # Of a copy of this workspace, which other tests of this process have used under the same run.
+    # Other tests of this process may have used a copy of this workspace, and MLflow remembers the folder of its run.
     _artifact_repos_cache.clear()
     client.log_artifact(checkpoint.run_id, str(workspace.checkpoints / BEST), "checkpoints")
     for address in ("models:/chexscale@challenger", "models:/chexscale/1"):

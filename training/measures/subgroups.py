@@ -39,7 +39,7 @@ def _several_sources(images: pd.DataFrame) -> tuple[str, ...]:
     if "source" not in images or images["source"].isna().any():
         return ()
     names = tuple(sorted(images["source"].unique()))
-    # Of several sources, the names of images begin with that of theirs.
+    # In a table of several sources, the name of an image begins with the name of its source.
     are_kept_apart = images["image_id"].str.partition("/")[0].eq(images["source"]).all()
     return names if len(names) > 1 and are_kept_apart else ()
 

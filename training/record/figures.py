@@ -55,7 +55,7 @@ def draw_history(path: Path, losses: list[float], epochs: list[dict[str, float]]
     right.plot(numbers, [epoch["val_auroc_mean"] for epoch in epochs], "s-", color="C1")
     right.set(xlabel="epoch", ylabel="mean AUROC over the findings", title=f"Validation split ({data})")
     right.set_xticks(list(numbers)[:: max(1, len(epochs) // 12)])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @PLAIN_TEXT
@@ -70,7 +70,7 @@ def draw_roc(path: Path, labels: np.ndarray, scores: np.ndarray, findings: list[
     _draw_roc(axes, labels, scores, findings, texts)
     entries = axes.get_legend_handles_labels()
     axes.legend(*entries, **_legend("AUROC (positives)"), loc="upper left", bbox_to_anchor=(1.02, 1))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @PLAIN_TEXT
@@ -97,7 +97,7 @@ def draw_curves(
         heading = f"{name} [95% interval over patients] (positives); mean {_with_bounds(intervals)[-1]}"
         below.legend(*axes.get_legend_handles_labels(), **_legend(heading), loc="upper center")
         below.set_axis_off()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @PLAIN_TEXT
@@ -139,7 +139,7 @@ def draw_reliability(path: Path, parts: dict[str, Reliability], findings: list[s
     figure.legend(
         *grid.flat[0].get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=8, frameon=False
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 @PLAIN_TEXT
@@ -175,7 +175,7 @@ def draw_subgroups(path: Path, table: pd.DataFrame, title: str) -> None:
     counts.tick_params(length=0)
     axes.spines[["top", "right"]].set_visible(False)
     counts.spines["right"].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_roc(axes: plt.Axes, labels: np.ndarray, scores: np.ndarray, findings: list[str], texts: list[str]) -> None:
@@ -216,7 +216,8 @@ def _short(name: str) -> str:
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save_figure(figure: plt.Figure, path: Path) -> None:
+    """Writes the figure, atomically, and closes it."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)

@@ -17,8 +17,9 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.listing import list_files
 from etl.sources.files import match_files
-from etl.sources.label_file import UNCERTAIN, describe_lacking, optional_column, read_table
-from etl.sources.manifest import Manifest, assemble, build_rows
+from etl.sources.label_file import UNCERTAIN, describe_lacking, read_table
+from etl.sources.manifest import Manifest, assemble
+from etl.sources.nih import rows_of
 from etl.sources.published.tables import describe_names, drop_repeats, find_table, find_tables
 from etl.sources.split import assign_split, own_split
 
@@ -78,13 +79,4 @@ def _read_labels(table: pd.DataFrame, path: UPath, uncertain: str) -> pd.DataFra
                 "HEDGE: get a fresh copy of the table"
             )
         values.append(table[finding].map(meaning).to_numpy(np.float32))
-    return build_rows(
-        path,
-        images=table["Image Index"],
-        patients=table["Patient ID"],
-        follow_up=optional_column(table, "Follow-up #"),
-        age=optional_column(table, "Patient Age"),
-        sex=optional_column(table, "Patient Gender"),
-        view=optional_column(table, "View Position"),
-        findings=list(np.stack(values, axis=1)),
-    )
+    return rows_of(table, path, list(np.stack(values, axis=1)))

@@ -13,7 +13,7 @@ from jobs.studies.runs import Run
 from tests.conftest import make_card
 from training.ensembles.members import Member
 
-# Of CheXNet, as its authors print them and their mean.
+# The mean AUROC of CheXNet, as its authors print it.
 CHEXNET_MEAN = 0.841
 
 

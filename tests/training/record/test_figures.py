@@ -27,7 +27,7 @@ def strict():
 def drawn(monkeypatch):
     """The last figure, as it was when it was saved, with every text inside its edges and no legend over a curve."""
     kept = []
-    save = figures._save
+    save = figures.save_figure
 
     def check(figure, path):
         figure.canvas.draw()
@@ -49,7 +49,7 @@ def drawn(monkeypatch):
     def off(figure):
         return [axes for axes in figure.axes if not axes.axison]
 
-    monkeypatch.setattr(figures, "_save", check)
+    monkeypatch.setattr(figures, "save_figure", check)
     return kept
 
 
