@@ -98,7 +98,7 @@ def rows_here(folder: NihFolder, place: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("scheme", ["s3", "s3a"])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_a_store_gives_what_a_folder_gives_and_takes_changes(bucket, workspace, tmp_path, scheme):
     first = run_there(bucket, workspace, scheme)
     assert first.counts["new"] == 48
@@ -269,7 +269,7 @@ def test_a_store_that_takes_no_more_ends_the_run_and_the_next_one_is_complete(bu
     assert (done.card.delta_version, len(done.rows)) == (0, 48)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_arrow_reads_what_s3fs_reads_and_leaves_the_rest_to_it(bucket, monkeypatch):
     store = locate(f"s3://{bucket.name}").fs
     for name in ("plain", "Große, Aufnahme + 1 %41.png", "a=b&c/~.x"):

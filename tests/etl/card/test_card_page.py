@@ -132,6 +132,7 @@ def show(tmp_path):
         quarantine = make_quarantine() if quarantine is None else quarantine
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.simplefilter("ignore", ResourceWarning)  # of files that other tests left to the garbage collector
             write_card_page(path, make_card(rows, findings, **fields), rows, quarantine, list(sheet))
         return Page(path.read_text(encoding="utf-8"))
 

@@ -137,7 +137,7 @@ def test_ages_have_units_in_the_first_release(nih_folder, cell, age_years):
 
 
 @pytest.mark.parametrize("comma_in_header", ["", ","])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 def test_the_first_release_is_read(nih_folder, comma_in_header):
     # Its rows end with one comma more than v2020's, and in some copies so does its header.
     expected = read_manifest(nih_folder.root, SETTINGS).images

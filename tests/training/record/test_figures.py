@@ -19,6 +19,7 @@ TITLE = "Test split, $table$_1, Delta version 3"
 def strict():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # of files that other tests left to the garbage collector
         yield
     assert not plt.get_fignums()
 
