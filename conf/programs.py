@@ -1,10 +1,14 @@
 """The programs of this Python's environment, for commands that start others."""
 
+import ctypes
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
 SPARK_DEFAULTS = Path(__file__).parent / "spark"
 
 
@@ -28,6 +32,11 @@ def exit_code_of(returncode: int) -> int:
     returncode: of subprocess, which is negative then.
     """
     return returncode if returncode >= 0 else 128 - returncode
+
+
+def end_with_parent() -> None:
+    """Has this process receive SIGTERM, on which a rank saves its state, when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _is_spark_without_settings() -> bool:

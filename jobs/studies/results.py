@@ -51,7 +51,7 @@ def title_of(comparison: Comparison) -> str:
 
 def cells_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Heads and a row of text per run."""
-    heads = ["run", "network", "parameters", "px", "weights", "AUROC", "difference", "ECE", "seconds"]
+    heads = ["run", "network", "parameters", "px", "weights", "trained", "AUROC", "difference", "ECE", "seconds"]
     heads += [f"to {comparison.target:g}", "images/s", "INT8/s", "INT8 fall"]
     rows = []
     for run, difference in zip(comparison.runs, comparison.differences, strict=True):
@@ -63,6 +63,7 @@ def cells_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 f"{facts['parameters'] / 1e6:.1f} M",
                 str(facts["size_px"]),
                 str(facts["weights"]),
+                str(facts["trained"] or "-"),
                 with_interval(run.auroc[MEAN]),
                 "-" if run is comparison.reference else with_interval(difference[MEAN], "+.3f"),
                 value_cell(facts["calibration_error"]),

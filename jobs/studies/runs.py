@@ -81,6 +81,7 @@ def read_run(workspace: Workspace, name: str) -> Run:
         "parameters": sum(weights.numel() for weights in checkpoint.weights.values()),
         "size_px": checkpoint.size_px,
         "weights": training.get("weights") or "random",
+        "trained": _trained(training),
         "seed": training.get("seed"),
         "epochs": summary.get("training", {}).get("epochs"),
         "best_epoch": checkpoint.epoch,
@@ -94,3 +95,9 @@ def read_run(workspace: Workspace, name: str) -> Run:
         "int8_auroc_fall": fell,
     }
     return Run(name, checkpoint.run_id, member, facts, read_course(workspace, checkpoint.run_id))
+
+
+def _trained(training: dict) -> str | None:
+    """Which weights were trained: `head`, `all`, or `head, all` one after the other. training: settings."""
+    stages = [name for name, key in (("head", "head_epochs"), ("all", "epochs")) if training.get(key)]
+    return ", ".join(stages) or None
