@@ -5,10 +5,10 @@
     python jobs/sweep.py STUDY --config conf/demo.yaml --quick                  quick, on phantoms
     python jobs/sweep.py STUDY --check                                          only lists the runs
 
-STUDY is a YAML file with a scenario and what changes (docs/evidence.md). The ETL makes the table once. Then as many
-trainings run at a time as the machine has GPUs, each in <workspace>/runs/NAME, with its scenario beside it. A training
-that fails does not stop the others. The same command again trains only what is missing, and resumes what was
-interrupted. Research use only, not for clinical use.
+STUDY is a YAML file with a scenario and what changes (docs/evidence.md); its workspace is runs/studies/NAME unless
+given. The ETL makes the table once. Then as many trainings run at a time as the machine has GPUs, each in
+<workspace>/runs/NAME, with its scenario. A training that fails does not stop the others. The same command again trains
+only what is missing, and resumes what was interrupted. Research use only, not for clinical use.
 """
 
 import os
@@ -42,7 +42,7 @@ def main() -> None:
     if options.check:
         show_runs(study)
         return
-    given = settings.workspace if "--workspace" in _names(sys.argv[1:]) else os.path.join("runs", study.name)
+    given = settings.workspace if "--workspace" in _names(sys.argv[1:]) else os.path.join("runs", "studies", study.name)
     run_study(study, Workspace.at(given, settings.tracking_server), options)
 
 

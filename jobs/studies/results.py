@@ -60,10 +60,8 @@ def cells_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             [
                 run.name,
                 str(facts["network"]),
-                f"{facts['parameters'] / 1e6:.1f} M",
-                str(facts["size_px"]),
-                str(facts["weights"]),
-                str(facts["trained"] or "-"),
+                "-" if facts["parameters"] is None else f"{facts['parameters'] / 1e6:.1f} M",
+                *(str(facts[name] or "-") for name in ("size_px", "weights", "trained")),
                 with_interval(run.auroc[MEAN]),
                 "-" if run is comparison.reference else with_interval(difference[MEAN], "+.3f"),
                 value_cell(facts["calibration_error"]),

@@ -38,8 +38,6 @@ def read_runs(folders: list[str], tracking_server: str = "") -> list[Run]:
     Raises InputError for fewer than one, a folder twice, files that no finished training wrote, and for runs whose
     AUROCs cannot be compared: other tables, versions, findings, test images or labels.
     """
-    if files := [folder for folder in folders if Path(folder).is_file()]:
-        raise InputError(f"{files[0]} is a file, expected the workspaces of finished trainings: give their folders")
     workspaces = [Workspace.at(folder, tracking_server) for folder in folders]
     places = [workspace.root.resolve() for workspace in workspaces]
     if not places or len(set(places)) < len(places):
