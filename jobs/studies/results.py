@@ -84,13 +84,13 @@ def finding_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def screen_table(comparison: Comparison) -> Table:
-    """The columns that fit a terminal."""
+    """The columns that fit a terminal beside the runs' names."""
     heads, rows = cells_of(comparison)
-    shown = [heads.index(head) for head in ("run", "network", "px", "AUROC", "difference")]
+    shown = [heads.index(head) for head in ("run", "AUROC", "difference")]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place in shown:
-        is_text = heads[place] in ("run", "network")
-        table.add_column(heads[place], justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        is_name = heads[place] == "run"
+        table.add_column(heads[place], justify="left" if is_name else "right", overflow="fold", no_wrap=not is_name)
     for run, row in zip(comparison.runs, rows, strict=True):
         table.add_row(*(Text(row[place]) for place in shown), style="bold" if run is comparison.reference else None)
     return table
