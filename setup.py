@@ -42,6 +42,7 @@ EXTRAS = {
         "mlflow==3.17.2",
         "scikit-learn",
         "matplotlib",
+        "tensorboard",
         "nvidia-ml-py",
         "pip",
         "setuptools",

@@ -1,9 +1,12 @@
-"""The programs of this Python's environment, for commands that start others."""
+"""The programs and packages of this Python's environment."""
 
 import ctypes
 import os
+import platform
 import signal
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +27,15 @@ def own_environment() -> dict[str, str]:
     if _is_spark_without_settings():
         environment["SPARK_CONF_DIR"] = str(SPARK_DEFAULTS)
     return environment
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Python's version, and that of each of these packages that is installed."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def exit_code_of(returncode: int) -> int:

@@ -40,6 +40,7 @@ FILES = {
     "promote": "inference/promote.py",
     "rollback": "inference/rollback.py",
     "lineage": "inference/lineage.py",
+    "reporting": "inference/reporting.py",
     "stats": "jobs/stats.py",
     "compare": "jobs/compare.py",
     "sweep": "jobs/sweep.py",

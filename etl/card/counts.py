@@ -5,6 +5,7 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.words import counted
+from etl.contract.quarantine import kinds_of
 from etl.contract.schema import SPLITS, image_column
 from etl.sources.split import find_leaks
 
@@ -39,11 +40,6 @@ def count_labels(rows: pd.DataFrame, findings: list[str]) -> dict:
         described["positives"][split] = dict(zip(findings, positives.tolist(), strict=True))
         described["percentages"][split] = dict(zip(findings, percentages.round(4).tolist(), strict=True))
     return described
-
-
-def kinds_of(reasons: pd.Series) -> pd.Series:
-    """The kind of each quarantine reason: the text before its first colon, without the particulars."""
-    return reasons.astype(str).str.split(":").str[0].str.strip()
 
 
 def describe_left_out(left_out: dict[str, int]) -> list[str]:

@@ -13,9 +13,10 @@ from markupsafe import Markup
 
 from conf.words import RESEARCH_USE
 from conf.writing import atomic_path
-from etl.card.counts import describe_left_out, kinds_of
+from etl.card.counts import describe_left_out
 from etl.card.distributions import describe_patients
 from etl.card.figures import draw_counts, draw_heat_map, draw_shares
+from etl.contract.quarantine import kinds_of
 from etl.contract.schema import SPLITS, Card
 
 MAX_SHOWN = 30

@@ -1,10 +1,11 @@
-"""The Delta tables of shards and quarantine: versions, cards, files, commits."""
+"""The Delta table of shards, and what belongs to one of its versions: cards, files, rows, commits."""
 
 import json
 import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
@@ -12,19 +13,18 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from conf.errors import InputError
 from etl.contract.ahead import call_ahead, map_files
 from etl.contract.delta import KEEP_HISTORY, KEEP_LOG_NOW, open_table, store_options
+from etl.contract.quarantine import read_quarantine
 from etl.contract.row_groups import GROUPS_AHEAD, footer_of, read_row_groups
 from etl.contract.schema import CONTRACT, SPLITS, Card
 from etl.contract.storage import reaching, unreachable
 
-QUARANTINE = pa.schema([(name, pa.string()) for name in ("image_id", "path", "reason", "file_version", "same_as")])
-"""file_version: null if the file was not read; same_as: the image that this one is a copy of, otherwise null"""
 # Operations that make versions without a change of rows: Delta's own VACUUM, and keep_history.
 HOUSEKEEPING = ("VACUUM START", "VACUUM END", "SET TBLPROPERTIES")
 
@@ -92,17 +92,18 @@ def _own_card(commit: dict) -> dict | None:
     return card if isinstance(card, dict) and {"contract", "delta_table_id"} <= set(card) else None
 
 
+def committed_at(table: str, version: int) -> str | None:
+    """When a version of a table was committed: UTC, ISO 8601; None if its log no longer says it."""
+    deltatable = open_table(table)
+    commits = deltatable.history() if deltatable else []
+    times = [commit["timestamp"] for commit in commits if commit["version"] == version]
+    return datetime.fromtimestamp(times[0] / 1000, UTC).isoformat(timespec="seconds") if times else None
+
+
 def read_committed(shards: str, quarantine: str, card: Card) -> Committed:
     """The rows, without pixels, and the quarantined images of the version of this card."""
     parts = read_labels([file for split in SPLITS for file in snapshot_files(shards, card.delta_version, split)])
-    try:
-        bad = DeltaTable(quarantine, version=card.quarantine_version, storage_options=store_options(quarantine))
-        return Committed(card, pd.concat(parts, ignore_index=True), bad.to_pyarrow_table().to_pandas())
-    except (DeltaError, OSError) as error:
-        raise InputError(
-            f"version {card.quarantine_version} of {quarantine} cannot be read ({error}): add --rebuild to "
-            "rebuild the table"
-        ) from error
+    return Committed(card, pd.concat(parts, ignore_index=True), read_quarantine(quarantine, card.quarantine_version))
 
 
 def read_labels(files: Iterable[str]) -> list[pd.DataFrame]:
@@ -160,24 +161,6 @@ def _read_values(file: str, column: str, group: int, rows: dict[int, str]) -> di
     """rows: position in the row group -> the name of its value."""
     values = read_row_groups(file, [column], [group])[column]
     return {name: values[row].as_py() for row, name in rows.items()}
-
-
-def write_quarantine(table: str, bad: pd.DataFrame) -> int:
-    """Writes one row per bad image (columns of QUARANTINE) as one new version; returns its number."""
-    rows = pa.Table.from_pandas(bad[QUARANTINE.names], QUARANTINE, preserve_index=False)
-    options = store_options(table, to_write=True)
-    try:
-        write_deltalake(
-            table,
-            rows,
-            mode="overwrite",
-            schema_mode="overwrite",
-            configuration=KEEP_HISTORY,
-            storage_options=options,
-        )
-        return DeltaTable(table, storage_options=options).version()
-    except (DeltaError, OSError) as error:
-        raise InputError(unreachable(table, error)) from error
 
 
 def commit(

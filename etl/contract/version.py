@@ -6,6 +6,7 @@ import pandas as pd
 
 from conf.errors import InputError
 from conf.workspace import Workspace, opened_place, stored_place
+from etl.contract.quarantine import read_quarantine
 from etl.contract.schema import Card
 from etl.contract.table import read_card, read_rows, snapshot_files
 
@@ -79,6 +80,12 @@ class TableVersion:
     def files(self, split: str) -> list[str]:
         """Paths or addresses of the split's Parquet files."""
         return snapshot_files(self.shards, self.card.delta_version, split)
+
+    def quarantined(self, workspace: Workspace) -> pd.DataFrame:
+        """The quarantined images of this version, see etl/contract/quarantine.py. workspace: the one that names the
+        table. Raises InputError if they cannot be read."""
+        place = workspace.tables(opened_place(self.card.table, workspace.root))[1]
+        return read_quarantine(place, self.card.quarantine_version)
 
     def rows(self, *splits: str) -> pd.DataFrame:
         """One row per image of these splits: all columns but the pixels."""

@@ -11,10 +11,11 @@ import pandas as pd
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import counted
-from etl.card.counts import check_splits, count_labels, describe_pixels, describe_splits, kinds_of
+from etl.card.counts import check_splits, count_labels, describe_pixels, describe_splits
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
 from etl.contract.images.misfits import is_misfit
+from etl.contract.quarantine import kinds_of, write_quarantine
 from etl.contract.schema import CONTRACT, SPLITS, Card, table_schema
 from etl.contract.storage import is_of_a_store, locate, remove_unfinished
 from etl.contract.table import (
@@ -24,7 +25,6 @@ from etl.contract.table import (
     read_committed,
     read_identity,
     read_labels,
-    write_quarantine,
 )
 from etl.sources.joining.sources import reading_of
 from etl.sources.manifest import Manifest

@@ -13,10 +13,11 @@ from conf.words import counted
 from conf.workspace import Workspace, update_summary
 from conf.writing import atomic_path
 from etl.card.contact_sheet import choose_films
-from etl.card.counts import describe_left_out, kinds_of
+from etl.card.counts import describe_left_out
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
 from etl.contract.labels import missing_labels
+from etl.contract.quarantine import kinds_of
 from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import is_local, locate, located, ready
 from etl.contract.version import keep_card

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from conf.errors import InputError
 from conf.settings import Etl
+from etl.contract.quarantine import QUARANTINE
 from etl.contract.schema import LABELS, SPLITS, Card
-from etl.contract.table import QUARANTINE, Committed
+from etl.contract.table import Committed
 from etl.sources.joining.sources import reading_of
 from etl.sources.manifest import Manifest
 from etl.writing.shard_file import Shard

@@ -22,6 +22,7 @@ from inference.candidate.measuring.evaluate import Scored, known_boxes, score_sp
 from inference.candidate.measuring.speed import describe_machine, measure_footprint, measure_speed, size_mb
 from inference.candidate.model_card import describe_model, write_model_card
 from inference.candidate.report import describe
+from inference.candidate.study import describe_registration, describe_training
 from inference.candidate.tries import Try
 from inference.candidate.ways import Quantising
 from inference.film.known_boxes import FILE as BOXES
@@ -43,6 +44,8 @@ class CandidateSource:
     checkpoint: Checkpoint
     card: Card
     """card of the table's version that the checkpoint was trained on"""
+    about_table: dict
+    """see describe_table"""
     train: Split
     val: Split
     test: Split
@@ -57,7 +60,7 @@ def build_candidate(
     folder: Path,
     console: Console,
 ) -> tuple[dict, Decision]:
-    """Fills `folder` with torch/, fp32/, fp16/, onnx/, int8/, report.json, boxes.json and the model card.
+    """Fills `folder` with torch/, fp32/, fp16/, onnx/, int8/, report.json, boxes.json and what describes the model.
 
     device: computes torch's answers on the test split; speeds are measured on the CPU, on which the model is served.
     Returns the report and the gate's decision.
@@ -112,9 +115,17 @@ def build_candidate(
     write_json(folder / "report.json", report)
     write_json(folder / BOXES, known_boxes(test))
     write_own_test(folder, scored.labels, scored.probabilities["int8"], scored.patients)
-    card = describe_model(properties_of(open_graph(folder / "int8")), source.card, scored, report, source.seed)
-    write_model_card(card, folder)
+    properties, study = properties_of(open_graph(folder / "int8")), _study(source, report)
+    write_model_card(describe_model(properties, source.card, scored, report, source.seed, study), folder)
     return report, decision
+
+
+def _study(source: CandidateSource, report: dict) -> dict:
+    return {
+        "table": source.about_table,
+        "training": describe_training(source.checkpoint, source.card),
+        "registration": describe_registration(report),
+    }
 
 
 def _describe(one: Try, num_images: int) -> dict:

@@ -1,7 +1,7 @@
 """The model card: the model, the data it was trained and measured on, its intended use, and its limits.
 
 Mitchell et al., "Model cards for model reporting", FAT* 2019. It is written as JSON for the service's page, and as
-text for people.
+text for people, with a sheet for whoever reports a study of the model.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from conf.words import RESEARCH_USE
 from conf.writing import write_json
 from etl.contract.schema import Card
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
-from inference.model.card_text import TEXT_FILE, to_text
+from inference.model.card_pages import pages_of
 from inference.model.properties import CARD_FILE, Properties
 from training.measures.calibration import bin_reliability, measure_thresholds
 from training.measures.subgroups import MEAN, subgroup_table
@@ -33,8 +33,11 @@ LIMITS = (
 )
 
 
-def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int) -> dict:
-    """The card of the INT8 model, ready for JSON. scored, report: measurements of the test split, see report.py."""
+def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int, study: dict) -> dict:
+    """The card of the INT8 model, ready for JSON.
+
+    scored, report: measurements of the test split, see report.py. study: the parts of study.py, or some of them.
+    """
     findings, labels, probabilities = properties.findings, scored.labels, scored.probabilities["int8"]
     finite = np.isfinite(probabilities).all()
     points = {
@@ -83,10 +86,12 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "subgroups": records(subgroups[subgroups["finding"] == MEAN]) if finite else None,
         "gate": report["gate"],
         "speed": report["speed"]["int8"] | {"machine": report["machine"]},
+        "study": study,
     }
 
 
 def write_model_card(described: dict, folder: Path) -> None:
-    """Writes model_card.json and model_card.md into `folder`."""
+    """Writes model_card.json, and its pages for people, into `folder`."""
     write_json(folder / CARD_FILE, described)
-    (folder / TEXT_FILE).write_text(to_text(described), encoding="utf-8")
+    for name, text in pages_of(described).items():
+        (folder / name).write_text(text, encoding="utf-8")

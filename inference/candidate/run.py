@@ -21,6 +21,7 @@ from inference.candidate.gate import FEW_PATIENTS, Decision, next_step
 from inference.candidate.incumbent import open_incumbent
 from inference.candidate.registration import check_run, register
 from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
+from inference.candidate.study import describe_table
 from inference.model.graphs import open_graph, properties_of
 from inference.model.network import CPU
 from inference.model.registry import CHAMPION, Registered, champion_version
@@ -49,7 +50,8 @@ def run(settings: Settings, workspace: Workspace) -> None:
         console.print(f"Training run {checkpoint.run_id} is {status}: registering its best epoch so far")
     device = device_for(settings.training.device)
     splits = {name: open_split(table, name, checkpoint.size_px) for name in SPLITS}
-    source = CandidateSource(checkpoint, table.card, **splits, seed=settings.training.seed)
+    about_table, seed = describe_table(table, workspace), settings.training.seed
+    source = CandidateSource(checkpoint, table.card, about_table, **splits, seed=seed)
     with workspace.exclusive():
         champion = open_incumbent(workspace, name, table)
         with atomic_folder(workspace.model) as folder:

@@ -18,7 +18,7 @@ from conf.writing import atomic_folder, write_json
 from inference.candidate.measuring.evaluate import Scored
 from inference.external.measure import measure_calls
 from inference.external.seen import share_of
-from inference.model.card_text import TEXT_FILE, to_text
+from inference.model.card_pages import pages_of
 from inference.model.graphs import open_graph, properties_of, rescale, save_graph, with_properties
 from inference.model.model_files import ModelFiles
 from inference.model.own_test import read_own_test, write_own_test
@@ -156,7 +156,8 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
             card = json.loads((found.folder / CARD_FILE).read_text(encoding="utf-8"))
             _describe_in_card(card, fit, described, found, site)
             write_json(building / CARD_FILE, card)
-            (building / TEXT_FILE).write_text(to_text(card), encoding="utf-8")
+            for name, text in pages_of(card).items():
+                (building / name).write_text(text, encoding="utf-8")
 
 
 def _write_mode(mode: str, source: Path, folder: Path, fit: Recalibration) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 from conf.errors import InputError
 from conf.words import RESEARCH_USE
 from conf.writing import atomic_folder, atomic_path, locked, write_json
-from inference.model.card_text import TEXT_FILE, to_text
+from inference.model.card_pages import PAGES, pages_of
+from inference.model.card_text import TEXT_FILE
 from inference.model.graphs import COMPILE_OPTIONS, open_graph, properties_of, signature_of
 from inference.model.model_files import ModelFiles
 from inference.model.package import FORMAT, KIND, MANIFEST
 from inference.model.properties import CARD_FILE
 
 BASE_MODE = "int8"
-ABOUT = (CARD_FILE, TEXT_FILE, "report.json", "boxes.json")
+ABOUT = (CARD_FILE, *PAGES, "report.json", "boxes.json")
 """files beside the graphs that travel too, if the model has them"""
 # The earliest time that a ZIP archive can hold, so that the bytes do not depend on when it was made.
 TIME = (1980, 1, 1, 0, 0, 0)
@@ -25,6 +26,7 @@ README = """\
 # {title}
 
 **{research_use}** No output may guide the care of a patient. Read model_card.md first.
+reporting.md, which models of older releases lack, is for whoever reports a study of the model.
 
 A model package of CheXScale: findings on frontal chest radiographs. It needs no registry:
 
@@ -57,7 +59,7 @@ def write_package(files: ModelFiles, modes: list[str], output: Path, tests: list
     if tests and CARD_FILE in contents:
         card = json.loads(contents[CARD_FILE]) | {"tested_at": tests}
         contents[CARD_FILE] = json.dumps(card, indent=2, ensure_ascii=False).encode() + b"\n"
-        contents[TEXT_FILE] = to_text(card).encode()
+        contents |= {name: text.encode() for name, text in pages_of(card).items()}
     manifest = json.dumps(_manifest(files, contents), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
     try:
         with atomic_path(output) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=True) as archive:

@@ -24,14 +24,13 @@ from conf.workspace import Workspace
 from etl.contract import s3
 from etl.contract.ahead import fetch_ahead
 from etl.contract.delta import store_options
+from etl.contract.quarantine import QUARANTINE, write_quarantine
 from etl.contract.schema import SPLITS, Card, table_schema
 from etl.contract.storage import locate, located, open_new, read_bytes
 from etl.contract.table import (
-    QUARANTINE,
     commit,
     read_card,
     snapshot_files,
-    write_quarantine,
 )
 from etl.sources.read import read_manifest
 from etl.writing import shard_file

@@ -133,7 +133,8 @@ def test_report_and_summary_are_strict_json_with_null_for_undefined(first, works
 
 def test_workspace_holds_all_variants_and_the_figure_and_no_leftovers(first, workspace):
     graphs = [f"{name}/model.{part}" for name in ("fp32", "fp16", "int8") for part in ("xml", "bin")]
-    for path in (*graphs, "onnx/model.onnx", "torch/network.pt", "report.json", "model_card.json", "model_card.md"):
+    pages = ("model_card.json", "model_card.md", "reporting.md")
+    for path in (*graphs, "onnx/model.onnx", "torch/network.pt", "report.json", *pages):
         assert (workspace.model / path).stat().st_size > 0
     assert (workspace.figures / "test_auroc.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in workspace.root.glob(".*")] == [LOCK]
@@ -177,7 +178,7 @@ def test_a_model_of_scores_that_are_not_finite_has_a_card_too(first, workspace, 
 
     scored = score_split({"int8": predict}, splits["test"], 16, properties)
     report = json.loads((workspace.model / "report.json").read_text())
-    described = describe_model(properties, Card.read(workspace.card), scored, report, seed=0)
+    described = describe_model(properties, Card.read(workspace.card), scored, report, 0, study={})
     assert described["subgroups"] is described["calibration_error"] is None
     assert set(described["thresholds"]["youden"]) == {"probability"}
     assert "| Chequers | " in to_text(described)
@@ -205,6 +206,18 @@ def test_lineage_names_each_image_and_what_the_training_began_with(first, worksp
     assert same_table["images"] == told["images"]
     assert published == {"source": "imagenet", "images": None}
     assert (told["run_id"], told["delta_version"], told["commit"]) == (told["run_id"], 0, "0123abc")
+
+
+def test_the_reporting_sheet_is_that_of_the_registered_model(first, workspace):
+    program = [sys.executable, "inference/reporting.py", "--workspace", str(workspace.root), "1"]
+    said = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert said == (fetch_model(workspace, "chexscale", 1) / "reporting.md").read_text()
+    known, left = said.split("## What a person must still write")
+    assert "| test split | 128 | 128 |" in known and "Every patient has one image" in known
+    assert ", the best by the mean AUROC of the validation split" in known and "**Ethics**" in left
+    program[-1] = "9"
+    ended = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "") and "no version or alias 9 of chexscale" in ended.stderr
 
 
 def test_version_carries_lineage_gate_and_intended_use(first, client, checkpoint):

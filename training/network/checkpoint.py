@@ -47,6 +47,8 @@ class Checkpoint:
     """models whose weights the training started from, see StartingWeights"""
     plan: dict = field(default_factory=dict)
     """as in State; empty in checkpoints of earlier versions"""
+    software: dict[str, str] = field(default_factory=dict)
+    """versions of Python and of the packages that trained it; empty in checkpoints of earlier versions"""
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint; a killed process leaves the old file. Raises InputError if it cannot be written."""

@@ -12,6 +12,7 @@ import torch
 
 from conf.arguments import with_same_settings
 from conf.disks import named_if_full
+from conf.programs import versions_of
 from conf.workspace import update_summary
 from training.loop.stages import stages_of
 from training.loop.task import Task
@@ -25,6 +26,8 @@ from training.reading.plan import Split
 from training.record.evaluation import FIGURES, evaluate
 from training.record.figures import draw_history, draw_roc
 from training.record.tracking import TrackedRun
+
+TRAINED_WITH = ("torch", "torchvision", "horovod", "petastorm", "pyarrow", "numpy")
 
 
 class Record:
@@ -231,6 +234,7 @@ class Record:
             settings=self.settings.to_dict(),
             ancestors=self.ancestors,
             plan=self.trainer.plan.describe(),
+            software=versions_of(*TRAINED_WITH),
         )
 
 

@@ -121,9 +121,11 @@ def test_the_card_in_the_package_names_the_tests_at_other_sites(registered, whol
     write_package(registered, [], tmp_path / "tested.zip", [TEST_ELSEWHERE])
     (registered.folder / "model_card.json").unlink()
     with zipfile.ZipFile(tmp_path / "tested.zip") as archive:
-        card, text = (archive.read(f"model_card.{ending}").decode() for ending in ("json", "md"))
+        pages = ("model_card.json", "model_card.md", "reporting.md")
+        card, text, sheet = (archive.read(name).decode() for name in pages)
     assert json.loads(card)["tested_at"] == [TEST_ELSEWHERE]
     assert "| hospital-b, INT8 | 2026-11-01 | 1,000 | 300 | 0.812 [0.780, 0.840] over 2 findings |" in text
+    assert "| hospital-b, INT8 | 2026-11-01 | 1,000 |" in sheet.split("## What a person must still write")[0]
 
 
 def test_the_manifest_says_what_goes_in_what_comes_out_and_where_it_came_from(folder):

@@ -60,14 +60,14 @@ def model_card() -> dict:
     speed = {"latency_ms": 0.3, "latency_p95_ms": 0.4, "images_per_s": 3000.0, "first_answer_s": 0.1, "size_mb": 1.0}
     report = {
         "test_auroc": {"int8": auroc},
-        "difference_to_fp32": {"int8": auroc},
+        "difference_to_fp32": {"int8": auroc | {"mean": {"value": -0.001, "low": -0.002, "high": 0.001}}},
         "localisation": {"int8": {"Bright": {"images": 9, "pointing_game": 0.625, "chance": 0.1, "mean_iou": 0.3}}},
         "gate": {"passed": True, "reasons": ["mean AUROC falls by 0.0010"], "few_patients": ["Bright"]},
         "speed": {"int8": speed},
         "machine": {"cpu": "a CPU", "cores": 2, "int8_instructions": ["avx2"]},
     }
     card = make_card(toy.PROPERTIES.findings, [3, 4, 0], [8, 8, 8])
-    return describe_model(toy.PROPERTIES, card, Scored(labels, images, {"int8": scores}, {}, {}), report, seed=0)
+    return describe_model(toy.PROPERTIES, card, Scored(labels, images, {"int8": scores}, {}, {}), report, 0, study={})
 
 
 def drop(page: Page, *films: np.ndarray | bytes, name: str = NAME) -> None:
