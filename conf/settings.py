@@ -391,6 +391,9 @@ class Validation:
     same_patients: Literal["ask", "yes", "no"] = "ask"
     """whether patients of one name in both tables are the same people: `yes`, `no`, or `ask`, which stops if there are
     any, unless both tables have one source"""
+    second: str = ""
+    """workspace whose table has other labels of the same films, such as radiologists' beside labels mined from reports;
+    the model is measured by both, and the labels are compared; empty: none"""
     recalibrate: bool = False
     """whether calibration and thresholds are fitted to a part of the films' patients, measured on the other part, and
     registered as a version of its own"""

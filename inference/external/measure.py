@@ -84,7 +84,7 @@ def _rates(properties: Properties, scored: Scored, mode: str, point: str, option
     thresholds = properties.thresholds[point]
     rates = bootstrap_rates(*_called(properties, scored, mode, point), scored.patients, **options)
     return {
-        finding: {"threshold": thresholds[place]} | {name: _ends(rates, name, place) for name in RATES}
+        finding: {"threshold": thresholds[place]} | {name: ends_of(rates, name, place) for name in RATES}
         for place, finding in enumerate(properties.findings)
     }
 
@@ -96,7 +96,8 @@ def _called(properties: Properties, scored: Scored, mode: str, point: str) -> tu
     return np.where(chosen, scored.labels, np.nan), called
 
 
-def _ends(rates: Rates, name: str, place: int) -> dict[str, float | None]:
+def ends_of(rates: Rates, name: str, place: int) -> dict[str, float | None]:
+    """Value, low and high of one rate of one finding, None if undefined. place: of the finding."""
     parts = {"value": rates.values, "low": rates.low, "high": rates.high}
     return {key: number(getattr(part, name)[place]) for key, part in parts.items()}
 
@@ -118,5 +119,5 @@ def _misses(properties: Properties, scored: Scored, mode: str, options: dict) ->
                 if present.any():
                     counts = {"positives": int(present.sum()), "patients": len(np.unique(patients[present]))}
                     row = {"attribute": attribute, "group": group, "finding": finding, **counts}
-                    rows.append(row | _ends(rates, "sensitivity", place))
+                    rows.append(row | ends_of(rates, "sensitivity", place))
     return rows

@@ -19,9 +19,11 @@ from training.record.figures import draw_subgroups
 REPORT, PAGE = "report.json", "report.md"
 FIGURES = ("auroc.png", "reliability.png", "subgroups.png")
 TABLES = ("findings.csv", "misses.csv", "predictions.parquet", "left_out.csv")
+RATES, STANDARDS = ("sensitivity", "specificity"), ("first", "second")
 LEFT_OUT = ["image_id", "patient_id", "reason"]
 AREA_HEADS = ("positives", "AUROC", "own test", "change")
 FIT_HEADS = ("ECE before", "after", "sensitivity before", "after", "specificity before", "after")
+SECOND_HEADS = ("films", "positive", "second", "kappa", "PPV", "AUROC", "second", "change")
 RATE_HEADS = ("sensitivity", "specificity", "PPV", "NPV", "ECE")
 
 
@@ -78,6 +80,11 @@ def rows_of(report: dict) -> list[dict]:
         for point, rates in report["operating_points"].items() if finding != "mean" else ():
             row[f"threshold_{point}"] = rates[finding]["threshold"]
             parts |= {f"{name}_{point}": ends for name, ends in rates[finding].items() if name != "threshold"}
+        if second := report.get("second"):
+            parts |= {f"{name}_of_both": second[name][finding] for name in ("auroc_first", "auroc_second", "change")}
+            measured = second["findings"].get(finding, {})
+            row |= {f"{name}_of_both": value for name, value in measured.items() if not isinstance(value, dict)}
+            parts |= {f"{name}_of_both": ends for name, ends in measured.items() if isinstance(ends, dict)}
         for name, ends in parts.items():
             row |= {name: ends["value"], f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
         rows.append(row)
@@ -116,6 +123,21 @@ def fit_cells(report: dict, finding: str) -> list[str]:
     ]
 
 
+def second_cells(report: dict, finding: str) -> list[str]:
+    """The cells of SECOND_HEADS for one finding, or for `mean`."""
+    second, name = report["second"], finding
+    measured = second["findings"].get(name)
+    counts = ["films", "positives_first", "positives_second"]
+    return [
+        *(f"{measured[count]:,}" if measured else "" for count in counts),
+        value_cell(measured["kappa"], ".2f") if measured else "",
+        value_cell(measured["labels_ppv"]["value"], ".2f") if measured else "",
+        value_cell(second["auroc_first"][name]["value"]),
+        value_cell(second["auroc_second"][name]["value"]),
+        with_interval(second["change"][name], "+.2f"),
+    ]
+
+
 def held_out(fit: dict) -> str:
     """Such as `500 other films of 150 patients`."""
     films, patients = counted(fit["held_out"]["images"], "other film"), counted(fit["held_out"]["patients"], "patient")
@@ -129,6 +151,11 @@ def tables_of(report: dict) -> list[Table]:
         ("AUROC, 95% intervals by patient", AREA_HEADS, [*findings, "mean"], area_cells),
         (f"At the shipped thresholds ({OPERATING_POINT})", RATE_HEADS, findings, rate_cells),
     ]
+    if second := report.get("second"):
+        names = [name for name in findings if name in second["findings"]]
+        parts.append(
+            (f"By a second reference standard: {second['title']}", SECOND_HEADS, [*names, "mean"], second_cells)
+        )
     if fit := report.get("recalibration"):
         parts.append((f"Recalibrated, on {held_out(fit)}", FIT_HEADS, findings, fit_cells))
     tables = []
@@ -173,6 +200,7 @@ def page_of(report: dict) -> str:
         "",
         *markdown_table(["finding", *RATE_HEADS], [[name, *rate_cells(report, name)] for name in shared]),
         "",
+        *second_lines(report),
         *fit_lines(report),
         "## Missed findings by group",
         "",
@@ -191,6 +219,33 @@ def page_of(report: dict) -> str:
     ]
     lines += ["", *[f"![{name}]({name})" for name in FIGURES], ""]
     return "\n".join(lines)
+
+
+def second_lines(report: dict) -> list[str]:
+    """The page's section on a second reference standard; empty if there is none."""
+    second = report.get("second")
+    if not second:
+        return []
+    findings = second["findings"]
+    size = f"{counted(second['films'], 'film')} of {counted(second['patients'], 'patient')}"
+    rates = [
+        [name, *(with_interval(findings[name][f"{rate}_{which}"], ".2f") for rate in RATES for which in STANDARDS)]
+        for name in findings
+    ]
+    return [
+        "## By two reference standards",
+        "",
+        f"The second labels are those of {second['title']}. Every number is over the {size} whose label both know. "
+        "`kappa` and `PPV` compare the labels with each other: PPV is the share of the first labels' positives that "
+        "the second confirm. `change` is the AUROC by the second labels minus that by the first, paired.",
+        "",
+        *markdown_table(
+            ["finding", *SECOND_HEADS], [[name, *second_cells(report, name)] for name in (*findings, "mean")]
+        ),
+        "",
+        *markdown_table(["finding", "sensitivity", "second", "specificity", "second"], rates),
+        "",
+    ]
 
 
 def fit_lines(report: dict) -> list[str]:

@@ -20,6 +20,7 @@ from inference.external.recalibrate import describe, recalibrate, refuse_classes
 from inference.external.record import add_recalibrated, record
 from inference.external.results import tables_of, title_of, write_report, write_results
 from inference.external.seen import describe_check, find_seen, refuse_seen
+from inference.external.standards import measure_standards, read_standard
 from inference.model.model_files import CHALLENGER, find_model
 from inference.model.own_test import OwnTest, read_own_test
 from inference.model.properties import Properties
@@ -66,6 +67,8 @@ def test(settings: Settings, workspace: Workspace, model: ServedModel) -> None:
         refuse_seen(left_out)
     if len(left_out) == len(rows):
         raise InputError(f"none of the {counted(len(rows), 'film')} is left to test: give others by --scoring.source")
+    second = settings.validation.second
+    standard = read_standard(second, films, rows, properties.findings) if second else None
     console.print(f"{found.title}, {mode.upper()}. {RESEARCH_USE}", markup=False, soft_wrap=True)
     scored = score_split(
         {mode: model.predict},
@@ -91,6 +94,8 @@ def test(settings: Settings, workspace: Workspace, model: ServedModel) -> None:
         "findings": describe_findings(properties, films.card, columns),
         **measure(properties, scored, mode, own_test_of(model), seed),
     }
+    if standard:
+        report["second"] = measure_standards(properties, scored, mode, standard, seed)
     folder, fit = workspace.external(site), None
     # First what is sure, because a recalibration may be refused.
     write_results(folder, report, scored, left_out, properties)

@@ -98,6 +98,23 @@ def differences_to(
     ]
 
 
+def bootstrap_relabelled(
+    before: np.ndarray, after: np.ndarray, scores: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
+) -> Areas:
+    """AUROC and average precision by the labels `after` minus those by the labels `before`, of the same scores.
+
+    before, after: (images, findings) labels of the same images, such as mined ones and a radiologist's. Both are
+    measured on the same resamples, as in bootstrap_differences. The mean is over the findings that both define. Values
+    are -1..1. All else is as for bootstrap_areas, including the errors raised.
+    """
+    both = has_both_classes(before) & has_both_classes(after)
+    (first, first_drawn), (second, second_drawn) = (
+        _resample(np.where(both, labels, np.nan), [scores], patients, num_resamples, seed) for labels in (before, after)
+    )
+    enough = _has_enough(before, patients) & _has_enough(after, patients)
+    return _summarise(enough, second - first, second_drawn - first_drawn)
+
+
 def bootstrap_contrast(
     before: tuple[np.ndarray, np.ndarray, Sequence],
     after: tuple[np.ndarray, np.ndarray, Sequence],

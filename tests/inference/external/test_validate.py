@@ -7,13 +7,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
+from pyarrow.dataset import dataset
 
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
@@ -272,3 +276,52 @@ def test_results_of_other_films_of_the_same_name_are_not_replaced(champion, test
 def test_splits_are_different_and_have_films(champion, tmp_path):
     twice = validate(champion, f"--scoring.source={champion.root}", "--validation.splits=[test,test]")
     assert twice.code == 2 and "different splits" in twice.stderr
+
+
+@pytest.fixture
+def judged(tmp_path) -> Path:
+    """The films of `elsewhere` in a table with two findings only, where every fourth label is the other one."""
+    workspace, names = Workspace.at(str(tmp_path / "second")), FINDINGS[1::-1]
+    card, _, _ = write_table(workspace, 5, names, "c-", delta_table_id="second")
+    table = dataset(workspace.shards, partitioning="hive").to_table()
+    labels = np.array(table["findings"].to_pylist(), np.float32)
+    labels[::4] = 1 - labels[::4]
+    # A film that nobody has judged.
+    table = table.set_column(table.column_names.index("findings"), "findings", pa.array(list(labels))).slice(1)
+    write_deltalake(workspace.shards, table, partition_by=["split"], mode="overwrite")
+    replace(card, delta_version=1).write(workspace.card)
+    return workspace.root
+
+
+def test_a_second_reference_standard_is_measured_on_the_films_that_both_know(champion, judged, tmp_path):
+    other = elsewhere(tmp_path / "twice")
+    done = validate(champion, f"--scoring.source={other.root}", f"--validation.second={judged}")
+    assert done.code == 0, done.stderr
+    folder = champion.external("twice")
+    report = json.loads((folder / "report.json").read_text())
+    second = report["second"]
+    assert second["films"] == report["images"] - 1
+    assert list(second["findings"]) == list(FINDINGS[:2])
+    for finding, one in second["findings"].items():
+        assert report["known"][finding] - 1 <= one["films"] <= report["known"][finding]
+        # Every fourth label differs.
+        assert 0.2 < one["kappa"] < 0.8 and 0.4 < one["labels_ppv"]["value"] < 1
+        change = second["change"][finding]
+        assert change["value"] == pytest.approx(
+            second["auroc_second"][finding]["value"] - second["auroc_first"][finding]["value"]
+        )
+        assert change["high"] < 0, "other labels than those that were learned"
+    assert second["auroc_first"][FINDINGS[2]]["value"] is None
+    assert "By two reference standards" in (folder / "report.md").read_text()
+    assert "By a second reference standard" in done.stdout
+    row = pd.read_csv(folder / "findings.csv").set_index("finding").loc[FINDINGS[0]]
+    assert row.auroc_second_of_both == second["auroc_second"][FINDINGS[0]]["value"]
+    assert row.kappa_of_both == second["findings"][FINDINGS[0]]["kappa"]
+
+
+def test_a_second_standard_of_other_films_is_named(champion, tmp_path):
+    other = elsewhere(tmp_path / "first")
+    write_table(Workspace.at(str(tmp_path / "others")), 6, NAMES, "d-", delta_table_id="others")
+    for folder, said in ((tmp_path / "others", "has none of the tested films"), (tmp_path / "no", "no dataset card")):
+        done = validate(champion, f"--scoring.source={other.root}", f"--validation.second={folder}")
+        assert done.code == 2 and said in done.stderr, done.stderr

@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from conf.errors import InputError
+from etl.contract.agreement import agreement
 from tests.etl.sources.published.published import label_files, labels_of, read, rows_of, touch, write_table
 
 HEADER = ["Image Index", "Patient ID", "Patient Age", "Patient Gender", "View Position", "Follow-up #"]
@@ -72,3 +74,24 @@ def test_the_real_labels_in_one_table_are_read(tmp_path):
     assert (manifest.listed, len(manifest.images)) == (4376, 2)
     assert list(labels_of(manifest, "00000013_026.png").values()) == [0, 1, 0, 0]
     assert rows_of(manifest).split.tolist() == ["test", "test"]
+
+
+def test_mined_labels_agree_with_the_experts_as_far_as_they_are_known_to(tmp_path):
+    folder = label_files()
+    shutil.copy(folder / "google2019_nih-chest-xray-labels.csv.gz", tmp_path)
+    mined = pd.read_csv(folder / "Data_Entry_2017_v2020.csv.gz").set_index("Image Index")["Finding Labels"]
+    listed = pd.read_csv(tmp_path / "google2019_nih-chest-xray-labels.csv.gz")["Image Index"]
+    touch(tmp_path, *(f"images/{name}" for name in listed))
+    manifest = read(tmp_path, "experts")
+    judged = pd.DataFrame(np.stack(manifest.images.findings), manifest.images.image_id, manifest.findings)
+    words = mined[judged.index].str.split("|").map(set)
+    found = np.stack([words.map(names.__and__).map(bool) for names in ({"Pneumothorax"}, {"Nodule", "Mass"})], axis=1)
+    air, nodule = agreement(found.astype(float), judged[["Pneumothorax", "Nodule or mass"]].to_numpy(float))
+    assert (air.films, air.first, air.second, round(air.ppv, 2), round(air.sensitivity, 2)) == (
+        4376,
+        238,
+        238,
+        0.46,
+        0.46,
+    )
+    assert (nodule.first, nodule.second, round(nodule.ppv, 2), round(nodule.sensitivity, 2)) == (455, 605, 0.56, 0.42)

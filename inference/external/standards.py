@@ -1,0 +1,105 @@
+"""The model against two reference standards of the same films, such as labels mined from reports and radiologists'."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from conf.errors import InputError
+from conf.workspace import Workspace
+from etl.contract.agreement import agreement
+from etl.contract.schema import SPLITS
+from etl.contract.version import TableVersion
+from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
+from inference.external.films import columns_for
+from inference.external.measure import ends_of
+from inference.external.seen import hashes_of
+from inference.film.answers import call_findings
+from inference.model.properties import Properties
+from training.measures.intervals import bootstrap_areas, bootstrap_relabelled
+from training.measures.rates import bootstrap_rates
+from training.record.evaluation import describe_intervals, number
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Other labels of the tested films."""
+
+    title: str
+    """the table that they are from"""
+    labels: dict[str, np.ndarray]
+    """image -> (findings,) float32 in the model's vocabulary: 1, 0, NaN unknown"""
+
+
+def read_standard(folder: str, films: TableVersion, rows: pd.DataFrame, findings: list[str]) -> Standard:
+    """Reads the labels of the same films in another table. A film is the same if its stored pixels are.
+
+    folder: a workspace with that table. films, rows: the table of the films that are tested, and its rows. findings:
+    the model's. Raises InputError if there is no such table, if it has none of the films, none of the findings, or two
+    different labels of one film.
+    """
+    table = TableVersion.of(Workspace.at(folder, setting="validation.second"))
+    columns = columns_for(findings, table.card)
+    others = table.rows(*[split for split in SPLITS if table.card.images[split]])
+    known: dict[str, np.ndarray] = {}
+    for key, cells in zip(hashes_of(table, films.card, others), others.findings, strict=True):
+        labels = np.array([np.nan if place is None else cells[place] for place in columns], np.float32)
+        if key in known and not np.array_equal(known[key], labels, equal_nan=True):
+            raise InputError(f"{folder} has two films of the same pixels with different labels: leave one of them out")
+        known[key] = labels
+    keys = hashes_of(films, table.card, rows)
+    labels = {image_id: known[key] for image_id, key in zip(rows.image_id, keys, strict=True) if key in known}
+    if not labels:
+        raise InputError(
+            f"validation.second {folder} has none of the tested films: give a table of the same films, which the ETL "
+            "made with the same etl.sizes_px, etl.square and etl.intensity"
+        )
+    return Standard(table.card.title, labels)
+
+
+def measure_standards(properties: Properties, scored: Scored, mode: str, standard: Standard, seed: int) -> dict:
+    """The model by both sets of labels on the films that both know, ready for JSON; all intervals are by patient.
+
+    `change` is the AUROC by the second set of labels minus that by the first, paired.
+    """
+    findings, patients = properties.findings, scored.patients
+    unknown = np.full(len(findings), np.nan, np.float32)
+    second = np.stack([standard.labels.get(image_id, unknown) for image_id in scored.images.image_id])
+    both = ~(np.isnan(scored.labels) | np.isnan(second))
+    first, second = (np.where(both, labels, np.nan) for labels in (scored.labels, second))
+    options = {"num_resamples": NUM_RESAMPLES, "seed": seed}
+    probabilities = scored.probabilities[mode]
+    _, called = call_findings(properties, probabilities, scored.distances[mode])
+    by_first, by_second = (
+        bootstrap_areas(labels, probabilities, patients, **options).auroc for labels in (first, second)
+    )
+    change = bootstrap_relabelled(first, second, probabilities, patients, **options).auroc
+    # The first set's positives are taken for calls, and the second set for the truth.
+    of_labels = bootstrap_rates(second, first == 1, patients, **options)
+    rates = [bootstrap_rates(labels, called, patients, **options) for labels in (first, second)]
+    agreed = agreement(first, second)
+    return {
+        "title": standard.title,
+        "films": int(both.any(axis=1).sum()),
+        "patients": len(np.unique(patients[both.any(axis=1)])),
+        "auroc_first": describe_intervals(findings, by_first),
+        "auroc_second": describe_intervals(findings, by_second),
+        "change": describe_intervals(findings, change),
+        "findings": {
+            finding: {
+                "films": one.films,
+                "positives_first": one.first,
+                "positives_second": one.second,
+                "kappa": number(one.kappa),
+                "labels_ppv": ends_of(of_labels, "ppv", place),
+                "labels_sensitivity": ends_of(of_labels, "sensitivity", place),
+                **{
+                    f"{name}_{which}": ends_of(measured, name, place)
+                    for which, measured in zip(("first", "second"), rates, strict=True)
+                    for name in ("sensitivity", "specificity")
+                },
+            }
+            for place, (finding, one) in enumerate(zip(findings, agreed, strict=True))
+            if one.films
+        },
+    }
