@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from inference.candidate.making.map_grid import measure_map_grid
+from training.network.map_grid import measure_map_grid
 from training.network.models import build_model
 
 
