@@ -329,6 +329,23 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
+class LabelQuality:
+    """Label quality: finds labels of a table that are probably wrong, by training/label_quality.py."""
+
+    trainings: list[str] = field(default_factory=list)
+    """workspaces of finished trainings that predict this table's images, such as one per fold; a training predicts its
+    validation and test split; empty list: the training of this workspace"""
+    min_labels: int = at_least(2, 20)
+    """number of known labels of each value, present and absent, that a finding needs; findings with fewer are left
+    out"""
+    shown: int = at_least(1, 50)
+    """largest number of suspects of a finding that are shown on the page and listed for judging"""
+
+    def __post_init__(self):
+        check(self, "label_quality")
+
+
+@dataclass(frozen=True)
 class Inference:
     """Registration: turns a checkpoint into a registered INT8 model, by inference/register.py."""
 
@@ -468,6 +485,7 @@ class Settings:
     etl: Etl = field(default_factory=Etl)
     training: Training = field(default_factory=Training)
     ensemble: Ensemble = field(default_factory=Ensemble)
+    label_quality: LabelQuality = field(default_factory=LabelQuality)
     inference: Inference = field(default_factory=Inference)
     scoring: Scoring = field(default_factory=Scoring)
     validation: Validation = field(default_factory=Validation)
