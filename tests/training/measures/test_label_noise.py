@@ -92,11 +92,11 @@ def test_rates_of_a_known_joint():
 
 
 def test_limits_are_small_where_the_confident_joint_takes_the_models_errors_for_noise():
-    """Labels without noise, and a model of AUROC 0.97."""
-    truth, probabilities = toy(20_000, separation=1.3)
+    """Labels without noise, and a model of AUROC 0.92."""
+    truth, probabilities = toy(20_000, separation=1.0)
     found = measure_noise(truth, probabilities, np.arange(len(truth)), num_resamples=100, seed=0)
-    assert (found.values[:2] > 0.02).all()
-    assert (found.high[4:] < found.values[:2] / 2).all()
+    assert (found.values[:2] > 0.05).all()
+    assert (found.high[4:] < 0.03).all()
 
 
 def test_limits_are_the_smallest_ratios_at_the_ends_of_the_ranking():
@@ -122,7 +122,7 @@ def test_a_single_patient_has_no_interval():
     truth, probabilities = toy(100)
     found = measure_noise(truth, probabilities, ["one"] * 100, num_resamples=10, seed=0)
     assert np.isnan(found.low).all()
-    assert found.high[4:] == pytest.approx([1, 1])
+    assert np.isnan(found.high).all()
     assert not np.isnan(found.values).any()
 
 
