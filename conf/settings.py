@@ -163,6 +163,9 @@ class Etl:
     """view positions to keep: PA, AP, LATERAL; empty list: all images, also those of unknown view"""
     exclude: list[str] = field(default_factory=list)
     """files that list the images to leave out; each line is a name, or begins with one as its first word or cell"""
+    corrections: list[str] = field(default_factory=list)
+    """tables of labels that people have corrected, with the columns image, finding, label, who and why, applied one
+    after the other; docs/data.md explains them"""
     quality: Quality = field(default_factory=Quality)
     """checks that send an image to quarantine"""
     sizes_px: list[int] = field(default_factory=lambda: [256, 512], metadata=SIDES)

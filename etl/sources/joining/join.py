@@ -11,6 +11,7 @@ from conf.settings import Etl
 from conf.words import counted
 from etl.cluster.workers import SparkWorkers
 from etl.contract.vocabulary import check_vocabulary
+from etl.sources.corrections.apply import correct
 from etl.sources.findings import choose_findings, move_boxes
 from etl.sources.joining.sources import Source
 from etl.sources.joining.vocabularies import infer_labels, join_vocabularies, spread
@@ -23,7 +24,7 @@ def read_sources(sources: list[Source], settings: Etl, workers: SparkWorkers | N
     """The manifest of the one source of a run, or the joint one of several. Raises InputError as read_manifest does."""
     if not settings.sources:
         (source,) = sources
-        return read_manifest(source.place, source.settings, workers)
+        return correct(read_manifest(source.place, source.settings, workers), settings)
     manifests = {}
     for source in sources:
         try:
@@ -34,7 +35,7 @@ def read_sources(sources: list[Source], settings: Etl, workers: SparkWorkers | N
                 "line.)"
             ) from error
         manifests[source.name] = replace(manifest, notes=[*source.notes, *manifest.notes])
-    return join_manifests(manifests, settings)
+    return correct(join_manifests(manifests, settings), settings)
 
 
 def join_manifests(manifests: dict[str, Manifest], settings: Etl) -> Manifest:

@@ -15,6 +15,7 @@ from etl.contract.storage import located
 OF_THE_RUN = (
     "sources",
     "shared_patients",
+    "corrections",
     "quality",
     "sizes_px",
     "square",
