@@ -4,6 +4,7 @@
 docs/settings.md lists the same for reading.
 """
 
+import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -190,6 +191,9 @@ class Etl:
     CheXNet, 0.3 the 70:30 of Godonou et al.)"""
     test_fraction: float = share(0.2)
     """share of all patients in the test split, if the split is hashed"""
+    test_fold: int = at_least(0, 0)
+    """fold that becomes the test split, with etl.split hashed: with etl.test_fraction 0.2, the folds 0 to 4 have each
+    patient in the test split once"""
     seed: int = between(0, 2**32 - 1, 0)
     """seed that chooses the validation patients and the order of the rows"""
     rows_per_row_group: int = at_least(1, 128)
@@ -211,6 +215,10 @@ class Etl:
         require(not shared or (self.sources and len(set(shared)) > 1), "etl.shared_patients", shared, expected)
         expected = "a folder with --etl.split lists, and nothing without"
         require((self.split == "lists") == bool(self.split_lists), "etl.split_lists", self.split_lists, expected)
+        fold, last = self.test_fold, math.floor(1 / self.test_fraction + 1e-9) - 1
+        expected = f"0 to {last}, because etl.test_fraction is {self.test_fraction}"
+        require(fold <= last, "etl.test_fold", fold, expected)
+        require(not fold or self.split == "hashed", "etl.test_fold", fold, "0 without --etl.split hashed")
         expected = f"at least etl.rows_per_row_group ({self.rows_per_row_group})"
         require(self.rows_per_file >= self.rows_per_row_group, "etl.rows_per_file", self.rows_per_file, expected)
 
