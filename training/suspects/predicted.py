@@ -24,7 +24,7 @@ class Predicted:
     labels: np.ndarray
     """(images, findings) float32: 1 present, 0 absent, NaN unknown, as the table has them"""
     probabilities: np.ndarray
-    """(images, findings) float64, 0..1, calibrated; if several trainings predict an image, of their mean log-odds"""
+    """(images, findings) float64, 0..1, calibrated; if several trainings predict an image, their mean"""
     by: np.ndarray
     """(images,) int: the first training that predicts the image"""
     notes: list[str]
@@ -58,7 +58,7 @@ def read_predicted(table: TableVersion, folders: list[str]) -> tuple[Predicted, 
             places = place_of[part.image_ids[known]].to_numpy()
             then, now = part.labels[known][:, columns], labels[places]
             changed[places] |= (then != now) & ~(np.isnan(then) & np.isnan(now))
-            sums[places] += part.logits[known][:, columns]
+            sums[places] += expit(part.logits[known][:, columns])
             votes[places] += 1
             by[places] = np.where(by[places] < 0, number, by[places])
     there = votes > 0
@@ -68,7 +68,7 @@ def read_predicted(table: TableVersion, folders: list[str]) -> tuple[Predicted, 
             "images by --label_quality.trainings"
         )
     kept = rows[there].reset_index(drop=True)
-    probabilities = expit(sums[there] / votes[there][:, None])
+    probabilities = sums[there] / votes[there][:, None]
     notes = _describe(rows, there, gone, int(changed.sum()))
     return Predicted(kept, findings, labels[there], probabilities, by[there], notes), workspaces
 
