@@ -47,12 +47,13 @@ def main() -> None:
     truth = labels_of(clean)
     wrong = given.folder / "wrong.csv"
     plant(truth, given.missed, given.false, wrong)
-    source = ["--etl.source", str(clean / "phantoms"), "--etl.corrections", json.dumps([str(wrong)])]
+    source = ["--etl.source", str(clean / "phantoms")]
+    files = [wrong] * bool(planted(wrong))
     trainings = []
     for fold in range(given.folds):
         trainings.append(given.folder / f"fold{fold}")
         split = ["--etl.split", "hashed", "--etl.test_fold", str(fold)] if given.folds > 1 else []
-        etl(trainings[-1], *source, *split)
+        etl(trainings[-1], *source, *corrections(files), *split)
         python("training/train.py", "--workspace", str(trainings[-1]), "--training.epochs", str(given.epochs))
     judged = trainings[0]
     named = json.dumps([str(training) for training in trainings])
@@ -60,14 +61,17 @@ def main() -> None:
     compare(judged, truth)
     answers = given.folder / "judged.csv"
     judge(judged, truth, answers)
-    again = ["--etl.source", str(clean / "phantoms"), "--etl.corrections", json.dumps([str(wrong), str(answers)])]
-    etl(judged, *again, *(["--etl.split", "hashed"] if given.folds > 1 else []))
+    etl(judged, *source, *corrections([*files, answers]), *(["--etl.split", "hashed"] if given.folds > 1 else []))
     left = (labels_of(judged) != truth).to_numpy().sum()
-    console.print(f"Wrong labels in the table: {(planted(wrong)):,} planted, {left:,} left after the judgements")
+    console.print(f"Wrong labels in the table: {planted(wrong):,} planted, {left:,} left after the judgements")
 
 
 def etl(workspace: Path, *arguments: str) -> None:
     run(["spark-submit", str(PROJECT / "etl/preprocess.py"), "--workspace", str(workspace), *arguments])
+
+
+def corrections(files: list[Path]) -> list[str]:
+    return ["--etl.corrections", json.dumps([str(file) for file in files])]
 
 
 def python(file: str, *arguments: str) -> None:
