@@ -164,6 +164,9 @@ class Etl:
     """view positions to keep: PA, AP, LATERAL; empty list: all images, also those of unknown view"""
     exclude: list[str] = field(default_factory=list)
     """files that list the images to leave out; each line is a name, or begins with one as its first word or cell"""
+    compared_labels: str = ""
+    """scenario file of another source of labels for the same images, as FILE or NAME=FILE, with which the dataset card
+    compares this one's; empty: none"""
     corrections: list[str] = field(default_factory=list)
     """tables of labels that people have corrected, with the columns image, finding, label, who and why, applied one
     after the other; docs/data.md explains them"""

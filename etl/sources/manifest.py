@@ -61,6 +61,8 @@ class Manifest:
     """name of each source, as in the column `source` -> the settings that it was read with"""
     corrections: dict[str, dict] = field(default_factory=dict)
     """as in Card"""
+    agreement: dict[str, dict] = field(default_factory=dict)
+    """as in Card"""
 
 
 def build_rows(

@@ -153,6 +153,7 @@ def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) 
         settings=asdict(settings),
         sources=_describe_sources(rows, manifest) if settings.sources else {},
         corrections=manifest.corrections,
+        agreement=manifest.agreement,
         **fields,
     )
 

@@ -115,6 +115,7 @@ def make_card(rows: pd.DataFrame, findings: list[str], **fields) -> Card:
             "not_understood": {},
             "sources": {},
             "corrections": {},
+            "agreement": {},
             "images_quarantined": 0,
             "source": "/data/films",
             "source_sha256": {"labels.csv": "ab" * 32},
@@ -150,6 +151,19 @@ def without_figures(monkeypatch):
         (card_distributions, "draw_groups"),
     ):
         monkeypatch.setattr(module, name, lambda *_: Markup("<svg></svg>"))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_page_says_how_far_other_labels_agree(show):
+    counts = {"known": 1500, "present": 40, "others_present": 50, "both_present": 30}
+    rows = {
+        "Mass": {"name": "Lung Mass", **counts, "kappa": 0.654321, "ppv": 0.75, "sensitivity": 0.6},
+        "Hernia": {"name": "Hernia", **counts, "kappa": None, "ppv": None, "sensitivity": 0.0},
+    }
+    page = show(make_rows([[0]] * 9), ["Mass"], agreement={"negbio": {"images": 1600, "findings": rows}})
+    assert "negbio" in page.texts("h3")
+    assert ["Mass (Lung Mass)", "1,500", "40", "50", "30", "0.65", "0.75", "0.60"] in page.rows
+    assert ["Hernia", "1,500", "40", "50", "30", DASH, DASH, "0.00"] in page.rows
 
 
 @pytest.mark.usefixtures("without_figures")
