@@ -8,8 +8,6 @@ import pandas as pd
 
 from etl.contract.terms import shared
 
-RATES = ("kappa", "ppv", "sensitivity")
-
 
 def compare_labels(
     labels: pd.Series, findings: Sequence[str], others: pd.Series, other_findings: Sequence[str]

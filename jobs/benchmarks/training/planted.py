@@ -28,7 +28,7 @@ from etl.contract.schema import SPLITS
 from etl.contract.version import TableVersion
 
 PROJECT = Path(__file__).parents[3]
-console = Console()
+console = Console(width=120)
 
 
 def main() -> None:
