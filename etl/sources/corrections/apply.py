@@ -31,6 +31,8 @@ class Tally:
 
     changed: Counter = field(default_factory=Counter)
     """finding and such as `absent to present` -> labels"""
+    lost: dict[int, set[int]] = field(default_factory=dict)
+    """index of an image -> findings that are no longer present"""
     confirmed: int = 0
     already: int = 0
     not_there: int = 0
@@ -65,8 +67,7 @@ def _apply(manifest: Manifest, path: UPath, settings: Etl, said: Said) -> Manife
     images["findings"] = pd.Series(labels, dtype=object)
     if settings.format == "classes" and not settings.sources:
         _check_classes(path, images)
-    places = [place_of[row.image] for row in rows if row.image in place_of]
-    images["boxes"], dropped = _drop_boxes(images, places)
+    images["boxes"], dropped = _drop_boxes(images.boxes, tally.lost, len(manifest.findings))
     for place, reason in tally.excluded.items():
         if pd.isna(images.at[place, "reason"]):
             images.at[place, "reason"] = reason
@@ -107,6 +108,8 @@ def _judge(
         tally.changed[finding, f"{word(now)} to {word(row.label)}"] += 1
         labels[place] = np.array(labels[place], np.float32)
         labels[place][row.finding] = row.label
+        if row.label != 1:
+            tally.lost.setdefault(place, set()).add(row.finding)
     elif row.was is None or same(row.was, now):
         tally.confirmed += 1
     else:
@@ -168,13 +171,11 @@ def _check_classes(path: UPath, images: pd.DataFrame) -> None:
             )
 
 
-def _drop_boxes(images: pd.DataFrame, places: list[int]) -> tuple[pd.Series, int]:
-    """The boxes without those of findings that the corrected images do not have, and how many were dropped."""
-    boxes, dropped = images.boxes.copy(), 0
-    for place in dict.fromkeys(places):
-        labels = images.findings[place]
-        if np.ndim(labels) == 1 and len(boxes[place]):
-            targets = {index: [index] if label == 1 else [] for index, label in enumerate(labels)}
-            moved, gone = move_boxes(boxes.loc[[place]], targets)
-            boxes[place], dropped = moved[place], dropped + gone
+def _drop_boxes(boxes: pd.Series, lost: dict[int, set[int]], num_findings: int) -> tuple[pd.Series, int]:
+    """The boxes without those of findings that their images have lost, and how many were dropped."""
+    boxes, dropped = boxes.copy(), 0
+    for place, findings in lost.items():
+        targets = {index: [] if index in findings else [index] for index in range(num_findings)}
+        moved, gone = move_boxes(boxes.loc[[place]], targets)
+        boxes[place], dropped = moved[place], dropped + gone
     return boxes, dropped

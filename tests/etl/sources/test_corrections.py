@@ -113,6 +113,18 @@ def test_the_findings_are_those_of_the_table(clinic):
     assert label(manifest, ONE, "Mass") == 1
 
 
+def test_boxes_of_other_findings_and_images_stay(clinic):
+    """NIH has boxes of findings that its label file does not name."""
+    box = f"{ONE},Hernia,100,100,200,200\n00000003_001.png,Mass,300,300,50,50\n"
+    (clinic.folder.root / "BBox_List_2017.csv").write_text("Image Index,Finding Label,Bbox [x,y,w,h],,,\n" + box)
+    before, after = (
+        clinic.read(),
+        clinic.corrected(f"{ONE},Effusion,1,0,Lee,none\n00000003_001.png,Hernia,0,1,Lee,no\n"),
+    )
+    assert after.images.boxes.tolist() == before.images.boxes.tolist()
+    assert sum(map(len, after.images.boxes)) == 10
+
+
 def test_boxes_of_findings_that_are_no_longer_present_are_dropped(clinic):
     box = f"{ONE},Effusion,100,100,200,200\n{ONE},Mass,300,300,50,50\n"
     (clinic.folder.root / "BBox_List_2017.csv").write_text("Image Index,Finding Label,Bbox [x,y,w,h],,,\n" + box)
