@@ -41,6 +41,9 @@ EXTRAS = {
         S3FS,
         "mlflow==3.17.2",
         "scikit-learn",
+        # Apache-2.0 from 2.8 on; 2.7 was under the AGPL.
+        "cleanlab>=2.9",
+        "opencv-python-headless",
         "matplotlib",
         "tensorboard",
         "nvidia-ml-py",

@@ -4,6 +4,7 @@
 docs/settings.md lists the same for reading.
 """
 
+import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -163,6 +164,12 @@ class Etl:
     """view positions to keep: PA, AP, LATERAL; empty list: all images, also those of unknown view"""
     exclude: list[str] = field(default_factory=list)
     """files that list the images to leave out; each line is a name, or begins with one as its first word or cell"""
+    compared_labels: str = ""
+    """scenario file of another source of labels for the same images, as FILE or NAME=FILE, with which the dataset card
+    compares this one's; empty: none"""
+    corrections: list[str] = field(default_factory=list)
+    """tables of labels that people have corrected, with the columns image, finding, label, who and why, applied one
+    after the other; docs/data.md explains them"""
     quality: Quality = field(default_factory=Quality)
     """checks that send an image to quarantine"""
     sizes_px: list[int] = field(default_factory=lambda: [256, 512], metadata=SIDES)
@@ -187,6 +194,9 @@ class Etl:
     CheXNet, 0.3 the 70:30 of Godonou et al.)"""
     test_fraction: float = share(0.2)
     """share of all patients in the test split, if the split is hashed"""
+    test_fold: int = at_least(0, 0)
+    """fold that becomes the test split, with etl.split hashed: with etl.test_fraction 0.2, the folds 0 to 4 have each
+    patient in the test split once"""
     seed: int = between(0, 2**32 - 1, 0)
     """seed that chooses the validation patients and the order of the rows"""
     rows_per_row_group: int = at_least(1, 128)
@@ -208,6 +218,10 @@ class Etl:
         require(not shared or (self.sources and len(set(shared)) > 1), "etl.shared_patients", shared, expected)
         expected = "a folder with --etl.split lists, and nothing without"
         require((self.split == "lists") == bool(self.split_lists), "etl.split_lists", self.split_lists, expected)
+        fold, last = self.test_fold, math.floor(1 / self.test_fraction + 1e-9) - 1
+        expected = f"0 to {last}, because etl.test_fraction is {self.test_fraction}"
+        require(fold <= last, "etl.test_fold", fold, expected)
+        require(not fold or self.split == "hashed", "etl.test_fold", fold, "0 without --etl.split hashed")
         expected = f"at least etl.rows_per_row_group ({self.rows_per_row_group})"
         require(self.rows_per_file >= self.rows_per_row_group, "etl.rows_per_file", self.rows_per_file, expected)
 
@@ -328,6 +342,23 @@ class Ensemble:
 
     def __post_init__(self):
         check(self, "ensemble")
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """Label quality: finds labels of a table that are probably wrong, by training/label_quality.py."""
+
+    trainings: list[str] = field(default_factory=list)
+    """workspaces of finished trainings that predict this table's images, such as one per fold; a training predicts its
+    validation and test split; empty list: the training of this workspace"""
+    min_labels: int = at_least(2, 20)
+    """number of known labels of each value, present and absent, that a finding needs; findings with fewer are left
+    out"""
+    shown: int = at_least(1, 50)
+    """largest number of suspects of a finding that are shown on the page and listed for judging"""
+
+    def __post_init__(self):
+        check(self, "label_quality")
 
 
 @dataclass(frozen=True)
@@ -473,6 +504,7 @@ class Settings:
     etl: Etl = field(default_factory=Etl)
     training: Training = field(default_factory=Training)
     ensemble: Ensemble = field(default_factory=Ensemble)
+    label_quality: LabelQuality = field(default_factory=LabelQuality)
     inference: Inference = field(default_factory=Inference)
     scoring: Scoring = field(default_factory=Scoring)
     validation: Validation = field(default_factory=Validation)

@@ -152,6 +152,7 @@ class Workspace:
     artifacts = property(lambda self: self.root / "mlartifacts")
     evaluation = property(lambda self: self.root / "evaluation.json")
     predictions = property(lambda self: self.root / "predictions.parquet")
+    label_quality = property(lambda self: self.root / "label_quality")
     scores = property(lambda self: self.root / "scores")
     summary = property(lambda self: self.root / "summary.json")
 

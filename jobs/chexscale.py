@@ -31,6 +31,7 @@ FILES = {
     "etl": "etl/preprocess.py",
     "train": "training/train.py",
     "ensemble": "training/ensemble.py",
+    "label_quality": "training/label_quality.py",
     "register": "inference/register.py",
     "package": "inference/package.py",
     "infer": "inference/infer.py",

@@ -33,6 +33,7 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters["thousands"] = "{:,}".format
+_TEMPLATES.filters["sum_of"] = lambda numbers: sum(numbers.values())
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def write_card_page(
         left_over=card.images_listed - len(rows) - card.images_quarantined - card.images_absent,
         settings=dict(_flatten(card.settings)),
         source_settings={name: dict(_flatten(part["settings"])) for name, part in card.sources.items()},
+        max_shown=MAX_SHOWN,
         source_shares={finding: [_share(part, finding) for part in card.sources.values()] for finding in shown},
         left_out=describe_left_out(card.left_out),
         totals=totals,

@@ -14,6 +14,8 @@ class Agreement:
     """films with the finding by the first set"""
     second: int
     """films with the finding by the second set"""
+    both: int
+    """films with the finding by both"""
     kappa: float
     """Cohen's kappa: 1 is full agreement, 0 what chance gives (Educational and Psychological Measurement 20, 1960)"""
     ppv: float
@@ -35,7 +37,7 @@ def _agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
     by_chance = (mine * other + (films - mine) * (films - other)) / films**2 if films else np.nan
     same = float((ours == theirs).mean()) if films else np.nan
     kappa = (same - by_chance) / (1 - by_chance) if by_chance < 1 else np.nan
-    return Agreement(films, mine, other, kappa, _share(both, mine), _share(both, other))
+    return Agreement(films, mine, other, both, kappa, _share(both, mine), _share(both, other))
 
 
 def _share(part: int, whole: int) -> float:

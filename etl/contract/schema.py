@@ -154,6 +154,13 @@ class Card:
     sources: dict[str, dict] = field(default_factory=dict)
     """name of each of several sources -> its `settings` that say how it is read, and its `images`, `patients`,
     `percentages`, `positives` and `known`, as above; empty if the table has one source"""
+    agreement: dict[str, dict] = field(default_factory=dict)
+    """name of another source of labels -> `images` of both, and `findings`: finding -> as compare_labels says (before
+    any corrections)"""
+    corrections: dict[str, dict] = field(default_factory=dict)
+    """file of etl.corrections -> `sha256` of its bytes; `changed`: finding -> such as `absent to present` -> labels;
+    numbers of labels `confirmed` or `already` so in the source, of images `excluded`, of rows of images `not_there`, of
+    rows still `open`, of `boxes_dropped`; `who` and `why` -> rows"""
 
     def to_json(self) -> str:
         """The text of card.json."""

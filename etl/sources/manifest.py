@@ -59,6 +59,10 @@ class Manifest:
     """fingerprint of the salt that patients and images are named with; if set, file paths stay out of the tables"""
     sources: dict[str, Etl] = field(default_factory=dict)
     """name of each source, as in the column `source` -> the settings that it was read with"""
+    corrections: dict[str, dict] = field(default_factory=dict)
+    """as in Card"""
+    agreement: dict[str, dict] = field(default_factory=dict)
+    """as in Card"""
 
 
 def build_rows(

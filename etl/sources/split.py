@@ -34,7 +34,9 @@ def assign_split(rows: pd.DataFrame, settings: Etl, own: pd.Series | None) -> pd
     if settings.split == "lists":
         return assign_listed(rows, locate(settings.split_lists), SEE_PATHS * (settings.format == "dicom"))
     if settings.split == "hashed" or own is None:
-        own = assign_hashed(rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed)
+        own = assign_hashed(
+            rows.patient_id, settings.val_fraction, settings.test_fraction, settings.seed, settings.test_fold
+        )
     elif not own.eq("val").any():
         # By a hash, so that a patient keeps the split when other patients are added.
         validates = _hash_places(rows.patient_id, settings.seed) < settings.val_fraction
@@ -109,12 +111,15 @@ def describe_unlisted(images: pd.Series, listed: set[str], name: str, hint: str 
     return [f"{said} of the source{example}{hint}"] if unknown else []
 
 
-def assign_hashed(patients: pd.Series, val_fraction: float, test_fraction: float, seed: int) -> pd.Series:
+def assign_hashed(
+    patients: pd.Series, val_fraction: float, test_fraction: float, seed: int, test_fold: int = 0
+) -> pd.Series:
     """Assigns train, val or test by a hash of seed and patient: a patient keeps the split when others are added.
 
-    test_fraction: share of all patients. val_fraction: share of the remaining patients. Both are 0..1.
+    test_fraction: share of all patients. val_fraction: share of the remaining patients. Both are 0..1. test_fold: which
+    of the 1 / test_fraction parts of all patients is the test split, from 0; the validation split is in the next ones.
     """
-    places = _hash_places(patients, seed)
+    places = (_hash_places(patients, seed) - test_fold * test_fraction) % 1
     split = pd.Series("train", index=patients.index)
     split[places < test_fraction + (1 - test_fraction) * val_fraction] = "val"
     split[places < test_fraction] = "test"

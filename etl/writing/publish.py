@@ -152,6 +152,8 @@ def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) 
         source_sha256=manifest.sha256,
         settings=asdict(settings),
         sources=_describe_sources(rows, manifest) if settings.sources else {},
+        corrections=manifest.corrections,
+        agreement=manifest.agreement,
         **fields,
     )
 

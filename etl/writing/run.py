@@ -64,6 +64,8 @@ def open_places(etl: Etl, workspace: Workspace) -> tuple[list[Source], tuple[str
         is_made = etl.source == "phantoms"
         place = locate(str(workspace.phantoms)) if is_made else located("etl.source", etl.source)
         sources = [single_source(place, etl)]
+    for file in etl.corrections:
+        located("etl.corrections", file)
     for source in sources:
         where = f" in {source.file}" if source.file else ""
         for setting, files in (

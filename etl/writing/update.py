@@ -20,7 +20,7 @@ NO_ROWS = pd.DataFrame(columns=["image_id", "patient_id", "pixel_hash"], dtype=s
 SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
 # Settings that change neither which images are in the table nor what they look like there. Labels are compared one by
 # one. `rebuild` is in the cards of older releases, where it was a setting.
-FREE_SETTINGS = ("source", "table", "findings", "max_quarantined_fraction", "rebuild")
+FREE_SETTINGS = ("source", "table", "findings", "compared_labels", "corrections", "max_quarantined_fraction", "rebuild")
 # If a table has several sources, the card records in these settings what the sources say.
 FREE_OF_SEVERAL = ("sources", "dicom")
 

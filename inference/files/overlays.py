@@ -12,8 +12,9 @@ from conf.writing import atomic_path
 from etl.contract.clutter import heatmap_name
 from inference.files.answer_formats import printable
 from inference.film.answers import Finding, Findings
-from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of, overlay
+from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of
 from inference.model.properties import Properties
+from training.network.heat import overlay
 
 SHOWN_PX = 1024
 """longer side of the painted film"""

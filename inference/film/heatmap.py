@@ -1,31 +1,16 @@
 """Class activation maps as pictures of the evidence for a finding in a film. Pure functions, no torch.
 
 A map is in calibrated logits, and its mean is the film's own. So each place has a probability: the one that the film
-would get, were it like this place all over. **Evidence** is how far that lies above the finding's threshold, in log
-odds; at the threshold and below there is none, and nothing is painted. The colours run from there to the strongest
-place of the same map, but at least to FULL_COLOUR: a map with little evidence stays pale, and two maps are compared by
-their probabilities, not by their colours.
+would get, were it like this place all over. training/network/heat.py says what evidence is and which colours it has;
+here it is laid over a film in its own proportions.
 """
-
-import math
 
 import cv2
 import numpy as np
 
 from inference.film.answers import OPERATING_POINT
 from inference.model.properties import Properties
-
-# Nine times the threshold's odds. Below this, noise of the map would be painted as brightly as a large finding.
-FULL_COLOUR = float(np.log(9))
-OPACITY = 0.5
-# Thresholds of 0 or 1, whose log odds are infinite, are moved to these.
-NO_ODDS = 1e-6
-# Perceptually uniform, read by the colour-blind too, violet to gold: seen on black and on white. Without its dark blue,
-# which is lost on a dark lung, and its last yellow, which turns green there.
-COLOUR_MAP, SHADES = cv2.COLORMAP_PLASMA, (50, 235)
-# Below this share of the full colour, a place is the more transparent the less evidence it has.
-OPAQUE_FROM = 0.6
-BOX_RGB = (64, 224, 208)
+from training.network.heat import above_threshold, class_log_odds, heat_of_square
 
 
 def evidence_of(
@@ -38,13 +23,8 @@ def evidence_of(
     """
     logits = maps[finding]
     if properties.exclusive:
-        others = np.delete(maps, finding, axis=0)
-        largest = others.max(axis=0)
-        logits = logits - largest - np.log(np.exp(others - largest).sum(axis=0))
-        logits = (logits + properties.shifts[finding]) / properties.temperatures[finding]
-    threshold = properties.thresholds[operating_point][finding]
-    probability = 0.5 if threshold is None else np.clip(threshold, NO_ODDS, 1 - NO_ODDS)
-    return (logits - np.log(probability / (1 - probability))).astype(np.float32)
+        logits = (class_log_odds(maps, finding) + properties.shifts[finding]) / properties.temperatures[finding]
+    return above_threshold(logits, properties.thresholds[operating_point][finding])
 
 
 def heat_of(evidence: np.ndarray, width_px: int, height_px: int, properties: Properties) -> np.ndarray:
@@ -53,56 +33,11 @@ def heat_of(evidence: np.ndarray, width_px: int, height_px: int, properties: Pro
     evidence: (s, s) float32, see evidence_of. width_px, height_px: of the film in its own proportions, at any scale.
     """
     side = max(width_px, height_px)
-    heat = enlarge(evidence / max(float(evidence.max()), FULL_COLOUR), side, properties).clip(0, 1)
+    heat = heat_of_square(evidence, side, properties.map_first, properties.map_step)
     if properties.square == "stretch":
         return cv2.resize(heat, (width_px, height_px), interpolation=cv2.INTER_LINEAR)
     top, left = (side - height_px) // 2, (side - width_px) // 2
     return heat[top : top + height_px, left : left + width_px]
-
-
-def enlarge(heat: np.ndarray, size_px: int, properties: Properties) -> np.ndarray:
-    """A map, (s, s) float32, to (size_px, size_px) float32: smoothly, each cell where it lies in the image."""
-    cell_px, first_px = properties.map_step * size_px, properties.map_first * size_px
-    # Beyond its cells, a map keeps the values of its edge up to the image's border, and two cells more for cubics.
-    before = max(0, math.ceil(first_px / cell_px)) + 2
-    after = max(0, math.ceil((size_px - first_px) / cell_px) - len(heat)) + 2
-    padded = np.pad(heat.astype(np.float32), (before, after), mode="edge")
-    side = round(len(padded) * cell_px)
-    # Not warpAffine: it rounds places to 1/32 cell, which shows as stripes in a large picture.
-    large = cv2.resize(padded, (side, side), interpolation=cv2.INTER_CUBIC)
-    start = round((before + 0.5) * cell_px - first_px)
-    return large[start : start + size_px, start : start + size_px]
-
-
-def paint_heat(heat: np.ndarray) -> np.ndarray:
-    """The heat map alone, to be laid over a film: (h, w, 4) uint8 RGBA, transparent without evidence.
-
-    heat: (h, w) float32, 0..1, see heat_of.
-    """
-    shade = np.rint(np.interp(heat, (0, 1), SHADES)).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(shade, COLOUR_MAP), cv2.COLOR_BGR2RGB)
-    alpha = np.rint(255 * np.minimum(heat / OPAQUE_FROM, 1)).astype(np.uint8)
-    return np.dstack([colours, alpha])
-
-
-def overlay(
-    film: np.ndarray, heat: np.ndarray, opacity: float = OPACITY, boxes: list[list[float]] | None = None
-) -> np.ndarray:
-    """The film with the heat map over it, (h, w, 3) uint8 RGB.
-
-    film: (h, w) uint8 grey. heat: (h, w) float32, see heat_of. opacity: 0..1, of the places with evidence.
-    boxes: left, top, width and height as shares of the film's sides, outlined.
-    """
-    rgba = paint_heat(heat)
-    alpha = rgba[..., 3:].astype(np.float32) * (opacity / 255)
-    blended = film[..., None] * (1 - alpha) + rgba[..., :3] * alpha
-    picture = np.rint(blended).astype(np.uint8)
-    height, width = film.shape
-    for left, top, box_width, box_height in boxes or []:
-        start = round(left * width), round(top * height)
-        end = round((left + box_width) * width), round((top + box_height) * height)
-        cv2.rectangle(picture, start, end, BOX_RGB, max(1, max(film.shape) // 250))
-    return picture
 
 
 def boxes_on_film(boxes: list[list[float]], width_px: int, height_px: int, properties: Properties) -> list[list[float]]:

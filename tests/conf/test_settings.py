@@ -1,3 +1,4 @@
+import re
 import shlex
 
 import pytest
@@ -13,7 +14,7 @@ from conf.arguments import (
 from conf.argv import repeats
 from conf.errors import InputError
 from conf.hints import knobs
-from conf.settings import Dicom, Etl, Inference, Jobs, Phantoms, Settings, Training
+from conf.settings import Dicom, Etl, Inference, Jobs, LabelQuality, Phantoms, Settings, Training
 from tests.jobs.chains import CHAINS
 
 
@@ -188,6 +189,9 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys)
         (Etl, {"grey_bits": 17}),
         (Etl, {"val_fraction": 1.0}),
         (Etl, {"rows_per_file": 1}),
+        (Etl, {"test_fold": 1}),
+        (Etl, {"test_fold": 5, "split": "hashed"}),
+        (Etl, {"test_fold": 3, "split": "hashed", "test_fraction": 0.3}),
         (Etl, {"shared_patients": ["a", "b"]}),
         (Etl, {"sources": ["a.yaml"], "shared_patients": ["a"]}),
         (Training, {"epochs": 0}),
@@ -198,11 +202,14 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys)
         (Inference, {"registered_model": "a/b"}),
         (Inference, {"num_calibration_images": 0}),
         (Inference, {"max_finding_drop": 1.5}),
+        (LabelQuality, {"min_labels": 1}),
+        (LabelQuality, {"shown": 0}),
         (Jobs, {"num_ranks": -1}),
     ],
 )
 def test_values_out_of_range_are_input_errors(section, wrong):
-    with pytest.raises(InputError, match=rf"{section.__name__.lower()}\.{next(iter(wrong))}"):
+    name = re.sub("(?<=[a-z])(?=[A-Z])", "_", section.__name__).lower()
+    with pytest.raises(InputError, match=rf"{name}\.{next(iter(wrong))}"):
         section(**wrong)
 
 

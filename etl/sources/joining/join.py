@@ -11,8 +11,10 @@ from conf.settings import Etl
 from conf.words import counted
 from etl.cluster.workers import SparkWorkers
 from etl.contract.vocabulary import check_vocabulary
+from etl.sources.compared_labels import compare_labels, sentence_on
+from etl.sources.corrections.apply import correct
 from etl.sources.findings import choose_findings, move_boxes
-from etl.sources.joining.sources import Source
+from etl.sources.joining.sources import Source, open_compared
 from etl.sources.joining.vocabularies import infer_labels, join_vocabularies, spread
 from etl.sources.manifest import Manifest
 from etl.sources.read import read_manifest
@@ -23,18 +25,18 @@ def read_sources(sources: list[Source], settings: Etl, workers: SparkWorkers | N
     """The manifest of the one source of a run, or the joint one of several. Raises InputError as read_manifest does."""
     if not settings.sources:
         (source,) = sources
-        return read_manifest(source.place, source.settings, workers)
+        return correct(_compared(read_manifest(source.place, source.settings, workers), source, workers), settings)
     manifests = {}
     for source in sources:
         try:
-            manifest = read_manifest(source.place, source.settings, workers)
+            manifest = _compared(read_manifest(source.place, source.settings, workers), source, workers)
         except InputError as error:
             raise InputError(
                 f"source {source.name}: {error}. (Settings of this source belong in {source.file}, not on the command "
                 "line.)"
             ) from error
         manifests[source.name] = replace(manifest, notes=[*source.notes, *manifest.notes])
-    return join_manifests(manifests, settings)
+    return correct(join_manifests(manifests, settings), settings)
 
 
 def join_manifests(manifests: dict[str, Manifest], settings: Etl) -> Manifest:
@@ -76,12 +78,45 @@ def join_manifests(manifests: dict[str, Manifest], settings: Etl) -> Manifest:
         notes=notes,
         # One salt names the patients of all sources.
         identities=max(manifest.identities for manifest in manifests.values()),
+        agreement=_named(manifests, "agreement", "{name}: {key}"),
         sources={name: manifest.sources[source] for name, manifest in manifests.items() for source in manifest.sources},
     )
     _refuse_leaks(joint.images, settings.shared_patients)
     joint = choose_findings(joint, settings.findings)
     check_vocabulary(joint.findings, where="with etl.findings")
     return joint
+
+
+def _compared(manifest: Manifest, source: Source, workers: SparkWorkers | None) -> Manifest:
+    """The manifest with its agreement with the labels that the settings of its source name, if they do."""
+    if not source.settings.compared_labels:
+        return manifest
+    other = open_compared(source.settings)
+    try:
+        read = read_manifest(other.place, other.settings, workers)
+    except InputError as error:
+        raise InputError(f"the labels to compare with, {other.file}: {error}") from error
+    mine, theirs = (
+        part.images[part.images.findings.map(np.ndim) == 1].set_index("image_id").findings for part in (manifest, read)
+    )
+    mine = mine[manifest.images.set_index("image_id").reason[mine.index].isna()]
+    images = int(mine.index.isin(theirs.index).sum())
+    findings = compare_labels(mine, manifest.findings, theirs, read.findings)
+    if not images or not findings:
+        what, one, two = "image", next(iter(mine.index), ""), next(iter(theirs.index), "")
+        if images:
+            what, one, two = "finding", ", ".join(manifest.findings), ", ".join(read.findings)
+        raise InputError(
+            f"{other.file} of etl.compared_labels shares no {what} with the source: it has {two!r}, the source has "
+            f"{one!r}. Name them alike, or leave out etl.compared_labels"
+        )
+    described = {"images": images, "findings": findings}
+    return replace(
+        manifest,
+        agreement=manifest.agreement | {other.name: described},
+        sha256=manifest.sha256 | {f"{other.name}/{file}": digest for file, digest in read.sha256.items()},
+        notes=[*manifest.notes, *other.notes, sentence_on(other.name, described)],
+    )
 
 
 def _describe_inferred(filled: dict[str, int], labels: np.ndarray, findings: list[str]) -> list[str]:

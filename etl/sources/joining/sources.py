@@ -15,6 +15,7 @@ from etl.contract.storage import located
 OF_THE_RUN = (
     "sources",
     "shared_patients",
+    "corrections",
     "quality",
     "sizes_px",
     "square",
@@ -99,14 +100,19 @@ def reading_of(etl: Etl) -> dict:
     return {name: value for name, value in asdict(etl).items() if name not in OF_THE_RUN}
 
 
-def _open(entry: str, etl: Etl) -> Source:
+def open_compared(etl: Etl) -> Source:
+    """The source that etl.compared_labels names. Raises InputError as open_sources does."""
+    return _open(etl.compared_labels, etl, "etl.compared_labels")
+
+
+def _open(entry: str, etl: Etl, setting: str = "etl.sources") -> Source:
     name, _, file = entry.partition("=") if "=" in entry else (Path(entry).stem, "", entry)
     if not NAME.fullmatch(name):
         raise InputError(
-            f"etl.sources calls a source {name!r}, expected letters, digits, points, hyphens and underscores: name it "
+            f"{setting} calls a source {name!r}, expected letters, digits, points, hyphens and underscores: name it "
             f"otherwise, as NAME={file}"
         )
-    said = read_scenario(file, "etl.sources").etl
+    said = read_scenario(file, setting).etl
     if said.sources:
         raise InputError(f"{file} has etl.sources itself, expected a single source: list its sources beside the others")
     if said.source in ("", "phantoms"):

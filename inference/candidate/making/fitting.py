@@ -10,12 +10,12 @@ from conf.progress import Progress
 from conf.settings import Training, restore
 from etl.contract.schema import Card
 from inference.candidate.making.familiarity import distance_threshold, fit_familiarity
-from inference.candidate.making.map_grid import measure_map_grid
 from inference.model.network import FittedModel, ServedNetwork
 from inference.model.properties import Properties, preparation_of
 from training.loop.loss import log_odds, loss_weights
 from training.measures.calibration import Calibration, fit_calibration
 from training.network.checkpoint import Checkpoint
+from training.network.map_grid import measure_map_grid
 from training.network.models import XrayClassifier
 from training.reading.batches import read_batches
 from training.reading.plan import Split

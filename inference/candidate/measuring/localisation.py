@@ -2,15 +2,15 @@
 
 Pointing game: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without its tolerance.
 IoU of a thresholded map: Wang et al., "ChestX-ray8", CVPR 2017, with one threshold, half of the map's range.
-Where a map's cells lie in the image: inference/candidate/making/map_grid.py.
+Where a map's cells lie in the image: training/network/map_grid.py.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from inference.film.heatmap import enlarge
 from inference.model.properties import Properties
+from training.network.heat import enlarge
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5)
 MAP_LEVEL = 0.5
@@ -48,7 +48,7 @@ def overlaps_of(maps: np.ndarray, boxes: np.ndarray, properties: Properties) -> 
                 for start, length in ((left, width), (top, height))
             )
             inside[rows, columns] = True
-        heat = enlarge(maps[finding], size_px, properties)
+        heat = enlarge(maps[finding], size_px, properties.map_first, properties.map_step)
         above = heat >= heat.min() + MAP_LEVEL * (heat.max() - heat.min())
         iou = (above & inside).sum() / (above | inside).sum()
         hit = inside[_pixel_of(maps[finding].argmax(), maps.shape[-1], properties)]

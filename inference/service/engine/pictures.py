@@ -5,10 +5,11 @@ import base64
 import numpy as np
 
 from inference.film.films import Film
-from inference.film.heatmap import encode_png, evidence_of, heat_of, overlay, paint_heat
+from inference.film.heatmap import encode_png, evidence_of, heat_of
 from inference.film.known_boxes import key_of
 from inference.model.graphs import Answer
 from inference.service.engine.model import OpenModel
+from training.network.heat import overlay, paint_heat
 
 
 def explain(model: OpenModel, film: Film, answer: Answer, findings: list[str], operating_point: str) -> dict:

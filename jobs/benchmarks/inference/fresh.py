@@ -7,13 +7,13 @@ import numpy as np
 
 from conf.settings import Quality, Training
 from inference.candidate.making.export import export_graphs
-from inference.candidate.making.map_grid import measure_map_grid
 from inference.candidate.making.quantize import quantize
 from inference.model.graphs import save_graph
 from inference.model.network import FittedModel, ServedNetwork
 from inference.model.properties import Properties
 from jobs.benchmarks.training.fed import NUM_FINDINGS
 from training.network.checkpoint import Checkpoint
+from training.network.map_grid import measure_map_grid
 from training.network.models import build_model
 
 NUM_CALIBRATION_IMAGES = 16

@@ -114,6 +114,8 @@ def make_card(rows: pd.DataFrame, findings: list[str], **fields) -> Card:
             "left_out": {},
             "not_understood": {},
             "sources": {},
+            "corrections": {},
+            "agreement": {},
             "images_quarantined": 0,
             "source": "/data/films",
             "source_sha256": {"labels.csv": "ab" * 32},
@@ -149,6 +151,37 @@ def without_figures(monkeypatch):
         (card_distributions, "draw_groups"),
     ):
         monkeypatch.setattr(module, name, lambda *_: Markup("<svg></svg>"))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_page_says_how_far_other_labels_agree(show):
+    counts = {"known": 1500, "present": 40, "others_present": 50, "both_present": 30}
+    rows = {
+        "Mass": {"name": "Lung Mass", **counts, "kappa": 0.654321, "ppv": 0.75, "sensitivity": 0.6},
+        "Hernia": {"name": "Hernia", **counts, "kappa": None, "ppv": None, "sensitivity": 0.0},
+    }
+    page = show(make_rows([[0]] * 9), ["Mass"], agreement={"negbio": {"images": 1600, "findings": rows}})
+    assert "negbio" in page.texts("h3")
+    assert ["Mass (Lung Mass)", "1,500", "40", "50", "30", "0.65", "0.75", "0.60"] in page.rows
+    assert ["Hernia", "1,500", "40", "50", "30", DASH, DASH, "0.00"] in page.rows
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_page_says_who_corrected_what(show):
+    judged = {
+        "sha256": "cd" * 32,
+        "changed": {"Mass": {"present to absent": 1200, "absent to present": 3}, "Nodule": {"absent to unknown": 1}},
+        **{"confirmed": 7, "already": 2, "not_there": 1, "excluded": 4, "open": 30, "boxes_dropped": 5},
+        **{"who": {"Dr. <Lee>": 1210, "Kim": 5}, "why": {f"reason {number}": 1 for number in range(32)}},
+    }
+    page = show(make_rows([[0, 1]] * 9), ["Mass", "Nodule"], corrections={"judged.csv": judged})
+    assert "judged.csv" in page.texts("h3")
+    assert ["Labels changed", "1,204"] in page.rows
+    assert ["Mass", "present to absent", "1,200"] in page.rows and ["Nodule", "absent to unknown", "1"] in page.rows
+    assert ["Labels confirmed", "7 and 2 already so in the source"] in page.rows
+    assert ["By", "Dr. <Lee> (1,210), Kim (5)"] in page.rows
+    assert any(row[0] == "Because" and row[1].endswith("reason 29 (1) and 2 other reasons") for row in page.rows)
+    assert "Corrections" not in show(make_rows([[0]] * 9), ["Mass"]).texts("h2")
 
 
 @pytest.mark.usefixtures("without_figures")

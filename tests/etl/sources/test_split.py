@@ -171,3 +171,13 @@ def test_the_lists_of_chexnet_reproduce_the_published_percentages(nih_sample):
         assert [f"{described['percentages'][split][finding]:.1f}" for split in ("train", "val", "test")] == [
             f"{percent:.1f}" for percent in published
         ], finding
+
+
+def test_each_patient_is_in_the_test_split_of_one_fold():
+    patients = pd.Series([str(number) for number in range(2000)])
+    folds = [assign_hashed(patients, 0.125, 0.2, seed=3, test_fold=fold) for fold in range(5)]
+    assert folds[0].equals(assign_hashed(patients, 0.125, 0.2, seed=3))
+    assert (sum((fold == "test").astype(int) for fold in folds) == 1).all()
+    for fold in folds:
+        assert fold.value_counts(normalize=True)["test"] == pytest.approx(0.2, abs=0.03)
+        assert fold.value_counts(normalize=True)["val"] == pytest.approx(0.1, abs=0.03)

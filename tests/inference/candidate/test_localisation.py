@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.candidate.measuring.localisation import overlaps_of, summarise
-from inference.film.heatmap import enlarge
 from tests.inference.toy_properties import PROPERTIES
+from training.network.heat import enlarge
 
 # The properties of a map with one cell per pixel.
 PIXELS = replace(PROPERTIES, map_first=0.5 / 64, map_step=1 / 64)
@@ -53,7 +53,7 @@ def test_a_box_thinner_than_a_pixel_still_counts():
 
 
 def test_enlarging_keeps_the_place_of_the_peak():
-    heat = enlarge(maps_with_peak(2, 5)[0], 64, PROPERTIES)
+    heat = enlarge(maps_with_peak(2, 5)[0], 64, PROPERTIES.map_first, PROPERTIES.map_step)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     assert (row // 8, column // 8) == (2, 5)
 
@@ -61,7 +61,7 @@ def test_enlarging_keeps_the_place_of_the_peak():
 def test_cells_lie_where_the_network_s_padding_puts_them():
     """The first cell lies at the image's edge, as in a ResNet, so the third cell's centre is two steps from it."""
     at_the_edge = replace(PROPERTIES, map_first=0.0, map_step=0.25)
-    heat = enlarge(maps_with_peak(2, 2, side=4)[0], 64, at_the_edge)
+    heat = enlarge(maps_with_peak(2, 2, side=4)[0], 64, at_the_edge.map_first, at_the_edge.map_step)
     assert np.unravel_index(heat.argmax(), heat.shape) in [(31, 31), (31, 32), (32, 31), (32, 32)]
     box = np.array([0, 0.45, 0.45, 0.1, 0.1])
     hits = [overlaps_of(maps_with_peak(2, 2, side=4), box, grid)[0].hit for grid in (at_the_edge, PROPERTIES)]

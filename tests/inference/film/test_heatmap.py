@@ -5,17 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.film.heatmap import (
-    BOX_RGB,
-    FULL_COLOUR,
-    boxes_on_film,
-    encode_png,
-    evidence_of,
-    heat_of,
-    overlay,
-    paint_heat,
-)
+from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of
 from tests.inference.toy_properties import PROPERTIES
+from training.network.heat import BOX_RGB, FULL_COLOUR, overlay, paint_heat
 
 STRETCHED = replace(PROPERTIES, square="stretch")
 

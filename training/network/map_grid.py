@@ -24,12 +24,13 @@ def measure_map_grid(classifier: XrayClassifier, size_px: int) -> tuple[float, f
     the whole image alike (maxvit), the cells are assumed to divide the image evenly.
     classifier: a model with maps, in evaluation mode, on the CPU. size_px: side of the images at which it is served.
     """
+    colours = (3,) * (classifier.channels == 3)
     with torch.inference_mode():
-        cells = classifier.feature_map(torch.zeros(1, size_px, size_px, dtype=torch.uint8)).shape[-1]
+        cells = classifier.feature_map(torch.zeros(1, size_px, size_px, *colours, dtype=torch.uint8)).shape[-1]
     even = size_px / cells
     side = max(size_px, NUM_CELLS * math.ceil(even))
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (NUM_IMAGES, side, side), generator=generator).float().requires_grad_()
+    pixels = torch.randint(0, 256, (NUM_IMAGES, side, side, *colours), generator=generator).float().requires_grad_()
     places = classifier.feature_map(pixels)
     # Channels are weighted at random: a network that ends in a LayerNorm makes their plain sum the same everywhere.
     values = torch.einsum("ncij,c->ij", places, torch.randn(places.shape[1], generator=generator))
@@ -50,6 +51,7 @@ def _centre(value: torch.Tensor, pixels: torch.Tensor) -> float:
     """
     (gradient,) = torch.autograd.grad(value, pixels, retain_graph=True)
     # Squared twice, to play down the field's wide, faint rim: the image's border cuts more of it off on one side.
-    weight = gradient.square().sum(dim=0).square()
+    weight = gradient.square() if gradient.ndim == 3 else gradient.square().sum(dim=3)
+    weight = weight.sum(dim=0).square()
     along = weight.sum(dim=0) + weight.sum(dim=1)
     return float(along @ (torch.arange(len(along)) + 0.5) / along.sum())

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from inference.candidate.making.map_grid import measure_map_grid
+from training.network.map_grid import measure_map_grid
 from training.network.models import build_model
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("name", "first_px", "step_px"),
     [
@@ -15,15 +16,17 @@ from training.network.models import build_model
         ("resnet10_half", 0.5, 32),
     ],
 )
-def test_the_first_cell_lies_where_the_paddings_put_it(name, first_px, step_px):
+def test_the_first_cell_lies_where_the_paddings_put_it(name, first_px, step_px, channels):
     torch.manual_seed(0)
-    first, step = measure_map_grid(build_model(name, 2, 127, 70, size_px=96).eval(), 96)
+    first, step = measure_map_grid(build_model(name, 2, 127, 70, size_px=96, channels=channels).eval(), 96)
     assert step * 96 == pytest.approx(step_px)
     assert first * 96 == pytest.approx(first_px, abs=step_px / 10)
 
 
 class Everywhere(torch.nn.Module):
     """A network in which every cell sees the whole image, as with attention."""
+
+    channels = 1
 
     def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
         cells = torch.nn.functional.avg_pool2d(pixels.float()[:, None], 32)

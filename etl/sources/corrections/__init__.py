@@ -1,0 +1,1 @@
+"""Labels that people have corrected: reads their tables, and applies them to a manifest."""
