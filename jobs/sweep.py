@@ -49,6 +49,7 @@ def main() -> None:
 def add_own(parser: ArgumentParser) -> None:
     parser.add_argument("study", help="YAML file that describes the study")
     add_switch(parser, "--check", "only check the study and list its runs")
+    add_switch(parser, "--prepare", "only make the table and the runs' scenarios, for trainings by a scheduler")
     add_switch(parser, "--quick", "a quick try: images of a quarter of the size, one epoch per stage")
     add_switch(parser, "--register", "also quantise and register each trained model, in its own workspace")
     parser.add_argument(

@@ -17,7 +17,7 @@ from jobs.studies.parent import StudyRun
 from jobs.studies.results import PAGE, screen_table, title_of, write_results
 from jobs.studies.runs import read_runs
 from jobs.studies.side_by_side import Job, Queue, last_words, places
-from jobs.studies.state import PROJECT, find_table, finished_run, is_registered, prepare, scenario_of
+from jobs.studies.state import PROJECT, SCENARIO, find_table, finished_run, is_registered, prepare, scenario_of
 from jobs.studies.study import Study
 from training.ranks.interruption import EXIT_SIGTERM
 
@@ -48,6 +48,9 @@ def run_study(study: Study, workspace: Workspace, options: argparse.Namespace) -
         here = {name: Workspace.of(run) for name, run in runs.items()}
         for name, run in runs.items():
             prepare(run, here[name], table)
+        if options.prepare:
+            print(f"Next: train each `--config {folder.root / '*' / SCENARIO}`, then this command without --prepare")
+            return
         base = next(iter(runs.values()))
         parent = StudyRun(workspace, base.training.experiment, study.name)
         trained = {name for name in runs if finished_run(runs[name], here[name], table)}

@@ -18,6 +18,7 @@ from jobs.studies.study import Study
 from training.network.checkpoint import BEST, LAST, Checkpoint
 from training.start.resume import changes_between
 
+SCENARIO = "scenario.yaml"
 PROJECT = Path(os.path.relpath(Path(__file__).parents[2]))
 
 
@@ -59,7 +60,8 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion) -> No
 
 
 def scenario_of(workspace: Workspace) -> Path:
-    return workspace.root / "scenario.yaml"
+    """The file with the settings of the training in this workspace."""
+    return workspace.root / SCENARIO
 
 
 def finished_run(settings: Settings, workspace: Workspace, table: TableVersion) -> str:

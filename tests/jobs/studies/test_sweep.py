@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from conf.scenario_file import read_scenario
 from conf.workspace import Workspace
 from jobs.studies.results import PAGE
 from tests.conftest import SIZE_PX
@@ -51,6 +52,12 @@ def test_a_study_trains_what_is_missing_and_compares_what_is_there(copied_table,
     (tmp_path / "base.yaml").write_text(BASE)
     study.write_text(STUDY)
     arguments = (str(study), "--workspace", str(workspace.root))
+
+    code, said, _ = sweep(*arguments, "--prepare")
+    assert (code, "without --prepare" in said) == (0, True)
+    scenario = read_scenario(str(workspace.root / "runs" / "second" / "scenario.yaml"), "test")
+    assert (scenario.training.seed, Workspace.of(scenario).root) == (1, workspace.root / "runs" / "second")
+    assert not list(workspace.root.glob("runs/*/checkpoints"))
 
     code, said, errors = sweep(*arguments)
     assert code == 2
