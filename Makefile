@@ -40,7 +40,7 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms (about 25 minutes)
 	"$(VENV)/bin/python" -m pytest -m recipes
 
-clusters: setup  ## a real Slurm and Spark cluster, containers and pods (CONTRIBUTING.md says what they need)
+clusters: setup  ## a real Slurm and Spark cluster, lost ranks, containers and pods (CONTRIBUTING.md says what they need)
 	"$(VENV)/bin/python" -m pytest -m clusters
 
 audit: setup  ## known vulnerabilities of the locked packages (the package index must provide them)

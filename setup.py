@@ -102,7 +102,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["conf*", "etl*", "training*", "inference*", "jobs*"], exclude=["jobs.benchmarks*"]),
     package_data={
-        "conf": ["*.yaml", "spark/*"],
+        "conf": ["*.yaml", "spark/*", "studies/*.yaml"],
         "etl.card": ["*.j2"],
         "etl.contract": ["*.yaml"],
         "inference.service": ["page/*"],

@@ -1,13 +1,17 @@
 """The programs and packages of this Python's environment."""
 
+import ctypes
 import os
 import platform
+import signal
 import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
 SPARK_DEFAULTS = Path(__file__).parent / "spark"
 
 
@@ -40,6 +44,11 @@ def exit_code_of(returncode: int) -> int:
     returncode: of subprocess, which is negative then.
     """
     return returncode if returncode >= 0 else 128 - returncode
+
+
+def end_with_parent() -> None:
+    """Has this process receive SIGTERM, on which a rank saves its state, when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _is_spark_without_settings() -> bool:

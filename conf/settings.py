@@ -233,8 +233,9 @@ class Training:
     """epochs of a first stage that trains only the last layer; the second stage starts from its best epoch"""
     head_learning_rate: float = above(0, 1e-3)
     """largest learning rate of the first stage (training.head_epochs)"""
-    epochs: int = at_least(1, 10)
-    """passes over the training split in which all weights are trained"""
+    epochs: int = at_least(0, 10)
+    """passes over the training split in which all weights are trained; 0: only the first stage
+    (training.head_epochs)"""
     batch_size: int = at_least(1, 16)
     """images per rank and step"""
     streams: int = at_least(0, 0)
@@ -309,7 +310,8 @@ class Training:
     def __post_init__(self):
         check(self, "training")
         rise, smoothing = self.warmup_epochs, self.label_smoothing
-        require(rise < self.epochs, "training.warmup_epochs", rise, "fewer than epochs")
+        require(self.epochs or self.head_epochs, "training.epochs", 0, "1 or more, or 0 with training.head_epochs")
+        require(not rise or rise < self.epochs, "training.warmup_epochs", rise, "fewer than epochs")
         expected = "0 with training.schedule one_cycle"
         require(not rise or self.schedule != "one_cycle", "training.warmup_epochs", rise, expected)
         if not self.exclusive:

@@ -43,6 +43,7 @@ FILES = {
     "reporting": "inference/reporting.py",
     "stats": "jobs/stats.py",
     "compare": "jobs/compare.py",
+    "sweep": "jobs/sweep.py",
     "maintain": "jobs/maintain.py",
     "spark_train": "jobs/spark_train.py",
     "ui": "jobs/ui.py",

@@ -3,6 +3,7 @@
     python jobs/compare.py runs/a runs/b runs/c                       beside the first one
     python jobs/compare.py --reference b --output runs/compared runs/a runs/b
     python jobs/compare.py runs/study/*                               the runs of a study
+    python jobs/compare.py runs/nih theirs.csv                        beside predictions of others, on the same films
     python jobs/compare.py --literature runs/nih                      beside published AUROCs on ChestX-ray14, too
 
 A row per run: network, parameters, size, weights, mean AUROC and every finding's with 95% intervals by patient, the
@@ -30,14 +31,17 @@ def main() -> None:
 
         from jobs.studies.comparison import compare
         from jobs.studies.literature import draw_literature, read_published, split_of
+        from jobs.studies.predictions_file import read_predictions
         from jobs.studies.record import record
         from jobs.studies.results import PAGE, screen_table, title_of, write_results
         from jobs.studies.runs import read_runs
-    runs = read_runs(options.runs, settings.tracking_server)
+    files = [place for place in options.runs if Path(place).is_file()]
+    runs = read_runs([place for place in options.runs if place not in files], settings.tracking_server)
     names = [run.name for run in runs]
     reference = options.reference or names[0]
     if reference not in names:
-        raise InputError(f"--reference is {reference}, expected one of {', '.join(names)}")
+        raise InputError(f"--reference is {reference}, expected one of the trainings {', '.join(names)}")
+    runs += [read_predictions(Path(file), file, runs[0]) for file in files]
     if options.literature:
         # Not after the work.
         split_of(next(run for run in runs if run.name == reference))
@@ -55,7 +59,7 @@ def main() -> None:
 
 
 def add_own(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", help="workspaces of finished trainings")
+    parser.add_argument("runs", nargs="+", help="workspaces of finished trainings, and CSV files with predictions")
     parser.add_argument(
         "--reference", default="", metavar="NAME", help="run to compare with; if omitted, the first one"
     )

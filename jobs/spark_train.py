@@ -8,9 +8,7 @@ spark.task.cpus, or the GPUs that Spark gives its task. Settings and --resume ar
 fails or an executor is lost, all ranks and this command end. To resume, run it again with --resume auto.
 """
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from conf.arguments import add_resume, load_arguments, settings_in
 from conf.errors import InputError, run_command
+from conf.programs import end_with_parent
 from conf.settings import Settings
 from conf.startup import quick_imports
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 READS = ("training", "etl.table", "jobs.num_ranks")
 LAST_LINES = 5
 """lines of a failed rank that its error repeats, in case they were lost on the way to the driver"""
-PR_SET_PDEATHSIG = 1
-"""linux/prctl.h"""
 
 
 def main() -> None:
@@ -94,6 +91,7 @@ def train(words: list[str], scenario: tuple[str, str], place: "TaskPlace", say: 
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            # Spark may kill the task that starts it.
             preexec_fn=end_with_parent,
         ) as process:
             for line in process.stdout:
@@ -104,11 +102,6 @@ def train(words: list[str], scenario: tuple[str, str], place: "TaskPlace", say: 
             f"rank {place.rank} on {place.host} ended with exit code {process.returncode}. Its last lines:\n"
             + "\n".join(f"  {line}" for line in last)
         )
-
-
-def end_with_parent() -> None:
-    """Has this process receive SIGTERM, on which a rank saves its state, when Spark kills the task that started it."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from jobs.studies.runs import Run
-from training.measures.intervals import bootstrap_differences
+from training.measures.intervals import differences_to
 from training.record.evaluation import NUM_RESAMPLES, describe_intervals
 
 MEAN = "mean"
@@ -32,13 +32,10 @@ def compare(runs: list[Run], reference: str, target: float, seed: int = 0) -> Co
     """Measures each run's paired difference to the run named `reference`, which differs from itself by exactly 0."""
     base = next(run for run in runs if run.name == reference)
     test, patients = base.member.splits["test"], base.member.patients
-    differences = []
-    for run in runs:
-        logits = run.member.splits["test"].logits
-        areas = bootstrap_differences(
-            test.labels, test.logits, logits, patients, num_resamples=NUM_RESAMPLES, seed=seed
-        )
-        differences.append(describe_intervals(run.member.findings, areas.auroc))
+    logits = [run.member.splits["test"].logits for run in runs]
+    options = {"num_resamples": NUM_RESAMPLES, "seed": seed, "precision": False}
+    areas = differences_to(test.labels, test.logits, logits, patients, **options)
+    differences = [describe_intervals(base.member.findings, one.auroc) for one in areas]
     return Comparison(runs, base, differences, target)
 
 

@@ -33,14 +33,22 @@ def record(comparison: Comparison, files: list[Path]) -> str:
         name = f"comparison of {len(comparison.runs)} runs"
         run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
         try:
-            for step, run in enumerate(comparison.runs):
-                for metric, ends in (("auroc", run.auroc[MEAN]), ("difference", comparison.differences[step][MEAN])):
-                    if ends["value"] is not None:
-                        client.log_metric(run_id, f"compared_{metric}_mean", ends["value"], step=step)
-            for file in files:
-                client.log_artifact(run_id, str(file), "comparison")
+            log_comparison(client, run_id, comparison, files)
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id)
     return run_id
+
+
+def log_comparison(client: mlflow.MlflowClient, run_id: str, comparison: Comparison, files: list[Path]) -> None:
+    """Adds a comparison to a run: its files and, as metrics, mean AUROC and difference, a step per compared run.
+
+    use_store has opened the store.
+    """
+    for step, run in enumerate(comparison.runs):
+        for metric, ends in (("auroc", run.auroc[MEAN]), ("difference", comparison.differences[step][MEAN])):
+            if ends["value"] is not None:
+                client.log_metric(run_id, f"compared_{metric}_mean", ends["value"], step=step)
+    for file in files:
+        client.log_artifact(run_id, str(file), "comparison")

@@ -51,7 +51,7 @@ def title_of(comparison: Comparison) -> str:
 
 def cells_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Heads and a row of text per run."""
-    heads = ["run", "network", "parameters", "px", "weights", "AUROC", "difference", "ECE", "seconds"]
+    heads = ["run", "network", "parameters", "px", "weights", "trained", "AUROC", "difference", "ECE", "seconds"]
     heads += [f"to {comparison.target:g}", "images/s", "INT8/s", "INT8 fall"]
     rows = []
     for run, difference in zip(comparison.runs, comparison.differences, strict=True):
@@ -60,9 +60,8 @@ def cells_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             [
                 run.name,
                 str(facts["network"]),
-                f"{facts['parameters'] / 1e6:.1f} M",
-                str(facts["size_px"]),
-                str(facts["weights"]),
+                "-" if facts["parameters"] is None else f"{facts['parameters'] / 1e6:.1f} M",
+                *(str(facts[name] or "-") for name in ("size_px", "weights", "trained")),
                 with_interval(run.auroc[MEAN]),
                 "-" if run is comparison.reference else with_interval(difference[MEAN], "+.3f"),
                 value_cell(facts["calibration_error"]),
@@ -85,13 +84,13 @@ def finding_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def screen_table(comparison: Comparison) -> Table:
-    """The columns that fit a terminal."""
+    """The columns that fit a terminal beside the runs' names."""
     heads, rows = cells_of(comparison)
-    shown = [heads.index(head) for head in ("run", "network", "px", "AUROC", "difference")]
+    shown = [heads.index(head) for head in ("run", "AUROC", "difference")]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place in shown:
-        is_text = heads[place] in ("run", "network")
-        table.add_column(heads[place], justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        is_name = heads[place] == "run"
+        table.add_column(heads[place], justify="left" if is_name else "right", overflow="fold", no_wrap=not is_name)
     for run, row in zip(comparison.runs, rows, strict=True):
         table.add_row(*(Text(row[place]) for place in shown), style="bold" if run is comparison.reference else None)
     return table

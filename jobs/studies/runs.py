@@ -38,8 +38,6 @@ def read_runs(folders: list[str], tracking_server: str = "") -> list[Run]:
     Raises InputError for fewer than one, a folder twice, files that no finished training wrote, and for runs whose
     AUROCs cannot be compared: other tables, versions, findings, test images or labels.
     """
-    if files := [folder for folder in folders if Path(folder).is_file()]:
-        raise InputError(f"{files[0]} is a file, expected the workspaces of finished trainings: give their folders")
     workspaces = [Workspace.at(folder, tracking_server) for folder in folders]
     places = [workspace.root.resolve() for workspace in workspaces]
     if not places or len(set(places)) < len(places):
@@ -81,6 +79,7 @@ def read_run(workspace: Workspace, name: str) -> Run:
         "parameters": sum(weights.numel() for weights in checkpoint.weights.values()),
         "size_px": checkpoint.size_px,
         "weights": training.get("weights") or "random",
+        "trained": _trained(training),
         "seed": training.get("seed"),
         "epochs": summary.get("training", {}).get("epochs"),
         "best_epoch": checkpoint.epoch,
@@ -94,3 +93,9 @@ def read_run(workspace: Workspace, name: str) -> Run:
         "int8_auroc_fall": fell,
     }
     return Run(name, checkpoint.run_id, member, facts, read_course(workspace, checkpoint.run_id))
+
+
+def _trained(training: dict) -> str | None:
+    """Which weights were trained: `head`, `all`, or `head, all` one after the other. training: settings."""
+    stages = [name for name, key in (("head", "head_epochs"), ("all", "epochs")) if training.get(key)]
+    return ", ".join(stages) or None

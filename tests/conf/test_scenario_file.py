@@ -1,10 +1,10 @@
-"""A scenario file that a setting names is read as --config reads it, and its faults are errors of the setting."""
+"""A scenario file that a setting or a study names is read as --config reads it, and its faults name the file."""
 
 import pytest
 
 from conf.arguments import DEMO_CONFIG
 from conf.errors import InputError
-from conf.scenario_file import read_scenario
+from conf.scenario_file import read_scenario, write_scenario
 from conf.settings import Columns, Settings
 
 
@@ -40,3 +40,21 @@ def test_faults_of_the_file_name_it(tmp_path, text, said):
 def test_a_missing_file_is_named_with_the_setting(tmp_path):
     with pytest.raises(InputError, match="etl.sources nih.yaml cannot be read.*give the scenario.*: etl.sources /"):
         read_scenario("nih.yaml", "etl.sources")
+
+
+@pytest.mark.parametrize("scenario", sorted(DEMO_CONFIG.parent.glob("*.yaml")), ids=lambda path: path.name)
+def test_a_scenario_that_was_written_is_read_as_it_was(tmp_path, scenario):
+    words = ["--etl.views", "PA", "--workspace=runs/Größe: 1", "--etl.columns.split", "", "--training.epochs=3"]
+    settings = read_scenario(str(scenario), "test", words)
+    assert (settings.etl.views, settings.training.epochs) == (["PA"], 3)
+    write_scenario(tmp_path / "written.yaml", settings)
+    assert read_scenario(str(tmp_path / "written.yaml"), "test") == settings
+
+
+def test_words_are_refused_as_those_of_a_command_line(tmp_path):
+    for words, said in (
+        (["--training.epoch=1"], "unrecognized"),
+        (["--training.epochs", "x"], "training.epochs is 'x'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_scenario(str(DEMO_CONFIG), "test", words)

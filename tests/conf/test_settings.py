@@ -99,7 +99,7 @@ def test_a_version_as_an_option_is_not_taken_for_another_setting(capsys):
         (["--mode", "int8"], "did you mean --scoring.mode or --serving.mode?"),
         (["--training.optimiser", "sgd"], "did you mean --training.optimizer?"),
         (["--training.optimizer", "sdg"], "training.optimizer is 'sdg', expected one of adamw, adam, sgd"),
-        (["--training.epochs", "ten"], "training.epochs is 'ten', expected a whole number, at least 1"),
+        (["--training.epochs", "ten"], "training.epochs is 'ten', expected a whole number, at least 0"),
         (["--training", "3"], "training is a section: give one of its settings, such as --training."),
         (
             ["--etl.views", "PA", "AP"],

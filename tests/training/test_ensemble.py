@@ -168,7 +168,7 @@ def renamed(report):
         (lambda b: edit_json(b.evaluation, renamed), r"findings are \['Bright', 'Coin'\] and \['Bright', 'Disc'\]"),
         (lambda b: edit_table(b.predictions, lambda table: table.drop(columns="logits")), "KeyError: 'logits'"),
         (lambda b: edit_table(b.predictions, lambda table: table.iloc[[0, *range(len(table))]]), "AUROC|twice"),
-        (lambda b: shutil.copy(b.root.parent / "c/predictions.parquet", b.predictions), "its mean AUROC, val split"),
+        (lambda b: shutil.copy(b.root.parent / "c/predictions.parquet", b.predictions), "its AUROC of "),
     ],
 )
 def test_a_member_that_does_not_fit_is_named(members, tmp_path, spoil, message):
@@ -177,10 +177,12 @@ def test_a_member_that_does_not_fit_is_named(members, tmp_path, spoil, message):
         read_members([str(member.root) for member in members], Workspace.at(str(tmp_path / "both")))
 
 
-def test_other_images_and_labels_are_named(members, monkeypatch, tmp_path):
-    monkeypatch.setattr("training.ensembles.members.auroc_per_finding", lambda labels, logits: np.array([np.nan]))
+def test_other_images_and_labels_are_named(members, tmp_path):
     for member in members:
-        edit_json(member.evaluation, lambda report: [s["auroc"]["mean"].update(value=None) for s in split_of(report)])
+        edit_json(
+            member.evaluation,
+            lambda report: [ends.update(value=None) for s in split_of(report) for ends in s["auroc"].values()],
+        )
     edit_table(members[1].predictions, relabel)
     edit_table(members[2].predictions, lambda table: table[table["image_id"] != "val_004.png"])
     for others, message in (([0, 1], "image test_000.png.*labels.*for"), ([0, 2], "image val_004.png of the val")):

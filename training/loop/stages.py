@@ -1,4 +1,4 @@
-"""The stages of a training: with training.head_epochs, first the new last layer alone, then all weights."""
+"""The stages of a training: the new last layer alone, for training.head_epochs, and all weights."""
 
 from dataclasses import dataclass, replace
 
@@ -24,9 +24,11 @@ class Stage:
 
 def stages_of(settings: Training) -> list[Stage]:
     """One stage, or two: otherwise a random last layer would first spoil the weights that the body came with."""
-    everything = Stage("all", replace(settings, head_epochs=0), freezes_body=False)
-    if not settings.head_epochs:
-        return [everything]
-    # No warm-up: it protects the body from large first steps, and here the body is frozen.
-    changes = {"epochs": settings.head_epochs, "learning_rate": settings.head_learning_rate, "warmup_epochs": 0.0}
-    return [Stage("head", replace(everything.settings, **changes), freezes_body=True), everything]
+    stages = []
+    if settings.head_epochs:
+        # No warm-up: it protects the body from large first steps, and here the body is frozen.
+        changes = {"epochs": settings.head_epochs, "learning_rate": settings.head_learning_rate, "warmup_epochs": 0.0}
+        stages.append(Stage("head", replace(settings, head_epochs=0, **changes), freezes_body=True))
+    if settings.epochs:
+        stages.append(Stage("all", replace(settings, head_epochs=0), freezes_body=False))
+    return stages

@@ -17,6 +17,8 @@ from training.measures.metrics import check_predictions, has_both_classes, known
 CONFIDENCE = 0.95
 MIN_PATIENTS = 2
 """patients with positives, and with negatives, that an interval needs: resampling a single one shows no variation"""
+EXACT = 2**23
+"""number of images below which float32, which is twice as fast, counts images and half images exactly"""
 BLOCK_CELLS = 2**20
 """numbers in one array of a thread, about 8 MB"""
 
@@ -71,8 +73,29 @@ def bootstrap_differences(
     the same resamples, so that the variation they share cancels out. Values are -1..1. All else is as for
     bootstrap_areas, including the errors raised.
     """
-    measured, resampled = _resample(labels, [before, after], patients, num_resamples, seed)
-    return _summarise(_has_enough(labels, patients), measured[1:] - measured[:1], resampled[1:] - resampled[:1])
+    return differences_to(labels, before, [after], patients, num_resamples=num_resamples, seed=seed)[0]
+
+
+def differences_to(
+    labels: np.ndarray,
+    before: np.ndarray,
+    others: Sequence[np.ndarray],
+    patients: Sequence,
+    *,
+    num_resamples: int,
+    seed: int,
+    precision: bool = True,
+) -> list[Areas]:
+    """bootstrap_differences of each of `others` to the same `before`, in less time than that many calls.
+
+    precision: whether average precision is measured too, which takes most of the time; otherwise it is NaN.
+    """
+    measured, resampled = _resample(labels, [before, *others], patients, num_resamples, seed, precision)
+    enough = _has_enough(labels, patients)
+    return [
+        _summarise(enough, measured[place : place + 1] - measured[:1], resampled[place : place + 1] - resampled[:1])
+        for place in range(1, len(measured))
+    ]
 
 
 def bootstrap_contrast(
@@ -131,7 +154,7 @@ def patient_weights(num_patients: int, resamples: range, seed: int) -> np.ndarra
 
 
 def rank_finding(present: np.ndarray, scores: np.ndarray, patients: np.ndarray, num_patients: int) -> csr_array:
-    """Counts a finding's images by place in the ranking and by patient: sparse (3 * places, num_patients) float64.
+    """Counts a finding's images by place in the ranking and by patient: sparse (3 * places, num_patients) float32.
 
     present: (images,) bool. scores: (images,) finite. patients: (images,) 0..num_patients-1.
     A place is a distinct score of at least one positive, counted from the highest. Its three rows count the negatives
@@ -143,29 +166,39 @@ def rank_finding(present: np.ndarray, scores: np.ndarray, patients: np.ndarray, 
     place = (np.cumsum(is_place) - is_place)[level]
     rows = 3 * place + np.where(present, 2, is_place[level])
     shape = (3 * (int(is_place.sum()) + 1), num_patients)
-    return csr_array((np.ones(len(rows)), (rows, patients)), shape=shape)
+    return csr_array((np.ones(len(rows), np.float32), (rows, patients)), shape=shape)
 
 
-def weighted_areas(ranking: csr_array, weights: np.ndarray) -> np.ndarray:
+def weighted_areas(ranking: csr_array, weights: np.ndarray, *, precision: bool = True) -> np.ndarray:
     """AUROC and average precision of each resample, (2, resamples) float64; NaN without positives or negatives.
 
-    ranking: from rank_finding. weights: (patients, resamples) float64, how often each patient counts.
+    ranking: from rank_finding. weights: (patients, resamples), how often each patient counts. precision: whether the
+    average precision, which takes most of the time, is computed; otherwise it is NaN.
     """
-    counts = (ranking @ weights).reshape(-1, 3, weights.shape[1])
+    exact = np.float32 if weights.max(initial=0) * ranking.nnz < EXACT else np.float64
+    counts = (ranking @ weights.astype(exact)).reshape(-1, 3, weights.shape[1])
     tied, positives = counts[:, 1], counts[:, 2]
     negatives_so_far = np.cumsum(counts[:, 0] + tied, axis=0)
-    positives_so_far = np.cumsum(positives, axis=0)
-    num_negatives, num_positives = negatives_so_far[-1].copy(), positives_so_far[-1].copy()
-    # If a resample has no image at or above a place, it has no positive there, and any precision will do.
-    precision = positives_so_far / np.maximum(positives_so_far + negatives_so_far, 1)
-    beaten = num_negatives - negatives_so_far + tied / 2
-    sums = np.stack([np.einsum("pr,pr->r", positives, beaten), np.einsum("pr,pr->r", positives, precision)])
+    num_negatives, num_positives = negatives_so_far[-1].astype(np.float64), positives.sum(axis=0, dtype=np.float64)
+    beaten = negatives_so_far[-1] - negatives_so_far + tied / 2
+    sums = np.full((2, weights.shape[1]), np.nan)
+    sums[0] = np.einsum("pr,pr->r", positives, beaten, dtype=np.float64)
+    if precision:
+        positives_so_far = np.cumsum(positives, axis=0, dtype=np.float64)
+        # If a resample has no image at or above a place, it has no positive there, and any precision will do.
+        found = positives_so_far / np.maximum(positives_so_far + negatives_so_far, 1)
+        sums[1] = np.einsum("pr,pr->r", positives, found, dtype=np.float64)
     pairs = np.stack([num_positives * num_negatives, num_positives])
     return np.divide(sums, pairs, out=np.full(sums.shape, np.nan), where=pairs[0] > 0)
 
 
 def _resample(
-    labels: np.ndarray, variants: list[np.ndarray], patients: Sequence, num_resamples: int, seed: int
+    labels: np.ndarray,
+    variants: list[np.ndarray],
+    patients: Sequence,
+    num_resamples: int,
+    seed: int,
+    precision: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """AUROC and average precision of each variant, on the images themselves and on each resample (the last axis).
 
@@ -191,7 +224,7 @@ def _resample(
     def measure(weights: np.ndarray) -> np.ndarray:
         measured = np.full((len(variants), 2, labels.shape[1], weights.shape[1]), np.nan)
         for (variant, column), ranking in rankings.items():
-            measured[variant, :, column] = weighted_areas(ranking, weights)
+            measured[variant, :, column] = weighted_areas(ranking, weights, precision=precision)
         return measured
 
     most = max([len(names), *(ranking.shape[0] for ranking in rankings.values())], default=1)

@@ -60,6 +60,15 @@ def git_commit() -> str:
         return "unknown"
 
 
+def find_experiment(workspace: Workspace, name: str) -> str:
+    """Id of the experiment of this name in the workspace's store, which use_store has opened; made if missing."""
+    if experiment := mlflow.get_experiment_by_name(name):
+        return experiment.experiment_id
+    # A server has a place of its own for artifacts.
+    folder = None if workspace.tracking_server else workspace.artifacts.as_uri()
+    return mlflow.create_experiment(name, folder, tags=MODEL_TRAINING)
+
+
 class TrackedRun:
     """One MLflow run, from its start to `end`."""
 
@@ -78,10 +87,7 @@ class TrackedRun:
         use_store(workspace, make=True)
         settle(workspace)
         experiment, training = settings.training.experiment, settings.training
-        if mlflow.get_experiment_by_name(experiment) is None:
-            # A server has a place of its own for artifacts.
-            folder = None if workspace.tracking_server else workspace.artifacts.as_uri()
-            mlflow.create_experiment(experiment, folder, tags=MODEL_TRAINING)
+        find_experiment(workspace, experiment)
         mlflow.set_experiment(experiment)
         mlflow.set_system_metrics_sampling_interval(SAMPLE_EVERY_S)
         if topology and topology.num_hosts > 1:

@@ -70,7 +70,14 @@ def _changes(task: Task, saved: Checkpoint | State, settings: dict) -> list[str]
     # A checkpoint of an earlier version has no plan, so its settings are compared instead.
     free, plan = ((*FREE, *COMPARED_AS_PLAN), task.plan.describe()) if saved.plan else (FREE, {})
     now = asdict(task.settings.training) | plan | {"table": (task.card.delta_table_id, task.card.delta_version)}
-    if now["precision"] == "auto":
-        # A resumed training keeps the precision that it began with: see settle_precision.
-        now["precision"] = was.get("precision", "auto")
+    return changes_between(was, now, free)
+
+
+def changes_between(was: dict, now: dict, free: tuple[str, ...] = FREE) -> list[str]:
+    """The differences of a training from an earlier one, such as `epochs was 5, is 6`. free: settings that may differ.
+
+    was, now: their `training` sections, and what else is to be equal.
+    """
+    # A resumed training keeps the precision that it began with: see settle_precision.
+    free = (*free, *(["precision"] if now["precision"] == "auto" else []))
     return [f"{key} was {was.get(key)}, is {now[key]}" for key in now if key not in free and was.get(key) != now[key]]

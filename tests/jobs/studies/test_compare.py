@@ -20,6 +20,7 @@ from conf.errors import InputError
 from conf.workspace import Workspace, update_summary
 from etl.contract.version import TableVersion
 from jobs.studies.comparison import compare, table_of
+from jobs.studies.predictions_file import read_predictions
 from jobs.studies.results import FIGURES, PAGE, TABLE, TEXT, write_results
 from jobs.studies.runs import names_of, read_runs
 from tests.training.commands import PROJECT
@@ -202,4 +203,53 @@ def test_an_unknown_reference_is_named(folders, tmp_path):
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", ["compare.py", *folders, "--reference=x", f"--output={tmp_path / 'out'}"])
         runpy.run_path(str(PROJECT / "jobs" / "compare.py"), run_name="__main__")
-    assert ended.value.code == 2 and "--reference is x, expected one of weak, strong, same" in stderr.getvalue()
+    assert (
+        ended.value.code == 2
+        and "--reference is x, expected one of the trainings weak, strong, same" in stderr.getvalue()
+    )
+
+
+@pytest.fixture
+def published(trained, tmp_path):
+    """Writes the predictions of the run `strong` as others would publish them; returns the run and the file."""
+    (run,) = read_runs([str(trained / "strong")])
+    test = run.member.splits["test"]
+    table = pd.DataFrame({"Image Index": test.image_ids, "age": 50})
+    for column, finding in enumerate(run.member.findings):
+        table[f"prob_{finding.upper()}"] = 1 / (1 + np.exp(-test.logits[:, column]))
+
+    def put(change=lambda table: table) -> tuple:
+        change(table.sample(frac=1, random_state=0)).to_csv(tmp_path / "theirs.csv", index=False)
+        return run, tmp_path / "theirs.csv"
+
+    return put
+
+
+def test_published_predictions_of_a_run_differ_from_it_by_0(published):
+    run, file = published(lambda table: pd.concat([table, table.tail(1).assign(**{"Image Index": "another film"})]))
+    theirs = read_predictions(file, "theirs.csv", run)
+    assert theirs.auroc == run.auroc
+    comparison = compare([run, theirs], run.name, 0.8)
+    assert comparison.differences[1] == comparison.differences[0]
+    row = table_of(comparison).set_index("run").loc["theirs.csv"]
+    assert (row.network, row.test_images, row.auroc_Coin) == ("predictions", 11, run.auroc["Coin"]["value"])
+    assert pd.isna(row.seconds) and pd.isna(row.parameters)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.iloc[1:], "lacks 1 film of the 11 in the test split"),
+        (lambda table: pd.concat([table, table.head(1)]), "has a second row for film"),
+        (lambda table: table.drop(columns="prob_COIN"), "columns with the scores of Coin: none, expected one"),
+        (lambda table: table.assign(coin=0), "columns with the scores of Coin: prob_COIN, coin, expected one"),
+        (lambda table: table.assign(prob_COIN="high"), "has 'high' for film"),
+        (lambda table: table.assign(prob_BRIGHT=""), "has '' for film"),
+        (lambda table: table.rename(columns={"Image Index": "x"}), "expected one with the films' names"),
+        (lambda table: pd.DataFrame(), "cannot be read"),
+    ],
+)
+def test_predictions_that_do_not_fit_the_films_are_refused(published, change, said):
+    run, file = published(change)
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_predictions(file, "theirs.csv", run)

@@ -23,6 +23,7 @@ def test_one_stage_unless_the_head_has_epochs_of_its_own():
     head, everything = stages_of(settings)
     assert everything.settings == replace(settings, head_epochs=0)
     assert (head.settings.epochs, head.settings.learning_rate, head.settings.warmup_epochs) == (3, 0.5, 0)
+    assert [stage.name for stage in stages_of(replace(settings, epochs=0, warmup_epochs=0))] == ["head"]
     model = build_model("convnext_tiny", 2, 127, 70)
     assert head.frozen(model) == [model.body, model.neck]
 
@@ -62,3 +63,13 @@ def test_each_stage_starts_from_the_best_epoch_so_far_and_has_a_run(workspace, c
     assert epochs_of(children["stage head"].info.run_id) == [1, 2, 3]
     assert epochs_of(children["stage all"].info.run_id) == [4]
     assert epochs_of(run.info.run_id) == [1, 2, 3, 4]
+
+
+def test_the_head_alone_is_trained_and_the_body_keeps_its_weights(workspace):
+    train_here(workspace, head_epochs=1, head_learning_rate=0.02, epochs=0)
+    checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
+    torch.manual_seed(0)
+    fresh = build_model("simple_cnn", 2, 127, 70, size_px=SIZE_PX)
+    for name, tensor in fresh.body.state_dict().items():
+        assert torch.equal(checkpoint.weights[f"body.{name}"], tensor), name
+    assert not torch.equal(checkpoint.weights["classifier.weight"], fresh.classifier.weight)

@@ -15,6 +15,7 @@ from training.measures.intervals import (
     bootstrap_contrast,
     bootstrap_differences,
     bootstrap_means,
+    differences_to,
     patient_weights,
     rank_finding,
     weighted_areas,
@@ -136,6 +137,9 @@ def test_differences_are_paired():
     options = {"num_resamples": 100, "seed": 0}
     alone = bootstrap_areas(labels, before, patients, **options)
     change = bootstrap_differences(labels, before, noisy, patients, **options)
+    assert str(differences_to(labels, before, [before, noisy], patients, **options)[1]) == str(change)
+    quick = differences_to(labels, before, [noisy], patients, **options, precision=False)[0]
+    assert str(quick.auroc) == str(change.auroc) and np.isnan(quick.average_precision.values).all()
     worse = bootstrap_differences(labels, before, rng.normal(size=before.shape), patients, **options)
     for name, measure in (("auroc", auroc_per_finding), ("average_precision", average_precision_per_finding)):
         single, paired = getattr(alone, name), getattr(change, name)

@@ -206,7 +206,7 @@ def test_a_database_is_complete_or_not_there(tmp_path, monkeypatch):
     assert workspace.tracking_db.read_bytes() == made
 
 
-@pytest.mark.slow
+@pytest.mark.clusters
 def test_two_hosts_train_together_and_each_is_monitored(workspace, server):
     # To torchrun each agent is a host, here with a name of its own.
     meeting = f"127.0.0.1:{free_port()}"
