@@ -3,6 +3,7 @@
 WORKSPACE ?= runs/demo
 PORT ?= 5000
 SERVE_PORT ?= 8000
+GRAPH_PORT ?= 8080
 
 # The Python of .venv if it exists, so that later commands keep its version; otherwise the first Python 3.11 or 3.12.
 # If there is none, any Python 3: set-up then takes one that uv manages, or reports everything that is missing.
@@ -16,7 +17,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export PYSPARK_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test recipes clusters audit serve ui clean distclean
+.PHONY: help setup demo test recipes clusters audit serve ui graph clean distclean
 
 help:  ## prints this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -52,6 +53,9 @@ serve: setup  ## the champion as a REST service with a page (WORKSPACE=runs/demo
 
 ui: setup  ## the MLflow UI on the workspace (WORKSPACE=runs/demo PORT=5000)
 	@"$(VENV)/bin/python" jobs/ui.py --workspace "$(WORKSPACE)" --port $(PORT)
+
+graph: setup  ## the champion's graph in Netron (WORKSPACE=runs/demo VERSION=3 GRAPH_PORT=8080; the package index must provide it)
+	@"$(VENV)/bin/python" jobs/graph.py --workspace "$(WORKSPACE)" --port $(GRAPH_PORT) $(VERSION)
 
 clean:  ## removes runs/: every shard, run and model made here
 	rm -rf runs

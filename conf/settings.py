@@ -312,6 +312,10 @@ class Training:
     experiment: str = bounded("chexscale", str.strip, "a name that is not blank")
     """MLflow experiment that the run belongs to"""
 
+    tensorboard: bool = False
+    """whether the metrics of the MLflow run are also written as TensorBoard's event files, into tensorboard/ of the
+    workspace"""
+
     @property
     def exclusive(self) -> bool:
         """Whether each image has exactly one of the findings, which are classes."""

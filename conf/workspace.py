@@ -146,6 +146,7 @@ class Workspace:
     card = property(lambda self: self.root / "card.json")
     card_page = property(lambda self: self.root / "card.html")
     figures = property(lambda self: self.root / "figures")
+    events = property(lambda self: self.root / "tensorboard")
     checkpoints = property(lambda self: self.root / "checkpoints")
     model = property(lambda self: self.root / "model")
     tracking_db = property(lambda self: self.root / "mlflow.db")

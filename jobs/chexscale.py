@@ -48,6 +48,7 @@ FILES = {
     "maintain": "jobs/maintain.py",
     "spark_train": "jobs/spark_train.py",
     "ui": "jobs/ui.py",
+    "graph": "jobs/graph.py",
 }
 BY_SPARK = ("etl", "predict", "spark_train")
 USAGE = "usage: chexscale WORD [ARGUMENT ...]"

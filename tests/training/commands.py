@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from conf.arguments import load_settings
+from conf.arguments import Resume, load_settings
 from conf.workspace import Workspace
 from tests.conftest import SIZE_PX
 from training.network.checkpoint import LAST, State
@@ -37,10 +37,10 @@ def train(workspace: Workspace, launcher: str = "none", **changes) -> subprocess
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
 
 
-def train_here(workspace: Workspace, *words: str, **changes) -> None:
+def train_here(workspace: Workspace, *words: str, resume: Resume = Resume.NO, **changes) -> None:
     """As the command does on one process, but in this process, which has its imports already. words: more arguments."""
     settings = load_settings("", [*command_of(workspace, "none", {**SMALL, **changes})[2:], *words])
-    run_rank(settings, Workspace.of(settings))
+    run_rank(settings, Workspace.of(settings), resume)
 
 
 def start(workspace: Workspace, launcher: str, **changes) -> subprocess.Popen:

@@ -55,7 +55,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "ranks"), [("none", 1), ("horovodrun", 2), ("torchrun", 2)])
 def test_it_trains_under_each_launcher(workspace, launcher, ranks):
-    finished = train(workspace, launcher)
+    finished = train(workspace, launcher, tensorboard="true")
     assert finished.returncode == 0, finished.stderr
     assert "Warning" not in finished.stderr
     assert finished.stdout.count("Best epoch") == 1, "only rank 0 prints"
@@ -79,6 +79,8 @@ def test_it_trains_under_each_launcher(workspace, launcher, ranks):
     history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "step_loss")
     # 53 rows in row groups of 5: one rank needs 7 steps of 8 images, of two ranks the larger needs 4.
     assert len(history) == 2 * {1: 7, 2: 4}[ranks]
+    (events,) = (workspace.events / run.info.run_id / "steps").iterdir()
+    assert events.name.startswith("events.out.tfevents"), "only rank 0 writes"
     artifacts = {
         path.relative_to(workspace.artifacts / run.info.run_id / "artifacts").as_posix()
         for path in workspace.artifacts.rglob("*")

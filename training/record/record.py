@@ -6,6 +6,7 @@ ranks on one host would spend eight times.
 
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from training.reading.plan import Split
 from training.record.evaluation import FIGURES, evaluate
 from training.record.figures import draw_history, draw_roc
 from training.record.tracking import TrackedRun
+
+if TYPE_CHECKING:
+    from training.record.events import EventFiles
 
 TRAINED_WITH = ("torch", "torchvision", "horovod", "petastorm", "pyarrow", "numpy")
 
@@ -53,9 +57,19 @@ class Record:
             self.run = TrackedRun(task.workspace, task.settings, task.table, topology, run_id)
             try:
                 self.run.plan_stages(self.stages, stage_ids)
+                if self.settings.training.tensorboard:
+                    self.run.events = self._event_files()
             except BaseException as error:
                 self.run.end(type(error))
                 raise
+
+    def _event_files(self) -> "EventFiles":
+        # Imported here, because it takes most of a second, and few trainings need it.
+        from training.record.events import EventFiles, events_folder
+
+        folder = events_folder(self.workspace, self.run.run_id)
+        print(f"Event files for TensorBoard: {folder}", flush=True)
+        return EventFiles(folder, next_step=len(self.losses), next_epoch=len(self.epochs) + 1)
 
     def __enter__(self) -> "Record":
         return self

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     # An ensemble is tracked too, and needs no torch.
     from training.loop.stages import Stage
     from training.ranks.topology import Topology
+    from training.record.events import EventFiles
 
 # Without this tag, MLflow 3's UI takes the experiment for one with language models and hides its training runs.
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
@@ -37,6 +38,8 @@ MAX_METRICS = 1000
 """most metrics that MLflow accepts in one call"""
 # Ending of a metric's name -> the part of an interval that the metric holds.
 ENDS = {"": "value", "_low": "low", "_high": "high"}
+Point = tuple[str, float, int, int]
+"""metric, value, milliseconds since 1970, step or epoch"""
 
 
 def git_commit() -> str:
@@ -113,6 +116,8 @@ class TrackedRun:
         self.experiment_id = run.info.experiment_id
         self.stage_ids: list[str] = []
         self.stage_id = ""
+        self.events: EventFiles | None = None
+        """gets the points of this run too"""
         self.commit = git_commit()
         if self.is_new:
             try:
@@ -196,6 +201,8 @@ class TrackedRun:
                 raise
             print(f"MLflow does not hear of the end of run {self.run_id}: {failure!s:.300}", flush=True)
         finally:
+            if self.events:
+                self.events.close()
             # Stops mlflow's threads; an unreachable server learns of the end through the outbox.
             with suppress(mlflow.MlflowException):
                 mlflow.end_run(status)
@@ -203,21 +210,22 @@ class TrackedRun:
     def log_steps(self, name: str, first_step: int, values: list[float]) -> None:
         """Logs one value per step, many per call."""
         now_ms = int(time.time() * 1000)
-        self._log_points(self.run_id, [(name, value, now_ms, first_step + index) for index, value in enumerate(values)])
+        points = [(name, value, now_ms, first_step + index) for index, value in enumerate(values)]
+        self._log_points(self.run_id, points)
+        self._add_events("steps", points)
 
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Logs an epoch's metrics, also to the stage's run; leaves out undefined ones (NaN)."""
+        points = _points_of(metrics, epoch)
         for run_id in filter(None, (self.run_id, self.stage_id)):
-            self._log_metrics(run_id, metrics, epoch)
+            self._log_points(run_id, points)
+        self._add_events("epochs", points)
 
-    def _log_metrics(self, run_id: str, metrics: dict[str, float | None], step: int = 0) -> None:
-        now_ms = int(time.time() * 1000)
-        named = ((metric_name(name), value) for name, value in metrics.items())
-        defined = [(name, value, now_ms, step) for name, value in named if value is not None and value == value]
-        self._log_points(run_id, defined)
+    def _add_events(self, name: str, points: list[Point]) -> None:
+        if self.events:
+            self.events.add(name, points)
 
-    def _log_points(self, run_id: str, points: list[tuple[str, float, int, int]]) -> None:
-        """(name, value, milliseconds, step) of each metric."""
+    def _log_points(self, run_id: str, points: list[Point]) -> None:
         for start in range(0, len(points), MAX_METRICS):
             self.outbox.send("log_batch", run_id, points[start : start + MAX_METRICS])
 
@@ -232,8 +240,17 @@ class TrackedRun:
         test = report["splits"]["test"]
         means = {f"{measure}_mean": test[measure]["mean"] for measure in ("auroc", "average_precision")}
         for name, ends in {**means, **test.get("accuracy", {})}.items():
-            self._log_metrics(self.run_id, {f"test_{name}{end}": ends[key] for end, key in ENDS.items()})
+            points = _points_of({f"test_{name}{end}": ends[key] for end, key in ENDS.items()})
+            self._log_points(self.run_id, points)
+            self._add_events("test", points)
 
     def log_checkpoint(self, path: Path) -> None:
         """Adds the checkpoint to the run's artifacts, below checkpoints/."""
         self.outbox.send("log_artifact", self.run_id, str(path), "checkpoints")
+
+
+def _points_of(metrics: dict[str, float | None], step: int = 0) -> list[Point]:
+    """Leaves out undefined metrics (None, NaN)."""
+    now_ms = int(time.time() * 1000)
+    named = ((metric_name(name), value) for name, value in metrics.items())
+    return [(name, value, now_ms, step) for name, value in named if value is not None and value == value]

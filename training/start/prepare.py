@@ -4,6 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -44,6 +45,8 @@ def find_table(settings: Settings, workspace: Workspace, ranks: Collectives) -> 
 def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topology: Topology) -> Task:
     """Checks all inputs and builds the model to start from. Raises InputError for what cannot be trained."""
     training, card = settings.training, table.card
+    if training.tensorboard:
+        check_tensorboard()
     # An older release may have written the table.
     check_vocabulary(card.findings, "run the ETL again")
     opened = partial(open_split, table, size_px=training.size_px, has_attributes=training.tabular)
@@ -82,6 +85,15 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
     smallest_pass = plan.smallest_step // training.accumulation
     check_step(model, training.model, training.size_px, smallest_pass)
     return Task(settings, workspace, table, plan, val, test, model)
+
+
+def check_tensorboard() -> None:
+    """Raises InputError if the package is missing that writes event files, before a run begins."""
+    if find_spec("tensorboard") is None:
+        raise InputError(
+            "training.tensorboard is true, but the Python module tensorboard is not installed: run `make setup`, or "
+            "`pip install tensorboard` where pip installed CheXScale; or leave training.tensorboard out"
+        )
 
 
 def load_starting_weights(task: Task) -> list[dict]:

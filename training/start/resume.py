@@ -8,7 +8,10 @@ from training.loop.task import Task
 from training.network.checkpoint import BEST, LAST, Checkpoint, State
 
 # Settings that change nothing in what is learned, or not while images per step and streams stay the same.
-FREE = ("cache_dir", "cache_gb", "checkpoint_steps", "device", "threads", "bind_cores", "accumulation", "streams")
+FREE = (
+    *("cache_dir", "cache_gb", "checkpoint_steps", "tensorboard"),
+    *("device", "threads", "bind_cores", "accumulation", "streams"),
+)
 # Settings whose effect is compared in place of them when a training resumes.
 COMPARED_AS_PLAN = ("batch_size", "delta_version")
 
