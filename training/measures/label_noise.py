@@ -5,7 +5,7 @@ Res. 70 (2021), 1373-1411. An image is confidently of a class if its probability
 the images with that label. Labels against which the model is confident are suspects; their share of all confident
 images estimates the share of wrong labels. What the model itself gets wrong counts too, so a weak model's estimates are
 too high. The limits count it less: they take only the films of which the model is surest. If wrong labels are as likely
-on any film with the finding, and on any without it, then no other share of them fits the ends of the ROC curve
+on any film with the finding, and on any without it, then no larger share fits the ends of the ROC curve
 (Blanchard, Lee and Scott, "Semi-supervised novelty detection", J. Mach. Learn. Res. 11 (2010), 2973-3009).
 """
 
