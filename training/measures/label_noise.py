@@ -5,13 +5,12 @@ Res. 70 (2021), 1373-1411. An image is confidently of a class if its probability
 the images with that label. Labels against which the model is confident are suspects; their share of all confident
 images estimates the share of wrong labels. What the model itself gets wrong counts too, so a weak model's estimates are
 too high. The limits count it less: they take only the films of which the model is surest. If wrong labels are as likely
-on any film with the finding, and on any without it, then no other share of them fits the ends of the ROC curve
+on any film with the finding, and on any without it, then no larger share fits the ends of the ROC curve
 (Blanchard, Lee and Scott, "Semi-supervised novelty detection", J. Mach. Learn. Res. 11 (2010), 2973-3009).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from cleanlab.count import estimate_joint
@@ -25,13 +24,11 @@ RATES = ("wrong_present", "wrong_absent", "false_present", "missed")
 """share of the present labels that are wrong, and of the absent labels; share of the images without the finding that
 are labelled present, and of those with it that are labelled absent"""
 LIMITS = ("wrong_present_limit", "wrong_absent_limit")
-"""largest shares of the present and of the absent labels that can be wrong, by the ends of the ROC curve; the smallest
-of many ratios, so that the upper end of the interval is what to say"""
-MIN_SHARE = 0.3
-"""share of the absent labels (of the present ones) that the low (the high) end of the ROC curve holds at least: small
-numbers would make the smallest ratio too small"""
-MAX_CUTS = 2000
-"""cuts of the ROC curve that are compared"""
+"""largest shares of the present and of the absent labels that can be wrong, by the ends of the ROC curve; say the upper
+ends of their intervals"""
+MIN_SHARE = 0.5
+"""share of the absent labels (of the present ones) that the low (the high) end of the ROC curve holds at least: ends
+with fewer labels have smaller ratios by chance"""
 NONE_SEEN = 3
 """what none among n leaves possible, times n, at 95% (Hanley and Lippman-Hand, JAMA 249 (1983), 1743-1745)"""
 
@@ -72,8 +69,9 @@ def measure_noise(
     order = np.argsort(chances[:, 1], kind="stable")
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     ranked = Ranked(present[order].astype(np.float64), chances[order, 1], index[order], len(names))
-    joints, limits = resample(ranked, num_resamples, seed)
-    values = [*rates_of(estimate_joint(given, chances)[..., None])[:, 0], *limits_of(ranked, np.ones(len(order)))]
+    cuts = limiting_cuts(ranked)
+    joints, limits = resample(ranked, cuts, num_resamples, seed)
+    values = [*rates_of(estimate_joint(given, chances)[..., None])[:, 0], *limits_at(ranked, cuts, np.ones(len(order)))]
     tail = 100 * (1 - CONFIDENCE) / 2
     ends = np.full((2, len(values)), np.nan)
     for place, draws in enumerate([*rates_of(joints), *limits]):
@@ -109,14 +107,8 @@ class Ranked:
     """(images,) 0..num_patients-1"""
     num_patients: int
 
-    @cached_property
-    def cuts(self) -> np.ndarray:
-        """Where the ranking may be cut: the ends of up to MAX_CUTS parts, between different probabilities only."""
-        ends = np.append(np.flatnonzero(np.diff(self.probabilities) > 0) + 1, len(self.probabilities))
-        return ends[np.unique(np.linspace(0, len(ends) - 1, min(MAX_CUTS, len(ends))).round().astype(int))]
 
-
-def resample(ranked: Ranked, num_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def resample(ranked: Ranked, cuts: tuple[int, int], num_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """cleanlab's estimate of the joint distribution, and the limits, on resamples of patients.
 
     Returns (2, 2, num_resamples) and (2, num_resamples) float64, NaN for a resample without one of the two labels.
@@ -128,7 +120,7 @@ def resample(ranked: Ranked, num_resamples: int, seed: int) -> tuple[np.ndarray,
         for row, number in enumerate(block):
             times = weights[row][ranked.patients]
             if 0 < times @ ranked.present < times.sum():
-                joints[..., number], limits[:, number] = joint_of(ranked, times), limits_of(ranked, times)
+                joints[..., number], limits[:, number] = joint_of(ranked, times), limits_at(ranked, cuts, times)
     return joints, limits
 
 
@@ -152,17 +144,31 @@ def joint_of(ranked: Ranked, times: np.ndarray) -> np.ndarray:
     return counts / counts.sum(axis=1, keepdims=True) * np.array([[num_all - num_present], [num_present]]) / num_all
 
 
-def limits_of(ranked: Ranked, times: np.ndarray) -> np.ndarray:
-    """LIMITS, (2,) float64, 0..1. times: as in joint_of.
+def limiting_cuts(ranked: Ranked) -> tuple[int, int]:
+    """The numbers of images below the two cuts of the ranking that give the smallest limits, see limits_at.
+
+    They are chosen once: the smallest ratio of each resample would be too small.
+    """
+    # Cuts lie between different probabilities only. The last one is behind all images.
+    ends = np.append(np.flatnonzero(np.diff(ranked.probabilities) > 0) + 1, len(ranked.probabilities))
+    present, absent = (np.cumsum(part)[ends - 1] / part.sum() for part in (ranked.present, 1 - ranked.present))
+    low, high = absent >= MIN_SHARE, 1 - present >= MIN_SHARE
+    of_present = np.divide(present, absent, out=np.full(len(ends), np.inf), where=low)
+    of_absent = np.divide(1 - absent, 1 - present, out=np.full(len(ends), np.inf), where=high)
+    return int(ends[of_present.argmin()]), int(ends[of_absent.argmin()]) if high.any() else 0
+
+
+def limits_at(ranked: Ranked, cuts: tuple[int, int], times: np.ndarray) -> np.ndarray:
+    """LIMITS, (2,) float64, 0..1; NaN for a resample without a label at an end. times: as in joint_of.
 
     Were all present labels right, none of their images would be among those that look most like absent ones; if a share
     of them is wrong, at least that share of what is usual there is found there.
     """
+    low, high = cuts
     positive = times * ranked.present
-    starts = np.append(0, ranked.cuts[:-1])
-    sums = [np.cumsum(np.add.reduceat(part, starts)) for part in (positive, times - positive)]
-    present, absent = (part / part[-1] for part in sums)
-    low, high = absent >= MIN_SHARE, 1 - present >= MIN_SHARE
-    # Nothing is above the last cut, and everything below it: a limit of 1, which always holds.
-    of_absent = np.divide(1 - absent[high], 1 - present[high])
-    return np.array([(present[low] / absent[low]).min(), min(of_absent.min(initial=1), 1)])
+    present, absent = positive.sum(), times.sum() - positive.sum()
+    below, above = positive[:low].sum() / present, positive[high:].sum() / present
+    usual_below = (times[:low].sum() - positive[:low].sum()) / absent
+    usual_above = (times[high:].sum() - positive[high:].sum()) / absent
+    parts, wholes = np.array([below, usual_above]), np.array([usual_below, above])
+    return np.minimum(np.divide(parts, wholes, out=np.full(2, np.nan), where=wholes > 0), 1)

@@ -41,12 +41,13 @@ def main() -> None:
         "--folds", type=int, default=1, help="trainings on other fifths of the patients; 1: the source's split"
     )
     parser.add_argument("--epochs", type=int, default=10, help="epochs of a training (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the phantoms and of the wrong labels (default 0)")
     given = parser.parse_args()
     clean = given.folder / "clean"
-    etl(clean, "--phantoms.num_images", str(given.images))
+    etl(clean, "--phantoms.num_images", str(given.images), "--phantoms.seed", str(given.seed))
     truth = labels_of(clean)
     wrong = given.folder / "wrong.csv"
-    plant(truth, given.missed, given.false, wrong)
+    plant(truth, given.missed, given.false, given.seed, wrong)
     source = ["--etl.source", str(clean / "phantoms")]
     files = [wrong] * bool(planted(wrong))
     trainings = []
@@ -90,9 +91,9 @@ def labels_of(workspace: Path) -> pd.DataFrame:
     return pd.DataFrame(np.stack(rows.findings), pd.Index(rows.image_id), table.card.findings)
 
 
-def plant(truth: pd.DataFrame, missed: float, false: float, path: Path) -> None:
+def plant(truth: pd.DataFrame, missed: float, false: float, seed: int, path: Path) -> None:
     """Writes a table of corrections that makes right labels wrong."""
-    drawn = np.random.default_rng(0).random(truth.shape)
+    drawn = np.random.default_rng(seed).random(truth.shape)
     flips = np.where(truth == 1, drawn < missed, drawn < false)
     images, columns = np.nonzero(flips)
     rows = pd.DataFrame({"image": truth.index[images], "finding": truth.columns[columns]})

@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from training.measures.intervals import patient_weights
-from training.measures.label_noise import LIMITS, RATES, Ranked, limits_of, measure_noise, rates_of, resample
+from training.measures.label_noise import (
+    LIMITS,
+    RATES,
+    Ranked,
+    limiting_cuts,
+    limits_at,
+    measure_noise,
+    rates_of,
+    resample,
+)
 
 
 def toy(images: int = 4000, separation: float = 4.0, share: float = 0.3, seed: int = 0):
@@ -73,7 +82,7 @@ def test_a_resample_is_counted_as_cleanlab_counts_it(seed, separation, share, de
     weights = patient_weights(100, range(3), seed)[patients].astype(int)
     order = np.argsort(probabilities, kind="stable")
     ranked = Ranked(labels[order].astype(float), probabilities[order], patients[order], 100)
-    joint, _ = resample(ranked, 3, seed)
+    joint, _ = resample(ranked, (1, 299), 3, seed)
     for column, times in enumerate(weights.T):
         drawn = np.repeat(np.arange(300), times)
         if len(set(labels[drawn])) < 2:
@@ -92,22 +101,45 @@ def test_rates_of_a_known_joint():
 
 
 def test_limits_are_small_where_the_confident_joint_takes_the_models_errors_for_noise():
-    """Labels without noise, and a model of AUROC 0.92."""
-    truth, probabilities = toy(20_000, separation=1.0)
-    found = measure_noise(truth, probabilities, np.arange(len(truth)), num_resamples=100, seed=0)
-    assert (found.values[:2] > 0.05).all()
-    assert (found.high[4:] < 0.03).all()
+    """Labels without noise, and a model that is certain of two thirds of the films and guesses at the others."""
+    truth, probabilities = toy(20_000, separation=5.0)
+    rng = np.random.default_rng(5)
+    guessed = np.where(rng.random(len(truth)) < 1 / 3, rng.random(len(truth)) * 0.98 + 0.01, probabilities)
+    found = measure_noise(truth, guessed, np.arange(len(truth)), num_resamples=100, seed=0)
+    assert (found.values[:2] > 0.03).all()
+    assert (found.high[4:] < found.values[:2] / 3).all()
 
 
-def test_limits_are_the_smallest_ratios_at_the_ends_of_the_ranking():
-    """Below the cut after the fourth image, 1 of 4 present and 3 of 4 absent labels; above it, 3 and 1."""
-    present = np.array([0, 0, 0, 1, 0, 1, 1, 1], float)
-    ranked = Ranked(present, np.arange(8) / 8, np.zeros(8, int), 1)
-    assert limits_of(ranked, np.ones(8)) == pytest.approx([0, 0])
-    swapped = Ranked(present[[3, 0, 1, 2, 5, 6, 7, 4]], np.arange(8) / 8, np.zeros(8, int), 1)
-    assert limits_of(swapped, np.ones(8)) == pytest.approx([1 / 3, 1 / 3])
-    tied = Ranked(present, np.full(8, 0.5), np.zeros(8, int), 1)
-    assert limits_of(tied, np.ones(8)) == pytest.approx([1, 1])
+def ranked(present: list[int], probabilities=None) -> Ranked:
+    probabilities = np.arange(len(present)) / len(present) if probabilities is None else probabilities
+    return Ranked(np.array(present, float), np.array(probabilities, float), np.arange(len(present)), len(present))
+
+
+@pytest.mark.parametrize(
+    ("present", "limits"),
+    [
+        # Below the third image there is no present label, above the fifth no absent one.
+        ([0, 0, 0, 1, 0, 1, 1, 1], [0, 0]),
+        # Below the fourth image, 1 of 4 present and 3 of 4 absent labels; above it, 3 and 1.
+        ([1, 0, 0, 0, 1, 1, 1, 0], [1 / 3, 1 / 3]),
+        ([1, 1, 0, 0], [1, 1]),
+    ],
+)
+def test_limits_are_the_smallest_ratios_at_the_ends_of_the_ranking(present, limits):
+    toy_ranking = ranked(present)
+    cuts = limiting_cuts(toy_ranking)
+    assert limits_at(toy_ranking, cuts, np.ones(len(present))) == pytest.approx(limits)
+
+
+def test_a_cut_does_not_part_equal_probabilities():
+    tied = ranked([0, 0, 0, 1, 0, 1, 1, 1], [0.5] * 8)
+    assert limits_at(tied, limiting_cuts(tied), np.ones(8)) == pytest.approx([1, 1])
+
+
+def test_limits_of_a_resample_count_each_image_as_often_as_it_is_drawn():
+    once, twice = ranked([1, 0, 0, 0, 1, 1, 1, 0]), ranked([1, 1, 0, 0, 0, 1, 1, 1, 0])
+    times = np.array([2, 1, 1, 1, 1, 1, 1, 1])
+    assert limits_at(once, (4, 4), times) == pytest.approx(limits_at(twice, (5, 5), np.ones(9)))
 
 
 def test_few_patients_leave_a_larger_share_possible_than_none():
