@@ -82,8 +82,8 @@ assert not (patients.train & patients.test or patients.train & patients.val or p
 # %% [markdown]
 # ## 2. Look at the films
 #
-# Nobody should train on films that they have not looked at. The red boxes are where findings were planted. On real
-# films boxes are rare, and somebody must have drawn them.
+# Nobody should train on films that they have not looked at. The red boxes are where findings were planted. Not every
+# film has them: as in ChestX-ray14, boxes are rare, and on real films somebody must have drawn them.
 
 # %%
 card = json.loads((HOSPITAL_A / "card.json").read_text())
@@ -103,7 +103,7 @@ def show(axes: plt.Axes, film: pd.Series, workspace: Path, title: str) -> None:
     axes.axis("off")
 
 
-figure, axes = plt.subplots(1, 4, figsize=(14, 4))
+figure, axes = plt.subplots(1, 4, figsize=(14, 4), layout="constrained")
 with_boxes = films[films.boxes.str.len() > 0]
 for place, (_, film) in zip(axes, with_boxes.head(4).iterrows(), strict=True):
     show(place, film, HOSPITAL_A, f"{film.image_id}, {film.split}")
@@ -143,13 +143,13 @@ assert np.isclose(by_hand, areas.value.Effusion)
 
 # %%
 print(areas.round(3))
-figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
 known = areas.dropna()
 axes.hlines(known.index, known.low, known.high, color="0.4")
 axes.plot(known.value, known.index, "o")
 axes.axvline(0.5, color="red", linestyle=":", label="a coin")
 axes.set(xlabel=f"AUROC on {labels.shape[0]} test films of {predictions.patient_id.nunique()} patients, 95% interval")
-axes.legend()
+axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 figure.savefig(FIGURES / "auroc.png")
 
 # %% [markdown]
@@ -196,13 +196,14 @@ print(results[["positives", "auroc", "own_test_auroc", "own_test_change"]].round
 report = json.loads((elsewhere / "report.json").read_text())
 print(f"Unlike the films of hospital A, so that no finding is called: {report['unfamiliar']['value']:.0%} of the films")
 
-figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
 measured = results.dropna(subset=["auroc", "own_test_auroc"])
 axes.plot(measured.own_test_auroc, measured.index, "o", label="hospital A, test split")
-axes.plot(measured.auroc, measured.index, "D", label="hospital B")
+axes.plot(measured.auroc, measured.index, "D", label="hospital B, with its interval")
+axes.hlines(measured.index, measured.auroc_low, measured.auroc_high, color="C1")
 axes.axvline(0.5, color="red", linestyle=":", label="a coin")
 axes.set(xlabel="AUROC")
-axes.legend()
+axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 figure.savefig(FIGURES / "hospital_b.png")
 
 # %% [markdown]
@@ -228,7 +229,7 @@ answers = pd.read_parquet(elsewhere / "predictions.parquet")
 answers["probability"] = [probabilities[column] for probabilities in answers.probabilities]
 missed = answers[[labels[column] == 1 for labels in answers.labels]].nsmallest(4, "probability")
 films_b = films_of(HOSPITAL_B).set_index("image_id", drop=False)
-figure, axes = plt.subplots(1, 4, figsize=(14, 4))
+figure, axes = plt.subplots(1, 4, figsize=(14, 4), layout="constrained")
 for place, answer in zip(axes, missed.itertuples(), strict=True):
     show(place, films_b.loc[answer.image_id], HOSPITAL_B, f"{finding}: probability {answer.probability:.2f}")
 figure.savefig(FIGURES / "misses.png")
