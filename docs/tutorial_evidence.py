@@ -43,7 +43,8 @@ def run(command: str, lines: int = 12) -> None:
     """Runs a command of the project, and prints it and the last lines of what it says."""
     print(f"$ {command}", flush=True)
     programs = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment = {"PYSPARK_PYTHON": sys.executable, **os.environ, **programs}
+    # Without a notebook's own way of drawing, which the commands do not have.
+    environment = {"PYSPARK_PYTHON": sys.executable, **os.environ, **programs, "MPLBACKEND": "agg"}
     ended = subprocess.run(
         shlex.split(command), cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -183,11 +184,9 @@ print(*yours.strip().splitlines()[:8], sep="\n")
 
 # %%
 run(f"spark-submit etl/preprocess.py --workspace {HOSPITAL_B} --phantoms.hospital b --phantoms.seed 7 {SMALL}", lines=4)
-options = "--validation.same_patients no"
-run(
-    f"{sys.executable} inference/validate.py --workspace {HOSPITAL_A} --scoring.source {HOSPITAL_B} {options} 1",
-    lines=6,
-)
+version = json.loads((HOSPITAL_A / "summary.json").read_text())["registry"]["version"]
+films_b = f"--scoring.source {HOSPITAL_B} --validation.same_patients no"
+run(f"{sys.executable} inference/validate.py --workspace {HOSPITAL_A} {films_b} {version}", lines=6)
 
 # %%
 elsewhere = HOSPITAL_A / "external/hospital-b"
@@ -228,10 +227,10 @@ column = FINDINGS.index(finding)
 answers = pd.read_parquet(elsewhere / "predictions.parquet")
 answers["probability"] = [probabilities[column] for probabilities in answers.probabilities]
 missed = answers[[labels[column] == 1 for labels in answers.labels]].nsmallest(4, "probability")
-films_b = films_of(HOSPITAL_B).set_index("image_id", drop=False)
+elsewhere_films = films_of(HOSPITAL_B).set_index("image_id", drop=False)
 figure, axes = plt.subplots(1, 4, figsize=(14, 4), layout="constrained")
 for place, answer in zip(axes, missed.itertuples(), strict=True):
-    show(place, films_b.loc[answer.image_id], HOSPITAL_B, f"{finding}: probability {answer.probability:.2f}")
+    show(place, elsewhere_films.loc[answer.image_id], HOSPITAL_B, f"{finding}: probability {answer.probability:.2f}")
 figure.savefig(FIGURES / "misses.png")
 
 # %% [markdown]
