@@ -19,7 +19,7 @@ from typing import NoReturn, get_args, get_origin
 import jsonargparse
 from jsonargparse import ArgumentParser
 
-from conf.argv import lists_of_one, modernised, repeats
+from conf.argv import lists_of_one, modernised, repeats, switched_on
 from conf.bounds import accepted, choices_of, expectation, kind_of
 from conf.errors import EXIT_INPUT_ERROR
 from conf.hints import MOVED, is_section, knobs, meant
@@ -88,7 +88,7 @@ def load_arguments(
     types |= {f"--{name}": knob.type for name, knob in knobs().items()}
     argv = modernised(argv, own)
     given_twice = repeats(argv, types)
-    argv = lists_of_one(argv, types)
+    argv = lists_of_one(switched_on(argv, {name for name in own if types.get(name) is bool}), types)
     parser.add_class_arguments(Settings, fail_untyped=True)
     show_all = "--all" in argv and not {"--help", "-h"}.isdisjoint(argv)
     parser.describe(() if show_all else reads)

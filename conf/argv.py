@@ -61,6 +61,18 @@ def repeats(argv: list[str], types: dict[str, type]) -> str:
     return ""
 
 
+def switched_on(argv: list[str], switches: set[str]) -> list[str]:
+    """The arguments with each switch that has no value as `--switch=true`: the next word may be a file.
+
+    switches: options that are on if they are given.
+    """
+    nexts = [*argv, ""][1:]
+    return [
+        f"{word}=true" if word in switches and following.lower() not in TRUTHS else word
+        for word, following in zip(argv, nexts, strict=True)
+    ]
+
+
 def lists_of_one(argv: list[str], types: dict[str, type]) -> list[str]:
     """The arguments with a single value of a list as a list: `--etl.views PA` means `[PA]`.
 

@@ -2,7 +2,7 @@
 
     python jobs/compare.py runs/a runs/b runs/c                       beside the first one
     python jobs/compare.py --reference b --output runs/compared runs/a runs/b
-    python jobs/compare.py runs/study/*                               the runs of a study
+    python jobs/compare.py runs/studies/NAME/runs/*                   the runs of a study
     python jobs/compare.py runs/nih theirs.csv                        beside predictions of others, on the same films
     python jobs/compare.py --literature runs/nih                      beside published AUROCs on ChestX-ray14, too
 
@@ -35,8 +35,18 @@ def main() -> None:
         from jobs.studies.record import record
         from jobs.studies.results import PAGE, screen_table, title_of, write_results
         from jobs.studies.runs import read_runs
-    files = [place for place in options.runs if Path(place).is_file()]
-    runs = read_runs([place for place in options.runs if place not in files], settings.tracking_server)
+    output = Path(options.output).expanduser()
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file, expected a folder: name another")
+    files = list(dict.fromkeys(place for place in options.runs if Path(place).suffix or Path(place).is_file()))
+    files = [place for place in files if not Path(place).is_dir()]
+    trainings = [place for place in options.runs if place not in files]
+    if files and not trainings:
+        raise InputError(
+            f"{', '.join(files)}: predictions are compared with those of a training, on its test films: give its "
+            "workspace, too"
+        )
+    runs = read_runs(trainings, settings.tracking_server)
     names = [run.name for run in runs]
     reference = options.reference or names[0]
     if reference not in names:
@@ -46,16 +56,15 @@ def main() -> None:
         # Not after the work.
         split_of(next(run for run in runs if run.name == reference))
     comparison = compare(runs, reference, options.target)
-    folder = Path(options.output).expanduser()
-    written = write_results(comparison, folder)
+    written = write_results(comparison, output)
     if options.literature:
-        draw_literature(folder / LITERATURE, comparison.reference, read_published())
-        written.append(folder / LITERATURE)
+        draw_literature(output / LITERATURE, comparison.reference, read_published())
+        written.append(output / LITERATURE)
     run_id = record(comparison, written)
     print(title_of(comparison))
     Console(highlight=False).print(screen_table(comparison))
     print(f"MLflow run {run_id} in {comparison.reference.member.workspace.store}")
-    print(f"Next: open {folder / PAGE}, which has the other columns and every finding")
+    print(f"Next: open {output / PAGE}, which has the other columns and every finding")
 
 
 def add_own(parser: ArgumentParser) -> None:

@@ -42,8 +42,12 @@ def main() -> None:
     if options.check:
         show_runs(study)
         return
-    given = settings.workspace if "--workspace" in _names(sys.argv[1:]) else os.path.join("runs", "studies", study.name)
-    run_study(study, Workspace.at(given, settings.tracking_server), options)
+    # A quick try must not meet the real study.
+    given = os.path.join("runs", "studies", study.name + "-quick" * options.quick)
+    if "--workspace" in _names(sys.argv[1:]):
+        given = settings.workspace
+    server = next(iter(study.runs.values())).tracking_server
+    run_study(study, Workspace.at(given, server), options)
 
 
 def add_own(parser: ArgumentParser) -> None:

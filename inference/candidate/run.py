@@ -62,7 +62,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
         compared = champion.version if champion else 0
         with named_if_full(workspace.store):
             registered = register(workspace, name, properties, workspace.model, report, decision, compared)
-        add_to_summary(workspace, report, registered)
+        add_to_summary(workspace, report, registered, checkpoint.run_id)
     print_outcome(settings, workspace, report, decision, registered)
 
 
@@ -90,7 +90,7 @@ def table_of(checkpoint: Checkpoint, workspace: Workspace, elsewhere: str) -> Ta
     return newest.trained_on(checkpoint.delta_table_id, checkpoint.delta_version, "this checkpoint")
 
 
-def add_to_summary(workspace: Workspace, report: dict, registered: Registered) -> None:
+def add_to_summary(workspace: Workspace, report: dict, registered: Registered, run_id: str) -> None:
     """Adds this stage's numbers to summary.json."""
     aurocs, speeds = report["test_auroc"], report["speed"]
     update_summary(
@@ -98,6 +98,7 @@ def add_to_summary(workspace: Workspace, report: dict, registered: Registered) -
         test_auroc={name: variant["mean"]["value"] for name, variant in aurocs.items()}
         | {"per_finding": {name: _values(variant) for name, variant in aurocs.items()}},
         registry=asdict(registered)
+        | {"run_id": run_id}
         | {"gate_passed": report["gate"]["passed"], "gate_reasons": report["gate"]["reasons"]},
         latency_ms={name: speed["latency_ms"] for name, speed in speeds.items()},
         throughput={name: speed["images_per_s"] for name, speed in speeds.items()},

@@ -23,7 +23,7 @@ RATES, STANDARDS = ("sensitivity", "specificity"), ("first", "second")
 LEFT_OUT = ["image_id", "patient_id", "reason"]
 AREA_HEADS = ("positives", "AUROC", "own test", "change")
 FIT_HEADS = ("ECE before", "after", "sensitivity before", "after", "specificity before", "after")
-SECOND_HEADS = ("films", "positive", "second", "kappa", "PPV", "AUROC", "second", "change")
+SECOND_HEADS = ("films", "positive 1 / 2", "kappa", "AUROC 1 / 2", "change")
 RATE_HEADS = ("sensitivity", "specificity", "PPV", "NPV", "ECE")
 
 
@@ -125,17 +125,14 @@ def fit_cells(report: dict, finding: str) -> list[str]:
 
 def second_cells(report: dict, finding: str) -> list[str]:
     """The cells of SECOND_HEADS for one finding, or for `mean`."""
-    second, name = report["second"], finding
-    measured = second["findings"].get(name)
-    counts = ["films", "positives_first", "positives_second"]
-    return [
-        *(f"{measured[count]:,}" if measured else "" for count in counts),
-        value_cell(measured["kappa"], ".2f") if measured else "",
-        value_cell(measured["labels_ppv"]["value"], ".2f") if measured else "",
-        value_cell(second["auroc_first"][name]["value"]),
-        value_cell(second["auroc_second"][name]["value"]),
-        with_interval(second["change"][name], "+.2f"),
-    ]
+    second = report["second"]
+    measured = second["findings"].get(finding)
+    counts = ["", "", ""]
+    if measured:
+        positives = (f"{measured[f'positives_{which}']:,}" for which in STANDARDS)
+        counts = [f"{measured['films']:,}", " / ".join(positives), value_cell(measured["kappa"], ".2f")]
+    areas = " / ".join(value_cell(second[f"auroc_{which}"][finding]["value"], ".2f") for which in STANDARDS)
+    return [*counts, areas, with_interval(second["change"][finding], "+.2f")]
 
 
 def held_out(fit: dict) -> str:
@@ -154,7 +151,12 @@ def tables_of(report: dict) -> list[Table]:
     if second := report.get("second"):
         names = [name for name in findings if name in second["findings"]]
         parts.append(
-            (f"By a second reference standard: {second['title']}", SECOND_HEADS, [*names, "mean"], second_cells)
+            (
+                f"By the labels of the films (1) and of {second['title']} (2)",
+                SECOND_HEADS,
+                [*names, "mean"],
+                second_cells,
+            )
         )
     if fit := report.get("recalibration"):
         parts.append((f"Recalibrated, on {held_out(fit)}", FIT_HEADS, findings, fit_cells))
@@ -229,21 +231,26 @@ def second_lines(report: dict) -> list[str]:
     findings = second["findings"]
     size = f"{counted(second['films'], 'film')} of {counted(second['patients'], 'patient')}"
     rates = [
-        [name, *(with_interval(findings[name][f"{rate}_{which}"], ".2f") for rate in RATES for which in STANDARDS)]
+        [
+            name,
+            value_cell(findings[name]["labels_ppv"]["value"], ".2f"),
+            *(with_interval(findings[name][f"{rate}_{which}"], ".2f") for rate in RATES for which in STANDARDS),
+        ]
         for name in findings
     ]
     return [
         "## By two reference standards",
         "",
-        f"The second labels are those of {second['title']}. Every number is over the {size} whose label both know. "
-        "`kappa` and `PPV` compare the labels with each other: PPV is the share of the first labels' positives that "
-        "the second confirm. `change` is the AUROC by the second labels minus that by the first, paired.",
+        f"1: the labels of the tested films; 2: those of {second['title']}. Each finding is measured on the films "
+        f"whose label both know, {size} in all. `change` is the AUROC by the second labels minus that by the first, "
+        "paired; the mean is over the findings that both define. `PPV`: the share of the first labels' positives that "
+        f"the second confirm. Only the second table has: {', '.join(second['left_out']) or 'nothing else'}.",
         "",
         *markdown_table(
             ["finding", *SECOND_HEADS], [[name, *second_cells(report, name)] for name in (*findings, "mean")]
         ),
         "",
-        *markdown_table(["finding", "sensitivity", "second", "specificity", "second"], rates),
+        *markdown_table(["finding", "PPV", *(f"{rate} {which}" for rate in RATES for which in (1, 2))], rates),
         "",
     ]
 

@@ -179,6 +179,8 @@ def show(report: dict) -> None:
     for who, key in (("the model", "only_model"), ("these films", "only_films")):
         if names := report["findings"][key]:
             console.print(f"Only {who} know{'s' * (key == 'only_model')}: {', '.join(names)}", markup=False)
+    if left := report.get("second", {}).get("left_out"):
+        console.print(f"Only the second labels have: {', '.join(left)}", markup=False)
     share = report["unfamiliar"]
     console.print(f"{share['value']:.1%} of the films are unlike the training data, and no finding is called on them")
     films = report["films"]

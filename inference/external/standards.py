@@ -14,9 +14,10 @@ from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
 from inference.external.films import columns_for
 from inference.external.measure import ends_of
 from inference.external.seen import hashes_of
-from inference.film.answers import call_findings
+from inference.film.answers import OPERATING_POINT, call_findings
 from inference.model.properties import Properties
 from training.measures.intervals import bootstrap_areas, bootstrap_relabelled
+from training.measures.metrics import has_both_classes
 from training.measures.rates import bootstrap_rates
 from training.record.evaluation import describe_intervals, number
 
@@ -29,6 +30,8 @@ class Standard:
     """the table that they are from"""
     labels: dict[str, np.ndarray]
     """image -> (findings,) float32 in the model's vocabulary: 1, 0, NaN unknown"""
+    left_out: list[str]
+    """findings of that table that the model does not have"""
 
 
 def read_standard(folder: str, films: TableVersion, rows: pd.DataFrame, findings: list[str]) -> Standard:
@@ -39,22 +42,38 @@ def read_standard(folder: str, films: TableVersion, rows: pd.DataFrame, findings
     different labels of one film.
     """
     table = TableVersion.of(Workspace.at(folder, setting="validation.second"))
+    if table.card.delta_table_id == films.card.delta_table_id:
+        raise InputError(f"validation.second {folder} is the tested table itself: give one with other labels")
+    if not set(table.card.sizes_px) & set(films.card.sizes_px):
+        raise InputError(
+            f"validation.second {folder} has squares of {table.card.sizes_px} px, the tested films of "
+            f"{films.card.sizes_px} px, so nobody can tell which films are the same: run its ETL with one of these"
+        )
     columns = columns_for(findings, table.card)
     others = table.rows(*[split for split in SPLITS if table.card.images[split]])
-    known: dict[str, np.ndarray] = {}
-    for key, cells in zip(hashes_of(table, films.card, others), others.findings, strict=True):
-        labels = np.array([np.nan if place is None else cells[place] for place in columns], np.float32)
-        if key in known and not np.array_equal(known[key], labels, equal_nan=True):
-            raise InputError(f"{folder} has two films of the same pixels with different labels: leave one of them out")
-        known[key] = labels
+    tested = dict(zip(hashes_of(films, table.card, rows), rows.image_id, strict=True))
+    known: dict[str, tuple[str, np.ndarray]] = {}
+    for image_id, key, cells in zip(
+        others.image_id, hashes_of(table, films.card, others), others.findings, strict=True
+    ):
+        if key not in tested:
+            continue
+        cells = np.array([np.nan if place is None else cells[place] for place in columns], np.float32)
+        twin, before = known.setdefault(key, (image_id, cells))
+        if not np.array_equal(before, cells, equal_nan=True):
+            raise InputError(
+                f"{folder} has {twin} and {image_id}, two films with the pixels of {tested[key]} and different labels: "
+                "leave one of them out (etl.exclude)"
+            )
     keys = hashes_of(films, table.card, rows)
-    labels = {image_id: known[key] for image_id, key in zip(rows.image_id, keys, strict=True) if key in known}
+    labels = {image_id: known[key][1] for image_id, key in zip(rows.image_id, keys, strict=True) if key in known}
     if not labels:
         raise InputError(
             f"validation.second {folder} has none of the tested films: give a table of the same films, which the ETL "
             "made with the same etl.sizes_px, etl.square and etl.intensity"
         )
-    return Standard(table.card.title, labels)
+    left = [name for place, name in enumerate(table.card.findings) if place not in columns]
+    return Standard(table.card.title, labels, left)
 
 
 def measure_standards(properties: Properties, scored: Scored, mode: str, standard: Standard, seed: int) -> dict:
@@ -67,19 +86,26 @@ def measure_standards(properties: Properties, scored: Scored, mode: str, standar
     second = np.stack([standard.labels.get(image_id, unknown) for image_id in scored.images.image_id])
     both = ~(np.isnan(scored.labels) | np.isnan(second))
     first, second = (np.where(both, labels, np.nan) for labels in (scored.labels, second))
+    # The means must be over the same findings.
+    defined = has_both_classes(first) & has_both_classes(second)
     options = {"num_resamples": NUM_RESAMPLES, "seed": seed}
     probabilities = scored.probabilities[mode]
     _, called = call_findings(properties, probabilities, scored.distances[mode])
     by_first, by_second = (
-        bootstrap_areas(labels, probabilities, patients, **options).auroc for labels in (first, second)
+        bootstrap_areas(np.where(defined, labels, np.nan), probabilities, patients, **options).auroc
+        for labels in (first, second)
     )
     change = bootstrap_relabelled(first, second, probabilities, patients, **options).auroc
     # The first set's positives are taken for calls, and the second set for the truth.
     of_labels = bootstrap_rates(second, first == 1, patients, **options)
-    rates = [bootstrap_rates(labels, called, patients, **options) for labels in (first, second)]
+    chosen = [threshold is not None for threshold in properties.thresholds[OPERATING_POINT]]
+    rates = [
+        bootstrap_rates(np.where(chosen, labels, np.nan), called, patients, **options) for labels in (first, second)
+    ]
     agreed = agreement(first, second)
     return {
         "title": standard.title,
+        "left_out": standard.left_out,
         "films": int(both.any(axis=1).sum()),
         "patients": len(np.unique(patients[both.any(axis=1)])),
         "auroc_first": describe_intervals(findings, by_first),

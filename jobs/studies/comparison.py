@@ -41,10 +41,10 @@ def compare(runs: list[Run], reference: str, target: float, seed: int = 0) -> Co
 
 def table_of(comparison: Comparison) -> pd.DataFrame:
     """A row per run, with all that is known: facts, times, AUROC and difference of every finding with intervals."""
-    rows = []
+    rows, varied = [], varied_settings(comparison)
     for run, difference in zip(comparison.runs, comparison.differences, strict=True):
         course = run.course
-        row = {"run": run.name, **run.facts}
+        row = {"run": run.name, **run.facts, **{f"training.{key}": run.training.get(key) for key in varied}}
         row["seconds"] = course and round(course.seconds, 1)
         reached = course.seconds_to(comparison.target) if course else None
         row[f"seconds_to_{comparison.target:g}"] = reached and round(reached, 1)
@@ -54,3 +54,24 @@ def table_of(comparison: Comparison) -> pd.DataFrame:
                 row |= {column: ends["value"], f"{column}_low": ends["low"], f"{column}_high": ends["high"]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def varied_settings(comparison: Comparison) -> list[str]:
+    """Settings of the training that differ between the runs, beside those that have a column of their own."""
+    known = [run.training for run in comparison.runs if run.training]
+    shown = ("model", "size_px", "weights", "seed", "head_epochs")
+    keys = [key for key in (known[0] if known else ()) if key not in shown]
+    return [key for key in keys if any(training.get(key) != known[0].get(key) for training in known)]
+
+
+def over_seeds(comparison: Comparison) -> list[tuple[list[str], list[float]]]:
+    """The names of runs that differ in nothing but the seed, two or more, and their mean AUROCs, where defined."""
+    groups: dict[str, list[Run]] = {}
+    for run in comparison.runs:
+        if run.training:
+            groups.setdefault(str({**run.training, "seed": None}), []).append(run)
+    return [
+        ([run.name for run in group], [value for run in group if (value := run.auroc[MEAN]["value"]) is not None])
+        for group in groups.values()
+        if len(group) > 1
+    ]

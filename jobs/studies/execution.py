@@ -1,6 +1,8 @@
 """Runs the trainings of a study: starts what is missing, and compares what has finished."""
 
 import argparse
+import json
+import shutil
 import sys
 from dataclasses import asdict, replace
 
@@ -12,27 +14,41 @@ from conf.progress import duration, say
 from conf.settings import Settings
 from conf.words import counted
 from conf.workspace import Workspace
+from conf.writing import write_json
 from jobs.studies.comparison import compare
 from jobs.studies.parent import StudyRun
 from jobs.studies.results import PAGE, screen_table, title_of, write_results
 from jobs.studies.runs import read_runs
 from jobs.studies.side_by_side import Job, Queue, last_words, places
 from jobs.studies.state import PROJECT, SCENARIO, find_table, finished_run, is_registered, prepare, scenario_of
-from jobs.studies.study import Study
+from jobs.studies.study import Study, effective
+from training.network.bodies import build_body
 from training.ranks.interruption import EXIT_SIGTERM
 
-COMPARED = "compared"
+COMPARED, COMPARED_WHAT = "compared", "compared.json"
+"""folder of the comparison, and a file in it that says what was compared"""
 STOPPED = 128
 """plus the signal: exit code of a command that a signal ended"""
 
 
 def show_runs(study: Study) -> None:
-    """Prints what the study would train."""
-    first, *others = (asdict(run.training) for run in study.runs.values())
-    varied = [key for key in first if any(other[key] != first[key] for other in others)]
+    """Prints what the study would train. Raises InputError for a network that does not exist or fit its images."""
+    check_networks(study)
     print(f"{study.name}: {counted(len(study.runs), 'run')} of {study.base}, images of {study.sizes_px} px")
     for name, run in study.runs.items():
-        print(f"{name}: {', '.join(f'{key} {getattr(run.training, key)!r}' for key in varied)}")
+        training = asdict(effective(run.training))
+        print(f"{name}: {', '.join(f'{key} {training[key]!r}' for key in study.varied)}")
+
+
+def check_networks(study: Study) -> None:
+    """Raises InputError, which names the run, for a network that does not exist or does not take its images."""
+    for name, run in study.runs.items():
+        try:
+            # Without weights, which would take time and memory.
+            with torch.device("meta"):
+                build_body(run.training.model, run.training.size_px)
+        except InputError as error:
+            raise InputError(f"run {name}: {error}") from error
 
 
 def run_study(study: Study, workspace: Workspace, options: argparse.Namespace) -> None:
@@ -41,6 +57,10 @@ def run_study(study: Study, workspace: Workspace, options: argparse.Namespace) -
     Ends the process with the ETL's exit code if that fails, and with 128 plus the signal if one stops the study. Raises
     InputError if a run fails, or if the study is at work already.
     """
+    check_networks(study)
+    base = next(iter(study.runs.values()))
+    num_gpus = 0 if base.training.device == "cpu" else torch.cuda.device_count()
+    devices = places(max(1, base.jobs.num_ranks), options.at_once, num_gpus)
     folder = Workspace.at(str(workspace.root / "runs"))
     with folder.exclusive():
         table = find_table(study, workspace)
@@ -51,30 +71,26 @@ def run_study(study: Study, workspace: Workspace, options: argparse.Namespace) -
         if options.prepare:
             print(f"Next: train each `--config {folder.root / '*' / SCENARIO}`, then this command without --prepare")
             return
-        base = next(iter(runs.values()))
         parent = StudyRun(workspace, base.training.experiment, study.name)
-        trained = {name for name in runs if finished_run(runs[name], here[name], table)}
+        trained = {name for name in runs if finished_run(here[name])}
         jobs = _missing(runs, here, trained, options.register)
         print(f"{study.name}: {counted(len(runs), 'run')}, {len(runs) - len(jobs)} finished before", flush=True)
-        num_gpus = 0 if base.training.device == "cpu" else torch.cuda.device_count()
-        queue = Queue(jobs, places(max(1, base.jobs.num_ranks), options.at_once, num_gpus), _say_began, _say_ended)
-        stopped = queue.run()
-        done = []
-        for name, run in runs.items():
-            if run_id := finished_run(run, here[name], table):
-                parent.add(name, here[name], run_id)
-                done.append(name)
+        stopped = Queue(jobs, devices, _say_began, _say_ended).run()
+        done = {name: run_id for name in runs if (run_id := finished_run(here[name]))}
+        for name, run_id in done.items():
+            parent.add(name, here[name], run_id)
         failed = [job for job in jobs if job.code and not stopped]
-        _conclude(parent, [str(here[name].root) for name in done], workspace, options, is_new=bool(jobs))
+        status = "KILLED" if stopped else "FAILED" if failed else "FINISHED"
+        _conclude(parent, status, done, workspace, options)
     if stopped:
         print(f"Stopped: {len(done)} of {counted(len(runs), 'run')} are finished")
         print("Next: the same command, which resumes what was stopped")
         sys.exit(STOPPED + stopped)
     if failed:
-        reasons = "; ".join(f"{job.name} (exit code {job.code}, {job.log}): {last_words(job.log)}" for job in failed)
+        names = ", ".join(f"{job.name} (exit code {job.code}, {job.log})" for job in failed)
         raise InputError(
-            f"{len(failed)} of {counted(len(runs), 'run')} failed: {reasons}. The same command trains only what is "
-            "missing"
+            f"{len(failed)} of {counted(len(runs), 'run')} failed: {names}. The reasons are above and in the logs. The "
+            "same command trains only what is missing"
         )
 
 
@@ -101,24 +117,36 @@ def _say_began(job: Job) -> None:
 
 def _say_ended(job: Job) -> None:
     how = {0: "finished", EXIT_SIGTERM: "stopped"}.get(job.code, f"failed with exit code {job.code}")
-    said = "" if how == "finished" else f": {last_words(job.log)}"
+    said = "" if how == "finished" else f": {last_words(job)}"
     say(f"{job.name}: {how} after {duration(job.seconds)}{said}", sys.stdout)
 
 
 def _conclude(
-    parent: StudyRun, done: list[str], workspace: Workspace, options: argparse.Namespace, is_new: bool
+    parent: StudyRun, status: str, done: dict[str, str], workspace: Workspace, options: argparse.Namespace
 ) -> None:
-    """Compares the finished runs, if there are two or more; writes and logs the result if it is new."""
+    """Compares the finished runs, if there are two or more; writes and logs the result unless it is there already.
+
+    status: of the study's MLflow run. done: finished run -> id of its MLflow run.
+    """
     folder = workspace.root / COMPARED
     if len(done) < 2:
-        parent.end(None, [])
+        shutil.rmtree(folder, ignore_errors=True)
+        parent.end(status)
+        print(f"{counted(len(done), 'run is', 'runs are')} finished, so there is nothing to compare")
         return
-    runs = read_runs(done, workspace.tracking_server)
-    names = [run.name for run in runs]
-    reference = options.reference if options.reference in names else names[0]
+    first = next(iter(done))
+    reference = options.reference or first
+    if reference not in done:
+        print(f"{reference} is not finished: the others are compared with {first}")
+        reference = first
+    runs = read_runs([str(workspace.root / "runs" / name) for name in done], workspace.tracking_server)
     comparison = compare(runs, reference, options.target)
-    if is_new or not (folder / PAGE).exists():
-        parent.end(comparison, write_results(comparison, folder))
+    what = {"runs": done, "reference": reference, "target": options.target}
+    written = folder / COMPARED_WHAT
+    if not written.exists() or json.loads(written.read_text(encoding="utf-8")) != what:
+        files = write_results(comparison, folder)
+        parent.end(status, comparison, files)
+        write_json(written, what)
     print(title_of(comparison))
     Console(highlight=False).print(screen_table(comparison))
     print(f"Next: open {folder / PAGE}, or look at the runs in MLflow: make ui WORKSPACE={workspace.root}")

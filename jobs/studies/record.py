@@ -1,5 +1,6 @@
 """Logs a comparison to the MLflow store of its reference run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 # Imported first, because it silences what mlflow would log on import.
@@ -9,6 +10,7 @@ import mlflow
 
 from conf.errors import InputError
 from conf.words import RESEARCH_USE
+from etl.contract.vocabulary import metric_name
 from jobs.studies.comparison import MEAN, Comparison
 from training.record.addresses import settle
 
@@ -41,14 +43,14 @@ def record(comparison: Comparison, files: list[Path]) -> str:
     return run_id
 
 
-def log_comparison(client: mlflow.MlflowClient, run_id: str, comparison: Comparison, files: list[Path]) -> None:
-    """Adds a comparison to a run: its files and, as metrics, mean AUROC and difference, a step per compared run.
+def log_comparison(client: mlflow.MlflowClient, run_id: str, comparison: Comparison, files: Sequence[Path]) -> None:
+    """Adds a comparison to a run: its files and, as metrics, each compared run's mean AUROC and difference.
 
     use_store has opened the store.
     """
-    for step, run in enumerate(comparison.runs):
-        for metric, ends in (("auroc", run.auroc[MEAN]), ("difference", comparison.differences[step][MEAN])):
+    for run, difference in zip(comparison.runs, comparison.differences, strict=True):
+        for metric, ends in (("auroc", run.auroc[MEAN]), ("difference", difference[MEAN])):
             if ends["value"] is not None:
-                client.log_metric(run_id, f"compared_{metric}_mean", ends["value"], step=step)
+                client.log_metric(run_id, metric_name(f"compared_{metric}_{run.name}"), ends["value"])
     for file in files:
         client.log_artifact(run_id, str(file), "comparison")

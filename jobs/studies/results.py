@@ -10,12 +10,17 @@ from rich.text import Text
 
 from conf.words import RESEARCH_USE, counted
 from conf.writing import atomic_path
-from jobs.studies.comparison import MEAN, Comparison, table_of
+from jobs.studies.comparison import MEAN, Comparison, over_seeds, table_of, varied_settings
 from jobs.studies.figures import draw_differences, draw_findings
 from training.measures.cells import markdown_table, value_cell, with_interval
 
 TABLE, PAGE, TEXT = "compare.csv", "compare.html", "compare.md"
 FIGURES = ("differences.png", "findings.png")
+SEED_HEADS = ["runs that differ in the seed alone", "mean of the mean AUROCs", "from to"]
+INTERVALS = (
+    "95% intervals by patient; differences are paired, on the same films. No interval is corrected for the number of "
+    "runs and findings: of twenty differences, one is expected to leave out 0 by chance."
+)
 HeadsAndRows = tuple[list[str], list[list[str]]]
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2128; }
@@ -35,6 +40,8 @@ def write_results(comparison: Comparison, folder: Path) -> list[Path]:
         table_of(comparison).to_csv(temporary, index=False)
     heads, rows = cells_of(comparison)
     tables = [(heads, rows), (["finding", *(run.name for run in comparison.runs)], finding_rows(comparison))]
+    if groups := over_seeds(comparison):
+        tables.insert(1, (SEED_HEADS, [seed_cells(*group) for group in groups]))
     for name, content in ((TEXT, as_markdown(title, tables)), (PAGE, as_page(title, folder, tables))):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
@@ -51,7 +58,20 @@ def title_of(comparison: Comparison) -> str:
 
 def cells_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Heads and a row of text per run."""
-    heads = ["run", "network", "parameters", "px", "weights", "trained", "AUROC", "difference", "ECE", "seconds"]
+    varied = varied_settings(comparison)
+    heads = [
+        "run",
+        "network",
+        "parameters",
+        "px",
+        "weights",
+        "trained",
+        *varied,
+        "AUROC",
+        "difference",
+        "ECE",
+        "seconds",
+    ]
     heads += [f"to {comparison.target:g}", "images/s", "INT8/s", "INT8 fall"]
     rows = []
     for run, difference in zip(comparison.runs, comparison.differences, strict=True):
@@ -62,6 +82,7 @@ def cells_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 str(facts["network"]),
                 "-" if facts["parameters"] is None else f"{facts['parameters'] / 1e6:.1f} M",
                 *(str(facts[name] or "-") for name in ("size_px", "weights", "trained")),
+                *(str(run.training.get(name, "-")) for name in varied),
                 with_interval(run.auroc[MEAN]),
                 "-" if run is comparison.reference else with_interval(difference[MEAN], "+.3f"),
                 value_cell(facts["calibration_error"]),
@@ -73,6 +94,12 @@ def cells_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return heads, rows
+
+
+def seed_cells(names: list[str], values: list[float]) -> list[str]:
+    """The cells of SEED_HEADS."""
+    ends = f"{min(values):.3f} to {max(values):.3f}" if values else "-"
+    return [", ".join(names), value_cell(sum(values) / len(values) if values else None), ends]
 
 
 def finding_rows(comparison: Comparison) -> list[list[str]]:
@@ -101,7 +128,7 @@ def as_markdown(title: str, tables: list[HeadsAndRows]) -> str:
     lines = [
         f"# {title}",
         "",
-        f"**{RESEARCH_USE}** 95% intervals by patient; differences are paired, on the same films.",
+        f"**{RESEARCH_USE}** {INTERVALS}",
         "",
     ]
     for heads, rows in tables:
@@ -112,7 +139,7 @@ def as_markdown(title: str, tables: list[HeadsAndRows]) -> str:
 def as_page(title: str, folder: Path, tables: list[HeadsAndRows]) -> str:
     """One HTML page that opens without a network, with the figures of `folder` inside."""
     parts = [f"<h1>{escape(title)}</h1>", f"<p class=note>{RESEARCH_USE}</p>"]
-    parts.append("<p>95% intervals by patient; differences are paired, on the same films.</p>")
+    parts.append(f"<p>{INTERVALS}</p>")
     for heads, rows in tables:
         head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)

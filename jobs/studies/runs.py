@@ -1,7 +1,7 @@
 """Reads finished trainings, to compare them: what was trained, on what, how well, and at what price."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ class Run:
     facts: dict[str, object]
     """column -> what the run's files say, None if they do not"""
     course: Course | None
+    training: dict[str, object] = field(default_factory=dict)
+    """settings of the training; empty for predictions of others"""
 
     @property
     def auroc(self) -> dict[str, dict[str, float | None]]:
@@ -72,7 +74,9 @@ def read_run(workspace: Workspace, name: str) -> Run:
     training = checkpoint.settings.get("training", {})
     errors = evaluation["splits"]["test"].get("calibration_error_with_temperature", {})
     known = np.array([np.nan if error is None else error for error in errors.values()])
-    aurocs, speed = summary.get("test_auroc", {}), summary.get("throughput", {})
+    # Those of an earlier training's model may be there.
+    is_own = summary.get("registry", {}).get("run_id") == checkpoint.run_id
+    aurocs, speed = (summary.get(name, {}) if is_own else {} for name in ("test_auroc", "throughput"))
     fell = aurocs["fp32"] - aurocs["int8"] if aurocs.get("fp32") and aurocs.get("int8") else None
     facts = {
         "network": checkpoint.model,
@@ -92,7 +96,7 @@ def read_run(workspace: Workspace, name: str) -> Run:
         "int8_images_per_s": speed.get("int8"),
         "int8_auroc_fall": fell,
     }
-    return Run(name, checkpoint.run_id, member, facts, read_course(workspace, checkpoint.run_id))
+    return Run(name, checkpoint.run_id, member, facts, read_course(workspace, checkpoint.run_id), training)
 
 
 def _trained(training: dict) -> str | None:

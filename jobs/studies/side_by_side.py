@@ -16,6 +16,8 @@ from conf.programs import end_with_parent, exit_code_of, own_environment
 from conf.words import counted
 
 LOOK_EVERY_S = 0.2
+KILLED = 128 + signal.SIGKILL
+"""exit code of a command that was killed"""
 Place = dict[str, str]
 """variables that give a run its devices"""
 
@@ -27,6 +29,8 @@ class Job:
     name: str
     commands: list[list[str]]
     log: Path
+    begins: int = 0
+    """size of the log before the job, whose own lines follow"""
     code: int = 0
     """exit code of the last command that was run, as shells give it"""
     seconds: float = 0.0
@@ -64,6 +68,7 @@ class Queue:
                     running = _Running(self.waiting.pop(0), self.free.pop(0))
                     self.running.append(running)
                     self.began(running.job)
+                    running.job.begins = running.job.log.stat().st_size if running.job.log.exists() else 0
                     self._start(running)
                 self._look()
                 time.sleep(LOOK_EVERY_S)
@@ -74,6 +79,9 @@ class Queue:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
             running.process = _begin(job.commands[running.done], log, running.place)
+        if self.stopped_by:
+            # The signal came before the process was known here.
+            running.process.send_signal(signal.SIGTERM)
 
     def _look(self) -> None:
         for running in list(self.running):
@@ -119,27 +127,35 @@ def _begin(command: list[str], log: BinaryIO, place: Place) -> subprocess.Popen:
     )
 
 
-def last_words(log: Path) -> str:
-    """The last error in a log or, if there is none, its last line."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def last_words(job: Job) -> str:
+    """The last error that a job has logged or, if there is none, its last line."""
+    if job.code == KILLED:
+        return "killed by another process, or by the system because memory ran out"
+    with job.log.open("rb") as log:
+        log.seek(job.begins)
+        lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error:")]
     return (errors or lines or ["it said nothing"])[-1].strip()
 
 
 def places(num_ranks: int, at_once: int, num_gpus: int) -> list[Place]:
-    """Where runs can work side by side: a run has `num_ranks` GPUs; without GPUs, its share of the cores.
+    """Where runs can work side by side: a run has `num_ranks` GPUs, and its share of the cores.
 
-    at_once: the most runs at a time; 0: as many as the GPUs allow, one without GPUs. Raises InputError for fewer GPUs
-    than a run needs.
+    at_once: the most runs at a time; 0: as many as the GPUs allow, one without GPUs. Raises InputError if a run needs
+    more GPUs than there are, or `at_once` runs do.
     """
-    if num_gpus:
-        seen = [word for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word]
-        gpus = seen or [str(number) for number in range(num_gpus)]
-        if num_ranks > len(gpus):
-            raise InputError(f"jobs.num_ranks is {num_ranks}, but {counted(len(gpus), 'GPU')} can be used: lower it")
-        groups = [gpus[start : start + num_ranks] for start in range(0, len(gpus) - num_ranks + 1, num_ranks)]
-        return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups[: at_once or None]]
-    if at_once <= 1:
-        return [{}]
-    threads = max(1, len(os.sched_getaffinity(0)) // (at_once * num_ranks))
-    return [{"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))} for _ in range(at_once)]
+    gpus = [str(number) for number in range(num_gpus)]
+    if num_gpus and (seen := os.environ.get("CUDA_VISIBLE_DEVICES")):
+        gpus = seen.split(",")[:num_gpus]
+    if num_gpus and num_ranks > num_gpus:
+        raise InputError(f"jobs.num_ranks is {num_ranks}, but {counted(num_gpus, 'GPU')} can be used: lower it")
+    most = num_gpus // num_ranks
+    if at_once < 0 or (num_gpus and at_once > most):
+        raise InputError(f"--at_once is {at_once}, expected 0 or more" + f", at most {most} on these GPUs" * bool(most))
+    number = at_once or most or 1
+    found = [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[place * num_ranks :][:num_ranks])} for place in range(number)]
+    found = found if num_gpus else [{} for _ in range(number)]
+    if number > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, len(os.sched_getaffinity(0)) // (number * num_ranks))
+        found = [place | {"OMP_NUM_THREADS": str(threads)} for place in found]
+    return found

@@ -3,58 +3,94 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 
 from conf.errors import InputError
 from conf.programs import exit_code_of, own_environment
-from conf.scenario_file import write_scenario
+from conf.scenario_file import read_scenario, write_scenario
 from conf.settings import Settings
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion, keep_card
 from jobs.studies.study import Study
-from training.network.checkpoint import BEST, LAST, Checkpoint
+from training.network.checkpoint import BEST, LAST, Checkpoint, State
 from training.start.resume import changes_between
 
 SCENARIO = "scenario.yaml"
+MADE, MAKING = "table.yaml", "table.next.yaml"
+"""scenarios of the ETL that made the study's table, and of one that is running or has failed"""
 PROJECT = Path(os.path.relpath(Path(__file__).parents[2]))
 
 
 def find_table(study: Study, workspace: Workspace) -> TableVersion:
-    """The table of the study, which the ETL makes or brings up to date if the settings ask for another one.
+    """The table of the study. The ETL makes it in the study's workspace, again if settings of phantoms or ETL change.
 
-    Raises InputError if the ETL fails.
+    A table that etl.table names is taken as it is. Raises InputError if that lacks a size; ends the process with the
+    ETL's exit code if that fails.
     """
     base = next(iter(study.runs.values()))
-    elsewhere, wanted = base.etl.table, set(study.sizes_px)
-    try:
-        table = TableVersion.of(workspace, base.training.delta_version, elsewhere)
-    except InputError:
-        # There is none yet. If one is there and cannot be read, the ETL says why.
-        table = None
-    if table and wanted <= set(table.card.sizes_px):
-        now = asdict(base.etl)
-        made = {key: value for key, value in table.card.settings.items() if key in now.keys() - {"sizes_px", "table"}}
-        # A table that was named may be of anybody's making.
-        if elsewhere or all(now[key] == value for key, value in made.items()):
-            return table
-    scenario = workspace.root / "table.yaml"
-    sizes = sorted(wanted | set(table.card.sizes_px if table else ()))
-    etl = replace(base.etl, sizes_px=sizes)
-    write_scenario(scenario, replace(base, workspace=str(workspace.root), etl=etl))
+    elsewhere, wanted, version = base.etl.table, set(study.sizes_px), base.training.delta_version
+    if elsewhere:
+        table = TableVersion.of(workspace, version, elsewhere)
+        if lacking := sorted(wanted - set(table.card.sizes_px)):
+            raise InputError(
+                f"etl.table {elsewhere} has images of {table.card.sizes_px} px, the study needs {lacking} px too: run "
+                "its ETL with these etl.sizes_px, or leave out --etl.table for a table of the study's own"
+            )
+        return table
+    made = workspace.root / MADE
+    before = read_scenario(str(made), "table of the study:").etl if made.exists() else base.etl
+    etl = replace(base.etl, sizes_px=sorted(wanted | set(before.sizes_px if made.exists() else ())))
+    scenario = Settings(str(workspace.root), phantoms=base.phantoms, etl=etl)
+    # The study may have moved.
+    is_made = made.exists() and replace(read_scenario(str(made), "table"), workspace=scenario.workspace) == scenario
+    if not (is_made and workspace.card.exists()):
+        write_scenario(workspace.root / MAKING, scenario)
+        run_etl(workspace.root / MAKING)
+        (workspace.root / MAKING).rename(made)
+    return TableVersion.of(workspace, version)
+
+
+def run_etl(scenario: Path) -> None:
+    """Runs the ETL's command; if this process is stopped, the ETL is, too."""
+
+    def stop(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
     command = ["spark-submit", str(PROJECT / "etl/preprocess.py"), "--config", str(scenario)]
     print(f"Making the table of the study: {shlex.join(command)}", flush=True)
-    code = exit_code_of(subprocess.run(command, env=own_environment(), check=False).returncode)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        # With a group of its own, because the JVM starts the program as a process of its own.
+        with subprocess.Popen(command, env=own_environment(), start_new_session=True) as process:
+            try:
+                code = exit_code_of(process.wait())
+            except BaseException:
+                os.killpg(process.pid, signal.SIGTERM)
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if code:
         print(f"error: the ETL of the study failed with exit code {code}; its message is above", file=sys.stderr)
         sys.exit(code)
-    return TableVersion.of(workspace, base.training.delta_version, elsewhere)
 
 
 def prepare(settings: Settings, workspace: Workspace, table: TableVersion) -> None:
-    """Writes the training's scenario, and the card that names the table, so that each command finds it."""
+    """Writes the training's scenario, and the card that names the table, so that each command finds it.
+
+    A workspace with another training, finished or not, is moved aside and kept, and a line says where.
+    """
+    if changes := other_training(settings, workspace, table):
+        aside = next(place for number in count(1) if not (place := Path(f"{workspace.root}~{number}")).exists())
+        with workspace.exclusive():
+            # Not while another command works there.
+            pass
+        workspace.root.rename(aside)
+        print(f"{workspace.root.name}: another training is there ({'; '.join(changes)}), now in {aside}", flush=True)
     keep_card(replace(table.card, table=table.shards.removesuffix("/shards")), workspace)
     write_scenario(scenario_of(workspace), settings)
 
@@ -64,25 +100,46 @@ def scenario_of(workspace: Workspace) -> Path:
     return workspace.root / SCENARIO
 
 
-def finished_run(settings: Settings, workspace: Workspace, table: TableVersion) -> str:
-    """Id of the MLflow run if the workspace has this very training and it has finished; otherwise empty."""
+def other_training(settings: Settings, workspace: Workspace, table: TableVersion) -> list[str]:
+    """What the training in the workspace, interrupted or finished, has otherwise; empty if it is this one or none.
+
+    Raises InputError for a checkpoint or saved state that cannot be read.
+    """
+    best, last = workspace.checkpoints / BEST, workspace.checkpoints / LAST
+    if last.exists():
+        state = State.load(last)
+        return _changes(settings, state.settings, state, table)
+    if not best.exists():
+        return []
+    checkpoint = Checkpoint.load(best)
+    return _changes(settings, checkpoint.settings["training"], checkpoint, table)
+
+
+def _changes(settings: Settings, was: dict, saved: Checkpoint | State, table: TableVersion) -> list[str]:
+    now = asdict(settings.training) | {"table": (table.card.delta_table_id, table.card.delta_version)}
+    was = was | {"table": (saved.delta_table_id, saved.delta_version)}
+    if saved.plan:
+        # Instead of the batch of a rank, because ranks may be shared out otherwise.
+        was = was | {"batch_size": saved.plan["images_per_step"]}
+        now["batch_size"] = settings.training.batch_size * max(1, settings.jobs.num_ranks)
+    return changes_between(was, now)
+
+
+def finished_run(workspace: Workspace) -> str:
+    """Id of the MLflow run of the workspace's training if it has finished; otherwise empty."""
     best = workspace.checkpoints / BEST
     if not (best.exists() and workspace.summary.exists()) or (workspace.checkpoints / LAST).exists():
         return ""
-    checkpoint = Checkpoint.load(best)
-    of = (checkpoint.delta_table_id, checkpoint.delta_version)
-    was, now = (
-        {**one, "table": place}
-        for one, place in (
-            (checkpoint.settings["training"], of),
-            (asdict(settings.training), (table.card.delta_table_id, table.card.delta_version)),
-        )
-    )
-    summary = json.loads(workspace.summary.read_text(encoding="utf-8"))
+    run_id = Checkpoint.load(best).run_id
     # The summary is written when all is measured.
-    ended = summary.get("training", {}).get("run_id") == checkpoint.run_id
-    return checkpoint.run_id if ended and not changes_between(was, now) else ""
+    return run_id if _summary(workspace).get("training", {}).get("run_id") == run_id else ""
 
 
 def is_registered(workspace: Workspace) -> bool:
-    return "registry" in json.loads(workspace.summary.read_text(encoding="utf-8"))
+    """Whether the finished training's model is in the registry."""
+    summary = _summary(workspace)
+    return summary.get("registry", {}).get("run_id") == summary["training"]["run_id"]
+
+
+def _summary(workspace: Workspace) -> dict:
+    return json.loads(workspace.summary.read_text(encoding="utf-8"))

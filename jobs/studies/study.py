@@ -34,7 +34,7 @@ SHARED = ("delta_version", "experiment")
 """settings of the training that all runs of a study share"""
 QUICK_DIVISOR, QUICK_MIN_PX = 4, 32
 """a quick try has images of a quarter of the size, but no smaller ones than this, and one epoch per stage"""
-NAME = re.compile(r"\w[\w.-]*")
+NAME = re.compile(r"\w[\w.-]{0,99}")
 EXAMPLE = "expected `base`, `settings`, `runs` and `vary`, as in conf/studies/ and docs/evidence.md"
 Changes = dict[str, str]
 """setting of the training -> its value, as written on a command line"""
@@ -51,16 +51,30 @@ class Study:
     """name -> settings; their workspaces are left as the base has them"""
 
     @property
+    def varied(self) -> list[str]:
+        """Settings of the training that differ between the runs."""
+        first, *others = (asdict(effective(run.training)) for run in self.runs.values())
+        return [key for key in first if any(other[key] != first[key] for other in others)]
+
+    @property
     def sizes_px(self) -> list[int]:
         """Sizes that the table must have."""
         return sorted({run.training.size_px for run in self.runs.values()})
+
+
+def effective(training: Training) -> Training:
+    """The settings without those of a stage that a training does not have, which have their defaults instead."""
+    usual, unused = Training(), []
+    unused += [] if training.head_epochs else ["head_learning_rate"]
+    unused += [] if training.epochs else ["learning_rate", "warmup_epochs"]
+    return replace(training, **{name: getattr(usual, name) for name in unused})
 
 
 def base_of(file: str) -> str:
     """The scenario file that a study starts from: its `base`, or the demo's. Raises InputError for a faulty file."""
     parts = _read(Path(file).expanduser())
     base = _text(file, "base", parts["base"]) if "base" in parts else str(DEMO_CONFIG)
-    return os.path.normpath(Path(file).expanduser().parent / base)
+    return os.path.normpath(Path(file).expanduser().parent / Path(base).expanduser())
 
 
 def read_study(file: str, words: Sequence[str] = (), base: str = "", quick: bool = False) -> Study:
@@ -74,6 +88,8 @@ def read_study(file: str, words: Sequence[str] = (), base: str = "", quick: bool
     path, base = Path(file).expanduser(), base or base_of(file)
     parts = _read(path)
     common = _entries(path, "settings", parts["settings"]) if "settings" in parts else {}
+    if own := [key for key in common if key in ("workspace", "tracking_server", "etl.table")]:
+        raise InputError(f"{path}: {own[0]} is no part of a study: give it on the command line, --{own[0]}")
     for_all = [f"--{key}={_text(path, key, value)}" for key, value in common.items()]
     named = {"": {}}
     if "runs" in parts:
@@ -90,7 +106,7 @@ def read_study(file: str, words: Sequence[str] = (), base: str = "", quick: bool
         if full and (not NAME.fullmatch(full) or full in runs):
             raise InputError(
                 f"{path}: {full!r} would be the name of {'two runs' if full in runs else 'a run'}, expected different "
-                "names of letters, digits, `_`, `.` and `-`: name the runs yourself, in `runs`"
+                "names of up to 100 letters, digits, `_`, `.` and `-`: name the runs yourself, in `runs`"
             )
         changes = _with_recipe(path, {**own, **dict(combination)})
         given = [f"--training.{key}={value}" for key, value in changes.items()]
@@ -117,10 +133,11 @@ def _check_different(path: Path, runs: dict[str, Settings]) -> None:
         )
     seen: dict[str, str] = {}
     for name, settings in runs.items():
-        if (other := seen.setdefault(str(asdict(settings.training)), name)) != name:
+        if (other := seen.setdefault(str(asdict(effective(settings.training))), name)) != name:
             raise InputError(
-                f"{path}: the runs {other} and {name} would be the same training; a setting of the command line wins "
-                "in every run, and --quick takes one epoch of each: leave it out, or one of the runs"
+                f"{path}: the runs {other} and {name} would be the same training: leave one of them out. A setting of "
+                "the command line wins in all runs, --quick makes sizes and epochs smaller, and a stage without epochs "
+                "has no learning rate"
             )
 
 
@@ -145,9 +162,11 @@ def _entries(path: Path, part: str, node: yaml.Node) -> dict[str, yaml.Node]:
         raise InputError(f"{path}:{node.start_mark.line + 1}: {part} has no entries: {EXAMPLE}")
     found: dict[str, yaml.Node] = {}
     for key, value in node.value:
-        name = getattr(key, "value", "")
-        if not isinstance(name, str) or name in found:
-            raise InputError(f"{path}:{key.start_mark.line + 1}: {name} is given twice, or is no text")
+        name, line = getattr(key, "value", ""), key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise InputError(f"{path}:{line}: a list or mapping stands where a name is expected")
+        if name in found:
+            raise InputError(f"{path}:{line}: {name} is given twice")
         found[name] = value
     return found
 

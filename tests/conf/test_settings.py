@@ -38,6 +38,8 @@ def add_own(parser) -> None:
         (["--etl.rebuild=false", "--training.resume", "true", "--workspace", "w"], (0, "no reason", False)),
         (["--etl.rebuild", "--training.resume", "--workspace=w"], (0, "no reason", True)),
         (["--why", "training.resume"], (0, "training.resume", False)),
+        (["--rebuild", "3", "--workspace=w"], (3, "no reason", True)),
+        (["--rebuild", "no", "3", "--workspace=w"], (3, "no reason", False)),
     ],
 )
 def test_the_old_spelling_of_a_commands_own_argument_still_works_and_says_so(words, expected, capsys):

@@ -13,7 +13,7 @@ import pyarrow as pa
 from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion
-from training.measures.metrics import auroc_per_finding, check_predictions
+from training.measures.metrics import check_predictions, ranked_auroc_per_finding
 from training.measures.predictions import Predictions
 
 PREDICTED = ("val", "test")
@@ -87,13 +87,10 @@ def read_member(workspace: Workspace) -> Member:
             calibrated = (logits + shifts) / temperatures
             check_predictions(labels, calibrated)
             splits[name] = Predictions(rows["image_id"].to_numpy(), labels, calibrated)
-            values = [
-                (place, name, ends["value"]) for place, (name, ends) in enumerate(auroc.items()) if name != "mean"
-            ]
-            # Predictions of another training have another AUROC. One finding is enough to see it, and takes less time.
-            for column, finding, value in [known for known in values if known[2] is not None][:1]:
-                measured = float(auroc_per_finding(labels[:, [column]], logits[:, [column]])[0])
-                if not np.isclose(measured, value, rtol=0, atol=1e-6):
+            # Predictions of another training have other AUROCs.
+            for finding, measured in zip(auroc, ranked_auroc_per_finding(labels, logits), strict=False):
+                value = auroc[finding]["value"]
+                if not np.isclose(measured, np.nan if value is None else value, rtol=0, atol=1e-6, equal_nan=True):
                     raise ValueError(
                         f"its AUROC of {finding}, {name} split, is {measured}, {workspace.evaluation.name} has {value}"
                     )

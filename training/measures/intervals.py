@@ -192,7 +192,8 @@ def weighted_areas(ranking: csr_array, weights: np.ndarray, *, precision: bool =
     ranking: from rank_finding. weights: (patients, resamples), how often each patient counts. precision: whether the
     average precision, which takes most of the time, is computed; otherwise it is NaN.
     """
-    exact = np.float32 if weights.max(initial=0) * ranking.nnz < EXACT else np.float64
+    most = weights.max(initial=0) * ranking.sum(dtype=np.float64)
+    exact = np.float32 if most < EXACT else np.float64
     counts = (ranking @ weights.astype(exact)).reshape(-1, 3, weights.shape[1])
     tied, positives = counts[:, 1], counts[:, 2]
     negatives_so_far = np.cumsum(counts[:, 0] + tied, axis=0)

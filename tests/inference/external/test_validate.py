@@ -312,8 +312,11 @@ def test_a_second_reference_standard_is_measured_on_the_films_that_both_know(cha
         )
         assert change["high"] < 0, "other labels than those that were learned"
     assert second["auroc_first"][FINDINGS[2]]["value"] is None
+    assert second["change"]["mean"]["value"] == pytest.approx(
+        second["auroc_second"]["mean"]["value"] - second["auroc_first"]["mean"]["value"]
+    )
     assert "By two reference standards" in (folder / "report.md").read_text()
-    assert "By a second reference standard" in done.stdout
+    assert "By the labels of the films (1)" in done.stdout
     row = pd.read_csv(folder / "findings.csv").set_index("finding").loc[FINDINGS[0]]
     assert row.auroc_second_of_both == second["auroc_second"][FINDINGS[0]]["value"]
     assert row.kappa_of_both == second["findings"][FINDINGS[0]]["kappa"]
@@ -322,6 +325,10 @@ def test_a_second_reference_standard_is_measured_on_the_films_that_both_know(cha
 def test_a_second_standard_of_other_films_is_named(champion, tmp_path):
     other = elsewhere(tmp_path / "first")
     write_table(Workspace.at(str(tmp_path / "others")), 6, NAMES, "d-", delta_table_id="others")
-    for folder, said in ((tmp_path / "others", "has none of the tested films"), (tmp_path / "no", "no dataset card")):
+    for folder, said in (
+        (tmp_path / "others", "has none of the tested films"),
+        (tmp_path / "no", "no dataset card"),
+        (other.root, "is the tested table itself"),
+    ):
         done = validate(champion, f"--scoring.source={other.root}", f"--validation.second={folder}")
         assert done.code == 2 and said in done.stderr, done.stderr

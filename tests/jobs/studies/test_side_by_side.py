@@ -1,6 +1,5 @@
 """Commands side by side, as real processes."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -48,8 +47,8 @@ def test_one_that_fails_stops_its_own_commands_and_no_other(tmp_path):
     assert [job.name for job in began] == [job.name for job in ended] == ["a", "b", "c"]
     assert [job.code for job in jobs] == [0, 3, 0]
     assert [job.log.read_text().count("began") for job in jobs] == [2, 1, 1]
-    assert last_words(jobs[1].log) == "error: something is wrong"
-    assert last_words(jobs[0].log) == "a began on None"
+    assert last_words(jobs[1]) == "error: something is wrong"
+    assert last_words(jobs[0]) == "a began on None"
 
 
 def test_each_place_has_one_at_a_time_and_all_are_used(tmp_path):
@@ -91,16 +90,27 @@ def wait_for(log: Path, words: str) -> None:
         time.sleep(0.05)
 
 
-def test_places_share_out_gpus_or_cores(monkeypatch):
+def test_the_reason_is_that_of_this_job_not_of_an_earlier_one(tmp_path):
+    for codes, said in (((3,), "error: something is wrong"), ((0,), "a began on None")):
+        job = work(tmp_path, "a", 0, *codes)
+        Queue([job], [{}], lambda job: None, lambda job: None).run()
+        assert last_words(job) == said
+    job.code = 137
+    assert "memory" in last_words(job)
+
+
+def test_places_share_out_gpus_and_cores(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert places(1, 0, 0) == [{}]
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in places(1, 0, 3)] == ["0", "1", "2"]
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(12))
+    assert places(1, 0, 0) == places(1, 1, 0) == [{}]
+    assert places(1, 2, 0) == [{"OMP_NUM_THREADS": "6"}] * 2
+    assert [tuple(place.values()) for place in places(1, 0, 3)] == [("0", "4"), ("1", "4"), ("2", "4")]
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places(2, 0, 5)] == ["0,1", "2,3"]
     assert len(places(1, 2, 8)) == 2
-    cores = len(os.sched_getaffinity(0))
-    assert places(1, 2, 0) == [{"OMP_NUM_THREADS": str(max(1, cores // 2))}] * 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in places(1, 0, 2)] == ["4", "GPU-7"]
-    with pytest.raises(InputError, match="jobs.num_ranks is 3, but 2 GPUs can be used"):
-        places(3, 0, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert places(1, 0, 2) == [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
+    for wrong, said in (((3, 0, 2), "jobs.num_ranks is 3, but 2 GPUs"), ((1, 3, 2), "at most 2"), ((1, -1, 0), "-1")):
+        with pytest.raises(InputError, match=said):
+            places(*wrong)

@@ -10,6 +10,7 @@ from training.measures.metrics import (
     average_precision_per_finding,
     mean_over_findings,
     precision_recall_points,
+    ranked_auroc_per_finding,
     roc_points,
     top_k_hits,
 )
@@ -54,6 +55,7 @@ def test_both_match_scikit_learn_on_the_known_labels(labels, scores):
     if 0 < truth.sum() < len(truth):
         for ours, theirs in (
             (auroc_per_finding, roc_auc_score),
+            (ranked_auroc_per_finding, roc_auc_score),
             (average_precision_per_finding, average_precision_score),
         ):
             assert ours(labels, scores)[0] == pytest.approx(theirs(truth, scores[known, 0]), abs=1e-12)
