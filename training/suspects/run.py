@@ -20,13 +20,12 @@ def run(settings: Settings, workspace: Workspace) -> None:
     Raises InputError if there is no table or no finished training of its images, if no finding has enough labels, or if
     to_judge.csv has judgements that a new one would replace.
     """
-    refuse_judged(workspace)
     table = TableVersion.of(workspace, elsewhere=settings.etl.table)
     folders = settings.label_quality.trainings or [str(workspace.root)]
-    predicted, workspaces = read_predicted(table, folders)
-    found = find_suspects(predicted, settings.label_quality, settings.training.seed)
     with workspace.exclusive():
         refuse_judged(workspace)
+        predicted, workspaces = read_predicted(table, folders)
+        found = find_suspects(predicted, settings.label_quality, settings.training.seed)
         shown = shown_of(found, settings.label_quality.shown)
         notes = write_page(workspace, table, found, shown, predicted, workspaces)
         report = report_of(table, found, predicted, [str(place.root) for place in workspaces], notes)

@@ -59,9 +59,9 @@ def known(rows: dict, column: int, value: float, split: str = "test") -> list[st
 
 @pytest.fixture
 def wrong(small_table) -> set[tuple[str, int]]:
-    """One label of each finding."""
+    """One label of each finding, of images that come after some whose label is unknown."""
     rows = small_table[2]
-    return {(known(rows, 0, 1.0)[0], 0), (known(rows, 1, 0.0)[0], 1)}
+    return {(known(rows, 0, 1.0)[-1], 0), (known(rows, 1, 0.0)[-1], 1)}
 
 
 @pytest.fixture
@@ -264,3 +264,11 @@ def test_the_command_says_what_it_found_and_what_to_do_next(trained):
     assert "--etl.corrections" in finished.stdout
     refused = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 2 and "error: no finding has enough labels to judge" in refused.stderr
+
+
+def test_a_model_that_contradicts_no_label_leaves_an_empty_list(trained, small_table):
+    predict(trained, small_table[2], set())
+    report = judge(trained)
+    assert suspects_of(trained).empty
+    assert report["findings"]["Bright"]["suspects_present"] == 0
+    assert "<figure>" not in (trained.label_quality / "page.html").read_text()
