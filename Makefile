@@ -17,7 +17,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export PYSPARK_PYTHON := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test recipes clusters audit serve ui graph clean distclean
+.PHONY: help setup demo test long recipes clusters audit serve ui graph clean distclean
 
 help:  ## prints this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | \
@@ -41,7 +41,10 @@ test: setup  ## lint, import directions, tests; CHEXSCALE_NIH_SAMPLE=DIR adds th
 recipes: setup  ## every scenario of conf/ under every launcher, on a few phantoms (about 25 minutes)
 	"$(VENV)/bin/python" -m pytest -m recipes
 
-clusters: setup  ## a real Slurm and Spark cluster, lost ranks, containers and pods (CONTRIBUTING.md says what they need)
+long: setup  ## the tests that take half a minute or more each: kills, lost ranks, studies, the tutorial
+	"$(VENV)/bin/python" -m pytest -n 2 --max-worker-restart 0 -m long
+
+clusters: setup  ## a real Slurm and Spark cluster, containers and pods (CONTRIBUTING.md says what they need)
 	"$(VENV)/bin/python" -m pytest -m clusters
 
 audit: setup  ## known vulnerabilities of the locked packages (the package index must provide them)

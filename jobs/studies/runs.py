@@ -1,6 +1,8 @@
 """Reads finished trainings, to compare them: what was trained, on what, how well, and at what price."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +47,10 @@ def read_runs(folders: list[str], tracking_server: str = "") -> list[Run]:
     if not places or len(set(places)) < len(places):
         raise InputError(f"the runs are {folders}, expected one or more different workspaces of finished trainings")
     names = names_of([workspace.root for workspace in workspaces])
-    runs = [read_run(workspace, name) for workspace, name in zip(workspaces, names, strict=True)]
+    # Side by side, because reading predictions takes most of the time.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        members = list(threads.map(read_member, workspaces))
+    runs = [read_run(member, name) for member, name in zip(members, names, strict=True)]
     for other in runs[1:]:
         if difference := first_difference(runs[0].member, other.member):
             raise InputError(
@@ -65,9 +70,9 @@ def names_of(roots: list[Path]) -> list[str]:
     return [str(root) for root in roots]
 
 
-def read_run(workspace: Workspace, name: str) -> Run:
-    """Reads one run. Of an older release's files, what they lack is None."""
-    member = read_member(workspace)
+def read_run(member: Member, name: str) -> Run:
+    """Reads what else is known of a training. Of an older release's files, what they lack is None."""
+    workspace = member.workspace
     evaluation = json.loads(workspace.evaluation.read_text(encoding="utf-8"))
     summary = json.loads(workspace.summary.read_text(encoding="utf-8")) if workspace.summary.exists() else {}
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)

@@ -249,6 +249,7 @@ def test_keys_that_end_in_mid_run_end_it_and_the_next_run_is_complete(bucket, wo
     assert len(done.rows) == len(manifest.images) - 1
 
 
+@pytest.mark.long
 def test_a_store_that_takes_no_more_ends_the_run_and_the_next_one_is_complete(bucket, workspace, faulty, monkeypatch):
     monkeypatch.setattr(s3, "REST_S", 0)
     monkeypatch.setattr(shard_file, "UNSENT_BYTES", 1000)

@@ -498,8 +498,8 @@ def commands_in(session: int) -> str:
     return " ".join(commands)
 
 
+@pytest.mark.long
 @pytest.mark.spark
-@pytest.mark.slow
 def test_a_killed_command_leaves_nothing_and_the_next_one_is_complete(champion, tmp_path):
     log = tmp_path / "log"
     job = start(SPARK_SUBMIT, champion, log)

@@ -68,7 +68,7 @@ def modules_of_other_packages() -> set[str]:
     return {module for module, packages in every.items() if not kept & {normal(package) for package in packages}}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_runs_where_only_torch_and_pyarrow_are_installed(tmp_path):
     hidden = modules_of_other_packages()
     assert {"petastorm", "deltalake", "jsonargparse", "pyspark", "mlflow", "upath", "horovod", "rich"} <= hidden

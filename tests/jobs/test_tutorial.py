@@ -44,7 +44,7 @@ def test_its_links_lead_to_pages_and_headings():
         assert not heading or heading in slugs, (page, heading)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.spark
 def test_it_runs_and_leaves_what_it_describes(tmp_path):
     ended = follow(tmp_path)

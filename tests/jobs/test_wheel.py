@@ -88,6 +88,7 @@ def test_an_installed_command_shows_its_help_and_reports_what_is_missing(install
     assert "Traceback" not in missing.stderr
 
 
+@pytest.mark.long
 def test_the_etl_writes_a_table_by_the_installed_files(installed, tmp_path):
     words = ["--phantoms.num_images", "100", "--phantoms.size_px", "256", "--etl.sizes_px", "[32]"]
     done = run(installed, tmp_path, "etl", "--workspace", "w", *words, "--training.size_px", "32")

@@ -57,7 +57,7 @@ def check_same_end(workspace: Workspace, expected: Checkpoint) -> Checkpoint:
     return got
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspace, stages, undisturbed):
     broken = workspace
     killed = start(broken, "horovodrun", **stages)
@@ -81,7 +81,7 @@ def test_a_training_that_was_killed_ends_where_an_undisturbed_one_does(workspace
     assert steps == set(range(4 * EPOCHS))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_whose_keys_end_keeps_its_state_and_resumes_bit_for_bit(
     workspace, stages, undisturbed, to_store, store_link, s3_server, s3_folder, tmp_path
 ):

@@ -110,8 +110,8 @@ run_command(main)
 """
 
 
+@pytest.mark.long
 @pytest.mark.spark
-@pytest.mark.slow
 def test_many_tasks_that_fail_alike_give_one_line(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

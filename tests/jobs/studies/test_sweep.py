@@ -60,7 +60,7 @@ def arguments(tmp_path) -> list[str]:
     return [str(tmp_path / "study.yaml"), "--workspace", str(folder), "--etl.table", str(tmp_path / "table")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_trains_what_is_missing_and_compares_what_is_there(arguments, tmp_path):
     workspace, study = Workspace.at(arguments[2]), Path(arguments[0])
     code, said, _ = sweep(*arguments, "--prepare")

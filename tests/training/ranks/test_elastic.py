@@ -112,7 +112,7 @@ run_elastic(settings, Workspace.of(settings), False, run_rank)
     assert "HorovodInternalError: a tensor that fits nowhere" in finished.stdout + finished.stderr
 
 
-@pytest.mark.clusters
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["0", "1"])
 def test_a_training_that_loses_a_rank_ends_where_an_undisturbed_one_does(
     copied_table, undisturbed, elastic, tmp_path, monkeypatch, victim

@@ -80,7 +80,7 @@ def train(workspace: Workspace, server: Server, **changes) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_goes_away_hears_all_later(workspace, server):
     workspace.tracking_db.unlink()
     run = train(workspace, server, epochs=3)
@@ -206,7 +206,7 @@ def test_a_database_is_complete_or_not_there(tmp_path, monkeypatch):
     assert workspace.tracking_db.read_bytes() == made
 
 
-@pytest.mark.clusters
+@pytest.mark.long
 def test_two_hosts_train_together_and_each_is_monitored(workspace, server):
     # To torchrun each agent is a host, here with a name of its own.
     meeting = f"127.0.0.1:{free_port()}"
