@@ -35,6 +35,10 @@ PROJECT = next(folder for folder in (*HERE.parents, *Path.cwd().parents) if (fol
 WORK = Path(os.environ.get("TUTORIAL_FOLDER", PROJECT / "runs/tutorial")).resolve()
 HOSPITAL_A, HOSPITAL_B, SECOND = WORK / "hospital-a", WORK / "hospital-b", WORK / "second"
 FIGURES = WORK / "figures"
+# As they stand in a command, in case a folder has a blank in its name.
+A, B, C, COMPARED, PYTHON = map(
+    shlex.quote, map(str, (HOSPITAL_A, HOSPITAL_B, SECOND, WORK / "compared", sys.executable))
+)
 pd.set_option("display.width", 120, "display.max_columns", 12)
 FIGURES.mkdir(parents=True, exist_ok=True)
 
@@ -61,7 +65,7 @@ def run(command: str, lines: int = 12) -> None:
 
 # %%
 SMALL = "--phantoms.num_images 200 --phantoms.size_px 256 --etl.sizes_px '[64]' --etl.rows_per_row_group 16"
-run(f"spark-submit etl/preprocess.py --workspace {HOSPITAL_A} {SMALL}")
+run(f"spark-submit etl/preprocess.py --workspace {A} {SMALL}")
 
 # %% [markdown]
 # The films fall into three splits. The network learns on **train**; **val** (validation) decides when to stop and where
@@ -119,7 +123,7 @@ figure.savefig(FIGURES / "films.png")
 
 # %%
 TRAINING = "--training.size_px 64 --training.batch_size 16 --training.epochs 12 --training.learning_rate 0.004"
-run(f"{sys.executable} training/train.py --workspace {HOSPITAL_A} --training.model resnet10_half {TRAINING}")
+run(f"{PYTHON} training/train.py --workspace {A} --training.model resnet10_half {TRAINING}")
 
 # %% [markdown]
 # ## 4. How good is it? And how sure are you?
@@ -164,7 +168,7 @@ figure.savefig(FIGURES / "auroc.png")
 # usually refuses, and it is right. The model stays a challenger that you can test all the same.
 
 # %%
-run(f"{sys.executable} inference/register.py --workspace {HOSPITAL_A} --inference.num_attempts 1", lines=14)
+run(f"{PYTHON} inference/register.py --workspace {A} --inference.num_attempts 1", lines=14)
 
 # %% [markdown]
 # Beside the model lies `reporting.md`: what a paper on this model has to say (CLAIM 2024 and TRIPOD+AI), answered as
@@ -183,10 +187,10 @@ print(*yours.strip().splitlines()[:8], sep="\n")
 # no`); otherwise the command stops, because a patient whom the training has seen would flatter the model.
 
 # %%
-run(f"spark-submit etl/preprocess.py --workspace {HOSPITAL_B} --phantoms.hospital b --phantoms.seed 7 {SMALL}", lines=4)
+run(f"spark-submit etl/preprocess.py --workspace {B} --phantoms.hospital b --phantoms.seed 7 {SMALL}", lines=4)
 version = json.loads((HOSPITAL_A / "summary.json").read_text())["registry"]["version"]
-films_b = f"--scoring.source {HOSPITAL_B} --validation.same_patients no"
-run(f"{sys.executable} inference/validate.py --workspace {HOSPITAL_A} {films_b} {version}", lines=6)
+films_b = f"--scoring.source {B} --validation.same_patients no"
+run(f"{PYTHON} inference/validate.py --workspace {A} {films_b} {version}", lines=6)
 
 # %%
 elsewhere = HOSPITAL_A / "external/hospital-b"
@@ -241,12 +245,12 @@ figure.savefig(FIGURES / "misses.png")
 # you do not know which network is better, and a paper that says so is more honest than one with a winner.
 
 # %%
-same_films = f"--etl.table {HOSPITAL_A}"
+same_films = f"--etl.table {A}"
 run(
-    f"{sys.executable} training/train.py --workspace {SECOND} {same_films} --training.model simple_cnn {TRAINING}",
+    f"{PYTHON} training/train.py --workspace {C} {same_films} --training.model simple_cnn {TRAINING}",
     lines=4,
 )
-run(f"{sys.executable} jobs/compare.py --output {WORK / 'compared'} {HOSPITAL_A} {SECOND}")
+run(f"{PYTHON} jobs/compare.py --output {COMPARED} {A} {C}")
 
 # %%
 compared = pd.read_csv(WORK / "compared/compare.csv", index_col="run")

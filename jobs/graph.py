@@ -58,6 +58,8 @@ def main() -> None:
 
 def check_port(port: int) -> None:
     """Raises InputError if another program listens on this port."""
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port is {port}, expected a number from 1 to 65535")
     with socket.socket() as tried:
         # As servers do; otherwise the port of one that has just ended would count as taken.
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,6 +9,7 @@ from functools import partial
 import pandas as pd
 
 from conf.errors import InputError
+from conf.progress import say
 from conf.settings import Etl
 from conf.words import counted
 from etl.card.counts import check_splits, count_labels, describe_pixels, describe_splits
@@ -80,6 +81,10 @@ def publish(
     before = None
     if not needs_rebuild(card, manifest, settings):
         before = read_committed(shards, quarantine_table, card)
+    if before and (forgotten := [name for name in card.corrections if name not in manifest.corrections]):
+        say(
+            f"note: the table's corrections of {', '.join(forgotten)} are not named now, so its labels are the source's"
+        )
     update = plan_update(manifest, before, settings)
     if before and not update.shards and not update.replaced and update.quarantine.equals(before.quarantine):
         stated = (manifest.listed, manifest.absent, manifest.sha256, source)

@@ -20,7 +20,7 @@ from training.reading.augment import MAX_CONTRAST, MAX_ROTATION_DEGREES, MAX_SHI
 # Settings of a source that say how its films and labels were read; without paths, which may name a hospital or a user.
 READ_BY = (
     *("format", "labels", "uncertain", "findings", "views", "dicom", "quality", "square", "intensity", "grey_bits"),
-    *("split", "val_fraction", "test_fraction", "seed"),
+    *("split", "val_fraction", "test_fraction", "test_fold", "seed"),
 )
 # Settings of a training that a report need not name, or that may hold a path; `weights` is among the ancestors.
 UNNAMED = ("weights", "cache_dir", "cache_gb", "experiment", "delta_version", "checkpoint_steps")
@@ -39,8 +39,9 @@ def describe_table(table: TableVersion, workspace: Workspace) -> dict:
     if card.images_quarantined:
         try:
             reasons = kinds_of(table.quarantined(workspace).reason).value_counts().to_dict()
-        except InputError as error:
-            reasons, unknown = None, str(error)
+        except InputError:
+            # The error names folders of this machine.
+            reasons, unknown = None, "the table of the quarantine can no longer be read"
     return {
         "committed_at": committed_at(table.shards, card.delta_version),
         "files": card.source_sha256,
@@ -53,9 +54,22 @@ def describe_table(table: TableVersion, workspace: Workspace) -> dict:
         "not_understood": {what: sum(words.values()) for what, words in card.not_understood.items()},
         "pseudonyms": bool(card.identities),
         "known": card.known,
+        "corrections": _count_corrections(card),
+        "agreement": card.agreement,
         "read_by": _read_by(card),
         "groups": _count_groups(table),
     }
+
+
+def _count_corrections(card: Card) -> dict[str, int]:
+    """What people have corrected: numbers without names and reasons, which stay in the hospital; empty for nothing."""
+    files = card.corrections.values()
+    if not files:
+        return {}
+    changed = sum(sum(ways.values()) for file in files for ways in file["changed"].values())
+    people = {person for file in files for person in file["who"]}
+    numbers = {key: sum(file[key] for file in files) for key in ("confirmed", "excluded")}
+    return {"changed": changed, **numbers, "people": len(people)}
 
 
 def _read_by(card: Card) -> dict[str, dict]:

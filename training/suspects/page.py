@@ -46,8 +46,8 @@ def write_page(
     parts.append(
         "<p>A model that contradicts a label may be wrong itself. The least likely label of each finding comes first. "
         "Left: the film. Right: the places that the model takes for evidence of the finding, coloured above its "
-        "threshold; without colours it sees none. Patients whom the model was trained on are not here. Write what you "
-        "see into <code>to_judge.csv</code>.</p>"
+        "threshold; without colours it sees none. Patients whom the model was trained on are not here, as far as is "
+        "known. Write what you see into <code>to_judge.csv</code>.</p>"
     )
     parts += [f"<p class=soft>{escape(note)}</p>" for note in notes]
     parts += [_section(finding, found.findings[finding], shown, films, maps) for finding in found.findings]

@@ -11,7 +11,8 @@ from conf.words import counted
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS
 from etl.contract.version import TableVersion
-from training.ensembles.members import PREDICTED, Member, read_member
+from training.ensembles.members import PREDICTED, Member, read_member, table_of
+from training.network.checkpoint import BEST, Checkpoint
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Predicted:
 def read_predicted(table: TableVersion, folders: list[str]) -> tuple[Predicted, list[Workspace]]:
     """The table's images that the trainings in `folders` predict, and these trainings' workspaces.
 
+    Patients on whom a training's starting weights were trained are not judged by that training.
+
     A training predicts its validation and test split; it may have another table, or an older version of this one, of
     the same images. Raises InputError for a folder that holds no finished training, for one that is named twice, for
     other findings, for images whose patients have other names there, and if no image is left.
@@ -47,14 +50,21 @@ def read_predicted(table: TableVersion, folders: list[str]) -> tuple[Predicted, 
     place_of = pd.Series(rows.index, rows["image_id"])
     sums, votes = np.zeros(labels.shape), np.zeros(len(rows), int)
     by, changed, gone = np.full(len(rows), -1), np.zeros(labels.shape, bool), 0
+    notes_before: list[str] = []
     for number, workspace in enumerate(workspaces):
         member = read_member(workspace)
         columns = _columns_of(member, findings)
         _check_patients(member, rows, place_of)
+        _check_pixels(member, table, rows)
+        seen, unknown = _seen_before(member, table)
+        notes_before += unknown
         for split in PREDICTED:
             part = member.splits[split]
             known = np.isin(part.image_ids, place_of.index)
             gone += int((~known).sum())
+            if seen:
+                owners = rows["patient_id"].to_numpy()[place_of[part.image_ids[known]].to_numpy()]
+                known[known] = ~np.isin(owners, list(seen))
             places = place_of[part.image_ids[known]].to_numpy()
             then, now = part.labels[known][:, columns], labels[places]
             changed[places] |= (then != now) & ~(np.isnan(then) & np.isnan(now))
@@ -69,7 +79,7 @@ def read_predicted(table: TableVersion, folders: list[str]) -> tuple[Predicted, 
         )
     kept = rows[there].reset_index(drop=True)
     probabilities = sums[there] / votes[there][:, None]
-    notes = _describe(rows, there, gone, int(changed.sum()))
+    notes = [*notes_before, *_describe(rows, there, gone, int(changed.sum()))]
     return Predicted(kept, findings, labels[there], probabilities, by[there], notes), workspaces
 
 
@@ -94,6 +104,50 @@ def _check_patients(member: Member, rows: pd.DataFrame, place_of: pd.Series) -> 
                 f"image {image} is of patient {one} in the table, and of {other} in the table of "
                 f"{member.workspace.root}: these are other images, so leave this training out"
             )
+
+
+def _check_pixels(member: Member, table: TableVersion, rows: pd.DataFrame) -> None:
+    """Raises InputError if an image has other pixels in the training's table: many sources name images alike.
+
+    Tables with other sizes cannot be compared, nor one that is gone.
+    """
+    if member.trained_on["delta_table_id"] == table.card.delta_table_id:
+        return
+    try:
+        theirs = table_of(member)
+        if max(theirs.card.sizes_px) != max(table.card.sizes_px):
+            return
+        hashes = theirs.rows(*SPLITS).set_index("image_id")["pixel_hash"]
+    except (InputError, KeyError):
+        return
+    other = rows["image_id"].map(hashes)
+    differ = other.notna() & rows["pixel_hash"].notna() & (other != rows["pixel_hash"])
+    if differ.any():
+        raise InputError(
+            f"{counted(int(differ.sum()), 'image')}, such as {rows['image_id'][differ].iloc[0]}, have other pixels in "
+            f"the table of {member.workspace.root}: these are other images of the same names; leave this training out"
+        )
+
+
+def _seen_before(member: Member, table: TableVersion) -> tuple[set[str], list[str]]:
+    """Patients on whom the weights were trained that the training started from, and a sentence on unknown ones.
+
+    Weights of no table, such as ImageNet's, have seen none of them.
+    """
+    best = member.workspace.checkpoints / BEST
+    seen, notes = set(), []
+    for one in Checkpoint.load(best).ancestors if best.exists() else []:
+        if not (of := one.get("delta_table_id")):
+            continue
+        try:
+            own = table if of == table.card.delta_table_id else TableVersion.of(member.workspace)
+            seen |= set(own.trained_on(of, one["delta_version"], one["source"]).rows("train", "val")["patient_id"])
+        except InputError:
+            notes.append(
+                f"{member.workspace.root} started from the weights of {one['source']}, whose table cannot be asked for "
+                "its patients: labels that those weights have learned may be judged"
+            )
+    return seen, notes
 
 
 def _describe(rows: pd.DataFrame, there: np.ndarray, gone: int, changed: int) -> list[str]:

@@ -1,6 +1,7 @@
 """What label_quality/ holds besides the page: the ranked suspects, the report, and the table for judging."""
 
-import csv
+import hashlib
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ from training.suspects.find import COLUMNS, Found
 from training.suspects.predicted import Predicted
 
 SUSPECTS, TO_JUDGE, REPORT, TEXT = "suspects.csv", "to_judge.csv", "report.json", "report.md"
+WRITTEN = "to_judge_sha256"
+"""key of report.json"""
 JUDGING = ["image", "finding", "was", "label", "who", "why"]
 """columns of to_judge.csv; a person fills in the last three"""
 HEADS = ("finding", "present", "AUROC", "suspects", "wrong of present", "at most", "wrong of absent", "at most")
@@ -30,17 +33,22 @@ READ_WITH_CARE = (
 
 
 def refuse_judged(workspace: Workspace) -> None:
-    """Raises InputError if somebody has filled in to_judge.csv, which would be replaced."""
-    path = workspace.label_quality / TO_JUDGE
+    """Raises InputError if to_judge.csv is not as this command wrote it: it would be replaced, judgements and all."""
+    path, report = workspace.label_quality / TO_JUDGE, workspace.label_quality / REPORT
     if not path.exists():
         return
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        judged = sum(any((row.get(name) or "").strip() for name in JUDGING[3:]) for row in csv.DictReader(file))
-    if judged:
+    written = json.loads(report.read_text(encoding="utf-8")).get(WRITTEN) if report.exists() else None
+    # A spreadsheet may have saved it with other separators, letters and heads.
+    if digest_of(path) != written:
         raise InputError(
-            f"{path} has {counted(judged, 'row')} that somebody has judged, and this command would replace it: move it "
-            "to where --etl.corrections will find it"
+            f"{path} is not as this command wrote it, so somebody may have judged labels there, and it would be "
+            "replaced: move it to where --etl.corrections will find it"
         )
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def shown_of(found: Found, number: int) -> pd.DataFrame:
@@ -72,7 +80,7 @@ def write_results(workspace: Workspace, report: dict, found: Found, shown: pd.Da
     _write_table(folder / TO_JUDGE, judging.assign(label="", who="", why="")[JUDGING])
     with atomic_path(folder / TEXT) as temporary:
         temporary.write_text(as_markdown(report), encoding="utf-8")
-    write_json(folder / REPORT, report)
+    write_json(folder / REPORT, report | {WRITTEN: digest_of(folder / TO_JUDGE)})
 
 
 def as_markdown(report: dict) -> str:

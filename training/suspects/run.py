@@ -48,5 +48,5 @@ def show(workspace: Workspace, report: dict, found: Found) -> None:
         markup=False,
         soft_wrap=True,
     )
-    step = f"look at {folder / 'page.html'}, fill in {TO_JUDGE}, and give a copy to the ETL by --etl.corrections"
+    step = f"look at {folder / 'page.html'}, fill in {TO_JUDGE}, move it elsewhere, and name it by --etl.corrections"
     console.print(f"Next: {step}", markup=False, soft_wrap=True)

@@ -1,7 +1,9 @@
 """Applies corrected labels to a manifest, and says how many there were and whose."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from etl.sources.manifest import Manifest, sha256_of
 Said = dict[tuple[str, int], tuple[float, str]]
 """image and finding -> the label that an earlier file gave, and the file's name"""
 IDLE = {
-    "already": "already so in the source",
+    "already": "already so",
     "not_there": "of images that are absent or left out",
     "open": "not judged yet",
 }
@@ -71,7 +73,9 @@ def _apply(manifest: Manifest, path: UPath, settings: Etl, said: Said) -> Manife
     for place, reason in tally.excluded.items():
         if pd.isna(images.at[place, "reason"]):
             images.at[place, "reason"] = reason
-    name = path.name if path.name not in manifest.corrections else str(path)
+    # Without its folder, because the card of a model names it.
+    taken = manifest.corrections.keys() | manifest.sha256.keys()
+    name = next(name for name in _numbered(path.name) if name not in taken)
     described = _describe(tally, manifest.findings, sha256=sha256_of(path), open=waiting, boxes_dropped=dropped)
     return replace(
         manifest,
@@ -80,6 +84,12 @@ def _apply(manifest: Manifest, path: UPath, settings: Etl, said: Said) -> Manife
         corrections=manifest.corrections | {name: described},
         notes=[*manifest.notes, *sentences_on(name, described)],
     )
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """`a.csv`, `a.csv (2)`, `a.csv (3)` and so on."""
+    yield name
+    yield from (f"{name} ({number})" for number in count(2))
 
 
 def _judge(

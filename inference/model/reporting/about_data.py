@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from conf.words import counted
-from training.measures.cells import markdown_table
+from training.measures.cells import markdown_table, value_cell
 
 SPLITS = ("train", "val", "test")
 SPLIT_RULES = {
@@ -144,7 +144,7 @@ def missing(card: dict) -> list[str]:
     strange = ", ".join(f"{what} {number:,}" for what, number in table["not_understood"].items())
     if strange:
         lines.append(f"Images whose source says what was not understood, which counts as unknown: {strange}.")
-    return [*lines, "An unknown label adds nothing to the loss or to a measure. Nothing is imputed."]
+    return [*lines, "An unknown label adds nothing to the loss or to a measure."]
 
 
 def labels(card: dict) -> list[str]:
@@ -154,17 +154,29 @@ def labels(card: dict) -> list[str]:
         readers = f"; readers joined by `{chosen['readers']}`" if settings.get("format") == "vindr" else ""
         return f"The labels are those in the source's files{labeller}{readers}. How they were made is not recorded."
 
-    return by_source(card, sentence)
+    lines = by_source(card, sentence)
+    if done := table_of(card).get("corrections"):
+        lines.append(
+            f"{counted(done['people'], 'person', 'people')} judged some of them: {counted(done['changed'], 'label')} "
+            f"corrected, {done['confirmed']:,} confirmed, {counted(done['excluded'], 'image')} left out. Who and why "
+            "stands on the dataset card. If labels were judged because a model contradicted them, measures on the test "
+            "split flatter it."
+        )
+    for other, part in table_of(card).get("agreement", {}).items():
+        kappas = ", ".join(f"{finding} {value_cell(one['kappa'], '.2f')}" for finding, one in part["findings"].items())
+        lines.append(f"Agreement with the labels of {other} (Cohen's kappa) on {part['images']:,} images: {kappas}.")
+    return lines
 
 
 def partitions(card: dict) -> list[str]:
     def sentence(settings: dict) -> str:
         if not {"split", "val_fraction", "test_fraction", "seed"} <= settings.keys():
             return ""
+        fold = f" (fold {settings['test_fold']})" * bool(settings.get("test_fold"))
         return (
             f"By {SPLIT_RULES[settings['split']]}. Where that leaves it open, {settings['test_fraction']:g} of the "
-            f"patients are test patients and {settings['val_fraction']:g} of the others validation patients; seed "
-            f"{settings['seed']}."
+            f"patients are test patients{fold} and {settings['val_fraction']:g} of the others validation patients; "
+            f"seed {settings['seed']}."
         )
 
     return by_source(card, sentence)
@@ -194,7 +206,7 @@ def flow(card: dict) -> list[str]:
     rows = [
         ["listed in the label files", f"{table['images_listed']:,}", ""],
         ["without a file", f"{table['images_absent']:,}", ""],
-        [f"refused by the checks{f': {unknown}' if unknown else ''}", f"{table['images_quarantined']:,}", ""],
+        [f"in quarantine{f': {unknown}' if unknown else ''}", f"{table['images_quarantined']:,}", ""],
         *[[f"{split} split", f"{images[split]:,}", f"{patients[split]:,}"] for split in SPLITS],
     ]
     return markdown_table(["", "images", "patients"], rows)

@@ -92,9 +92,11 @@ def imbalance(card: dict) -> list[str]:
         return []
     if all(weight == 1 for weight in weights.values()):
         return ["Positive and negative labels weigh the same in the loss."]
+    ceiling = training_of(card)["settings"].get("pos_weight_max")
+    most = f", at most {ceiling:g}" if ceiling else ""
     named = ", ".join(f"{finding} {weight:.1f}" for finding, weight in weights.items())
     return [
-        f"Weight of a positive label in the loss, negatives per positive of the training split: {named}. The "
+        f"Weight of a positive label in the loss, negatives per positive of the training split{most}: {named}. The "
         "calibration takes its effect on the probabilities back."
     ]
 

@@ -30,7 +30,8 @@ def internal_test(card: dict) -> list[str]:
         f"Test split: {data['images']['test']:,} images of {data['patients']['test']:,} patients, which this training "
         "and its choice of epoch, calibration and thresholds have not used."
     ]
-    if unchecked := [one["source"] for one in card["model"]["ancestors"] if not one.get("delta_table_id")]:
+    ours = card["data"]["delta_table_id"]
+    if unchecked := [one["source"] for one in card["model"]["ancestors"] if one.get("delta_table_id") != ours]:
         lines.append(f"Whether {', '.join(unchecked)}, from which it started, has seen these films is not known.")
     if tried:
         number = "the quantised network" + (f" in {len(tried)} forms" if len(tried) > 1 else "")

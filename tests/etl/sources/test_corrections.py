@@ -98,7 +98,7 @@ def test_what_changes_nothing_is_counted(clinic):
         f"{ONE},Effusion,1,1,Lee,sure\n"
     )
     assert "judged.csv: 0 labels corrected, 1 confirmed, by Lee (2 rows)" in manifest.notes
-    idle = "1 already so in the source, 1 of images that are absent or left out, 1 not judged yet"
+    idle = "1 already so, 1 of images that are absent or left out, 1 not judged yet"
     assert f"judged.csv: rows that change nothing: {idle}" in manifest.notes
 
 

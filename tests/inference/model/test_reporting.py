@@ -95,7 +95,7 @@ def test_every_item_of_both_checklists_is_on_the_sheet():
 def test_what_the_pipeline_knows_is_answered(card):
     known, left = halves(to_sheet(card))
     for words in (
-        "| refused by the checks: 2 one grey value; 1 too small | 3 |  |",
+        "| in quarantine: 2 one grey value; 1 too small | 3 |  |",
         "| train split | 53 |",
         "| sex unknown | 27 | 4 | 6 |",
         "This version of the table was written at 20",
@@ -142,7 +142,25 @@ def test_a_quarantine_that_is_gone_is_said_and_does_not_stop_the_registering(sma
     about = describe_table(TableVersion(str(workspace.shards), table), workspace)
     assert about["quarantine"] is None
     described = card | {"study": card["study"] | {"table": about}}
-    assert "reasons unknown, because version 9 of" in to_sheet(described)
+    assert "reasons unknown, because the table of the quarantine can no longer be read" in to_sheet(described)
+
+
+def test_corrections_and_agreement_are_counted_without_names(small_table, card):
+    file = {"changed": {"Coin": {"absent to present": 2}}, "confirmed": 1, "excluded": 3, "who": {"Dr. Lee": 6}}
+    agreed = {"negbio": {"images": 9, "findings": {"Coin": {"kappa": 0.5}}}}
+    table = replace(small_table[1], corrections={"a.csv": file, "b.csv": file}, agreement=agreed)
+    about = describe_table(TableVersion(str(small_table[0].shards), table), small_table[0])
+    sheet = to_sheet(card | {"study": card["study"] | {"table": about}})
+    assert "1 person judged some of them: 4 labels corrected, 2 confirmed, 6 images left out." in sheet
+    assert "Agreement with the labels of negbio (Cohen's kappa) on 9 images: Coin 0.50." in sheet
+    assert "Lee" not in sheet + str(about)
+
+
+def test_weights_of_another_table_may_have_seen_the_test_films(card):
+    known = {"source": "first.pt", "delta_table_id": card["data"]["delta_table_id"]}
+    for ancestor, said in ((known, False), (known | {"delta_table_id": "x"}, True), ({"source": "first.pt"}, True)):
+        sheet = to_sheet(card | {"model": card["model"] | {"ancestors": [ancestor]}})
+        assert ("Whether first.pt, from which it started, has seen these films is not known" in sheet) == said
 
 
 @given(st.sets(st.sampled_from(["table", "training", "registration"])), st.booleans())

@@ -20,7 +20,7 @@ from etl.contract.version import TableVersion
 from tests.conftest import make_checkpoint
 from tests.training.commands import PROJECT
 from training.measures.predictions import Predictions
-from training.network.checkpoint import BEST
+from training.network.checkpoint import BEST, Checkpoint
 from training.network.models import build_model
 from training.record.evaluation import evaluate
 from training.suspects.find import find_suspects
@@ -107,9 +107,27 @@ def test_the_table_for_judging_says_what_each_label_was_and_is_never_replaced_on
     assert table.was.tolist() == ["1", "0"] and set(table[["label", "who", "why"]].to_numpy().ravel()) == {""}
     judge(trained)
     table.assign(why=["a fold", ""]).to_csv(path, index=False)
-    with pytest.raises(InputError, match=r"to_judge.csv has 1 row that somebody has judged.*move it"):
+    with pytest.raises(InputError, match=r"to_judge.csv is not as this command wrote it.*move it"):
         judge(trained)
     assert "a fold" in path.read_text()
+    # As a spreadsheet may save it.
+    path.write_text(table.assign(label="0").to_csv(index=False, sep=";"), encoding="utf-16")
+    with pytest.raises(InputError, match="move it"):
+        judge(trained)
+
+
+def test_patients_whom_the_starting_weights_have_seen_are_not_judged(trained, small_table):
+    best, card = trained.checkpoints / BEST, small_table[1]
+    here = {"source": "first.pt", "delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
+    checkpoint = Checkpoint.load(best)
+    replace(checkpoint, ancestors=[here, {"source": "imagenet"}]).save(best)
+    table = TableVersion.of(trained)
+    predicted, _ = read_predicted(table, [str(trained.root)])
+    assert set(predicted.rows.patient_id) == set(table.rows("test").patient_id)
+    replace(checkpoint, ancestors=[here | {"delta_table_id": "elsewhere"}]).save(best)
+    predicted, _ = read_predicted(table, [str(trained.root)])
+    assert set(predicted.rows.patient_id) == set(table.rows("val", "test").patient_id)
+    assert "started from the weights of first.pt, whose table cannot be asked" in predicted.notes[0]
 
 
 def test_the_page_shows_each_suspect_with_its_heat_map(trained, wrong):
