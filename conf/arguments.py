@@ -214,6 +214,15 @@ def settings_in(argv: list[str]) -> list[str]:
     return result
 
 
+def pairs_in(words: list[str]) -> list[tuple[str, str]]:
+    """Option, such as `--etl.seed`, and value of each setting. words: as settings_in returns them."""
+    pairs, rest = [], iter(words)
+    for word in rest:
+        name, given, value = word.partition("=")
+        pairs.append((name, value if given else next(rest, "")))
+    return pairs
+
+
 def with_same_settings(command: str) -> str:
     """`command` with the settings of this process, for messages that name the next stage."""
     return " ".join([command, *map(shlex.quote, settings_in(sys.argv[1:]))])

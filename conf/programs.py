@@ -4,11 +4,14 @@ import ctypes
 import os
 import platform
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
@@ -41,9 +44,32 @@ def versions_of(*packages: str) -> dict[str, str]:
 def exit_code_of(returncode: int) -> int:
     """The exit code of a program that was run, as shells give it: if a signal ended it, 128 plus the signal.
 
-    returncode: of subprocess, which is negative then.
+    returncode: as subprocess gives it, which is minus the signal if one ended the program.
     """
     return returncode if returncode >= 0 else 128 - returncode
+
+
+def run_and_stop(command: list[str]) -> int:
+    """Runs a program of this environment and returns its exit code, as exit_code_of gives it.
+
+    If this process gets SIGTERM or Ctrl-C meanwhile, the program and all that it has started get SIGTERM, and this
+    process ends.
+    """
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        # With a group of its own, because spark-submit starts further processes.
+        with subprocess.Popen(command, env=own_environment(), start_new_session=True) as process:
+            try:
+                return exit_code_of(process.wait())
+            except BaseException:
+                os.killpg(process.pid, signal.SIGTERM)
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_with_parent() -> None:

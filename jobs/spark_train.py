@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.arguments import add_resume, load_arguments, settings_in
+from conf.arguments import add_resume, load_arguments, pairs_in, settings_in
 from conf.errors import InputError, run_command
 from conf.programs import end_with_parent
 from conf.settings import Settings
@@ -52,10 +52,8 @@ def words_for_executors(words: list[str], settings: Settings) -> tuple[list[str]
     places |= {"--training.cache_dir": settings.training.cache_dir}
     if os.path.exists(settings.training.weights):
         places["--training.weights"] = settings.training.weights
-    kept, config, rest = [], "", iter(words)
-    for word in rest:
-        name, given, value = word.partition("=")
-        value = value if given else next(rest, "")
+    kept, config = [], ""
+    for name, value in pairs_in(words):
         if name == "--config":
             config = value
         elif name not in places:

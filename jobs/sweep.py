@@ -14,7 +14,7 @@ only what is missing, and resumes what was interrupted. Research use only, not f
 import os
 import sys
 
-from conf.arguments import ArgumentParser, add_switch, load_arguments, settings_in
+from conf.arguments import ArgumentParser, add_switch, load_arguments, pairs_in, settings_in
 from conf.errors import InputError, run_command
 from conf.startup import quick_imports
 from conf.workspace import Workspace
@@ -25,29 +25,27 @@ READS = ("phantoms", "etl", "training", "jobs.num_ranks", "tracking_server")
 def main() -> None:
     description = "Runs a study: trainings that differ in some settings, side by side, and compares them."
     argv = sys.argv[1:]
-    study = argv[0] if argv and not argv[0].startswith("-") and "--config" not in _names(argv) else ""
-    if study:
+    given = pairs_in(settings_in(argv))
+    if argv and not argv[0].startswith("-") and "--config" not in dict(given):
         from jobs.studies.study import base_of
 
         # First, so that the words win; they are checked with the settings of the study's scenario.
-        argv = ["--config", base_of(study), *argv]
+        argv = ["--config", base_of(argv[0]), *argv]
     settings, options = load_arguments(description, "STUDY", add_own, argv, READS)
     with quick_imports():
         from jobs.studies.execution import run_study, show_runs
         from jobs.studies.study import read_study
-    base, words = _without_config(settings_in(sys.argv[1:]))
-    study = read_study(options.study, words, base, options.quick)
+    words = [f"{name}={value}" for name, value in given if name != "--config"]
+    study = read_study(options.study, words, dict(given).get("--config", ""), options.quick)
     if options.reference and options.reference not in study.runs:
         raise InputError(f"--reference is {options.reference}, expected one of {', '.join(study.runs)}")
     if options.check:
         show_runs(study)
         return
     # A quick try must not meet the real study.
-    given = os.path.join("runs", "studies", study.name + "-quick" * options.quick)
-    if "--workspace" in _names(sys.argv[1:]):
-        given = settings.workspace
-    server = next(iter(study.runs.values())).tracking_server
-    run_study(study, Workspace.at(given, server), options)
+    usual = os.path.join("runs", "studies", study.name + "-quick" * options.quick)
+    folder = settings.workspace if "--workspace" in dict(given) else usual
+    run_study(study, Workspace.at(folder, next(iter(study.runs.values())).tracking_server), options)
 
 
 def add_own(parser: ArgumentParser) -> None:
@@ -67,22 +65,6 @@ def add_own(parser: ArgumentParser) -> None:
         "--reference", default="", metavar="NAME", help="run to compare with; if omitted, the first one"
     )
     parser.add_argument("--target", type=float, default=0.8, help="mean validation AUROC to which seconds are counted")
-
-
-def _names(argv: list[str]) -> set[str]:
-    return {word.partition("=")[0] for word in argv}
-
-
-def _without_config(words: list[str]) -> tuple[str, list[str]]:
-    """The last --config among these settings, empty if there is none, and the other words."""
-    config, kept, rest = "", [], iter(words)
-    for word in rest:
-        name, given, value = word.partition("=")
-        if name == "--config":
-            config = value if given else next(rest, "")
-        else:
-            kept += [word] if given else [word, next(rest, "")]
-    return config, kept
 
 
 if __name__ == "__main__":

@@ -2,18 +2,15 @@
 
 import json
 import re
-import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from conf.errors import InputError
-from conf.programs import exit_code_of, own_environment
+from conf.programs import run_and_stop
+from conf.scenario_file import write_scenario
 from conf.settings import Dicom, Quality, Settings, restore
 from conf.workspace import Workspace
-from conf.writing import atomic_path
 from etl.contract.schema import SPLITS, Card
 from etl.contract.storage import is_folder, is_local, located
 from etl.contract.terms import shared
@@ -88,15 +85,11 @@ def run_etl(settings: Settings, other: Workspace, properties: Properties, sizes_
         table="",
         **prepared,
     )
-    scenario = {"workspace": str(other.root), "etl": asdict(etl)}
-    other.root.mkdir(parents=True, exist_ok=True)
-    with atomic_path(other.root / SCENARIO) as temporary:
-        temporary.write_text(yaml.safe_dump(scenario, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_scenario(other.root / SCENARIO, Settings(str(other.root), etl=etl))
     command = ["spark-submit", str(PROJECT / "etl" / "preprocess.py"), "--config", str(other.root / SCENARIO)]
     print(f"The ETL makes a table of {settings.scoring.source} in {other.root}", flush=True)
-    finished = subprocess.run(command, env=own_environment(), check=False)
-    if finished.returncode:
-        sys.exit(exit_code_of(finished.returncode))
+    if code := run_and_stop(command):
+        sys.exit(code)
 
 
 def columns_for(findings: list[str], card: Card) -> list[int | None]:

@@ -3,15 +3,13 @@
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 
 from conf.errors import InputError
-from conf.programs import exit_code_of, own_environment
+from conf.programs import run_and_stop
 from conf.scenario_file import read_scenario, write_scenario
 from conf.settings import Settings
 from conf.workspace import Workspace
@@ -43,11 +41,11 @@ def find_table(study: Study, workspace: Workspace) -> TableVersion:
             )
         return table
     made = workspace.root / MADE
-    before = read_scenario(str(made), "table of the study:").etl if made.exists() else base.etl
-    etl = replace(base.etl, sizes_px=sorted(wanted | set(before.sizes_px if made.exists() else ())))
-    scenario = Settings(str(workspace.root), phantoms=base.phantoms, etl=etl)
+    before = read_scenario(str(made), "table of the study:") if made.exists() else None
+    sizes = sorted(wanted | set(before.etl.sizes_px if before else ()))
+    scenario = Settings(str(workspace.root), phantoms=base.phantoms, etl=replace(base.etl, sizes_px=sizes))
     # The study may have moved.
-    is_made = made.exists() and replace(read_scenario(str(made), "table"), workspace=scenario.workspace) == scenario
+    is_made = before and replace(before, workspace=scenario.workspace) == scenario
     if not (is_made and workspace.card.exists()):
         write_scenario(workspace.root / MAKING, scenario)
         run_etl(workspace.root / MAKING)
@@ -56,25 +54,10 @@ def find_table(study: Study, workspace: Workspace) -> TableVersion:
 
 
 def run_etl(scenario: Path) -> None:
-    """Runs the ETL's command; if this process is stopped, the ETL is, too."""
-
-    def stop(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
+    """Runs the ETL's command. Ends the process with its exit code if it fails."""
     command = ["spark-submit", str(PROJECT / "etl/preprocess.py"), "--config", str(scenario)]
     print(f"Making the table of the study: {shlex.join(command)}", flush=True)
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        # With a group of its own, because the JVM starts the program as a process of its own.
-        with subprocess.Popen(command, env=own_environment(), start_new_session=True) as process:
-            try:
-                code = exit_code_of(process.wait())
-            except BaseException:
-                os.killpg(process.pid, signal.SIGTERM)
-                raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if code:
+    if code := run_and_stop(command):
         print(f"error: the ETL of the study failed with exit code {code}; its message is above", file=sys.stderr)
         sys.exit(code)
 
