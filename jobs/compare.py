@@ -38,8 +38,7 @@ def main() -> None:
     output = Path(options.output).expanduser()
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file, expected a folder: name another")
-    files = list(dict.fromkeys(place for place in options.runs if Path(place).suffix or Path(place).is_file()))
-    files = [place for place in files if not Path(place).is_dir()]
+    files = [place for place in options.runs if is_predictions(Path(place))]
     trainings = [place for place in options.runs if place not in files]
     if files and not trainings:
         raise InputError(
@@ -51,7 +50,7 @@ def main() -> None:
     reference = options.reference or names[0]
     if reference not in names:
         raise InputError(f"--reference is {reference}, expected one of the trainings {', '.join(names)}")
-    runs += [read_predictions(Path(file), file, runs[0]) for file in files]
+    runs += [read_predictions(Path(file), file, runs[0]) for file in dict.fromkeys(files)]
     if options.literature:
         # Not after the work.
         split_of(next(run for run in runs if run.name == reference))
@@ -65,6 +64,11 @@ def main() -> None:
     Console(highlight=False).print(screen_table(comparison))
     print(f"MLflow run {run_id} in {comparison.reference.member.workspace.store}")
     print(f"Next: open {output / PAGE}, which has the other columns and every finding")
+
+
+def is_predictions(path: Path) -> bool:
+    """Whether this is a file, or would be one if it existed."""
+    return path.is_file() or (bool(path.suffix) and not path.is_dir())
 
 
 def add_own(parser: ArgumentParser) -> None:

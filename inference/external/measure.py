@@ -97,7 +97,7 @@ def _called(properties: Properties, scored: Scored, mode: str, point: str) -> tu
 
 
 def ends_of(rates: Rates, name: str, place: int) -> dict[str, float | None]:
-    """Value, low and high of one rate of one finding, None if undefined. place: of the finding."""
+    """Value, low and high of one rate of one finding, None if undefined. place: index of the finding."""
     parts = {"value": rates.values, "low": rates.low, "high": rates.high}
     return {key: number(getattr(part, name)[place]) for key, part in parts.items()}
 

@@ -126,7 +126,7 @@ def refuse_classes(properties: Properties) -> None:
 
 
 def describe(fit: Recalibration, scored: Scored, mode: str, before: Properties, seed: int) -> dict:
-    """Measures the held-out films with the model as it was and as it is recalibrated; ready for JSON."""
+    """Measures the held-out films before and after the recalibration; ready for JSON."""
     held_out = scored.only(~fit.fitted)
     new = replace(held_out, probabilities={mode: fit.probabilities(held_out.probabilities[mode])})
     return {

@@ -11,6 +11,7 @@ from conf.words import counted
 from conf.writing import atomic_path, write_json
 from inference.candidate.measuring.evaluate import Scored
 from inference.external.figures import draw_areas, draw_calibration
+from inference.external.standards import SECOND_HEADS, second_cells, second_lines
 from inference.film.answers import OPERATING_POINT
 from inference.model.properties import Properties
 from training.measures.cells import interval_cell, markdown_table, value_cell, with_interval
@@ -19,11 +20,9 @@ from training.record.figures import draw_subgroups
 REPORT, PAGE = "report.json", "report.md"
 FIGURES = ("auroc.png", "reliability.png", "subgroups.png")
 TABLES = ("findings.csv", "misses.csv", "predictions.parquet", "left_out.csv")
-RATES, STANDARDS = ("sensitivity", "specificity"), ("first", "second")
 LEFT_OUT = ["image_id", "patient_id", "reason"]
 AREA_HEADS = ("positives", "AUROC", "own test", "change")
 FIT_HEADS = ("ECE before", "after", "sensitivity before", "after", "specificity before", "after")
-SECOND_HEADS = ("films", "positive 1 / 2", "kappa", "AUROC 1 / 2", "change")
 RATE_HEADS = ("sensitivity", "specificity", "PPV", "NPV", "ECE")
 
 
@@ -123,18 +122,6 @@ def fit_cells(report: dict, finding: str) -> list[str]:
     ]
 
 
-def second_cells(report: dict, finding: str) -> list[str]:
-    """The cells of SECOND_HEADS for one finding, or for `mean`."""
-    second = report["second"]
-    measured = second["findings"].get(finding)
-    counts = ["", "", ""]
-    if measured:
-        positives = (f"{measured[f'positives_{which}']:,}" for which in STANDARDS)
-        counts = [f"{measured['films']:,}", " / ".join(positives), value_cell(measured["kappa"], ".2f")]
-    areas = " / ".join(value_cell(second[f"auroc_{which}"][finding]["value"], ".2f") for which in STANDARDS)
-    return [*counts, areas, with_interval(second["change"][finding], "+.2f")]
-
-
 def held_out(fit: dict) -> str:
     """Such as `500 other films of 150 patients`."""
     films, patients = counted(fit["held_out"]["images"], "other film"), counted(fit["held_out"]["patients"], "patient")
@@ -221,38 +208,6 @@ def page_of(report: dict) -> str:
     ]
     lines += ["", *[f"![{name}]({name})" for name in FIGURES], ""]
     return "\n".join(lines)
-
-
-def second_lines(report: dict) -> list[str]:
-    """The page's section on a second reference standard; empty if there is none."""
-    second = report.get("second")
-    if not second:
-        return []
-    findings = second["findings"]
-    size = f"{counted(second['films'], 'film')} of {counted(second['patients'], 'patient')}"
-    rates = [
-        [
-            name,
-            value_cell(findings[name]["labels_ppv"]["value"], ".2f"),
-            *(with_interval(findings[name][f"{rate}_{which}"], ".2f") for rate in RATES for which in STANDARDS),
-        ]
-        for name in findings
-    ]
-    return [
-        "## By two reference standards",
-        "",
-        f"1: the labels of the tested films; 2: those of {second['title']}. Each finding is measured on the films "
-        f"whose label both know, {size} in all. `change` is the AUROC by the second labels minus that by the first, "
-        "paired; the mean is over the findings that both define. `PPV`: the share of the first labels' positives that "
-        f"the second confirm. Only the second table has: {', '.join(second['left_out']) or 'nothing else'}.",
-        "",
-        *markdown_table(
-            ["finding", *SECOND_HEADS], [[name, *second_cells(report, name)] for name in (*findings, "mean")]
-        ),
-        "",
-        *markdown_table(["finding", "PPV", *(f"{rate} {which}" for rate in RATES for which in (1, 2))], rates),
-        "",
-    ]
 
 
 def fit_lines(report: dict) -> list[str]:

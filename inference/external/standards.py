@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from conf.errors import InputError
+from conf.words import counted
 from conf.workspace import Workspace
 from etl.contract.agreement import agreement
 from etl.contract.schema import SPLITS
@@ -16,10 +17,13 @@ from inference.external.measure import ends_of
 from inference.external.seen import hashes_of
 from inference.film.answers import OPERATING_POINT, call_findings
 from inference.model.properties import Properties
-from training.measures.intervals import bootstrap_areas, bootstrap_relabelled
-from training.measures.metrics import has_both_classes
+from training.measures.cells import markdown_table, value_cell, with_interval
+from training.measures.intervals import bootstrap_relabelled
 from training.measures.rates import bootstrap_rates
 from training.record.evaluation import describe_intervals, number
+
+RATES, STANDARDS = ("sensitivity", "specificity"), ("first", "second")
+SECOND_HEADS = ("films", "positive 1 / 2", "kappa", "AUROC 1 / 2", "change")
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ def read_standard(folder: str, films: TableVersion, rows: pd.DataFrame, findings
         )
     columns = columns_for(findings, table.card)
     others = table.rows(*[split for split in SPLITS if table.card.images[split]])
-    tested = dict(zip(hashes_of(films, table.card, rows), rows.image_id, strict=True))
+    keys = hashes_of(films, table.card, rows)
+    tested = dict(zip(keys, rows.image_id, strict=True))
     known: dict[str, tuple[str, np.ndarray]] = {}
     for image_id, key, cells in zip(
         others.image_id, hashes_of(table, films.card, others), others.findings, strict=True
@@ -65,7 +70,6 @@ def read_standard(folder: str, films: TableVersion, rows: pd.DataFrame, findings
                 f"{folder} has {twin} and {image_id}, two films with the pixels of {tested[key]} and different labels: "
                 "leave one of them out (etl.exclude)"
             )
-    keys = hashes_of(films, table.card, rows)
     labels = {image_id: known[key][1] for image_id, key in zip(rows.image_id, keys, strict=True) if key in known}
     if not labels:
         raise InputError(
@@ -86,16 +90,13 @@ def measure_standards(properties: Properties, scored: Scored, mode: str, standar
     second = np.stack([standard.labels.get(image_id, unknown) for image_id in scored.images.image_id])
     both = ~(np.isnan(scored.labels) | np.isnan(second))
     first, second = (np.where(both, labels, np.nan) for labels in (scored.labels, second))
-    # The means must be over the same findings.
-    defined = has_both_classes(first) & has_both_classes(second)
     options = {"num_resamples": NUM_RESAMPLES, "seed": seed}
     probabilities = scored.probabilities[mode]
     _, called = call_findings(properties, probabilities, scored.distances[mode])
-    by_first, by_second = (
-        bootstrap_areas(np.where(defined, labels, np.nan), probabilities, patients, **options).auroc
-        for labels in (first, second)
+    by_first, by_second, change = (
+        describe_intervals(findings, areas.auroc)
+        for areas in bootstrap_relabelled(first, second, probabilities, patients, **options)
     )
-    change = bootstrap_relabelled(first, second, probabilities, patients, **options).auroc
     # The first set's positives are taken for calls, and the second set for the truth.
     of_labels = bootstrap_rates(second, first == 1, patients, **options)
     chosen = [threshold is not None for threshold in properties.thresholds[OPERATING_POINT]]
@@ -108,9 +109,9 @@ def measure_standards(properties: Properties, scored: Scored, mode: str, standar
         "left_out": standard.left_out,
         "films": int(both.any(axis=1).sum()),
         "patients": len(np.unique(patients[both.any(axis=1)])),
-        "auroc_first": describe_intervals(findings, by_first),
-        "auroc_second": describe_intervals(findings, by_second),
-        "change": describe_intervals(findings, change),
+        "auroc_first": by_first,
+        "auroc_second": by_second,
+        "change": change,
         "findings": {
             finding: {
                 "films": one.films,
@@ -121,11 +122,55 @@ def measure_standards(properties: Properties, scored: Scored, mode: str, standar
                 "labels_sensitivity": ends_of(of_labels, "sensitivity", place),
                 **{
                     f"{name}_{which}": ends_of(measured, name, place)
-                    for which, measured in zip(("first", "second"), rates, strict=True)
-                    for name in ("sensitivity", "specificity")
+                    for which, measured in zip(STANDARDS, rates, strict=True)
+                    for name in RATES
                 },
             }
             for place, (finding, one) in enumerate(zip(findings, agreed, strict=True))
             if one.films
         },
     }
+
+
+def second_cells(report: dict, finding: str) -> list[str]:
+    """The cells of SECOND_HEADS for one finding, or for `mean`."""
+    second = report["second"]
+    measured = second["findings"].get(finding)
+    counts = ["", "", ""]
+    if measured:
+        positives = (f"{measured[f'positives_{which}']:,}" for which in STANDARDS)
+        counts = [f"{measured['films']:,}", " / ".join(positives), value_cell(measured["kappa"], ".2f")]
+    areas = " / ".join(value_cell(second[f"auroc_{which}"][finding]["value"], ".2f") for which in STANDARDS)
+    return [*counts, areas, with_interval(second["change"][finding], "+.2f")]
+
+
+def second_lines(report: dict) -> list[str]:
+    """The page's section on a second reference standard; empty if there is none."""
+    second = report.get("second")
+    if not second:
+        return []
+    findings = second["findings"]
+    size = f"{counted(second['films'], 'film')} of {counted(second['patients'], 'patient')}"
+    rates = [
+        [
+            name,
+            value_cell(findings[name]["labels_ppv"]["value"], ".2f"),
+            *(with_interval(findings[name][f"{rate}_{which}"], ".2f") for rate in RATES for which in STANDARDS),
+        ]
+        for name in findings
+    ]
+    return [
+        "## By two reference standards",
+        "",
+        f"1: the labels of the tested films; 2: those of {second['title']}. Each finding is measured on the films "
+        f"whose label both know, {size} in all. `change` is the AUROC by the second labels minus that by the first, "
+        "paired; the mean is over the findings that both define. `PPV`: the share of the first labels' positives that "
+        f"the second confirm. Only the second table has: {', '.join(second['left_out']) or 'nothing else'}.",
+        "",
+        *markdown_table(
+            ["finding", *SECOND_HEADS], [[name, *second_cells(report, name)] for name in (*findings, "mean")]
+        ),
+        "",
+        *markdown_table(["finding", "PPV", *(f"{rate} {which}" for rate in RATES for which in (1, 2))], rates),
+        "",
+    ]

@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, replace
 
 import torch
@@ -72,11 +73,12 @@ def run_study(study: Study, workspace: Workspace, options: argparse.Namespace) -
             print(f"Next: train each `--config {folder.root / '*' / SCENARIO}`, then this command without --prepare")
             return
         parent = StudyRun(workspace, base.training.experiment, study.name)
-        trained = {name for name in runs if finished_run(here[name])}
-        jobs = _missing(runs, here, trained, options.register)
+        done = _finished(here, runs)
+        jobs = _missing(runs, here, done, options.register)
         print(f"{study.name}: {counted(len(runs), 'run')}, {len(runs) - len(jobs)} finished before", flush=True)
         stopped = Queue(jobs, devices, _say_began, _say_ended).run()
-        done = {name: run_id for name in runs if (run_id := finished_run(here[name]))}
+        done |= _finished(here, [job.name for job in jobs])
+        done = {name: done[name] for name in runs if name in done}
         for name, run_id in done.items():
             parent.add(name, here[name], run_id)
         failed = [job for job in jobs if job.code and not stopped]
@@ -94,8 +96,15 @@ def run_study(study: Study, workspace: Workspace, options: argparse.Namespace) -
         )
 
 
-def _missing(runs: dict[str, Settings], here: dict[str, Workspace], trained: set[str], register: bool) -> list[Job]:
-    """What is still to do. register: whether each trained model is to be registered too."""
+def _finished(here: dict[str, Workspace], names: Iterable[str]) -> dict[str, str]:
+    """The runs among `names` whose training has finished, with the id of its MLflow run."""
+    return {name: run_id for name in names if (run_id := finished_run(here[name]))}
+
+
+def _missing(
+    runs: dict[str, Settings], here: dict[str, Workspace], trained: Collection[str], register: bool
+) -> list[Job]:
+    """What is still to do. trained: runs that have finished. register: whether to register each trained model too."""
     jobs = []
     for name, run in runs.items():
         given = ["--config", str(scenario_of(here[name]))]
@@ -126,7 +135,8 @@ def _conclude(
 ) -> None:
     """Compares the finished runs, if there are two or more; writes and logs the result unless it is there already.
 
-    status: of the study's MLflow run. done: finished run -> id of its MLflow run.
+    status: the end of the study's MLflow run, such as FINISHED. done: the finished runs, with the ids of their MLflow
+    runs.
     """
     folder = workspace.root / COMPARED
     if len(done) < 2:
@@ -143,9 +153,10 @@ def _conclude(
     comparison = compare(runs, reference, options.target)
     what = {"runs": done, "reference": reference, "target": options.target}
     written = folder / COMPARED_WHAT
-    if not written.exists() or json.loads(written.read_text(encoding="utf-8")) != what:
-        files = write_results(comparison, folder)
-        parent.end(status, comparison, files)
+    if written.exists() and json.loads(written.read_text(encoding="utf-8")) == what:
+        parent.end(status)
+    else:
+        parent.end(status, comparison, write_results(comparison, folder))
         write_json(written, what)
     print(title_of(comparison))
     Console(highlight=False).print(screen_table(comparison))

@@ -100,19 +100,25 @@ def differences_to(
 
 def bootstrap_relabelled(
     before: np.ndarray, after: np.ndarray, scores: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
-) -> Areas:
-    """AUROC and average precision by the labels `after` minus those by the labels `before`, of the same scores.
+) -> tuple[Areas, Areas, Areas]:
+    """AUROC and average precision by the labels `before`, by the labels `after`, and the second minus the first.
 
     before, after: (images, findings) labels of the same images, such as mined ones and a radiologist's. Both are
-    measured on the same resamples, as in bootstrap_differences. The mean is over the findings that both define. Values
-    are -1..1. All else is as for bootstrap_areas, including the errors raised.
+    measured on the same resamples, as in bootstrap_differences. A finding counts only if both define it, so that all
+    means are over the same findings. The differences are -1..1. All else is as for bootstrap_areas, including the
+    errors raised.
     """
     both = has_both_classes(before) & has_both_classes(after)
+    labels = [np.where(both, values, np.nan) for values in (before, after)]
+    enough = [_has_enough(values, patients) for values in labels]
     (first, first_drawn), (second, second_drawn) = (
-        _resample(np.where(both, labels, np.nan), [scores], patients, num_resamples, seed) for labels in (before, after)
+        _resample(values, [scores], patients, num_resamples, seed) for values in labels
     )
-    enough = _has_enough(before, patients) & _has_enough(after, patients)
-    return _summarise(enough, second - first, second_drawn - first_drawn)
+    return (
+        _summarise(enough[0], first, first_drawn),
+        _summarise(enough[1], second, second_drawn),
+        _summarise(enough[0] & enough[1], second - first, second_drawn - first_drawn),
+    )
 
 
 def bootstrap_contrast(

@@ -35,11 +35,10 @@ class Predicted:
 def read_predicted(table: TableVersion, folders: list[str]) -> tuple[Predicted, list[Workspace]]:
     """The table's images that the trainings in `folders` predict, and these trainings' workspaces.
 
-    Patients on whom a training's starting weights were trained are not judged by that training.
-
     A training predicts its validation and test split; it may have another table, or an older version of this one, of
-    the same images. Raises InputError for a folder that holds no finished training, for one that is named twice, for
-    other findings, for images whose patients have other names there, and if no image is left.
+    the same images. It does not judge patients on whom its starting weights were trained. Raises InputError for a
+    folder that holds no finished training, for one that is named twice, for other findings, for images whose patients
+    or pixels differ there, and if no image is left.
     """
     workspaces = [Workspace.at(folder, setting="label_quality.trainings") for folder in folders]
     places = [workspace.root.resolve() for workspace in workspaces]
@@ -47,24 +46,22 @@ def read_predicted(table: TableVersion, folders: list[str]) -> tuple[Predicted, 
         raise InputError(f"label_quality.trainings is {folders}, expected different workspaces: name each once")
     rows = table.rows(*SPLITS).sort_values("image_id", ignore_index=True)
     findings, labels = table.card.findings, np.stack(rows["findings"].to_list()).astype(np.float32)
-    place_of = pd.Series(rows.index, rows["image_id"])
+    place_of, owner_of = pd.Series(rows.index, rows["image_id"]), rows.set_index("image_id")["patient_id"]
     sums, votes = np.zeros(labels.shape), np.zeros(len(rows), int)
     by, changed, gone = np.full(len(rows), -1), np.zeros(labels.shape, bool), 0
-    notes_before: list[str] = []
+    notes: list[str] = []
     for number, workspace in enumerate(workspaces):
         member = read_member(workspace)
         columns = _columns_of(member, findings)
-        _check_patients(member, rows, place_of)
+        _check_patients(member, owner_of)
         _check_pixels(member, table, rows)
         seen, unknown = _seen_before(member, table)
-        notes_before += unknown
+        notes += unknown
         for split in PREDICTED:
             part = member.splits[split]
-            known = np.isin(part.image_ids, place_of.index)
-            gone += int((~known).sum())
-            if seen:
-                owners = rows["patient_id"].to_numpy()[place_of[part.image_ids[known]].to_numpy()]
-                known[known] = ~np.isin(owners, list(seen))
+            owners = owner_of.reindex(part.image_ids)
+            gone += int(owners.isna().sum())
+            known = (owners.notna() & ~owners.isin(seen)).to_numpy()
             places = place_of[part.image_ids[known]].to_numpy()
             then, now = part.labels[known][:, columns], labels[places]
             changed[places] |= (then != now) & ~(np.isnan(then) & np.isnan(now))
@@ -79,7 +76,7 @@ def read_predicted(table: TableVersion, folders: list[str]) -> tuple[Predicted, 
         )
     kept = rows[there].reset_index(drop=True)
     probabilities = sums[there] / votes[there][:, None]
-    notes = [*notes_before, *_describe(rows, there, gone, int(changed.sum()))]
+    notes += _describe(rows, there, gone, int(changed.sum()))
     return Predicted(kept, findings, labels[there], probabilities, by[there], notes), workspaces
 
 
@@ -93,17 +90,19 @@ def _columns_of(member: Member, findings: list[str]) -> list[int]:
     return [member.findings.index(finding) for finding in findings]
 
 
-def _check_patients(member: Member, rows: pd.DataFrame, place_of: pd.Series) -> None:
-    """Raises InputError if an image has another patient in the training's table: then it is another image."""
-    images = member.splits["test"].image_ids
-    known = np.isin(images, place_of.index)
-    ours = rows["patient_id"].to_numpy()[place_of[images[known]].to_numpy()]
-    for image, one, other in zip(images[known], ours, member.patients[known], strict=True):
-        if one != other:
-            raise InputError(
-                f"image {image} is of patient {one} in the table, and of {other} in the table of "
-                f"{member.workspace.root}: these are other images, so leave this training out"
-            )
+def _check_patients(member: Member, owner_of: pd.Series) -> None:
+    """Raises InputError if an image has another patient in the training's table: then it is another image.
+
+    owner_of: patient of each image of the table.
+    """
+    ours = owner_of.reindex(member.splits["test"].image_ids)
+    other = (ours.notna() & (ours != member.patients)).to_numpy()
+    if other.any():
+        raise InputError(
+            f"image {ours.index[other][0]} is of patient {ours[other].iloc[0]} in the table, and of "
+            f"{member.patients[other][0]} in the table of {member.workspace.root}: these are other images, so leave "
+            "this training out"
+        )
 
 
 def _check_pixels(member: Member, table: TableVersion, rows: pd.DataFrame) -> None:
@@ -151,7 +150,7 @@ def _seen_before(member: Member, table: TableVersion) -> tuple[set[str], list[st
 
 
 def _describe(rows: pd.DataFrame, there: np.ndarray, gone: int, changed: int) -> list[str]:
-    """Sentences on what is not judged, and on what has changed."""
+    """Sentences that say which images are not judged, and how many labels have changed."""
     missed = rows["split"][~there].value_counts()
     notes = []
     if len(missed):
