@@ -7,7 +7,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one finding, on the films whose label both sets know. Shares are 0..1, NaN if undefined."""
+    """How two sets of labels agree on one finding, over the films whose label both know. Shares are 0..1, NaN if
+    undefined.
+    """
 
     films: int
     first: int

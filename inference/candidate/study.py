@@ -101,7 +101,8 @@ def _count_groups(table: TableVersion) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def describe_training(checkpoint: Checkpoint, card: Card) -> dict:
-    """How the network was trained, and which epoch was kept. card: of the table's version that it was trained on."""
+    """How the network was trained, and which epoch was kept. card: that of the table's
+    version on which it was trained."""
     settings = restore(Training, checkpoint.settings["training"])
     column = image_column(checkpoint.size_px)
     return {

@@ -19,7 +19,7 @@ FIGURES = ("differences.png", "findings.png")
 SEED_HEADS = ["runs that differ in the seed alone", "mean of the mean AUROCs", "from to"]
 INTERVALS = (
     "95% intervals by patient; differences are paired, on the same films. No interval is corrected for the number of "
-    "runs and findings: of twenty differences, one is expected to leave out 0 by chance."
+    "runs and findings: between equally good runs, about one difference in twenty has an interval without 0."
 )
 HeadsAndRows = tuple[list[str], list[list[str]]]
 STYLE = """

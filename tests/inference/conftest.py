@@ -277,7 +277,7 @@ def run_register():
 def register_champion(model: ServedModel, workspace: Workspace, parent: Path, name: str = "chexscale") -> Workspace:
     """A copy of the workspace, below `parent`, with the model in its registry: the other tests' stays without.
 
-    name: of the registered model; other tests may have registered versions of `chexscale` already.
+    name: the name under which the model is registered; other tests may have registered versions of `chexscale`.
     """
     # Without a model that other tests may have left there.
     without = shutil.ignore_patterns(workspace.model.name)

@@ -38,7 +38,7 @@ def write_page(
     predicted: Predicted,
     workspaces: list[Workspace],
 ) -> list[str]:
-    """Writes the page, atomically; returns sentences on films without a heat map. shown: of Found.suspects."""
+    """Writes the page, atomically; returns sentences on films without a heat map. shown: rows of Found.suspects."""
     films = show_films(table, shown.assign(file=_files_of(shown, predicted)))
     maps, notes = show_heat_maps(table, shown.assign(file=_files_of(shown, predicted)), predicted, workspaces)
     title = f"Labels that are probably wrong: {table.card.title}"

@@ -52,7 +52,7 @@ def sweep(*arguments: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def arguments(tmp_path) -> list[str]:
-    """Of a study on a table that is there, so that no ETL is needed."""
+    """Arguments for a study on an existing table, which needs no ETL."""
     write_table(Workspace.at(str(tmp_path / "table")))
     (tmp_path / "base.yaml").write_text(BASE)
     (tmp_path / "study.yaml").write_text(STUDY)

@@ -77,7 +77,7 @@ def test_a_resumed_training_appends_and_doubles_no_point(workspace, monkeypatch,
     losses, epochs = read(folder / STEPS)["step_loss"], read(folder / EPOCHS)["val_loss"]
     assert [point.step for point in losses] == list(range(21))
     assert [point.step for point in epochs] == [1, 2, 3]
-    # What came before the saved state stays as it was.
+    # The points before the saved state are unchanged.
     assert epochs[: killed_in - 1] == before[: killed_in - 1]
     assert epochs[killed_in - 1].wall_time > before[killed_in - 1].wall_time
 
