@@ -34,6 +34,8 @@ class Phantoms:
     hospital: Literal["a", "b"] = "a"
     """where the films are taken: `b` has harder films with more noise, more of them at the bedside, and fewer findings,
     for testing a model of `a` elsewhere"""
+    boxes: Literal["test", "all"] = "test"
+    """films whose findings have boxes in the box file: those of the test list, as in NIH's, or all; for layout nih"""
 
     def __post_init__(self):
         check(self, "phantoms")
@@ -241,6 +243,9 @@ class Training:
     """`binary`: one loss per finding, unknown labels left out; `cross_entropy`: each image has exactly one class"""
     label_smoothing: float = bounded(0.0, lambda value: 0 <= value < 1, "0 or more, below 1")
     """share of cross-entropy's target that is spread evenly over all classes"""
+    box_weight: float = at_least(0, 0.0)
+    """weight of the loss on the place of a finding, for films whose boxes are known, against the loss of one label; 0:
+    boxes are not used"""
     size_px: int = 256
     """side of the network's input, pixels; one of the table's stored sizes"""
     head_epochs: int = at_least(0, 0)

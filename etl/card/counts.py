@@ -11,9 +11,9 @@ from etl.sources.split import find_leaks
 
 
 def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
-    """Counts per split for the card: images, patients, known, positives, percentages.
+    """Counts per split for the card: images, patients, boxed, known, positives, percentages.
 
-    rows: patient_id, split and findings (arrays in the order of `findings`) of every row of the table.
+    rows: patient_id, split, findings (arrays in the order of `findings`) and boxes of every row of the table.
     Raises InputError for a patient in two splits or a split without images.
     """
     check_splits(rows)
@@ -28,7 +28,7 @@ def describe_splits(rows: pd.DataFrame, findings: list[str]) -> dict:
 
 def count_labels(rows: pd.DataFrame, findings: list[str]) -> dict:
     """describe_splits without its checks, for part of a table's rows, which may have no image in a split."""
-    described = {"images": {}, "patients": {}, "known": {}, "positives": {}, "percentages": {}}
+    described = {"images": {}, "patients": {}, "boxed": {}, "known": {}, "positives": {}, "percentages": {}}
     for split in SPLITS:
         part = rows[rows.split == split]
         labels = np.array(part.findings.to_list(), np.float64).reshape(len(part), len(findings))
@@ -36,6 +36,7 @@ def count_labels(rows: pd.DataFrame, findings: list[str]) -> dict:
         percentages = np.divide(100 * positives, known, out=np.zeros(len(findings)), where=known > 0)
         described["images"][split] = len(part)
         described["patients"][split] = int(part.patient_id.nunique())
+        described["boxed"][split] = int((part.boxes.map(len) > 0).sum())
         described["known"][split] = dict(zip(findings, known.tolist(), strict=True))
         described["positives"][split] = dict(zip(findings, positives.tolist(), strict=True))
         described["percentages"][split] = dict(zip(findings, percentages.round(4).tolist(), strict=True))

@@ -79,6 +79,7 @@ def write_card_page(
         source_shares={finding: [_share(part, finding) for part in card.sources.values()] for finding in shown},
         left_out=describe_left_out(card.left_out),
         totals=totals,
+        has_boxes=any(card.boxed.values()),
         percentages={finding: _percentages(card.positives, card.known, finding) for finding in card.findings},
         shown=shown,
         not_shown=by_frequency[MAX_SHOWN:],

@@ -147,13 +147,15 @@ class Card:
     """label and list files of the source -> hash of their bytes"""
     settings: dict
     """the `etl` section of the settings"""
+    boxed: dict[str, int] = field(default_factory=dict)
+    """images with boxes per split; empty in cards of older releases"""
     left_out: dict[str, int] = field(default_factory=dict)
     """kind and reason -> number of the left-out files when this version was made; empty in cards of older releases"""
     not_understood: dict[str, dict[str, int]] = field(default_factory=dict)
     """age, sex, view or labels -> what the source says that was not understood -> images; empty in older cards"""
     sources: dict[str, dict] = field(default_factory=dict)
     """name of each of several sources -> its `settings` that say how it is read, and its `images`, `patients`,
-    `percentages`, `positives` and `known`, as above; empty if the table has one source"""
+    `percentages`, `positives`, `known` and `boxed`, as above; empty if the table has one source"""
     agreement: dict[str, dict] = field(default_factory=dict)
     """name of another source of labels -> `images` of both, and `findings`: finding -> as compare_labels says (before
     any corrections)"""

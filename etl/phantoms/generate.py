@@ -2,7 +2,7 @@
 
 images/NNNNNNNN_FFF.png     square 8-bit grey films
 Data_Entry_2017_v2020.csv   labels, follow-up, patient, age, sex, view
-BBox_List_2017.csv          boxes of the findings on the films of the test list, as in NIH's
+BBox_List_2017.csv          boxes of the findings on the films of the test list, as in NIH's, or on all
 train_val_list.txt, test_list.txt
 phantoms.json               the settings that made the folder; its presence means that the folder is complete
 
@@ -56,7 +56,7 @@ def generate_phantoms(folder: Path, settings: Phantoms) -> None:
     """
     folder = Path(folder)
     made_by = {"generator_version": GENERATOR_VERSION, **asdict(settings)}
-    for name, first in (("layout", "nih"), ("hospital", "a")):
+    for name, first in (("layout", "nih"), ("hospital", "a"), ("boxes", "test")):
         # Left out, so that folders made before the setting existed still match.
         if made_by[name] == first:
             del made_by[name]
@@ -102,7 +102,9 @@ def write_films(folder: Path, settings: Phantoms) -> None:
         films = pool.map(write, cohort, chunksize=8)
         boxes = list(track(films, "phantoms", len(cohort)))
     if settings.layout == "nih":
-        write_tables(folder, cohort, boxes, settings.size_px)
+        boxes_of = zip(cohort, boxes, strict=True)
+        boxed = [found if study.test or settings.boxes == "all" else [] for study, found in boxes_of]
+        write_tables(folder, cohort, boxed, settings.size_px)
 
 
 def place_in_images(study: Study) -> Path:
@@ -141,7 +143,7 @@ def write_film(
 
 
 def write_tables(folder: Path, cohort: list[Study], boxes: list[list[Box]], size_px: int) -> None:
-    """Writes the label file, the box file and the two lists."""
+    """Writes the label file, the box file and the two lists. boxes: those that the box file lists, per study."""
     scale = BOX_FRAME_PX / size_px
     with open(folder / "Data_Entry_2017_v2020.csv", "w", encoding="utf-8", newline="") as file:
         file.write(LABEL_HEADER + "\n")
@@ -163,7 +165,6 @@ def write_tables(folder: Path, cohort: list[Study], boxes: list[list[Box]], size
         csv.writer(file, lineterminator="\n").writerows(
             (study.image_id, BOX_NAMES.get(box.finding, box.finding), *(scale * edge for edge in box.edges), "", "", "")
             for study, found in zip(cohort, boxes, strict=True)
-            if study.test
             for box in found
         )
     for name, test in (("train_val_list.txt", False), ("test_list.txt", True)):

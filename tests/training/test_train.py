@@ -152,6 +152,26 @@ def test_a_table_of_one_grey_is_refused(copied_table, small_table, tmp_path):
         prepare(settings, workspace, TableVersion.of(workspace), ALONE)
 
 
+def prepare_boxed(small_table, workspace: Workspace, boxed: dict, **changes) -> None:
+    replace(small_table[1], boxed=boxed).write(workspace.card)
+    training = Training(**{"model": "simple_cnn", "size_px": SIZE_PX, "box_weight": 1.0, **changes})
+    prepare(Settings(str(workspace.root), training=training), workspace, TableVersion.of(workspace), ALONE)
+
+
+@pytest.mark.parametrize(
+    ("boxed", "changes", "message"),
+    [
+        ({"train": 0, "val": 0, "test": 984}, {}, "984 films of test .* would leak: split .*--etl.split hashed"),
+        ({"train": 0, "val": 0, "test": 0}, {}, "no film has any: add boxes"),
+        ({}, {}, "does not count boxes, .* older release .* --rebuild"),
+        ({"train": 9}, {"model": "vgg11"}, "vgg11 has maps of a single cell at 32 pixels: choose a larger"),
+    ],
+)
+def test_a_weight_of_boxes_that_none_can_have_is_refused(copied_table, small_table, tmp_path, boxed, changes, message):
+    with pytest.raises(InputError, match=message):
+        prepare_boxed(small_table, copied_table(tmp_path / "workspace"), boxed, **changes)
+
+
 class Pair:
     """Two ranks, of which the other one has these settings changed, or finds these row groups."""
 

@@ -1,5 +1,6 @@
 """The training loop, to be read from top to bottom: the steps of an epoch, and a validation."""
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from conf.errors import InputError
 from conf.settings import Training
 from training.loop.loss import check_classes, cross_entropy, log_odds, masked_bce
+from training.loop.places import place_loss
 from training.loop.schedule import Schedule, build_optimizer, peak_learning_rate
 from training.loop.seeds import AUGMENTATION, DROPOUT, ORDER, random_state
 from training.loop.shortage import explained, training_step, validation
 from training.measures.predictions import Predictions
 from training.network.checkpoint import State
+from training.network.map_grid import measure_map_grid
 from training.ranks.collectives import Collectives
-from training.reading.augment import augment, draw_changes
+from training.reading.augment import augment, draw_changes, origins
 from training.reading.batches import Batch, join, read_batches, read_steps
 from training.reading.plan import Plan, Split
 from training.reading.prefetch import prefetch
@@ -71,6 +74,10 @@ class Trainer:
         self.rank, self.device = ranks.topology.rank, ranks.topology.torch_device
         self.pos_weight = pos_weight.to(self.device)
         self.model = (ranks.share_batchnorm(model) if settings.sync_batchnorm else model).to(self.device)
+        self.grid: tuple[float, float] | None = None
+        if settings.box_weight:
+            # Of a copy in evaluation mode, because a pass in training mode changes statistics.
+            self.grid = measure_map_grid(copy.deepcopy(model).cpu().eval(), plan.split.size_px)
         rate = peak_learning_rate(settings, plan.batch_size * plan.num_ranks)
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = build_optimizer(learning, settings, rate)
@@ -204,18 +211,27 @@ class Trainer:
             for stream, number in zip(streams, images_per_stream, strict=True)
         ]
         torch.manual_seed(random_state(DROPOUT, *place, streams[0]))
-        pixels = augment(images.pixels.to(self.device, non_blocking=True), torch.cat(draws).to(self.device))
+        draws = torch.cat(draws).to(self.device)
+        pixels = augment(images.pixels.to(self.device, non_blocking=True), draws)
         labels, attributes = (part.to(self.device, non_blocking=True) for part in (images.labels, images.attributes))
         # The step's images per rank, on average: gradients are averaged over the ranks, and one may have fewer images.
         num_images = global_size / self.plan.num_ranks
         pieces = self.settings.accumulation
         total = torch.zeros((), device=self.device)
-        parts = zip(*(whole.tensor_split(pieces) for whole in (pixels, labels, attributes)), strict=True)
-        for index, (part, truth, known) in enumerate(parts):
+        tensors = (whole.tensor_split(pieces) for whole in (pixels, labels, attributes, draws))
+        boxes = [None] * pieces if self.grid is None else np.array_split(images.boxes, pieces)
+        for index, (part, truth, known, changes, boxed) in enumerate(zip(*tensors, boxes, strict=True)):
             with self.ranks.silent(self.distributed_model) if index < pieces - 1 else nullcontext():
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                    logits = self.stepped_model(*inputs(part, known))
+                    if self.grid is None:
+                        logits = self.stepped_model(*inputs(part, known))
+                    else:
+                        logits, maps = self.stepped_model(*inputs(part, known), with_maps=True)
                 loss = self._loss(logits.float(), truth, num_images)
+                if self.grid is not None:
+                    # Divided as the labels' loss, so that a place weighs box_weight times as much as a label.
+                    places = place_loss(maps.float(), boxed, origins(changes), self.grid)
+                    loss = loss + self.settings.box_weight * places / (num_images * truth.shape[1])
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         self.ranks.finish_gradients(self.optimizer)

@@ -69,20 +69,23 @@ class XrayClassifier(nn.Module):
         images = normalised.permute(0, 3, 1, 2) if self.channels == 3 else normalised.unsqueeze(1).expand(-1, 3, -1, -1)
         return self.body(images.contiguous(memory_format=torch.channels_last))
 
-    def forward(self, pixels: Tensor, attributes: Tensor | None = None) -> Tensor:
-        """The logits, (batch, findings) float32.
+    def forward(
+        self, pixels: Tensor, attributes: Tensor | None = None, with_maps: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The logits, (batch, findings) float32; with_maps: and the maps, as in features_and_maps.
 
         pixels: as in feature_map. attributes: (batch, NUM_ATTRIBUTES) float32 from encode_attributes, if and only if
-        the model has a tabular branch.
+        the model has a tabular branch. In training mode, dropout changes the logits and not the maps.
         """
         assert (attributes is None) == (self.tabular is None), "attributes and a tabular branch go together"
-        features = self.feature_map(pixels)
+        features = feature_map = self.feature_map(pixels)
         if self.has_maps:
             features = features.mean(dim=(2, 3), keepdim=True)
         features = self.neck(features).flatten(1)
         if self.tabular is not None:
             features = torch.cat([features, self.tabular(attributes)], dim=1)
-        return self.classifier(features)
+        logits = self.classifier(features)
+        return (logits, self._maps(self._through_neck(feature_map), attributes)) if with_maps else logits
 
     def features_and_maps(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pooled features (batch, num_features), and class activation maps (batch, findings, s, s) in logits.
@@ -99,12 +102,16 @@ class XrayClassifier(nn.Module):
             )
         assert (attributes is None) == (self.tabular is None), "attributes and a tabular branch go together"
         places = self._through_neck(self.feature_map(pixels))
+        return places.mean(dim=(2, 3)), self._maps(places, attributes)
+
+    def _maps(self, places: Tensor, attributes: Tensor | None) -> Tensor:
+        """places: (batch, num_features, s, s), after the neck. Returns (batch, findings, s, s)."""
         num_features = places.shape[1]
         maps = nn.functional.conv2d(places, self.classifier.weight[:, :num_features, None, None], self.classifier.bias)
         if self.tabular is not None:
             added = nn.functional.linear(self.tabular(attributes), self.classifier.weight[:, num_features:])
             maps = maps + added[:, :, None, None]
-        return places.mean(dim=(2, 3)), maps
+        return maps
 
     def _through_neck(self, feature_map: Tensor) -> Tensor:
         """Applies the neck at each place, so that the mean over the places is the neck of the pooled features.

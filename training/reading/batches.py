@@ -26,10 +26,13 @@ class Batch:
     """(batch, findings) float32: 1 present, 0 absent, NaN unknown"""
     attributes: Tensor
     """(batch, NUM_ATTRIBUTES) float32, see models.encode_attributes; (batch, 0) if they are not read"""
+    boxes: np.ndarray | None = None
+    """(batch,) of arrays (n, 5) float32: index of the finding, left, top, width, height; None if they are not read"""
 
     def pin(self) -> "Batch":
         """The same batch in page-locked memory, from which a GPU copies while the CPU continues."""
-        return Batch(self.image_ids, *(part.pin_memory() for part in (self.pixels, self.labels, self.attributes)))
+        tensors = (part.pin_memory() for part in (self.pixels, self.labels, self.attributes))
+        return Batch(self.image_ids, *tensors, self.boxes)
 
 
 def read_batches(
@@ -58,7 +61,8 @@ def read_steps(plan: Plan, rank: int, shuffle_seed: int, start: int = 0) -> Iter
 def columns_of(split: Split) -> list[str]:
     """The columns of the table that are read."""
     attributes = ("age_years", "sex", "view") if split.has_attributes else ()
-    return ["image_id", "findings", image_column(split.size_px), *attributes]
+    boxes = ("boxes",) if split.has_boxes else ()
+    return ["image_id", "findings", image_column(split.size_px), *attributes, *boxes]
 
 
 def join(parts: list[Batch]) -> Batch:
@@ -76,6 +80,7 @@ def join(parts: list[Batch]) -> Batch:
         joined([part.pixels for part in parts]),
         joined([part.labels for part in parts]),
         joined([part.attributes for part in parts]),
+        None if parts[0].boxes is None else np.concatenate([part.boxes for part in parts]),
     )
 
 
@@ -125,7 +130,12 @@ def _to_batch(table: pa.Table, order: np.ndarray, split: Split) -> Batch:
         columns = (table[name].to_pylist() for name in ("age_years", "sex", "view"))
         known = torch.from_numpy(encode_attributes(*columns)[order])
     image_ids = np.array(table["image_id"].to_pylist(), dtype=str)[order]
-    return Batch(image_ids, torch.from_numpy(pixels), torch.from_numpy(labels), known)
+    boxes = None
+    if split.has_boxes:
+        boxes, lists = np.empty(rows, object), table["boxes"].to_pylist()
+        for place, row in enumerate(order):
+            boxes[place] = np.array(lists[row], np.float32).reshape(-1, 5)
+    return Batch(image_ids, torch.from_numpy(pixels), torch.from_numpy(labels), known, boxes)
 
 
 def _values(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
@@ -139,4 +149,5 @@ def _values(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
     parts = (batch.image_ids, batch.pixels, batch.labels, batch.attributes)
-    return Batch(*(part[start:stop] for part in parts))
+    boxes = None if batch.boxes is None else batch.boxes[start:stop]
+    return Batch(*(part[start:stop] for part in parts), boxes)

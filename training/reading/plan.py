@@ -36,6 +36,8 @@ class Split:
     """1 grey, 3 RGB"""
     has_attributes: bool = False
     """whether age, sex and view are read too"""
+    has_boxes: bool = False
+    """whether the findings' boxes are read too"""
     source: Source | None = None
     """what reads its row groups; None if nothing will be read"""
 

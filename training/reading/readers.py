@@ -20,10 +20,12 @@ WAITING = 4
 """row groups of a stream that wait in memory for the training step, beside those that are being fetched"""
 
 
-def open_split(table: TableVersion, name: str, size_px: int, has_attributes: bool = False) -> Split:
+def open_split(
+    table: TableVersion, name: str, size_px: int, has_attributes: bool = False, has_boxes: bool = False
+) -> Split:
     """Lists the row groups of a split; reads footers only.
 
-    has_attributes: whether age, sex and view will be read too.
+    has_attributes, has_boxes: whether age, sex and view, and the findings' boxes, will be read too.
     Raises InputError for a size that is not stored, a file that is gone or cut off, or a split without images.
     """
     shards, card = table.shards, table.card
@@ -49,7 +51,7 @@ def open_split(table: TableVersion, name: str, size_px: int, has_attributes: boo
         row_groups += [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     if not row_groups:
         raise InputError(f"the {name} split of {shards} (version {card.delta_version}) has no images: check the lists")
-    return Split(name, files, row_groups, size_px, card.channels, has_attributes, read_shards)
+    return Split(name, files, row_groups, size_px, card.channels, has_attributes, has_boxes, read_shards)
 
 
 def read_shards(

@@ -11,15 +11,15 @@ import torch
 
 from conf.arguments import Resume
 from conf.errors import InputError
-from conf.settings import Settings
+from conf.settings import Settings, Training
 from conf.words import counted
 from conf.workspace import Workspace
 from etl.contract.labels import missing_labels, not_learned
-from etl.contract.schema import SPLITS, image_column
+from etl.contract.schema import SPLITS, Card, image_column
 from etl.contract.version import TableVersion
 from etl.contract.vocabulary import check_vocabulary
 from training.loop.task import Task
-from training.network.models import build_model, check_step
+from training.network.models import XrayClassifier, build_model, check_step
 from training.network.weights import load_weights
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
@@ -50,9 +50,12 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
     # An older release may have written the table.
     check_vocabulary(card.findings, "run the ETL again")
     opened = partial(open_split, table, size_px=training.size_px, has_attributes=training.tabular)
+    if training.box_weight:
+        check_boxes(card)
     # Side by side, because each takes half a dozen round trips to a store.
     with ThreadPoolExecutor(len(SPLITS)) as threads:
-        splits = list(threads.map(opened, SPLITS))
+        has_boxes = [training.box_weight > 0, False, False]
+        splits = list(threads.map(lambda split, boxed: opened(split, has_boxes=boxed), SPLITS, has_boxes))
     train, val, test = cached(splits, training, topology)
     plan = Plan.of(train, training.batch_size, topology.world_size, training.streams)
     if missing := missing_labels(card):
@@ -84,7 +87,47 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
         )
     smallest_pass = plan.smallest_step // training.accumulation
     check_step(model, training.model, training.size_px, smallest_pass)
+    if training.box_weight:
+        check_maps(model, training)
     return Task(settings, workspace, table, plan, val, test, model)
+
+
+def check_maps(model: XrayClassifier, training: Training) -> None:
+    """Raises InputError if the model has no maps, or maps of one cell, which cannot point at a box."""
+    cells = 0
+    if model.has_maps:
+        with torch.inference_mode():
+            pixels = model.eval().example_batch(1, training.size_px)[0]
+            cells = model.feature_map(pixels).shape[-1]
+        model.train()
+    if cells < 2:
+        said = "has maps of a single cell" if cells else "has no class activation maps"
+        raise InputError(
+            f"training.box_weight needs maps, but {training.model} {said} at {training.size_px} pixels: choose a "
+            "larger training.size_px or another training.model, or leave training.box_weight out"
+        )
+
+
+def check_boxes(card: Card) -> None:
+    """Raises InputError if no film of the training split has boxes, from which training.box_weight would learn."""
+    if card.boxed.get("train"):
+        return
+    if not card.boxed:
+        raise InputError(
+            f"the card of {card.title} does not count boxes, because an older release wrote it: run the ETL with "
+            "--rebuild, or leave training.box_weight out"
+        )
+    elsewhere = ", ".join(f"{counted(number, 'film')} of {split}" for split, number in card.boxed.items() if number)
+    reason = f"only {elsewhere} have them, and training on those would leak" if elsewhere else "no film has any"
+    raise InputError(
+        f"training.box_weight needs boxes in the training split of {card.title}, but {reason}: "
+        + (
+            "split the patients otherwise (--etl.split hashed; the figures are then not comparable with those of the "
+            "official split)"
+            if elsewhere
+            else "add boxes to the source (docs/data.md), or leave training.box_weight out"
+        )
+    )
 
 
 def check_tensorboard() -> None:

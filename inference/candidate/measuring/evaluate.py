@@ -90,7 +90,7 @@ def score_split(
     place_of = {column: place for place, column in enumerate(columns) if column is not None}
     ids, labels = [], []
     probabilities, distances, overlaps = ({name: [] for name in variants} for _ in range(3))
-    title = f"{title}: " if title else ""
+    title, grid = f"{title}: " if title else "", (properties.map_first, properties.map_step)
     with Progress(f"{title}answers on the {split.name} split", split.rows, end=end) as bar:
         for batch in read_batches(split, batch_size):
             bar.update(len(batch.labels))
@@ -111,7 +111,7 @@ def score_split(
                 distances[name].append(answer.distances)
                 for maps, of_image in zip(answer.maps, boxes, strict=True):
                     if len(of_image):
-                        overlaps[name] += overlaps_of(maps, of_image, properties)
+                        overlaps[name] += overlaps_of(maps, of_image, properties.size_px, grid)
     return Scored(
         np.concatenate(labels),
         rows.loc[np.concatenate(ids), [name for name in KEPT if name in rows]].reset_index(drop=True),

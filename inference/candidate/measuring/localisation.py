@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference.model.properties import Properties
 from training.network.heat import enlarge
 
 IOU_THRESHOLDS = (0.1, 0.25, 0.5)
@@ -30,13 +29,13 @@ class Overlap:
     """share of the image's area that the boxes cover: how often a random place would be a hit"""
 
 
-def overlaps_of(maps: np.ndarray, boxes: np.ndarray, properties: Properties) -> list[Overlap]:
+def overlaps_of(maps: np.ndarray, boxes: np.ndarray, size_px: int, grid: tuple[float, float]) -> list[Overlap]:
     """Compares the map of each finding that has boxes in this image with its boxes.
 
     maps: (findings, s, s) float32. boxes: (5 * n,) as in the contract: index of the finding, left, top, width and
-    height as shares of the image's side. Maps and boxes are compared at the model's image size.
+    height as shares of the image's side. size_px: the model's image size, at which maps and boxes are compared. grid:
+    distance from the image's edge to the first cell's centre, and from cell to cell, as shares of the side.
     """
-    size_px = properties.size_px
     boxes = np.asarray(boxes, np.float64).reshape(-1, 5)
     found = []
     for finding in np.unique(boxes[:, 0]).astype(int):
@@ -48,19 +47,13 @@ def overlaps_of(maps: np.ndarray, boxes: np.ndarray, properties: Properties) -> 
                 for start, length in ((left, width), (top, height))
             )
             inside[rows, columns] = True
-        heat = enlarge(maps[finding], size_px, properties.map_first, properties.map_step)
+        heat = enlarge(maps[finding], size_px, *grid)
         above = heat >= heat.min() + MAP_LEVEL * (heat.max() - heat.min())
         iou = (above & inside).sum() / (above | inside).sum()
-        hit = inside[_pixel_of(maps[finding].argmax(), maps.shape[-1], properties)]
+        centres = grid[0] + np.array(divmod(int(maps[finding].argmax()), maps.shape[-1])) * grid[1]
+        hit = inside[tuple(np.clip(centres * size_px, 0, size_px - 1).astype(int))]
         found.append(Overlap(finding, bool(hit), float(iou), float(inside.mean())))
     return found
-
-
-def _pixel_of(cell: int, num_cells: int, properties: Properties) -> tuple[int, int]:
-    """Returns row and column of the pixel at the centre of a cell; cells are counted row by row."""
-    centres = properties.map_first + np.array(divmod(int(cell), num_cells)) * properties.map_step
-    row, column = np.clip(centres * properties.size_px, 0, properties.size_px - 1).astype(int)
-    return row, column
 
 
 def summarise(overlaps: list[Overlap], findings: list[str]) -> dict[str, dict]:

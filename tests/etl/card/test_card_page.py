@@ -89,6 +89,7 @@ def make_rows(labels: list[list[float]], **columns) -> pd.DataFrame:
         "age_years": np.full(number, 45, np.float32),
         "sex": ["F"] * number,
         "view": ["PA"] * number,
+        "boxes": [[]] * number,
         "split": [SPLITS[index % 3] for index in range(number)],
     }
     findings = [np.array(label, np.float32) for label in labels]

@@ -115,6 +115,16 @@ def test_boxes_show_the_findings_of_the_test_list(generated):
     assert 512 < (edges[:, :2] + edges[:, 2:]).max() <= 1024
 
 
+def test_boxes_of_all_films_are_listed_on_request(tmp_path):
+    generate_phantoms(tmp_path / "phantoms", Phantoms(num_images=100, size_px=256, boxes="all"))
+    labels = {row[0]: row[1].split("|") for row in rows_of(tmp_path / "phantoms/Data_Entry_2017_v2020.csv")}
+    boxed = {
+        (row[0], row[1].replace("Infiltrate", "Infiltration"))
+        for row in rows_of(tmp_path / "phantoms/BBox_List_2017.csv")
+    }
+    assert boxed == {(name, finding) for name, found in labels.items() for finding in found if finding != "No Finding"}
+
+
 def test_a_large_cohort_is_distributed_as_stated():
     cohort = draw_cohort(seed=0, num_images=10_000)
     counts = Counter(finding for study in cohort for finding in study.findings)

@@ -28,7 +28,8 @@ from training.reading.readers import open_split
 def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, frozen=(), **changes) -> Trainer:
     workspace, card, _ = small_table
     settings = Training(**{"epochs": 1, "batch_size": 16, "learning_rate": 0.01, "precision": "fp32", **changes})
-    split = open_split(TableVersion(str(workspace.shards), card), "train", SIZE_PX, tabular)
+    table = TableVersion(str(workspace.shards), card)
+    split = open_split(table, "train", SIZE_PX, tabular, has_boxes=settings.box_weight > 0)
     torch.manual_seed(0)
     model = model or build_model("simple_cnn", 2, 127, 70, tabular=tabular)
     ranks = Collectives(Topology.detect("cpu", {}))
@@ -75,6 +76,28 @@ def test_the_bright_finding_is_learned(small_table):
     for epoch in range(1, 8):
         list(trainer.train_epoch(epoch))
     assert trainer.result.losses[-1] < 0.8 * first
+
+
+def test_the_map_of_a_boxed_finding_moves_into_its_box(small_table):
+    shares = []
+    for box_weight in (0, 20):
+        trainer = make_trainer(small_table, epochs=4, batch_size=8, box_weight=box_weight)
+        for epoch in range(4):
+            list(trainer.train_epoch(epoch))
+        trainer.model.eval()
+        (batch,) = read_batches(trainer.plan.split, 64)
+        with torch.inference_mode():
+            maps = trainer.model.features_and_maps(batch.pixels)[1][batch.labels[:, 0] == 1, 0]
+        shares.append(maps.flatten(1).softmax(1)[:, 0].mean().item())
+    without, with_boxes = shares
+    assert without < 0.4 and with_boxes > 0.9
+
+
+def test_a_step_in_parts_has_the_loss_of_the_places_of_all_parts(small_table):
+    whole, parts = (losses(make_trainer(small_table, box_weight=5, accumulation=number))[0] for number in (1, 4))
+    without = losses(make_trainer(small_table))[0]
+    # BatchNorm sees other images in each part.
+    assert parts == pytest.approx(whole, rel=0.05) and whole > without + 0.5
 
 
 @pytest.mark.slow

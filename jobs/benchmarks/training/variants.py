@@ -1,0 +1,204 @@
+"""Does a setting of the training help? Trains with different values and equal seeds, on the CPU, and compares.
+
+    python -m jobs.benchmarks.training.variants --workspace W box_weight=0 box_weight=2     with and without boxes
+    python -m jobs.benchmarks.training.variants --seeds 3 weight_decay=0 weight_decay=0.1,learning_rate=0.002
+
+Each argument is a variant: settings of the section `training`, joined by commas, in place of those of conf/demo.yaml.
+All variants of a seed start from the same weights, where they have the same network, and their epochs are trained in
+turns. It prints what the weights after the last epoch reach on the test split: the mean AUROC, and for findings with
+boxes how often the map's largest cell lies in a box (pointing game) and the overlap of map and boxes (mean IoU). Then
+it prints the differences from the first variant with their 95% intervals over patients, which do not cover the chance
+of the training itself: the standard error over the seeds shows that. The seconds of a step are medians of the epochs.
+"""
+
+import argparse
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from conf.arguments import load_settings
+from conf.errors import run_command
+from conf.settings import Training
+from conf.workspace import Workspace
+from etl.contract.schema import Card, image_column
+from etl.contract.version import TableVersion
+from inference.candidate.measuring.localisation import overlaps_of
+from jobs.benchmarks.training.fed import alone
+from training.loop.loss import loss_weights
+from training.loop.trainer import EVALUATION_BATCH_SIZE, Trainer
+from training.measures.intervals import bootstrap_differences, bootstrap_means
+from training.measures.metrics import auroc_per_finding, mean_over_findings
+from training.measures.predictions import Predictions
+from training.network.map_grid import measure_map_grid
+from training.network.models import XrayClassifier, build_model
+from training.ranks.collectives import Collectives
+from training.ranks.cores import read_cores
+from training.ranks.memory import keep_freed_memory
+from training.reading.batches import read_batches
+from training.reading.plan import Plan, Split
+from training.reading.readers import open_split
+
+PLACES = ("pointing game", "mean IoU")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One training of a variant, measured on the test split."""
+
+    predictions: Predictions
+    places: np.ndarray
+    """(pairs, 2): whether the map's peak is in a box, 0 or 1, and the IoU, of each pair of an image and a finding with
+    boxes, in the table's order; (0, 2) without boxes"""
+    step_ms: float
+    """median over the epochs"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="+", help="settings of the section `training`, such as box_weight=2,epochs=5")
+    parser.add_argument("--workspace", default="runs/demo", help="workspace of a finished ETL (default runs/demo)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each variant (default 1)")
+    parser.add_argument("--first_seed", type=int, default=0, help="the smallest of the seeds (default 0)")
+    parser.add_argument("--threads", type=int, default=0, help="threads; 0, the default: one per physical core")
+    arguments = parser.parse_args()
+    variants = {words: settings_of(words) for words in arguments.variants}
+    keep_freed_memory()
+    torch.set_num_threads(arguments.threads or len(read_cores(os.sched_getaffinity(0))))
+    table, ranks = TableVersion.of(Workspace.at(arguments.workspace)), Collectives(alone("cpu"))
+    tested: dict[str, list[Tested]] = {words: [] for words in variants}
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        seeded = {words: replace(training, seed=seed) for words, training in variants.items()}
+        for words, one in train_variants(table, seeded, ranks).items():
+            tested[words].append(one)
+    show(tested, table)
+
+
+def settings_of(words: str) -> Training:
+    """The demo's settings of the training with those of a variant."""
+    return load_settings("", [f"--training.{word.strip()}" for word in words.split(",")]).training
+
+
+def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Collectives) -> dict[str, Tested]:
+    """Trains each variant, epoch by epoch in turns, and measures it; variant -> what it reached."""
+    trainers = {}
+    for name, training in variants.items():
+        train = open_split(table, "train", training.size_px, training.tabular, has_boxes=training.box_weight > 0)
+        plan = Plan.of(train, training.batch_size, num_ranks=1)
+        torch.manual_seed(training.seed)
+        model = untrained(table.card, training)
+        trainers[name] = Trainer(model, training, plan, loss_weights(table.card, training), ranks)
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    for epoch in range(max(training.epochs for training in variants.values())):
+        for name, trainer in trainers.items():
+            if epoch >= trainer.settings.epochs:
+                continue
+            for _ in trainer.train_epoch(epoch):
+                pass
+            trainer.schedule.after_epoch(0.0)
+            loss, speed = np.mean(trainer.result.losses), trainer.result.images_per_s
+            seconds[name].append(trainer.plan.split.rows / speed / trainer.plan.steps)
+            place = f"seed {trainer.settings.seed}, {name}, epoch {epoch + 1}"
+            print(f"{place}: loss {loss:.3f}, {speed:.0f} images/s", flush=True)
+    tested = {}
+    for name, trainer in trainers.items():
+        test = open_split(table, "test", trainer.settings.size_px, trainer.settings.tabular, has_boxes=True)
+        step_ms = 1000 * float(np.median(seconds[name]))
+        tested[name] = Tested(trainer.predict(test), measure_places(trainer.model, test), step_ms)
+    return tested
+
+
+def untrained(card: Card, training: Training) -> XrayClassifier:
+    """The network of a training, from torch's current seed."""
+    column = image_column(training.size_px)
+    return build_model(
+        training.model,
+        len(card.findings),
+        card.pixel_mean[column],
+        card.pixel_std[column],
+        size_px=training.size_px,
+        channels=card.channels,
+        tabular=training.tabular,
+        exclusive=training.exclusive,
+    )
+
+
+def measure_places(model: XrayClassifier, split: Split) -> np.ndarray:
+    """Tested.places of a split that is read with its boxes."""
+    grid, pairs = measure_map_grid(model.eval(), split.size_px), []
+    for batch in read_batches(split, EVALUATION_BATCH_SIZE):
+        chosen = np.flatnonzero([len(boxes) > 0 for boxes in batch.boxes])
+        if not len(chosen):
+            continue
+        attributes = (batch.attributes[chosen],) if split.has_attributes else ()
+        with torch.inference_mode():
+            maps = model.features_and_maps(batch.pixels[chosen], *attributes)[1].numpy()
+        for of_film, boxes in zip(maps, batch.boxes[chosen], strict=True):
+            pairs += [(overlap.hit, overlap.iou) for overlap in overlaps_of(of_film, boxes, split.size_px, grid)]
+    return np.array(pairs, float).reshape(-1, len(PLACES))
+
+
+def show(tested: dict[str, list[Tested]], table: TableVersion) -> None:
+    rows = table.rows("test").set_index("image_id")
+    ids = next(iter(tested.values()))[0].predictions.image_ids
+    rows = rows.loc[ids]
+    pairs = [patient for patient, boxes in zip(rows.patient_id, rows.boxes, strict=True) for _ in set(boxes[::5])]
+    shown = Table("variant", "ms of a step", "mean AUROC", *PLACES)
+    for name, every in tested.items():
+        means = [np.median([one.step_ms for one in every]), np.mean([auroc_of(one) for one in every])]
+        places = np.mean([one.places.mean(axis=0) for one in every], axis=0) if pairs else [np.nan] * len(PLACES)
+        shown.add_row(name, f"{means[0]:.0f}", f"{means[1]:.4f}", *(f"{value:.3f}" for value in places))
+    boxed = f"{len(pairs)} pairs of an image and a finding with boxes"
+    shown.caption = (
+        f"test split, {len(rows)} images, {rows.patient_id.nunique()} patients, {boxed}; {table.card.title}; "
+        f"means over {len(every)} seeds"
+    )
+    Console().print(shown)
+    first, *others = tested
+    if others:
+        Console().print(differences(tested[first], {name: tested[name] for name in others}, rows, pairs, first))
+
+
+def differences(
+    before: list[Tested], others: dict[str, list[Tested]], rows: pd.DataFrame, pairs: list[str], first: str
+) -> Table:
+    shown = Table(f"minus {first}", "mean AUROC", *PLACES)
+    options = {"num_resamples": 1000, "seed": 0}
+    for name, after in others.items():
+        # The seeds side by side, like more findings: the mean over all columns is the mean over the seeds.
+        labels, old, new = (
+            np.hstack(parts)
+            for parts in (
+                [one.predictions.labels for one in before],
+                [one.predictions.logits for one in before],
+                [one.predictions.logits for one in after],
+            )
+        )
+        auroc = bootstrap_differences(labels, old, new, rows.patient_id.to_numpy(), **options).auroc
+        seeds = [auroc_of(one) - auroc_of(other) for one, other in zip(after, before, strict=True)]
+        cells = [described(auroc.values[-1], auroc.low[-1], auroc.high[-1], seeds)]
+        if pairs:
+            changes = np.mean([one.places - other.places for one, other in zip(after, before, strict=True)], axis=0)
+            each = [(one.places - other.places).mean(axis=0) for one, other in zip(after, before, strict=True)]
+            ends = zip(*bootstrap_means(changes, pairs, **options), np.transpose(each), strict=True)
+            cells += [described(*values) for values in ends]
+        shown.add_row(name, *cells)
+    shown.caption = "difference, 95% interval over patients; standard error over the seeds"
+    return shown
+
+
+def auroc_of(one: Tested) -> float:
+    return mean_over_findings(auroc_per_finding(one.predictions.labels, one.predictions.logits))
+
+
+def described(value: float, low: float, high: float, seeds: np.ndarray) -> str:
+    error = f"; {np.std(seeds, ddof=1) / np.sqrt(len(seeds)):.3f}" if len(seeds) > 1 else ""
+    return f"{value:+.3f}, {low:+.3f} to {high:+.3f}{error}"
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,59 @@
+"""The loss on where a network sees a finding: a boxed finding's map should be largest inside its boxes.
+
+The map of a finding becomes a distribution over places by a softmax, and the loss is the negative logarithm of the
+share that lies inside the boxes. A softmax does not change if the same number is added at all places, so this loss
+leaves the logit, which is the map's mean, to the loss of the labels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+POINTS = 4
+"""points per side of a cell that are tested for lying inside a box"""
+
+
+def place_loss(maps: Tensor, boxes: Sequence[np.ndarray], origins: Tensor, grid: tuple[float, float]) -> Tensor:
+    """The sum over the pairs of a film and a finding with boxes, a scalar on the device of the maps.
+
+    maps: (batch, findings, s, s) float32, see XrayClassifier.forward. boxes: an array (n, 5) float32 per film: index of
+    the finding, left, top, width and height as shares of the original image's side. origins: (batch, 2, 3) float32,
+    where the augmentation took each place of the film from, see augment.origins. grid: distance from the image's edge
+    to the first cell's centre, and from cell to cell, as shares of the side, see map_grid.py. A pair whose boxes cover
+    no point of the augmented film, because it was moved out of sight, adds nothing.
+    """
+    known = [(film, *box) for film, of_film in enumerate(boxes) for box in of_film.tolist()]
+    if not known:
+        # Connected to the weights, so that every rank joins the average of the gradients.
+        return maps.sum() * 0
+    table = torch.tensor(known, dtype=torch.float32, device=maps.device)
+    shares = shares_inside(table[:, 2:], origins[table[:, 0].long()], maps.shape[-1], grid)
+    pairs, pair_of_box = table[:, :2].long().unique(dim=0, return_inverse=True)
+    shares = shares.new_zeros(len(pairs), *shares.shape[1:]).index_add(0, pair_of_box, shares).clamp(max=1).flatten(1)
+    logits = maps[pairs[:, 0], pairs[:, 1]].flatten(1)
+    most = shares.amax(dim=1, keepdim=True)
+    in_sight = most[:, 0] > 0
+    # Relative to the cell that is covered most, so that the loss can reach 0 for a box smaller than a cell. The
+    # smallest positive number keeps the gradient of cells outside all boxes finite.
+    tiny = torch.finfo(torch.float32).tiny
+    inside = logits + (shares / most.clamp(min=tiny)).clamp(min=tiny).log()
+    return ((logits.logsumexp(dim=1) - inside.logsumexp(dim=1)) * in_sight).sum()
+
+
+def shares_inside(boxes: Tensor, origins: Tensor, cells: int, grid: tuple[float, float]) -> Tensor:
+    """The share of each cell of a map that lies inside a box, (boxes, cells, cells) float32, 0..1.
+
+    boxes: (boxes, 4) float32, left, top, width and height in the original image. origins: (boxes, 2, 3), those of the
+    box's film. grid: as in place_loss.
+    """
+    first, step = grid
+    along = (torch.arange(cells * POINTS, device=boxes.device) + 0.5) / POINTS - 0.5
+    # The first cell may lie on the image's edge; what is beyond the image counts as its edge.
+    along = (2 * (first + along * step) - 1).clamp(-1, 1)
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    places = torch.einsum("bkc,cij->bkij", origins, torch.stack([x, y, torch.ones_like(x)]))
+    offset = (places + 1) / 2 - boxes[:, :2, None, None]
+    inside = ((offset >= 0) & (offset < boxes[:, 2:, None, None])).all(dim=1)
+    return nn.functional.avg_pool2d(inside[:, None].float(), POINTS)[:, 0]
