@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
@@ -56,17 +55,25 @@ def run_and_stop(command: list[str]) -> int:
     process ends.
     """
 
-    def stop(number: int, _: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
+    asked, process = [], None
+
+    def stop(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        # While the program is being started, there is nobody to stop yet who is known here.
+        if process:
+            sys.exit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         # With a group of its own, because spark-submit starts further processes.
-        with subprocess.Popen(command, env=own_environment(), start_new_session=True) as process:
+        with subprocess.Popen(command, env=own_environment(), start_new_session=True) as started:
             try:
+                process = started
+                if asked:
+                    sys.exit(128 + asked[0])
                 return exit_code_of(process.wait())
             except BaseException:
-                os.killpg(process.pid, signal.SIGTERM)
+                os.killpg(started.pid, signal.SIGTERM)
                 raise
     finally:
         signal.signal(signal.SIGTERM, before)

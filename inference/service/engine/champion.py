@@ -181,7 +181,13 @@ class LiveChampion:
                     lambda lines=lines: asyncio.StreamReaderProtocol(lines), watch.stdout
                 )
                 limit_s = MAX_LOOK_S
-                while line := await asyncio.wait_for(lines.readline(), every_s + limit_s):
+                while True:
+                    # Not wait_for: before Python 3.12 it loses a cancellation if a line arrives at the same moment,
+                    # and the service would never end.
+                    async with asyncio.timeout(every_s + limit_s):
+                        line = await lines.readline()
+                    if not line:
+                        break
                     look = Look(**json.loads(line))
                     limit_s = MAX_FETCH_S if look.version is not None and not look.folder else MAX_LOOK_S
                     yield look

@@ -17,7 +17,7 @@ from inference.service.door.counters import Counters
 from inference.service.engine import champion as following
 from inference.service.engine.champion import LiveChampion
 from inference.service.engine.model import open_model
-from inference.service.engine.watch import MAX_DETAIL, look
+from inference.service.engine.watch import MAX_DETAIL, Look, look
 from tests.inference.service import toy
 
 RELOAD_S = 0.2
@@ -156,3 +156,21 @@ def test_a_champion_that_cannot_be_opened_is_tried_again_and_logged_once(new_sto
     assert [record.levelname for record in caplog.records if "cannot be opened:" in record.message] == ["ERROR"]
     # The first pause is the time between two looks; later ones are longer.
     assert tried[2] - tried[1] > 1.5 * RELOAD_S
+
+
+def test_following_ends_when_cancelled_even_as_a_look_arrives(tmp_path):
+    line = json.dumps(asdict(Look(True, reason="no version is the champion")))
+    code = f"while True: print({line!r}, flush=True)"
+
+    async def follow_and_cancel() -> None:
+        workspace = Workspace.at(str(tmp_path))
+        champion = LiveChampion(settings_of(workspace), workspace, Counters(), watching(code))
+        task = asyncio.create_task(champion.follow())
+        await champion.looked.wait()
+        await asyncio.sleep(0.001)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done, "the cancellation was lost"
+
+    for _ in range(20):
+        asyncio.run(follow_and_cancel())
