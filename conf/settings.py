@@ -248,6 +248,12 @@ class Training:
     boxes are not used"""
     size_px: int = 256
     """side of the network's input, pixels; one of the table's stored sizes"""
+    map_stride: int = bounded(0, lambda value: value in (0, 4, 8, 16), "0, 4, 8 or 16")
+    """pixels of the input per cell of the heat maps: fewer show smaller findings and take more time; 0: the network's
+    own, 32 for most"""
+    sharpness: float = at_least(0, 0.0)
+    """how a finding's logit comes from its map: 0 is the mean over all places; the larger, the more the strongest place
+    counts (log-sum-exp pooling, 1 to 10)"""
     head_epochs: int = at_least(0, 0)
     """epochs of a first stage that trains only the last layer; the second stage starts from its best epoch"""
     head_learning_rate: float = above(0, 1e-3)

@@ -68,19 +68,27 @@ def with_distance_threshold(graph: Graph, threshold: float) -> Graph:
 
 
 def rescale(graph: Graph, scales: np.ndarray, offsets: np.ndarray) -> Graph:
-    """Makes the logits `scale * logit + offset`, and the maps, whose means they are; returns the graph.
+    """Makes the logits `scale * logit + offset`, and each place of the maps the same; returns the graph.
 
-    scales, offsets: (findings,). It changes nothing before the maps, and not the distances.
+    scales, offsets: (findings,). It changes nothing before the maps, and not the distances. The graph's probabilities
+    must be the sigmoid of its logits, as all but those of classes are.
     """
-    (result,) = (output.get_node() for output in graph.outputs if "maps" in output.get_names())
+    result, sigmoid = (
+        graph.output("maps").get_node(),
+        graph.output("probabilities").get_node().input_value(0).get_node(),
+    )
+    assert sigmoid.get_type_name() == "Sigmoid", f"probabilities come from {sigmoid.get_type_name()}"
     maps = result.input_value(0)
-    readers = maps.get_target_inputs()
-    factor, term = (np.asarray(values, np.float32).reshape(1, -1, 1, 1) for values in (scales, offsets))
-    rescaled = opset.add(opset.multiply(maps, opset.constant(factor)), opset.constant(term)).output(0)
-    for reader in readers:
-        reader.replace_source_output(rescaled)
     names = maps.get_names()
     maps.set_names(set())
+    factors, terms = (np.asarray(values, np.float32) for values in (scales, offsets))
+    # A product with a diagonal matrix: OpenVINO 2026.4's CPU plugin fuses a factor per finding into the mean before it,
+    # and then multiplies all findings by the first factor.
+    scaled = opset.matmul(sigmoid.input_value(0), opset.constant(np.diag(factors)), False, False)
+    sigmoid.input(0).replace_source_output(opset.add(scaled, opset.constant(terms[None])).output(0))
+    factors, terms = (opset.constant(values.reshape(1, -1, 1, 1)) for values in (factors, terms))
+    rescaled = opset.add(opset.multiply(maps, factors), terms).output(0)
+    result.input(0).replace_source_output(rescaled)
     rescaled.set_names(names)
     graph.validate_nodes_and_infer_types()
     return graph

@@ -12,9 +12,11 @@ from conf.errors import InputError
 from inference.model.graphs import Answer, Predict
 from inference.model.properties import Properties
 from training.network.checkpoint import UNREADABLE, Checkpoint
-from training.network.models import XrayClassifier
+from training.network.models import XrayClassifier, pool
 
 FILE = "network.pt"
+FITTED = ("shifts", "temperatures", "centre", "whitening")
+"""what was fitted to the trained classifier, of the arguments of ServedNetwork"""
 CPU = torch.device("cpu")
 
 
@@ -32,22 +34,21 @@ class ServedNetwork(nn.Module):
         """shifts, temperatures: (findings,), see Calibration; centre, whitening: for the features, see Familiarity."""
         super().__init__()
         self.classifier = copy.deepcopy(classifier)
+        for name, values in zip(FITTED, (shifts, temperatures, centre, whitening), strict=True):
+            self.register_buffer(name, torch.from_numpy(np.asarray(values, np.float32)))
+        # (findings, 1). Calibrated maps are flatter by the temperature, and their pooling makes up for it.
+        sharpness = torch.full((len(self.shifts), 1), float(classifier.sharpness))
         if not classifier.exclusive:
             # Folded into the last layer: a separate operation would be quantised, and the logits with it.
-            last, scale = self.classifier.classifier, torch.from_numpy(np.asarray(temperatures, np.float32))
+            last, scale = self.classifier.classifier, self.temperatures
             last.weight.data /= scale[:, None]
-            last.bias.data = (last.bias.data + torch.from_numpy(np.asarray(shifts, np.float32))) / scale
-        for name, values in (
-            ("shifts", shifts),
-            ("temperatures", temperatures),
-            ("centre", centre),
-            ("whitening", whitening),
-        ):
-            self.register_buffer(name, torch.from_numpy(np.asarray(values, np.float32)))
+            last.bias.data = (last.bias.data + self.shifts) / scale
+            sharpness *= scale[:, None]
+        self.register_buffer("sharpness", sharpness)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, maps = self.classifier.features_and_maps(pixels)
-        logits = maps.mean(dim=(2, 3))
+        logits = pool(maps, self.sharpness if self.classifier.sharpness else 0.0)
         if self.classifier.exclusive:
             # As training.loop.loss.log_odds, which other frameworks cannot run; infinite where the softmax rounds to 1.
             logits = logits.log_softmax(dim=1) - torch.log1p(-logits.softmax(dim=1))
@@ -67,7 +68,7 @@ class FittedModel:
 
     def rescaled(self, properties: Properties) -> "FittedModel":
         """The same network with the shifts and temperatures of other properties."""
-        parts = {name: getattr(self.network, name).numpy() for name in ("centre", "whitening")}
+        parts = {name: getattr(self.network, name).numpy() for name in FITTED[2:]}
         calibration = {name: np.array(getattr(properties, name)) for name in ("shifts", "temperatures")}
         network = ServedNetwork(self.checkpoint.build(), **calibration, **parts).eval()
         return FittedModel(self.checkpoint, network, properties)
@@ -75,7 +76,7 @@ class FittedModel:
     def save(self, folder: Path) -> None:
         """Writes the torch network to network.pt in `folder`, which is created if missing; load_served reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        buffers = dict(self.network.named_buffers(recurse=False))
+        buffers = {name: getattr(self.network, name) for name in FITTED}
         content = {"checkpoint": vars(self.checkpoint), "properties": self.properties.to_json(), "buffers": buffers}
         torch.save(content, folder / FILE)
 

@@ -54,15 +54,21 @@ def rescale_onnx(source: Path, folder: Path, scales: np.ndarray, offsets: np.nda
     import onnx
 
     model = onnx.load(source / FILE)
-    place, maps = next((place, node) for place, node in enumerate(model.graph.node) if "maps" in node.output)
-    maps.output[list(maps.output).index("maps")] = "maps_before"
-    for name, values in (("recalibration_scale", scales), ("recalibration_offset", offsets)):
-        column = np.asarray(values, np.float32).reshape(1, -1, 1, 1)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(column, name))
-    scaled = onnx.helper.make_node("Mul", ["maps_before", "recalibration_scale"], ["maps_scaled"])
-    moved = onnx.helper.make_node("Add", ["maps_scaled", "recalibration_offset"], ["maps"])
-    model.graph.node.insert(place + 1, scaled)
-    model.graph.node.insert(place + 2, moved)
+    nodes = model.graph.node
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = ["maps_before" if name == "maps" else name for name in names]
+    sigmoid = next(node for node in nodes if "probabilities" in node.output)
+    assert sigmoid.op_type == "Sigmoid", f"probabilities come from {sigmoid.op_type}"
+    for before, after, axes in (("maps_before", "maps", (1, -1, 1, 1)), (sigmoid.input[0], "logits_after", (1, -1))):
+        for name, values in (("scale", scales), ("offset", offsets)):
+            column = np.asarray(values, np.float32).reshape(axes)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(column, f"{after}_{name}"))
+        place = next(place for place, node in enumerate(nodes) if before in node.output)
+        moved = onnx.helper.make_node("Add", [f"{after}_scaled", f"{after}_offset"], [after])
+        nodes.insert(place + 1, onnx.helper.make_node("Mul", [before, f"{after}_scale"], [f"{after}_scaled"]))
+        nodes.insert(place + 2, moved)
+    sigmoid.input[0] = "logits_after"
     onnx.helper.set_model_props(model, {PROPERTIES_KEY: properties.to_json()})
     onnx.checker.check_model(model, full_check=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,10 @@ class Checkpoint:
     run_id: str
     commit: str
     settings: dict
+    map_stride: int = 0
+    """training.map_stride"""
+    sharpness: float = 0.0
+    """training.sharpness"""
     exclusive: bool = False
     """whether the findings are classes, of which each image has exactly one"""
     ancestors: list[dict] = field(default_factory=list)
@@ -72,6 +76,8 @@ class Checkpoint:
             channels=self.channels,
             tabular=self.tabular,
             exclusive=self.exclusive,
+            map_stride=self.map_stride,
+            sharpness=self.sharpness,
         )
         try:
             model.load_state_dict(self.weights)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from conf.errors import InputError
 from conf.words import SEXES, VIEWS
 from training.network.bodies import FIXED_SIZE, build_body
+from training.network.strides import refine_map
 
 # Large enough for every body; the number of its output channels does not depend on it.
 PROBE_PX = 96
@@ -43,10 +44,11 @@ class XrayClassifier(nn.Module):
         tabular: bool = False,
         exclusive: bool = False,
         has_maps: bool = True,
+        sharpness: float = 0.0,
     ):
         """body, neck: from bodies.build_body, with `num_features` channels. pixel_mean, pixel_std: 0..255, those of the
         training split over all channels. channels: 1 grey, 3 RGB. exclusive: whether each image has exactly one class.
-        has_maps: whether the body ends in a feature map."""
+        has_maps: whether the body ends in a feature map. sharpness: of pool, which makes logits of maps."""
         super().__init__()
         self.body = body
         self.neck = neck
@@ -56,6 +58,7 @@ class XrayClassifier(nn.Module):
         self.channels = channels
         self.exclusive = exclusive
         self.has_maps = has_maps
+        self.sharpness = sharpness
         self.register_buffer("pixel_mean", torch.tensor(float(pixel_mean)))
         self.register_buffer("pixel_std", torch.tensor(float(pixel_std)))
 
@@ -75,25 +78,30 @@ class XrayClassifier(nn.Module):
         """The logits, (batch, findings) float32; with_maps: and the maps, as in features_and_maps.
 
         pixels: as in feature_map. attributes: (batch, NUM_ATTRIBUTES) float32 from encode_attributes, if and only if
-        the model has a tabular branch. In training mode, dropout changes the logits and not the maps.
+        the model has a tabular branch.
         """
         assert (attributes is None) == (self.tabular is None), "attributes and a tabular branch go together"
         features = feature_map = self.feature_map(pixels)
+        if with_maps or self.sharpness:
+            maps = self._maps(self._through_neck(feature_map), attributes)
+        if self.sharpness:
+            logits = pool(maps, self.sharpness)
+            return (logits, maps) if with_maps else logits
         if self.has_maps:
             features = features.mean(dim=(2, 3), keepdim=True)
         features = self.neck(features).flatten(1)
         if self.tabular is not None:
             features = torch.cat([features, self.tabular(attributes)], dim=1)
         logits = self.classifier(features)
-        return (logits, self._maps(self._through_neck(feature_map), attributes)) if with_maps else logits
+        return (logits, maps) if with_maps else logits
 
     def features_and_maps(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pooled features (batch, num_features), and class activation maps (batch, findings, s, s) in logits.
 
         pixels, attributes: as in forward. The model must be in evaluation mode. A map is the classifier applied to each
         place of the feature map (Zhou et al., "Learning deep features for discriminative localization", CVPR 2016), and
-        its mean over the places is the logit. The attributes add the same at all places; the features are those of the
-        image alone. Raises InputError for a model without maps.
+        `pool` makes the logit of it: without sharpness, its mean. The attributes add the same at all places; the
+        features are those of the image alone. Raises InputError for a model without maps.
         """
         if not self.has_maps:
             raise InputError(
@@ -117,7 +125,11 @@ class XrayClassifier(nn.Module):
         """Applies the neck at each place, so that the mean over the places is the neck of the pooled features.
 
         A LayerNorm therefore uses the deviation of the pooled features, which is its only part that is not linear.
+        In training mode, dropout leaves out whole channels, as after the pooling.
         """
+        for layer in self.neck.modules():
+            if isinstance(layer, nn.Dropout):
+                feature_map = nn.functional.dropout2d(feature_map, layer.p, self.training)
         norm = next((layer for layer in self.neck.modules() if isinstance(layer, nn.LayerNorm)), None)
         if norm is None:
             return feature_map
@@ -134,6 +146,24 @@ class XrayClassifier(nn.Module):
         return (pixels,) if self.tabular is None else (pixels, torch.zeros(num_images, NUM_ATTRIBUTES, device=device))
 
 
+def pool(maps: Tensor, sharpness: float | Tensor) -> Tensor:
+    """The logits of maps, (batch, findings) float32: a mean over the places, or a soft maximum.
+
+    maps: (batch, findings, s, s). sharpness: one number, or (findings, 1); 0: the mean; the larger, the nearer to the
+    largest place: log(mean(exp(sharpness * map))) / sharpness, the log-sum-exp pooling of Pinheiro and Collobert, "From
+    image-level to pixel-level labeling with convolutional networks", CVPR 2015, which Wang et al., "ChestX-ray8", CVPR
+    2017, took for radiographs.
+    """
+    places = maps.float().flatten(2)
+    if isinstance(sharpness, float) and not sharpness:
+        return places.mean(dim=2)
+    sharpness = torch.as_tensor(sharpness, device=places.device)
+    scaled = places * sharpness
+    largest = scaled.amax(dim=2, keepdim=True)
+    logits = (scaled - largest).exp().mean(dim=2).log() + largest[:, :, 0]
+    return logits / sharpness.flatten()
+
+
 def build_model(
     name: str,
     num_findings: int,
@@ -144,18 +174,23 @@ def build_model(
     channels: int = 1,
     tabular: bool = False,
     exclusive: bool = False,
+    map_stride: int = 0,
+    sharpness: float = 0.0,
 ) -> XrayClassifier:
     """Builds a freshly initialised model, in training mode.
 
     name: `simple_cnn`, `resnet10_half`, or any torchvision classifier. pixel_mean, pixel_std: those of the training
     split, 0..255. size_px: side of the images; only vit_* and maxvit_t need it. channels: 1 grey, 3 RGB. tabular:
-    whether there is a branch for age, sex and view. exclusive: whether probabilities are a softmax over classes. Only
+    whether there is a branch for age, sex and view. exclusive: whether probabilities are a softmax over classes.
+    map_stride: pixels of the image per cell of the maps, see refine_map; 0: the network's own. sharpness: of pool. Only
     vit_* have no class activation maps (`has_maps`), because they classify by a token that belongs to no place. Raises
     InputError for an unknown name, another number of channels, and a size that the network does not take.
     """
     if channels not in (1, 3):
         raise InputError(f"images have {channels} channels, expected 1 (grey) or 3 (RGB)")
     body, neck = build_body(name, size_px)
+    if map_stride:
+        refine_map(body, name, map_stride)
     probe_px = size_px if name.startswith(FIXED_SIZE) else PROBE_PX
     with torch.no_grad():
         probe = body.eval()(torch.zeros(1, 3, probe_px, probe_px))
@@ -170,7 +205,13 @@ def build_model(
         tabular=tabular,
         exclusive=exclusive,
         has_maps=probe.ndim == 4,
+        sharpness=sharpness,
     )
+    if sharpness and not model.has_maps:
+        raise InputError(
+            f"training.sharpness needs class activation maps, which {name} does not have: leave it out, or choose "
+            "another training.model"
+        )
     return model.train()
 
 

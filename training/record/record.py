@@ -239,6 +239,8 @@ class Record:
             channels=self.model.channels,
             tabular=self.model.tabular is not None,
             exclusive=self.model.exclusive,
+            map_stride=self.settings.training.map_stride,
+            sharpness=self.settings.training.sharpness,
             epoch=len(self.epochs),
             val_auroc=self.epochs[-1]["val_auroc_mean"],
             delta_table_id=self.card.delta_table_id,

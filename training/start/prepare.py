@@ -79,6 +79,8 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
         channels=card.channels,
         tabular=training.tabular,
         exclusive=training.exclusive,
+        map_stride=training.map_stride,
+        sharpness=training.sharpness,
     )
     if training.accumulation > plan.smallest_step:
         raise InputError(

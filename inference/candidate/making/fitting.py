@@ -16,7 +16,7 @@ from training.loop.loss import log_odds, loss_weights
 from training.measures.calibration import Calibration, fit_calibration
 from training.network.checkpoint import Checkpoint
 from training.network.map_grid import measure_map_grid
-from training.network.models import XrayClassifier
+from training.network.models import XrayClassifier, pool
 from training.reading.batches import read_batches
 from training.reading.plan import Split
 
@@ -67,7 +67,7 @@ def predict_features(
     ):
         for batch in batches:
             features, maps = classifier.features_and_maps(batch.pixels[:missing])
-            logits = maps.mean(dim=(2, 3))
+            logits = pool(maps, classifier.sharpness)
             logits = log_odds(logits) if classifier.exclusive else logits
             parts.append((batch.labels[:missing].numpy(), logits.numpy(), features.numpy()))
             missing -= len(features)

@@ -157,7 +157,7 @@ def _settings(graph: Graph, num_images: int) -> dict:
     return {
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": num_images,
-        "ignored_scope": nncf.IgnoredScope(names=_after_the_means(graph)),
+        "ignored_scope": nncf.IgnoredScope(names=_after_the_maps(graph)),
     }
 
 
@@ -168,20 +168,23 @@ def _ranges(correct_biases: bool) -> nncf.AdvancedQuantizationParameters:
     )
 
 
-def _after_the_means(graph: Graph) -> list[str]:
-    """Returns the names of the operations from the means over the map's cells to probabilities and distances.
+def _after_the_maps(graph: Graph) -> list[str]:
+    """Returns the names of the operations from maps to probabilities, and from pooled features to distances.
 
     They stay in FP32, which costs nothing: 8 bits would leave 256 different logits and fewer probabilities. Whitening
     amplifies the directions in which the training data hardly vary, and with them the rounding of the features.
     """
+    maps = graph.output("maps").get_node().input_value(0).get_node().get_friendly_name()
     names: dict[str, None] = {}
-    waiting = [graph.output(name).get_node() for name in ("probabilities", "distances")]
+    waiting = [(graph.output(name).get_node(), name) for name in ("probabilities", "distances")]
     while waiting:
-        operation = waiting.pop()
-        if operation.get_type_name() in ("Constant", "Result"):
-            waiting += [value.get_node() for value in operation.input_values()]
+        operation, output = waiting.pop()
+        name, kind = operation.get_friendly_name(), operation.get_type_name()
+        if name == maps:
             continue
-        names[operation.get_friendly_name()] = None
-        if operation.get_type_name() != "ReduceMean":
-            waiting += [value.get_node() for value in operation.input_values()]
+        if kind not in ("Constant", "Result"):
+            names[name] = None
+        # The features' pooling is one mean; that of the maps may have several operations.
+        if kind != "ReduceMean" or output == "probabilities":
+            waiting += [(value.get_node(), output) for value in operation.input_values()]
     return list(names)

@@ -124,6 +124,8 @@ def untrained(card: Card, training: Training) -> XrayClassifier:
         channels=card.channels,
         tabular=training.tabular,
         exclusive=training.exclusive,
+        map_stride=training.map_stride,
+        sharpness=training.sharpness,
     )
 
 

@@ -5,13 +5,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from conf.errors import InputError
 from etl.contract.schema import Card
-from inference.candidate.making.export import compare_with_torch
+from inference.candidate.making.export import compare_with_torch, export_graphs
 from inference.candidate.making.fitting import fit_served, predict_features
-from inference.model.graphs import FILE, compile_graph, open_graph, properties_of
+from inference.model.graphs import FILE, compile_graph, open_graph, properties_of, rescale
 from inference.model.network import load_served, torch_predict
 from inference.model.onnx_graph import OPSET, onnx_predict, onnx_properties, open_onnx
 from inference.model.variants import open_variant
@@ -158,3 +158,23 @@ def test_a_variant_whose_package_is_missing_says_so(mode, package, fp32, monkeyp
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=f"mode {mode} needs {package}, which is not installed: `pip install"):
         open_variant(mode, fp32.with_name(mode))
+
+
+def test_a_sharp_model_with_fine_maps_is_exported_and_recalibrated(
+    checkpoint, workspace, splits, test_images, fp32, tmp_path
+):
+    card = Card.read(workspace.card)
+    own = replace(checkpoint, sharpness=2.0, map_stride=8)
+    served = fit_served(own, card, splits["train"], splits["val"], seed=0)
+    # Compares the graphs with torch.
+    export_graphs(served, tmp_path, test_images)
+    before = compile_graph(open_graph(tmp_path / "fp32"))(test_images)
+    assert before.maps.shape[-1] > 1.5 * compile_graph(open_graph(fp32))(test_images).maps.shape[-1]
+    logits = logit(before.probabilities.astype(np.float64))
+    assert not np.allclose(logits, before.maps.mean(axis=(2, 3)), atol=0.1)
+    scales, offsets = np.array([1.5, 0.8, 2.0]), np.array([0.1, -0.4, 1.0])
+    after = compile_graph(rescale(open_graph(tmp_path / "fp32"), scales, offsets))(test_images)
+    np.testing.assert_allclose(after.probabilities, expit(scales * logits + offsets), atol=1e-4)
+    moved = before.maps * scales[:, None, None] + offsets[:, None, None]
+    np.testing.assert_allclose(after.maps, moved, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(after.distances, before.distances)

@@ -1,3 +1,4 @@
+import copy
 import re
 import signal
 import subprocess
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 
 from inference.candidate.making import layer_search
+from inference.candidate.making.calibration_set import calibration_images
+from inference.candidate.making.export import export_graphs
 from inference.candidate.making.layer_search import LayerSearch
 from inference.candidate.making.quantize import Work, keep_sensitive_layers, layers_in_fp32, quantize
 from inference.candidate.making.time_limit import NO_LIMIT, TimeIsUp, TimeLimit
 from inference.model.graphs import compile_graph, convolutions, open_graph, properties_of
+from inference.model.network import FITTED, ServedNetwork
 from tests.inference.conftest import REPOSITORY
 
 
@@ -22,15 +26,20 @@ def test_int8_graph_computes_its_convolutions_on_8_bits(fp32, int8):
     assert (int8 / "model.bin").stat().st_size < (fp32 / "model.bin").stat().st_size / 3
 
 
-def test_nothing_is_quantised_after_the_means_over_the_places(int8):
-    graph = open_graph(int8)
-    means = [operation for operation in graph.get_ordered_ops() if operation.get_type_name() == "ReduceMean"]
-    waiting, after = means[:], []
+@pytest.mark.parametrize("sharpness", [0.0, 3.0])
+def test_nothing_is_quantised_after_the_maps(served, splits, test_images, tmp_path, sharpness):
+    classifier = copy.deepcopy(served.checkpoint.build())
+    classifier.sharpness = sharpness
+    parts = {name: getattr(served.network, name).numpy() for name in FITTED}
+    export_graphs(replace(served, network=ServedNetwork(classifier, **parts).eval()), tmp_path, test_images)
+    graph = quantize(tmp_path / "fp32", calibration_images(splits["train"], 16, seed=0))
+    waiting, after = [graph.output("maps").get_node().input_value(0).get_node()], []
+    waiting += [operation for operation in graph.get_ordered_ops() if operation.get_type_name() == "ReduceMean"]
     while waiting:
         operation = waiting.pop()
         after.append(operation.get_type_name())
         waiting += [entry.get_node() for output in operation.outputs() for entry in output.get_target_inputs()]
-    assert {"MatMul", "Sigmoid"} <= set(after)
+    assert {"MatMul", "Sigmoid"} <= set(after) and ("Exp" in after) == (sharpness > 0)
     assert "FakeQuantize" not in after
 
 
