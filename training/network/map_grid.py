@@ -12,8 +12,9 @@ import torch
 
 from training.network.models import XrayClassifier
 
-NUM_CELLS = 7
-"""smallest side of the map, in cells, at which its middle cells see little of the image's border"""
+NUM_CELLS, NUM_FINE_CELLS = 7, 24
+"""smallest side of the map, in cells, at which its middle cells see little of the image's border: of a network's own
+map, and of one made finer, whose cells see as much of the image as before"""
 NUM_IMAGES = 4
 
 
@@ -28,7 +29,7 @@ def measure_map_grid(classifier: XrayClassifier, size_px: int) -> tuple[float, f
     with torch.inference_mode():
         cells = classifier.feature_map(torch.zeros(1, size_px, size_px, *colours, dtype=torch.uint8)).shape[-1]
     even = size_px / cells
-    side = max(size_px, NUM_CELLS * math.ceil(even))
+    side = max(size_px, (NUM_FINE_CELLS if classifier.map_stride else NUM_CELLS) * math.ceil(even))
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (NUM_IMAGES, side, side, *colours), generator=generator).float().requires_grad_()
     places = classifier.feature_map(pixels)
@@ -36,7 +37,7 @@ def measure_map_grid(classifier: XrayClassifier, size_px: int) -> tuple[float, f
     values = torch.einsum("ncij,c->ij", places, torch.randn(places.shape[1], generator=generator))
     middle = places.shape[-1] // 2
     before, after = (_centre(values[cell, cell], pixels) for cell in (middle - 1, middle + 1))
-    distance = (after - before) / 2
+    distance = classifier.map_stride or (after - before) / 2
     if not even / 2 < distance < even * 2:
         return even / 2 / size_px, even / size_px
     # Each layer of these networks shrinks the image by a factor of 1, 2 or 4.
@@ -51,6 +52,7 @@ def _centre(value: torch.Tensor, pixels: torch.Tensor) -> float:
     """
     (gradient,) = torch.autograd.grad(value, pixels, retain_graph=True)
     # Squared twice, to play down the field's wide, faint rim: the image's border cuts more of it off on one side.
+    gradient = gradient / gradient.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     weight = gradient.square() if gradient.ndim == 3 else gradient.square().sum(dim=3)
     weight = weight.sum(dim=0).square()
     along = weight.sum(dim=0) + weight.sum(dim=1)

@@ -44,11 +44,13 @@ class XrayClassifier(nn.Module):
         tabular: bool = False,
         exclusive: bool = False,
         has_maps: bool = True,
+        map_stride: int = 0,
         sharpness: float = 0.0,
     ):
         """body, neck: from bodies.build_body, with `num_features` channels. pixel_mean, pixel_std: 0..255, those of the
         training split over all channels. channels: 1 grey, 3 RGB. exclusive: whether each image has exactly one class.
-        has_maps: whether the body ends in a feature map. sharpness: of pool, which makes logits of maps."""
+        has_maps: whether the body ends in a feature map. map_stride: of refine_map, if it changed the body. sharpness:
+        of pool, which makes logits of maps."""
         super().__init__()
         self.body = body
         self.neck = neck
@@ -58,6 +60,7 @@ class XrayClassifier(nn.Module):
         self.channels = channels
         self.exclusive = exclusive
         self.has_maps = has_maps
+        self.map_stride = map_stride
         self.sharpness = sharpness
         self.register_buffer("pixel_mean", torch.tensor(float(pixel_mean)))
         self.register_buffer("pixel_std", torch.tensor(float(pixel_std)))
@@ -205,6 +208,7 @@ def build_model(
         tabular=tabular,
         exclusive=exclusive,
         has_maps=probe.ndim == 4,
+        map_stride=map_stride,
         sharpness=sharpness,
     )
     if sharpness and not model.has_maps:

@@ -26,7 +26,7 @@ def test_the_first_cell_lies_where_the_paddings_put_it(name, first_px, step_px, 
 class Everywhere(torch.nn.Module):
     """A network in which every cell sees the whole image, as with attention."""
 
-    channels = 1
+    channels, map_stride = 1, 0
 
     def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
         cells = torch.nn.functional.avg_pool2d(pixels.float()[:, None], 32)
