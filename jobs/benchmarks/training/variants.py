@@ -79,8 +79,8 @@ def main() -> None:
 
 
 def settings_of(words: str) -> Training:
-    """The demo's settings of the training with those of a variant."""
-    return load_settings("", [f"--training.{word.strip()}" for word in words.split(",")]).training
+    """The demo's settings of the training, in fp32, with those of a variant."""
+    return load_settings("", [f"--training.{word.strip()}" for word in ("precision=fp32", *words.split(","))]).training
 
 
 def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Collectives) -> dict[str, Tested]:
