@@ -54,7 +54,9 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "model": {
             "network": properties.network,
             "precision": "INT8",
-            "input": f"{properties.size_px} x {properties.size_px} grey pixels, made square by `{properties.square}`",
+            "input": properties.input,
+            "channels": properties.channels,
+            "attributes": properties.attributes,
             "findings": findings,
             "run_id": properties.run_id,
             "commit": properties.commit,

@@ -425,7 +425,7 @@ def test_sources_with_nothing_to_score(model, tmp_path, source, message):
     ("changes", "message"),
     [
         ({"sizes_px": [32]}, r"the model takes 64 pixels, the table of .* has \[32\]: run the ETL with this size"),
-        ({"channels": 3}, "is in colour"),
+        ({"channels": 3}, "are in colour, those that the model takes are grey"),
         ({"settings": {"square": "stretch", "intensity": "none"}}, "made with etl.square stretch, .* trained with pad"),
         ({"settings": {"grey_bits": 12}}, "made with etl.grey_bits 12, .* trained with 0"),
         ({"table": "elsewhere"}, "no Delta table at .*elsewhere/shards"),
