@@ -38,6 +38,11 @@ def inputs_of(properties: Properties, pixels: np.ndarray, attributes: Sequence[A
     return (pixels, codes_of(attributes)) if properties.attributes else (pixels,)
 
 
+def inputs_of_rows(properties: Properties, pixels: np.ndarray, rows: "pd.DataFrame") -> Inputs:
+    """The same for images of a table. rows: of these images, with the columns ATTRIBUTES if the model takes them."""
+    return inputs_of(properties, pixels, attributes_of(rows) if properties.attributes else ())
+
+
 def codes_of(attributes: Sequence[Attributes]) -> np.ndarray:
     """The input `attributes` of a graph, (images, 3) float32."""
     rows = [

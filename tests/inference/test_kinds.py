@@ -22,12 +22,16 @@ from etl.contract.version import TableVersion
 from etl.writing.shard_file import load_squares
 from inference.batch.listing import list_images
 from inference.batch.run import score_new
+from inference.candidate.making.layer_search import LayerSearch
+from inference.candidate.making.quantize import Work, keep_sensitive_layers, layers_in_fp32
+from inference.candidate.making.time_limit import NO_LIMIT
 from inference.film.films import load_film
 from inference.film.known_boxes import key_of, load_boxes
-from inference.model.graphs import open_graph, signature_of
+from inference.model.graphs import compile_graph, open_graph, signature_of
 from inference.model.inputs import Attributes, attributes_of, codes_of
 from inference.model.model_files import find_model
 from inference.model.served_model import ServedModel, open_served
+from inference.model.ten_crop import ten_crops, with_ten_crops
 from inference.service.engine.model import open_model
 from tests.conftest import png
 from tests.etl.dicom_files import build, written
@@ -106,6 +110,26 @@ def test_eight_bits_leave_the_branch_as_it_was(tabular_champion):
     added = {mode: every - every[2] for mode, every in maps.items()}
     np.testing.assert_allclose(added["int8"], added["fp32"], atol=1e-4)
     assert not np.allclose(maps["int8"], maps["fp32"], atol=1e-3)
+
+
+def test_layers_are_searched_with_both_inputs(tabular_champion):
+    """The most careful way of quantising, which the gate did not need here."""
+    fp32, drops = find_model(tabular_champion, "chexscale").variant("fp32"), iter([0.05, -0.01])
+    inputs = planted_images(len(PEOPLE), np.random.default_rng(7))[0], codes_of(PEOPLE)
+    reference = compile_graph(open_graph(fp32))
+    search = LayerSearch(inputs, reference, lambda _: next(drops), -0.1, 0.1, 0, NO_LIMIT, "INT8")
+    graph = keep_sensitive_layers(fp32, inputs, work=Work(search=search))
+    assert layers_in_fp32(graph)
+    got, expected = compile_graph(graph)(*inputs), reference(*inputs)
+    np.testing.assert_allclose(got.probabilities, expected.probabilities, atol=0.02)
+
+
+def test_ten_crops_are_of_the_film_alone(tabular_champion):
+    model = opened(tabular_champion, "fp32")
+    pixels = planted_images(1, np.random.default_rng(7))[0]
+    averaged = with_ten_crops(model.predict)(pixels, codes_of(PEOPLE[:1]))
+    each = [model.predict(crop[None], codes_of(PEOPLE[:1])).probabilities for crop in ten_crops(pixels)]
+    np.testing.assert_allclose(averaged.probabilities, np.mean(each, axis=0), atol=1e-6)
 
 
 def test_a_graph_says_what_it_takes_and_on_what_it_was_trained(tabular_champion):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from etl.contract.schema import image_column
 from etl.contract.table import read_labels, read_pixels
-from inference.model.inputs import Inputs, attributes_of, inputs_of
+from inference.model.inputs import Inputs, inputs_of_rows
 from inference.model.properties import Properties
 from training.reading.plan import Split
 
@@ -47,4 +47,4 @@ def calibration_inputs(split: Split, num_images: int, seed: int, properties: Pro
     ids = choose_images(rows[["image_id", "patient_id", "findings"]], num_images, seed)
     found = read_pixels(rows.loc[ids], image_column(split.size_px))
     pixels = np.stack([np.frombuffer(found[image_id], np.uint8).reshape(properties.image_shape) for image_id in ids])
-    return inputs_of(properties, pixels, attributes_of(rows.loc[ids]))
+    return inputs_of_rows(properties, pixels, rows.loc[ids])
