@@ -14,7 +14,7 @@ export function offerFields(taken) {
     const words = ["", ...taken.codes[name], UNKNOWN];
     const field = find(name);
     if (field.options.length === words.length) continue;
-    field.replaceChildren(...words.map((word) => make("option", { value: word }, word || "from the file")));
+    field.replaceChildren(...words.map((word) => make("option", { value: word }, word || "from file")));
   }
   const { low, high } = taken.trained_on.age_years;
   find("trained-ages").textContent =
