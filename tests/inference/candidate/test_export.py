@@ -164,7 +164,7 @@ def test_a_sharp_model_with_fine_maps_is_exported_and_recalibrated(
     own = replace(checkpoint, sharpness=2.0, map_stride=8)
     served = fit_served(own, card, splits["train"], splits["val"], seed=0)
     # Compares the graphs with torch.
-    export_graphs(served, tmp_path, test_images)
+    export_graphs(served, tmp_path, (test_images,))
     before = compile_graph(open_graph(tmp_path / "fp32"))(test_images)
     assert before.maps.shape[-1] > 1.5 * compile_graph(open_graph(fp32))(test_images).maps.shape[-1]
     logits = logit(before.probabilities.astype(np.float64))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inference.candidate.making import layer_search
-from inference.candidate.making.calibration_set import calibration_images
+from inference.candidate.making.calibration_set import calibration_inputs
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.layer_search import LayerSearch
 from inference.candidate.making.quantize import Work, keep_sensitive_layers, layers_in_fp32, quantize
@@ -31,8 +31,8 @@ def test_nothing_is_quantised_after_the_maps(served, splits, test_images, tmp_pa
     classifier = copy.deepcopy(served.checkpoint.build())
     classifier.sharpness = sharpness
     parts = {name: getattr(served.network, name).numpy() for name in FITTED}
-    export_graphs(replace(served, network=ServedNetwork(classifier, **parts).eval()), tmp_path, test_images)
-    graph = quantize(tmp_path / "fp32", calibration_images(splits["train"], 16, seed=0))
+    export_graphs(replace(served, network=ServedNetwork(classifier, **parts).eval()), tmp_path, (test_images,))
+    graph = quantize(tmp_path / "fp32", calibration_inputs(splits["train"], 16, 0, served.properties))
     waiting, after = [graph.output("maps").get_node().input_value(0).get_node()], []
     waiting += [operation for operation in graph.get_ordered_ops() if operation.get_type_name() == "ReduceMean"]
     while waiting:
