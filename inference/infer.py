@@ -6,6 +6,7 @@
     python inference/infer.py --format json folder | jq .findings       a line of JSON per file
     python inference/infer.py --mode fp32 --version 3 film.png          another precision, another version
     python inference/infer.py --model chexscale-3.zip film.png          a package (inference/package.py), no registry
+    python inference/infer.py --age 64 --sex F --view PA film.png       for a model that takes these too
 
 Answers come in the order of the files. Standard output holds the answers only; messages go to standard error. Exit code
 0: every file was answered; 1: some files failed, with their reasons above; 2: wrong usage, or no model.
@@ -19,6 +20,7 @@ from conf.settings import MODES
 from conf.startup import quick_imports
 from conf.workspace import Workspace
 from inference.film.answers import OPERATING_POINT
+from inference.film.stated import EXPECTED
 
 EXIT_FILE_FAILED = 1
 READS = ("inference.registered_model", "inference.batch_size")
@@ -53,6 +55,9 @@ def add_own(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--ten_crop", type=bool, default=False, help="average ten crops; takes eleven times as long")
     parser.add_argument("--threshold", default=OPERATING_POINT, help="operating point, such as sensitivity_0.9")
+    wins = "for all files, whatever their DICOM tags say; only for a model that takes it; if omitted, the tags decide"
+    for name, expected in EXPECTED.items():
+        parser.add_argument(f"--{name}", type=str, default="", help=f"{expected}: {wins}")
     add_model(parser)
     parser.add_argument(
         "--version", default="champion", help="version of the registered model, as a number or an alias"

@@ -200,11 +200,16 @@ def understand(cells: "pd.Series", meaning: Meaning) -> tuple["pd.Series", "pd.S
     return found.astype(object).where(found.notna(), None), strange.astype(object).where(strange.notna(), None)
 
 
+def age_of(cell: str) -> float | None:
+    """A cell such as `58`, `060Y` or `018M` in years; None for anything else and for ages above MAX_AGE_YEARS."""
+    parts = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]*)?)([YMWD]?)", cell)
+    years = float(parts[1]) * YEARS_PER_UNIT[parts[2]] if parts else MAX_AGE_YEARS + 1
+    return years if years <= MAX_AGE_YEARS else None
+
+
 def parse_ages(cells: "pd.Series") -> "pd.Series":
-    """Cells such as `58`, `060Y` or `018M` as years, Float32; NA for anything else and for ages above MAX_AGE_YEARS."""
-    parts = cells.str.extract(r"^([0-9]{1,3}(?:\.[0-9]*)?)([YMWD]?)$")
-    years = parts[0].astype(float) * parts[1].map(YEARS_PER_UNIT)
-    return years.where(years <= MAX_AGE_YEARS).astype("Float32")
+    """The age of each cell in years, see age_of, Float32; NA for what is none."""
+    return cells.map({cell: age_of(cell) for cell in cells.unique()}).astype("Float32")
 
 
 def strange_numbers(cells: "pd.Series", numbers: "pd.Series") -> "pd.Series":

@@ -20,6 +20,8 @@ from inference.batch.listing import Listing
 from inference.batch.scores import Run, append_scores, check_writable, choose_new, known_images
 from inference.batch.scoring import OUT_OF_REACH, WorkerModel, answer_schema, probability_column, score_images
 from inference.film.answers import OPERATING_POINT
+from inference.film.stated import lines_of
+from inference.model.properties import ATTRIBUTES
 from inference.model.served_model import ServedModel
 
 # Images per task: some row groups of a table, but fewer files, because decoding takes longer.
@@ -120,5 +122,10 @@ def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
         f"{counted(len(rows), 'image')} scored in {seconds:.0f} s, Spark's start included: {familiar:,} familiar, "
         f"{strange:,} unlike the training data, {len(unreadable):,} not readable; {outcome.known:,} already had scores"
     )
+    if model.properties.attributes:
+        read = rows.filter(pc.is_null(rows["unreadable"]))
+        doubts = read["doubts"].drop_null().to_pandas().str.split("; ").explode().value_counts().to_dict()
+        counts = {"films": len(read), "unknown": {name: read[name].null_count for name in ATTRIBUTES}, "doubts": doubts}
+        print("\n".join(lines_of(counts)))
     for reason, number in unreadable.str.split(":").str[0].value_counts().items():
         print(f"  not readable: {number:,} {reason}")

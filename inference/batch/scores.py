@@ -9,7 +9,10 @@ A row is the answer of one version of a model for one image. Rows are added and 
     familiar, distance   whether the image is like the training data, and how far it is from it (familiarity.py)
     fault            why the ETL would have put the image into quarantine; it is scored anyway
     unreadable       why it could not be scored
-    image_version    the table's pixel_hash, or size and time (or ETag) of the file
+    image_version    the table's pixel_hash, or size and time (or ETag) of the file; with the table's age, sex and view
+                     if the model takes them
+    age_years, sex, view, doubts     what the model got besides the pixels, null for unknown; and what speaks against
+                     it, such as an age that its training did not have. All null if it takes pixels alone
     model, model_version, mode       the model that scored it
     model_sha256     SHA-256 of its graph, because every registry has a version 1
     source, table_version            delta_table_id and version, or the folder, and null
@@ -31,7 +34,7 @@ from deltalake.exceptions import DeltaError
 from conf.errors import InputError
 from etl.contract.delta import KEEP_HISTORY, open_table, store_options
 from etl.contract.storage import is_local, locate, unreachable
-from inference.batch.scoring import OUT_OF_REACH, answer_schema, probability_column
+from inference.batch.scoring import LATER, OUT_OF_REACH, answer_schema, probability_column
 
 RUN = pa.schema(
     [
@@ -163,6 +166,7 @@ def _open(output: str, to_write: bool = False) -> DeltaTable | None:
         return None
     types = {field.name: field.type for field in table.schema().fields}
     expected = Schema.from_arrow(pa.schema([*answer_schema([]), *RUN])).fields
-    if any(types.get(field.name) != field.type for field in expected):
+    later = dict(LATER)
+    if any(types.get(one.name, one.type if one.name in later else None) != one.type for one in expected):
         raise InputError(f"the Delta table at {output} holds something else than scores: choose another scoring.output")
     return table

@@ -3,6 +3,7 @@
 Imports neither pyspark nor deltalake nor mlflow, so that a worker starts quickly.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,12 +20,16 @@ from etl.contract.schema import image_column
 from etl.contract.storage import reaching
 from inference.film.answers import call_findings
 from inference.film.films import MAX_FILE_BYTES, OUT_OF_REACH, NoFilm, read_film
+from inference.film.stated import Stated, doubts_of
 from inference.model.graphs import Predict
-from inference.model.properties import Properties
+from inference.model.inputs import Attributes, Inputs, inputs_of
+from inference.model.properties import ATTRIBUTES, Properties
 from inference.model.variants import open_variant
 
 # Rows per batch that goes back to Spark: enough to spread the batch's cost, few enough for memory.
 ROWS_PER_BATCH = 128
+LATER = (("age_years", pa.float32()), ("sex", pa.string()), ("view", pa.string()), ("doubts", pa.string()))
+"""columns that scores of older releases lack"""
 COPIED = ("image_id", "image_version", "fault", "unreadable")
 
 
@@ -44,7 +49,9 @@ class Image(NamedTuple):
     image_id: str
     image_version: str
     pixels: np.ndarray | None
-    """(S, S) uint8; None if it could not be read"""
+    """as in Inputs; None if it could not be read"""
+    stated: Stated | None = None
+    """age, sex and view, of the table or of the file's tags; None if the model takes pixels alone"""
     fault: str | None = None
     """why the ETL would have put it into quarantine; None for a table's image, which the ETL has checked"""
     unreadable: str | None = None
@@ -63,6 +70,7 @@ def answer_schema(findings: list[str]) -> pa.Schema:
             ("fault", pa.string()),
             ("unreadable", pa.string()),
             ("image_version", pa.string()),
+            *LATER,
         ]
     )
 
@@ -99,17 +107,17 @@ def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]
             contents = fetch_ahead((row["file"] for row in again), MAX_FILE_BYTES + 1)
             yield from map(read_file, files, contents, repeat(properties))
         else:
-            yield from read_table(part, properties.size_px)
+            yield from read_table(part, properties)
 
 
-def read_table(rows: Iterable[dict], size_px: int) -> Iterator[Image]:
+def read_table(rows: Iterable[dict], properties: Properties) -> Iterator[Image]:
     """Images of a table's rows. Of a table in a store, GROUPS_AHEAD row groups are fetched ahead."""
     parts = groupby(rows, lambda row: (row["file"], row["row_group"]))
     places, again = tee((place, list(part)) for place, part in parts)
-    column = [image_column(size_px)]
+    column = [image_column(properties.size_px)]
     calls = ((file, partial(read_row_groups, file, column, [group])) for (file, group), _ in again)
     for (place, part), read in zip(places, call_ahead(calls, GROUPS_AHEAD), strict=True):
-        yield from read_row_group(place[0], read, part, size_px)
+        yield from read_row_group(place[0], read, part, properties)
 
 
 def read_file(row: dict, content: Callable[[], bytes], properties: Properties) -> Image:
@@ -119,10 +127,12 @@ def read_file(row: dict, content: Callable[[], bytes], properties: Properties) -
     names = row["image_id"], row["image_version"]
     if isinstance(film, NoFilm):
         return Image(*names, None, unreadable=film.reason)
-    return Image(*names, film.pixels, film.fault)
+    return Image(*names, film.pixels, film.stated, film.fault)
 
 
-def read_row_group(file: str, read: Callable[[], pa.Table], rows: list[dict], size_px: int) -> Iterator[Image]:
+def read_row_group(
+    file: str, read: Callable[[], pa.Table], rows: list[dict], properties: Properties
+) -> Iterator[Image]:
     """Images of one row group of a file, which `read` returns."""
     try:
         with reaching(file):
@@ -134,26 +144,28 @@ def read_row_group(file: str, read: Callable[[], pa.Table], rows: list[dict], si
     cells = table.column(0).combine_chunks()
     # Offsets at which each cell begins and the last one ends in the column's buffer; a null takes no bytes.
     bounds = np.frombuffer(cells.buffers()[1], np.int32)[cells.offset :]
-    pixels = np.frombuffer(cells.buffers()[2] or b"", np.uint8)
+    pixels, expected = np.frombuffer(cells.buffers()[2] or b"", np.uint8), math.prod(properties.image_shape)
     for row in rows:
         start, end = bounds[row["row"] : row["row"] + 2]
-        if end - start == size_px**2:
-            square = pixels[start:end].reshape(size_px, size_px)
-            yield Image(row["image_id"], row["image_version"], square)
+        if end - start == expected:
+            square = pixels[start:end].reshape(properties.image_shape)
+            stated = Stated(Attributes(*(row[name] for name in ATTRIBUTES))) if properties.attributes else None
+            yield Image(row["image_id"], row["image_version"], square, stated)
         else:
-            reason = f"damaged row: {end - start} bytes, expected {size_px**2}"
+            reason = f"damaged row: {end - start} bytes, expected {expected}"
             yield Image(row["image_id"], row["image_version"], None, unreadable=reason)
 
 
 def answer(images: list[Image], predict: Predict, properties: Properties, batch_size: int) -> pa.RecordBatch:
     """One row of answer_schema per image; the model gets the readable ones in requests of batch_size."""
     readable = np.array([image.pixels is not None for image in images])
-    pixels = [image.pixels for image in images if image.pixels is not None]
-    requests = [np.stack(pixels[start : start + batch_size]) for start in range(0, len(pixels), batch_size)]
+    shown = [image for image in images if image.pixels is not None]
+    parts = [shown[start : start + batch_size] for start in range(0, len(shown), batch_size)]
+    requests = [_inputs_of(part, properties) for part in parts]
     probabilities = np.zeros((len(images), len(properties.findings)), np.float32)
     distances = np.full(len(images), np.nan, np.float32)
     if requests:
-        given = [predict(request) for request in requests]
+        given = [predict(*request) for request in requests]
         probabilities[readable] = np.concatenate([one.probabilities for one in given])
         distances[readable] = np.concatenate([one.distances for one in given])
     familiar, present = call_findings(properties, probabilities, distances)
@@ -168,5 +180,20 @@ def answer(images: list[Image], predict: Predict, properties: Properties, batch_
         "called": called,
         "familiar": pa.array(familiar, mask=~readable),
         "distance": pa.array(distances, mask=~readable),
+        **_stated_columns(images, properties),
     }
     return pa.RecordBatch.from_pydict(columns, answer_schema(properties.findings))
+
+
+def _inputs_of(images: list[Image], properties: Properties) -> Inputs:
+    values = [image.stated.values for image in images if image.stated]
+    return inputs_of(properties, np.stack([image.pixels for image in images]), values)
+
+
+def _stated_columns(images: list[Image], properties: Properties) -> dict[str, list]:
+    """The columns LATER."""
+    columns = {
+        name: [getattr(image.stated.values, name) if image.stated else None for image in images] for name in ATTRIBUTES
+    }
+    doubts = ["; ".join(doubts_of(image.stated, properties)) if image.stated else "" for image in images]
+    return columns | {"doubts": [said or None for said in doubts]}

@@ -12,7 +12,7 @@ from conf.writing import write_json
 from etl.contract.schema import Card
 from inference.candidate.gate import Decision
 from inference.candidate.incumbent import Incumbent
-from inference.candidate.making.calibration_set import calibration_images
+from inference.candidate.making.calibration_set import calibration_inputs
 from inference.candidate.making.export import export_graphs, open_exported
 from inference.candidate.making.familiarity import distance_threshold
 from inference.candidate.making.fitting import fit_served
@@ -69,7 +69,8 @@ def build_candidate(
     console.print(f"[bold]1/7[/] calibrate {checkpoint.model} of epoch {checkpoint.epoch}, learn what is familiar")
     served = fit_served(checkpoint, source.card, source.train, source.val, source.seed)
     console.print("[bold]2/7[/] export to OpenVINO FP32 and FP16, and to ONNX")
-    differences = export_graphs(served, folder, calibration_images(source.val, NUM_COMPARED, source.seed))
+    compared = calibration_inputs(source.val, NUM_COMPARED, source.seed, served.properties)
+    differences = export_graphs(served, folder, compared)
     console.print("[bold]3/7[/] fit the baseline: logistic regression on thumbnails of the train split")
     baseline = ThumbnailBaseline(source.train, source.seed)
     variants = {
@@ -96,7 +97,7 @@ def build_candidate(
     variants["int8"] = compile_graph(open_graph(folder / "int8"))
     console.print("[bold]6/7[/] latency, throughput, memory")
     speeds = {
-        name: asdict(measure_speed(variants[name], test.size_px, options.batch_size))
+        name: asdict(measure_speed(variants[name], served.properties, options.batch_size))
         | asdict(measure_footprint(name, folder / name, options.batch_size))
         | {"size_mb": size_mb(folder / name)}
         for name in ("torch", "fp32", "fp16", "onnx", "int8")
@@ -107,7 +108,9 @@ def build_candidate(
         "lineage": _lineage(served),
         "machine": describe_machine(),
         "batch_size": options.batch_size,
-        "attempts": [_describe(one, len(quantising.images)) for one in tries.all],
+        "input": served.properties.input,
+        "attributes": served.properties.attributes,
+        "attempts": [_describe(one, len(quantising.inputs[0])) for one in tries.all],
         "attempts_ended": tries.ended,
         "export_difference": differences,
         "familiarity": _familiarity(scored, folder),

@@ -47,6 +47,8 @@ def open_incumbent(workspace: Workspace, name: str, table: TableVersion) -> Incu
         before = getattr(properties, what)
         if before != now:
             return Incumbent(version, f"its images were made with etl.{what} {before}, the table's are with {now}")
+    if properties.channels != card.channels:
+        return Incumbent(version, f"it takes images of {properties.channels} channels, the table has {card.channels}")
     if properties.size_px not in card.sizes_px:
         return Incumbent(version, f"it takes {properties.size_px} pixels, the table has {card.sizes_px}")
     try:

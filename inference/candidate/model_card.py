@@ -31,6 +31,11 @@ LIMITS = (
     "The distance from the training data finds films that look different; it does not find wrong answers on films that "
     "look familiar.",
 )
+ATTRIBUTES_LIMIT = (
+    "Age, sex and view raise or lower a probability as they went along with the labels of the training split, whatever "
+    "the reason: AP may mean no more there than that the sickest are filmed in bed."
+)
+"""of a model that takes them"""
 
 
 def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int, study: dict) -> dict:
@@ -54,14 +59,16 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "model": {
             "network": properties.network,
             "precision": "INT8",
-            "input": f"{properties.size_px} x {properties.size_px} grey pixels, made square by `{properties.square}`",
+            "input": properties.input,
+            "channels": properties.channels,
+            "attributes": properties.attributes,
             "findings": findings,
             "run_id": properties.run_id,
             "commit": properties.commit,
             "ancestors": properties.ancestors,
         },
         "intended_use": INTENDED_USE,
-        "limits": list(LIMITS),
+        "limits": [*LIMITS, *([ATTRIBUTES_LIMIT] if properties.attributes else [])],
         "data": {
             "title": card.title,
             "source": card.source_name,

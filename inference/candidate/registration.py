@@ -18,6 +18,8 @@ from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
 from etl.contract.vocabulary import metric_name
 from inference.candidate.gate import Decision
+from inference.model.graphs import INPUTS
+from inference.model.inputs import without_films
 from inference.model.properties import Properties
 from inference.model.registry import CHALLENGER, CHAMPION, MAX_TAG, Registered, promote
 from training.record.addresses import settle
@@ -25,7 +27,8 @@ from training.record.addresses import settle
 PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
 
 DESCRIPTION = (
-    f"Findings on frontal chest radiographs, INT8 for CPUs. {RESEARCH_USE} Input: (n, S, S) uint8 grey pixels. "
+    f"Findings on frontal chest radiographs, INT8 for CPUs. {RESEARCH_USE} Input: (n, S, S) uint8 grey pixels, or what "
+    "the version's signature says. "
     "Output: a calibrated probability per finding, and the distance from the training data; "
     'params={"maps": True} adds class activation maps. '
     "`challenger` is the newest version, `champion` the last one that passed the gate or was promoted by hand."
@@ -95,7 +98,7 @@ def add_version(name: str, properties: Properties, folder: Path, tags: dict[str,
         python_model=str(PYFUNC_FILE),
         artifacts={"graphs": str(folder)},
         signature=_signature(properties),
-        input_example=_grey_ramp(properties.size_px),
+        input_example=_example(properties),
         # Named, because mlflow would otherwise load the model in a second process to find them.
         pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "openvino", "numpy", "pandas")],
     )
@@ -140,12 +143,23 @@ def _tags(properties: Properties, report: dict, decision: Decision) -> dict[str,
 def _signature(properties: Properties) -> ModelSignature:
     outputs = [*properties.findings, "distance"]
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, properties.size_px, properties.size_px))]),
+        inputs=_inputs(properties),
         outputs=Schema([ColSpec("float", name) for name in outputs]),
         params=ParamSchema([ParamSpec("maps", "boolean", False)]),
     )
 
 
-def _grey_ramp(size_px: int) -> np.ndarray:
-    """An example of the input, (1, S, S) uint8, that shows no chest."""
-    return np.tile(np.linspace(0, 255, size_px).astype(np.uint8), (1, size_px, 1))
+def _inputs(properties: Properties) -> Schema:
+    pixels = np.dtype(np.uint8), (-1, *properties.image_shape)
+    if not properties.attributes:
+        return Schema([TensorSpec(*pixels)])
+    columns = len(properties.attributes["columns"])
+    return Schema([TensorSpec(*pixels, INPUTS[0]), TensorSpec(np.dtype(np.float32), (-1, columns), INPUTS[1])])
+
+
+def _example(properties: Properties) -> np.ndarray | dict[str, np.ndarray]:
+    """An example of the input: a ramp from black to white that shows no chest, of a patient who is not known."""
+    inputs = without_films(properties, 1)
+    ramp = np.linspace(0, 255, properties.size_px).astype(np.uint8)
+    inputs[0][:] = ramp if properties.channels == 1 else ramp[:, None]
+    return dict(zip(INPUTS, inputs, strict=True)) if properties.attributes else inputs[0]

@@ -49,7 +49,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
     if status != "FINISHED":
         console.print(f"Training run {checkpoint.run_id} is {status}: registering its best epoch so far")
     device = device_for(settings.training.device)
-    splits = {name: open_split(table, name, checkpoint.size_px) for name in SPLITS}
+    splits = {name: open_split(table, name, checkpoint.size_px, checkpoint.tabular) for name in SPLITS}
     about_table, seed = describe_table(table, workspace), settings.training.seed
     source = CandidateSource(checkpoint, table.card, about_table, **splits, seed=seed)
     with workspace.exclusive():

@@ -19,13 +19,14 @@ from inference.candidate.gate import (
     refuse,
 )
 from inference.candidate.incumbent import Incumbent
-from inference.candidate.making.calibration_set import calibration_images
+from inference.candidate.making.calibration_set import calibration_inputs
 from inference.candidate.making.layer_search import RANKING_IMAGES, LayerSearch
 from inference.candidate.making.quantize import Work, keep_sensitive_layers, quantize
 from inference.candidate.making.time_limit import TimeLimit
 from inference.candidate.measuring.evaluate import Scored, auroc_differences, auroc_intervals, score_split
 from inference.candidate.tries import Judged, Made, NoUse, Tries, Try, Way, try_ways
 from inference.model.graphs import Graph, Predict, compile_graph, open_graph
+from inference.model.inputs import Inputs, chosen
 from inference.model.properties import Properties
 from inference.model.ten_crop import add_ten_crops
 from training.reading.plan import Split
@@ -69,19 +70,19 @@ class Quantising:
         return self.options.max_mean_drop, self.options.max_finding_drop
 
     @cached_property
-    def images(self) -> np.ndarray:
-        """(images, S, S) uint8, for the calibration"""
-        return calibration_images(self.train, self.options.num_calibration_images, self.seed)
+    def inputs(self) -> Inputs:
+        """of the images for the calibration"""
+        return calibration_inputs(self.train, self.options.num_calibration_images, self.seed, self.properties)
 
     @cached_property
     def _predict_fp32(self) -> Predict:
         return compile_graph(open_graph(self.fp32))
 
     def _plainly(self, limit: TimeLimit, title: str, best: Try | None) -> Made:
-        return Made(quantize(self.fp32, self.images, work=Work(title, limit)))
+        return Made(quantize(self.fp32, self.inputs, work=Work(title, limit)))
 
     def _with_corrected_biases(self, limit: TimeLimit, title: str, best: Try | None) -> Made:
-        return Made(quantize(self.fp32, self.images, correct_biases=True, work=Work(title, limit)))
+        return Made(quantize(self.fp32, self.inputs, correct_biases=True, work=Work(title, limit)))
 
     def _with_sensitive_layers(self, limit: TimeLimit, title: str, best: Try) -> Made:
         """Returns layers of the best graph so far to FP32 until the gate would pass it on the validation split."""
@@ -102,10 +103,10 @@ class Quantising:
         before = val_overrun(int8)
         if before <= 0:
             raise NoUse(f"{best.way.name} meets the bounds on the validation split, by which layers would be chosen")
-        shown = self.images[: 2 * RANKING_IMAGES]
+        shown = chosen(self.inputs, slice(2 * RANKING_IMAGES))
         search = LayerSearch(shown, fp32, val_overrun, at_best, before, monotonic() - started, limit, title)
         work = Work(title, limit, search)
-        graph = keep_sensitive_layers(self.fp32, self.images, correct_biases=best.way.correct_biases, work=work)
+        graph = keep_sensitive_layers(self.fp32, self.inputs, correct_biases=best.way.correct_biases, work=work)
         return Made(graph, search.cut_short)
 
     def _score(self, predict: Predict, split: Split, name: str, title: str, end: bool = False) -> Scored:

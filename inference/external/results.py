@@ -13,6 +13,7 @@ from inference.candidate.measuring.evaluate import Scored
 from inference.external.figures import draw_areas, draw_calibration
 from inference.external.standards import SECOND_HEADS, second_cells, second_lines
 from inference.film.answers import OPERATING_POINT
+from inference.film.stated import lines_of
 from inference.model.properties import Properties
 from training.measures.cells import interval_cell, markdown_table, value_cell, with_interval
 from training.record.figures import draw_subgroups
@@ -178,6 +179,10 @@ def page_of(report: dict) -> str:
         f"- Only the model knows: {', '.join(report['findings']['only_model']) or 'none'}. "
         f"Only the films have: {', '.join(report['findings']['only_films']) or 'none'}.",
     ]
+    if "attributes" in report:
+        first, *doubts = lines_of(report["attributes"])
+        lines.append(f"- Age, sex and view are inputs of the model. {first}.")
+        lines += [f"  - {doubt.strip()}" for doubt in doubts]
     if "missing" in own:
         lines.append(f"- Not compared with the model's own test split: {own['missing']}.")
     lines += [

@@ -21,6 +21,8 @@ from inference.external.record import add_recalibrated, record
 from inference.external.results import tables_of, title_of, write_report, write_results
 from inference.external.seen import describe_check, find_seen, refuse_seen
 from inference.external.standards import measure_standards, read_standard
+from inference.film.stated import Stated, count_stated, lines_of
+from inference.model.inputs import attributes_of
 from inference.model.model_files import CHALLENGER, find_model
 from inference.model.own_test import OwnTest, read_own_test
 from inference.model.properties import Properties
@@ -94,6 +96,8 @@ def test(settings: Settings, workspace: Workspace, model: ServedModel) -> None:
         "findings": describe_findings(properties, films.card, columns),
         **measure(properties, scored, mode, own_test_of(model), seed),
     }
+    if properties.attributes:
+        report["attributes"] = count_stated(map(Stated, attributes_of(scored.images)), properties)
     if standard:
         report["second"] = measure_standards(properties, scored, mode, standard, seed)
     folder, fit = workspace.external(site), None
@@ -183,6 +187,8 @@ def show(report: dict) -> None:
         console.print(f"Only the second labels have: {', '.join(left)}", markup=False)
     share = report["unfamiliar"]
     console.print(f"{share['value']:.1%} of the films are unlike the training data, and no finding is called on them")
+    for line in lines_of(report["attributes"]) if "attributes" in report else ():
+        console.print(line, markup=False, soft_wrap=True)
     films = report["films"]
     left = f"; {counted(films['left_out'], 'film')} that it has seen were left out" * bool(films["left_out"])
     console.print(f"Overlap: {films['seen_by_training']}{left}")

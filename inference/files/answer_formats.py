@@ -12,13 +12,15 @@ from rich.text import Text
 
 from conf.words import RESEARCH_USE
 from inference.film.answers import Finding, Findings
+from inference.model.properties import ATTRIBUTES
 from training.measures.cells import value_cell
 
-# The operating point is last, so that programs that count columns find the others where they have always been.
+# The last four were added later, so that programs that count columns find the others where they have always been.
 CSV_COLUMNS = (
     *("file", "finding", "probability", "threshold", "called", "familiar", "warnings", "error"),
-    "operating_point",
+    *("operating_point", *ATTRIBUTES),
 )
+NO_VALUES = [None] * len(ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,22 @@ def as_json(answered: Answered, model: dict) -> str:
 def as_csv(answered: Answered, operating_point: str) -> str:
     """A line per finding of the file, in the order of CSV_COLUMNS; one line with the error if it has no findings.
 
-    Empty: unknown. called, familiar: 1 or 0. operating_point: the one that the thresholds are of.
+    Empty: unknown. called, familiar: 1 or 0. operating_point: the one that the thresholds are of. age_years, sex, view:
+    as the model got them; empty too if it takes pixels alone.
     """
     file, found = io.StringIO(), answered.findings
     lines = csv.writer(file, lineterminator="\n")
     name = printable(answered.path)
     if found is None:
-        lines.writerow([name, *[None] * (len(CSV_COLUMNS) - 3), answered.fault, operating_point])
+        lines.writerow([name, *[None] * 6, answered.fault, operating_point, *NO_VALUES])
         return file.getvalue()
     for finding in found.findings:
         called = None if finding.present is None else int(finding.present)
         numbers = [None if value is None else f"{value:.6g}" for value in (finding.probability, finding.threshold)]
         warnings = "; ".join(found.warnings)
-        lines.writerow([name, finding.name, *numbers, called, int(found.familiar), warnings, None, operating_point])
+        got = vars(found.stated.values).values() if found.stated else NO_VALUES
+        about = [int(found.familiar), warnings, None, operating_point, *got]
+        lines.writerow([name, finding.name, *numbers, called, *about])
     return file.getvalue()
 
 
@@ -72,6 +77,8 @@ def as_table(answered: Answered, console: Console) -> str:
         console.print(Text(printable(answered.path), "bold"), soft_wrap=True)
         for warning in found.warnings:
             console.print(Text(f"warning: {warning}", "yellow"), soft_wrap=True)
+        if found.stated:
+            console.print(Text(f"read with {found.stated}"), soft_wrap=True)
         if found.familiar:
             console.print(_table(found))
     return captured.get()
@@ -96,6 +103,8 @@ def as_line(answered: Answered, width: int, console: Console) -> str:
     called = [finding for finding in sorted(found.findings, key=_order) if finding.present]
     said = ", ".join(f"{finding.name} {finding.probability:.2f}" for finding in called)
     line = Text.assemble(printable(answered.path).ljust(width), ("  " + (said or "-"), "bold"))
+    if found.stated:
+        line.append(f"  {found.stated}")
     if found.warnings:
         line.append("  warning: " + "; ".join(found.warnings), "yellow")
     with console.capture() as captured:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -12,8 +12,11 @@ from inference.files.answer_formats import Answered
 from inference.files.decoders import Decoded
 from inference.files.overlays import paint_finding, worth_painting, write_overlay
 from inference.film.answers import describe_findings
+from inference.film.films import Film
 from inference.film.known_boxes import key_of
+from inference.film.stated import Given, Stated
 from inference.model.graphs import Answer, Predict
+from inference.model.inputs import Inputs, inputs_of
 from inference.model.properties import Properties
 
 
@@ -26,21 +29,38 @@ class FileAnswerer:
     heatmaps: Path | None
     boxes: dict[str, list[list[float]]]
     caption: str
+    given: Given = field(default_factory=dict)
+    """age, sex and view for all files"""
+    answered: list[Stated] = field(default_factory=list)
+    """what the model got of each film so far"""
+
+    def inputs(self, films: list[Film]) -> Inputs:
+        """What the model gets of these films."""
+        stated = [found for film in films if (found := self.stated(film))]
+        self.answered.extend(stated)
+        pixels = np.stack([film.pixels for film in films])
+        return inputs_of(self.properties, pixels, [one.values for one in stated])
+
+    def stated(self, film: Film) -> Stated | None:
+        """Age, sex and view of a film; None if the model takes pixels alone."""
+        return film.stated and film.stated.with_given(self.given)
 
     def answer(self, decoded: Decoded, answer: Answer | None) -> Answered:
         """The answer for one file. answer: the model's answer for its film alone; None if it has no film."""
         film = decoded.film
         if film is None:
             return Answered(decoded.path, None, decoded.fault)
+        stated = self.stated(film)
         findings = describe_findings(
-            self.properties, answer.probabilities, answer.distances, film.fault, self.operating_point
+            self.properties, answer.probabilities, answer.distances, film.fault, self.operating_point, stated
         )
+        caption = self.caption + (f" · {stated}" if stated else "")
         pictures = []
         for index in worth_painting(findings) if self.heatmaps else ():
             finding = findings.findings[index]
             boxes = [box for which, *box in self.boxes.get(key_of(film.pixels), []) if which == index]
             picture = paint_finding(
-                film.shown, answer.maps, index, finding, self.properties, self.operating_point, boxes, self.caption
+                film.shown, answer.maps, index, finding, self.properties, self.operating_point, boxes, caption
             )
             pictures.append(str(write_overlay(picture, self.heatmaps, decoded.path, finding.name)))
         return Answered(decoded.path, findings, None, film.width_px, film.height_px, pictures)
@@ -52,8 +72,8 @@ def answer_all(
     """Answers in the order of the files; the decoders continue while a batch is computed and painted."""
     with ThreadPoolExecutor() as threads:
         while batch := list(islice(decoded, batch_size)):
-            films = [one.film.pixels for one in batch if one.film]
-            answers = iter(rows_of(predict(np.stack(films)))) if films else iter(())
+            films = [one.film for one in batch if one.film]
+            answers = iter(rows_of(predict(*answerer.inputs(films)))) if films else iter(())
             yield from threads.map(answerer.answer, batch, [next(answers) if one.film else None for one in batch])
 
 

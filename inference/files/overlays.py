@@ -47,10 +47,11 @@ def paint_finding(
 ) -> bytes:
     """The film with the heat map of one finding and a caption, as a PNG file.
 
-    film: (h, w) uint8 grey, see Film.shown. maps: (findings, s, s) float32. boxes: as kept with the model (shares of
-    the square), of this finding. model: name, version and precision, for the caption.
+    film: (h, w) grey or (h, w, 3) RGB, uint8, see Film.shown. maps: (findings, s, s) float32. boxes: as kept with the
+    model (shares of the square), of this finding. model: name, version and precision, and what it got besides the
+    pixels, for the caption.
     """
-    height, width = film.shape
+    height, width = film.shape[:2]
     heat = heat_of(evidence_of(maps, index, properties, operating_point), width, height, properties)
     picture = overlay(film, heat, boxes=boxes_on_film(boxes, width, height, properties))
     threshold = "no threshold" if finding.threshold is None else f"threshold {finding.threshold:.3f}"

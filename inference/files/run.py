@@ -22,6 +22,7 @@ from inference.files.decoders import FileDecoders
 from inference.files.image_files import ImageFile, find_images, local_path
 from inference.files.overlays import SHOWN_PX
 from inference.film.known_boxes import load_boxes
+from inference.film.stated import count_stated, describe_given, lines_of, read_given, refuse_given
 from inference.model.ten_crop import with_ten_crops
 
 
@@ -31,7 +32,7 @@ def run(settings: Settings, workspace: Workspace, options: jsonargparse.Namespac
     options: the arguments of inference/infer.py. Raises InputError if a file, a folder or the model is not there.
     """
     started = time.perf_counter()
-    paths = [local_path(given) for given in options.files]
+    paths, given = [local_path(path) for path in options.files], read_given(options.age, options.sex, options.view)
     heatmaps = made_folder(os.path.expanduser(options.heatmaps)) if options.heatmaps else None
     files, others = find_images(paths, options.heatmaps and str(heatmaps))
     with FileDecoders(min(len(os.sched_getaffinity(0)), len(files))) as decoders:
@@ -42,14 +43,17 @@ def run(settings: Settings, workspace: Workspace, options: jsonargparse.Namespac
 
         found = find_model(workspace, settings.inference.registered_model, options.version, options.model)
         served = open_served(found, options.mode)
+        refuse_given(served.properties, given)
         points = served.properties.thresholds
         if options.threshold not in points:
             raise InputError(f"--threshold is {options.threshold!r}, expected one of {', '.join(points)}")
         crops = ", ten crops" if options.ten_crop else ""
         model = f"{found.title}, {served.mode.upper()}{crops}, thresholds {options.threshold}"
         say(f"{model}. {RESEARCH_USE}")
+        if given:
+            say(f"Given for all files, whatever their tags say: {describe_given(given)}")
         boxes = load_boxes(served.folder) if heatmaps else {}
-        answerer = FileAnswerer(served.properties, options.threshold, heatmaps, boxes, model)
+        answerer = FileAnswerer(served.properties, options.threshold, heatmaps, boxes, model, given)
         predict = with_ten_crops(served.predict) if options.ten_crop else served.predict
         decoded = decoders.decode(files, served.properties, SHOWN_PX if heatmaps else 0)
         about = {"model": served.name, "version": served.version, "mode": served.mode}
@@ -57,6 +61,9 @@ def run(settings: Settings, workspace: Workspace, options: jsonargparse.Namespac
         # Closed at once on an interruption, so that no further picture is painted.
         with closing(answer_all(decoded, predict, answerer, settings.inference.batch_size)) as answers:
             num_failed = write_answers(answers, files, options.format, about)
+        if served.properties.attributes:
+            for line in lines_of(count_stated(answerer.answered, served.properties)):
+                say(line)
     seconds = time.perf_counter() - started
     print_outcome(len(files), num_failed, others, seconds, heatmaps)
     return num_failed

@@ -5,6 +5,7 @@ from math import isfinite
 
 import numpy as np
 
+from inference.film.stated import Stated, doubts_of
 from inference.model.properties import Properties
 
 OPERATING_POINT = "youden"
@@ -37,14 +38,20 @@ class Findings:
     distance_threshold: float
     fault: str | None
     """why the ETL would have put the image into quarantine"""
+    stated: Stated | None = None
+    """age, sex and view that the model got; None if it takes pixels alone"""
+    doubts: tuple[str, ...] = ()
+    """what speaks against these values, see doubts_of"""
 
     def to_dict(self) -> dict:
         """The answer, ready for JSON. `warnings` says what speaks against trusting it. A missing number is None."""
         # Not asdict: its deep copy would take a twentieth of the time that the service needs for a small film.
+        fields = {name: value for name, value in vars(self).items() if name not in ("stated", "doubts")}
         return {
-            **vars(self),
+            **fields,
             "findings": [dict(vars(finding)) for finding in self.findings],
             "distance": self.distance if isfinite(self.distance) else None,
+            "attributes": self.stated.to_dict() if self.stated else None,
             "warnings": self.warnings,
         }
 
@@ -55,7 +62,7 @@ class Findings:
         if not self.familiar:
             numbers = f"distance {self.distance:.1f}, threshold {self.distance_threshold:.1f}"
             said.append(f"{UNFAMILIAR} ({numbers}): no finding is called")
-        return said + ([self.fault] if self.fault else [])
+        return [*said, *([self.fault] if self.fault else []), *self.doubts]
 
 
 def call_findings(
@@ -78,8 +85,10 @@ def describe_findings(
     distance: float,
     fault: str | None = None,
     operating_point: str = OPERATING_POINT,
+    stated: Stated | None = None,
 ) -> Findings:
     """probabilities: (findings,) float32; distance: this image's; operating_point: one of properties.thresholds.
+    stated: what the model got besides the pixels.
 
     An image that is unlike the training data gets no probabilities: what the network says of it, it has not learned.
     """
@@ -91,4 +100,6 @@ def describe_findings(
         else Finding(name, None, threshold, None)
         for name, value, threshold, called in zip(properties.findings, probabilities, thresholds, present, strict=True)
     ]
-    return Findings(findings, bool(familiar), float(distance), properties.distance_threshold, fault)
+    doubts = tuple(doubts_of(stated, properties)) if stated else ()
+    limit = properties.distance_threshold
+    return Findings(findings, bool(familiar), float(distance), limit, fault, stated, doubts)

@@ -5,16 +5,21 @@ Imports neither torch nor pyspark, because the service, the command line and Spa
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from conf.settings import Dicom, Quality
-from etl.contract.images.decode import begins_like_image, decode_grey
-from etl.contract.images.misfits import misfit_of
+from etl.contract.images.decode import begins_like_image, decode_colour, decode_grey
+from etl.contract.images.misfits import find_misfit, tags_of
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
+from inference.film.stated import Stated, stated_in
 from inference.model.properties import Properties
+
+if TYPE_CHECKING:
+    from etl.contract.images.dicom_tags import Tags
 
 # The largest file that can be an image: 16-bit colour, uncompressed, both sides as long as they may be, and a header.
 MAX_FILE_BYTES = 6 * MAX_SIDE_PX**2 + 1_000_000
@@ -29,13 +34,15 @@ class Film:
     """One decoded image."""
 
     pixels: np.ndarray
-    """(S, S) uint8 grey, S the model's size"""
+    """(S, S) grey or (S, S, 3) RGB, uint8, S the model's size"""
     fault: str | None
     """why the ETL would have put the image into quarantine, such as `inverted: ...`; None if it would not"""
     width_px: int
     height_px: int
     shown: np.ndarray | None = None
-    """(h, w) uint8 grey for people, in the film's own proportions and grey values; None if not asked for"""
+    """(h, w) grey or (h, w, 3) RGB, uint8, in the film's own proportions and greys, for people; None: not asked for"""
+    stated: Stated | None = None
+    """what the file states of age, sex and view; None if the model takes pixels alone"""
 
 
 @dataclass(frozen=True)
@@ -78,31 +85,35 @@ def read_film(read: Callable[[int], bytes], properties: Properties, shown_px: in
 
 
 def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film:
-    """Bytes of an image file to the model's input.
+    """Bytes of an image file to the model's input. As in the ETL, a model of grey images gets the luminance of a colour
+    file, and one of colour images equal channels of a grey file.
 
     shown_px: longer side of `shown`; 0: `shown` is not made.
     Raises BadImage with the reason if the file is no usable image, MemoryError if there is too little memory.
     """
     with one_error_for_lack_of_memory():
-        image = decode_grey(content, properties.grey_bits)
-        height, width = image.shape
+        image = (decode_grey if properties.channels == 1 else decode_colour)(content, properties.grey_bits)
+        height, width = image.shape[:2]
         adjusted = adjust_intensity(image, properties.intensity)
         pixels = to_square(adjusted, properties.size_px, properties.square)
         shown = _scale(image, shown_px) if shown_px else None
-        return Film(pixels, _find_fault(content, image, properties), width, height, shown)
+        tags, fault = _ask_tags(content, properties)
+        if not fault and properties.channels == 1:
+            fault = find_fault(image, Quality(**properties.quality))
+        return Film(pixels, fault, width, height, shown, stated_in(tags) if properties.attributes else None)
 
 
-def _find_fault(content: bytes, image: np.ndarray, properties: Properties) -> str | None:
-    """Film.fault. Of a DICOM file, its tags come first, as in the ETL."""
+def _ask_tags(content: bytes, properties: Properties) -> tuple["Tags | None", str | None]:
+    """The tags of a DICOM file, and why it is no film for reading; both None for other files."""
     try:
-        misfit = misfit_of(content, Dicom(**properties.dicom))
+        tags = tags_of(content)
+        return tags, find_misfit(tags, Dicom(**properties.dicom)) if tags else None
     except BadImage as reason:
-        misfit = str(reason)
-    return misfit or find_fault(image, Quality(**properties.quality))
+        return None, str(reason)
 
 
 def _scale(image: np.ndarray, side_px: int) -> np.ndarray:
-    height, width = image.shape
+    height, width = image.shape[:2]
     scale = side_px / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

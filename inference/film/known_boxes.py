@@ -16,7 +16,7 @@ FILE = "boxes.json"
 
 
 def key_of(pixels: np.ndarray) -> str:
-    """pixels: (S, S) uint8, as the model takes them."""
+    """pixels: (S, S) or (S, S, 3) uint8, as the model takes them."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 

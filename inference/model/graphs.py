@@ -1,6 +1,8 @@
 """Converts, saves, opens and compiles OpenVINO graphs. The one owner of openvino, beside pyfunc_model.py; no torch.
 
-A graph is stored as a folder with model.xml and model.bin. Its input is `pixels`, (batch, S, S) uint8; its outputs are
+A graph is stored as a folder with model.xml and model.bin. Its input is `pixels`, (batch, S, S) or (batch, S, S, 3)
+uint8; the graph of a network with a branch for age, sex and view has a second one, `attributes`, (batch, 3) float32
+(see inputs.py). Its outputs are
 
     probabilities   (batch, findings) float32, calibrated, 0..1
     maps            (batch, findings, s, s) float32, class activation maps in calibrated logits
@@ -20,7 +22,7 @@ import openvino as ov
 from openvino import opset13 as opset
 
 from conf.errors import InputError
-from inference.model.properties import Properties
+from inference.model.properties import ATTRIBUTES, Properties
 
 # One Core for the whole process, never destroyed. The plugin that a Core loads sets the thread's signal stack. When one
 # of two Cores is destroyed, the other's signal stack loses its memory, and the next signal, such as Ctrl-C, would end
@@ -29,6 +31,8 @@ CORE = ov.Core()
 Graph, CompiledModel = ov.Model, ov.CompiledModel
 
 FILE = "model.xml"
+INPUTS = ("pixels", "attributes")
+"""the second one only where Properties.attributes describes it"""
 OUTPUTS = ("probabilities", "maps", "distances")
 PROPERTIES_KEY = "chexscale"
 # One request at a time, on all cores. Without the precision hint, CPUs with AMX silently compute an FP32 graph in bf16,
@@ -44,13 +48,16 @@ class Answer(NamedTuple):
     distances: np.ndarray | None = None
 
 
-Predict = Callable[[np.ndarray], Answer]
+Predict = Callable[..., Answer]
+"""a function from a graph's inputs (see Inputs), each an argument of its own, to its Answer"""
 
 
-def convert(program, size_px: int, properties: Properties) -> Graph:
-    """Converts a torch.export program that has a graph's input and outputs; the result takes any batch size."""
-    graph = ov.convert_model(program, input=[ov.PartialShape([-1, size_px, size_px])])
-    graph.inputs[0].tensor.set_names({"pixels"})
+def convert(program, properties: Properties) -> Graph:
+    """Converts a torch.export program that has a graph's inputs and outputs; the result takes any batch size."""
+    shapes = [properties.image_shape, (len(ATTRIBUTES),)][: 1 + bool(properties.attributes)]
+    graph = ov.convert_model(program, input=[ov.PartialShape([-1, *shape]) for shape in shapes])
+    for port, name in zip(graph.inputs, INPUTS, strict=False):
+        port.tensor.set_names({name})
     for output, name in zip(graph.outputs, OUTPUTS, strict=True):
         output.tensor.set_names({name})
     return with_properties(graph, properties)
@@ -147,7 +154,7 @@ def signature_of(graph: Graph) -> dict:
 
 
 def compile_graph(graph: Graph, num_threads: int = 0) -> Predict:
-    """Compiles the graph for the CPU; returns a function from pixels, (batch, S, S) uint8, to the Answer.
+    """Compiles the graph for the CPU; returns a function from its inputs to the Answer.
 
     Only one thread at a time may call that function. num_threads: 0 means all cores.
     """
@@ -159,8 +166,8 @@ def compile_graph(graph: Graph, num_threads: int = 0) -> Predict:
 def predict_with(compiled: CompiledModel) -> Predict:
     """Returns the function of compile_graph for a graph that is already compiled."""
 
-    def predict(pixels: np.ndarray) -> Answer:
-        outputs = compiled(pixels)
+    def predict(*inputs: np.ndarray) -> Answer:
+        outputs = compiled(inputs)
         return Answer(*(outputs[name] for name in OUTPUTS))
 
     return predict
@@ -183,12 +190,12 @@ class SharedGraph:
             self._many.put(many.create_infer_request())
         self._one.put(one.create_infer_request())
 
-    def predict(self, pixels: np.ndarray, alone: bool = False) -> Answer:
-        """Computes one batch. pixels: (batch, S, S) uint8; alone: nothing else needs the cores, so it may use all."""
+    def predict(self, *inputs: np.ndarray, alone: bool = False) -> Answer:
+        """Computes one batch. inputs: see Inputs; alone: nothing else needs the cores, so it may use all."""
         requests = self._one if alone and not self._one.empty() else self._many
         request = requests.get()
         try:
-            outputs = request.infer({0: pixels})
+            outputs = request.infer(inputs)
         finally:
             requests.put(request)
         return Answer(*(outputs[name] for name in OUTPUTS))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import InputError
+from conf.words import SEXES, VIEWS
 from inference.model.graphs import Answer, Predict
 from inference.model.properties import Properties
 from training.network.checkpoint import UNREADABLE, Checkpoint
-from training.network.models import XrayClassifier, pool
+from training.network.models import AGE_CENTRE_YEARS, AGE_SCALE_YEARS, XrayClassifier, pool
 
 FILE = "network.pt"
 FITTED = ("shifts", "temperatures", "centre", "whitening")
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class ServedNetwork(nn.Module):
-    """Pixels, (batch, S, S) uint8, to a graph's outputs (inference/model/graphs.py): probabilities, maps, distances."""
+    """A graph's inputs to its outputs (inference/model/graphs.py): probabilities, maps, distances."""
 
     def __init__(
         self,
@@ -46,8 +47,9 @@ class ServedNetwork(nn.Module):
             sharpness *= scale[:, None]
         self.register_buffer("sharpness", sharpness)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features, maps = self.classifier.features_and_maps(pixels)
+    def forward(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        encoded = None if attributes is None else encode_codes(attributes)
+        features, maps = self.classifier.features_and_maps(pixels, encoded)
         logits = pool(maps, self.sharpness if self.classifier.sharpness else 0.0)
         if self.classifier.exclusive:
             # As training.loop.loss.log_odds, which other frameworks cannot run; infinite where the softmax rounds to 1.
@@ -55,6 +57,21 @@ class ServedNetwork(nn.Module):
             logits = (logits + self.shifts) / self.temperatures
         distances = torch.linalg.vector_norm((features - self.centre) @ self.whitening, dim=1)
         return logits.sigmoid(), maps, distances
+
+
+def encode_codes(codes: Tensor) -> Tensor:
+    """The input `attributes` of a graph, (batch, 3) float32, as training.network.models.encode_attributes gives it.
+
+    Written so that every number that stands for no value, NaN too, is unknown.
+    """
+    years = codes[:, :1]
+    known = years >= 0
+    columns = [torch.where(known, (years - AGE_CENTRE_YEARS) / AGE_SCALE_YEARS, 0.0), (~known).float()]
+    for column, words in ((1, SEXES), (2, VIEWS)):
+        places = torch.arange(len(words), dtype=codes.dtype, device=codes.device)
+        is_word = (codes[:, column : column + 1] == places).float()
+        columns += [is_word, 1 - is_word.sum(dim=1, keepdim=True)]
+    return torch.cat(columns, dim=1)
 
 
 @dataclass(frozen=True)
@@ -107,8 +124,9 @@ def torch_predict(network: ServedNetwork, device: torch.device = CPU) -> Predict
         # A convolution would otherwise round its inputs to 10 bits where the GPU can (TF32).
         torch.backends.cudnn.allow_tf32 = False
 
-    def predict(pixels: np.ndarray) -> Answer:
+    def predict(*inputs: np.ndarray) -> Answer:
         with torch.inference_mode():
-            return Answer(*(part.cpu().numpy() for part in network(torch.from_numpy(pixels).to(device))))
+            answers = network(*(torch.from_numpy(part).to(device) for part in inputs))
+            return Answer(*(part.cpu().numpy() for part in answers))
 
     return predict

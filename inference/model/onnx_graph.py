@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from conf.errors import InputError
-from inference.model.graphs import OUTPUTS, PROPERTIES_KEY, Answer, Predict
+from inference.model.graphs import INPUTS, OUTPUTS, PROPERTIES_KEY, Answer, Predict
 from inference.model.properties import Properties
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ OPSET = 20
 
 
 def save_onnx(program: torch.export.ExportedProgram, folder: Path, properties: Properties) -> None:
-    """Writes model.onnx into `folder`, which is created if missing; its input and outputs are those of a graph.
+    """Writes model.onnx into `folder`, which is created if missing; its inputs and outputs are those of a graph.
 
     ONNX's own checker checks the model before it is written.
     """
@@ -37,7 +37,7 @@ def save_onnx(program: torch.export.ExportedProgram, folder: Path, properties: P
     with warnings.catch_warnings(action="ignore"):
         exported = torch.onnx.export(
             program,
-            input_names=["pixels"],
+            input_names=list(INPUTS[: 1 + bool(properties.attributes)]),
             output_names=list(OUTPUTS),
             opset_version=OPSET,
             dynamo=True,
@@ -97,9 +97,9 @@ def onnx_properties(session: onnxruntime.InferenceSession) -> Properties:
 
 
 def onnx_predict(session: onnxruntime.InferenceSession) -> Predict:
-    """Returns a function from pixels, (batch, S, S) uint8, to the model's Answer."""
+    """Returns a function from the model's inputs to its Answer."""
 
-    def predict(pixels: np.ndarray) -> Answer:
-        return Answer(*session.run(list(OUTPUTS), {"pixels": pixels}))
+    def predict(*inputs: np.ndarray) -> Answer:
+        return Answer(*session.run(list(OUTPUTS), dict(zip(INPUTS, inputs, strict=False))))
 
     return predict

@@ -42,8 +42,10 @@ SERVER_README = """\
 
 **{research_use}** No output may guide the care of a patient. model_card-VERSION.md describes each version.
 
-Input `pixels`: (batch, S, S) uint8, squares of grey as CheXScale's ETL makes them. The server decodes no film, checks
-nothing, and calls no finding: the thresholds, and the distance above which `probabilities` mean nothing, are in
+Input `pixels`: (batch, S, S) uint8, squares of grey as CheXScale's ETL makes them, or (batch, S, S, 3) of RGB if the
+graph takes colour. A graph that takes age, sex and view has the input `attributes` too, (batch, 3) float32: age in
+years, and the places of sex and view in the lists `codes`; -1 is unknown. The server decodes no film, checks nothing,
+and calls no finding: the thresholds, the distance above which `probabilities` mean nothing, and `codes` are in
 model.xml, in the element `chexscale`. Compute with the option INFERENCE_PRECISION_HINT of ../config.json.
 """
 

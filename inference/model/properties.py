@@ -18,6 +18,10 @@ FORMAT = 2
 """increased when the meaning of a field or an output changes; older graphs must be exported again"""
 CARD_FILE = "model_card.json"
 """the model card, beside the graphs in a registered model's folder"""
+ATTRIBUTES = ("age_years", "sex", "view")
+"""columns of the table, in the order of a graph's input `attributes`"""
+UNKNOWN = -1
+"""what stands in that input for a value that is not known"""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,29 @@ class Properties:
     """bits of the greys in 16-bit files that do not say it, see etl.grey_bits; graphs of older releases lack it"""
     dicom: dict = field(default_factory=dict)
     """settings by which the ETL chose DICOM files, see conf.settings.Dicom; graphs of older releases lack it"""
+    channels: int = 1
+    """1: the graph takes grey pixels, 3: RGB; graphs of older releases lack it"""
+    attributes: dict = field(default_factory=dict)
+    """Empty if pixels are the graph's only input. Otherwise what its input `attributes` means: `columns`; `codes`, for
+    sex and view the words whose places stand in it; `unknown`, the number for a value that is not known; and
+    `trained_on`, the number of films of the training split for each word and for `unknown`, of the age `low` and
+    `high` in years (null: no age was known) and `unknown`. Graphs of older releases lack it"""
     recalibrated: dict = field(default_factory=dict)
     """if the calibration was fitted to another site: its name, and the `version` whose network this is"""
     format: int = FORMAT
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image, (S, S) or (S, S, 3)."""
+        square = (self.size_px, self.size_px)
+        return square if self.channels == 1 else (*square, self.channels)
+
+    @property
+    def input(self) -> str:
+        """What the model takes, for people."""
+        colour = "grey" if self.channels == 1 else "colour (RGB)"
+        more = "; age in years, sex and view position, each known or unknown" if self.attributes else ""
+        return f"{self.size_px} x {self.size_px} {colour} pixels, made square by `{self.square}`{more}"
 
     def to_json(self) -> str:
         """Returns one line of JSON."""
@@ -94,8 +118,13 @@ def preparation_of(settings: dict) -> dict:
 
 def check_table(properties: Properties, card: "Card", place: object) -> None:
     """Raises InputError if the pixels of a table are not those that the model takes. place: the table's workspace."""
-    if card.channels != 1:
-        raise InputError(f"the table of {place} is in colour, the model takes grey images")
+    if card.channels != properties.channels:
+        kinds = {1: "grey", 3: "in colour"}
+        raise InputError(
+            f"the images in the table of {place} are {kinds[card.channels]}, those that the model takes are "
+            f"{kinds[properties.channels]}: score the images' folder with --scoring.source DIR, which decodes them as "
+            "the model's were"
+        )
     if properties.size_px not in card.sizes_px:
         raise InputError(
             f"the model takes {properties.size_px} pixels, the table of {place} has {card.sizes_px}: run the "

@@ -7,6 +7,13 @@ enough.
     model.predict(pixels)                              # (n, S, S) uint8 -> DataFrame, a probability per finding
     model.predict(pixels, params={"maps": True})       # a dict of arrays, "maps" (n, findings, s, s) among them
 
+A model of colour images takes (n, S, S, 3). One that takes age, sex and view, as its signature says, gets a dict:
+
+    model.predict({"pixels": pixels, "attributes": attributes})    # (n, 3) float32; -1 is unknown
+
+`attributes` are the age in years and the places of sex and view in the lists `codes` of
+model.unwrap_python_model().attributes, which also says on which ages it was trained.
+
 `distance` says how far an image is from the training data. If it is above
 model.unwrap_python_model().distance_threshold, the image's probabilities mean nothing. Research use only, not for
 clinical use.
@@ -22,7 +29,7 @@ import pandas as pd
 
 
 class ChestXrayModel(mlflow.pyfunc.PythonModel):
-    """Turns grey chest radiographs into one probability per finding and, on request, class activation maps."""
+    """Turns chest radiographs into one probability per finding and, on request, class activation maps."""
 
     def load_context(self, context) -> None:
         """Compiles the INT8 graph for this machine's CPU, with the options that the gate measured it with."""
@@ -31,14 +38,21 @@ class ChestXrayModel(mlflow.pyfunc.PythonModel):
         properties = json.loads(graph.get_rt_info(["chexscale"]).value)
         self.findings = properties["findings"]
         self.distance_threshold = properties["distance_threshold"]
+        self.attributes = properties["attributes"]
         self.compiled = core.compile_model(
             graph, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         )
 
+    # Or a dict of arrays, of which MLflow knows no type hint; it warns of a hint that it does not know, and of none.
     def predict(self, context, model_input: np.ndarray, params: dict | None = None):
-        """Predicts a batch, (n, S, S) uint8, 0 is black. params: `maps` adds the class activation maps, in logits."""
+        """Predicts a batch. model_input: the pixels, uint8, 0 is black, or a dict of the graph's inputs.
+
+        params: `maps` adds the class activation maps, in logits.
+        """
+        inputs = model_input if isinstance(model_input, dict) else {"pixels": model_input}
         # Each call has its own request, because a server may call from several threads.
-        outputs = self.compiled.create_infer_request().infer(np.ascontiguousarray(model_input))
+        arrays = {name: np.ascontiguousarray(part) for name, part in inputs.items()}
+        outputs = self.compiled.create_infer_request().infer(arrays)
         if (params or {}).get("maps"):
             return {name: outputs[name].copy() for name in ("probabilities", "distances", "maps")}
         table = pd.DataFrame(outputs["probabilities"], columns=self.findings)

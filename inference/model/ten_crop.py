@@ -19,7 +19,7 @@ SUFFIX = "_ten_crop"
 def ten_crops(pixels: np.ndarray) -> np.ndarray:
     """Cuts out each image's four corners and centre, enlarged to S, and mirrors them.
 
-    (batch, S, S) uint8 to (10 * batch, S, S); the crops of one image follow each other.
+    (batch, S, S) or (batch, S, S, 3) uint8 to 10 * batch such images; the crops of one image follow each other.
     """
     size_px = pixels.shape[1]
     side = round(size_px * SHARE)
@@ -36,12 +36,12 @@ def ten_crops(pixels: np.ndarray) -> np.ndarray:
 def with_ten_crops(predict: Predict) -> Predict:
     """Averages the model's probabilities over ten crops; maps and distances stay those of the whole image."""
 
-    def averaged(pixels: np.ndarray) -> Answer:
-        whole = predict(pixels)
+    def averaged(pixels: np.ndarray, *more: np.ndarray) -> Answer:
+        whole = predict(pixels, *more)
         # One crop of all images at a time, so that batches stay as large as the caller chose.
         crops = ten_crops(pixels).reshape(len(pixels), NUM_CROPS, *pixels.shape[1:])
         means = np.mean(
-            [predict(np.ascontiguousarray(crops[:, crop])).probabilities for crop in range(NUM_CROPS)], axis=0
+            [predict(np.ascontiguousarray(crops[:, crop]), *more).probabilities for crop in range(NUM_CROPS)], axis=0
         )
         return Answer(means.astype(np.float32), whole.maps, whole.distances)
 

@@ -1,16 +1,20 @@
 """Films in, findings and heat maps out."""
 
 import asyncio
+import json
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from conf.words import RESEARCH_USE
-from inference.film.answers import OPERATING_POINT, describe_findings
+from conf.errors import InputError
+from conf.words import RESEARCH_USE, SEXES, VIEWS
+from inference.film.answers import OPERATING_POINT, Findings, describe_findings
 from inference.film.films import Film
+from inference.film.stated import EXPECTED, Given, read_given, refuse_given
 from inference.model.graphs import Answer
+from inference.model.inputs import chosen, inputs_of
 from inference.model.properties import Properties
 from inference.service import schemas
 from inference.service.door.parameters import prefers_picture
@@ -26,6 +30,8 @@ NOT_AN_IMAGE, UNUSABLE = 415, 422
 PNG = "image/png"
 POINT_HEADER = "X-Operating-Point"
 """names the operating point of a picture, which has no other place for it"""
+ATTRIBUTES_HEADER = "X-Attributes"
+"""JSON: age, sex and view that the model got for a picture, which of them were given, and what speaks against them"""
 
 router = APIRouter(prefix="/v1")
 OperatingPoint = Annotated[
@@ -34,12 +40,32 @@ OperatingPoint = Annotated[
 ]
 
 
+def _optional(name: str, *examples: str) -> object:
+    about = f"{EXPECTED[name]}; for every file of the request, whatever its DICOM tags say; only for a model that "
+    about += "takes it (`attributes` of /v1/model); if omitted, the tags decide"
+    return Query(description=about, examples=list(examples))
+
+
+Age = Annotated[str, _optional("age", "64", "18M", "unknown")]
+Sex = Annotated[str, _optional("sex", *SEXES, "unknown")]
+View = Annotated[str, _optional("view", *VIEWS, "unknown")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request says about all its files."""
+
+    operating_point: str
+    given: Given
+
+
 @dataclass(frozen=True)
 class Read:
     """One decoded file and the model's answer to it."""
 
     film: Film
     answer: Answer
+    found: Findings
     result: dict
 
 
@@ -49,7 +75,13 @@ class Read:
     responses=PROBLEMS | {status: {"model": schemas.AllUnreadable} for status in (NOT_AN_IMAGE, UNUSABLE)},
     openapi_extra=file_body("files", many=True),
 )
-async def predict(request: Request, operating_point: OperatingPoint = OPERATING_POINT) -> Response:
+async def predict(
+    request: Request,
+    operating_point: OperatingPoint = OPERATING_POINT,
+    age: Age = "",
+    sex: Sex = "",
+    view: View = "",
+) -> Response:
     """Returns the findings of one or more images. They are PNG, JPEG, TIFF, WEBP, BMP or DICOM by content.
 
     A file that is not a usable image gets an `error` in its place. If no file is usable, the status is 415 if none of
@@ -58,9 +90,10 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
     state = state_of(request)
     served = state.champion.now()
     _check_point(served.model.properties, operating_point)
+    asked = Asked(operating_point, _given(served.model.properties, age, sex, view))
     with state.capacity.share() as share:
         uploads = await read_uploads(request, "files", state.settings.max_files, state.settings, share)
-        reads = await all_or_none(read(state, served, upload, operating_point) for upload in uploads)
+        reads = await all_or_none(read(state, served, upload, asked) for upload in uploads)
     answer = {
         "model": served.model.identity,
         "note": RESEARCH_USE,
@@ -83,7 +116,13 @@ async def predict(request: Request, operating_point: OperatingPoint = OPERATING_
     | {
         200: {
             "content": {PNG: {"schema": {"type": "string", "format": "binary"}}},
-            "headers": {POINT_HEADER: {"description": "of a picture", "schema": {"type": "string"}}},
+            "headers": {
+                POINT_HEADER: {"description": "of a picture", "schema": {"type": "string"}},
+                ATTRIBUTES_HEADER: {
+                    "description": "of a picture: age, sex and view that the model got, as JSON, if it takes them",
+                    "schema": {"type": "string"},
+                },
+            },
         },
         404: {"model": schemas.Problem},
     },
@@ -93,11 +132,15 @@ async def explain_(
     request: Request,
     operating_point: OperatingPoint = OPERATING_POINT,
     finding: Annotated[str | None, Query(description="return only this finding's map", examples=["Effusion"])] = None,
+    age: Age = "",
+    sex: Sex = "",
+    view: View = "",
 ) -> Response:
     """Returns the findings of one image, the image as the model sees it, a heat map per finding, and known boxes.
 
     With `finding`, and `image/png` in the header Accept, the answer is a picture: the image with that finding's map
-    over it; the header `X-Operating-Point` names the operating point. If an image is unlike the training data, no
+    over it; the header `X-Operating-Point` names the operating point, `X-Attributes` the age, sex and view that the
+    model got, if it takes them. If an image is unlike the training data, no
     finding is called on it and it has no maps: `maps` is empty, and a request for a picture gets status 422. A map
     shows what speaks for a finding, not that the finding is there. Research use only.
     """
@@ -107,18 +150,19 @@ async def explain_(
     _check_point(properties, operating_point)
     if finding is not None and finding not in properties.findings:
         raise unknown("finding", finding, properties.findings, status=404)
+    asked = Asked(operating_point, _given(properties, age, sex, view))
     with state.capacity.share() as share:
         (upload,) = await read_uploads(request, "file", 1, state.settings, share)
-        one = await read(state, served, upload, operating_point)
+        one = await read(state, served, upload, asked)
     if isinstance(one, CannotDecode):
         raise _unusable([one], {})
-    chosen = [finding] if finding else properties.findings
+    names = [finding] if finding else properties.findings
     if finding and prefers_picture(request.headers.get("accept", "")):
         if not one.result["familiar"]:
             raise Refusal(UNUSABLE, one.result["warnings"][0], "ask for JSON, which shows the image without maps")
         content = await asyncio.to_thread(picture, served.model, one.film, one.answer, finding, operating_point)
-        return Response(content, media_type=PNG, headers={POINT_HEADER: operating_point})
-    drawn = chosen if one.result["familiar"] else []
+        return Response(content, media_type=PNG, headers=_headers(operating_point, one))
+    drawn = names if one.result["familiar"] else []
     shown = await asyncio.to_thread(explain, served.model, one.film, one.answer, drawn, operating_point)
     about = {"model": served.model.identity, "note": RESEARCH_USE, "operating_point": operating_point}
     about |= {"index": 0, "name": upload.name}
@@ -139,6 +183,8 @@ async def describe(request: Request) -> Response:
             "findings": properties.findings,
             "size_px": properties.size_px,
             "square": properties.square,
+            "channels": properties.channels,
+            "attributes": properties.attributes or None,
             "thresholds": {
                 point: dict(zip(properties.findings, values, strict=True))
                 for point, values in properties.thresholds.items()
@@ -170,19 +216,44 @@ async def all_or_none(works: Iterable[Coroutine]) -> list:
     return [task.result() for task in tasks]
 
 
-async def read(state: ServiceState, served: QueuedModel, upload: Upload, operating_point: str) -> Read | CannotDecode:
+async def read(state: ServiceState, served: QueuedModel, upload: Upload, asked: Asked) -> Read | CannotDecode:
     """Decodes one file and asks the model about it."""
     properties = served.model.properties
     try:
-        film = await state.decoders.decode(upload.chunks, served.model.properties_json, properties.size_px)
+        film = await state.decoders.decode(upload.chunks, served.model.properties_json, properties.image_shape)
     except CannotDecode as error:
         state.counters.files.labels("refused").inc()
         return error
-    answer = await served.batcher.answer(film.pixels, alone=state.capacity.files == 1)
-    found = describe_findings(properties, answer.probabilities, float(answer.distances), film.fault, operating_point)
+    stated = film.stated and film.stated.with_given(asked.given)
+    inputs = inputs_of(properties, film.pixels[None], [stated.values] if stated else [])
+    answer = await served.batcher.answer(*chosen(inputs, 0), alone=state.capacity.files == 1)
+    found = describe_findings(
+        properties, answer.probabilities, float(answer.distances), film.fault, asked.operating_point, stated
+    )
     result = {**found.to_dict(), "width_px": film.width_px, "height_px": film.height_px}
     state.counters.files.labels("answered").inc()
-    return Read(film, answer, result)
+    return Read(film, answer, found, result)
+
+
+def _given(properties: Properties, age: str, sex: str, view: str) -> Given:
+    """The values in the request. Raises Refusal 422 for one that is not understood or that the model does not take."""
+    try:
+        given = read_given(age, sex, view)
+    except InputError as error:
+        raise Refusal(422, str(error), "correct it, or leave it out to take what the file's DICOM tags state") from None
+    try:
+        refuse_given(properties, given)
+    except InputError as error:
+        reason, _, step = str(error).partition(": ")
+        raise Refusal(422, reason, step) from None
+    return given
+
+
+def _headers(operating_point: str, one: Read) -> dict[str, str]:
+    """What a picture cannot say."""
+    found = one.found
+    stated = found.stated and json.dumps(found.stated.to_dict() | {"doubts": found.doubts})
+    return {POINT_HEADER: operating_point} | ({ATTRIBUTES_HEADER: stated} if stated else {})
 
 
 def _check_point(properties: Properties, operating_point: str) -> None:

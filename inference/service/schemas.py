@@ -23,12 +23,13 @@ RESULT = {
     "distance": 11.2,
     "distance_threshold": 19.5,
     "fault": None,
+    "attributes": None,
     "warnings": [],
     "width_px": 1024,
     "height_px": 1024,
 }
 UNREADABLE = {"index": 1, "name": "notes.txt", "error": f"no {KINDS}: starts with b'Dear Dr '"}
-SEND_A_FILM = f"send a whole {KINDS} file of one grey film"
+SEND_A_FILM = f"send a whole {KINDS} file of one film"
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -57,6 +58,16 @@ class Finding(BaseModel):
     present: bool | None = Field(description="probability >= threshold; null if either is missing")
 
 
+class Attributes(BaseModel):
+    """Age, sex and view with which one film was read; null is unknown."""
+
+    model_config = _shown({"age_years": 64, "sex": "F", "view": None, "given": ["age_years"]})
+    age_years: float | None
+    sex: str | None = Field(description="F or M")
+    view: str | None = Field(description="PA, AP or LATERAL")
+    given: list[str] = Field(description="which of them the request gave; the others come from the file's DICOM tags")
+
+
 class Result(BaseModel):
     """One image."""
 
@@ -68,6 +79,9 @@ class Result(BaseModel):
     distance: float | None = Field(description="distance from the training data")
     distance_threshold: float
     fault: str | None = Field(description="why the ETL would have put the image into quarantine; null if it would not")
+    attributes: Attributes | None = Field(
+        description="age, sex and view that the model got; null if it takes pixels alone"
+    )
     warnings: list[str] = Field(description="reasons not to trust this answer, in words")
     width_px: int
     height_px: int
@@ -125,7 +139,7 @@ class Explanation(Result):
     model: ModelName
     note: Literal[RESEARCH_USE]
     operating_point: str = POINT
-    image: str = Field(description="data URL of a PNG: the grey square that the model sees")
+    image: str = Field(description="data URL of a PNG: the square that the model sees")
     maps: dict[str, Map] = Field(description="heat maps by finding; empty if the image is unlike the training data")
     boxes: list[Box] = Field(description="known boxes; only images of the test split have any")
 
@@ -156,6 +170,8 @@ class ModelDescription(ModelName):
             "findings": ["Cardiomegaly", "Effusion"],
             "size_px": 256,
             "square": "pad",
+            "channels": 1,
+            "attributes": None,
             "thresholds": {"youden": {"Cardiomegaly": 0.34, "Effusion": 0.29}},
             "default_operating_point": OPERATING_POINT,
             "package": None,
@@ -169,6 +185,11 @@ class ModelDescription(ModelName):
     findings: list[str]
     size_px: int = Field(description="side of the square that the model sees, in pixels")
     square: str = Field(description="how films are made square: pad or stretch")
+    channels: int = Field(description="1: the model sees grey images, 3: colour")
+    attributes: dict | None = Field(
+        description="null if the model takes pixels alone; otherwise what it takes besides: the words for sex and view "
+        "(`codes`), and the ages and numbers of films on which it was trained (`trained_on`)"
+    )
     thresholds: dict[str, dict[str, float | None]] = Field(description="by operating point, then by finding")
     default_operating_point: str = Field(description="the one that answers have unless a request names another")
     package: str | None = Field(

@@ -26,7 +26,7 @@ from conf.workspace import Workspace
 from etl.contract.schema import CONTRACT, SPLITS, Card
 from etl.contract.version import TableVersion
 from inference.candidate.gate import Decision
-from inference.candidate.making.calibration_set import calibration_images
+from inference.candidate.making.calibration_set import calibration_inputs
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import quantize
@@ -36,7 +36,7 @@ from inference.model.network import FittedModel
 from inference.model.served_model import ServedModel
 from training.loop.loss import masked_bce
 from training.network.checkpoint import BEST, Checkpoint
-from training.network.models import build_model
+from training.network.models import build_model, encode_attributes
 from training.reading.readers import open_split
 from training.record.store import use_store
 
@@ -64,6 +64,11 @@ def planted_images(num_images: int, rng: np.random.Generator) -> tuple[np.ndarra
     return pixels.clip(0, 255).astype(np.uint8), labels, boxes
 
 
+def coloured(pixels: np.ndarray) -> np.ndarray:
+    """(..., S, S) grey to (..., S, S, 3) RGB of a reddish tint."""
+    return np.stack([pixels, pixels // 2, pixels // 3], axis=-1)
+
+
 def write_table(
     workspace: Workspace,
     seed: int = 0,
@@ -72,7 +77,7 @@ def write_table(
     label: float | None = None,
     **changes,
 ) -> tuple[Card, torch.Tensor, torch.Tensor]:
-    """Writes shards and card; returns the card and the training images and labels.
+    """Writes shards and card; returns the card and the training images and labels. With channels=3 they are in colour.
 
     vocabulary: the table's findings; none of the images has those that are not planted. patients: what their names
     begin with. label: what every label is; None: what is planted. changes: of the card.
@@ -81,6 +86,7 @@ def write_table(
     tables, train = [], None
     for split in SPLITS:
         pixels, labels, boxes = planted_images(ROWS[split], rng)
+        pixels = coloured(pixels) if changes.get("channels") == 3 else pixels
         train = (pixels, labels) if split == "train" else train
         labels = np.column_stack([*labels.T, np.zeros(len(labels), np.float32)])
         labels = labels if label is None else np.full_like(labels, label)
@@ -135,15 +141,18 @@ def write_table(
     return card, torch.from_numpy(train[0]), torch.from_numpy(train[1])
 
 
-def train_network(card: Card, pixels: torch.Tensor, labels: torch.Tensor) -> torch.nn.Module:
+def train_network(
+    card: Card, pixels: torch.Tensor, labels: torch.Tensor, attributes: torch.Tensor | None = None, **kind
+) -> torch.nn.Module:
     torch.manual_seed(0)
-    column = f"image_{SIZE_PX}"
-    model = build_model("simple_cnn", len(FINDINGS), card.pixel_mean[column], card.pixel_std[column])
+    column, arguments = f"image_{SIZE_PX}", (pixels,) if attributes is None else (pixels, attributes)
+    model = build_model("simple_cnn", len(FINDINGS), card.pixel_mean[column], card.pixel_std[column], **kind)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(6):
         for rows in torch.randperm(len(pixels)).split(32):
             optimizer.zero_grad()
-            masked_bce(model(pixels[rows]), labels[rows], torch.ones(len(FINDINGS))).backward()
+            logits = model(*(part[rows] for part in arguments))
+            masked_bce(logits, labels[rows], torch.ones(len(FINDINGS))).backward()
             optimizer.step()
     return model.eval()
 
@@ -158,11 +167,21 @@ def start_and_end_run(workspace: Workspace) -> str:
 @pytest.fixture(scope="session")
 def workspace(new_store, tmp_path_factory) -> Workspace:
     """What ETL and training leave behind."""
-    torch.set_num_threads(2)
     workspace = Workspace.at(str(tmp_path_factory.mktemp("workspace")))
     new_store(workspace)
-    card, pixels, labels = write_table(workspace)
-    model = train_network(card, pixels, labels)
+    trained(workspace)
+    return workspace
+
+
+def trained(workspace: Workspace, channels: int = 1, tabular: bool = False) -> None:
+    """Writes what ETL and training leave behind, of a network for colour images, or of age, sex and view too."""
+    torch.set_num_threads(2)
+    card, pixels, labels = write_table(workspace, channels=channels)
+    attributes = None
+    if tabular:
+        rows = TableVersion(str(workspace.shards), card).rows("train")
+        attributes = torch.from_numpy(encode_attributes(rows.age_years, rows["sex"], rows["view"]))
+    model = train_network(card, pixels, labels, attributes, channels=channels, tabular=tabular)
     Checkpoint(
         weights=model.state_dict(),
         model="simple_cnn",
@@ -170,8 +189,8 @@ def workspace(new_store, tmp_path_factory) -> Workspace:
         size_px=SIZE_PX,
         pixel_mean=card.pixel_mean[f"image_{SIZE_PX}"],
         pixel_std=card.pixel_std[f"image_{SIZE_PX}"],
-        channels=1,
-        tabular=False,
+        channels=channels,
+        tabular=tabular,
         exclusive=False,
         epoch=6,
         val_auroc=0.9,
@@ -185,7 +204,6 @@ def workspace(new_store, tmp_path_factory) -> Workspace:
             {"source": "imagenet"},
         ],
     ).save(workspace.checkpoints / BEST)
-    return workspace
 
 
 @pytest.fixture(scope="session")
@@ -200,9 +218,9 @@ def splits(workspace):
 
 
 @pytest.fixture(scope="session")
-def test_images(splits) -> np.ndarray:
+def test_images(splits, served) -> np.ndarray:
     """(5, S, S) uint8 of the test split."""
-    return calibration_images(splits["test"], 5, seed=0)
+    return calibration_inputs(splits["test"], 5, 0, served.properties)[0]
 
 
 @pytest.fixture(scope="session")
@@ -214,15 +232,15 @@ def served(workspace, checkpoint, splits) -> FittedModel:
 def fp32(served, test_images, tmp_path_factory) -> Path:
     """The FP32 graph; fp16 and onnx lie beside it."""
     folder = tmp_path_factory.mktemp("graphs")
-    export_graphs(served, folder, test_images)
+    export_graphs(served, folder, (test_images,))
     return folder / "fp32"
 
 
 @pytest.fixture(scope="session")
-def int8(fp32, splits) -> Path:
+def int8(fp32, splits, served) -> Path:
     """The INT8 graph, with room for what quantising adds to distances, so that the test's films are familiar to it."""
     folder = fp32.with_name("int8")
-    graph = quantize(fp32, calibration_images(splits["train"], 48, seed=0))
+    graph = quantize(fp32, calibration_inputs(splits["train"], 48, 0, served.properties))
     save_graph(with_distance_threshold(graph, 2 * properties_of(graph).distance_threshold), folder)
     return folder
 
@@ -233,9 +251,31 @@ def damaged_int8(served, splits, test_images, tmp_path_factory) -> Path:
     damaged = replace(served, network=copy.deepcopy(served.network))
     damaged.network.classifier.classifier.weight.data.zero_()
     folder = tmp_path_factory.mktemp("damaged")
-    export_graphs(damaged, folder, test_images)
-    save_graph(quantize(folder / "fp32", calibration_images(splits["train"], 48, seed=0)), folder / "int8")
+    export_graphs(damaged, folder, (test_images,))
+    inputs = calibration_inputs(splits["train"], 48, 0, served.properties)
+    save_graph(quantize(folder / "fp32", inputs), folder / "int8")
     return folder / "int8"
+
+
+@pytest.fixture(scope="session")
+def tabular_champion(new_store, run_register, tmp_path_factory) -> Workspace:
+    """A workspace whose champion takes age, sex and view; all training films have ages of 20 to 79 years, PA or AP."""
+    return _registered(new_store, run_register, tmp_path_factory.mktemp("tabular"), tabular=True)
+
+
+@pytest.fixture(scope="session")
+def colour_champion(new_store, run_register, tmp_path_factory) -> Workspace:
+    """A workspace whose champion takes colour images."""
+    return _registered(new_store, run_register, tmp_path_factory.mktemp("colour"), channels=3)
+
+
+def _registered(new_store, run_register, folder: Path, **kind) -> Workspace:
+    workspace = Workspace.at(str(folder))
+    new_store(workspace)
+    trained(workspace, **kind)
+    ended = run_register(workspace, "--inference.max_mean_drop=1", "--inference.max_finding_drop=1")
+    assert (ended.code, "@champion" in ended.stdout) == (0, True), ended.stdout + ended.stderr
+    return workspace
 
 
 @dataclass
@@ -245,6 +285,21 @@ class Ended:
     code: int
     stdout: str
     stderr: str
+
+
+def run_here(script: Path | str, *arguments: object) -> Ended:
+    """Runs a command in this process, which has its imports already."""
+    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+        # As in a process of its own.
+        patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        patch.setenv("COLUMNS", "200")
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -261,15 +316,7 @@ def run_register():
                 [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=folder
             )
             return Ended(ended.returncode, ended.stdout, ended.stderr)
-        code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-            patch.setattr(sys, "argv", arguments)
-            patch.setenv("COLUMNS", "200")
-            try:
-                runpy.run_path(script, run_name="__main__")
-            except SystemExit as exit_:
-                code = exit_.code
-        return Ended(code, stdout.getvalue(), stderr.getvalue())
+        return run_here(*arguments)
 
     return run
 

@@ -33,7 +33,7 @@ from inference.batch import scores
 from inference.batch.listing import Listing, list_images
 from inference.batch.run import BatchOutcome, score_new, sha256_of
 from inference.batch.scores import Run, append_scores
-from inference.batch.scoring import OUT_OF_REACH, answer_schema, read_images
+from inference.batch.scoring import LATER, OUT_OF_REACH, answer_schema, read_images
 from inference.files.overlays import write_overlay
 from inference.film.answers import describe_findings
 from inference.film.films import load_film
@@ -135,6 +135,16 @@ def test_scores_whose_columns_differ_from_the_model_s_by_case_are_refused_before
     ):
         score_new(renamed, listing, output, BATCH_SIZE, never)
     assert DeltaTable(output).version() == before
+
+
+def test_scores_of_an_older_release_get_the_columns_that_they_lack(model, workspace, output, tmp_path):
+    score(model, "", workspace, output)
+    older, names = str(tmp_path / "older"), [name for name, _ in LATER]
+    write_deltalake(older, pa.concat_tables(map(pq.read_table, DeltaTable(output).file_uris())).drop_columns(names))
+    score(numbered(model, 2), "", workspace, older)
+    rows = rows_in(older)
+    assert len(rows) == 2 * sum(ROWS.values()) and {row["doubts"] for row in rows} == {None}
+    assert set(names) <= {field.name for field in DeltaTable(older).schema().fields}
 
 
 @pytest.mark.usefixtures("s3_server")
@@ -425,7 +435,7 @@ def test_sources_with_nothing_to_score(model, tmp_path, source, message):
     ("changes", "message"),
     [
         ({"sizes_px": [32]}, r"the model takes 64 pixels, the table of .* has \[32\]: run the ETL with this size"),
-        ({"channels": 3}, "is in colour"),
+        ({"channels": 3}, "are in colour, those that the model takes are grey"),
         ({"settings": {"square": "stretch", "intensity": "none"}}, "made with etl.square stretch, .* trained with pad"),
         ({"settings": {"grey_bits": 12}}, "made with etl.grey_bits 12, .* trained with 0"),
         ({"table": "elsewhere"}, "no Delta table at .*elsewhere/shards"),

@@ -1,6 +1,6 @@
 """Properties of a model for tests that need no model."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from conf.settings import Quality
 from inference.model.properties import Properties
@@ -25,3 +25,18 @@ PROPERTIES = Properties(
     commit="0123abc",
     ancestors=[],
 )
+
+TAKES_ATTRIBUTES = replace(
+    PROPERTIES,
+    attributes={
+        "columns": ["age_years", "sex", "view"],
+        "codes": {"sex": ["F", "M"], "view": ["PA", "AP", "LATERAL"]},
+        "unknown": -1,
+        "trained_on": {
+            "age_years": {"low": 20.0, "high": 80.0, "unknown": 0},
+            "sex": {"F": 40, "M": 50, "unknown": 10},
+            "view": {"PA": 70, "AP": 20, "LATERAL": 0, "unknown": 10},
+        },
+    },
+)
+"""of a model that takes age, sex and view"""

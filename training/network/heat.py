@@ -85,16 +85,16 @@ def overlay(
 ) -> np.ndarray:
     """The film with the heat map over it, (h, w, 3) uint8 RGB.
 
-    film: (h, w) uint8 grey. heat: (h, w) float32, 0..1. opacity: 0..1, of the places with evidence.
+    film: (h, w) grey or (h, w, 3) RGB, uint8. heat: (h, w) float32, 0..1. opacity: 0..1, of the places with evidence.
     boxes: left, top, width and height as shares of the film's sides, outlined.
     """
     rgba = paint_heat(heat)
     alpha = rgba[..., 3:].astype(np.float32) * (opacity / 255)
-    blended = film[..., None] * (1 - alpha) + rgba[..., :3] * alpha
+    blended = (film if film.ndim == 3 else film[..., None]) * (1 - alpha) + rgba[..., :3] * alpha
     picture = np.rint(blended).astype(np.uint8)
-    height, width = film.shape
+    height, width = film.shape[:2]
     for left, top, box_width, box_height in boxes or []:
         start = round(left * width), round(top * height)
         end = round((left + box_width) * width), round((top + box_height) * height)
-        cv2.rectangle(picture, start, end, BOX_RGB, max(1, max(film.shape) // 250))
+        cv2.rectangle(picture, start, end, BOX_RGB, max(1, max(height, width) // 250))
     return picture

@@ -194,7 +194,7 @@ class Record:
             value, low, high = ("undefined" if end is None else f"{end:.3f}" for end in ends.values())
             print(f"Test split: {name.replace('_', '-')} {value}, 95% interval over patients {low} to {high}")
         # inference/register.py can export only such a model.
-        if self.model.channels == 1 and self.model.has_maps and self.model.tabular is None:
+        if self.model.has_maps:
             print("Next: " + with_same_settings("python inference/register.py"))
         else:
             print(f"Next: start another training from it with --training.weights {best}; it cannot be registered yet")

@@ -92,14 +92,13 @@ def _paint(
             attributes = torch.from_numpy(encode_attributes([age], [sex], [view]))
         with torch.inference_mode():
             _, maps = model.features_and_maps(torch.from_numpy(pixels.copy())[None], attributes)
-        grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         for finding in wanted["finding"]:
             index, own = checkpoint.findings.index(finding), maps[0].numpy()
             logits = class_log_odds(own, index) if checkpoint.exclusive else own[index]
             # null: nothing is known of such a finding, and nothing was fitted.
             shift, temperature = report["logit_shifts"][finding] or 0, report["temperatures"][finding] or 1
             evidence = above_threshold((logits + shift) / temperature, thresholds[finding])
-            painted[row["image_id"], finding] = _as_uri(overlay(grey, heat_of_square(evidence, size, first, step)))
+            painted[row["image_id"], finding] = _as_uri(overlay(pixels, heat_of_square(evidence, size, first, step)))
     return painted
 
 

@@ -14,14 +14,20 @@ if TYPE_CHECKING:
 MODALITY, FOR_PROCESSING, BODY_PART, BURNED_IN = "modality ", "for processing", "body part ", "burned-in annotation"
 
 
-def misfit_of(content: bytes, wanted: Dicom) -> str | None:
-    """find_misfit for a file's bytes; None for a file that is not DICOM. Raises BadImage for damaged tags."""
+def tags_of(content: bytes) -> "Tags | None":
+    """The tags of a file's bytes; None for a file that is not DICOM. Raises BadImage for damaged tags."""
     if kind_of(content) != "DICOM":
         return None
     # Imported here, because pydicom takes long to import and few processes need it.
     from etl.contract.images.dicom_tags import read_tags
 
-    return find_misfit(read_tags(content), wanted)
+    return read_tags(content)
+
+
+def misfit_of(content: bytes, wanted: Dicom) -> str | None:
+    """find_misfit for a file's bytes; None for a file that is not DICOM. Raises BadImage for damaged tags."""
+    tags = tags_of(content)
+    return find_misfit(tags, wanted) if tags else None
 
 
 def find_misfit(tags: "Tags", wanted: Dicom) -> str | None:

@@ -7,6 +7,8 @@ import pandas as pd
 
 from etl.contract.schema import image_column
 from etl.contract.table import read_labels, read_pixels
+from inference.model.inputs import Inputs, inputs_of_rows
+from inference.model.properties import Properties
 from training.reading.plan import Split
 
 
@@ -39,10 +41,10 @@ def choose_images(rows: pd.DataFrame, num_images: int, seed: int) -> list[str]:
     return list(chosen)
 
 
-def calibration_images(split: Split, num_images: int, seed: int) -> np.ndarray:
-    """Reads the images of choose_images, (images, S, S) uint8: the same in every call, fewer if the split has fewer."""
-    rows = pd.concat(read_labels(split.files))[["image_id", "patient_id", "findings", "file"]]
-    ids = choose_images(rows, num_images, seed)
-    pixels = read_pixels(rows[rows.image_id.isin(ids)], image_column(split.size_px))
-    side = (split.size_px, split.size_px)
-    return np.stack([np.frombuffer(pixels[image_id], np.uint8).reshape(side) for image_id in ids])
+def calibration_inputs(split: Split, num_images: int, seed: int, properties: Properties) -> Inputs:
+    """Reads the images of choose_images, as the model takes them: the same in every call, fewer if there are fewer."""
+    rows = pd.concat(read_labels(split.files)).set_index("image_id", drop=False)
+    ids = choose_images(rows[["image_id", "patient_id", "findings"]], num_images, seed)
+    found = read_pixels(rows.loc[ids], image_column(split.size_px))
+    pixels = np.stack([np.frombuffer(found[image_id], np.uint8).reshape(properties.image_shape) for image_id in ids])
+    return inputs_of_rows(properties, pixels, rows.loc[ids])

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from inference.model.graphs import Predict, convert, save_graph
+from inference.model.inputs import Inputs, without_films
 from inference.model.network import FittedModel, ServedNetwork, torch_predict
 from inference.model.onnx_graph import save_onnx
+from inference.model.properties import Properties
 from inference.model.variants import open_variant
 
 # Largest accepted difference of a probability, and of a map or a distance as a share of its largest value. Summing
@@ -16,26 +18,25 @@ from inference.model.variants import open_variant
 TOLERANCES = {"fp32": (1e-4, 1e-3), "fp16": (1e-2, 2e-2), "onnx": (1e-4, 1e-3)}
 
 
-def export_graphs(served: FittedModel, folder: Path, pixels: np.ndarray) -> dict[str, float]:
+def export_graphs(served: FittedModel, folder: Path, inputs: Inputs) -> dict[str, float]:
     """Writes fp32/ and fp16/ (OpenVINO), onnx/ and torch/ into `folder`.
 
     Returns the largest difference between each graph's probabilities and torch's.
-    pixels: (images, S, S) uint8, real images; two synthetic ones are added.
+    inputs: those of real images; two synthetic ones are added.
     Raises RuntimeError if a written graph differs from torch by more than its TOLERANCES.
     """
-    size_px = served.properties.size_px
     # Two images, because torch.export would take a batch size of one for a constant.
-    example = torch.zeros(2, size_px, size_px, dtype=torch.uint8)
-    batch = {"pixels": {0: torch.export.Dim("batch")}}
-    program = torch.export.export(served.network, (example,), dynamic_shapes=batch)
-    graph = convert(program, size_px, served.properties)
+    example = tuple(map(torch.from_numpy, without_films(served.properties, 2)))
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(served.network, example, dynamic_shapes=[{0: batch}] * len(example))
+    graph = convert(program, served.properties)
     save_graph(graph, folder / "fp32")
     save_graph(graph, folder / "fp16", fp16=True)
     save_onnx(program, folder / "onnx", served.properties)
     served.save(folder / "torch")
-    pixels = np.concatenate([pixels, _synthetic(size_px)])
+    inputs = tuple(map(np.concatenate, zip(inputs, _synthetic(served.properties), strict=True)))
     written = open_exported(folder)
-    return {name: compare_with_torch(served.network, name, predict, pixels) for name, predict in written.items()}
+    return {name: compare_with_torch(served.network, name, predict, inputs) for name, predict in written.items()}
 
 
 def open_exported(folder: Path) -> dict[str, Predict]:
@@ -43,9 +44,9 @@ def open_exported(folder: Path) -> dict[str, Predict]:
     return {name: open_variant(name, folder / name)[0] for name in TOLERANCES}
 
 
-def compare_with_torch(network: ServedNetwork, name: str, predict: Predict, pixels: np.ndarray) -> float:
+def compare_with_torch(network: ServedNetwork, name: str, predict: Predict, inputs: Inputs) -> float:
     """Returns the largest difference in probability between torch and a graph. Raises RuntimeError above TOLERANCES."""
-    expected, got = torch_predict(network)(pixels), predict(pixels)
+    expected, got = torch_predict(network)(*inputs), predict(*inputs)
     most, share = TOLERANCES[name]
     difference = float(np.abs(got.probabilities - expected.probabilities).max())
     shares = [
@@ -62,7 +63,8 @@ def compare_with_torch(network: ServedNetwork, name: str, predict: Predict, pixe
     return difference
 
 
-def _synthetic(size_px: int) -> np.ndarray:
-    """Returns an image of noise and a black one, (2, S, S) uint8."""
-    noise = np.random.default_rng(0).integers(0, 256, (size_px, size_px), dtype=np.uint8)
-    return np.stack([noise, np.zeros_like(noise)])
+def _synthetic(properties: Properties) -> Inputs:
+    """Returns an image of noise and a black one; of both patients nothing is known."""
+    inputs = without_films(properties, 2)
+    inputs[0][0] = np.random.default_rng(0).integers(0, 256, properties.image_shape, dtype=np.uint8)
+    return inputs

@@ -3,16 +3,19 @@
 from contextlib import closing
 
 import numpy as np
+import pandas as pd
 import torch
 
-from conf.errors import InputError
 from conf.progress import Progress
 from conf.settings import Training, restore
+from conf.words import SEXES, VIEWS
 from etl.contract.schema import Card
+from etl.contract.table import read_labels
 from inference.candidate.making.familiarity import distance_threshold, fit_familiarity
 from inference.model.network import FittedModel, ServedNetwork
-from inference.model.properties import Properties, preparation_of
+from inference.model.properties import ATTRIBUTES, UNKNOWN, Properties, preparation_of
 from training.loop.loss import log_odds, loss_weights
+from training.loop.trainer import inputs
 from training.measures.calibration import Calibration, fit_calibration
 from training.network.checkpoint import Checkpoint
 from training.network.map_grid import measure_map_grid
@@ -29,14 +32,9 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     """Calibrates on the validation split, and fits familiarity on at most MAX_TRAINING_IMAGES training images.
 
     card: the card of the table version that the checkpoint was trained on. seed: chooses the training images.
-    Raises InputError if the network cannot be exported, because it has no class activation maps or takes more inputs
-    than grey pixels.
+    train, val: with attributes if the model takes them. Raises InputError if the network cannot be exported, because it
+    has no class activation maps.
     """
-    if checkpoint.channels != 1 or checkpoint.tabular:
-        raise InputError(
-            "the checkpoint's model takes colour images or age, sex and view, but a graph takes grey images alone: "
-            "train a model on a table of radiographs without training.tabular"
-        )
     classifier = checkpoint.build()
     labels, logits, val_features = predict_features(classifier, val, val.rows, None)
     pos_weight = loss_weights(card, restore(Training, checkpoint.settings["training"])).numpy()
@@ -47,7 +45,8 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     parts = calibration.shifts, calibration.temperatures, familiarity.centre, familiarity.whitening
     network = ServedNetwork(classifier, *parts).eval()
     grid = measure_map_grid(classifier, checkpoint.size_px)
-    return FittedModel(checkpoint, network, _properties(checkpoint, card, calibration, threshold, grid))
+    attributes = describe_attributes(pd.concat(read_labels(train.files))) if checkpoint.tabular else {}
+    return FittedModel(checkpoint, network, _properties(checkpoint, card, calibration, threshold, grid, attributes))
 
 
 def predict_features(
@@ -66,7 +65,7 @@ def predict_features(
         Progress(f"features of the {split.name} split", missing) as bar,
     ):
         for batch in batches:
-            features, maps = classifier.features_and_maps(batch.pixels[:missing])
+            features, maps = classifier.features_and_maps(*inputs(batch.pixels[:missing], batch.attributes[:missing]))
             logits = pool(maps, classifier.sharpness)
             logits = log_odds(logits) if classifier.exclusive else logits
             parts.append((batch.labels[:missing].numpy(), logits.numpy(), features.numpy()))
@@ -77,8 +76,31 @@ def predict_features(
     return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
+def describe_attributes(rows: pd.DataFrame) -> dict:
+    """Properties.attributes of a network with a branch for age, sex and view. rows: those of the training split."""
+    known = rows.age_years.dropna()
+    ages = {"low": float(known.min()), "high": float(known.max())} if len(known) else {"low": None, "high": None}
+    words = {"sex": SEXES, "view": VIEWS}
+    counts = {
+        name: {word: int((rows[name] == word).sum()) for word in known_words}
+        | {"unknown": int(rows[name].isna().sum())}
+        for name, known_words in words.items()
+    }
+    return {
+        "columns": list(ATTRIBUTES),
+        "codes": {name: list(known_words) for name, known_words in words.items()},
+        "unknown": UNKNOWN,
+        "trained_on": {"age_years": ages | {"unknown": len(rows) - len(known)}, **counts},
+    }
+
+
 def _properties(
-    checkpoint: Checkpoint, card: Card, calibration: Calibration, threshold: float, grid: tuple[float, float]
+    checkpoint: Checkpoint,
+    card: Card,
+    calibration: Calibration,
+    threshold: float,
+    grid: tuple[float, float],
+    attributes: dict,
 ) -> Properties:
     thresholds = {name: calibration.probabilities(values) for name, values in calibration.thresholds.items()}
     return Properties(
@@ -88,6 +110,8 @@ def _properties(
         **preparation_of(card.settings),
         quality=card.settings["quality"],
         dicom=card.settings.get("dicom", {}),
+        channels=checkpoint.channels,
+        attributes=attributes,
         shifts=calibration.shifts.tolist(),
         temperatures=calibration.temperatures.tolist(),
         thresholds={

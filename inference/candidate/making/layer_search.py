@@ -19,6 +19,7 @@ from scipy.special import logit
 from conf.progress import say
 from inference.candidate.making.time_limit import TimeIsUp, TimeLimit
 from inference.model.graphs import Answer, CompiledModel, Predict, predict_with
+from inference.model.inputs import Inputs, chosen
 
 RANKING_IMAGES = 64
 """largest number of images, those that 8 bits change most, by which groups of layers are ranked"""
@@ -35,7 +36,7 @@ class LayerSearch:
 
     def __init__(
         self,
-        images: np.ndarray,
+        inputs: Inputs,
         reference: Predict,
         val_overrun: Callable[[Predict], float],
         fp32_overrun: float,
@@ -44,21 +45,25 @@ class LayerSearch:
         limit: TimeLimit,
         title: str,
     ):
-        """images: (images, S, S) uint8. reference: predicts in FP32. limit: when the search must have ended.
+        """inputs: of the images to search with. reference: predicts in FP32. limit: when the search must have ended.
 
         val_overrun: by how much a graph's drop of AUROC on the validation split exceeds its bound. fp32_overrun,
         int8_overrun: the same of the FP32 graph, 0 or less, and of the INT8 graph, in which NNCF is to search. val_s:
         seconds that val_overrun takes.
         """
-        self.images, self.val_overrun, self.limit, self.title = images, val_overrun, limit, title
+        self.inputs, self.val_overrun, self.limit, self.title = inputs, val_overrun, limit, title
         self.fp32_overrun, self.overruns = fp32_overrun, [int8_overrun]
-        self.exact = self._logits(reference, range(len(images)))
+        self.exact = self._logits(reference, range(self.num_images))
         self.changes = np.empty(0)
         """mean square of the change of INT8's logits, for each image"""
         self.num_fp32_asked, self.num_groups, self.chosen = 0, 0, []
         self.val_s, self.image_s, self.ranking_s, self.ranking_since = val_s, 0.0, 0.0, 0.0
         self.cut_short = ""
         """what the time did not suffice for, if the search ended for lack of time"""
+
+    @property
+    def num_images(self) -> int:
+        return len(self.inputs[0])
 
     def start_ranking(self, num_groups: int) -> None:
         """The next answers rank so many groups of layers."""
@@ -126,8 +131,8 @@ class LayerSearch:
         return np.square(self._logits(predict, indices) - self.exact[indices]).mean(axis=1)
 
     def _logits(self, predict: Predict, indices: Sequence[int]) -> np.ndarray:
-        starts = range(0, len(indices), BATCH_SIZE)
-        return np.concatenate([logits_of(predict(self.images[[*indices[at : at + BATCH_SIZE]]])) for at in starts])
+        batches = ([*indices[at : at + BATCH_SIZE]] for at in range(0, len(indices), BATCH_SIZE))
+        return np.concatenate([logits_of(predict(*chosen(self.inputs, batch))) for batch in batches])
 
 
 def logits_of(answer: Answer) -> np.ndarray:

@@ -9,7 +9,6 @@ from operator import length_hint
 from pathlib import Path
 
 import nncf
-import numpy as np
 import rich.progress
 from nncf.common.logging import track_progress
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -17,7 +16,8 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from conf.progress import track
 from inference.candidate.making.layer_search import RANKING_IMAGES, LayerSearch
 from inference.candidate.making.time_limit import INTERRUPTED, NO_LIMIT, TimeLimit
-from inference.model.graphs import Graph, convolutions, open_graph
+from inference.model.graphs import INPUTS, Graph, convolutions, open_graph
+from inference.model.inputs import Inputs, chosen
 
 # NNCF's messages about what it does not quantise are for its own developers.
 nncf.set_log_level(logging.ERROR)
@@ -71,10 +71,10 @@ class Loops(rich.progress.Progress):
 track_progress.Progress = Loops
 
 
-def quantize(fp32: Path, images: np.ndarray, *, correct_biases: bool = False, work: Work = ALONE) -> Graph:
-    """The INT8 version of the graph in the folder `fp32`; its input stays uint8 and its batch size free.
+def quantize(fp32: Path, inputs: Inputs, *, correct_biases: bool = False, work: Work = ALONE) -> Graph:
+    """The INT8 version of the graph in the folder `fp32`; its inputs keep their types and its batch size stays free.
 
-    images: (images, S, S) uint8, from the training split only: ranges taken from test images would flatter the test.
+    inputs: of images of the training split only: ranges taken from test images would flatter the test.
     Weights are quantised symmetrically; activations symmetrically or not, whichever fits (NNCF's MIXED preset).
     An activation's range covers all images. NNCF's default, the mean over the images of their own ranges, changes the
     logits several times as much. correct_biases: biases make up for the change of a layer's mean output (NNCF's fast
@@ -82,11 +82,11 @@ def quantize(fp32: Path, images: np.ndarray, *, correct_biases: bool = False, wo
     Raises TimeIsUp if the time of `work` ends before.
     """
     graph = open_graph(fp32)
-    settings = _settings(graph, len(images)) | {"advanced_parameters": _ranges(correct_biases)}
-    return _in_thread(work, nncf.quantize, graph, _dataset(images), **settings)
+    settings = _settings(graph, inputs) | {"advanced_parameters": _ranges(correct_biases)}
+    return _in_thread(work, nncf.quantize, graph, _dataset(inputs), **settings)
 
 
-def keep_sensitive_layers(fp32: Path, images: np.ndarray, *, correct_biases: bool = False, work: Work) -> Graph:
+def keep_sensitive_layers(fp32: Path, inputs: Inputs, *, correct_biases: bool = False, work: Work) -> Graph:
     """Quantises like `quantize`, but returns layers to FP32, the most sensitive first, until the search ends.
 
     work.search: decides when the graph is good enough, on its own images. A group of layers is the more sensitive the
@@ -94,12 +94,12 @@ def keep_sensitive_layers(fp32: Path, images: np.ndarray, *, correct_biases: boo
     the groups, of which a large network has a hundred.
     """
     graph, search = open_graph(fp32), work.search
-    shown = len(search.images)
+    shown = search.num_images
     return _in_thread(
         work,
         nncf.quantize_with_accuracy_control,
         graph,
-        calibration_dataset=_dataset(images),
+        calibration_dataset=_dataset(inputs),
         # Each item is the index of an image of the search.
         validation_dataset=nncf.Dataset(range(shown)),
         validation_fn=search.answer,
@@ -113,7 +113,7 @@ def keep_sensitive_layers(fp32: Path, images: np.ndarray, *, correct_biases: boo
             num_ranking_workers=1,
         ),
         advanced_quantization_parameters=_ranges(correct_biases),
-        **_settings(graph, len(images)),
+        **_settings(graph, inputs),
     )
 
 
@@ -148,16 +148,17 @@ def _working(work: Work) -> Iterator[None]:
         Loops.work = ALONE
 
 
-def _dataset(images: np.ndarray) -> nncf.Dataset:
+def _dataset(inputs: Inputs) -> nncf.Dataset:
     # One image per item: NNCF counts items, and ranges over a batch hide the extremes of single images.
-    return nncf.Dataset(images, lambda image: image[np.newaxis])
+    return nncf.Dataset(range(len(inputs[0])), lambda image: chosen(inputs, slice(image, image + 1)))
 
 
-def _settings(graph: Graph, num_images: int) -> dict:
+def _settings(graph: Graph, inputs: Inputs) -> dict:
+    kept = dict.fromkeys([*_after_the_maps(graph), *_of_the_branch(graph)])
     return {
         "preset": nncf.QuantizationPreset.MIXED,
-        "subset_size": num_images,
-        "ignored_scope": nncf.IgnoredScope(names=_after_the_maps(graph)),
+        "subset_size": len(inputs[0]),
+        "ignored_scope": nncf.IgnoredScope(names=list(kept)),
     }
 
 
@@ -187,4 +188,20 @@ def _after_the_maps(graph: Graph) -> list[str]:
         # The features' pooling is one mean; that of the maps may have several operations.
         if kind != "ReduceMean" or output == "probabilities":
             waiting += [(value.get_node(), output) for value in operation.input_values()]
+    return list(names)
+
+
+def _of_the_branch(graph: Graph) -> list[str]:
+    """Returns the names of the operations that depend on the input `attributes`; none if the graph does not take it.
+
+    They stay in FP32. They are tiny, and the sum of what they add and the maps would otherwise be rounded to 8 bits.
+    """
+    names: dict[str, None] = {}
+    waiting = [port for port in graph.inputs if port.any_name == INPUTS[1]]
+    while waiting:
+        for reader in waiting.pop().get_target_inputs():
+            operation = reader.get_node()
+            if operation.get_type_name() != "Result" and operation.get_friendly_name() not in names:
+                names[operation.get_friendly_name()] = None
+                waiting += operation.outputs()
     return list(names)

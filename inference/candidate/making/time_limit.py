@@ -52,9 +52,9 @@ class TimeLimit:
     def checked(self, predict: Predict, work: str) -> Predict:
         """The same function, which asks before each batch whether there is time for it."""
 
-        def within(pixels: np.ndarray) -> Answer:
+        def within(*inputs: np.ndarray) -> Answer:
             self.check(work)
-            return predict(pixels)
+            return predict(*inputs)
 
         return within
 

@@ -12,7 +12,7 @@ from training.reading.batches import read_batches
 from training.reading.plan import Split
 
 THUMBNAIL_PX = 16
-# Enough to fit 256 weights, and takes seconds instead of minutes on real data.
+# Enough to fit 256 weights (768 of colour images), and takes seconds instead of minutes on real data.
 MAX_ROWS = 20_000
 READ_BATCH = 64
 # Inverse strength of the L2 penalty. It is small because some findings have a handful of positives for 256 weights.
@@ -20,7 +20,7 @@ INVERSE_PENALTY = 0.01
 
 
 class ThumbnailBaseline:
-    """Logistic regression on 16x16 area averages, standardised over the training split."""
+    """Logistic regression on 16x16 area averages (of each colour), standardised over the training split."""
 
     def __init__(self, split: Split, seed: int):
         """Fits on the training split, at most MAX_ROWS images in the order of `seed`; unknown labels are left out."""
@@ -29,8 +29,11 @@ class ThumbnailBaseline:
         features = self.scaler.transform(features)
         self.models = [_fit(features, labels[:, column]) for column in range(labels.shape[1])]
 
-    def predict(self, pixels: np.ndarray) -> Answer:
-        """Returns probabilities; NaN for a finding that could not be fitted. pixels: (batch, S, S) uint8."""
+    def predict(self, pixels: np.ndarray, *_) -> Answer:
+        """Returns probabilities; NaN for a finding that could not be fitted. It sees nothing but the pixels.
+
+        pixels: (batch, S, S) grey or (batch, S, S, 3) RGB, uint8.
+        """
         features = self.scaler.transform(_thumbnails(torch.from_numpy(pixels)))
         nothing = np.full(len(pixels), np.nan)
         return Answer(
@@ -51,7 +54,8 @@ def _read_features(split: Split, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _thumbnails(pixels: torch.Tensor) -> np.ndarray:
-    """Reduces (batch, S, S) uint8 to (batch, 256) area averages."""
+    """Reduces (batch, S, S) uint8 to (batch, 256) area averages, (batch, S, S, 3) to (batch, 768)."""
+    pixels = pixels.movedim(3, 1) if pixels.ndim == 4 else pixels
     return torch.nn.functional.adaptive_avg_pool2d(pixels.float(), THUMBNAIL_PX).flatten(1).numpy()
 
 

@@ -11,6 +11,7 @@ from etl.contract.table import read_labels, read_pixels
 from inference.candidate.measuring.localisation import Overlap, overlaps_of
 from inference.film.known_boxes import key_of
 from inference.model.graphs import Predict
+from inference.model.inputs import inputs_of_rows
 from inference.model.properties import Properties
 from training.measures.intervals import Intervals, bootstrap_areas, bootstrap_differences
 from training.reading.batches import read_batches
@@ -103,8 +104,9 @@ def score_split(
             ids.append(image_ids)
             labels.append(known)
             boxes = [_renumbered(of_image, place_of) for of_image in rows.loc[image_ids, "boxes"]]
+            inputs = inputs_of_rows(properties, pixels, rows.loc[image_ids])
             for name, predict in variants.items():
-                answer = predict(pixels)
+                answer = predict(*inputs)
                 probabilities[name].append(answer.probabilities)
                 if answer.maps is None:
                     continue

@@ -12,18 +12,16 @@ import re  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import numpy as np  # noqa: E402
-
 from conf.errors import run_command  # noqa: E402
+from inference.model.inputs import without_films  # noqa: E402
 from inference.model.variants import open_variant  # noqa: E402
 
 
 def main() -> None:
     predict, properties = open_variant(sys.argv[1], Path(sys.argv[2]))
-    side = (properties.size_px, properties.size_px)
-    predict(np.zeros((1, *side), np.uint8))
+    predict(*without_films(properties, 1))
     seconds = time.perf_counter() - STARTED
-    predict(np.zeros((int(sys.argv[3]), *side), np.uint8))
+    predict(*without_films(properties, int(sys.argv[3])))
     # Not getrusage: in a new process, its peak starts at the memory of the parent process.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak_mb = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from inference.model.graphs import Predict
+from inference.model.inputs import Inputs, chosen, without_films
+from inference.model.properties import Properties
 
 WARM_UP = 3
 LATENCY_REPETITIONS = 50
@@ -42,11 +44,12 @@ class Footprint:
     """peak resident memory, including a batch of inference.batch_size"""
 
 
-def measure_speed(predict: Predict, size_px: int, batch_size: int) -> Speed:
+def measure_speed(predict: Predict, properties: Properties, batch_size: int) -> Speed:
     """Times a variant on noise, as the speed of these networks does not depend on the picture."""
-    pixels = np.random.default_rng(0).integers(0, 256, (batch_size, size_px, size_px), dtype=np.uint8)
-    singles_s = _repeat(predict, pixels[:1], WARM_UP, LATENCY_REPETITIONS)
-    batches_s = _repeat(predict, pixels, 1, THROUGHPUT_REPETITIONS)
+    inputs = without_films(properties, batch_size)
+    inputs[0][:] = np.random.default_rng(0).integers(0, 256, inputs[0].shape, dtype=np.uint8)
+    singles_s = _repeat(predict, chosen(inputs, slice(1)), WARM_UP, LATENCY_REPETITIONS)
+    batches_s = _repeat(predict, inputs, 1, THROUGHPUT_REPETITIONS)
     return Speed(
         latency_ms=float(np.median(singles_s) * 1000),
         latency_p95_ms=float(np.percentile(singles_s, 95) * 1000),
@@ -54,14 +57,14 @@ def measure_speed(predict: Predict, size_px: int, batch_size: int) -> Speed:
     )
 
 
-def _repeat(predict: Predict, pixels: np.ndarray, warm_up: int, repetitions: int) -> np.ndarray:
+def _repeat(predict: Predict, inputs: Inputs, warm_up: int, repetitions: int) -> np.ndarray:
     """Returns the seconds of each repetition after the warm-up; stops early when TIME_LIMIT_S is used up."""
     for _ in range(warm_up):
-        predict(pixels)
+        predict(*inputs)
     seconds: list[float] = []
     while len(seconds) < repetitions and (len(seconds) < MIN_REPETITIONS or sum(seconds) < TIME_LIMIT_S):
         started = time.perf_counter()
-        predict(pixels)
+        predict(*inputs)
         seconds.append(time.perf_counter() - started)
     return np.array(seconds)
 

@@ -70,7 +70,8 @@ def eligibility(card: dict) -> list[str]:
             parts.append(f"views kept: {', '.join(settings['views']) or 'all that the source has'}")
         if number := settings["exclusion_lists"]:
             parts.append(f"{counted(number, 'list')} of films to leave out")
-        quality = settings.get("quality", {})
+        # Colour images are not checked for their content.
+        quality = settings.get("quality", {}) if card["model"].get("channels") != 3 else {}
         refused = [words for key, words in CHECKS.items() if quality.get(key)]
         if side := quality.get("min_side_px"):
             refused.append(f"films with a side below {side} px")
@@ -95,7 +96,8 @@ def preparation(card: dict) -> list[str]:
         if not {"square", "intensity"} <= settings.keys():
             return ""
         square, intensity = settings["square"], settings["intensity"]
-        return f"Each film is decoded to grey, {SQUARES[square]} and resized; {INTENSITIES[intensity]}{greys}."
+        colours = "RGB" if card["model"].get("channels") == 3 else "grey"
+        return f"Each film is decoded to {colours}, {SQUARES[square]} and resized; {INTENSITIES[intensity]}{greys}."
 
     lines = by_source(card, sentence)
     training = card.get("study", {}).get("training", {})
@@ -104,8 +106,8 @@ def preparation(card: dict) -> list[str]:
     changes = training["augmentation"]
     return [
         *lines,
-        f"Input: {card['model']['input']}; minus {training['pixel_mean']:.1f}, divided by {training['pixel_std']:.1f}, "
-        "the mean and standard deviation of the training split (0 to 255).",
+        f"Input: {card['model']['input']}. From each pixel, {training['pixel_mean']:.1f} is subtracted; it is "
+        f"divided by {training['pixel_std']:.1f}; mean and standard deviation of the training split (0 to 255).",
         f"Random changes in training only: rotation up to {changes['rotation_degrees']:g} degrees, shift up to "
         f"{changes['shift']:.0%}, zoom up to {changes['zoom']:.0%}, contrast up to {changes['contrast']:.0%}; no "
         "mirroring.",

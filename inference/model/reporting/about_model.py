@@ -19,7 +19,22 @@ def registration_of(card: dict) -> dict:
 
 
 def predictors(card: dict) -> list[str]:
-    return ["The pixels of one film. Neither age, sex, view nor any clinical fact is an input."]
+    attributes = card["model"].get("attributes")
+    if not attributes:
+        return ["The pixels of one film. Neither age, sex, view nor any clinical fact is an input."]
+    trained = attributes["trained_on"]
+    ages = trained["age_years"]
+    span = "no known age" if ages["low"] is None else f"ages of {ages['low']:g} to {ages['high']:g} years"
+    counts = [
+        f"{name}: {', '.join(f'{word} {number:,}' for word, number in trained[name].items())}"
+        for name in ("sex", "view")
+    ]
+    return [
+        "The pixels of one film, the age and sex of the patient and the view position, as tables or DICOM tags have "
+        "them. Each of the three may be unknown, which the network is told. No clinical fact is an input.",
+        f"The training split has {span}, and {ages['unknown']:,} films of unknown age; {'; '.join(counts)}. An answer "
+        "for a value that it does not have says so.",
+    ]
 
 
 def network(card: dict) -> list[str]:

@@ -105,10 +105,12 @@ def limits(card: dict) -> list[str]:
 
 
 def poor_input(card: dict) -> list[str]:
-    lines = [
-        "A file that cannot be decoded gets an error. A film that the checks of the training data would refuse gets a "
-        "warning with its answer."
-    ]
+    refused = (
+        "The checks of films are for grey ones, and a model of colour images has none."
+        if card["model"].get("channels") == 3
+        else "A film that the checks of the training data would refuse gets a warning with its answer."
+    )
+    lines = [f"A file that cannot be decoded gets an error. {refused}"]
     if (share := registration_of(card).get("familiar_in_test")) is not None:
         lines.append(
             "On a film whose distance from the training data is above the threshold no finding is called; "

@@ -9,11 +9,12 @@ from functools import partial
 import numpy as np
 
 from inference.model.graphs import Answer
+from inference.model.inputs import Inputs
 from inference.service.door.counters import Counters
 from inference.service.door.refusals import Refusal
 
-Compute = Callable[[np.ndarray, bool], Answer]
-"""(pixels, alone) -> Answer of a batch, (batch, S, S) uint8. alone: whether nothing else needs the cores"""
+Compute = Callable[..., Answer]
+"""(*inputs, alone=...) -> Answer of a batch; see Inputs. alone: whether nothing else needs the cores"""
 # A batch takes a second at most. Without a limit, the images of a batch that never ends would be held for ever.
 MAX_INFERENCE_S = 60
 
@@ -26,17 +27,17 @@ class Batcher:
         self._compute, self._max_batch, self._counters = compute, max_batch, counters
         self._num_requests = self._free = num_requests
         self._threads = ThreadPoolExecutor(num_requests, "model")
-        self._waiting: list[tuple[np.ndarray, asyncio.Future]] = []
+        self._waiting: list[tuple[Inputs, asyncio.Future]] = []
         self._loop = asyncio.get_running_loop()
 
-    async def answer(self, pixels: np.ndarray, alone: bool = False) -> Answer:
-        """Returns the answer to one image, (S, S) uint8; its arrays have no batch axis.
+    async def answer(self, *inputs: np.ndarray, alone: bool = False) -> Answer:
+        """Returns the answer to one image; neither its inputs (see Inputs) nor its answer's arrays have a batch axis.
 
         alone: whether nothing else, such as a file being decoded, needs the cores. Raises the error of `compute`, and
         Refusal (503) if the model takes too long for one batch; the wait for other batches does not count.
         """
         future = self._loop.create_future()
-        self._waiting.append((pixels, future))
+        self._waiting.append((inputs, future))
         self._start_batches(alone)
         return await future
 
@@ -54,8 +55,8 @@ class Batcher:
             overdue = self._loop.call_later(MAX_INFERENCE_S, answered.cancel)
             answered.add_done_callback(partial(self._end_batch, futures, time.perf_counter(), overdue))
 
-    def _answer_each(self, images: tuple[np.ndarray, ...], alone: bool) -> list[Answer]:
-        answer = self._compute(np.stack(images), alone)
+    def _answer_each(self, images: tuple[Inputs, ...], alone: bool) -> list[Answer]:
+        answer = self._compute(*map(np.stack, zip(*images, strict=True)), alone=alone)
         return [Answer(*(part[index] for part in answer)) for index in range(len(images))]
 
     def _end_batch(

@@ -58,7 +58,8 @@ def decode(memory: mmap.mmap, num_bytes: int, properties: str) -> dict:
             print(f"decoder: {reason}\n{trace}", file=sys.stderr)
         return {"reason": reason, "is_image": film.is_image}
     memory[: film.pixels.size] = np.ascontiguousarray(film.pixels).tobytes()
-    return {"fault": film.fault, "width_px": film.width_px, "height_px": film.height_px}
+    stated = film.stated and {"values": vars(film.stated.values), "strange": film.stated.strange}
+    return {"fault": film.fault, "width_px": film.width_px, "height_px": film.height_px, "stated": stated}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import mmap
 import os
 import signal
@@ -13,10 +14,12 @@ from contextlib import suppress
 import numpy as np
 
 from inference.film.films import DECODER_DIED, Film
+from inference.film.stated import Stated
+from inference.model.inputs import Attributes
 from inference.service.door.counters import Counters
 
-# The film's pixels replace the file, so there must be room for (S, S) of the largest model that is possible.
-MIN_MEMORY_BYTES = 4096**2
+# The film's pixels replace the file, so there must be room for (S, S, 3) of the largest model that is possible.
+MIN_MEMORY_BYTES = 3 * 4096**2
 START_S = 60
 AGAIN_S = 1
 # The process has ended, or its answer is not a line of JSON.
@@ -51,8 +54,10 @@ class DecoderPool:
             decoder.kill()
         await asyncio.gather(*(decoder.process.wait() for decoder in self._all))
 
-    async def decode(self, chunks: list[bytes | memoryview], properties: str, size_px: int) -> Film:
-        """Decodes a file, given in pieces, into the film for a model with these properties, as JSON, and this size.
+    async def decode(self, chunks: list[bytes | memoryview], properties: str, shape: tuple[int, ...]) -> Film:
+        """Decodes a file, given in pieces, into the film for a model with these properties, as JSON.
+
+        shape: of the pixels that such a model takes, see Properties.image_shape.
 
         Raises CannotDecode with the reason, also if the file killed its decoder or took too long.
         """
@@ -77,9 +82,11 @@ class DecoderPool:
         if "reason" in answer:
             self._idle.put_nowait(decoder)
             raise CannotDecode(answer["reason"], answer["is_image"])
-        pixels = decoder.pixels(size_px)
+        pixels = decoder.pixels(shape)
         self._idle.put_nowait(decoder)
-        return Film(pixels, **answer)
+        stated = answer.pop("stated")
+        found = stated and Stated(Attributes(**stated["values"]), strange=tuple(stated["strange"]))
+        return Film(pixels, **answer, stated=found)
 
     def _replace(self, decoder: "_Decoder") -> None:
         decoder.kill()
@@ -151,8 +158,8 @@ class _Decoder:
     def has_ended(self) -> bool:
         return self.reader.at_eof() or self.process.returncode is not None
 
-    def pixels(self, size_px: int) -> np.ndarray:
-        return np.frombuffer(self.memory[: size_px**2], np.uint8).reshape(size_px, size_px)
+    def pixels(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.frombuffer(self.memory[: math.prod(shape)], np.uint8).reshape(shape)
 
     def kill(self) -> None:
         self.writer.close()

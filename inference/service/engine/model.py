@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
-import numpy as np
-
 from inference.film.known_boxes import load_boxes
 from inference.model.graphs import SharedGraph, open_graph, properties_of
+from inference.model.inputs import without_films
 from inference.model.model_files import ModelFiles
 from inference.model.properties import CARD_FILE, Properties
 from inference.model.variants import open_variant
@@ -49,14 +48,14 @@ def open_model(files: ModelFiles, mode: str) -> OpenModel:
     if mode in ("onnx", "torch"):
         predict, properties = open_variant(mode, files.variant(mode))
         # Such a model uses all cores, whether it is alone or not.
-        compute, num_requests = (lambda pixels, alone: predict(pixels)), 1
+        compute, num_requests = (lambda *inputs, alone: predict(*inputs)), 1
     else:
         graph = open_graph(files.variant(mode), mapped=False)
         properties, shared = properties_of(graph), SharedGraph(graph)
         compute, num_requests = shared.predict, shared.num_requests
     # So that the first request does not wait for preparations on first use, and a model that cannot answer fails here.
     for alone in (True, False):
-        compute(np.zeros((1, properties.size_px, properties.size_px), np.uint8), alone)
+        compute(*without_films(properties, 1), alone=alone)
     boxes, about = load_boxes(files.folder), files.folder / CARD_FILE
     card = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,5 +1,6 @@
 /* The page of the service: images that are dropped, chosen or pasted are read by the model and shown. */
 
+import { fillFields, listen, offerFields, showUsed } from "./attributes.js";
 import { showCard } from "./card.js";
 import { count, find, make, sentence } from "./elements.js";
 import {
@@ -7,6 +8,7 @@ import {
   films,
   forgetAnswers,
   forgetTroubles,
+  give,
   keep,
   MAX_FILMS,
   readFilm,
@@ -46,6 +48,7 @@ function select(film) {
   reading = new AbortController();
   clearTimeout(settling);
   selected = film;
+  if (film) fillFields(film.given);
   show();
   if (film?.answer) keep(film);
   else if (film && !film.error) settling = setTimeout(read, films.length > 1 ? SETTLE_MS : 0, film, reading.signal);
@@ -80,6 +83,7 @@ function show() {
   document.body.dataset.state = !film ? "empty" : film.answer ? "answered" : film.error ? "failed" : "busy";
   find("results").setAttribute("aria-busy", document.body.dataset.state === "busy");
   find("about").textContent = film ? film.file.name || "pasted image" : "";
+  showUsed(film?.answer);
   if (film?.answer) showAnswer(film);
   else if (film?.error) showProblem(film.error);
 }
@@ -140,9 +144,10 @@ async function lookAtModel() {
     setLimits(model.limits);
     find("model").textContent = title(model);
     find("enter-key").hidden = true;
+    offerFields(model.attributes);
     notify("notice", aboutRegistry(model));
     if (moved) {
-      forgetAnswers();
+      forgetAnswers(!!model.attributes);
       notify("left-out", `Version ${model.version} of the model is now in use: the images are being read again.`);
       select(selected);
     } else if (lost) readAllAgain();
@@ -171,6 +176,11 @@ function addFrom(transfer) {
   if (files.length < items.length) notify("left-out", "Folders are not read. Give the files in them instead.");
 }
 
+listen((given) => {
+  if (!selected) return;
+  give(selected, given);
+  select(selected);
+});
 for (const button of document.querySelectorAll(".choose"))
   button.addEventListener("click", () => find("files").click());
 find("files").addEventListener("change", (event) => {

@@ -1,6 +1,6 @@
 /* The model card: what the model was trained and measured on, and its limits. Any part of it may be absent. */
 
-import { draw, find, make, percent, sentence, spoken } from "./elements.js";
+import { count, draw, find, make, percent, sentence, spoken } from "./elements.js";
 
 // AUROC on the axis of the plots: below 0.5 a model is worse than chance.
 const AXIS = [0.4, 1];
@@ -180,9 +180,22 @@ const dataFacts = (data) => [
   ["Split", data.split_rule && `by patient, rule ${data.split_rule}`],
 ];
 
+/** What the training split had of age, sex and view; null for a model that takes pixels alone. */
+function trainedOn(had) {
+  if (!had) return null;
+  const { low, high, unknown } = had.age_years;
+  const ages = low === null ? "no known age" : `ages of ${low} to ${high} years`;
+  const counts = (name) =>
+    Object.entries(had[name])
+      .map(([word, films]) => `${word} ${films.toLocaleString("en")}`)
+      .join(", ");
+  return `${ages} (unknown on ${count(unknown, "film")}); films by sex: ${counts("sex")}; by view: ${counts("view")}`;
+}
+
 const modelFacts = ({ card, mode, loaded_at }) => [
   ["Network", card.model?.network],
   ["Input", card.model?.input.replaceAll("`", "")],
+  ["Trained on", trainedOn(card.model?.attributes?.trained_on)],
   ["Precision", mode.toUpperCase()],
   ["Loaded", new Date(loaded_at).toLocaleString()],
   ["Run", card.model?.run_id],

@@ -11,6 +11,8 @@ const FORM_MB = 0.001;
 // Answers kept with films and heat maps, some MB each; of the others only the findings are kept.
 const ANSWERS_KEPT = 8;
 
+const NOTHING_SAID = { findings: null, answer: null, error: null, asked: false };
+
 export const films = [];
 const kept = []; // films with a whole answer, the most recently viewed at the end
 
@@ -21,7 +23,7 @@ export const setLimits = (told) => (limits = told);
 
 /** Adds files and returns their films. */
 export function addFilms(files) {
-  const added = files.map((file) => ({ id: ++num, file, findings: null, answer: null, error: null, asked: false }));
+  const added = files.map((file) => ({ id: ++num, file, given: {}, ...NOTHING_SAID }));
   films.push(...added);
   return added;
 }
@@ -31,10 +33,16 @@ export function removeFilm(film) {
   if (kept.includes(film)) kept.splice(kept.indexOf(film), 1);
 }
 
-/** Forgets all answers, such as those of another model. */
-export function forgetAnswers() {
+/** Forgets all answers, such as those of another model. takesGiven: whether that model takes what was given. */
+export function forgetAnswers(takesGiven) {
   kept.length = 0;
-  for (const film of films) Object.assign(film, { findings: null, answer: null, error: null, asked: false });
+  for (const film of films) Object.assign(film, NOTHING_SAID, takesGiven ? {} : { given: {} });
+}
+
+/** Gives other age, sex and view for an image, whose answer is of no use any more. */
+export function give(film, given) {
+  if (kept.includes(film)) kept.splice(kept.indexOf(film), 1);
+  Object.assign(film, NOTHING_SAID, { given });
 }
 
 /** Forgets the failures that may be over by now. */
@@ -49,7 +57,7 @@ export async function readFilm(film, signal) {
   try {
     const fault = sizeFault(film.file);
     if (fault) throw fault;
-    film.answer = film.findings = await explain(film.file, signal);
+    film.answer = film.findings = await explain(film.file, film.given, signal);
     film.error = null; // which may come from a group of films that it was sent with
     keep(film);
   } catch (error) {
@@ -76,7 +84,13 @@ export async function summariseFilms(belongs, changed) {
     for (const film of group) film.asked = true;
     changed();
     try {
-      place(await predict(group.map((film) => film.file)), group);
+      place(
+        await predict(
+          group.map((film) => film.file),
+          group[0].given,
+        ),
+        group,
+      );
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
       for (const film of group.filter((one) => !one.findings)) film.error = error;
@@ -104,12 +118,16 @@ function nextGroup(belongs) {
       film.asked = true;
       continue;
     }
+    if (group.length && !sameGiven(group[0], film)) continue;
     room_mb -= sizeInForm(film.file);
     if (group.length && (group.length === Math.min(FILES_AT_ONCE, limits.files) || room_mb < 0)) break;
     group.push(film);
   }
   return group;
 }
+
+const sameGiven = (one, other) =>
+  new URLSearchParams(one.given).toString() === new URLSearchParams(other.given).toString();
 
 const sizeInForm = (file) => file.size / 1e6 + FORM_MB;
 

@@ -39,7 +39,7 @@ function showWarnings(answer) {
   warnings.hidden = !answer.warnings.length;
   if (warnings.hidden) return;
   const title = answer.familiar
-    ? "Check the film before you trust this answer"
+    ? `Check the film${answer.attributes ? ", age, sex and view" : ""} before you trust this answer`
     : "The model does not know films like this";
   warnings.replaceChildren(
     make("h3", {}, title),

@@ -22,19 +22,19 @@ export class ServiceError extends Error {
   }
 }
 
-/** The findings of one image, with its film, heat maps and known boxes. */
-export function explain(file, signal) {
+/** The findings of one image, with its film, heat maps and known boxes. given: {age, sex, view}, or some of them. */
+export function explain(file, given, signal) {
   const body = new FormData();
   body.append("file", file, "image");
-  return askPatiently("v1/explain", { method: "POST", body, signal }, file.size);
+  return askPatiently(withGiven("v1/explain", given), { method: "POST", body, signal }, file.size);
 }
 
-/** The findings of several images, in their order: {results: [findings or {index, error}]}. */
-export function predict(files) {
+/** The findings of several images, in their order: {results: [findings or {index, error}]}. given: for all of them. */
+export function predict(files, given) {
   const body = new FormData();
   for (const file of files) body.append("files", file, "image");
   return askPatiently(
-    "v1/predict",
+    withGiven("v1/predict", given),
     { method: "POST", body },
     files.reduce((sum, file) => sum + file.size, 0),
   );
@@ -42,6 +42,11 @@ export function predict(files) {
 
 /** Which model answers, and its card. */
 export const askModel = () => ask("v1/model", { cache: "no-store" }, 0);
+
+function withGiven(path, given) {
+  const query = new URLSearchParams(given).toString();
+  return query ? `${path}?${query}` : path;
+}
 
 async function askPatiently(path, options, bytes) {
   for (const usual_s of WAITS_S)

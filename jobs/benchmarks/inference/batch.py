@@ -40,6 +40,7 @@ from etl.contract.version import TableVersion
 from inference.batch.listing import Listing, list_folder, list_table
 from inference.batch.run import score_new
 from inference.film.films import load_film
+from inference.model.inputs import without_films
 from inference.model.model_files import find_model
 from inference.model.properties import Properties
 from inference.model.served_model import ServedModel, open_served
@@ -138,7 +139,7 @@ def keep_barrier(barrier) -> None:
 def loop_plainly(images: pa.Table, mode: str, folder: Path, in_memory: bool) -> tuple[float, float]:
     """Returns seconds and CPU seconds of a plain loop over these images; it starts in all processes at once."""
     predict, properties = open_variant(mode, folder, num_threads=1)
-    predict(np.zeros((BATCH_SIZE, properties.size_px, properties.size_px), np.uint8))
+    predict(*without_films(properties, BATCH_SIZE))
     batches = batches_of(images, properties)
     if in_memory:
         batches = list(batches)

@@ -63,5 +63,5 @@ def export_fresh(model: str, size_px: int, folder: Path) -> None:
     )
     shape = (NUM_CALIBRATION_IMAGES, size_px, size_px)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    export_graphs(FittedModel(checkpoint, network, properties), folder, pixels[:2])
-    save_graph(quantize(folder / "fp32", pixels), folder / "int8")
+    export_graphs(FittedModel(checkpoint, network, properties), folder, (pixels[:2],))
+    save_graph(quantize(folder / "fp32", (pixels,)), folder / "int8")

@@ -3,7 +3,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.candidate.making.calibration_set import calibration_images, choose_images
+from inference.candidate.making.calibration_set import calibration_inputs, choose_images
 from training.reading.batches import read_batches
 
 
@@ -36,15 +36,19 @@ def test_a_rare_finding_is_among_few_images():
     assert 3 <= frequent <= 5
 
 
-def test_calibration_images_are_training_images_and_the_same_every_time(splits):
-    images = calibration_images(splits["train"], 48, seed=3)
+def test_calibration_images_are_training_images_and_the_same_every_time(splits, served):
+    def chosen(seed: int) -> np.ndarray:
+        (pixels,) = calibration_inputs(splits["train"], 48, seed, served.properties)
+        return pixels
+
+    images = chosen(3)
     assert images.shape == (48, 64, 64)
     assert images.dtype == np.uint8
-    np.testing.assert_array_equal(images, calibration_images(splits["train"], 48, seed=3))
-    assert not np.array_equal(images, calibration_images(splits["train"], 48, seed=4))
+    np.testing.assert_array_equal(images, chosen(3))
+    assert not np.array_equal(images, chosen(4))
     stored = {image.tobytes() for batch in read_batches(splits["train"], 64) for image in batch.pixels.numpy()}
     assert {image.tobytes() for image in images} <= stored
 
 
-def test_calibration_takes_the_whole_split_if_it_is_smaller(splits):
-    assert len(calibration_images(splits["val"], 1000, seed=0)) == splits["val"].rows
+def test_calibration_takes_the_whole_split_if_it_is_smaller(splits, served):
+    assert len(calibration_inputs(splits["val"], 1000, 0, served.properties)[0]) == splits["val"].rows

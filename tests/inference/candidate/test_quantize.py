@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inference.candidate.making import layer_search
-from inference.candidate.making.calibration_set import calibration_images
+from inference.candidate.making.calibration_set import calibration_inputs
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.layer_search import LayerSearch
 from inference.candidate.making.quantize import Work, keep_sensitive_layers, layers_in_fp32, quantize
@@ -31,8 +31,8 @@ def test_nothing_is_quantised_after_the_maps(served, splits, test_images, tmp_pa
     classifier = copy.deepcopy(served.checkpoint.build())
     classifier.sharpness = sharpness
     parts = {name: getattr(served.network, name).numpy() for name in FITTED}
-    export_graphs(replace(served, network=ServedNetwork(classifier, **parts).eval()), tmp_path, test_images)
-    graph = quantize(tmp_path / "fp32", calibration_images(splits["train"], 16, seed=0))
+    export_graphs(replace(served, network=ServedNetwork(classifier, **parts).eval()), tmp_path, (test_images,))
+    graph = quantize(tmp_path / "fp32", calibration_inputs(splits["train"], 16, 0, served.properties))
     waiting, after = [graph.output("maps").get_node().input_value(0).get_node()], []
     waiting += [operation for operation in graph.get_ordered_ops() if operation.get_type_name() == "ReduceMean"]
     while waiting:
@@ -59,7 +59,7 @@ def test_int8_graph_keeps_input_batch_size_and_vocabulary(fp32, int8, test_image
 
 def search_in(images, fp32, overrun, limit=NO_LIMIT, fp32_overrun=-0.1, int8_overrun=0.1, val_s=0.0) -> LayerSearch:
     reference = compile_graph(open_graph(fp32))
-    return LayerSearch(images, reference, overrun, fp32_overrun, int8_overrun, val_s, limit, "INT8, way 3 of 3")
+    return LayerSearch((images,), reference, overrun, fp32_overrun, int8_overrun, val_s, limit, "INT8, way 3 of 3")
 
 
 def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_bound_is_met(fp32, test_images):
@@ -68,7 +68,7 @@ def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_bound_is_me
     def change(predict) -> float:
         return float(np.abs(predict(test_images).probabilities - reference(test_images).probabilities).mean())
 
-    plain = change(compile_graph(quantize(fp32, test_images)))
+    plain = change(compile_graph(quantize(fp32, (test_images,))))
     bound = plain / 2
 
     def overrun(predict) -> float:
@@ -76,7 +76,7 @@ def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_bound_is_me
         return asked[-1]
 
     search = search_in(test_images, fp32, overrun, fp32_overrun=-bound, int8_overrun=plain - bound)
-    graph = keep_sensitive_layers(fp32, test_images, work=Work(search=search))
+    graph = keep_sensitive_layers(fp32, (test_images,), work=Work(search=search))
     assert change(compile_graph(graph)) <= bound
     assert 0 < len(layers_in_fp32(graph)) < 3
     # Layers are ranked by a few images, and FP32 and INT8 are known. The whole split is scored for each layer returned.
@@ -86,14 +86,14 @@ def test_the_most_sensitive_layers_stay_in_fp32_until_the_validation_bound_is_me
 
 def test_a_graph_that_loses_nothing_is_left_as_it_is(fp32, test_images):
     search = search_in(test_images, fp32, None, int8_overrun=-0.01)
-    assert layers_in_fp32(keep_sensitive_layers(fp32, test_images, work=Work(search=search))) == []
+    assert layers_in_fp32(keep_sensitive_layers(fp32, (test_images,), work=Work(search=search))) == []
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 5])
 def test_few_images_are_enough_for_a_search(num_images, fp32, test_images):
     answers = iter([0.05, -0.01])
     search = search_in(test_images[:num_images], fp32, lambda _: next(answers))
-    assert layers_in_fp32(keep_sensitive_layers(fp32, test_images[:num_images], work=Work(search=search)))
+    assert layers_in_fp32(keep_sensitive_layers(fp32, (test_images[:num_images],), work=Work(search=search)))
     assert list(answers) == []
 
 
@@ -109,14 +109,14 @@ def test_time_that_ends_while_layers_are_ranked_ends_the_search_without_a_graph(
 
     monkeypatch.setattr(search, "start_ranking", late)
     with pytest.raises(TimeIsUp, match=r"ranking \d+ groups of layers would take about .*, and 0.0 s are left"):
-        keep_sensitive_layers(fp32, test_images, work=Work(search=search))
+        keep_sensitive_layers(fp32, (test_images,), work=Work(search=search))
     assert ranked[0] >= 3
 
 
 def test_a_ranking_that_does_not_fit_is_not_begun(fp32, test_images):
     search = search_in(test_images, fp32, None, TimeLimit.after(60), val_s=3599.99)
     with pytest.raises(TimeIsUp, match=r"ranking \d+ groups of layers would take about .*, and .* are left"):
-        keep_sensitive_layers(fp32, test_images, work=Work(search=search))
+        keep_sensitive_layers(fp32, (test_images,), work=Work(search=search))
     assert search.chosen == []
 
 
@@ -134,7 +134,7 @@ def test_a_ranking_is_cut_down_to_fewer_images_to_fit(fp32, test_images, monkeyp
     changes = search._changes
     monkeypatch.setattr(search, "start_ranking", slow)
     monkeypatch.setattr(search, "_changes", lambda predict, some: chosen.append(list(some)) or changes(predict, some))
-    keep_sensitive_layers(fp32, images, work=Work(search=search))
+    keep_sensitive_layers(fp32, (images,), work=Work(search=search))
     sizes = {len(some) for some in chosen[1:]}
     assert len(sizes) == 1 and layer_search.FEWEST_IMAGES <= sizes.pop() <= 12
     # Those that 8 bits change most.
@@ -147,7 +147,7 @@ def test_time_that_ends_after_the_ranking_leaves_what_was_returned_so_far(fp32, 
         return 0.05
 
     search = search_in(test_images, fp32, overrun, TimeLimit.after(60))
-    monitored = keep_sensitive_layers(fp32, test_images, work=Work(search=search))
+    monitored = keep_sensitive_layers(fp32, (test_images,), work=Work(search=search))
     assert layers_in_fp32(monitored)
     assert search.overruns == [0.1, 0.05]
     assert search.cut_short.startswith("the search for sensitive layers would take about ")
@@ -164,26 +164,26 @@ def test_a_group_that_makes_it_worse_starts_no_ranking_for_which_there_is_no_tim
         search.ranking_s = 10_000
 
     monkeypatch.setattr(search, "end_ranking", ended)
-    assert layers_in_fp32(keep_sensitive_layers(fp32, test_images, work=Work(search=search)))
+    assert layers_in_fp32(keep_sensitive_layers(fp32, (test_images,), work=Work(search=search)))
     assert len(rankings) == 1
     assert search.cut_short.startswith("ranking the other groups anew would take about 2 h 47 min")
 
 
 def test_quantising_ends_between_two_images_when_the_time_is_up(fp32, test_images):
     with pytest.raises(TimeIsUp, match="ranges of activations did not end in time"):
-        quantize(fp32, test_images, work=Work(limit=TimeLimit(0)))
+        quantize(fp32, (test_images,), work=Work(limit=TimeLimit(0)))
     # The next one is not affected.
-    assert layers_in_fp32(quantize(fp32, test_images)) == []
+    assert layers_in_fp32(quantize(fp32, (test_images,))) == []
 
 
 def test_in_a_log_the_steps_of_quantising_are_lines(fp32, test_images, monkeypatch, capfd):
-    quantize(fp32, test_images[:4])
+    quantize(fp32, (test_images[:4],))
     assert capfd.readouterr() == ("", ""), "a bar that ends within half a minute says nothing"
     monkeypatch.setattr("conf.progress.LINE_EVERY_S", 0)
     answers = iter([0.05, -0.01])
     search = search_in(test_images, fp32, lambda _: next(answers))
     work = Work("INT8, way 3 of 3", search=search)
-    keep_sensitive_layers(fp32, test_images[:4], correct_biases=True, work=work)
+    keep_sensitive_layers(fp32, (test_images[:4],), correct_biases=True, work=work)
     out, err = capfd.readouterr()
     assert out == ""
     for line in (
@@ -206,11 +206,11 @@ from inference.candidate.making.time_limit import NO_LIMIT
 from inference.model.graphs import compile_graph, convolutions, open_graph, save_graph
 fp32, int8 = map(Path, sys.argv[1:])
 images = np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)
-save_graph(quantize(fp32, images), int8)
+save_graph(quantize(fp32, (images,)), int8)
 models = [compile_graph(open_graph(folder)) for folder in (fp32, int8, fp32)]
 drops = iter([0.05, -0.01])
-search = LayerSearch(images, models[0], lambda _: next(drops), -0.1, 0.1, 0, NO_LIMIT, "")
-models.append(compile_graph(keep_sensitive_layers(fp32, images, work=Work(search=search))))
+search = LayerSearch((images,), models[0], lambda _: next(drops), -0.1, 0.1, 0, NO_LIMIT, "")
+models.append(compile_graph(keep_sensitive_layers(fp32, (images,), work=Work(search=search))))
 convolutions(open_graph(int8))
 while models:
     models.pop(0)
@@ -246,9 +246,9 @@ def overrun(predict):
 
 def run():
     reference = compile_graph(open_graph(fp32))
-    search = LayerSearch(images, reference, overrun, -0.1, 0.1, 0, NO_LIMIT, "")
+    search = LayerSearch((images,), reference, overrun, -0.1, 0.1, 0, NO_LIMIT, "")
     print("asked 0", flush=True)
-    save_graph(keep_sensitive_layers(fp32, images, work=Work(search=search)), int8)
+    save_graph(keep_sensitive_layers(fp32, (images,), work=Work(search=search)), int8)
 
 run_command(run)
 """

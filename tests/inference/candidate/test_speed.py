@@ -3,6 +3,7 @@ import pytest
 
 from inference.candidate.measuring import speed
 from inference.candidate.measuring.speed import measure_footprint, measure_speed, size_mb
+from tests.inference.toy_properties import PROPERTIES
 
 
 def test_speed_counts_single_images_and_batches():
@@ -11,7 +12,7 @@ def test_speed_counts_single_images_and_batches():
     def predict(pixels: np.ndarray) -> None:
         calls.append(len(pixels))
 
-    measured = measure_speed(predict, 32, batch_size=4)
+    measured = measure_speed(predict, PROPERTIES, batch_size=4)
     assert set(calls) == {1, 4}
     assert 0 < measured.latency_ms <= measured.latency_p95_ms
     assert measured.images_per_s > 0
@@ -20,7 +21,7 @@ def test_speed_counts_single_images_and_batches():
 def test_slow_variant_is_timed_fewer_times(monkeypatch):
     monkeypatch.setattr(speed, "TIME_LIMIT_S", 0.0)
     calls = []
-    measure_speed(lambda pixels: calls.append(len(pixels)), 32, batch_size=4)
+    measure_speed(lambda pixels: calls.append(len(pixels)), PROPERTIES, batch_size=4)
     assert calls.count(1) == speed.WARM_UP + speed.MIN_REPETITIONS
 
 

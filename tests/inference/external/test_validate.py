@@ -1,12 +1,8 @@
 """The command that tests a model on another hospital's films."""
 
-import io
 import json
-import runpy
 import subprocess
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +32,7 @@ from tests.inference.conftest import (
     Ended,
     planted_images,
     register_champion,
+    run_here,
     write_table,
 )
 from training.record.store import use_store
@@ -62,18 +59,8 @@ def elsewhere(folder: Path, vocabulary: Sequence[str] = NAMES, **changes) -> Wor
 
 
 def validate(workspace: Workspace, *options: str) -> Ended:
-    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-    arguments = ["validate.py", f"--workspace={workspace.root}", f"--inference.registered_model={NAME}", *options]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-        patch.setattr(sys, "argv", arguments)
-        # As in a process of its own.
-        patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
-        patch.setenv("COLUMNS", "200")
-        try:
-            runpy.run_path(str(REPOSITORY / "inference" / "validate.py"), run_name="__main__")
-        except SystemExit as exit_:
-            code = exit_.code
-    return Ended(code, stdout.getvalue(), stderr.getvalue())
+    script = REPOSITORY / "inference" / "validate.py"
+    return run_here(script, f"--workspace={workspace.root}", f"--inference.registered_model={NAME}", *options)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def served() -> FittedModel:
 @pytest.fixture(scope="module")
 def folder(served, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    export_graphs(served, folder, np.stack(FILMS))
+    export_graphs(served, folder, (np.stack(FILMS),))
     return folder
 
 
@@ -71,7 +71,7 @@ shutil.copytree({str(folder / "fp32")!r}, {str(tmp_path / "fp32")!r})
 model = open_model(ModelFiles("chexscale", 1, Path({str(tmp_path)!r})), "fp32")
 with open({str(tmp_path / "fp32" / "model.bin")!r}, "r+b") as weights:
     weights.truncate(0)
-assert len(model.compute(np.zeros((3, {toy.SIZE_PX}, {toy.SIZE_PX}), np.uint8), False).distances) == 3
+assert len(model.compute(np.zeros((3, {toy.SIZE_PX}, {toy.SIZE_PX}), np.uint8), alone=False).distances) == 3
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -82,7 +82,7 @@ def test_a_model_that_has_answered_is_freed(folder):
         model = open_model(ModelFiles("chexscale", 1, folder), "fp32")
         batcher = Batcher(model.compute, model.num_requests, 16, Counters())
         for alone in (True, False):
-            await batcher.answer(FILMS[0], alone)
+            await batcher.answer(FILMS[0], alone=alone)
         return [weakref.ref(batcher), weakref.ref(model.compute.__self__)]
 
     kept = asyncio.run(ask())

@@ -61,6 +61,7 @@ def test_findings_are_those_of_the_model_with_its_thresholds(service):
         "distance": pytest.approx(seen(FILM), abs=1e-3),
         "distance_threshold": 100,
         "fault": None,
+        "attributes": None,
         "warnings": [],
         "width_px": 128,
         "height_px": 128,
@@ -191,6 +192,8 @@ def test_the_model_says_what_it_is(service):
         "findings": ["Bright", "Dark", "Never"],
         "size_px": 32,
         "square": "pad",
+        "channels": 1,
+        "attributes": None,
         "thresholds": {
             "youden": {"Bright": 0.5, "Dark": 0.4, "Never": None},
             "sensitivity_95": {"Bright": 0.1, "Dark": 0.1, "Never": None},

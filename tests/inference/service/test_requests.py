@@ -38,15 +38,20 @@ def explain(service: toy.Running, query: str = "", accept: str = "*/*"):
             "/v1/predict",
             "operating_points=sensitivity_95",
             "unknown parameter 'operating_points'; did you mean operating_point?",
-            "choose one of operating_point",
+            "choose one of operating_point, age, sex, view",
         ),
         (
             "/v1/explain",
             "FINDING=Bright",
             "unknown parameter 'FINDING'; did you mean finding?",
-            "choose one of operating_point, finding",
+            "choose one of operating_point, finding, age, sex, view",
         ),
-        ("/v1/predict", "x=1&operating_point=youden", "unknown parameter 'x'", "choose one of operating_point"),
+        (
+            "/v1/predict",
+            "x=1&operating_point=youden",
+            "unknown parameter 'x'",
+            "choose one of operating_point, age, sex, view",
+        ),
         (
             "/v1/predict",
             "operating_point=youden&operating_point=sensitivity_95",

@@ -21,10 +21,11 @@ from openvino import opset13 as ops
 from conf.workspace import Workspace
 from conf.writing import write_json
 from inference.film.known_boxes import key_of
-from inference.model.graphs import OUTPUTS, save_graph, with_properties
+from inference.model.graphs import INPUTS, OUTPUTS, save_graph, with_properties
 from inference.model.properties import Properties
 from inference.model.registry import mlflow, promote, use_store
 from tests.inference.toy_properties import PROPERTIES as ANY_PROPERTIES
+from tests.inference.toy_properties import TAKES_ATTRIBUTES
 
 REPOSITORY = Path(__file__).parents[3]
 NAME, SIZE_PX = "chexscale", 32
@@ -39,20 +40,34 @@ PROPERTIES = replace(
 )
 # One per finding: above grey 128, Bright becomes more probable and Dark less; Never does not change.
 WEIGHTS = np.array([0.05, -0.05, 0.0], np.float32)
+AGE_WEIGHT = 0.02
+TABULAR = replace(PROPERTIES, attributes=TAKES_ATTRIBUTES.attributes)
+COLOUR = replace(PROPERTIES, channels=3)
 
 
 def toy_graph(properties: Properties, weights: np.ndarray) -> ov.Model:
-    """Its maps are (grey - 128) * weight at 4 x 4 places; its distance is how far the mean grey is from 128."""
+    """Its maps are (grey - 128) * weight at 4 x 4 places; its distance is how far the mean grey is from 128.
+
+    Of colour images, grey is the mean of the channels. If it takes attributes, AGE_WEIGHT * age is added to the maps.
+    """
     size = properties.size_px
-    pixels = ops.parameter([-1, size, size], np.uint8)
-    grey = ops.subtract(ops.convert(pixels, "f32"), ops.constant(np.float32(128)))
+    inputs = [pixels := ops.parameter([-1, *properties.image_shape], np.uint8)]
+    shades = ops.convert(pixels, "f32")
+    shades = shades if properties.channels == 1 else ops.reduce_mean(shades, ops.constant([3]))
+    grey = ops.subtract(shades, ops.constant(np.float32(128)))
     film = ops.reshape(grey, ops.constant([-1, 1, size, size]), special_zero=False)
     places = ops.avg_pool(film, [size // 4] * 2, [0, 0], [0, 0], [size // 4] * 2, exclude_pad=True)
     maps = ops.multiply(places, ops.constant(weights.reshape(1, -1, 1, 1)))
+    if properties.attributes:
+        inputs.append(ops.parameter([-1, 3], np.float32))
+        age = ops.gather(inputs[1], ops.constant([0]), ops.constant(1))
+        added = ops.multiply(age, ops.constant(np.float32(AGE_WEIGHT)))
+        maps = ops.add(maps, ops.reshape(added, ops.constant([-1, 1, 1, 1]), special_zero=False))
     probabilities = ops.sigmoid(ops.reduce_mean(maps, ops.constant([2, 3])))
     distances = ops.abs(ops.reduce_mean(grey, ops.constant([1, 2])))
-    graph = ov.Model([probabilities, maps, distances], [pixels])
-    graph.inputs[0].tensor.set_names({"pixels"})
+    graph = ov.Model([probabilities, maps, distances], inputs)
+    for port, name in zip(graph.inputs, INPUTS, strict=False):
+        port.tensor.set_names({name})
     for output, name in zip(graph.outputs, OUTPUTS, strict=True):
         output.tensor.set_names({name})
     return with_properties(graph, properties)
