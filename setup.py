@@ -34,6 +34,7 @@ EXTRAS = {
     "training": [
         "torch==2.15.0",
         "torchvision==0.29.2",
+        "timm",
         "petastorm==0.12.1",
         "pyarrow==14.0.2",
         "deltalake",

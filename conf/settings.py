@@ -233,7 +233,8 @@ class Training:
     """Training: turns a table into a checkpoint and an MLflow run, by training/train.py."""
 
     model: str = "densenet121"
-    """network: `simple_cnn`, `resnet10_half`, or the name of any torchvision classifier"""
+    """network: `simple_cnn`, `resnet10_half`, the name of any torchvision classifier, or `timm:` and the name of one of
+    timm's, such as timm:vit_base_patch16_224"""
     weights: str = ""
     """starting weights: `imagenet`, a name of torchvision's such as DenseNet121_Weights.IMAGENET1K_V1, a file, or a
     registered model as models:/NAME@ALIAS; empty: random"""
@@ -294,6 +295,12 @@ class Training:
     classes"""
     weight_decay: float = at_least(0, 1e-4)
     """weight decay of the optimizer, per step and unit of learning rate"""
+    layer_decay: float = bounded(1.0, lambda value: 0 < value <= 1, "above 0, at most 1")
+    """share of the learning rate above it that each layer of the network has, from the head down to the input; 1: all
+    layers have the same rate"""
+    drop_path: float = bounded(-1.0, lambda value: value == -1 or 0 <= value < 1, "0 or more, below 1, or -1")
+    """largest probability with which a residual block is left out in a training step (stochastic depth); -1: the
+    network's own, which is 0 for most"""
     clip_norm: float = at_least(0, 0.0)
     """largest norm of the gradients of a step; 0: no limit"""
     freeze_batchnorm: bool = False

@@ -114,6 +114,7 @@ def build_candidate(
         "attempts_ended": tries.ended,
         "export_difference": differences,
         "familiarity": _familiarity(scored, folder),
+        "exact_maps": served.properties.exact_maps,
     }
     write_json(folder / "report.json", report)
     write_json(folder / BOXES, known_boxes(test))

@@ -36,6 +36,10 @@ ATTRIBUTES_LIMIT = (
     "the reason: AP may mean no more there than that the sickest are filmed in bed."
 )
 """of a model that takes them"""
+RELATIVE_MAPS = (
+    "The network answers by a class token, so its heat maps are relative: they compare the patches of a film with each "
+    "other, and the probability is not composed of them."
+)
 
 
 def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int, study: dict) -> dict:
@@ -58,6 +62,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
     return {
         "model": {
             "network": properties.network,
+            "exact_maps": properties.exact_maps,
             "precision": "INT8",
             "input": properties.input,
             "channels": properties.channels,
@@ -68,7 +73,11 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
             "ancestors": properties.ancestors,
         },
         "intended_use": INTENDED_USE,
-        "limits": [*LIMITS, *([ATTRIBUTES_LIMIT] if properties.attributes else [])],
+        "limits": [
+            *LIMITS,
+            *([ATTRIBUTES_LIMIT] if properties.attributes else []),
+            *([] if properties.exact_maps else [RELATIVE_MAPS]),
+        ],
         "data": {
             "title": card.title,
             "source": card.source_name,

@@ -58,6 +58,8 @@ def paint_finding(
     called = " · called" if finding.present else " · not called"
     heading = f"{finding.name} {finding.probability:.3f} ({threshold}){called}"
     what = "evidence for the finding: clear at its threshold and below"
+    if not properties.exact_maps:
+        what = "relative evidence, patch against patch: clear at the threshold and below"
     if boxes:
         what += " · boxes: known places"
     return encode_png(_with_caption(picture, heading, what, model))

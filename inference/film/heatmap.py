@@ -1,8 +1,9 @@
 """Class activation maps as pictures of the evidence for a finding in a film. Pure functions, no torch.
 
-A map is in calibrated logits, and its mean, or a soft maximum, is the film's own. So each place has a probability: the
-one that the film would get, were it like this place all over. training/network/heat.py says what evidence is and which
-colours it has; here it is laid over a film in its own proportions.
+A map is in calibrated logits, and its mean, or a soft maximum, is the film's own. So each place has a probability. If
+the maps are exact (Properties.exact_maps), it is the one that the film would get, were it like this place all over.
+training/network/heat.py says what evidence is and which colours it has; here it is laid over a film in its own
+proportions.
 """
 
 import cv2

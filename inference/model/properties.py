@@ -69,6 +69,10 @@ class Properties:
     sex and view the words whose places stand in it; `unknown`, the number for a value that is not known; and
     `trained_on`, the number of films of the training split for each word and for `unknown`, of the age `low` and
     `high` in years (null: no age was known) and `unknown`. Graphs of older releases lack it"""
+    exact_maps: bool = True
+    """whether the logit is composed of the map's places (a linear layer after a mean); otherwise it comes from a class
+    token, and the map says only which places speak more for a finding than others, see XrayClassifier; graphs of older
+    releases lack it and are exact"""
     recalibrated: dict = field(default_factory=dict)
     """if the calibration was fitted to another site: its name, and the `version` whose network this is"""
     format: int = FORMAT

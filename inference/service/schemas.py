@@ -133,6 +133,7 @@ class Explanation(Result):
             **RESULT,
             "image": PIXEL,
             "maps": {"Cardiomegaly": {"png": PIXEL, "low": -4.1, "high": 2.3}},
+            "exact_maps": True,
             "boxes": [{"finding": "Cardiomegaly", "left": 0.3, "top": 0.5, "width": 0.4, "height": 0.3}],
         }
     )
@@ -141,6 +142,9 @@ class Explanation(Result):
     operating_point: str = POINT
     image: str = Field(description="data URL of a PNG: the square that the model sees")
     maps: dict[str, Map] = Field(description="heat maps by finding; empty if the image is unlike the training data")
+    exact_maps: bool = Field(
+        description="whether the probability is composed of the map's places; otherwise the map only compares places"
+    )
     boxes: list[Box] = Field(description="known boxes; only images of the test split have any")
 
 

@@ -47,7 +47,8 @@ def check_networks(study: Study) -> None:
         try:
             # Without weights, which would take time and memory.
             with torch.device("meta"):
-                build_body(run.training.model, run.training.size_px)
+                drop_path = None if run.training.drop_path < 0 else run.training.drop_path
+                build_body(run.training.model, run.training.size_px, drop_path)
         except InputError as error:
             raise InputError(f"run {name}: {error}") from error
 

@@ -108,6 +108,7 @@ def run(table: str, ranks: Collectives, cache_dir: str = "") -> dict[str, dict]:
     ends["frozen"], _ = train(make_trainer(table, frozen, ranks, dropout=0))
     ends["accumulated"], _ = train(make_trainer(table, replace(frozen, accumulation=3), ranks, dropout=0))
     free = replace(frozen, freeze_batchnorm=False, schedule="plateau", warmup_epochs=0.3, clip_norm=1.0)
+    free = replace(free, layer_decay=0.5)
     # With more than two ranks, the order of Horovod's sums depends on which gradients were ready together.
     stops = STOPS if ranks.topology.world_size <= 2 else []
     ends["whole"], states = train(make_trainer(table, free, ranks, dropout=0.3), stops=stops)

@@ -26,7 +26,10 @@ def peak_learning_rate(settings: Training, global_batch_size: int) -> float:
     return settings.learning_rate * scale
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], settings: Training, learning_rate: float) -> Optimizer:
+def build_optimizer(
+    parameters: Iterable[nn.Parameter] | list[dict], settings: Training, learning_rate: float
+) -> Optimizer:
+    """The optimizer of these parameters, or of groups of them with learning rates (`lr`) of their own."""
     options = {"lr": learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=MOMENTUM, nesterov=True, **options)

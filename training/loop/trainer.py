@@ -21,7 +21,9 @@ from training.loop.seeds import AUGMENTATION, DROPOUT, ORDER, random_state
 from training.loop.shortage import explained, training_step, validation
 from training.measures.predictions import Predictions
 from training.network.checkpoint import State
+from training.network.layers import learning_rate_shares
 from training.network.map_grid import measure_map_grid
+from training.network.models import XrayClassifier
 from training.ranks.collectives import Collectives
 from training.reading.augment import augment, draw_changes, origins
 from training.reading.batches import Batch, join, read_batches, read_steps
@@ -79,8 +81,7 @@ class Trainer:
             # Of a copy in evaluation mode, because a pass in training mode changes statistics.
             self.grid = measure_map_grid(copy.deepcopy(model).cpu().eval(), plan.split.size_px)
         rate = peak_learning_rate(settings, plan.batch_size * plan.num_ranks)
-        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        optimizer = build_optimizer(learning, settings, rate)
+        optimizer = build_optimizer(_by_rate(self.model, settings, rate), settings, rate)
         self.distributed_model, self.optimizer = ranks.distribute(self.model, optimizer, settings.accumulation)
         self.schedule = Schedule(self.optimizer, settings, plan.steps)
         self.dtype = PRECISIONS[settings.precision]
@@ -260,6 +261,18 @@ class Trainer:
                 f"the loss is {self.losses[-1]} in {place}, images {', '.join(map(str, batch.image_ids))}: inspect "
                 "them, lower training.learning_rate, or set training.clip_norm"
             )
+
+
+def _by_rate(model: XrayClassifier, settings: Training, rate: float) -> list[nn.Parameter] | list[dict]:
+    """The parameters that learn; if training.layer_decay is below 1, in groups of the same learning rate."""
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if settings.layer_decay == 1:
+        return list(learning.values())
+    shares = learning_rate_shares(model, settings.model, settings.layer_decay)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in learning.items():
+        groups.setdefault(shares[name], []).append(parameter)
+    return [{"params": groups[share], "lr": rate * share} for share in sorted(groups)]
 
 
 def inputs(pixels: Tensor, attributes: Tensor) -> tuple[Tensor, ...]:

@@ -21,15 +21,19 @@ NUM_IMAGES = 4
 def measure_map_grid(classifier: XrayClassifier, size_px: int) -> tuple[float, float]:
     """Returns the distances from the image's edge to the first cell's centre, and from cell to cell.
 
-    Both are shares of the image's side, 0..1, accurate to about a fifteenth of a cell. If every cell of a network sees
-    the whole image alike (maxvit), the cells are assumed to divide the image evenly.
+    Both are shares of the image's side, 0..1, accurate to about a fifteenth of a cell. Cells that are patches (vit_*)
+    divide the image evenly, and so do, by assumption, the cells of a network that all see the whole image alike
+    (maxvit), and fewer than NUM_CELLS in a row of a network that takes only one size.
     classifier: a model with maps, in evaluation mode, on the CPU. size_px: side of the images at which it is served.
     """
     colours = (3,) * (classifier.channels == 3)
     with torch.inference_mode():
         cells = classifier.feature_map(torch.zeros(1, size_px, size_px, *colours, dtype=torch.uint8)).shape[-1]
     even = size_px / cells
-    side = max(size_px, (NUM_FINE_CELLS if classifier.map_stride else NUM_CELLS) * math.ceil(even))
+    num_cells = NUM_FINE_CELLS if classifier.map_stride else NUM_CELLS
+    side = size_px if classifier.fixed_size else max(size_px, num_cells * math.ceil(even))
+    if classifier.even_cells or side / even < num_cells:
+        return even / 2 / size_px, even / size_px
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (NUM_IMAGES, side, side, *colours), generator=generator).float().requires_grad_()
     places = classifier.feature_map(pixels)

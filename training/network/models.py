@@ -1,4 +1,4 @@
-"""Networks of a body, pooling and one linear layer, so that nearly every model has class activation maps.
+"""Networks of a body, pooling and one linear layer, so that every model has class activation maps.
 
 The model takes the contract's pixels as they are stored. Normalisation is part of the network, and therefore of every
 checkpoint and exported graph, so training and serving cannot preprocess differently.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from conf.errors import InputError
 from conf.words import SEXES, VIEWS
-from training.network.bodies import FIXED_SIZE, build_body
+from training.network.bodies import Body, build_body
 from training.network.strides import refine_map
 
 # Large enough for every body; the number of its output channels does not depend on it.
@@ -33,8 +33,7 @@ class XrayClassifier(nn.Module):
 
     def __init__(
         self,
-        body: nn.Module,
-        neck: nn.Module,
+        body: Body,
         num_features: int,
         num_findings: int,
         pixel_mean: float,
@@ -43,37 +42,42 @@ class XrayClassifier(nn.Module):
         channels: int = 1,
         tabular: bool = False,
         exclusive: bool = False,
-        has_maps: bool = True,
+        exact_maps: bool = True,
         map_stride: int = 0,
         sharpness: float = 0.0,
     ):
-        """body, neck: from bodies.build_body, with `num_features` channels. pixel_mean, pixel_std: 0..255, those of the
+        """body: from bodies.build_body, with `num_features` channels. pixel_mean, pixel_std: 0..255, those of the
         training split over all channels. channels: 1 grey, 3 RGB. exclusive: whether each image has exactly one class.
-        has_maps: whether the body ends in a feature map. map_stride: of refine_map, if it changed the body. sharpness:
-        of pool, which makes logits of maps."""
+        exact_maps: whether the logits come from the places, and not from a class token. map_stride: of refine_map, if
+        it changed the body. sharpness: of pool, which makes logits of exact maps."""
         super().__init__()
-        self.body = body
-        self.neck = neck
+        self.body, self.neck = body.layers, body.neck
+        self.fixed_size, self.even_cells = body.fixed_size, body.even_cells
         # Age, sex and view join the pooled features before the last layer, as in Godonou et al.
         self.tabular = _tabular_branch() if tabular else None
         self.classifier = nn.Linear(num_features + TABULAR_FEATURES * tabular, num_findings)
         self.channels = channels
         self.exclusive = exclusive
-        self.has_maps = has_maps
+        self.exact_maps = exact_maps
         self.map_stride = map_stride
         self.sharpness = sharpness
         self.register_buffer("pixel_mean", torch.tensor(float(pixel_mean)))
         self.register_buffer("pixel_std", torch.tensor(float(pixel_std)))
 
     def feature_map(self, pixels: Tensor) -> Tensor:
-        """The body's output, (batch, channels, s, s) float32, or (batch, channels) if the model has no maps.
+        """The body's feature map, (batch, channels, s, s) float32.
 
         pixels: (batch, S, S) grey or (batch, S, S, 3) RGB, uint8 or float32, 0..255. A radiograph is grey; the three
         channels that published networks expect are made here, on the device.
         """
+        return self._places_and_token(pixels)[0]
+
+    def _places_and_token(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The feature map, and the class token (batch, channels, 1, 1) of a network that has its logits from one."""
         normalised = (pixels.float() - self.pixel_mean) / self.pixel_std
         images = normalised.permute(0, 3, 1, 2) if self.channels == 3 else normalised.unsqueeze(1).expand(-1, 3, -1, -1)
-        return self.body(images.contiguous(memory_format=torch.channels_last))
+        features = self.body(images.contiguous(memory_format=torch.channels_last))
+        return (features, None) if self.exact_maps else (features[0], features[1][:, :, None, None])
 
     def forward(
         self, pixels: Tensor, attributes: Tensor | None = None, with_maps: bool = False
@@ -84,15 +88,14 @@ class XrayClassifier(nn.Module):
         the model has a tabular branch.
         """
         assert (attributes is None) == (self.tabular is None), "attributes and a tabular branch go together"
-        features = feature_map = self.feature_map(pixels)
+        places, token = self._places_and_token(pixels)
         if with_maps or self.sharpness:
-            maps = self._maps(self._through_neck(feature_map), attributes)
+            _, maps = self._maps(places, token, attributes)
         if self.sharpness:
             logits = pool(maps, self.sharpness)
             return (logits, maps) if with_maps else logits
-        if self.has_maps:
-            features = features.mean(dim=(2, 3), keepdim=True)
-        features = self.neck(features).flatten(1)
+        pooled = places.mean(dim=(2, 3), keepdim=True) if token is None else token
+        features = self.neck(pooled).flatten(1)
         if self.tabular is not None:
             features = torch.cat([features, self.tabular(attributes)], dim=1)
         logits = self.classifier(features)
@@ -104,25 +107,31 @@ class XrayClassifier(nn.Module):
         pixels, attributes: as in forward. The model must be in evaluation mode. A map is the classifier applied to each
         place of the feature map (Zhou et al., "Learning deep features for discriminative localization", CVPR 2016), and
         `pool` makes the logit of it: without sharpness, its mean. The attributes add the same at all places; the
-        features are those of the image alone. Raises InputError for a model without maps.
-        """
-        if not self.has_maps:
-            raise InputError(
-                "this network ends in one vector per image and has no class activation maps: choose a training.model "
-                "that has them, such as densenet121, resnet50, convnext_tiny or swin_t"
-            )
-        assert (attributes is None) == (self.tabular is None), "attributes and a tabular branch go together"
-        places = self._through_neck(self.feature_map(pixels))
-        return places.mean(dim=(2, 3)), self._maps(places, attributes)
+        features are those of the image alone.
 
-    def _maps(self, places: Tensor, attributes: Tensor | None) -> Tensor:
-        """places: (batch, num_features, s, s), after the neck. Returns (batch, findings, s, s)."""
+        If the logit comes from a class token, this is the feature, and the classifier was never trained on the patches:
+        their map is shifted by one constant per image, so that its mean is the logit. It tells which places speak more
+        for a finding than others, but the logit is not composed of them.
+        """
+        assert (attributes is None) == (self.tabular is None), "attributes and a tabular branch go together"
+        return self._maps(*self._places_and_token(pixels), attributes)
+
+    def _maps(self, places: Tensor, token: Tensor | None, attributes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What features_and_maps returns. places, token: before the neck, see _places_and_token."""
+        places = self._through_neck(places) if token is None else self.neck(places)
         num_features = places.shape[1]
-        maps = nn.functional.conv2d(places, self.classifier.weight[:, :num_features, None, None], self.classifier.bias)
+        weight = self.classifier.weight[:, :num_features, None, None]
+        maps = nn.functional.conv2d(places, weight, self.classifier.bias)
+        if token is None:
+            features = places.mean(dim=(2, 3))
+        else:
+            token = self.neck(token)
+            logits = nn.functional.conv2d(token, weight, self.classifier.bias)
+            maps, features = maps - maps.mean(dim=(2, 3), keepdim=True) + logits, token.flatten(1)
         if self.tabular is not None:
             added = nn.functional.linear(self.tabular(attributes), self.classifier.weight[:, num_features:])
             maps = maps + added[:, :, None, None]
-        return maps
+        return features, maps
 
     def _through_neck(self, feature_map: Tensor) -> Tensor:
         """Applies the neck at each place, so that the mean over the places is the neck of the pooled features.
@@ -179,42 +188,42 @@ def build_model(
     exclusive: bool = False,
     map_stride: int = 0,
     sharpness: float = 0.0,
+    drop_path: float | None = None,
 ) -> XrayClassifier:
     """Builds a freshly initialised model, in training mode.
 
-    name: `simple_cnn`, `resnet10_half`, or any torchvision classifier. pixel_mean, pixel_std: those of the training
-    split, 0..255. size_px: side of the images; only vit_* and maxvit_t need it. channels: 1 grey, 3 RGB. tabular:
-    whether there is a branch for age, sex and view. exclusive: whether probabilities are a softmax over classes.
-    map_stride: pixels of the image per cell of the maps, see refine_map; 0: the network's own. sharpness: of pool. Only
-    vit_* have no class activation maps (`has_maps`), because they classify by a token that belongs to no place. Raises
-    InputError for an unknown name, another number of channels, and a size that the network does not take.
+    name, size_px, drop_path: as for build_body. pixel_mean, pixel_std: those of the training split, 0..255. channels: 1
+    grey, 3 RGB. tabular: whether there is a branch for age, sex and view. exclusive: whether probabilities are a
+    softmax over classes. map_stride: pixels of the image per cell of the maps, see refine_map; 0: the network's own.
+    sharpness: of pool. Raises InputError for what build_body and refine_map refuse, for another number of channels, and
+    for sharpness if a class token makes the logits.
     """
     if channels not in (1, 3):
         raise InputError(f"images have {channels} channels, expected 1 (grey) or 3 (RGB)")
-    body, neck = build_body(name, size_px)
+    body = build_body(name, size_px, drop_path)
     if map_stride:
         refine_map(body, name, map_stride)
-    probe_px = size_px if name.startswith(FIXED_SIZE) else PROBE_PX
+    probe_px = size_px if body.fixed_size else PROBE_PX
     with torch.no_grad():
-        probe = body.eval()(torch.zeros(1, 3, probe_px, probe_px))
+        probe = body.layers.eval()(torch.zeros(1, 3, probe_px, probe_px))
+    places = probe if isinstance(probe, Tensor) else probe[0]
     model = XrayClassifier(
         body,
-        neck,
-        probe.shape[1],
+        places.shape[1],
         num_findings,
         pixel_mean,
         pixel_std,
         channels=channels,
         tabular=tabular,
         exclusive=exclusive,
-        has_maps=probe.ndim == 4,
+        exact_maps=places is probe,
         map_stride=map_stride,
         sharpness=sharpness,
     )
-    if sharpness and not model.has_maps:
+    if sharpness and not model.exact_maps:
         raise InputError(
-            f"training.sharpness needs class activation maps, which {name} does not have: leave it out, or choose "
-            "another training.model"
+            f"training.sharpness is {sharpness}, but {name} has its logits from a class token, not from its map: leave "
+            "training.sharpness out, or choose another training.model"
         )
     return model.train()
 

@@ -11,21 +11,21 @@ import torch
 from torch import nn
 
 from conf.errors import InputError
-from training.network.bodies import FIXED_SIZE
+from training.network.bodies import Body
 
 PROBE_PX = 256
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
-def refine_map(body: nn.Module, name: str, map_stride: int) -> None:
+def refine_map(body: Body, name: str, map_stride: int) -> None:
     """Changes the body, in place, so that a cell of its map has `map_stride` pixels of the image per side.
 
     body: from bodies.build_body. name: the network's, for messages. Raises InputError, with the body unusable, if the
     network cannot be changed, or if its map is that fine already.
     """
-    if name.startswith(FIXED_SIZE):
+    if body.fixed_size:
         raise _not_possible(name, map_stride, "it cuts the image into patches or windows of one size")
-    sides = _sides(body)
+    sides = _sides(body.layers)
     own = _stride(sides["whole"][1])
     if own <= map_stride:
         raise _not_possible(name, map_stride, f"its own map has {own} pixels per cell")
@@ -33,7 +33,7 @@ def refine_map(body: nn.Module, name: str, map_stride: int) -> None:
         if layer != "whole" and _stride(after) > map_stride:
             _dilate(layer, max(1, _stride(before) // map_stride), max(1, map_stride // _stride(before)))
     try:
-        reached = _stride(_sides(body)["whole"][1])
+        reached = _stride(_sides(body.layers)["whole"][1])
     except RuntimeError as error:
         raise _not_possible(name, map_stride, f"its layers no longer fit together ({error!s:.100})") from error
     if reached != map_stride:

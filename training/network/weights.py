@@ -15,12 +15,21 @@ from conf.errors import InputError
 from training.network.bodies import HEADS, OWN_BODIES
 from training.network.checkpoint import UNREADABLE
 from training.network.models import XrayClassifier
+from training.network.published import (
+    NOT_OF_A_CLASSIFIER,
+    on_our_greys,
+    open_weights,
+    unwrapped,
+    with_plain_names,
+)
 
 SECOND_HEADS = ("aux1", "aux2", "AuxLogits")
 """second heads of googlenet and inception_v3, which serve only the first training of these networks"""
 BODY = ("body.", "neck.")
 LINEAGE = ("run_id", "delta_table_id", "delta_version", "commit")
 PIXELS = ("pixel_mean", "pixel_std")
+# timm tells by it that a file is from a pre-training, whose last LayerNorm belongs behind the pooling.
+MASK_TOKEN = "mask_token"
 POSITIONS = "body.encoder.pos_embedding"
 
 
@@ -63,8 +72,8 @@ def load_weights(
     - empty: nothing is loaded;
     - `imagenet` or a name such as `DenseNet121_Weights.IMAGENET1K_V1`: torchvision's weights, downloaded once into
       torch's folder ($TORCH_HOME/hub/checkpoints);
-    - a file: the state dict of a torchvision network, alone or under the key `state_dict`, with or without `module.`
-      before its names, or one of our checkpoints;
+    - a file: the state dict of a network of torchvision or timm, under the names and keys of published.py, or one of
+      our checkpoints;
     - `models:/name@alias` or `models:/name/3`: `resolve` is called with it and returns the path of the checkpoint
       that the registered model was made from, or raises InputError.
 
@@ -72,18 +81,19 @@ def load_weights(
     `findings` in the same order, and only if it has the same shape; any other head stands for other classes and stays
     in the file. The model keeps its own pixel_mean and pixel_std, which are those of its training split. A first
     convolution for grey images is spread over three channels, each with a third of its weights, which gives the same
-    for three equal channels. The position embeddings of vit_* are interpolated to the model's image size. Raises
-    InputError, and leaves the model unchanged, if the source is absent, damaged, or from another network. No code from
-    the file is run.
+    for three equal channels. Position embeddings of vision transformers are interpolated to the model's image size.
+    Raises InputError, and leaves the model unchanged, if the source is absent, damaged, or from another network. No
+    code from the file is run.
     """
     if not source:
         return StartingWeights(source, [], {}, [key for key, _ in model.named_parameters()], [])
     content = _read(source, name, resolve)
     if "weights" in content:
         offered, left_out = _from_checkpoint(content, model, source, name, findings)
+        changed = {}
     else:
-        offered, left_out = _from_torchvision(content, model)
-    adapted = _adapt(offered, model)
+        offered, left_out, changed = _from_file(content, model, source, name)
+    adapted = changed | _adapt(offered, model)
     _check_fit(offered, model.state_dict(), source, name)
     model.load_state_dict(offered, strict=False)
     fresh = [key for key, _ in model.named_parameters() if key not in offered]
@@ -94,7 +104,7 @@ def load_weights(
 
 
 def _read(source: str, name: str, resolve: Callable[[str], Path] | None) -> dict:
-    """Reads one of our checkpoints, or a state dict with torchvision's names."""
+    """Reads one of our checkpoints, or a published state dict."""
     if source == "imagenet" or re.fullmatch(r"\w+_Weights\.\w+", source):
         content = _published(source, name)
     elif source.startswith("models:/"):
@@ -103,8 +113,7 @@ def _read(source: str, name: str, resolve: Callable[[str], Path] | None) -> dict
         content = _load_file(resolve(source))
     else:
         content = _load_file(Path(source).expanduser())
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    content = unwrapped(content)
     tensors = content.get("weights", content) if isinstance(content, dict) else None
     if not (tensors and isinstance(tensors, dict) and all(isinstance(value, Tensor) for value in tensors.values())):
         raise InputError(
@@ -117,22 +126,18 @@ def _load_file(path: Path) -> object:
     if not path.is_file():
         raise InputError(
             f"training.weights: no file at {path}; expected imagenet, one of torchvision's weights such as "
-            "DenseNet121_Weights.IMAGENET1K_V1, the path of a .pt or .pth file, or models:/name@alias"
+            "DenseNet121_Weights.IMAGENET1K_V1, the path of a .pt, .pth or .safetensors file, or models:/name@alias"
         )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        with path.open("rb") as file:
-            start = file.read(24)
-        raise InputError(
-            f"{path} is not a readable weight file (it begins with {start!r}; {str(error) or repr(error):.160}): copy "
-            "or download it again or, if it holds more than tensors, save it again with "
-            "torch.save(network.state_dict(), FILE)"
-        ) from error
+    return open_weights(path)
 
 
 def _published(source: str, name: str) -> object:
     """torchvision's weights, from torch's folder or downloaded into it."""
+    if name.startswith("timm:"):
+        raise InputError(
+            f"training.weights is {source}, weights of torchvision: download the file of {name} "
+            "(model.safetensors on its page at huggingface.co/timm), and give --training.weights FILE"
+        )
     if name in OWN_BODIES:
         raise InputError(f"training.weights is {source}, but nobody has published weights of {name}: leave it empty")
     known = torchvision.models.get_model_weights(name)
@@ -173,18 +178,32 @@ def _from_checkpoint(
     return offered, left_out
 
 
-def _from_torchvision(state: dict[str, Tensor], model: XrayClassifier) -> tuple[dict[str, Tensor], list[str]]:
-    """The same for a torchvision state dict; names of unknown layers are kept, so that `_check_fit` refuses them."""
-    places = {key.partition(".")[2]: key for key in model.state_dict() if key.startswith(BODY)}
-    offered, left_out = {}, []
+def _from_file(
+    state: dict[str, Tensor], model: XrayClassifier, source: str, name: str
+) -> tuple[dict[str, Tensor], list[str], dict[str, str]]:
+    """The same for a published state dict, and what was changed; names of unknown layers are kept for `_check_fit`."""
+    places = {key.partition(".")[2].removeprefix("network."): key for key in model.state_dict() if key.startswith(BODY)}
+    state, heads = with_plain_names(state), HEADS + SECOND_HEADS
+    changed = on_our_greys(state, model)
+    left_out = [key for key in state if key not in places and key.startswith(NOT_OF_A_CLASSIFIER)]
+    state = {key: tensor for key, tensor in state.items() if key not in left_out or key == MASK_TOKEN}
+    if name.startswith("timm:"):
+        # Imported here, because only timm's networks need timm.
+        from training.network.timm_bodies import heads_of, with_timm_names
+
+        heads, named = (*heads, *heads_of(model.body)), with_timm_names(state, model.body, source, name)
+        for key in named.keys() & state.keys() & places.keys():
+            before, after = tuple(state[key].shape), tuple(named[key].shape)
+            if before != after:
+                changed[places[key]] = f"resized from {before} to {after}"
+        state = named
+    offered = {}
     for key, tensor in state.items():
-        # Drops DataParallel's prefix, and renames the old names in torchvision's DenseNet files (see its densenet.py).
-        plain = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key.removeprefix("module."))
-        if plain not in places and plain.partition(".")[0] in HEADS + SECOND_HEADS:
+        if key not in places and key.partition(".")[0] in heads:
             left_out.append(key)
-        else:
-            offered[places.get(plain, f"file.{key}")] = tensor
-    return offered, left_out
+        elif key not in left_out:
+            offered[places.get(key, f"file.{key}")] = tensor
+    return offered, left_out, changed
 
 
 def _adapt(offered: dict[str, Tensor], model: XrayClassifier) -> dict[str, str]:

@@ -31,7 +31,7 @@ from training.record.tracking import TrackedRun
 if TYPE_CHECKING:
     from training.record.events import EventFiles
 
-TRAINED_WITH = ("torch", "torchvision", "horovod", "petastorm", "pyarrow", "numpy")
+TRAINED_WITH = ("torch", "torchvision", "horovod", "petastorm", "pyarrow", "numpy", "timm")
 
 
 class Record:
@@ -193,11 +193,7 @@ class Record:
         for name, ends in {"mean AUROC": of_test, **report["splits"]["test"].get("accuracy", {})}.items():
             value, low, high = ("undefined" if end is None else f"{end:.3f}" for end in ends.values())
             print(f"Test split: {name.replace('_', '-')} {value}, 95% interval over patients {low} to {high}")
-        # inference/register.py can export only such a model.
-        if self.model.has_maps:
-            print("Next: " + with_same_settings("python inference/register.py"))
-        else:
-            print(f"Next: start another training from it with --training.weights {best}; it cannot be registered yet")
+        print("Next: " + with_same_settings("python inference/register.py"))
 
     def _evaluate(self, val: Predictions, test: Predictions) -> dict:
         """Returns the report of evaluation.json, and adds report and predictions to the run."""

@@ -19,6 +19,7 @@ from etl.contract.schema import SPLITS, Card, image_column
 from etl.contract.version import TableVersion
 from etl.contract.vocabulary import check_vocabulary
 from training.loop.task import Task
+from training.network.layers import learning_rate_shares
 from training.network.models import XrayClassifier, build_model, check_step
 from training.network.weights import load_weights
 from training.ranks.collectives import Collectives
@@ -81,7 +82,10 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
         exclusive=training.exclusive,
         map_stride=training.map_stride,
         sharpness=training.sharpness,
+        drop_path=None if training.drop_path < 0 else training.drop_path,
     )
+    if training.layer_decay < 1:
+        learning_rate_shares(model, training.model, training.layer_decay)
     if training.accumulation > plan.smallest_step:
         raise InputError(
             f"training.accumulation is {training.accumulation}, the smallest step of a rank has {plan.smallest_step} "
@@ -95,18 +99,15 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
 
 
 def check_maps(model: XrayClassifier, training: Training) -> None:
-    """Raises InputError if the model has no maps, or maps of one cell, which cannot point at a box."""
-    cells = 0
-    if model.has_maps:
-        with torch.inference_mode():
-            pixels = model.eval().example_batch(1, training.size_px)[0]
-            cells = model.feature_map(pixels).shape[-1]
-        model.train()
+    """Raises InputError if the model's maps have one cell, which cannot point at a box."""
+    with torch.inference_mode():
+        pixels = model.eval().example_batch(1, training.size_px)[0]
+        cells = model.feature_map(pixels).shape[-1]
+    model.train()
     if cells < 2:
-        said = "has maps of a single cell" if cells else "has no class activation maps"
         raise InputError(
-            f"training.box_weight needs maps, but {training.model} {said} at {training.size_px} pixels: choose a "
-            "larger training.size_px or another training.model, or leave training.box_weight out"
+            f"training.box_weight needs maps, but {training.model} has maps of a single cell at {training.size_px} "
+            "pixels: choose a larger training.size_px or another training.model, or leave training.box_weight out"
         )
 
 

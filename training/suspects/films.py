@@ -66,8 +66,7 @@ def _open(workspace: Workspace, table: TableVersion) -> tuple[Checkpoint, XrayCl
         return "its checkpoint is of another training than its predictions"
     if checkpoint.size_px not in table.card.sizes_px:
         return f"it takes squares of {checkpoint.size_px} px, which the table does not have"
-    model = checkpoint.build()
-    return (checkpoint, model) if model.has_maps else f"its network, {checkpoint.model}, has none"
+    return checkpoint, checkpoint.build()
 
 
 def _paint(

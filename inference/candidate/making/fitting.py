@@ -32,8 +32,7 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     """Calibrates on the validation split, and fits familiarity on at most MAX_TRAINING_IMAGES training images.
 
     card: the card of the table version that the checkpoint was trained on. seed: chooses the training images.
-    train, val: with attributes if the model takes them. Raises InputError if the network cannot be exported, because it
-    has no class activation maps.
+    train, val: with attributes if the model takes them.
     """
     classifier = checkpoint.build()
     labels, logits, val_features = predict_features(classifier, val, val.rows, None)
@@ -46,7 +45,8 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     network = ServedNetwork(classifier, *parts).eval()
     grid = measure_map_grid(classifier, checkpoint.size_px)
     attributes = describe_attributes(pd.concat(read_labels(train.files))) if checkpoint.tabular else {}
-    return FittedModel(checkpoint, network, _properties(checkpoint, card, calibration, threshold, grid, attributes))
+    properties = _properties(checkpoint, card, calibration, threshold, grid, attributes, classifier.exact_maps)
+    return FittedModel(checkpoint, network, properties)
 
 
 def predict_features(
@@ -101,6 +101,7 @@ def _properties(
     threshold: float,
     grid: tuple[float, float],
     attributes: dict,
+    exact_maps: bool,
 ) -> Properties:
     thresholds = {name: calibration.probabilities(values) for name, values in calibration.thresholds.items()}
     return Properties(
@@ -120,6 +121,7 @@ def _properties(
         distance_threshold=threshold,
         map_first=grid[0],
         map_step=grid[1],
+        exact_maps=exact_maps,
         network=checkpoint.model,
         run_id=checkpoint.run_id,
         delta_table_id=checkpoint.delta_table_id,

@@ -87,6 +87,8 @@ def robustness(card: dict) -> list[str]:
 
 def explanation(card: dict) -> list[str]:
     lines = ["Class activation maps (Zhou et al., CVPR 2016) show which places the network took as evidence."]
+    if not card["model"].get("exact_maps", True):
+        lines = ["The network's last layer, applied to each patch token, shows which places speak more for a finding."]
     if places := card["localisation"].get("all"):
         lines.append(
             f"The peak of the map lies in a box of the finding in {places['pointing_game']:.0%} of "

@@ -17,6 +17,7 @@ def explain(model: OpenModel, film: Film, answer: Answer, findings: list[str], o
     return {
         "image": _address(film.pixels),
         "maps": {finding: _map(model, answer, finding, operating_point) for finding in findings},
+        "exact_maps": model.properties.exact_maps,
         "boxes": [
             dict(zip(("finding", "left", "top", "width", "height"), box, strict=True))
             for box in boxes_of(model, film.pixels)

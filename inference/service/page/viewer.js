@@ -83,7 +83,8 @@ function drawHeat(map) {
   find("legend-scale").hidden = nothing;
   find("legend-text").textContent = nothing
     ? `Nothing is painted, because no place of this film speaks for ${spoken(finding)}.`
-    : `Shows where the network looked for ${spoken(finding)}, not that it is there.`;
+    : `Shows where the network looked for ${spoken(finding)}, not that it is there.` +
+      (shown.exact_maps ? "" : " It compares places with each other: the probability is not composed of them.");
 }
 
 /** The model's square is padded, so over a film in its own proportions the map is cut off where the film ends. */

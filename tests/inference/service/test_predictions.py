@@ -152,6 +152,7 @@ def test_an_explanation_shows_what_the_model_saw_where(service):
     assert answer["name"] == "half.png" and answer["model"]["version"] == 1 and answer["note"] == NOTE
     assert np.array_equal(decoded(answer["image"]), half)
     assert list(answer["maps"]) == ["Bright", "Dark", "Never"]
+    assert answer["exact_maps"] is True
     bright = answer["maps"]["Bright"]
     # Thresholds at 0.5, where the log odds are 0.
     assert bright["low"] == pytest.approx(0.05 * (100 - 128), abs=1e-4)

@@ -14,6 +14,8 @@ from training.network.models import build_model
         ("simple_cnn", 5.5, 16),
         # Strided convolutions only.
         ("resnet10_half", 0.5, 32),
+        # Patches of 16 pixels.
+        ("timm:test_vit", 8, 16),
     ],
 )
 def test_the_first_cell_lies_where_the_paddings_put_it(name, first_px, step_px, channels):
@@ -27,6 +29,7 @@ class Everywhere(torch.nn.Module):
     """A network in which every cell sees the whole image, as with attention."""
 
     channels, map_stride = 1, 0
+    fixed_size = even_cells = False
 
     def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
         cells = torch.nn.functional.avg_pool2d(pixels.float()[:, None], 32)

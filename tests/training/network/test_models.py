@@ -62,28 +62,43 @@ def test_the_features_match_torchvision(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "tabular"), [("simple_cnn", False), ("simple_cnn", True), ("convnext_tiny", True), ("swin_t", False)]
+    ("name", "tabular", "exact"),
+    [
+        ("simple_cnn", False, True),
+        ("simple_cnn", True, True),
+        ("convnext_tiny", True, True),
+        ("swin_t", False, True),
+        ("vit_b_32", True, False),
+        ("timm:test_vit", False, False),
+        ("timm:eva_x_tiny_patch16", True, True),
+        ("timm:test_convnext", False, True),
+    ],
 )
-def test_the_maps_mean_is_the_logit(name, tabular):
-    model = make_lively(build_model(name, 5, 120, 60, tabular=tabular))
+def test_the_maps_mean_is_the_logit(name, tabular, exact):
+    model = make_lively(build_model(name, 5, 120, 60, tabular=tabular, size_px=SIDE))
     inputs = (PIXELS, ATTRIBUTES) if tabular else (PIXELS,)
     with torch.no_grad():
         seen = []
         model.classifier.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
         features, maps = model.features_and_maps(*inputs)
         logits = model(*inputs)
-    assert model.has_maps
+    assert model.exact_maps == exact
     assert maps.std(dim=(2, 3)).min() > 0
     assert torch.allclose(maps.mean(dim=(2, 3)), logits, atol=1e-5 * float(maps.abs().max()) + 1e-6)
     assert torch.allclose(features, seen[0][:, : features.shape[1]], atol=1e-5 * float(features.abs().max()))
 
 
-def test_a_token_has_no_map():
-    model = build_model("vit_b_32", 3, 120, 60, size_px=SIDE)
-    assert not model.has_maps
-    assert model(PIXELS).shape == (2, 3)
-    with pytest.raises(InputError, match="densenet121"):
-        model.features_and_maps(PIXELS)
+def test_a_class_tokens_maps_compare_the_patches():
+    """The last layer on each patch token behind the last LayerNorm, as torchvision computes them."""
+    model = make_lively(build_model("vit_b_32", 3, 120, 60, size_px=SIDE))
+    with torch.no_grad():
+        seen = []
+        model.body.encoder.register_forward_hook(lambda *arguments: seen.append(arguments[-1]))
+        _, maps = model.features_and_maps(PIXELS)
+        patches = model.classifier(seen[0][:, 1:]).transpose(1, 2).unflatten(2, (2, 2))
+    evidence, expected = (part - part.mean(dim=(2, 3), keepdim=True) for part in (maps, patches))
+    assert expected.std() > 1e-3
+    assert torch.allclose(evidence, expected, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_bytes_and_floats_give_the_same():
