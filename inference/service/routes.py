@@ -8,16 +8,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from conf.errors import InputError
-from conf.words import RESEARCH_USE, SEXES, VIEWS
+from conf.words import RESEARCH_USE
 from inference.film.answers import OPERATING_POINT, Findings, describe_findings
 from inference.film.films import Film
-from inference.film.stated import EXPECTED, Given, read_given, refuse_given
+from inference.film.stated import Given
 from inference.model.graphs import Answer
 from inference.model.inputs import chosen, inputs_of
 from inference.model.properties import Properties
 from inference.service import schemas
-from inference.service.door.parameters import prefers_picture
+from inference.service.door.parameters import Age, Sex, View, prefers_picture, read_values
 from inference.service.door.refusals import Refusal, json_response, unknown
 from inference.service.door.uploads import Upload, read_uploads
 from inference.service.engine.champion import QueuedModel
@@ -38,17 +37,6 @@ OperatingPoint = Annotated[
     str,
     Query(description="which set of the model's thresholds to use", examples=[OPERATING_POINT]),
 ]
-
-
-def _optional(name: str, *examples: str) -> object:
-    about = f"{EXPECTED[name]}; for every file of the request, whatever its DICOM tags say; only for a model that "
-    about += "takes it (`attributes` of /v1/model); if omitted, the tags decide"
-    return Query(description=about, examples=list(examples))
-
-
-Age = Annotated[str, _optional("age", "64", "18M", "unknown")]
-Sex = Annotated[str, _optional("sex", *SEXES, "unknown")]
-View = Annotated[str, _optional("view", *VIEWS, "unknown")]
 
 
 @dataclass(frozen=True)
@@ -90,7 +78,7 @@ async def predict(
     state = state_of(request)
     served = state.champion.now()
     _check_point(served.model.properties, operating_point)
-    asked = Asked(operating_point, _given(served.model.properties, age, sex, view))
+    asked = Asked(operating_point, read_values(served.model.properties, age, sex, view))
     with state.capacity.share() as share:
         uploads = await read_uploads(request, "files", state.settings.max_files, state.settings, share)
         reads = await all_or_none(read(state, served, upload, asked) for upload in uploads)
@@ -150,7 +138,7 @@ async def explain_(
     _check_point(properties, operating_point)
     if finding is not None and finding not in properties.findings:
         raise unknown("finding", finding, properties.findings, status=404)
-    asked = Asked(operating_point, _given(properties, age, sex, view))
+    asked = Asked(operating_point, read_values(properties, age, sex, view))
     with state.capacity.share() as share:
         (upload,) = await read_uploads(request, "file", 1, state.settings, share)
         one = await read(state, served, upload, asked)
@@ -233,20 +221,6 @@ async def read(state: ServiceState, served: QueuedModel, upload: Upload, asked: 
     result = {**found.to_dict(), "width_px": film.width_px, "height_px": film.height_px}
     state.counters.files.labels("answered").inc()
     return Read(film, answer, found, result)
-
-
-def _given(properties: Properties, age: str, sex: str, view: str) -> Given:
-    """The values in the request. Raises Refusal 422 for one that is not understood or that the model does not take."""
-    try:
-        given = read_given(age, sex, view)
-    except InputError as error:
-        raise Refusal(422, str(error), "correct it, or leave it out to take what the file's DICOM tags state") from None
-    try:
-        refuse_given(properties, given)
-    except InputError as error:
-        reason, _, step = str(error).partition(": ")
-        raise Refusal(422, reason, step) from None
-    return given
 
 
 def _headers(operating_point: str, one: Read) -> dict[str, str]:
