@@ -37,14 +37,14 @@ class ServedNetwork(nn.Module):
         self.classifier = copy.deepcopy(classifier)
         for name, values in zip(FITTED, (shifts, temperatures, centre, whitening), strict=True):
             self.register_buffer(name, torch.from_numpy(np.asarray(values, np.float32)))
-        # (findings, 1). Calibrated maps are flatter by the temperature, and their pooling makes up for it.
-        sharpness = torch.full((len(self.shifts), 1), float(classifier.sharpness))
+        # (findings,). Calibrated maps are flatter by the temperature, and their pooling makes up for it.
+        sharpness = torch.full((len(self.shifts),), float(classifier.sharpness))
         if not classifier.exclusive:
             # Folded into the last layer: a separate operation would be quantised, and the logits with it.
             last, scale = self.classifier.classifier, self.temperatures
             last.weight.data /= scale[:, None]
             last.bias.data = (last.bias.data + self.shifts) / scale
-            sharpness *= scale[:, None]
+            sharpness *= scale
         self.register_buffer("sharpness", sharpness)
 
     def forward(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -161,19 +161,20 @@ class XrayClassifier(nn.Module):
 def pool(maps: Tensor, sharpness: float | Tensor) -> Tensor:
     """The logits of maps, (batch, findings) float32: a mean over the places, or a soft maximum.
 
-    maps: (batch, findings, s, s). sharpness: one number, or (findings, 1); 0: the mean; the larger, the nearer to the
+    maps: (batch, findings, s, s). sharpness: one number, or (findings,); 0: the mean; the larger, the nearer to the
     largest place: log(mean(exp(sharpness * map))) / sharpness, the log-sum-exp pooling of Pinheiro and Collobert, "From
     image-level to pixel-level labeling with convolutional networks", CVPR 2015, which Wang et al., "ChestX-ray8", CVPR
     2017, took for radiographs.
     """
-    places = maps.float().flatten(2)
+    maps = maps.float()
     if isinstance(sharpness, float) and not sharpness:
-        return places.mean(dim=2)
-    sharpness = torch.as_tensor(sharpness, device=places.device)
-    scaled = places * sharpness
-    largest = scaled.amax(dim=2, keepdim=True)
-    logits = (scaled - largest).exp().mean(dim=2).log() + largest[:, :, 0]
-    return logits / sharpness.flatten()
+        return maps.mean(dim=(2, 3))
+    # In four dimensions: OpenVINO 2026.4's CPU plugin keeps the first batch's size in a product after a flattening.
+    sharpness = torch.as_tensor(sharpness, device=maps.device).reshape(-1, 1, 1)
+    scaled = maps * sharpness
+    largest = scaled.amax(dim=(2, 3), keepdim=True)
+    logits = ((scaled - largest).exp().mean(dim=(2, 3), keepdim=True).log() + largest) / sharpness
+    return logits.flatten(1)
 
 
 def build_model(

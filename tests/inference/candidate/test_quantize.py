@@ -41,6 +41,10 @@ def test_nothing_is_quantised_after_the_maps(served, splits, test_images, tmp_pa
         waiting += [entry.get_node() for output in operation.outputs() for entry in output.get_target_inputs()]
     assert {"MatMul", "Sigmoid"} <= set(after) and ("Exp" in after) == (sharpness > 0)
     assert "FakeQuantize" not in after
+    predict, reference = compile_graph(graph), compile_graph(open_graph(tmp_path / "fp32"))
+    for batch in (5, 3, 1):
+        difference = predict(test_images[:batch]).probabilities - reference(test_images[:batch]).probabilities
+        assert np.abs(difference).mean() < 0.1
 
 
 def test_int8_graph_keeps_input_batch_size_and_vocabulary(fp32, int8, test_images):

@@ -21,7 +21,7 @@ def test_a_soft_maximum_lies_between_mean_and_maximum_and_moves_with_its_map(map
     mean, soft, largest = pool(maps, 0.0), pool(maps, sharpness), maps.amax(dim=(2, 3))
     assert (mean <= soft + 1e-3).all() and (soft <= largest + 1e-3).all()
     assert torch.allclose(pool(2 * maps + 5, sharpness / 2), 2 * soft + 5, atol=1e-3)
-    assert torch.equal(pool(maps, torch.full((3, 1), sharpness)), soft)
+    assert torch.equal(pool(maps, torch.full((3,), sharpness)), soft)
 
 
 def test_the_limits_of_the_sharpness_are_mean_and_maximum():
