@@ -212,9 +212,10 @@ def _draw_heat_maps(axes: plt.Axes, findings: list[str], places: dict[str, dict]
     axes.axhline(len(findings) - 1.5, color="0.8", linewidth=1)
     axes.set_yticks(range(len(findings)), [])
     axes.set(xlabel="share of the images with boxes\n(last line: of all)", xlim=(0, 1))
-    axes.set_title("Peak of the heat map\nin the finding's box", fontsize=10)
+    axes.set_title("Peak of the heat map\nin the finding's box" + "\n" * bool(rows), fontsize=10)
     if rows:
-        axes.legend(loc="lower right", fontsize=8)
+        # Above the bars, any of which may be long.
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.995), ncols=2, fontsize=8, frameon=False)
 
 
 def _draw_latencies(axes: plt.Axes, report: dict) -> None:
