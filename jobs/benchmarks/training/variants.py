@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from conf.arguments import load_settings
 from conf.errors import run_command
@@ -149,7 +149,7 @@ def show(tested: dict[str, list[Tested]], table: TableVersion) -> None:
     ids = next(iter(tested.values()))[0].predictions.image_ids
     rows = rows.loc[ids]
     pairs = [patient for patient, boxes in zip(rows.patient_id, rows.boxes, strict=True) for _ in set(boxes[::5])]
-    shown = Table("variant", "ms of a step", "mean AUROC", *PLACES)
+    shown = Table(Column("variant", overflow="fold"), "ms of a step", "mean AUROC", *PLACES)
     for name, every in tested.items():
         means = [np.median([one.step_ms for one in every]), np.mean([auroc_of(one) for one in every])]
         places = np.mean([one.places.mean(axis=0) for one in every], axis=0) if pairs else [np.nan] * len(PLACES)
@@ -168,7 +168,7 @@ def show(tested: dict[str, list[Tested]], table: TableVersion) -> None:
 def differences(
     before: list[Tested], others: dict[str, list[Tested]], rows: pd.DataFrame, pairs: list[str], first: str
 ) -> Table:
-    shown = Table(f"minus {first}", "mean AUROC", *PLACES)
+    shown = Table(Column(f"minus {first}", overflow="fold"), "mean AUROC", *PLACES)
     options = {"num_resamples": 1000, "seed": 0}
     for name, after in others.items():
         # The seeds side by side, like more findings: the mean over all columns is the mean over the seeds.
