@@ -252,7 +252,7 @@ class Training:
     map_stride: int = bounded(0, lambda value: value in (0, 4, 8, 16), "0, 4, 8 or 16")
     """pixels of the input per cell of the heat maps: fewer show smaller findings and take more time; 0: the network's
     own, 32 for most"""
-    sharpness: float = at_least(0, 0.0)
+    sharpness: float = bounded(0.0, lambda value: value == 0 or 0.01 <= value < math.inf, "0, or at least 0.01")
     """how a finding's logit comes from its map: 0 is the mean over all places; the larger, the more the strongest place
     counts (log-sum-exp pooling, 1 to 10)"""
     head_epochs: int = at_least(0, 0)

@@ -209,7 +209,7 @@ def age_of(cell: str) -> float | None:
 
 def parse_ages(cells: "pd.Series") -> "pd.Series":
     """The age of each cell in years, see age_of, Float32; NA for what is none."""
-    return cells.map({cell: age_of(cell) for cell in cells.unique()}).astype("Float32")
+    return cells.map({cell: age_of(cell) for cell in cells.dropna().unique()}).astype("Float32")
 
 
 def strange_numbers(cells: "pd.Series", numbers: "pd.Series") -> "pd.Series":

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from conf.errors import InputError
 from conf.words import SEXES, VIEWS, counted
 from etl.contract.words import MAX_AGE_YEARS, age_of, says_nothing, sexes_of, view_of
@@ -143,7 +145,8 @@ def lines_of(counts: dict) -> list[str]:
 def _age_doubts(age_years: float, seen: dict) -> list[str]:
     if seen["low"] is None:
         return [f"{_text('age', age_years)}: no film of the training split has a known age"]
-    if seen["low"] <= age_years <= seen["high"]:
+    # The table's ages are float32.
+    if seen["low"] <= float(np.float32(age_years)) <= seen["high"]:
         return []
     span = f"{seen['low']:g} to {seen['high']:g} years"
     return [f"{_text('age', age_years)} is outside the ages of the training split, {span}"]

@@ -5,26 +5,34 @@ share that lies inside the boxes. A softmax does not change if the same number i
 leaves the logit, which is the map's mean, to the loss of the labels.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-POINTS = 4
-"""points per side of a cell that are tested for lying inside a box"""
+POINTS_PER_CELL, POINTS = 4, 64
+"""smallest number of points per side of a cell, and of a map, that are tested for lying inside a box"""
 
 
-def place_loss(maps: Tensor, boxes: Sequence[np.ndarray], origins: Tensor, grid: tuple[float, float]) -> Tensor:
+def place_loss(
+    maps: Tensor, boxes: Sequence[np.ndarray], labels: Tensor, origins: Tensor, grid: tuple[float, float]
+) -> Tensor:
     """The sum over the pairs of a film and a finding with boxes, a scalar on the device of the maps.
 
-    maps: (batch, findings, s, s) float32, see XrayClassifier.forward. boxes: an array (n, 5) float32 per film: index of
-    the finding, left, top, width and height as shares of the original image's side. origins: (batch, 2, 3) float32,
-    where the augmentation took each place of the film from, see augment.origins. grid: distance from the image's edge
-    to the first cell's centre, and from cell to cell, as shares of the side, see map_grid.py. A pair whose boxes cover
-    no point of the augmented film, because it was moved out of sight, adds nothing.
+    maps: (batch, findings, s, s) float32, see XrayClassifier.forward. boxes: an array (n, 5) float32 per film:
+    index of the finding, left, top, width and height as shares of the original image's side. labels: (batch,
+    findings); a box of a finding that is not labelled as present does not count. origins: (batch, 2, 3) float32,
+    where the augmentation took each place of the film from, see augment.origins. grid: distance from the image's
+    edge to the first cell's centre, and from cell to cell, as shares of the side, see map_grid.py. A pair whose
+    boxes cover no point of the augmented film adds nothing: they were moved out of sight, or are smaller than a
+    64th of its side.
     """
-    known = [(film, *box) for film, of_film in enumerate(boxes) for box in of_film.tolist()]
+    present = (labels == 1).tolist()
+    known = [
+        (film, *box) for film, of_film in enumerate(boxes) for box in of_film.tolist() if present[film][int(box[0])]
+    ]
     if not known:
         # Connected to the weights, so that every rank joins the average of the gradients.
         return maps.sum() * 0
@@ -49,11 +57,12 @@ def shares_inside(boxes: Tensor, origins: Tensor, cells: int, grid: tuple[float,
     box's film. grid: as in place_loss.
     """
     first, step = grid
-    along = (torch.arange(cells * POINTS, device=boxes.device) + 0.5) / POINTS - 0.5
+    points = max(POINTS_PER_CELL, math.ceil(POINTS / cells))
+    along = (torch.arange(cells * points, device=boxes.device) + 0.5) / points - 0.5
     # The first cell may lie on the image's edge; what is beyond the image counts as its edge.
     along = (2 * (first + along * step) - 1).clamp(-1, 1)
     y, x = torch.meshgrid(along, along, indexing="ij")
     places = torch.einsum("bkc,cij->bkij", origins, torch.stack([x, y, torch.ones_like(x)]))
     offset = (places + 1) / 2 - boxes[:, :2, None, None]
     inside = ((offset >= 0) & (offset < boxes[:, 2:, None, None])).all(dim=1)
-    return nn.functional.avg_pool2d(inside[:, None].float(), POINTS)[:, 0]
+    return nn.functional.avg_pool2d(inside[:, None].float(), points)[:, 0]

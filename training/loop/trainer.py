@@ -1,6 +1,5 @@
 """The training loop, to be read from top to bottom: the steps of an epoch, and a validation."""
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,6 @@ from training.loop.shortage import explained, training_step, validation
 from training.measures.predictions import Predictions
 from training.network.checkpoint import State
 from training.network.layers import learning_rate_shares
-from training.network.map_grid import measure_map_grid
 from training.network.models import XrayClassifier
 from training.ranks.collectives import Collectives
 from training.reading.augment import augment, draw_changes, origins
@@ -61,13 +59,15 @@ class Trainer:
         ranks: Collectives,
         *,
         frozen: Sequence[nn.Module] = (),
+        grid: tuple[float, float] | None = None,
     ):
         """Moves the model to this rank's device and gives it an optimizer and a schedule.
 
         model: on the CPU, with the same weights on every rank or not, because those of rank 0 count. It must be fresh:
         the gradient hooks that a Trainer registers on it cannot be removed. settings: with a settled precision, see
         settle_precision. plan: the training split's. pos_weight: (findings,), as for masked_bce. frozen: parts of the
-        model that keep their weights and their statistics.
+        model that keep their weights and their statistics. grid: of the model's maps, see measure_map_grid; only with
+        training.box_weight.
         """
         self.settings, self.plan, self.ranks, self.frozen = settings, plan, ranks, frozen
         for part in frozen:
@@ -76,10 +76,8 @@ class Trainer:
         self.rank, self.device = ranks.topology.rank, ranks.topology.torch_device
         self.pos_weight = pos_weight.to(self.device)
         self.model = (ranks.share_batchnorm(model) if settings.sync_batchnorm else model).to(self.device)
-        self.grid: tuple[float, float] | None = None
-        if settings.box_weight:
-            # Of a copy in evaluation mode, because a pass in training mode changes statistics.
-            self.grid = measure_map_grid(copy.deepcopy(model).cpu().eval(), plan.split.size_px)
+        assert (grid is None) == (not settings.box_weight), "training.box_weight and a grid of the maps go together"
+        self.grid = grid
         rate = peak_learning_rate(settings, plan.batch_size * plan.num_ranks)
         optimizer = build_optimizer(_by_rate(self.model, settings, rate), settings, rate)
         self.distributed_model, self.optimizer = ranks.distribute(self.model, optimizer, settings.accumulation)
@@ -231,7 +229,7 @@ class Trainer:
                 loss = self._loss(logits.float(), truth, num_images)
                 if self.grid is not None:
                     # Divided as the labels' loss, so that a place weighs box_weight times as much as a label.
-                    places = place_loss(maps.float(), boxed, origins(changes), self.grid)
+                    places = place_loss(maps.float(), boxed, truth, origins(changes), self.grid)
                     loss = loss + self.settings.box_weight * places / (num_images * truth.shape[1])
                 self.scaler.scale(loss).backward()
             total += loss.detach()

@@ -2,7 +2,8 @@
 
 The way of Yu, Koltun and Funkhouser, "Dilated residual networks", CVPR 2017, for any network of convolutions: a layer
 that would make the map coarser than wanted moves by one place instead of several, and all layers after it look at
-places that are as far apart as before. No weight changes, so published weights fit; the layers after it have more work.
+places that are as far apart as before; only an average pooling still looks at neighbours. No weight changes, so
+published weights fit; the layers after it have more work.
 """
 
 import math

@@ -90,7 +90,7 @@ def load_weights(
     content = _read(source, name, resolve)
     if "weights" in content:
         offered, left_out = _from_checkpoint(content, model, source, name, findings)
-        changed = {}
+        changed = _other_maps(content, model)
     else:
         offered, left_out, changed = _from_file(content, model, source, name)
     adapted = changed | _adapt(offered, model)
@@ -115,11 +115,15 @@ def _read(source: str, name: str, resolve: Callable[[str], Path] | None) -> dict
         content = _load_file(Path(source).expanduser())
     content = unwrapped(content)
     tensors = content.get("weights", content) if isinstance(content, dict) else None
-    if not (tensors and isinstance(tensors, dict) and all(isinstance(value, Tensor) for value in tensors.values())):
+    if not (tensors and isinstance(tensors, dict) and _are_named(tensors)):
         raise InputError(
             f"{source} holds no state dict (dict of tensors): save it again with torch.save(network.state_dict(), FILE)"
         )
     return content
+
+
+def _are_named(tensors: dict) -> bool:
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items())
 
 
 def _load_file(path: Path) -> object:
@@ -176,6 +180,16 @@ def _from_checkpoint(
         else:
             left_out.append(key)
     return offered, left_out
+
+
+def _other_maps(content: dict, model: XrayClassifier) -> dict[str, str]:
+    """What is said of a checkpoint whose weights mean something else in this model. content: the checkpoint's."""
+    settings = ("map_stride", "sharpness")
+    theirs, ours = ([values.get(name, 0) for name in settings] for values in (content, vars(model)))
+    if theirs == ours:
+        return {}
+    said = (f"training.{name} {value:g}" for name, value in zip(settings, theirs, strict=True))
+    return {"classifier.weight": f"learned with {' and '.join(said)}, other than here"}
 
 
 def _from_file(

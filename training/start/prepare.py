@@ -20,6 +20,7 @@ from etl.contract.version import TableVersion
 from etl.contract.vocabulary import check_vocabulary
 from training.loop.task import Task
 from training.network.layers import learning_rate_shares
+from training.network.map_grid import measure_map_grid
 from training.network.models import XrayClassifier, build_model, check_step
 from training.network.weights import load_weights
 from training.ranks.collectives import Collectives
@@ -64,6 +65,22 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
     if topology.is_main:
         for reason, findings in not_learned(card).items():
             print(f"Cannot learn {', '.join(findings)}: {reason}", flush=True)
+    model = untrained(card, training)
+    if training.layer_decay < 1:
+        learning_rate_shares(model, training.model, training.layer_decay)
+    if training.accumulation > plan.smallest_step:
+        raise InputError(
+            f"training.accumulation is {training.accumulation}, the smallest step of a rank has {plan.smallest_step} "
+            "images: lower it, or raise training.batch_size"
+        )
+    smallest_pass = plan.smallest_step // training.accumulation
+    check_step(model, training.model, training.size_px, smallest_pass)
+    grid = grid_of(model, training) if training.box_weight else None
+    return Task(settings, workspace, table, plan, val, test, model, grid)
+
+
+def untrained(card: Card, training: Training) -> XrayClassifier:
+    """The network with random weights from the training's seed. Raises InputError for images of one grey."""
     torch.manual_seed(training.seed)
     column = image_column(training.size_px)
     if not card.pixel_std[column]:
@@ -71,7 +88,7 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
             f"every pixel of the train split is {card.pixel_mean[column]:.0f}, so there is nothing to learn: look at "
             "the contact sheet of the dataset card, and run the ETL with etl.quality.constant true"
         )
-    model = build_model(
+    return build_model(
         training.model,
         len(card.findings),
         card.pixel_mean[column],
@@ -84,31 +101,24 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
         sharpness=training.sharpness,
         drop_path=None if training.drop_path < 0 else training.drop_path,
     )
-    if training.layer_decay < 1:
-        learning_rate_shares(model, training.model, training.layer_decay)
-    if training.accumulation > plan.smallest_step:
-        raise InputError(
-            f"training.accumulation is {training.accumulation}, the smallest step of a rank has {plan.smallest_step} "
-            "images: lower it, or raise training.batch_size"
-        )
-    smallest_pass = plan.smallest_step // training.accumulation
-    check_step(model, training.model, training.size_px, smallest_pass)
-    if training.box_weight:
-        check_maps(model, training)
-    return Task(settings, workspace, table, plan, val, test, model)
 
 
-def check_maps(model: XrayClassifier, training: Training) -> None:
-    """Raises InputError if the model's maps have one cell, which cannot point at a box."""
+def grid_of(model: XrayClassifier, training: Training) -> tuple[float, float]:
+    """Where the cells of the model's maps lie, see measure_map_grid; the same on every rank and after a resume.
+
+    model: untrained. Raises InputError if its maps have one cell, which cannot point at a box.
+    """
     with torch.inference_mode():
         pixels = model.eval().example_batch(1, training.size_px)[0]
         cells = model.feature_map(pixels).shape[-1]
+    grid = measure_map_grid(model, training.size_px) if cells > 1 else (0.0, 0.0)
     model.train()
     if cells < 2:
         raise InputError(
             f"training.box_weight needs maps, but {training.model} has maps of a single cell at {training.size_px} "
             "pixels: choose a larger training.size_px or another training.model, or leave training.box_weight out"
         )
+    return grid
 
 
 def check_boxes(card: Card) -> None:

@@ -122,7 +122,7 @@ def train(task: Task, ranks: Collectives) -> bool:
             # A Trainer registers gradient hooks that cannot be removed, so each stage has a model of its own.
             own = copy.deepcopy(model)
             frozen = stages[index].frozen(own)
-            trainer = Trainer(own, stages[index].settings, task.plan, pos_weight, ranks, frozen=frozen)
+            trainer = Trainer(own, stages[index].settings, task.plan, pos_weight, ranks, frozen=frozen, grid=task.grid)
             begun = interrupted if interrupted and interrupted.stage == index else None
             if begun:
                 trainer.load(begun)

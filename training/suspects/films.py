@@ -38,8 +38,7 @@ def show_heat_maps(
     """Image and finding -> the thumbnail with the heat map over it, and sentences on those without one.
 
     Each film is shown to the first training that predicts it, which has not learned from its label. suspects: as in
-    show_films. A training without a checkpoint (an ensemble), without maps, or with a size that the table lacks has no
-    heat maps.
+    show_films. A training without a checkpoint (an ensemble) or with a size that the table lacks has no heat maps.
     """
     maps, notes = {}, []
     by = predicted.by[suspects["place"]]
@@ -49,6 +48,8 @@ def show_heat_maps(
         if isinstance(opened, str):
             notes.append(f"no heat maps by {workspace.root}: {opened}")
             continue
+        if not opened[1].exact_maps:
+            notes.append(f"the heat maps by {workspace.root} only compare places, because a class token decides")
         maps |= _paint(*opened, workspace, table, part, predicted)
     return maps, notes
 

@@ -36,7 +36,7 @@ export function removeFilm(film) {
 /** Forgets all answers, such as those of another model. takesGiven: whether that model takes what was given. */
 export function forgetAnswers(takesGiven) {
   kept.length = 0;
-  for (const film of films) Object.assign(film, NOTHING_SAID, takesGiven ? {} : { given: {} });
+  for (const film of films) Object.assign(film, NOTHING_SAID, { given: takesGiven ? { ...film.given } : {} });
 }
 
 /** Gives other age, sex and view for an image, whose answer is of no use any more. */
@@ -83,6 +83,8 @@ export async function summariseFilms(belongs, changed) {
   for (let group = nextGroup(belongs); group.length; group = nextGroup(belongs)) {
     for (const film of group) film.asked = true;
     changed();
+    const sent = group.map((film) => film.given);
+    const stands = (film) => film.given === sent[group.indexOf(film)];
     try {
       place(
         await predict(
@@ -90,20 +92,23 @@ export async function summariseFilms(belongs, changed) {
           group[0].given,
         ),
         group,
+        stands,
       );
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
-      for (const film of group.filter((one) => !one.findings)) film.error = error;
-      place(error, group);
+      for (const film of group.filter((one) => !one.findings && stands(one))) film.error = error;
+      place(error, group, stands);
     }
   }
   summarising = false;
   changed();
 }
 
-function place({ results }, group) {
+/** stands: whether a film's age, sex and view are still those that it was sent with, and the model the same. */
+function place({ results }, group, stands) {
   for (const result of results) {
     const film = group[result.index];
+    if (!stands(film)) continue;
     if (result.error) film.error = new ServiceError(422, result.error);
     else film.findings = result;
   }

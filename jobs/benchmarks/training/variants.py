@@ -22,10 +22,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from conf.arguments import load_settings
-from conf.errors import run_command
+from conf.errors import InputError, run_command
 from conf.settings import Training
 from conf.workspace import Workspace
-from etl.contract.schema import Card, image_column
 from etl.contract.version import TableVersion
 from inference.candidate.measuring.localisation import overlaps_of
 from jobs.benchmarks.training.fed import alone
@@ -35,13 +34,14 @@ from training.measures.intervals import bootstrap_differences, bootstrap_means
 from training.measures.metrics import auroc_per_finding, mean_over_findings
 from training.measures.predictions import Predictions
 from training.network.map_grid import measure_map_grid
-from training.network.models import XrayClassifier, build_model
+from training.network.models import XrayClassifier
 from training.ranks.collectives import Collectives
 from training.ranks.cores import read_cores
 from training.ranks.memory import keep_freed_memory
 from training.reading.batches import read_batches
 from training.reading.plan import Plan, Split
 from training.reading.readers import open_split
+from training.start.prepare import grid_of, untrained
 
 PLACES = ("pointing game", "mean IoU")
 
@@ -80,7 +80,15 @@ def main() -> None:
 
 def settings_of(words: str) -> Training:
     """The demo's settings of the training, in fp32, with those of a variant."""
-    return load_settings("", [f"--training.{word.strip()}" for word in ("precision=fp32", *words.split(","))]).training
+    training = load_settings(
+        "", [f"--training.{word.strip()}" for word in ("precision=fp32", *words.split(","))]
+    ).training
+    if training.weights or training.head_epochs or training.patience or training.schedule == "plateau":
+        raise InputError(
+            f"{words}: starting weights, a first stage, early stopping and the schedule plateau are not compared here: "
+            "use python jobs/sweep.py"
+        )
+    return training
 
 
 def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Collectives) -> dict[str, Tested]:
@@ -89,9 +97,9 @@ def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Co
     for name, training in variants.items():
         train = open_split(table, "train", training.size_px, training.tabular, has_boxes=training.box_weight > 0)
         plan = Plan.of(train, training.batch_size, num_ranks=1)
-        torch.manual_seed(training.seed)
         model = untrained(table.card, training)
-        trainers[name] = Trainer(model, training, plan, loss_weights(table.card, training), ranks)
+        grid = grid_of(model, training) if training.box_weight else None
+        trainers[name] = Trainer(model, training, plan, loss_weights(table.card, training), ranks, grid=grid)
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for epoch in range(max(training.epochs for training in variants.values())):
         for name, trainer in trainers.items():
@@ -110,23 +118,6 @@ def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Co
         step_ms = 1000 * float(np.median(seconds[name]))
         tested[name] = Tested(trainer.predict(test), measure_places(trainer.model, test), step_ms)
     return tested
-
-
-def untrained(card: Card, training: Training) -> XrayClassifier:
-    """The network of a training, from torch's current seed."""
-    column = image_column(training.size_px)
-    return build_model(
-        training.model,
-        len(card.findings),
-        card.pixel_mean[column],
-        card.pixel_std[column],
-        size_px=training.size_px,
-        channels=card.channels,
-        tabular=training.tabular,
-        exclusive=training.exclusive,
-        map_stride=training.map_stride,
-        sharpness=training.sharpness,
-    )
 
 
 def measure_places(model: XrayClassifier, split: Split) -> np.ndarray:

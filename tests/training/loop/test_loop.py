@@ -23,6 +23,7 @@ from training.ranks.topology import Topology
 from training.reading.batches import read_batches, read_steps
 from training.reading.plan import Plan
 from training.reading.readers import open_split
+from training.start.prepare import grid_of
 
 
 def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = False, frozen=(), **changes) -> Trainer:
@@ -33,7 +34,9 @@ def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = Fa
     torch.manual_seed(0)
     model = model or build_model("simple_cnn", 2, 127, 70, tabular=tabular)
     ranks = Collectives(Topology.detect("cpu", {}))
-    return Trainer(model, settings, Plan.of(split, settings.batch_size, 1), torch.ones(2), ranks, frozen=frozen)
+    grid = grid_of(model, replace(settings, size_px=SIZE_PX)) if settings.box_weight else None
+    plan = Plan.of(split, settings.batch_size, 1)
+    return Trainer(model, settings, plan, torch.ones(2), ranks, frozen=frozen, grid=grid)
 
 
 def weights_of(trainer: Trainer) -> torch.Tensor:

@@ -14,7 +14,7 @@ LEFT_TOP = np.array([[1, 0, 0, 0.25, 0.25]], np.float32)
 
 
 def loss(maps: torch.Tensor, *boxes: np.ndarray) -> torch.Tensor:
-    return place_loss(maps, boxes, UNMOVED, GRID)
+    return place_loss(maps, boxes, torch.ones(2, 2), UNMOVED, GRID)
 
 
 def test_it_is_minus_the_logarithm_of_the_share_inside_the_boxes():
@@ -42,9 +42,21 @@ def test_it_moves_the_map_into_the_box_and_leaves_its_mean():
 def test_films_without_boxes_and_boxes_out_of_sight_add_nothing():
     maps = torch.randn(2, 2, 8, 8, requires_grad=True)
     moved_out = UNMOVED + torch.tensor([[0, 0, 1.5], [0, 0, 0]])
-    for value in (loss(maps, NONE, NONE), place_loss(maps, (LEFT_TOP, NONE), moved_out, GRID)):
+    absent = torch.tensor([[1, 0], [1, float("nan")]])
+    unseen = place_loss(maps, (LEFT_TOP, LEFT_TOP), absent, UNMOVED, GRID)
+    for value in (
+        loss(maps, NONE, NONE),
+        unseen,
+        place_loss(maps, (LEFT_TOP, NONE), torch.ones(2, 2), moved_out, GRID),
+    ):
         value.backward()
         assert value.item() == 0 and not maps.grad.any()
+
+
+@given(st.floats(0, 0.95), st.floats(0, 0.95), st.integers(2, 30))
+def test_no_box_is_too_small_for_a_coarse_map(left, top, cells):
+    box = torch.tensor([[left, top, 1 / 50, 1 / 50]])
+    assert shares_inside(box, UNMOVED[:1], cells, (0.5 / cells, 1 / cells)).sum() > 0
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 0.6), st.floats(0.1, 0.6))
