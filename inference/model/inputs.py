@@ -34,12 +34,13 @@ class Attributes:
 
 
 def inputs_of(properties: Properties, pixels: np.ndarray, attributes: Sequence[Attributes]) -> Inputs:
-    """The arguments of the model's graph. pixels: as in Inputs; attributes: of each image, unused if it takes none."""
+    """The arguments of the model's graph. pixels: as in Inputs. attributes: one per image; a model of pixels alone does
+    not use them."""
     return (pixels, codes_of(attributes)) if properties.attributes else (pixels,)
 
 
 def inputs_of_rows(properties: Properties, pixels: np.ndarray, rows: "pd.DataFrame") -> Inputs:
-    """The same for images of a table. rows: of these images, with the columns ATTRIBUTES if the model takes them."""
+    """The same for images of a table. rows: one per image, with the columns ATTRIBUTES if the model takes them."""
     return inputs_of(properties, pixels, attributes_of(rows) if properties.attributes else ())
 
 

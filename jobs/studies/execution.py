@@ -23,7 +23,7 @@ from jobs.studies.runs import read_runs
 from jobs.studies.side_by_side import Job, Queue, last_words, places
 from jobs.studies.state import PROJECT, SCENARIO, find_table, finished_run, is_registered, prepare, scenario_of
 from jobs.studies.study import Study, effective
-from training.network.models import build_model
+from training.network.models import build_for
 from training.ranks.interruption import EXIT_SIGTERM
 
 COMPARED, COMPARED_WHAT = "compared", "compared.json"
@@ -47,17 +47,7 @@ def check_networks(study: Study) -> None:
         try:
             # Without weights, which would take time and memory.
             with torch.device("meta"):
-                training = run.training
-                build_model(
-                    training.model,
-                    num_findings=1,
-                    pixel_mean=0.0,
-                    pixel_std=1.0,
-                    size_px=training.size_px,
-                    map_stride=training.map_stride,
-                    sharpness=training.sharpness,
-                    drop_path=None if training.drop_path < 0 else training.drop_path,
-                )
+                build_for(run.training, num_findings=1, pixel_mean=0.0, pixel_std=1.0)
         except InputError as error:
             raise InputError(f"run {name}: {error}") from error
 

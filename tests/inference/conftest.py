@@ -2,16 +2,13 @@
 
 import copy
 import hashlib
-import io
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import mlflow
@@ -34,6 +31,7 @@ from inference.candidate.registration import register
 from inference.model.graphs import properties_of, save_graph, with_distance_threshold
 from inference.model.network import FittedModel
 from inference.model.served_model import ServedModel
+from tests.in_process import Ended, run_here
 from training.loop.loss import masked_bce
 from training.network.checkpoint import BEST, Checkpoint
 from training.network.models import build_model, encode_attributes
@@ -276,30 +274,6 @@ def _registered(new_store, run_register, folder: Path, **kind) -> Workspace:
     ended = run_register(workspace, "--inference.max_mean_drop=1", "--inference.max_finding_drop=1")
     assert (ended.code, "@champion" in ended.stdout) == (0, True), ended.stdout + ended.stderr
     return workspace
-
-
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-def run_here(script: Path | str, *arguments: object) -> Ended:
-    """Runs a command in this process, which has its imports already."""
-    code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-        patch.setattr(sys, "argv", [str(script), *map(str, arguments)])
-        # As in a process of its own.
-        patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
-        patch.setenv("COLUMNS", "200")
-        try:
-            runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as exit_:
-            code = exit_.code
-    return Ended(code, stdout.getvalue(), stderr.getvalue())
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,11 @@ import io
 import json
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import cv2
@@ -33,7 +31,8 @@ from inference.model.registry import promote
 from inference.model.served_model import open_served
 from tests.conftest import png
 from tests.etl.dicom_files import build, written
-from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX, Ended
+from tests.in_process import Ended, run_here
+from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX
 from tests.processes import wait_until_group_is_gone
 from training.record.store import use_store
 
@@ -71,15 +70,7 @@ def infer(registry):
     """Runs the command in this process, which has its imports already; its decoders are processes as ever."""
 
     def run(*arguments: str, workspace: Workspace = registry) -> Ended:
-        code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-            patch.setattr(sys, "argv", [str(SCRIPT), f"--workspace={workspace.root}", *map(str, arguments)])
-            patch.setenv("COLUMNS", "120")
-            try:
-                runpy.run_path(str(SCRIPT), run_name="__main__")
-            except SystemExit as exit_:
-                code = exit_.code
-        return Ended(code, stdout.getvalue(), stderr.getvalue())
+        return run_here(SCRIPT, f"--workspace={workspace.root}", *arguments, columns=120)
 
     return run
 

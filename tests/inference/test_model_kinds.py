@@ -35,14 +35,13 @@ from inference.model.ten_crop import ten_crops, with_ten_crops
 from inference.service.engine.model import open_model
 from tests.conftest import png
 from tests.etl.dicom_files import build, written
+from tests.in_process import Ended, run_here
 from tests.inference.conftest import (
     FINDINGS,
     REPOSITORY,
     SIZE_PX,
-    Ended,
     coloured,
     planted_images,
-    run_here,
     write_table,
 )
 from tests.inference.test_predict import map_in_arrow

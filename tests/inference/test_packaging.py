@@ -1,12 +1,8 @@
 """The command that packages a model, and the commands that take a package, as a user runs them."""
 
-import io
 import json
-import runpy
 import shutil
 import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +14,8 @@ from conf.workspace import Workspace
 from inference.model.model_files import find_model
 from inference.model.package import open_package
 from inference.model.served_model import open_served
-from tests.inference.conftest import REPOSITORY, Ended
+from tests.in_process import Ended, run_here
+from tests.inference.conftest import REPOSITORY
 from tests.inference.service import toy
 
 FILM = toy.film(170, toy.SIZE_PX)
@@ -42,15 +39,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def run_(command: str, *arguments: object) -> Ended:
-        code, stdout, stderr = 0, io.StringIO(), io.StringIO()
-        script = str(REPOSITORY / "inference" / f"{command}.py")
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-            patch.setattr(sys, "argv", [script, *map(str, arguments)])
-            try:
-                runpy.run_path(script, run_name="__main__")
-            except SystemExit as exit_:
-                code = exit_.code
-        return Ended(code, stdout.getvalue(), stderr.getvalue())
+        return run_here(REPOSITORY / "inference" / f"{command}.py", *arguments)
 
     return run_
 

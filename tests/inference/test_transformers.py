@@ -1,11 +1,7 @@
 """Networks of patch tokens go the whole way: training, export, INT8, gate, champion, answers."""
 
-import io
 import json
-import runpy
 import shutil
-import sys
-from contextlib import redirect_stdout
 from dataclasses import replace
 
 import cv2
@@ -23,6 +19,7 @@ from inference.candidate.model_card import RELATIVE_MAPS
 from inference.model.graphs import compile_graph
 from inference.model.model_files import find_model
 from inference.model.served_model import open_served
+from tests.in_process import run_here
 from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX
 from tests.training.commands import train_here
 from training.network.models import build_model
@@ -49,13 +46,10 @@ def test_a_vision_transformer_becomes_the_champion_and_answers(
     film, drawn = tmp_path / "film.png", []
     cv2.imwrite(str(film), test_images[0])
     monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda _, place, text, *rest, **named: drawn.append(text))
-    script = str(REPOSITORY / "inference" / "infer.py")
-    words = [script, f"--workspace={own.root}", "--format=json", f"--heatmaps={tmp_path / 'maps'}", str(film)]
-    monkeypatch.setattr(sys, "argv", words)
-    with redirect_stdout(io.StringIO()) as said, pytest.raises(SystemExit) as ended:
-        runpy.run_path(script, run_name="__main__")
-    assert ended.value.code in (0, None)
-    (answer,) = map(json.loads, said.getvalue().splitlines())
+    words = [f"--workspace={own.root}", "--format=json", f"--heatmaps={tmp_path / 'maps'}", film]
+    ended = run_here(REPOSITORY / "inference" / "infer.py", *words)
+    assert ended.code in (0, None)
+    (answer,) = map(json.loads, ended.stdout.splitlines())
     assert [finding["name"] for finding in answer["findings"]] == FINDINGS
     if answer["familiar"]:
         assert any("relative evidence, patch against patch" in text for text in drawn)

@@ -66,8 +66,8 @@ class Trainer:
         model: on the CPU, with the same weights on every rank or not, because those of rank 0 count. It must be fresh:
         the gradient hooks that a Trainer registers on it cannot be removed. settings: with a settled precision, see
         settle_precision. plan: the training split's. pos_weight: (findings,), as for masked_bce. frozen: parts of the
-        model that keep their weights and their statistics. grid: of the model's maps, see measure_map_grid; only with
-        training.box_weight.
+        model that keep their weights and their statistics. grid: where the cells of the model's maps lie, see
+        measure_map_grid; only with training.box_weight.
         """
         self.settings, self.plan, self.ranks, self.frozen = settings, plan, ranks, frozen
         for part in frozen:

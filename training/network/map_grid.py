@@ -13,8 +13,8 @@ import torch
 from training.network.models import XrayClassifier
 
 NUM_CELLS, NUM_FINE_CELLS = 7, 24
-"""smallest side of the map, in cells, at which its middle cells see little of the image's border: of a network's own
-map, and of one made finer, whose cells see as much of the image as before"""
+"""smallest side of a map, in cells, whose middle cells see little of the image's border. The second number is for maps
+that were made finer: their cells are smaller, and each sees as much of the image as before"""
 NUM_IMAGES = 4
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import InputError
+from conf.settings import Training
 from conf.words import SEXES, VIEWS
 from training.network.bodies import Body, build_body
 from training.network.strides import refine_map
@@ -48,8 +49,8 @@ class XrayClassifier(nn.Module):
     ):
         """body: from bodies.build_body, with `num_features` channels. pixel_mean, pixel_std: 0..255, those of the
         training split over all channels. channels: 1 grey, 3 RGB. exclusive: whether each image has exactly one class.
-        exact_maps: whether the logits come from the places, and not from a class token. map_stride: of refine_map, if
-        it changed the body. sharpness: of pool, which makes logits of exact maps."""
+        exact_maps: whether the logits are made of the maps, by `pool` with this sharpness, and not of a class token.
+        map_stride: with which refine_map changed the body; 0 if it did not."""
         super().__init__()
         self.body, self.neck = body.layers, body.neck
         self.fixed_size, self.even_cells = body.fixed_size, body.even_cells
@@ -196,8 +197,8 @@ def build_model(
     name, size_px, drop_path: as for build_body. pixel_mean, pixel_std: those of the training split, 0..255. channels: 1
     grey, 3 RGB. tabular: whether there is a branch for age, sex and view. exclusive: whether probabilities are a
     softmax over classes. map_stride: pixels of the image per cell of the maps, see refine_map; 0: the network's own.
-    sharpness: of pool. Raises InputError for what build_body and refine_map refuse, for another number of channels, and
-    for sharpness if a class token makes the logits.
+    sharpness: how much the strongest place counts, see pool. Raises InputError for another number of channels, for
+    sharpness in a network whose class token makes the logits, and for what build_body and refine_map refuse.
     """
     if channels not in (1, 3):
         raise InputError(f"images have {channels} channels, expected 1 (grey) or 3 (RGB)")
@@ -227,6 +228,25 @@ def build_model(
             "training.sharpness out, or choose another training.model"
         )
     return model.train()
+
+
+def build_for(
+    training: Training, num_findings: int, pixel_mean: float, pixel_std: float, channels: int = 1
+) -> XrayClassifier:
+    """The freshly initialised model of these settings; the other arguments and the errors are those of build_model."""
+    return build_model(
+        training.model,
+        num_findings,
+        pixel_mean,
+        pixel_std,
+        size_px=training.size_px,
+        channels=channels,
+        tabular=training.tabular,
+        exclusive=training.exclusive,
+        map_stride=training.map_stride,
+        sharpness=training.sharpness,
+        drop_path=None if training.drop_path < 0 else training.drop_path,
+    )
 
 
 def check_step(model: XrayClassifier, name: str, size_px: int, num_images: int) -> None:

@@ -39,8 +39,8 @@ class TimmBody(nn.Module):
     """timm's network without its head, with the outputs of a Body's layers."""
 
     def __init__(self, network: nn.Module, layout: str, num_prefix_tokens: int, has_token: bool):
-        """layout: of forward_features' output: NCHW, NHWC, or NLC for tokens, of which the first num_prefix_tokens
-        belong to no patch. has_token: whether the logits come from the first of these."""
+        """layout: what forward_features returns: NCHW, NHWC, or NLC for tokens. The first num_prefix_tokens tokens
+        belong to no patch. has_token: whether the first of them, the class token, makes the logits."""
         super().__init__()
         self.network = network
         self.layout, self.num_prefix_tokens, self.has_token = layout, num_prefix_tokens, has_token
@@ -96,7 +96,10 @@ def build_timm_body(name: str, size_px: int | None, drop_path: float | None = No
 
 
 def _without_head(network: nn.Module, name: str, side: int) -> tuple[TimmBody, nn.Module]:
-    """The body and the neck, once they give what timm gives to the last layer. side: of the images to try, pixels."""
+    """The body and the neck. Raises InputError if they do not pass to the last layer what timm's network passes to it.
+
+    side: side of the random images that are tried, pixels.
+    """
     device = next(network.parameters()).device
     images = torch.rand((2, 3, side, side), generator=torch.Generator().manual_seed(0), device="cpu").to(device)
     try:

@@ -21,7 +21,7 @@ from etl.contract.vocabulary import check_vocabulary
 from training.loop.task import Task
 from training.network.layers import learning_rate_shares
 from training.network.map_grid import measure_map_grid
-from training.network.models import XrayClassifier, build_model, check_step
+from training.network.models import XrayClassifier, build_for, check_step
 from training.network.weights import load_weights
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
@@ -88,19 +88,8 @@ def untrained(card: Card, training: Training) -> XrayClassifier:
             f"every pixel of the train split is {card.pixel_mean[column]:.0f}, so there is nothing to learn: look at "
             "the contact sheet of the dataset card, and run the ETL with etl.quality.constant true"
         )
-    return build_model(
-        training.model,
-        len(card.findings),
-        card.pixel_mean[column],
-        card.pixel_std[column],
-        size_px=training.size_px,
-        channels=card.channels,
-        tabular=training.tabular,
-        exclusive=training.exclusive,
-        map_stride=training.map_stride,
-        sharpness=training.sharpness,
-        drop_path=None if training.drop_path < 0 else training.drop_path,
-    )
+    pixels = card.pixel_mean[column], card.pixel_std[column], card.channels
+    return build_for(training, len(card.findings), *pixels)
 
 
 def grid_of(model: XrayClassifier, training: Training) -> tuple[float, float]:
@@ -111,13 +100,13 @@ def grid_of(model: XrayClassifier, training: Training) -> tuple[float, float]:
     with torch.inference_mode():
         pixels = model.eval().example_batch(1, training.size_px)[0]
         cells = model.feature_map(pixels).shape[-1]
-    grid = measure_map_grid(model, training.size_px) if cells > 1 else (0.0, 0.0)
-    model.train()
     if cells < 2:
         raise InputError(
             f"training.box_weight needs maps, but {training.model} has maps of a single cell at {training.size_px} "
             "pixels: choose a larger training.size_px or another training.model, or leave training.box_weight out"
         )
+    grid = measure_map_grid(model, training.size_px)
+    model.train()
     return grid
 
 

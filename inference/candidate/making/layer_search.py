@@ -45,7 +45,8 @@ class LayerSearch:
         limit: TimeLimit,
         title: str,
     ):
-        """inputs: of the images to search with. reference: predicts in FP32. limit: when the search must have ended.
+        """inputs: what a graph takes for the images to search with. reference: predicts in FP32. limit: when the search
+        must have ended.
 
         val_overrun: by how much a graph's drop of AUROC on the validation split exceeds its bound. fp32_overrun,
         int8_overrun: the same of the FP32 graph, 0 or less, and of the INT8 graph, in which NNCF is to search. val_s:

@@ -78,7 +78,7 @@ track_progress.Progress = Loops
 def quantize(fp32: Path, inputs: Inputs, *, correct_biases: bool = False, work: Work = ALONE) -> Graph:
     """The INT8 version of the graph in the folder `fp32`; its inputs keep their types and its batch size stays free.
 
-    inputs: of images of the training split only: ranges taken from test images would flatter the test.
+    inputs: what the graph takes for images of the training split only. Ranges of test images would flatter the test.
     Weights are quantised symmetrically; activations symmetrically or not, whichever fits (NNCF's MIXED preset).
     An activation's range covers all images. NNCF's default, the mean over the images of their own ranges, changes the
     logits several times as much. correct_biases: biases make up for the change of a layer's mean output (NNCF's fast
@@ -186,8 +186,8 @@ def _after_the_maps(graph: Graph) -> list[str]:
     They stay in FP32, which costs nothing: 8 bits would leave 256 different logits and fewer probabilities. Whitening
     amplifies the directions in which the training data hardly vary, and with them the rounding of the features.
 
-    If a class token decides, and no mean over cells averages the rounding, it is all that reads the tokens: the last
-    layer too, on the class token and on the patches.
+    Where a class token decides, no mean over cells evens out the rounding. The last layer, on the class token and on
+    the patches, then stays in FP32 too: everything that reads the tokens.
     """
     exact = properties_of(graph).exact_maps
     maps = graph.output("maps").get_node().input_value(0).get_node().get_friendly_name()
@@ -196,13 +196,13 @@ def _after_the_maps(graph: Graph) -> list[str]:
     while waiting:
         operation, output = waiting.pop()
         name, kind = operation.get_friendly_name(), operation.get_type_name()
-        if name == maps if exact else name in names:
+        if name in names or (exact and name == maps):
             continue
         if kind not in ("Constant", "Result"):
             names[name] = None
         # The features' pooling is one mean; that of the maps may have several operations.
-        is_end = kind == "ReduceMean" and output != "probabilities" if exact else kind in TOKENS_CUT
-        if not is_end:
+        is_last = output == "distances" and kind == "ReduceMean" if exact else kind in TOKENS_CUT
+        if not is_last:
             waiting += [(value.get_node(), output) for value in operation.input_values()]
     return list(names)
 

@@ -31,7 +31,7 @@ def predictors(card: dict) -> list[str]:
     ]
     return [
         "The pixels of one film, the age and sex of the patient and the view position, as tables or DICOM tags have "
-        "them. Each of the three may be unknown, which the network is told. No clinical fact is an input.",
+        "them. If one of the three is unknown, the network is told so. Clinical facts are no input.",
         f"The training split has {span}, and {ages['unknown']:,} films of unknown age; {'; '.join(counts)}. An answer "
         "for a value that it does not have says so.",
     ]

@@ -57,7 +57,7 @@ class DecoderPool:
     async def decode(self, chunks: list[bytes | memoryview], properties: str, shape: tuple[int, ...]) -> Film:
         """Decodes a file, given in pieces, into the film for a model with these properties, as JSON.
 
-        shape: of the pixels that such a model takes, see Properties.image_shape.
+        shape: that of the pixels which the model takes for one film, see Properties.image_shape.
 
         Raises CannotDecode with the reason, also if the file killed its decoder or took too long.
         """

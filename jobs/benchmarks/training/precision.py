@@ -11,7 +11,6 @@ training itself, which the standard error over the seeds shows; the last row com
 """
 
 import argparse
-import copy
 import os
 from dataclasses import replace
 
@@ -24,21 +23,16 @@ from conf.arguments import load_settings
 from conf.errors import run_command
 from conf.settings import Training
 from conf.workspace import Workspace
-from etl.contract.schema import image_column
 from etl.contract.version import TableVersion
 from jobs.benchmarks.training.fed import alone
 from jobs.benchmarks.training.ranks import build_trainer, seconds_per_step
-from training.loop.loss import loss_weights
-from training.loop.trainer import Trainer
+from jobs.benchmarks.training.variants import train_variants
 from training.measures.intervals import bootstrap_differences
 from training.measures.metrics import auroc_per_finding, mean_over_findings
 from training.measures.predictions import Predictions
-from training.network.models import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.cores import read_cores
 from training.ranks.memory import keep_freed_memory
-from training.reading.plan import Plan
-from training.reading.readers import open_split
 from training.start.precision import multiplies_bf16_fast
 
 PRECISIONS = ("fp32", "bf16")
@@ -84,24 +78,8 @@ def measure_steps(arguments: argparse.Namespace, ranks: Collectives) -> dict[str
 
 def train_both(table: TableVersion, training: Training, ranks: Collectives) -> dict[str, Predictions]:
     """Trains from the same weights in both precisions; returns precision -> predictions of the test split."""
-    card, column = table.card, image_column(training.size_px)
-    plan = Plan.of(open_split(table, "train", training.size_px), training.batch_size, num_ranks=1)
-    torch.manual_seed(training.seed)
-    means = card.pixel_mean[column], card.pixel_std[column]
-    model = build_model(training.model, len(card.findings), *means, size_px=training.size_px, channels=card.channels)
-    weights = loss_weights(card, training)
-    trainers = {
-        name: Trainer(copy.deepcopy(model), replace(training, precision=name), plan, weights, ranks)
-        for name in PRECISIONS
-    }
-    for epoch in range(training.epochs):
-        for name, trainer in trainers.items():
-            for _ in trainer.train_epoch(epoch):
-                pass
-            loss, speed = np.mean(trainer.result.losses), trainer.result.images_per_s
-            print(f"seed {training.seed}, {name}, epoch {epoch + 1}: loss {loss:.3f}, {speed:.0f} images/s", flush=True)
-    test = open_split(table, "test", training.size_px)
-    return {name: trainer.predict(test) for name, trainer in trainers.items()}
+    variants = {name: replace(training, precision=name) for name in PRECISIONS}
+    return {name: one.predictions for name, one in train_variants(table, variants, ranks).items()}
 
 
 def show_steps(seconds: dict[str, list[float]], arguments: argparse.Namespace) -> None:

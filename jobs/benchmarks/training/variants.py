@@ -107,7 +107,6 @@ def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Co
                 continue
             for _ in trainer.train_epoch(epoch):
                 pass
-            trainer.schedule.after_epoch(0.0)
             loss, speed = np.mean(trainer.result.losses), trainer.result.images_per_s
             seconds[name].append(trainer.plan.split.rows / speed / trainer.plan.steps)
             place = f"seed {trainer.settings.seed}, {name}, epoch {epoch + 1}"

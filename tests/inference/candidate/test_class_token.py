@@ -76,7 +76,7 @@ def test_int8_stays_near_fp32(graph_fp32, splits):
     (int8, exact) = (compile_graph(one)(images) for one in (graph, open_graph(graph_fp32)))
     logits, expected = logit(int8.probabilities), logit(exact.probabilities)
     assert not np.array_equal(logits, expected)
-    # Unless NNCF is told of a transformer, sums between the blocks are in 8 bits too, and change much more.
+    # NNCF must know that it is a transformer. Otherwise sums between its blocks have 8 bits too, and change far more.
     change = np.sqrt(np.square(logits - expected).mean(axis=0)) / expected.std(axis=0)
     assert change.max() < 0.4, change
     np.testing.assert_allclose(int8.maps.mean(axis=(2, 3)), logits, atol=1e-4)

@@ -25,14 +25,13 @@ from inference.model.registry import TESTED_AT
 from inference.model.served_model import ServedModel
 from inference.model.variants import open_variant
 from tests.conftest import make_card
+from tests.in_process import Ended, run_here
 from tests.inference.conftest import (
     FINDINGS,
     REPOSITORY,
     SIZE_PX,
-    Ended,
     planted_images,
     register_champion,
-    run_here,
     write_table,
 )
 from training.record.store import use_store

@@ -1,8 +1,6 @@
 import json
 import re
-import runpy
 import shutil
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -19,27 +17,22 @@ from conf.errors import InputError
 from conf.workspace import Workspace
 from inference.model import registry
 from inference.model.registry import Move, before_present, champion_version, fetch_model, history, promote
+from tests.in_process import Ended, run_here
 from tests.inference.service import toy
 
 INFERENCE = Path(__file__).parents[3] / "inference"
 
 
 @pytest.fixture
-def command(new_store, tmp_path, monkeypatch, capsys):
+def command(new_store, tmp_path):
     """Runs an entry file on a registry with three versions: (exit code, standard output, standard error)."""
     workspace = Workspace.at(str(tmp_path / "registry"))
     new_store(workspace)
     for _ in range(3):
         toy.register(workspace)
 
-    def run(name: str, *options: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", [name, f"--workspace={workspace.root}", *options])
-        try:
-            runpy.run_path(str(INFERENCE / name), run_name="__main__")
-        except SystemExit as end:
-            return (end.code, *capsys.readouterr())
-        return (0, *capsys.readouterr())
+    def run(name: str, *options: str) -> Ended:
+        return run_here(INFERENCE / name, f"--workspace={workspace.root}", *options)
 
     run.workspace = workspace
     return run

@@ -1,12 +1,8 @@
 """Comparing finished trainings, on workspaces made in memory, of one small table."""
 
-import io
 import json
 import re
-import runpy
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from jobs.studies.comparison import compare, table_of
 from jobs.studies.predictions_file import read_predictions
 from jobs.studies.results import FIGURES, PAGE, TABLE, TEXT, write_results
 from jobs.studies.runs import names_of, read_runs
+from tests.in_process import run_here
 from tests.training.commands import PROJECT
 from training.measures.predictions import Predictions
 from training.network.checkpoint import BEST, Checkpoint
@@ -31,6 +28,7 @@ from training.record.course import Course, read_course
 from training.record.evaluation import evaluate
 from training.record.store import use_store
 
+COMPARE = PROJECT / "jobs" / "compare.py"
 NAMES = ("weak", "strong", "same")
 START_MS = 1_700_000_000_000
 SIGNAL = {"weak": 0.5, "strong": 4.0, "same": 4.0}
@@ -185,13 +183,10 @@ def test_files_name_the_films_and_hold_every_finding(trained, tmp_path):
 
 
 def test_the_command_compares_prints_and_records(folders, tmp_path):
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-        patch.setattr(sys, "argv", ["compare.py", *folders, "--reference=strong", f"--output={tmp_path / 'out'}"])
-        runpy.run_path(str(PROJECT / "jobs" / "compare.py"), run_name="__main__")
-    assert "3 runs beside strong: test split of Delta version 0" in stdout.getvalue()
+    ended = run_here(COMPARE, *folders, "--reference=strong", f"--output={tmp_path / 'out'}")
+    assert ended.code == 0 and "3 runs beside strong: test split of Delta version 0" in ended.stdout
     use_store(Workspace.at(folders[1]))
-    run_id = re.search("MLflow run (\\w+)", stdout.getvalue())[1]
+    run_id = re.search("MLflow run (\\w+)", ended.stdout)[1]
     client = mlflow.MlflowClient()
     assert client.get_run(run_id).info.status == "FINISHED"
     assert {file.path for file in client.list_artifacts(run_id, "comparison")} >= {f"comparison/{PAGE}"}
@@ -200,14 +195,8 @@ def test_the_command_compares_prints_and_records(folders, tmp_path):
 
 
 def test_an_unknown_reference_is_named(folders, tmp_path):
-    stderr = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
-        patch.setattr(sys, "argv", ["compare.py", *folders, "--reference=x", f"--output={tmp_path / 'out'}"])
-        runpy.run_path(str(PROJECT / "jobs" / "compare.py"), run_name="__main__")
-    assert (
-        ended.value.code == 2
-        and "--reference is x, expected one of the trainings weak, strong, same" in stderr.getvalue()
-    )
+    ended = run_here(COMPARE, *folders, "--reference=x", f"--output={tmp_path / 'out'}")
+    assert ended.code == 2 and "--reference is x, expected one of the trainings weak, strong, same" in ended.stderr
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
 """The command that runs a study, on a small table, with real trainings."""
 
 import contextlib
-import io
-import runpy
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from etl.contract.version import TableVersion
 from jobs.studies.results import PAGE, TABLE
 from jobs.studies.state import other_training, prepare
 from jobs.studies.study import read_study
+from tests.in_process import Ended, run_here
 from tests.inference.conftest import SIZE_PX, write_table
 from tests.training.commands import PROJECT
 from tests.training.toy_training import make_state
@@ -38,16 +36,8 @@ runs:
 BASE = "workspace: not/here\ntraining: {model: simple_cnn}\n"
 
 
-def sweep(*arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command, which has this process's imports."""
-    stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-        patch.setattr(sys, "argv", ["sweep.py", *arguments])
-        try:
-            runpy.run_path(str(PROJECT / "jobs" / "sweep.py"), run_name="__main__")
-        except SystemExit as ended:
-            code = ended.code
-    return code, stdout.getvalue(), stderr.getvalue()
+def sweep(*arguments: str) -> Ended:
+    return run_here(PROJECT / "jobs" / "sweep.py", *arguments)
 
 
 @pytest.fixture
