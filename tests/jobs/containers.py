@@ -56,6 +56,15 @@ def podman(tmp_path, monkeypatch) -> Podman:
     return run
 
 
+@pytest.fixture
+def networks(podman) -> None:
+    """Skips where containers cannot have a network of their own, for which netavark calls iptables."""
+    try:
+        podman("run", "--rm", "--network=bridge", BASE, "true")
+    except AssertionError as error:
+        pytest.skip(f"this machine cannot give containers a network (it needs netavark and iptables): {error}")
+
+
 def import_base(podman: Podman) -> None:
     """Makes the base image, whose archive the cache keeps."""
     archive = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "chexscale", "debian-bookworm.tar")

@@ -19,7 +19,7 @@ Play = Callable[..., str]
 
 
 @pytest.fixture
-def play(podman: Podman, tmp_path) -> Iterator[Play]:
+def play(podman: Podman, networks, tmp_path) -> Iterator[Play]:
     """Runs the pod of one object of the site, and returns its address."""
     configuration = Path(os.environ["CONTAINERS_CONF"])
     configuration.write_text(configuration.read_text().replace("[engine]", f'[engine]\ninfra_image = "{PAUSE}"'))

@@ -21,11 +21,11 @@ STORE = "docker.io/versity/versitygw:v1.8.0"
 
 
 @pytest.fixture
-def compose(podman, tmp_path, monkeypatch) -> Callable[..., str]:
+def compose(podman, networks, tmp_path, monkeypatch) -> Callable[..., str]:
     """Runs podman-compose on the file; all that it made is gone at the end."""
     program = link.find_server()
     if not (shutil.which("podman-compose") and Path(NETWORK).exists() and program):
-        pytest.skip(f"needs podman-compose, netavark, aardvark-dns and {link.PROGRAM}")
+        pytest.skip(f"needs podman-compose, aardvark-dns and {link.PROGRAM}")
     text = (FOLDER / "compose.yaml").read_text(encoding="utf-8")
     for target in ("server", "serving"):
         text = text.replace(f"localhost/chexscale-{target}", build(podman, target))
