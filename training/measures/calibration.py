@@ -14,8 +14,7 @@ from sklearn.metrics import roc_curve
 from training.measures.metrics import check_predictions, has_both_classes, known_cells
 
 MAX_TEMPERATURE = 100.0
-"""temperatures are searched from 1/100 to 100; one at a bound means that the logits order the images perfectly, or not
-at all"""
+"""temperatures are searched from 1/100 to 100; at 100, the logits order the images no better than chance"""
 SENSITIVITY = 0.9
 """sensitivity that the second operating point must reach"""
 
@@ -99,8 +98,9 @@ def fit_temperatures(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """The temperature per finding that minimises the validation split's cross-entropy when it divides the logits.
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. logits: the same shape, finite where known.
-    Returns (findings,) float64, 0.01..100; 1.0 for a finding without both classes. A temperature changes no AUROC and
-    moves no probability across 0.5, so logits that a positive weight in the loss has shifted stay shifted.
+    Returns (findings,) float64, 0.01..100; 1.0 for a finding without both classes. A temperature moves no probability
+    across 0.5, so logits that a positive weight in the loss has shifted stay shifted. Without soft_targets, logits that
+    part a few positives from the rest would make each probability 0 or 1 in float32, and their order would be lost.
     Raises ValueError as check_predictions does.
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
@@ -108,11 +108,13 @@ def fit_temperatures(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     temperatures = np.ones(labels.shape[1])
     bound = math.log(MAX_TEMPERATURE)
     for column in np.flatnonzero(has_both_classes(labels)):
-        present, known_logits = known_cells(labels, logits, column)
-        margins = np.where(present, -1.0, 1.0) * known_logits
+        present, known_logits = known_cells(labels, np.asarray(logits, np.float64), column)
+        targets = soft_targets(present)
         # The loss is convex in 1/temperature, so over the logarithm, too, it falls to one minimum and then rises.
         fit = minimize_scalar(
-            lambda log_temperature, margins=margins: np.logaddexp(0, margins * math.exp(-log_temperature)).mean(),
+            lambda log_temperature, logits=known_logits, targets=targets: cross_entropy(
+                logits * math.exp(-log_temperature), targets
+            ),
             bounds=(-bound, bound),
             method="bounded",
             options={"xatol": 1e-6},
@@ -132,7 +134,7 @@ def fit_recalibration(
     bound, because the logits order the images no better than chance, or perfectly.
     Raises ValueError as check_predictions does.
     Source: Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers (1999),
-    61-74, with his targets, which keep the probabilities of few positives away from 0 and 1.
+    61-74, with his soft_targets.
     """
     check_predictions(labels, logits)
     scales, offsets = np.ones(labels.shape[1]), np.zeros(labels.shape[1])
@@ -142,17 +144,30 @@ def fit_recalibration(
         if min(len(np.unique(group)) for group in groups) < min_patients:
             continue
         present, known_logits = known_cells(labels, np.asarray(logits, np.float64), column)
-        num_negatives, num_positives = map(len, groups)
-        targets = np.where(present, (num_positives + 1) / (num_positives + 2), 1 / (num_negatives + 2))
+        targets = soft_targets(present)
 
         def loss(log_scale_and_offset: np.ndarray, targets=targets, known_logits=known_logits) -> float:
-            values = math.exp(log_scale_and_offset[0]) * known_logits + log_scale_and_offset[1]
-            return float(np.mean(np.logaddexp(0, values) - targets * values))
+            return cross_entropy(math.exp(log_scale_and_offset[0]) * known_logits + log_scale_and_offset[1], targets)
 
         fit = minimize(loss, [0.0, 0.0], method="L-BFGS-B", bounds=[(-bound, bound), (None, None)])
         if abs(fit.x[0]) < bound:
             scales[column], offsets[column] = math.exp(fit.x[0]), fit.x[1]
     return scales, offsets
+
+
+def soft_targets(present: np.ndarray) -> np.ndarray:
+    """Probabilities to fit instead of 1 and 0: they keep those of a few positives away from both.
+
+    present: (images,) bool. Returns (images,) float64: (p + 1) / (p + 2) for each of p positives and 1 / (n + 2) for
+    each of n negatives. Source: Platt 1999, as in fit_recalibration.
+    """
+    num_positives, num_negatives = present.sum(), (~present).sum()
+    return np.where(present, (num_positives + 1) / (num_positives + 2), 1 / (num_negatives + 2))
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the images. logits: (images,). targets: (images,), 0..1."""
+    return float(np.mean(np.logaddexp(0, logits) - targets * logits))
 
 
 def scaled_probabilities(logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:

@@ -58,10 +58,18 @@ def test_a_finding_without_both_classes_keeps_its_logits():
     np.testing.assert_array_equal(fit_temperatures(labels, logits), 1)
 
 
-def test_logits_that_order_perfectly_or_not_at_all_stay_within_the_bounds():
-    labels = np.array([[0, 0], [1, 1.0]])
-    temperatures = fit_temperatures(labels, np.array([[-1, 1], [1, -1.0]]))
-    np.testing.assert_allclose(temperatures, [0.01, 100], rtol=0.01)
+def test_logits_that_order_the_wrong_way_round_reach_the_bound():
+    labels = np.array([[0], [1.0]])
+    np.testing.assert_allclose(fit_temperatures(labels, np.array([[1], [-1.0]])), 100, rtol=0.01)
+
+
+def test_a_few_positives_that_the_logits_part_from_the_rest_keep_other_images_in_order():
+    labels = np.repeat([[1.0], [0.0]], [8, 143], axis=0)
+    logits = np.where(labels == 1, 1.0, -1.0) * np.linspace(0.5, 4, len(labels))[:, None]
+    probabilities = scaled_probabilities(logits, fit_temperatures(labels, logits)).astype(np.float32)
+    assert 0.8 < probabilities[labels == 1].mean() < 0.95
+    others = scaled_probabilities(np.linspace(-4, 4, 50)[:, None], fit_temperatures(labels, logits)).astype(np.float32)
+    assert len(np.unique(others)) == 50
 
 
 def test_reliability_by_hand():
