@@ -30,6 +30,7 @@ FILES = {
     "pipeline": "jobs/pipeline.py",
     "etl": "etl/preprocess.py",
     "train": "training/train.py",
+    "boosting": "training/boosting.py",
     "ensemble": "training/ensemble.py",
     "label_quality": "training/label_quality.py",
     "register": "inference/register.py",

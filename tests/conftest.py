@@ -254,3 +254,17 @@ def write_small_table(folder: Path, rows_per_row_group: int):
     card = make_card(["Bright", "Coin"], [int(p) for p in positives], [int(k) for k in known], images)
     card.write(workspace.card)
     return workspace, card, rows
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Evaluations with empty figures, which otherwise take seconds each."""
+
+    def touch(path: Path, *_) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_curves", "draw_reliability", "draw_subgroups"):
+            patch.setattr(f"training.record.evaluation.{name}", touch)
+        yield patch

@@ -27,7 +27,7 @@ from inference.candidate.tries import Try
 from inference.candidate.ways import Quantising
 from inference.film.known_boxes import FILE as BOXES
 from inference.model.graphs import compile_graph, open_graph, properties_of, save_graph, with_distance_threshold
-from inference.model.network import FittedModel, torch_predict
+from inference.model.networks.fitted import FittedModel, torch_predict
 from inference.model.own_test import write_own_test
 from inference.model.ten_crop import add_ten_crops
 from training.network.checkpoint import Checkpoint
@@ -66,7 +66,10 @@ def build_candidate(
     Returns the report and the gate's decision.
     """
     checkpoint, test = source.checkpoint, source.test
-    console.print(f"[bold]1/7[/] calibrate {checkpoint.model} of epoch {checkpoint.epoch}, learn what is familiar")
+    what = f"{checkpoint.model} of epoch {checkpoint.epoch}"
+    if checkpoint.members:
+        what = f"{checkpoint.model} of {len(checkpoint.members)} members"
+    console.print(f"[bold]1/7[/] calibrate {what}, learn what is familiar")
     served = fit_served(checkpoint, source.card, source.train, source.val, source.seed)
     console.print("[bold]2/7[/] export to OpenVINO FP32 and FP16, and to ONNX")
     compared = calibration_inputs(source.val, NUM_COMPARED, source.seed, served.properties)

@@ -40,6 +40,10 @@ RELATIVE_MAPS = (
     "The network answers by a class token, so its heat maps are relative: they compare the patches of a film with each "
     "other, and the probability is not composed of them."
 )
+MIXED_MAPS = (
+    "Several networks vote, so the heat maps are relative: the weighted mean of their maps compares the places of a "
+    "film with each other, and the probability is not composed of it."
+)
 
 
 def describe_model(properties: Properties, card: Card, scored: Scored, report: dict, seed: int, study: dict) -> dict:
@@ -63,6 +67,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "model": {
             "network": properties.network,
             "exact_maps": properties.exact_maps,
+            "members": properties.members,
             "precision": "INT8",
             "input": properties.input,
             "channels": properties.channels,
@@ -76,7 +81,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "limits": [
             *LIMITS,
             *([ATTRIBUTES_LIMIT] if properties.attributes else []),
-            *([] if properties.exact_maps else [RELATIVE_MAPS]),
+            *([] if properties.exact_maps else [MIXED_MAPS if properties.members else RELATIVE_MAPS]),
         ],
         "data": {
             "title": card.title,

@@ -23,7 +23,7 @@ from inference.candidate.registration import check_run, register
 from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
 from inference.candidate.study import describe_table
 from inference.model.graphs import open_graph, properties_of
-from inference.model.network import CPU
+from inference.model.networks.fitted import CPU
 from inference.model.registry import CHAMPION, Registered, champion_version
 from training.network.checkpoint import BEST, Checkpoint
 from training.ranks.topology import Topology
@@ -41,6 +41,11 @@ def run(settings: Settings, workspace: Workspace) -> None:
     Raises InputError if there is no checkpoint, or if its table, its run or a champion cannot be read.
     """
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
+    if not checkpoint.size_px:
+        raise InputError(
+            f"{checkpoint.model} answers without looking at the film, so it is not served alone: name its workspace "
+            "among the ensemble.members of `python training/ensemble.py`, and register the ensemble"
+        )
     # An older release may have trained it.
     check_vocabulary(checkpoint.findings, "run the ETL again, and train on its table")
     table = table_of(checkpoint, workspace, settings.etl.table)

@@ -102,7 +102,13 @@ def _count_groups(table: TableVersion) -> dict[str, dict[str, dict[str, int]]]:
 
 def describe_training(checkpoint: Checkpoint, card: Card) -> dict:
     """How the network was trained, and which epoch was kept. card: that of the table's
-    version on which it was trained."""
+    version on which it was trained. Of an ensemble, `members` has it for each."""
+    if checkpoint.members:
+        described = [describe_training(Checkpoint(**member["checkpoint"]), card) for member in checkpoint.members]
+        return {"members": described, "val_auroc": checkpoint.val_auroc, "software": checkpoint.software}
+    if not checkpoint.size_px:
+        # The settings of a training are those of networks.
+        return {"val_auroc": checkpoint.val_auroc, "software": checkpoint.software}
     settings = restore(Training, checkpoint.settings["training"])
     column = image_column(checkpoint.size_px)
     return {

@@ -162,7 +162,7 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
 
 def _write_mode(mode: str, source: Path, folder: Path, fit: Recalibration) -> None:
     if mode == "torch":
-        from inference.model.network import load_served
+        from inference.model.networks.fitted import load_served
 
         served = load_served(source)
         served.rescaled(_own(fit.properties, served.properties)).save(folder)

@@ -28,7 +28,7 @@ from inference.model.properties import ATTRIBUTES, Properties
 # of two Cores is destroyed, the other's signal stack loses its memory, and the next signal, such as Ctrl-C, would end
 # the process.
 CORE = ov.Core()
-Graph, CompiledModel = ov.Model, ov.CompiledModel
+Graph, Node, CompiledModel = ov.Model, ov.Node, ov.CompiledModel
 
 FILE = "model.xml"
 INPUTS = ("pixels", "attributes")

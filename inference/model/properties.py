@@ -71,8 +71,11 @@ class Properties:
     `high` in years (null: no age was known) and `unknown`. Graphs of older releases lack it"""
     exact_maps: bool = True
     """whether the logit is composed of the map's places (a linear layer after a mean); otherwise it comes from a class
-    token, and the map says only which places speak more for a finding than others, see XrayClassifier; graphs of older
-    releases lack it and are exact"""
+    token (see XrayClassifier) or from the vote of several networks, and the map says only which places speak more for a
+    finding than others; graphs of older releases lack it and are exact"""
+    members: list[dict] = field(default_factory=list)
+    """of several networks as one: `network`, run_id, and `votes` (finding -> share) of each; graphs of older releases
+    lack it"""
     recalibrated: dict = field(default_factory=dict)
     """if the calibration was fitted to another site: its name, and the `version` whose network this is"""
     format: int = FORMAT

@@ -27,7 +27,7 @@ def _open_variant(mode: str, folder: Path, num_threads: int) -> tuple[Predict, P
     if mode == "torch":
         import torch
 
-        from inference.model.network import load_served, torch_predict
+        from inference.model.networks.fitted import load_served, torch_predict
 
         if num_threads:
             torch.set_num_threads(num_threads)

@@ -85,7 +85,7 @@ def read_run(member: Member, name: str) -> Run:
     fell = aurocs["fp32"] - aurocs["int8"] if aurocs.get("fp32") and aurocs.get("int8") else None
     facts = {
         "network": checkpoint.model,
-        "parameters": sum(weights.numel() for weights in checkpoint.weights.values()),
+        "parameters": checkpoint.num_parameters,
         "size_px": checkpoint.size_px,
         "weights": training.get("weights") or "random",
         "trained": _trained(training),

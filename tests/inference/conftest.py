@@ -29,7 +29,7 @@ from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import quantize
 from inference.candidate.registration import register
 from inference.model.graphs import properties_of, save_graph, with_distance_threshold
-from inference.model.network import FittedModel
+from inference.model.networks.fitted import FittedModel
 from inference.model.served_model import ServedModel
 from tests.in_process import Ended, run_here
 from training.loop.loss import masked_bce
@@ -140,11 +140,16 @@ def write_table(
 
 
 def train_network(
-    card: Card, pixels: torch.Tensor, labels: torch.Tensor, attributes: torch.Tensor | None = None, **kind
+    card: Card,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    attributes: torch.Tensor | None = None,
+    network: str = "simple_cnn",
+    **kind,
 ) -> torch.nn.Module:
     torch.manual_seed(0)
     column, arguments = f"image_{SIZE_PX}", (pixels,) if attributes is None else (pixels, attributes)
-    model = build_model("simple_cnn", len(FINDINGS), card.pixel_mean[column], card.pixel_std[column], **kind)
+    model = build_model(network, len(FINDINGS), card.pixel_mean[column], card.pixel_std[column], **kind)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(6):
         for rows in torch.randperm(len(pixels)).split(32):

@@ -33,7 +33,7 @@ from inference.candidate.run import device_for
 from inference.model.card_text import to_text
 from inference.model.graphs import compile_graph, open_graph, properties_of
 from inference.model.model_files import find_model
-from inference.model.network import CPU, torch_predict
+from inference.model.networks.fitted import CPU, torch_predict
 from inference.model.registry import fetch_model
 from inference.model.served_model import open_served
 from tests.inference.conftest import REPOSITORY, ROWS

@@ -27,15 +27,6 @@ from training.record.store import use_store
 
 
 @pytest.fixture(scope="module")
-def undrawn():
-    """Figures take seconds each."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_curves", "draw_reliability", "draw_subgroups"):
-            patch.setattr(f"training.record.evaluation.{name}", lambda *_: None)
-        yield patch
-
-
-@pytest.fixture(scope="module")
 def trained(small_table, tmp_path_factory, undrawn):
     """Three workspaces as trainings on one table leave them; the third has another weight of positives."""
     source, card, rows = small_table

@@ -15,7 +15,10 @@ from conf.workspace import Workspace
 from etl.contract.version import TableVersion
 from training.measures.metrics import check_predictions, ranked_auroc_per_finding
 from training.measures.predictions import Predictions
+from training.network.checkpoint import BEST, Checkpoint
 
+ENSEMBLE = "ensemble"
+"""what a checkpoint of an ensemble has as its network"""
 PREDICTED = ("val", "test")
 """splits that a training predicts"""
 
@@ -34,6 +37,9 @@ class Member:
     """finding, and `mean` -> value, low and high, as evaluation.json has them"""
     splits: dict[str, Predictions]
     """predictions of val and test; the logits are calibrated, float64: their sigmoid is the calibrated probability"""
+    shifts: np.ndarray
+    temperatures: np.ndarray
+    """of its calibration, (findings,) float64, see Calibration"""
     patients: np.ndarray
     """patient_id of each image of the test split, (images,) str"""
 
@@ -49,7 +55,7 @@ def read_members(folders: list[str], workspace: Workspace) -> list[Member]:
             f"ensemble.members is {folders}, expected two or more different workspaces of finished trainings: "
             """--ensemble.members '["runs/a", "runs/b"]'"""
         )
-    if workspace.root.resolve() in places or workspace.checkpoints.exists():
+    if workspace.root.resolve() in places or has_other_model(workspace, ENSEMBLE):
         raise InputError(
             f"workspace {workspace.root} has a training, whose evaluation the ensemble's would replace: choose another "
             "with --workspace"
@@ -63,6 +69,14 @@ def read_members(folders: list[str], workspace: Workspace) -> list[Member]:
                 "members on the same version of the same table (--training.delta_version)"
             )
     return read
+
+
+def has_other_model(workspace: Workspace, network: str) -> bool:
+    """Whether the workspace has a checkpoint, finished or not, of another kind of network than this one."""
+    if not workspace.checkpoints.exists():
+        return False
+    best = workspace.checkpoints / BEST
+    return not best.exists() or Checkpoint.load(best).model != network
 
 
 def read_member(workspace: Workspace) -> Member:
@@ -97,7 +111,7 @@ def read_member(workspace: Workspace) -> Member:
         if not table["image_id"].is_unique:
             raise ValueError("an image is in it twice")
         patients = table.loc[table["split"] == "test", "patient_id"].to_numpy()
-    return Member(workspace, findings, exclusive, trained_on, test_auroc, splits, patients)
+    return Member(workspace, findings, exclusive, trained_on, test_auroc, splits, shifts, temperatures, patients)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Combines the predictions of an ensemble's members, and measures the ensemble like one model."""
+"""Combines an ensemble's members: measures their vote like one model, and makes one checkpoint of them."""
 
 from dataclasses import asdict, replace
 
@@ -7,30 +7,51 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from conf.arguments import with_same_settings
+from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
-from etl.contract.version import TableVersion
+from etl.contract.version import TableVersion, keep_card
+from training.ensembles.join import join, read_checkpoints
 from training.ensembles.members import PREDICTED, Member, read_members, table_of
 from training.ensembles.voting import equal_weights, fit_weights, vote
 from training.measures.cells import interval_cell, value_cell
 from training.measures.intervals import bootstrap_differences
+from training.network.checkpoint import BEST
 from training.record.evaluation import FIGURES, NUM_RESAMPLES, describe_intervals, evaluate
 from training.record.tracking import TrackedRun
 
 
 def run(settings: Settings, workspace: Workspace) -> None:
-    """Writes the ensemble's report, predictions and figures into the workspace, and its MLflow run."""
+    """Writes the ensemble's report, predictions, figures and checkpoint into the workspace, and its MLflow run."""
     members = read_members(settings.ensemble.members, workspace)
     table = table_of(members[0])
-    with workspace.exclusive(), TrackedRun(workspace, settings, table, None) as tracked:
+    try:
+        checkpoints, reason = read_checkpoints(members), ""
+    except InputError as error:
+        checkpoints, reason = [], str(error)
+    title = f"ensemble, {settings.ensemble.method}"
+    with workspace.exclusive(), TrackedRun(workspace, settings, table, None, title=title) as tracked:
+        (workspace.checkpoints / BEST).unlink(missing_ok=True)
         report = combine(settings, workspace, table, members)
         tracked.log_evaluation(workspace, report)
+        if checkpoints:
+            votes = np.array([list(member["weights"].values()) for member in report["members"]])
+            val_auroc = report["splits"]["val"]["auroc"]["mean"]["value"]
+            joined = join(checkpoints, members, votes, settings, table.card, tracked, val_auroc)
+            joined.save(workspace.checkpoints / BEST)
+            # The commands that follow find the table by it.
+            keep_card(replace(table.card, table=table.shards.removesuffix("/shards")), workspace)
         for name in FIGURES:
             tracked.log_figure(workspace.figures / f"{name}.png")
         auroc = report["splits"]["test"]["auroc"]["mean"]["value"]
         update_summary(workspace, ensemble={**asdict(settings.ensemble), "test_auroc": auroc, "run_id": tracked.run_id})
     show(settings, report)
     print(f"Report, with the weights of every finding: {workspace.evaluation}")
+    if reason:
+        print(f"It cannot be registered: {reason}")
+    else:
+        print(f"Next: {with_same_settings('python inference/register.py')}")
 
 
 def combine(settings: Settings, workspace: Workspace, table: TableVersion, members: list[Member]) -> dict:

@@ -27,6 +27,7 @@ class Checkpoint:
     model: str
     findings: list[str]
     size_px: int
+    """0: the model sees no image, but age, sex and view alone, see lookup.py"""
     pixel_mean: float
     pixel_std: float
     channels: int
@@ -53,6 +54,15 @@ class Checkpoint:
     """as in State; empty in checkpoints of earlier versions"""
     software: dict[str, str] = field(default_factory=dict)
     """versions of Python and of the packages that trained it; empty in checkpoints of earlier versions"""
+    members: list[dict] = field(default_factory=list)
+    """of several models as one, which has no weights of its own, see training/ensembles/join.py: for each `checkpoint`,
+    with the fields of its own, and per finding `shifts`, `temperatures` and `votes`"""
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were trained, and buffers."""
+        every = [self.weights, *(member["checkpoint"]["weights"] for member in self.members)]
+        return sum(values.numel() for weights in every for values in weights.values())
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint; a killed process leaves the old file. Raises InputError if it cannot be written."""

@@ -79,10 +79,11 @@ class TrackedRun:
         table: TableVersion,
         topology: "Topology | None",
         run_id: str | None = None,
+        title: str = "",
     ):
         """Starts a run, or continues run_id, and logs what is known before the first step.
 
-        topology: the ranks of a training; None for an ensemble of finished trainings.
+        topology: the ranks of a training; None for what trains no network. title: the run's name then.
         """
         use_store(workspace, make=True)
         settle(workspace)
@@ -105,7 +106,7 @@ class TrackedRun:
             run = None
         self.is_new = run is None
         if self.is_new:
-            name = f"{training.model} {training.size_px} px" if topology else f"ensemble, {settings.ensemble.method}"
+            name = title or f"{training.model} {training.size_px} px"
             run = mlflow.start_run(
                 run_name=f"{name}, Delta version {table.card.delta_version}",
                 description=RESEARCH_USE,
@@ -137,7 +138,8 @@ class TrackedRun:
     ) -> None:
         card = table.card
         section = "training" if topology else "ensemble"
-        mlflow.log_params({f"{section}.{key}": value for key, value in settings.to_dict()[section].items()})
+        if topology or settings.ensemble.members:
+            mlflow.log_params({f"{section}.{key}": value for key, value in settings.to_dict()[section].items()})
         if topology:
             names = ("launcher", "backend", "world_size", "device")
             mlflow.log_params({name: getattr(topology, name) for name in names})

@@ -7,7 +7,8 @@ import torch
 
 from inference.model.graphs import Predict, convert, save_graph
 from inference.model.inputs import Inputs, without_films
-from inference.model.network import FittedModel, ServedNetwork, torch_predict
+from inference.model.networks.fitted import FittedModel, torch_predict
+from inference.model.networks.served import ServedNetwork
 from inference.model.onnx_graph import save_onnx
 from inference.model.properties import Properties
 from inference.model.variants import open_variant

@@ -12,7 +12,10 @@ from conf.words import SEXES, VIEWS
 from etl.contract.schema import Card
 from etl.contract.table import read_labels
 from inference.candidate.making.familiarity import distance_threshold, fit_familiarity
-from inference.model.network import FittedModel, ServedNetwork
+from inference.candidate.measuring.evaluate import score_split
+from inference.model.graphs import Answer
+from inference.model.networks.ensemble import CALIBRATION, members_of
+from inference.model.networks.fitted import FittedModel, build_served
 from inference.model.properties import ATTRIBUTES, UNKNOWN, Properties, preparation_of
 from training.loop.loss import log_odds, loss_weights
 from training.loop.trainer import inputs
@@ -34,6 +37,8 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     card: the card of the table version that the checkpoint was trained on. seed: chooses the training images.
     train, val: with attributes if the model takes them.
     """
+    if checkpoint.members:
+        return _fit_ensemble(checkpoint, card, train, val, seed)
     classifier = checkpoint.build()
     labels, logits, val_features = predict_features(classifier, val, val.rows, None)
     pos_weight = loss_weights(card, restore(Training, checkpoint.settings["training"])).numpy()
@@ -41,12 +46,39 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     _, _, features = predict_features(classifier, train, MAX_TRAINING_IMAGES, seed)
     familiarity = fit_familiarity(features)
     threshold = distance_threshold(familiarity.distances(val_features))
-    parts = calibration.shifts, calibration.temperatures, familiarity.centre, familiarity.whitening
-    network = ServedNetwork(classifier, *parts).eval()
     grid = measure_map_grid(classifier, checkpoint.size_px)
-    attributes = describe_attributes(pd.concat(read_labels(train.files))) if checkpoint.tabular else {}
-    properties = _properties(checkpoint, card, calibration, threshold, grid, attributes, classifier.exact_maps)
-    return FittedModel(checkpoint, network, properties)
+    properties = _properties(checkpoint, card, train, calibration, threshold, grid, classifier.exact_maps)
+    fitted = {"shifts": calibration.shifts, "temperatures": calibration.temperatures, **vars(familiarity)}
+    return FittedModel(checkpoint, build_served(checkpoint, fitted), properties)
+
+
+def _fit_ensemble(checkpoint: Checkpoint, card: Card, train: Split, val: Split, seed: int) -> FittedModel:
+    """Each member keeps the calibration of its own evaluation; the vote is calibrated once more."""
+    members, grids = [], []
+    for member in members_of(checkpoint)[0]:
+        classifier = Checkpoint(**member["checkpoint"]).build()
+        _, _, features = predict_features(classifier, train, MAX_TRAINING_IMAGES, seed)
+        members.append({name: member[name] for name in CALIBRATION} | vars(fit_familiarity(features)))
+        cells = classifier.feature_map(*classifier.example_batch(1, checkpoint.size_px)[:1]).shape[-1]
+        grids.append([*measure_map_grid(classifier, checkpoint.size_px), cells])
+    num_findings = len(checkpoint.findings)
+    fitted = {"members": members, "grids": torch.tensor(grids, dtype=torch.float64)}
+    plain = fitted | {"shifts": np.zeros(num_findings), "temperatures": np.ones(num_findings)}
+    network = build_served(checkpoint, plain)
+    calibration = Calibration(plain["shifts"], plain["temperatures"], {})
+    grid = tuple(grids[network.finest][:2])
+    properties = _properties(checkpoint, card, train, calibration, 0.0, grid, False)
+
+    def predict(*inputs: np.ndarray) -> Answer:
+        with torch.inference_mode():
+            return Answer(*(part.numpy() for part in network.evidence(*map(torch.from_numpy, inputs))))
+
+    scored = score_split({"logits": predict}, val, READ_BATCH, properties)
+    calibration = fit_calibration(scored.labels, scored.probabilities["logits"], np.ones(num_findings))
+    threshold = distance_threshold(scored.distances["logits"])
+    fitted |= {"shifts": calibration.shifts, "temperatures": calibration.temperatures}
+    properties = _properties(checkpoint, card, train, calibration, threshold, grid, False)
+    return FittedModel(checkpoint, build_served(checkpoint, fitted), properties)
 
 
 def predict_features(
@@ -65,7 +97,11 @@ def predict_features(
         Progress(f"features of the {split.name} split", missing) as bar,
     ):
         for batch in batches:
-            features, maps = classifier.features_and_maps(*inputs(batch.pixels[:missing], batch.attributes[:missing]))
+            # A member of an ensemble may be without a branch for the attributes that others take.
+            attributes = (
+                batch.attributes[:missing] if classifier.tabular is not None else batch.attributes[:missing, :0]
+            )
+            features, maps = classifier.features_and_maps(*inputs(batch.pixels[:missing], attributes))
             logits = pool(maps, classifier.sharpness)
             logits = log_odds(logits) if classifier.exclusive else logits
             parts.append((batch.labels[:missing].numpy(), logits.numpy(), features.numpy()))
@@ -97,10 +133,10 @@ def describe_attributes(rows: pd.DataFrame) -> dict:
 def _properties(
     checkpoint: Checkpoint,
     card: Card,
+    train: Split,
     calibration: Calibration,
     threshold: float,
     grid: tuple[float, float],
-    attributes: dict,
     exact_maps: bool,
 ) -> Properties:
     thresholds = {name: calibration.probabilities(values) for name, values in calibration.thresholds.items()}
@@ -112,7 +148,7 @@ def _properties(
         quality=card.settings["quality"],
         dicom=card.settings.get("dicom", {}),
         channels=checkpoint.channels,
-        attributes=attributes,
+        attributes=describe_attributes(pd.concat(read_labels(train.files))) if checkpoint.tabular else {},
         shifts=calibration.shifts.tolist(),
         temperatures=calibration.temperatures.tolist(),
         thresholds={
@@ -128,4 +164,10 @@ def _properties(
         delta_version=checkpoint.delta_version,
         commit=checkpoint.commit,
         ancestors=checkpoint.ancestors,
+        members=[_describe_member(member) for member in checkpoint.members],
     )
+
+
+def _describe_member(member: dict) -> dict:
+    votes = dict(zip(member["checkpoint"]["findings"], member["votes"], strict=True))
+    return {"network": member["checkpoint"]["model"], "run_id": member["checkpoint"]["run_id"], "votes": votes}

@@ -16,7 +16,7 @@ from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from conf.progress import track
 from inference.candidate.making.layer_search import RANKING_IMAGES, LayerSearch
 from inference.candidate.making.time_limit import INTERRUPTED, NO_LIMIT, TimeLimit
-from inference.model.graphs import INPUTS, OUTPUTS, Graph, convolutions, open_graph, properties_of
+from inference.model.graphs import INPUTS, OUTPUTS, Graph, Node, convolutions, open_graph, properties_of
 from inference.model.inputs import Inputs, chosen
 
 # NNCF's messages about what it does not quantise are for its own developers.
@@ -187,9 +187,11 @@ def _after_the_maps(graph: Graph) -> list[str]:
     amplifies the directions in which the training data hardly vary, and with them the rounding of the features.
 
     Where a class token decides, no mean over cells evens out the rounding. The last layer, on the class token and on
-    the patches, then stays in FP32 too: everything that reads the tokens.
+    the patches, then stays in FP32 too: everything that reads the tokens. Of an ensemble, all that follows the members'
+    last layers stays, and the last layers of those with a class token.
     """
-    exact = properties_of(graph).exact_maps
+    properties = properties_of(graph)
+    exact = properties.exact_maps
     maps = graph.output("maps").get_node().input_value(0).get_node().get_friendly_name()
     names: dict[str, None] = {}
     waiting = [(graph.output(name).get_node(), name) for name in OUTPUTS if name != "maps" or not exact]
@@ -198,13 +200,29 @@ def _after_the_maps(graph: Graph) -> list[str]:
         name, kind = operation.get_friendly_name(), operation.get_type_name()
         if name in names or (exact and name == maps):
             continue
+        if properties.members and kind == "Convolution" and not _reads_tokens(operation):
+            # The last layer of a member whose maps are exact.
+            continue
         if kind not in ("Constant", "Result"):
             names[name] = None
         # The features' pooling is one mean; that of the maps may have several operations.
-        is_last = output == "distances" and kind == "ReduceMean" if exact else kind in TOKENS_CUT
+        is_pooling = output == "distances" and kind == "ReduceMean" and (exact or properties.members)
+        is_last = is_pooling or (not exact and kind in TOKENS_CUT)
         if not is_last:
             waiting += [(value.get_node(), output) for value in operation.input_values()]
     return list(names)
+
+
+def _reads_tokens(convolution: Node) -> bool:
+    """Whether the convolution is the last layer of a network with a class token, and reads what is cut from tokens."""
+    waiting, layers = [convolution.input_value(0).get_node()], (*ATTENTION, "Convolution", "GroupConvolution", "MatMul")
+    while waiting:
+        operation = waiting.pop()
+        if operation.get_type_name() in TOKENS_CUT:
+            return True
+        if operation.get_type_name() not in layers:
+            waiting += [value.get_node() for value in operation.input_values()]
+    return False
 
 
 def _of_the_branch(graph: Graph) -> list[str]:

@@ -100,7 +100,9 @@ def preparation(card: dict) -> list[str]:
         return f"Each film is decoded to {colours}, {SQUARES[square]} and resized; {INTENSITIES[intensity]}{greys}."
 
     lines = by_source(card, sentence)
-    training = card.get("study", {}).get("training", {})
+    about = card.get("study", {}).get("training", {})
+    # The networks of an ensemble take the same films.
+    training = next((one for one in about.get("members", [about]) if "augmentation" in one), None)
     if not (lines and training):
         return lines
     changes = training["augmentation"]

@@ -1,6 +1,9 @@
 """Answers on the network and its training, from a model card. Each function returns lines of Markdown; none if the card
 does not say."""
 
+from collections.abc import Callable
+from statistics import mean
+
 # Settings of a training that are named if they are not 0 or off.
 NAMED = (
     *("optimizer", "learning_rate", "reference_batch", "schedule", "warmup_epochs", "weight_decay", "clip_norm"),
@@ -77,6 +80,8 @@ def code(card: dict) -> list[str]:
 
 
 def start(card: dict) -> list[str]:
+    if members := training_of(card).get("members"):
+        return _of_each(start, card, members)
     ancestors = card["model"]["ancestors"]
     seed = training_of(card).get("settings", {}).get("seed")
     seeded = f" Seed {seed}." if seed is not None else ""
@@ -86,6 +91,8 @@ def start(card: dict) -> list[str]:
 
 
 def training(card: dict) -> list[str]:
+    if members := training_of(card).get("members"):
+        return _of_each(training, card, members)
     chosen = training_of(card).get("settings")
     if not chosen:
         return []
@@ -102,6 +109,8 @@ def training(card: dict) -> list[str]:
 
 
 def imbalance(card: dict) -> list[str]:
+    if members := training_of(card).get("members"):
+        return _of_each(imbalance, card, members)
     weights = training_of(card).get("positive_weights")
     if not weights:
         return []
@@ -120,6 +129,11 @@ def selection(card: dict) -> list[str]:
     about = training_of(card)
     if not about:
         return []
+    if "members" in about:
+        lines = _of_each(selection, card, about["members"])
+        return [*lines, "The weights of the members, if they differ, and the last calibration come from it too."]
+    if "settings" not in about:
+        return [f"Mean AUROC on the validation split {about['val_auroc']:.3f}."]
     by = {"auroc": "mean AUROC", "loss": "loss", "top_1": "top-1 accuracy"}[about["settings"]["choose_by"]]
     lines = [
         f"Epoch {about['epoch']}, the best by the {by} of the validation split (mean AUROC there "
@@ -135,8 +149,27 @@ def selection(card: dict) -> list[str]:
     return lines
 
 
+def _of_each(answer: Callable[[dict], list[str]], card: dict, members: list[dict]) -> list[str]:
+    """What each member of an ensemble answers. members: the parts of the card on their trainings."""
+    lines = []
+    for described, member in zip(members, card["model"]["members"], strict=True):
+        own = card | {"study": {"training": described}}
+        lines += [f"Member {member['network']}: {line}" for line in answer(own)]
+    return lines
+
+
 def ensembling(card: dict) -> list[str]:
-    return ["One network; no ensemble."]
+    members = card["model"].get("members")
+    if not members:
+        return ["One network; no ensemble."]
+    named = "; ".join(
+        f"{member['network']} (MLflow run {member['run_id']}, mean weight {mean(member['votes'].values()):.2f})"
+        for member in members
+    )
+    return [
+        f"The probability is that of the weighted mean of {len(members)} models' calibrated probabilities, calibrated "
+        f"once more: {named}."
+    ]
 
 
 def updating(card: dict) -> list[str]:

@@ -87,7 +87,9 @@ def robustness(card: dict) -> list[str]:
 
 def explanation(card: dict) -> list[str]:
     lines = ["Class activation maps (Zhou et al., CVPR 2016) show which places the network took as evidence."]
-    if not card["model"].get("exact_maps", True):
+    if card["model"].get("members"):
+        lines = ["The weighted mean of the members' maps shows which places speak more for a finding than others."]
+    elif not card["model"].get("exact_maps", True):
         lines = ["The network's last layer, applied to each patch token, shows which places speak more for a finding."]
     if places := card["localisation"].get("all"):
         lines.append(

@@ -9,7 +9,8 @@ from conf.settings import Quality, Training
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.quantize import quantize
 from inference.model.graphs import save_graph
-from inference.model.network import FittedModel, ServedNetwork
+from inference.model.networks.fitted import FittedModel
+from inference.model.networks.served import ServedNetwork
 from inference.model.properties import Properties
 from jobs.benchmarks.training.fed import NUM_FINDINGS
 from training.network.checkpoint import Checkpoint

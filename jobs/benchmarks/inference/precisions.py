@@ -25,7 +25,7 @@ from conf.workspace import Workspace
 from inference.candidate.measuring.speed import describe_machine
 from inference.model.graphs import Predict
 from inference.model.model_files import find_model
-from inference.model.network import load_served
+from inference.model.networks.fitted import load_served
 from inference.model.served_model import open_served
 from inference.model.variants import open_variant
 from jobs.benchmarks.inference.fresh import export_fresh

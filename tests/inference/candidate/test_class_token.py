@@ -14,7 +14,7 @@ from inference.candidate.making.export import export_graphs
 from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import quantize
 from inference.model.graphs import compile_graph, open_graph, properties_of, rescale
-from inference.model.network import FittedModel, load_served, torch_predict
+from inference.model.networks.fitted import FittedModel, load_served, torch_predict
 from tests.inference.conftest import FINDINGS, SIZE_PX
 from training.network.models import build_model
 

@@ -7,7 +7,7 @@ from inference.candidate.measuring.baseline import ThumbnailBaseline
 from inference.candidate.measuring.evaluate import auroc_differences, auroc_intervals, score_split
 from inference.candidate.measuring.localisation import summarise
 from inference.model.graphs import Answer, compile_graph, open_graph
-from inference.model.network import torch_predict
+from inference.model.networks.fitted import torch_predict
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from etl.contract.schema import Card
 from inference.candidate.making.export import compare_with_torch, export_graphs
 from inference.candidate.making.fitting import fit_served, predict_features
 from inference.model.graphs import FILE, compile_graph, open_graph, properties_of, rescale
-from inference.model.network import load_served, torch_predict
+from inference.model.networks.fitted import load_served, torch_predict
 from inference.model.onnx_graph import OPSET, onnx_predict, onnx_properties, open_onnx
 from inference.model.variants import open_variant
 from training.measures.calibration import fit_calibration
@@ -150,7 +150,7 @@ def test_damaged_graph_is_an_input_error(fp32, tmp_path):
 
 @pytest.mark.parametrize(("mode", "package"), [("onnx", "onnxruntime"), ("torch", "torch")])
 def test_a_variant_whose_package_is_missing_says_so(mode, package, fp32, monkeypatch):
-    for module in (package, "inference.model.onnx_graph", "inference.model.network"):
+    for module in (package, "inference.model.onnx_graph", "inference.model.networks.fitted"):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=f"mode {mode} needs {package}, which is not installed: `pip install"):

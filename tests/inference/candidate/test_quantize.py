@@ -15,7 +15,7 @@ from inference.candidate.making.layer_search import LayerSearch
 from inference.candidate.making.quantize import Work, keep_sensitive_layers, layers_in_fp32, quantize
 from inference.candidate.making.time_limit import NO_LIMIT, TimeIsUp, TimeLimit
 from inference.model.graphs import compile_graph, convolutions, open_graph, properties_of
-from inference.model.network import FITTED, ServedNetwork
+from inference.model.networks.served import FITTED, ServedNetwork
 from tests.inference.conftest import REPOSITORY
 
 

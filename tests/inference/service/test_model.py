@@ -12,7 +12,8 @@ import pytest
 from conf.errors import InputError
 from inference.candidate.making.export import export_graphs
 from inference.model.model_files import ModelFiles
-from inference.model.network import FittedModel, ServedNetwork, torch_predict
+from inference.model.networks.fitted import FittedModel, torch_predict
+from inference.model.networks.served import ServedNetwork
 from inference.service.door.counters import Counters
 from inference.service.engine.batching import Batcher
 from inference.service.engine.model import open_model

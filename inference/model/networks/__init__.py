@@ -1,0 +1,1 @@
+"""Networks as they are served, in torch, before they become graphs."""

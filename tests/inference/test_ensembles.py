@@ -1,0 +1,199 @@
+"""Several models as one graph, from workspaces to answers: two networks of films, and one of age, sex and view."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conf.errors import InputError
+from conf.settings import Training
+from conf.workspace import Workspace
+from etl.contract.schema import Card
+from etl.contract.table import read_pixels
+from etl.contract.version import TableVersion, keep_card
+from inference.candidate.making.quantize import layers_in_fp32
+from inference.model.graphs import open_graph
+from inference.model.inputs import attributes_of, codes_of
+from inference.model.model_files import find_model
+from inference.model.networks.ensemble import ServedLookup, resampling
+from inference.model.served_model import open_served
+from tests.in_process import Ended, run_here
+from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX, start_and_end_run, train_network, write_table
+from training.ensembles.voting import vote
+from training.measures.predictions import Predictions
+from training.network.checkpoint import BEST, Checkpoint
+from training.network.lookup import cells_of, everyone
+from training.network.models import encode_attributes
+from training.record.evaluation import evaluate
+
+MODES = ("int8", "fp32", "fp16", "onnx", "torch")
+
+
+def run(script: str, workspace: Workspace, *arguments: object) -> Ended:
+    return run_here(REPOSITORY / script, f"--workspace={workspace.root}", *arguments)
+
+
+def pixels_of(rows) -> np.ndarray:
+    """(rows, S, S) uint8."""
+    found = read_pixels(rows, f"image_{SIZE_PX}")
+    return np.stack([np.frombuffer(found[name], np.uint8).reshape(SIZE_PX, SIZE_PX) for name in rows.image_id])
+
+
+@pytest.fixture(scope="module")
+def members(new_store, tmp_path_factory, undrawn) -> list[Workspace]:
+    """Finished trainings on one table: of films; of films with age, sex and view, on finer maps; of these alone."""
+    torch.set_num_threads(2)
+    folder = tmp_path_factory.mktemp("members")
+    table, made = Workspace.at(str(folder / "table")), []
+    card, pixels, labels = write_table(table)
+    version = TableVersion(str(table.shards), card)
+    for name, kind in (("plain", {}), ("tabular", {"tabular": True, "map_stride": 8})):
+        workspace = Workspace.at(str(folder / name))
+        new_store(workspace)
+        keep_card(replace(card, table=str(table.root)), workspace)
+        rows = {split: version.rows(split) for split in ("train", "val", "test")}
+        encoded = {
+            split: torch.from_numpy(encode_attributes(part.age_years, part["sex"], part["view"]))
+            for split, part in rows.items()
+        }
+        given = encoded["train"] if kind else None
+        model = train_network(card, pixels, labels, given, network="resnet10_half" if kind else "simple_cnn", **kind)
+        predicted = []
+        for split in ("val", "test"):
+            arguments = (torch.from_numpy(pixels_of(rows[split])), *([encoded[split]] if kind else []))
+            with torch.inference_mode():
+                logits = model(*arguments).numpy()
+            predicted.append(Predictions(rows[split].image_id.to_numpy(), np.stack(rows[split].findings), logits))
+        report = evaluate(workspace, TableVersion.of(workspace), *predicted, np.ones(len(FINDINGS)), 0)
+        save_checkpoint(workspace, model, card, report, kind)
+        made.append(workspace)
+    boosting = Workspace.at(str(folder / "boosting"))
+    new_store(boosting)
+    ended = run("training/boosting.py", boosting, f"--etl.table={table.root}")
+    assert ended.code == 0, ended.stderr
+    assert "age, sex and view alone: mean AUROC 0." in ended.stdout
+    return [*made, boosting]
+
+
+def save_checkpoint(workspace: Workspace, model: torch.nn.Module, card: Card, report: dict, kind: dict) -> None:
+    Checkpoint(
+        weights=model.state_dict(),
+        model="resnet10_half" if kind else "simple_cnn",
+        findings=FINDINGS,
+        size_px=SIZE_PX,
+        pixel_mean=card.pixel_mean[f"image_{SIZE_PX}"],
+        pixel_std=card.pixel_std[f"image_{SIZE_PX}"],
+        channels=1,
+        tabular="tabular" in kind,
+        map_stride=kind.get("map_stride", 0),
+        epoch=6,
+        val_auroc=report["splits"]["val"]["auroc"]["mean"]["value"],
+        delta_table_id="table",
+        delta_version=0,
+        run_id=start_and_end_run(workspace),
+        commit="0123abc",
+        settings={"training": vars(Training())},
+    ).save(workspace.checkpoints / BEST)
+
+
+@pytest.fixture(scope="module")
+def ensemble(members, new_store, run_register, tmp_path_factory) -> Workspace:
+    """A workspace whose champion is the ensemble."""
+    workspace = Workspace.at(str(tmp_path_factory.mktemp("ensemble")))
+    new_store(workspace)
+    named = json.dumps([str(member.root) for member in members])
+    ended = run("training/ensemble.py", workspace, f"--ensemble.members={named}", "--ensemble.method=weights")
+    assert ended.code == 0, ended.stderr
+    assert "Next: python inference/register.py" in ended.stdout
+    registered = run_register(workspace, "--inference.max_mean_drop=1", "--inference.max_finding_drop=1")
+    assert (registered.code, "@champion" in registered.stdout) == (0, True), registered.stdout + registered.stderr
+    return workspace
+
+
+def test_every_form_answers_with_the_vote_of_the_members(ensemble, members):
+    """Their calibrated logits come from predictions.parquet, which the trainings wrote before there was a graph."""
+    from training.ensembles.members import read_members
+
+    read = read_members([str(member.root) for member in members], Workspace.at(str(ensemble.root.parent / "other")))
+    checkpoint = Checkpoint.load(ensemble.checkpoints / BEST)
+    votes = np.array([member["votes"] for member in checkpoint.members])
+    test = read[0].splits["test"]
+    voted = vote(np.stack([member.splits["test"].logits for member in read]), votes)
+    rows = TableVersion.of(ensemble).rows("test").set_index("image_id", drop=False).loc[test.image_ids[:40]]
+    inputs = pixels_of(rows), codes_of(attributes_of(rows))
+    for mode in MODES:
+        model = open_served(find_model(ensemble, "chexscale"), mode)
+        answer, temperatures = model.predict(*inputs), np.array(model.properties.temperatures)
+        expected = 1 / (1 + np.exp(-voted[:40] / temperatures))
+        tolerance = {"int8": 0.1, "fp16": 1e-2}.get(mode, 1e-4)
+        np.testing.assert_allclose(answer.probabilities, expected, atol=tolerance, err_msg=mode)
+        # The mean of a map is the logit.
+        means = 1 / (1 + np.exp(-answer.maps.mean(axis=(2, 3))))
+        np.testing.assert_allclose(means, answer.probabilities, atol=1e-3, err_msg=mode)
+        assert answer.maps.shape[2:] == (SIZE_PX // 8, SIZE_PX // 8)
+    graph = open_graph(find_model(ensemble, "chexscale").variant("int8"))
+    assert not layers_in_fp32(graph)
+
+
+def test_the_card_names_the_members_and_what_the_maps_mean(ensemble):
+    found = find_model(ensemble, "chexscale")
+    text, sheet = ((found.folder / name).read_text() for name in ("model_card.md", "reporting.md"))
+    assert "Model card: ensemble, INT8" in text and "Several networks vote, so the heat maps are relative" in text
+    assert "weighted mean of 3 models' calibrated probabilities" in sheet
+    for name in ("simple_cnn", "resnet10_half", "gradient_boosting"):
+        assert f"{name} (MLflow run" in sheet
+    properties = open_served(found, "int8").properties
+    assert not properties.exact_maps and properties.attributes["columns"] == ["age_years", "sex", "view"]
+
+
+def test_what_cannot_become_one_graph_is_said_and_leaves_no_checkpoint(members, tmp_path, new_store):
+    workspace = Workspace.at(str(tmp_path / "both"))
+    new_store(workspace)
+    (tmp_path / "plain").mkdir()
+    for path in members[0].root.iterdir():
+        if path.name != "checkpoints":
+            (tmp_path / "plain" / path.name).symlink_to(path)
+    named = json.dumps([str(tmp_path / "plain"), str(members[1].root)])
+    ended = run("training/ensemble.py", workspace, f"--ensemble.members={named}")
+    assert ended.code == 0, ended.stderr
+    assert f"It cannot be registered: {tmp_path / 'plain'} has no checkpoint" in ended.stdout
+    assert not (workspace.checkpoints / BEST).exists()
+
+
+def test_a_model_that_sees_no_film_is_not_served_alone(members, run_register):
+    ended = run_register(members[2])
+    assert ended.code == 2
+    assert "gradient_boosting answers without looking at the film" in ended.stderr
+
+
+def test_a_graph_finds_the_answer_of_every_person():
+    people, table = everyone(), torch.arange(2.0 * len(everyone())).reshape(-1, 2)
+    lookup = ServedLookup(table, torch.zeros(2), torch.ones(2))
+    np.testing.assert_array_equal(cells_of(people), np.arange(len(people)))
+    codes = torch.from_numpy(codes_of(attributes_of(people)))
+    np.testing.assert_array_equal(lookup(codes), table)
+    strange = torch.tensor([[np.nan, np.nan, 7], [500.0, 0, 0], [64.9, 1, 2]])
+    meant = pd.DataFrame({"age_years": [None, 120, 64], "sex": [None, "F", "M"], "view": [None, "PA", "LATERAL"]})
+    np.testing.assert_array_equal(lookup(strange), table[cells_of(meant)])
+
+
+def test_a_map_on_another_grid_keeps_its_places():
+    """A ramp has the value of its place wherever it is read."""
+    coarse, fine = torch.tensor([0.25, 0.5, 2]), torch.tensor([0.0625, 0.125, 8])
+    places = fine[0] + fine[1] * torch.arange(8)
+    ramp = coarse[0] + coarse[1] * torch.arange(2)
+    np.testing.assert_allclose(resampling(coarse, fine) @ ramp, places.clamp(0.25, 0.75), atol=1e-6)
+    np.testing.assert_allclose(resampling(fine, fine), np.eye(8), atol=1e-6)
+
+
+def test_a_checkpoint_of_another_training_is_no_member(members, tmp_path):
+    from training.ensembles.join import read_checkpoints
+    from training.ensembles.members import read_members
+
+    read = read_members([str(member.root) for member in members], Workspace.at(str(tmp_path / "both")))
+    read[1] = replace(read[1], workspace=read[0].workspace)
+    with pytest.raises(InputError, match="is of another training than the evaluation beside it"):
+        read_checkpoints(read)
