@@ -4,6 +4,7 @@ Imports neither pyspark nor deltalake nor mlflow, so that a worker starts quickl
 """
 
 import math
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from conf.errors import InputError
 from etl.contract.ahead import call_ahead, fetch_ahead
 from etl.contract.row_groups import GROUPS_AHEAD, read_row_groups
 from etl.contract.schema import image_column
@@ -24,6 +26,7 @@ from inference.film.stated import Stated, doubts_of
 from inference.model.graphs import Predict
 from inference.model.inputs import Attributes, Inputs, inputs_of
 from inference.model.properties import ATTRIBUTES, Properties
+from inference.model.reference import difference_here
 from inference.model.variants import open_variant
 
 # Rows per batch that goes back to Spark: enough to spread the batch's cost, few enough for memory.
@@ -95,8 +98,15 @@ def score_images(batches: Iterator[pa.RecordBatch], num_threads: int, model: Wor
 
 @lru_cache(maxsize=1)
 def _open(mode: str, folder: Path, num_threads: int) -> tuple[Predict, Properties]:
-    """Compiled once per process: Spark gives a worker one task after the other."""
-    return open_variant(mode, folder, num_threads)
+    """Compiled once per process: Spark gives a worker one task after the other.
+
+    Raises InputError if the model answers otherwise on the worker's machine than where it was measured: nobody would
+    look at each score's worker later.
+    """
+    predict, properties = open_variant(mode, folder, num_threads)
+    if differs := difference_here(folder.parent, mode, predict, properties.findings, "--scoring.mode"):
+        raise InputError(f"{socket.gethostname()}: {differs}")
+    return predict, properties
 
 
 def read_images(rows: Iterable[dict], properties: Properties) -> Iterator[Image]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from conf.settings import Inference
+from conf.settings import MODES, Inference
 from conf.writing import write_json
 from etl.contract.schema import Card
 from inference.candidate.gate import Decision
@@ -17,6 +17,7 @@ from inference.candidate.making.export import export_graphs, open_exported
 from inference.candidate.making.familiarity import distance_threshold
 from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import layers_in_fp32
+from inference.candidate.making.reference_films import draw_reference
 from inference.candidate.measuring.baseline import ThumbnailBaseline
 from inference.candidate.measuring.evaluate import Scored, known_boxes, score_split
 from inference.candidate.measuring.speed import describe_machine, measure_footprint, measure_speed, size_mb
@@ -60,7 +61,7 @@ def build_candidate(
     folder: Path,
     console: Console,
 ) -> tuple[dict, Decision]:
-    """Fills `folder` with torch/, fp32/, fp16/, onnx/, int8/, report.json, boxes.json and what describes the model.
+    """Fills `folder` with torch/, fp32/, fp16/, onnx/, int8/, report.json, boxes.json, reference.npz and the card.
 
     device: computes torch's answers on the test split; speeds are measured on the CPU, on which the model is served.
     Returns the report and the gate's decision.
@@ -121,6 +122,8 @@ def build_candidate(
     }
     write_json(folder / "report.json", report)
     write_json(folder / BOXES, known_boxes(test))
+    modes = {name: predict for name, predict in variants.items() if name in MODES}
+    draw_reference(modes, served.properties).save(folder)
     write_own_test(folder, scored.labels, scored.probabilities["int8"], scored.patients)
     properties, study = properties_of(open_graph(folder / "int8")), _study(source, report)
     write_model_card(describe_model(properties, source.card, scored, report, source.seed, study), folder)

@@ -23,6 +23,7 @@ from inference.model.graphs import open_graph, properties_of, rescale, save_grap
 from inference.model.model_files import ModelFiles
 from inference.model.own_test import read_own_test, write_own_test
 from inference.model.properties import CARD_FILE, Properties
+from inference.model.reference import read_reference
 from training.measures.calibration import SENSITIVITY, fit_recalibration, sensitivity_thresholds, youden_thresholds
 
 MIN_PATIENTS = 10
@@ -149,6 +150,9 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
         for name in ("report.json", "boxes.json"):
             if (found.folder / name).exists():
                 shutil.copy(found.folder / name, building / name)
+        if reference := read_reference(found.folder):
+            after = {mode: fit.probabilities(values) for mode, values in reference.expected.items()}
+            replace(reference, expected=after).save(building)
         own = read_own_test(found.folder)
         if not isinstance(own, str):
             write_own_test(building, own.labels, fit.probabilities(own.probabilities), own.patients)

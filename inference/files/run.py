@@ -23,6 +23,7 @@ from inference.files.image_files import ImageFile, find_images, local_path
 from inference.files.overlays import SHOWN_PX
 from inference.film.known_boxes import load_boxes
 from inference.film.stated import count_stated, describe_given, lines_of, read_given, refuse_given
+from inference.model.reference import difference_here
 from inference.model.ten_crop import with_ten_crops
 
 
@@ -50,6 +51,8 @@ def run(settings: Settings, workspace: Workspace, options: jsonargparse.Namespac
         crops = ", ten crops" if options.ten_crop else ""
         model = f"{found.title}, {served.mode.upper()}{crops}, thresholds {options.threshold}"
         say(f"{model}. {RESEARCH_USE}")
+        if differs := difference_here(served.folder, served.mode, served.predict, served.properties.findings, "--mode"):
+            say(f"Attention: {differs}")
         if given:
             say(f"Given for all files, whatever their tags say: {describe_given(given)}")
         boxes = load_boxes(served.folder) if heatmaps else {}

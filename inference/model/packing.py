@@ -15,9 +15,10 @@ from inference.model.graphs import COMPILE_OPTIONS, open_graph, properties_of, s
 from inference.model.model_files import ModelFiles
 from inference.model.package import FORMAT, KIND, MANIFEST
 from inference.model.properties import CARD_FILE
+from inference.model.reference import FILE as REFERENCE
 
 BASE_MODE = "int8"
-ABOUT = (CARD_FILE, *PAGES, "report.json", "boxes.json")
+ABOUT = (CARD_FILE, *PAGES, "report.json", "boxes.json", REFERENCE)
 """files beside the graphs that travel too, if the model has them"""
 # The earliest time that a ZIP archive can hold, so that the bytes do not depend on when it was made.
 TIME = (1980, 1, 1, 0, 0, 0)

@@ -12,7 +12,7 @@ from training.network.checkpoint import BEST, Checkpoint
 from training.record.tracking import TrackedRun
 
 MOST_APART = 1e-3
-"""difference of mean AUROC on the validation split between a checkpoint and its evaluation: devices round differently"""
+"""difference of mean AUROC on the validation split, of a checkpoint and its evaluation: devices round differently"""
 
 
 def read_checkpoints(members: list[Member]) -> list[Checkpoint]:

@@ -100,9 +100,11 @@ class LiveChampion:
 
     @property
     def card(self) -> dict:
-        """The card of the model in use, with the external tests that the registry knows of now."""
+        """The card of the model in use, with the external tests that the registry knows of now, and with what its
+        reference films say about this machine."""
         model = self.now().model
-        return model.card | ({"tested_at": self._tested} if self._tested else {})
+        of_now = {"tested_at": self._tested, "differs_here": model.differs}
+        return model.card | {name: value for name, value in of_now.items() if value}
 
     @property
     def picked_up(self) -> str:
@@ -151,6 +153,8 @@ class LiveChampion:
         self.served = QueuedModel(model, batcher)
         self._counters.set_model(wanted.name, wanted.version, self._mode)
         log.info("%s is now in use", wanted.title)
+        if model.differs:
+            log.warning("%s: %s", wanted.title, model.differs)
 
     def _note_look(self, reachable: bool, reason: str | None, detail: str) -> None:
         before, self.registry = self.registry, RegistryState(reachable, None, reason)

@@ -10,6 +10,7 @@ from inference.model.graphs import SharedGraph, open_graph, properties_of
 from inference.model.inputs import without_films
 from inference.model.model_files import ModelFiles
 from inference.model.properties import CARD_FILE, Properties
+from inference.model.reference import difference_here
 from inference.model.variants import open_variant
 from inference.service.engine.batching import Compute
 
@@ -27,6 +28,8 @@ class OpenModel:
     boxes: dict[str, list[list[float]]]
     """known boxes, see inference/film/known_boxes.py"""
     card: dict
+    differs: str
+    """what difference_here says of the model on this machine"""
     loaded_at: str
     """UTC, ISO 8601"""
 
@@ -56,7 +59,10 @@ def open_model(files: ModelFiles, mode: str) -> OpenModel:
     # So that the first request does not wait for preparations on first use, and a model that cannot answer fails here.
     for alone in (True, False):
         compute(*without_films(properties, 1), alone=alone)
+    differs = difference_here(
+        files.folder, mode, lambda *inputs: compute(*inputs, alone=True), properties.findings, "--serving.mode"
+    )
     boxes, about = load_boxes(files.folder), files.folder / CARD_FILE
     card = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return OpenModel(files, mode, properties, compute, num_requests, boxes, card, now)
+    return OpenModel(files, mode, properties, compute, num_requests, boxes, card, differs, now)

@@ -145,7 +145,7 @@ async function lookAtModel() {
     find("model").textContent = title(model);
     find("enter-key").hidden = true;
     offerFields(model.attributes);
-    notify("notice", aboutRegistry(model));
+    notify("notice", [aboutRegistry(model), model.card.differs_here].filter(Boolean).join(" "));
     if (moved) {
       forgetAnswers(!!model.attributes);
       notify("left-out", `Version ${model.version} of the model is now in use: the images are being read again.`);

@@ -13,6 +13,7 @@ export function showCard(model) {
   find("card-title").textContent = `Model card: ${model.name} version ${model.version}`;
   find("card-content").replaceChildren(
     ...has("intended_use", (use) => make("p", { className: "callout" }, use)),
+    ...has("differs_here", (differs) => make("p", { className: "callout" }, differs)),
     ...has("recalibrated", (fit) => make("p", { className: "callout" }, fitted(fit))),
     ...has("limits", (limits) => section("Limits", list(limits))),
     ...has("test_auroc", (auroc) =>

@@ -1,5 +1,6 @@
 """A model's calibration and thresholds, fitted to another site."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,12 @@ from scipy.special import expit
 
 from conf.errors import InputError
 from conf.settings import Validation
+from inference.candidate.making.reference_films import draw_reference
 from inference.candidate.measuring.evaluate import Scored, score_split
 from inference.external.recalibrate import describe, recalibrate, refuse_classes, write_model
 from inference.external.seen import was_fitted
 from inference.model.model_files import ModelFiles
+from inference.model.reference import difference_here
 from inference.model.variants import open_variant
 from tests.conftest import make_card
 from tests.inference.conftest import FINDINGS
@@ -107,6 +110,10 @@ def test_a_finding_that_is_ranked_worse_than_by_chance_keeps_its_calibration(fil
 def test_every_form_of_the_model_answers_alike_and_the_network_stays(files, properties, test_images, tmp_path):
     fit = recalibrate(properties, skewed(), "int8", files, "b", "films", OPTIONS, seed=0)
     described = describe(fit, skewed(), "int8", properties, seed=0)
+    opened = {mode: open_variant(mode, files.folder / mode)[0] for mode in MODES}
+    # This folder is of all tests.
+    files = replace(files, folder=shutil.copytree(files.folder, tmp_path / "before"))
+    draw_reference(opened, properties).save(files.folder)
     write_model(fit, described, files, "b", tmp_path / "model")
     for mode in MODES:
         before, old = open_variant(mode, files.folder / mode)
@@ -119,6 +126,7 @@ def test_every_form_of_the_model_answers_alike_and_the_network_stays(files, prop
         means = now.maps.mean(axis=(2, 3), dtype=np.float64)
         np.testing.assert_allclose(now.probabilities, expit(means), atol=1e-4)
         np.testing.assert_allclose(now.distances, was.distances, rtol=1e-6)
+        assert difference_here(tmp_path / "model", mode, after, FINDINGS, "--mode") == ""
         assert new.thresholds == fit.properties.thresholds and new.distance_threshold == old.distance_threshold
 
 

@@ -1,9 +1,11 @@
 """The page in trouble: outages, keys, limits, and a model that has changed."""
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from conf.workspace import Workspace
+from inference.model.reference import Reference
 from tests.inference.service import toy
 from tests.inference.service.page import BRIGHTER, FILM, KEY, drop, give_key, rows
 
@@ -58,6 +60,19 @@ def test_images_are_read_again_if_a_new_version_came_during_an_outage(open_page,
         expect(page.get_by_text("the images are being read again")).to_be_visible()
         expect(page.locator("#findings label")).to_have_count(3)
         assert rows(page) != before
+
+
+def test_answers_that_differ_on_this_machine_are_said(open_page, workspace):
+    _, folder = toy.register(workspace)
+    films = np.full((1, toy.SIZE_PX, toy.SIZE_PX), 130, np.uint8)
+    Reference((films,), {"int8": np.float32([[0.1, 0.475, 0.5]])}).save(folder)
+    with toy.running(workspace) as service:
+        said = "INT8 answers otherwise on this machine than on the one that measured the model: by up to 0.425 in a"
+        assert said in service.log(said)
+        page = open_page(service)
+        expect(page.locator("#notice")).to_contain_text(said)
+        page.get_by_role("button", name="Model card").click()
+        expect(page.locator("#card-content")).to_contain_text(said)
 
 
 def test_a_model_without_a_card_says_only_what_is_known(open_page, workspace):
