@@ -13,11 +13,13 @@ from etl.contract.schema import Card
 from inference.candidate.gate import Decision
 from inference.candidate.incumbent import Incumbent
 from inference.candidate.making.calibration_set import calibration_inputs
-from inference.candidate.making.export import export_graphs, open_exported
+from inference.candidate.making.export import TOLERANCES, export_graphs, open_exported
 from inference.candidate.making.familiarity import distance_threshold
 from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import layers_in_fp32
 from inference.candidate.making.reference_films import draw_reference
+from inference.candidate.making.unsure import add_bounds
+from inference.candidate.measuring.answers import describe_answers
 from inference.candidate.measuring.baseline import ThumbnailBaseline
 from inference.candidate.measuring.evaluate import Scored, known_boxes, score_split
 from inference.candidate.measuring.speed import describe_machine, measure_footprint, measure_speed, size_mb
@@ -31,6 +33,7 @@ from inference.model.graphs import compile_graph, open_graph, properties_of, sav
 from inference.model.networks.fitted import FittedModel, torch_predict
 from inference.model.own_test import write_own_test
 from inference.model.ten_crop import add_ten_crops
+from inference.model.variants import open_variant
 from training.network.checkpoint import Checkpoint
 from training.reading.plan import Split
 
@@ -95,9 +98,12 @@ def build_candidate(
     tries, decision = quantising.run(lambda line: console.print(f"  {line}", markup=False, soft_wrap=True))
     scored, graph = tries.best.judged.scored, tries.best.made.graph
     # Quantising changes the distances.
-    known = {"int8": compile_graph(graph)}
-    distances = score_split(known, source.val, options.batch_size, served.properties).distances["int8"]
-    save_graph(with_distance_threshold(graph, distance_threshold(distances)), folder / "int8")
+    answering = {name: variants[name] for name in ("torch", *TOLERANCES)} if options.error_rate else {}
+    answering["int8"] = compile_graph(graph)
+    known = score_split(answering, source.val, options.batch_size, served.properties)
+    save_graph(with_distance_threshold(graph, distance_threshold(known.distances["int8"])), folder / "int8")
+    if options.error_rate:
+        add_bounds(folder, known, options.error_rate)
     variants["int8"] = compile_graph(open_graph(folder / "int8"))
     console.print("[bold]6/7[/] latency, throughput, memory")
     speeds = {
@@ -120,6 +126,10 @@ def build_candidate(
         "familiarity": _familiarity(scored, folder),
         "exact_maps": served.properties.exact_maps,
     }
+    if options.error_rate:
+        report["unsure"] = {
+            name: describe_answers(open_variant(name, folder / name)[1], scored, name, source.seed) for name in speeds
+        }
     write_json(folder / "report.json", report)
     write_json(folder / BOXES, known_boxes(test))
     modes = {name: predict for name, predict in variants.items() if name in MODES}

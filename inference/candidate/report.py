@@ -14,10 +14,11 @@ from rich.text import Text
 from conf.words import RESEARCH_USE, counted
 from conf.writing import atomic_path
 from inference.candidate.gate import CHANCE, Decision
+from inference.candidate.measuring.answers import SHARES
 from inference.candidate.measuring.evaluate import Scored, auroc_differences, auroc_intervals
 from inference.candidate.measuring.localisation import summarise
 from inference.model.ten_crop import SUFFIX
-from training.measures.cells import value_cell
+from training.measures.cells import value_cell, with_interval
 from training.record.evaluation import describe_intervals
 from training.record.figures import PLAIN_TEXT
 
@@ -119,6 +120,18 @@ def quality_table(report: dict) -> Table:
             *([value_cell(report["test_auroc"][name + SUFFIX]["mean"]["value"])] if with_crops else []),
             *(["-", "-"] if places is None else [f"{places[key]:.2f}" for key in ("pointing_game", "chance")]),
         )
+    return table
+
+
+def answer_table(report: dict) -> Table:
+    """A line per finding of INT8's answers at the error rate: how often they are wrong, how often unsure, with 95%."""
+    described = report["unsure"]["int8"]
+    title = f"INT8 answers at an error rate of {described['error_rate']:g} ({report['data']['split']} split, 95%)"
+    table = _narrow_table(title, "finding")
+    for head in ("with it, 'absent'", "without it, 'present'", "unsure"):
+        table.add_column(head, justify="right")
+    for finding, facts in described["findings"].items():
+        table.add_row(Text(finding), *(Text(with_interval(facts[share], ".2f")) for share in SHARES))
     return table
 
 

@@ -19,8 +19,9 @@ from etl.contract.vocabulary import check_vocabulary
 from inference.candidate.build import CandidateSource, build_candidate
 from inference.candidate.gate import FEW_PATIENTS, Decision, next_step
 from inference.candidate.incumbent import open_incumbent
+from inference.candidate.making.unsure import check_error_rate
 from inference.candidate.registration import check_run, register
-from inference.candidate.report import auroc_table, draw_report, quality_table, speed_table
+from inference.candidate.report import answer_table, auroc_table, draw_report, quality_table, speed_table
 from inference.candidate.study import describe_table
 from inference.model.graphs import open_graph, properties_of
 from inference.model.networks.fitted import CPU
@@ -55,6 +56,9 @@ def run(settings: Settings, workspace: Workspace) -> None:
         console.print(f"Training run {checkpoint.run_id} is {status}: registering its best epoch so far")
     device = device_for(settings.training.device)
     splits = {name: open_split(table, name, checkpoint.size_px, checkpoint.tabular) for name in SPLITS}
+    if rate := settings.inference.error_rate:
+        for line in check_error_rate(checkpoint.findings, splits["val"], rate):
+            console.print(line, markup=False, soft_wrap=True)
     about_table, seed = describe_table(table, workspace), settings.training.seed
     source = CandidateSource(checkpoint, table.card, about_table, **splits, seed=seed)
     with workspace.exclusive():
@@ -120,6 +124,8 @@ def print_outcome(
 ) -> None:
     console.print(auroc_table(report))
     console.print(quality_table(report))
+    if "unsure" in report:
+        console.print(answer_table(report))
     console.print(speed_table(report))
     if decision.undefined:
         console.print(f"Undefined in the test split, not compared: {', '.join(decision.undefined)}", markup=False)

@@ -6,6 +6,7 @@ The network stays as it is: its logits are scaled and shifted per finding, in ea
 import json
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ from inference.candidate.measuring.evaluate import Scored
 from inference.external.measure import measure_calls
 from inference.external.seen import share_of
 from inference.model.card_pages import pages_of
-from inference.model.graphs import open_graph, properties_of, rescale, save_graph, with_properties
 from inference.model.model_files import ModelFiles
 from inference.model.own_test import read_own_test, write_own_test
 from inference.model.properties import CARD_FILE, Properties
 from inference.model.reference import read_reference
+from inference.model.restated import write_restated
 from training.measures.calibration import SENSITIVITY, fit_recalibration, sensitivity_thresholds, youden_thresholds
 
 MIN_PATIENTS = 10
@@ -146,7 +147,8 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
     with atomic_folder(folder) as building:
         for mode in MODES:
             if (found.folder / mode).is_dir():
-                _write_mode(mode, found.folder / mode, building / mode, fit)
+                change = partial(_own, fit.properties)
+                write_restated(mode, found.folder / mode, building / mode, change, (fit.scales, fit.offsets))
         for name in ("report.json", "boxes.json"):
             if (found.folder / name).exists():
                 shutil.copy(found.folder / name, building / name)
@@ -162,23 +164,6 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
             write_json(building / CARD_FILE, card)
             for name, text in pages_of(card).items():
                 (building / name).write_text(text, encoding="utf-8")
-
-
-def _write_mode(mode: str, source: Path, folder: Path, fit: Recalibration) -> None:
-    if mode == "torch":
-        from inference.model.networks.fitted import load_served
-
-        served = load_served(source)
-        served.rescaled(_own(fit.properties, served.properties)).save(folder)
-    elif mode == "onnx":
-        from inference.model.onnx_graph import onnx_properties, open_onnx, rescale_onnx
-
-        properties = _own(fit.properties, onnx_properties(open_onnx(source)))
-        rescale_onnx(source, folder, fit.scales, fit.offsets, properties)
-    else:
-        graph = open_graph(source, mapped=False)
-        properties = _own(fit.properties, properties_of(graph))
-        save_graph(with_properties(rescale(graph, fit.scales, fit.offsets), properties), folder, fp16=mode == "fp16")
 
 
 def _own(properties: Properties, of_graph: Properties) -> Properties:

@@ -1,15 +1,18 @@
 """The meaning of a graph's numbers for one image, the same for command line, batch, service and page."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
 
 from inference.film.stated import Stated, doubts_of
 from inference.model.properties import Properties
+from training.measures.conformal import NO_ANSWER, PRESENT, Bounds, answers_at
 
 OPERATING_POINT = "youden"
 UNFAMILIAR = "unlike the training data"
+OF_ANSWERS = ("answer", "absent_below", "present_above")
+"""fields of a finding that only a model has that answers unsure"""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,18 @@ class Finding:
     """probability at and above which the finding is called; None if the validation split had no such images"""
     present: bool | None
     """probability >= threshold; None if either is missing"""
+    answer: str | None = None
+    """`present`, `unsure` or `absent` at the model's error rate; None if the image is unlike the training data, and of
+    a model that does not answer unsure"""
+    absent_below: float | None = None
+    """probability below which the answer is `absent`; None: never"""
+    present_above: float | None = None
+    """probability above which the answer is `present`; None: never"""
+
+    @property
+    def called(self) -> bool:
+        """Whether people are shown the finding as found: by the answer, or of a model without, by the threshold."""
+        return self.answer == PRESENT if self.answer else bool(self.present)
 
 
 @dataclass(frozen=True)
@@ -42,14 +57,24 @@ class Findings:
     """age, sex and view that the model got; None if it takes pixels alone"""
     doubts: tuple[str, ...] = ()
     """what speaks against these values, see doubts_of"""
+    error_rate: float | None = None
+    """the error rate of the answers; None if the model does not answer unsure"""
 
     def to_dict(self) -> dict:
-        """The answer, ready for JSON. `warnings` says what speaks against trusting it. A missing number is None."""
+        """The answer, ready for JSON. `warnings` says what speaks against trusting it. A missing number is None.
+
+        What a model that does not answer unsure has no values for is left out.
+        """
+        without = self.error_rate is None
+        hidden = ("stated", "doubts", *(["error_rate"] if without else []))
         # Not asdict: its deep copy would take a twentieth of the time that the service needs for a small film.
-        fields = {name: value for name, value in vars(self).items() if name not in ("stated", "doubts")}
+        fields = {name: value for name, value in vars(self).items() if name not in hidden}
         return {
             **fields,
-            "findings": [dict(vars(finding)) for finding in self.findings],
+            "findings": [
+                {name: value for name, value in vars(finding).items() if not (without and name in OF_ANSWERS)}
+                for finding in self.findings
+            ],
             "distance": self.distance if isfinite(self.distance) else None,
             "attributes": self.stated.to_dict() if self.stated else None,
             "warnings": self.warnings,
@@ -79,6 +104,19 @@ def call_findings(
     return familiar, (probabilities >= thresholds) & familiar[:, None]
 
 
+def answer_films(properties: Properties, probabilities: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """The answers of a model that answers unsure, (images, findings), of ANSWERS; NO_ANSWER for unfamiliar images.
+
+    probabilities, distances: as for call_findings, with the same familiar images.
+    """
+    lowest, highest = (
+        np.array([outside if value is None else value for value in properties.unsure[name]])
+        for name, outside in (("absent_below", -np.inf), ("present_above", np.inf))
+    )
+    familiar, _ = call_findings(properties, probabilities, distances)
+    return np.where(familiar[:, None], answers_at(probabilities, Bounds(lowest, highest)), NO_ANSWER)
+
+
 def describe_findings(
     properties: Properties,
     probabilities: np.ndarray,
@@ -102,4 +140,13 @@ def describe_findings(
     ]
     doubts = tuple(doubts_of(stated, properties)) if stated else ()
     limit = properties.distance_threshold
-    return Findings(findings, bool(familiar), float(distance), limit, fault, stated, doubts)
+    unsure = properties.unsure
+    if unsure:
+        (answers,) = answer_films(properties, probabilities[None], np.array([distance]))
+        bounds = zip(unsure["absent_below"], unsure["present_above"], strict=True)
+        findings = [
+            replace(finding, answer=str(answer) or None, absent_below=low, present_above=high)
+            for finding, answer, (low, high) in zip(findings, answers, bounds, strict=True)
+        ]
+    rate = unsure.get("error_rate")
+    return Findings(findings, bool(familiar), float(distance), limit, fault, stated, doubts, rate)

@@ -15,6 +15,7 @@ from inference.model.graphs import INPUTS, OUTPUTS, PROPERTIES_KEY, Answer, Pred
 from inference.model.properties import Properties
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
 FILE = "model.onnx"
@@ -49,11 +50,27 @@ def save_onnx(program: torch.export.ExportedProgram, folder: Path, properties: P
     onnx.save(model, folder / FILE)
 
 
-def rescale_onnx(source: Path, folder: Path, scales: np.ndarray, offsets: np.ndarray, properties: Properties) -> None:
-    """Writes the model in `source` with the logits of graphs.rescale, and these properties, into `folder`."""
+def restate_onnx(
+    source: Path, folder: Path, properties: Properties, rescaling: tuple[np.ndarray, np.ndarray] | None
+) -> None:
+    """Writes the model in `source` with these properties into `folder`.
+
+    rescaling: scales and offsets, with which it gets the logits of graphs.rescale; None: it answers as before.
+    """
     import onnx
 
     model = onnx.load(source / FILE)
+    if rescaling:
+        _rescale(model, *rescaling)
+    onnx.helper.set_model_props(model, {PROPERTIES_KEY: properties.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, folder / FILE)
+
+
+def _rescale(model: onnx.ModelProto, scales: np.ndarray, offsets: np.ndarray) -> None:
+    import onnx
+
     nodes = model.graph.node
     for node in nodes:
         for names in (node.input, node.output):
@@ -69,10 +86,6 @@ def rescale_onnx(source: Path, folder: Path, scales: np.ndarray, offsets: np.nda
         nodes.insert(place + 1, onnx.helper.make_node("Mul", [before, f"{after}_scale"], [f"{after}_scaled"]))
         nodes.insert(place + 2, moved)
     sigmoid.input[0] = "logits_after"
-    onnx.helper.set_model_props(model, {PROPERTIES_KEY: properties.to_json()})
-    onnx.checker.check_model(model, full_check=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, folder / FILE)
 
 
 def open_onnx(folder: Path, num_threads: int = 0) -> onnxruntime.InferenceSession:

@@ -76,6 +76,11 @@ class Properties:
     members: list[dict] = field(default_factory=list)
     """of several networks as one: `network`, run_id, and `votes` (finding -> share) of each; graphs of older releases
     lack it"""
+    unsure: dict = field(default_factory=dict)
+    """Empty if the model does not answer `unsure`. Otherwise the bounds of its answers, chosen on the validation split
+    with this graph's own probabilities: `error_rate`; `absent_below` and `present_above`, for each finding the
+    probability below which the answer is absent, and above which it is present (null: never); `patients_with` and
+    `patients_without`, the numbers of patients behind each bound. Graphs of older releases lack it"""
     recalibrated: dict = field(default_factory=dict)
     """if the calibration was fitted to another site: its name, and the `version` whose network this is"""
     format: int = FORMAT

@@ -1,12 +1,14 @@
-"""Sensitivity, specificity and predictive values at given thresholds, with intervals over patients, on plain arrays."""
+"""Sensitivity, specificity, predictive values and shares of answers, with intervals over patients, on plain arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from training.measures.calibration import OperatingPoints, rates_of
+from training.measures.conformal import ABSENT, PRESENT, UNSURE
 from training.measures.intervals import CONFIDENCE, MIN_PATIENTS, blocks_of, patient_weights
 from training.measures.metrics import check_predictions
 
@@ -24,6 +26,26 @@ class Rates:
     """2.5th percentiles of the resamples"""
     high: OperatingPoints
     """97.5th percentiles of the resamples"""
+
+
+class Share(NamedTuple):
+    """A share of each finding's images with its 95% interval by patient; (findings,) float64, 0..1, NaN: undefined."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class AnswerRates:
+    """How often the answers are wrong, and how often unsure."""
+
+    present_answered_absent: Share
+    """of the images with the finding"""
+    absent_answered_present: Share
+    """of the images without the finding"""
+    unsure: Share
+    """of all images"""
 
 
 def bootstrap_rates(
@@ -57,6 +79,28 @@ def bootstrap_rates(
     ]
     low, high = (OperatingPoints(*ends) for ends in zip(*bounds, strict=True))
     return Rates(values, low, high)
+
+
+def bootstrap_answers(
+    labels: np.ndarray, answers: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
+) -> AnswerRates:
+    """How often the answers are wrong, and how often unsure, on any split.
+
+    labels: (images, findings) 1, 0 or NaN. answers: the same shape, of ANSWERS or NO_ANSWER, which is neither wrong nor
+    unsure. patients, num_resamples, seed, intervals: as for bootstrap_rates.
+    """
+    options = {"num_resamples": num_resamples, "seed": seed}
+    # With the errors of positives and the right answers to negatives as calls, the two rates are those of errors.
+    called = np.where(labels == 1, answers == ABSENT, answers != PRESENT)
+    errors = bootstrap_rates(labels, called, patients, **options)
+    unsure = bootstrap_rates(np.ones(labels.shape), answers == UNSURE, patients, **options)
+    return AnswerRates(
+        *(_share(*pair) for pair in ((errors, "sensitivity"), (errors, "specificity"), (unsure, "sensitivity")))
+    )
+
+
+def _share(rates: Rates, name: str) -> Share:
+    return Share(*(getattr(part, name) for part in (rates.values, rates.low, rates.high)))
 
 
 def _ends(rates: np.ndarray, resampled: np.ndarray, num_patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -144,18 +144,18 @@ def known_boxes(split: Split) -> dict[str, list[list[float]]]:
 
 def auroc_intervals(scored: Scored, name: str, seed: int) -> Intervals:
     """AUROC of a variant, by patient, see bootstrap_areas; undefined if a score of the finding is not finite."""
-    labels, (scores,) = _finite(scored, name)
+    labels, (scores,) = finite_answers(scored, name)
     return bootstrap_areas(labels, scores, scored.patients, num_resamples=NUM_RESAMPLES, seed=seed).auroc
 
 
 def auroc_differences(scored: Scored, before: str, after: str, seed: int) -> Intervals:
     """AUROC of `after` minus that of `before`, paired on the same resamples of the patients."""
-    labels, scores = _finite(scored, before, after)
+    labels, scores = finite_answers(scored, before, after)
     return bootstrap_differences(labels, *scores, scored.patients, num_resamples=NUM_RESAMPLES, seed=seed).auroc
 
 
-def _finite(scored: Scored, *names: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Labels and scores; a finding with any score that is not finite gets unknown labels."""
+def finite_answers(scored: Scored, *names: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Labels and probabilities of variants; a finding with any that is not finite gets unknown labels."""
     scores = [scored.probabilities[name] for name in names]
     finite = np.logical_and.reduce([np.isfinite(values).all(axis=0) for values in scores])
     return np.where(finite, scored.labels, np.nan), [np.where(finite, values, 0) for values in scores]
