@@ -1,6 +1,7 @@
 """Runs a batch: scores the images that are new on the workers, adds them in one commit, and shows what was found."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from inference.film.answers import OPERATING_POINT
 from inference.film.stated import lines_of
 from inference.model.properties import ATTRIBUTES
 from inference.model.served_model import ServedModel
+from training.measures.conformal import PRESENT, UNSURE
 
 # Images per task: some row groups of a table, but fewer files, because decoding takes longer.
 ROWS_PER_TASK, FILES_PER_TASK = 1024, 64
@@ -67,7 +69,7 @@ def score_new(
     # Known to be a table of scores now, or no table.
     keep_history(output)
     known = len(listing.images) - len(new.images)
-    schema = answer_schema(findings)
+    schema = answer_schema(findings, bool(model.properties.unsure))
     if not len(new.images):
         return BatchOutcome(schema.empty_table(), known, 0, None)
     # Before hours of work, not at the commit.
@@ -100,21 +102,25 @@ def count_out_of_reach(answers: pa.Table) -> int:
 
 def show(outcome: BatchOutcome, model: ServedModel, seconds: float) -> None:
     """Prints how many images were scored, and what was found."""
-    name, rows = f"{model.files.title} ({model.mode})", outcome.rows
+    name, rows, unsure = f"{model.files.title} ({model.mode})", outcome.rows, model.properties.unsure
     if outcome.version is None:
         missing = f"; {outcome.out_of_reach:,} still cannot be read" if outcome.out_of_reach else ""
         print(f"nothing is new: {name} has already scored {counted(outcome.known, 'image')}{missing}")
         return
     familiar = pc.sum(rows["familiar"]).as_py() or 0
-    called = pc.value_counts(pc.list_flatten(rows["called"])).to_pylist()
-    counts = {count["values"]: count["counts"] for count in called}
-    caption = f"{name}, thresholds {OPERATING_POINT}; research use only, not for clinical use"
+    words = ("called", *((PRESENT, UNSURE) if unsure else ()))
+    counts = {word: Counter(pc.list_flatten(rows[word]).to_pylist()) for word in words}
+    rate = f", answers at an error rate of {unsure['error_rate']:g}" if unsure else ""
+    caption = f"{name}, thresholds {OPERATING_POINT}{rate}; research use only, not for clinical use"
     table = Table("finding", caption=Text(caption, "table.caption"))
-    for column in ("called", "of familiar images", "mean probability"):
+    for column in ("called", "of familiar images", "mean probability", *words[1:]):
         table.add_column(column, justify="right")
     for finding in model.properties.findings if familiar else []:
-        count, mean = counts.get(finding, 0), pc.mean(rows[probability_column(finding)]).as_py()
-        table.add_row(Text(finding), f"{count:,}", f"{count / familiar:.1%}", f"{mean:.3f}")
+        count, *answers = (counts[word][finding] for word in words)
+        mean = pc.mean(rows[probability_column(finding)]).as_py()
+        table.add_row(
+            Text(finding), f"{count:,}", f"{count / familiar:.1%}", f"{mean:.3f}", *(f"{one:,}" for one in answers)
+        )
     Console(highlight=False).print(table)
     unreadable = rows["unreadable"].drop_null().to_pandas()
     strange = len(rows) - familiar - len(unreadable)

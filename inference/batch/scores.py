@@ -13,6 +13,8 @@ A row is the answer of one version of a model for one image. Rows are added and 
                      if the model takes them
     age_years, sex, view, doubts     what the model got besides the pixels, null for unknown; and what speaks against
                      it, such as an age that its training did not have. All null if it takes pixels alone
+    present, unsure  the findings with this answer, null like `called`; a familiar image's other findings are absent
+    error_rate       that of these answers. Only a model that answers unsure has values in these three
     model, model_version, mode       the model that scored it
     model_sha256     SHA-256 of its graph, because every registry has a version 1
     source, table_version            delta_table_id and version, or the folder, and null
@@ -34,7 +36,7 @@ from deltalake.exceptions import DeltaError
 from conf.errors import InputError
 from etl.contract.delta import KEEP_HISTORY, open_table, store_options
 from etl.contract.storage import is_local, locate, unreachable
-from inference.batch.scoring import LATER, OUT_OF_REACH, answer_schema, probability_column
+from inference.batch.scoring import ANSWERED, LATER, OUT_OF_REACH, answer_schema, probability_column
 
 RUN = pa.schema(
     [
@@ -165,8 +167,8 @@ def _open(output: str, to_write: bool = False) -> DeltaTable | None:
     if table is None:
         return None
     types = {field.name: field.type for field in table.schema().fields}
-    expected = Schema.from_arrow(pa.schema([*answer_schema([]), *RUN])).fields
-    later = dict(LATER)
+    expected = Schema.from_arrow(pa.schema([*answer_schema([], unsure=True), *RUN])).fields
+    later = dict(LATER + ANSWERED)
     if any(types.get(one.name, one.type if one.name in later else None) != one.type for one in expected):
         raise InputError(f"the Delta table at {output} holds something else than scores: choose another scoring.output")
     return table

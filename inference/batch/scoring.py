@@ -20,7 +20,7 @@ from etl.contract.ahead import call_ahead, fetch_ahead
 from etl.contract.row_groups import GROUPS_AHEAD, read_row_groups
 from etl.contract.schema import image_column
 from etl.contract.storage import reaching
-from inference.film.answers import call_findings
+from inference.film.answers import answer_films, call_findings
 from inference.film.films import MAX_FILE_BYTES, OUT_OF_REACH, NoFilm, read_film
 from inference.film.stated import Stated, doubts_of
 from inference.model.graphs import Predict
@@ -28,11 +28,14 @@ from inference.model.inputs import Attributes, Inputs, inputs_of
 from inference.model.properties import ATTRIBUTES, Properties
 from inference.model.reference import difference_here
 from inference.model.variants import open_variant
+from training.measures.conformal import NO_ANSWER, PRESENT, UNSURE
 
 # Rows per batch that goes back to Spark: enough to spread the batch's cost, few enough for memory.
 ROWS_PER_BATCH = 128
 LATER = (("age_years", pa.float32()), ("sex", pa.string()), ("view", pa.string()), ("doubts", pa.string()))
 """columns that scores of older releases lack"""
+ANSWERED = (("present", pa.list_(pa.string())), ("unsure", pa.list_(pa.string())), ("error_rate", pa.float64()))
+"""columns of a model that answers unsure; scores of other models lack them"""
 COPIED = ("image_id", "image_version", "fault", "unreadable")
 
 
@@ -61,8 +64,8 @@ class Image(NamedTuple):
     """why it could not be read"""
 
 
-def answer_schema(findings: list[str]) -> pa.Schema:
-    """Columns of what score_images gives: one row per image, a column per finding."""
+def answer_schema(findings: list[str], unsure: bool = False) -> pa.Schema:
+    """Columns of what score_images gives: one row per image, a column per finding. unsure: with ANSWERED too."""
     return pa.schema(
         [
             ("image_id", pa.string()),
@@ -74,6 +77,7 @@ def answer_schema(findings: list[str]) -> pa.Schema:
             ("unreadable", pa.string()),
             ("image_version", pa.string()),
             *LATER,
+            *(ANSWERED if unsure else ()),
         ]
     )
 
@@ -191,13 +195,26 @@ def answer(images: list[Image], predict: Predict, properties: Properties, batch_
         "familiar": pa.array(familiar, mask=~readable),
         "distance": pa.array(distances, mask=~readable),
         **_stated_columns(images, properties),
+        **_answer_columns(probabilities, distances, properties),
     }
-    return pa.RecordBatch.from_pydict(columns, answer_schema(properties.findings))
+    return pa.RecordBatch.from_pydict(columns, answer_schema(properties.findings, bool(properties.unsure)))
 
 
 def _inputs_of(images: list[Image], properties: Properties) -> Inputs:
     values = [image.stated.values for image in images if image.stated]
     return inputs_of(properties, np.stack([image.pixels for image in images]), values)
+
+
+def _answer_columns(probabilities: np.ndarray, distances: np.ndarray, properties: Properties) -> dict[str, list]:
+    """The columns ANSWERED, null like `called`; none for a model that does not answer unsure."""
+    if not properties.unsure:
+        return {}
+    names, answers = np.array(properties.findings), answer_films(properties, probabilities, distances)
+    columns = {
+        word: [None if (row == NO_ANSWER).all() else list(names[row == word]) for row in answers]
+        for word in (PRESENT, UNSURE)
+    }
+    return columns | {"error_rate": [properties.unsure["error_rate"]] * len(answers)}
 
 
 def _stated_columns(images: list[Image], properties: Properties) -> dict[str, list]:

@@ -103,6 +103,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
             }
             for name, measured in points.items()
         },
+        **({"unsure": report["unsure"]["int8"]} if "unsure" in report else {}),
         "localisation": report["localisation"].get("int8", {}),
         "subgroups": records(subgroups[subgroups["finding"] == MEAN]) if finite else None,
         "gate": report["gate"],

@@ -14,11 +14,11 @@ from rich.text import Text
 from conf.words import RESEARCH_USE, counted
 from conf.writing import atomic_path
 from inference.candidate.gate import CHANCE, Decision
-from inference.candidate.measuring.answers import SHARES
 from inference.candidate.measuring.evaluate import Scored, auroc_differences, auroc_intervals
 from inference.candidate.measuring.localisation import summarise
+from inference.model.card_text import share_cells
 from inference.model.ten_crop import SUFFIX
-from training.measures.cells import value_cell, with_interval
+from training.measures.cells import value_cell
 from training.record.evaluation import describe_intervals
 from training.record.figures import PLAIN_TEXT
 
@@ -131,7 +131,7 @@ def answer_table(report: dict) -> Table:
     for head in ("with it, 'absent'", "without it, 'present'", "unsure"):
         table.add_column(head, justify="right")
     for finding, facts in described["findings"].items():
-        table.add_row(Text(finding), *(Text(with_interval(facts[share], ".2f")) for share in SHARES))
+        table.add_row(Text(finding), *map(Text, share_cells(facts)))
     return table
 
 

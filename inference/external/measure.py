@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from inference.candidate.measuring.answers import describe_answers
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
 from inference.candidate.measuring.localisation import summarise
 from inference.film.answers import OPERATING_POINT, call_findings
@@ -51,7 +52,8 @@ def measure(properties: Properties, scored: Scored, mode: str, own: OwnTest | st
 
 
 def measure_calls(properties: Properties, scored: Scored, mode: str, seed: int) -> dict:
-    """Calibration error, and the rates at each operating point: what depends on calibration and thresholds alone."""
+    """Calibration error, the rates at each operating point, and how often answers are wrong or unsure if the model
+    answers so: what depends on calibration and thresholds alone."""
     reliability = bin_reliability(scored.labels, scored.probabilities[mode], NUM_BINS)
     options = {"num_resamples": NUM_RESAMPLES, "seed": seed}
     return {
@@ -59,6 +61,7 @@ def measure_calls(properties: Properties, scored: Scored, mode: str, seed: int) 
         "operating_points": {
             point: _rates(properties, scored, mode, point, options) for point in properties.thresholds
         },
+        **({"unsure": describe_answers(properties, scored, mode, seed)} if properties.unsure else {}),
     }
 
 

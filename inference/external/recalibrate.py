@@ -16,6 +16,7 @@ from conf.errors import InputError
 from conf.settings import MODES, Validation
 from conf.words import counted
 from conf.writing import atomic_folder, write_json
+from inference.candidate.making.unsure import fit_unsure, lacking
 from inference.candidate.measuring.evaluate import Scored
 from inference.external.measure import measure_calls
 from inference.external.seen import share_of
@@ -48,6 +49,8 @@ class Recalibration:
     ranks the films no better than by chance"""
     properties: Properties
     """those of the recalibrated model"""
+    mode: str
+    """the form that was fitted"""
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
         """The recalibrated probabilities, (images, findings) float32, of those that the model gave."""
@@ -91,6 +94,14 @@ def recalibrate(
             f"{len(np.unique(patients))} patients to fit to: give more films, or leave out --validation.recalibrate"
         )
     new = expit(scales * logits_of(probabilities) + offsets)
+    unsure = {}
+    if properties.unsure:
+        rate = properties.unsure["error_rate"]
+        films = f"the part of the films of {site} that is fitted to"
+        lacking(properties.findings, labels, patients, rate, films)
+        # Scaled logits are in the same order, so that the same films may choose scales and bounds. They are rounded as
+        # the graph's answers are.
+        unsure = fit_unsure(labels, new.astype(np.float32), patients, rate)
     chosen = {
         "youden": youden_thresholds(labels, new),
         f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(labels, new, SENSITIVITY),
@@ -106,6 +117,7 @@ def recalibrate(
         shifts=(np.array(properties.shifts) + offsets * scale).tolist(),
         temperatures=scale.tolist(),
         thresholds=thresholds,
+        unsure=unsure,
         recalibrated={
             "site": site,
             "version": found.version,
@@ -116,7 +128,7 @@ def recalibrate(
         },
     )
     kept = [name for name, keep in zip(properties.findings, is_kept, strict=True) if keep]
-    return Recalibration(scales, offsets, fitted, kept, changed)
+    return Recalibration(scales, offsets, fitted, kept, changed, mode)
 
 
 def refuse_classes(properties: Properties) -> None:
@@ -147,7 +159,7 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
     with atomic_folder(folder) as building:
         for mode in MODES:
             if (found.folder / mode).is_dir():
-                change = partial(_own, fit.properties)
+                change = partial(_own, fit, mode)
                 write_restated(mode, found.folder / mode, building / mode, change, (fit.scales, fit.offsets))
         for name in ("report.json", "boxes.json"):
             if (found.folder / name).exists():
@@ -166,9 +178,10 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
                 (building / name).write_text(text, encoding="utf-8")
 
 
-def _own(properties: Properties, of_graph: Properties) -> Properties:
-    """Each graph has a distance threshold of its own."""
-    return replace(properties, distance_threshold=of_graph.distance_threshold)
+def _own(fit: Recalibration, mode: str, of_graph: Properties) -> Properties:
+    """Each graph has a distance threshold of its own, and an error rate only if its own answers were fitted to."""
+    unsure = fit.properties.unsure if mode == fit.mode else {}
+    return replace(fit.properties, distance_threshold=of_graph.distance_threshold, unsure=unsure)
 
 
 def _describe_in_card(card: dict, fit: Recalibration, described: dict, found: ModelFiles, site: str) -> None:
@@ -188,6 +201,10 @@ def _describe_in_card(card: dict, fit: Recalibration, described: dict, found: Mo
         }
         for point, values in fit.properties.thresholds.items()
     }
+    # The card is that of INT8.
+    card.pop("unsure", None)
+    if fit.mode == "int8" and "unsure" in after:
+        card["unsure"] = after["unsure"]
     card["recalibrated"] = {
         "site": site,
         "version": found.version,

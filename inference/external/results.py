@@ -9,11 +9,13 @@ from rich.text import Text
 
 from conf.words import counted
 from conf.writing import atomic_path, write_json
+from inference.candidate.measuring.answers import SHARES
 from inference.candidate.measuring.evaluate import Scored
 from inference.external.figures import draw_areas, draw_calibration
 from inference.external.standards import SECOND_HEADS, second_cells, second_lines
 from inference.film.answers import OPERATING_POINT
 from inference.film.stated import lines_of
+from inference.model.card_text import share_cells
 from inference.model.properties import Properties
 from training.measures.cells import interval_cell, markdown_table, value_cell, with_interval
 from training.record.figures import draw_subgroups
@@ -23,6 +25,7 @@ FIGURES = ("auroc.png", "reliability.png", "subgroups.png")
 TABLES = ("findings.csv", "misses.csv", "predictions.parquet", "left_out.csv")
 LEFT_OUT = ["image_id", "patient_id", "reason"]
 AREA_HEADS = ("positives", "AUROC", "own test", "change")
+ANSWER_HEADS = ("present, answered absent", "absent, answered present", "unsure")
 FIT_HEADS = ("ECE before", "after", "sensitivity before", "after", "specificity before", "after")
 RATE_HEADS = ("sensitivity", "specificity", "PPV", "NPV", "ECE")
 
@@ -80,6 +83,10 @@ def rows_of(report: dict) -> list[dict]:
         for point, rates in report["operating_points"].items() if finding != "mean" else ():
             row[f"threshold_{point}"] = rates[finding]["threshold"]
             parts |= {f"{name}_{point}": ends for name, ends in rates[finding].items() if name != "threshold"}
+        if "unsure" in report and finding != "mean":
+            facts = report["unsure"]["findings"][finding]
+            row |= {name: facts[name] for name in ("absent_below", "present_above")}
+            parts |= {name: facts[name] for name in SHARES}
         if second := report.get("second"):
             parts |= {f"{name}_of_both": second[name][finding] for name in ("auroc_first", "auroc_second", "change")}
             measured = second["findings"].get(finding, {})
@@ -112,6 +119,16 @@ def rate_cells(report: dict, finding: str) -> list[str]:
     ]
 
 
+def answer_cells(report: dict, finding: str) -> list[str]:
+    """The cells of ANSWER_HEADS for one finding."""
+    return share_cells(report["unsure"]["findings"][finding])
+
+
+def new_answer_cells(report: dict, finding: str) -> list[str]:
+    """The cells of ANSWER_HEADS for one finding, of the recalibrated model on the films that were not fitted to."""
+    return answer_cells(report["recalibration"]["after"], finding)
+
+
 def fit_cells(report: dict, finding: str) -> list[str]:
     """The cells of FIT_HEADS for one finding: before and after, on the films that were not fitted to."""
     fit = report["recalibration"]
@@ -136,6 +153,9 @@ def tables_of(report: dict) -> list[Table]:
         ("AUROC, 95% intervals by patient", AREA_HEADS, [*findings, "mean"], area_cells),
         (f"At the shipped thresholds ({OPERATING_POINT})", RATE_HEADS, findings, rate_cells),
     ]
+    if "unsure" in report:
+        rate = f"error rate of {report['unsure']['error_rate']:g}"
+        parts.append((f"Answers at an {rate}, by the shipped bounds", ANSWER_HEADS, findings, answer_cells))
     if second := report.get("second"):
         names = [name for name in findings if name in second["findings"]]
         parts.append(
@@ -148,6 +168,8 @@ def tables_of(report: dict) -> list[Table]:
         )
     if fit := report.get("recalibration"):
         parts.append((f"Recalibrated, on {held_out(fit)}", FIT_HEADS, findings, fit_cells))
+        if "unsure" in fit["after"]:
+            parts.append((f"Answers at an {rate}, recalibrated", ANSWER_HEADS, findings, new_answer_cells))
     tables = []
     for title, heads, names, cells in parts:
         # It fits terminals of 80 columns.
@@ -194,6 +216,7 @@ def page_of(report: dict) -> str:
         "",
         *markdown_table(["finding", *RATE_HEADS], [[name, *rate_cells(report, name)] for name in shared]),
         "",
+        *answer_lines(report),
         *second_lines(report),
         *fit_lines(report),
         "## Missed findings by group",
@@ -230,5 +253,20 @@ def fit_lines(report: dict) -> list[str]:
         f"Calibration and thresholds were fitted to {to}. Before and after, on {held_out(fit)}.{kept}",
         "",
         *markdown_table(["finding", *FIT_HEADS], rows),
+        "",
+        *answer_lines(fit["after"]),
+    ]
+
+
+def answer_lines(described: dict) -> list[str]:
+    """How often answers are wrong and how often unsure, see describe_answers; empty if the model does not answer so."""
+    if "unsure" not in described:
+        return []
+    facts = described["unsure"]
+    rows = [[finding, *share_cells(each)] for finding, each in facts["findings"].items()]
+    return [
+        f"Answers at an error rate of {facts['error_rate']:g}:",
+        "",
+        *markdown_table(["finding", *ANSWER_HEADS], rows),
         "",
     ]

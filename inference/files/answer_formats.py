@@ -14,12 +14,15 @@ from conf.words import RESEARCH_USE
 from inference.film.answers import Finding, Findings
 from inference.model.properties import ATTRIBUTES
 from training.measures.cells import value_cell
+from training.measures.conformal import ANSWERS, UNSURE
 
 # The last four were added later, so that programs that count columns find the others where they have always been.
 CSV_COLUMNS = (
     *("file", "finding", "probability", "threshold", "called", "familiar", "warnings", "error"),
     *("operating_point", *ATTRIBUTES),
 )
+ANSWER_COLUMNS = ("answer", "absent_below", "present_above", "error_rate")
+"""after the others, only for a model that answers unsure"""
 NO_VALUES = [None] * len(ATTRIBUTES)
 
 
@@ -48,26 +51,34 @@ def as_json(answered: Answered, model: dict) -> str:
     return json.dumps(line | size | answered.findings.to_dict() | {"heatmaps": answered.heatmaps, "note": RESEARCH_USE})
 
 
-def as_csv(answered: Answered, operating_point: str) -> str:
+def as_csv(answered: Answered, operating_point: str, unsure: bool = False) -> str:
     """A line per finding of the file, in the order of CSV_COLUMNS; one line with the error if it has no findings.
+
+    unsure: whether the model answers unsure, so that ANSWER_COLUMNS follow.
 
     Empty: unknown. called, familiar: 1 or 0. operating_point: the one that the thresholds are of. age_years, sex, view:
     as the model got them; empty too if it takes pixels alone.
     """
     file, found = io.StringIO(), answered.findings
     lines = csv.writer(file, lineterminator="\n")
-    name = printable(answered.path)
+    name, nothing = printable(answered.path), [None] * len(ANSWER_COLUMNS) * unsure
     if found is None:
-        lines.writerow([name, *[None] * 6, answered.fault, operating_point, *NO_VALUES])
+        lines.writerow([name, *[None] * 6, answered.fault, operating_point, *NO_VALUES, *nothing])
         return file.getvalue()
     for finding in found.findings:
         called = None if finding.present is None else int(finding.present)
-        numbers = [None if value is None else f"{value:.6g}" for value in (finding.probability, finding.threshold)]
+        numbers = _numbers(finding.probability, finding.threshold)
+        bounds = _numbers(finding.absent_below, finding.present_above)
+        answer = [finding.answer, *bounds, found.error_rate] if unsure else []
         warnings = "; ".join(found.warnings)
         got = vars(found.stated.values).values() if found.stated else NO_VALUES
         about = [int(found.familiar), warnings, None, operating_point, *got]
-        lines.writerow([name, finding.name, *numbers, called, *about])
+        lines.writerow([name, finding.name, *numbers, called, *about, *answer])
     return file.getvalue()
+
+
+def _numbers(*values: float | None) -> list[str | None]:
+    return [None if value is None else f"{value:.6g}" for value in values]
 
 
 def as_table(answered: Answered, console: Console) -> str:
@@ -92,17 +103,20 @@ def _table(found: Findings) -> Table:
     for finding in sorted(found.findings, key=_order):
         threshold = value_cell(finding.threshold)
         called = "called" if finding.present else "no threshold" if finding.threshold is None else ""
-        style = "bold" if finding.present else ""
-        table.add_row(Text(finding.name), f"{finding.probability:.3f}", threshold, called, style=style)
+        style = "bold" if finding.called else "italic" if finding.answer == UNSURE else ""
+        said = finding.answer or called
+        table.add_row(Text(finding.name), f"{finding.probability:.3f}", threshold, said, style=style)
     return table
 
 
 def as_line(answered: Answered, width: int, console: Console) -> str:
-    """The called findings of one of many files, or a dash. width: characters for the file's name."""
+    """The called findings of one of many files, or a dash, and the unsure ones. width: characters for the file's name."""
     found = answered.findings
-    called = [finding for finding in sorted(found.findings, key=_order) if finding.present]
-    said = ", ".join(f"{finding.name} {finding.probability:.2f}" for finding in called)
+    ordered = sorted(found.findings, key=_order)
+    said = ", ".join(f"{finding.name} {finding.probability:.2f}" for finding in ordered if finding.called)
     line = Text.assemble(printable(answered.path).ljust(width), ("  " + (said or "-"), "bold"))
+    if unsure := [f"{finding.name} {finding.probability:.2f}" for finding in ordered if finding.answer == UNSURE]:
+        line.append(f"  unsure: {', '.join(unsure)}", "italic")
     if found.stated:
         line.append(f"  {found.stated}")
     if found.warnings:
@@ -119,4 +133,5 @@ def printable(path: str) -> str:
 
 
 def _order(finding: Finding) -> tuple:
-    return (not finding.present, finding.threshold is None, -(finding.probability or 0))
+    rank = ANSWERS.index(finding.answer) if finding.answer else not finding.present
+    return (rank, finding.threshold is None, -(finding.probability or 0))

@@ -29,7 +29,7 @@ MAX_BYTES, MAX_CHARACTERS = 100, 40
 
 def worth_painting(findings: Findings) -> list[int]:
     """Indices of the called findings, or of the one nearest to its threshold; none for an unfamiliar image."""
-    called = [index for index, finding in enumerate(findings.findings) if finding.present]
+    called = [index for index, finding in enumerate(findings.findings) if finding.called]
     if called or not findings.familiar:
         return called
     return [max(range(len(findings.findings)), key=lambda index: _odds_to_threshold(findings.findings[index]))]
@@ -55,7 +55,7 @@ def paint_finding(
     heat = heat_of(evidence_of(maps, index, properties, operating_point), width, height, properties)
     picture = overlay(film, heat, boxes=boxes_on_film(boxes, width, height, properties))
     threshold = "no threshold" if finding.threshold is None else f"threshold {finding.threshold:.3f}"
-    called = " · called" if finding.present else " · not called"
+    called = f" · {finding.answer}" if finding.answer else " · called" if finding.present else " · not called"
     heading = f"{finding.name} {finding.probability:.3f} ({threshold}){called}"
     what = "evidence for the finding: clear at its threshold and below"
     if not properties.exact_maps:

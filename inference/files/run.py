@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import jsonargparse
@@ -16,7 +17,16 @@ from conf.settings import Settings
 from conf.startup import quick_imports
 from conf.words import RESEARCH_USE, counted
 from conf.workspace import Workspace
-from inference.files.answer_formats import CSV_COLUMNS, Answered, as_csv, as_json, as_line, as_table, printable
+from inference.files.answer_formats import (
+    ANSWER_COLUMNS,
+    CSV_COLUMNS,
+    Answered,
+    as_csv,
+    as_json,
+    as_line,
+    as_table,
+    printable,
+)
 from inference.files.answering import FileAnswerer, answer_all
 from inference.files.decoders import FileDecoders
 from inference.files.image_files import ImageFile, find_images, local_path
@@ -49,21 +59,28 @@ def run(settings: Settings, workspace: Workspace, options: jsonargparse.Namespac
         if options.threshold not in points:
             raise InputError(f"--threshold is {options.threshold!r}, expected one of {', '.join(points)}")
         crops = ", ten crops" if options.ten_crop else ""
+        properties, unsure = served.properties, served.properties.unsure
         model = f"{found.title}, {served.mode.upper()}{crops}, thresholds {options.threshold}"
+        if unsure and options.ten_crop:
+            # Averages of crops are other probabilities than those that its bounds were chosen with.
+            say("With --ten_crop the model does not answer unsure: its error rate holds for whole images alone")
+            properties = replace(properties, unsure={})
+        elif unsure:
+            model += f", error rate {unsure['error_rate']:g}"
         say(f"{model}. {RESEARCH_USE}")
         if differs := difference_here(served.folder, served.mode, served.predict, served.properties.findings, "--mode"):
             say(f"Attention: {differs}")
         if given:
             say(f"Given for all files, whatever their tags say: {describe_given(given)}")
         boxes = load_boxes(served.folder) if heatmaps else {}
-        answerer = FileAnswerer(served.properties, options.threshold, heatmaps, boxes, model, given)
+        answerer = FileAnswerer(properties, options.threshold, heatmaps, boxes, model, given)
         predict = with_ten_crops(served.predict) if options.ten_crop else served.predict
         decoded = decoders.decode(files, served.properties, SHOWN_PX if heatmaps else 0)
         about = {"model": served.name, "version": served.version, "mode": served.mode}
         about |= {"ten_crop": options.ten_crop, "operating_point": options.threshold}
         # Closed at once on an interruption, so that no further picture is painted.
         with closing(answer_all(decoded, predict, answerer, settings.inference.batch_size)) as answers:
-            num_failed = write_answers(answers, files, options.format, about)
+            num_failed = write_answers(answers, files, options.format, about, bool(properties.unsure))
         if served.properties.attributes:
             for line in lines_of(count_stated(answerer.answered, served.properties)):
                 say(line)
@@ -83,15 +100,15 @@ def made_folder(path: str) -> Path:
     return folder
 
 
-def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str, about: dict) -> int:
-    """Prints the answers as they come; returns the number of files without one."""
+def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str, about: dict, unsure: bool) -> int:
+    """Prints the answers as they come; returns the number of files without one. unsure: see as_csv."""
     console = Console(highlight=False)
     width = max(len(printable(file.path)) for file in files)
     # On a terminal, the answers in between would break the bar.
     bar = Progress("files", len(files), "file", shown=not sys.stdout.isatty(), end=False)
     num_failed = 0
     if form == "csv":
-        sys.stdout.write(",".join(CSV_COLUMNS) + "\n")
+        sys.stdout.write(",".join([*CSV_COLUMNS, *(ANSWER_COLUMNS if unsure else ())]) + "\n")
     with bar:
         for answered in answers:
             if answered.findings is None:
@@ -100,7 +117,7 @@ def write_answers(answers: Iterator[Answered], files: list[ImageFile], form: str
             if form == "json":
                 sys.stdout.write(as_json(answered, about) + "\n")
             elif form == "csv":
-                sys.stdout.write(as_csv(answered, about["operating_point"]))
+                sys.stdout.write(as_csv(answered, about["operating_point"], unsure))
             elif answered.findings:
                 one = len(files) == 1
                 sys.stdout.write(as_table(answered, console) if one else as_line(answered, width, console))

@@ -44,6 +44,7 @@ def to_text(described: dict) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
+        *unsure_lines(described.get("unsure")),
         "## Subgroups, mean AUROC",
         "",
         "| group | images | patients | AUROC | interval |",
@@ -55,6 +56,51 @@ def to_text(described: dict) -> str:
         lines.append(f"| {group} | {row['images']} | {row['patients']} | {value_cell(row['auroc'])} | {interval} |")
     lines += ["", *tested_lines(described.get("tested_at", []))]
     return "\n".join([*lines, "## Limits", "", *[f"- {limit}" for limit in described["limits"]], ""])
+
+
+def unsure_lines(unsure: dict | None) -> list[str]:
+    """The section of the Markdown on answers at an error rate; empty if the model does not answer unsure."""
+    if not unsure:
+        return []
+    heads = ("finding", "absent below", "present above", "present, answered absent", "absent, answered present")
+    rows = [
+        [finding, *(bound_cell(facts[key]) for key in ("absent_below", "present_above")), *share_cells(facts)]
+        for finding, facts in unsure["findings"].items()
+    ]
+    rate = f"{unsure['error_rate']:.2%}".replace(".00%", "%")
+    return [
+        f"## Answers present, unsure and absent, error rate {rate}",
+        "",
+        *markdown_table((*heads, "unsure"), rows),
+        "",
+        *[f"- {sentence}" for sentence in guarantee_of(rate)],
+        "",
+    ]
+
+
+def bound_cell(bound: float | None) -> str:
+    """A probability at which an answer begins; with too few patients it never does."""
+    return "never" if bound is None else f"{bound:.3f}"
+
+
+def share_cells(facts: dict) -> list[str]:
+    """Shares of wrong and of unsure answers to one finding; an answer that is never given cannot be wrong."""
+    pairs = (("absent_below", "present_answered_absent"), ("present_above", "absent_answered_present"), ("", "unsure"))
+    return ["never" if bound and facts[bound] is None else with_interval(facts[share], ".2f") for bound, share in pairs]
+
+
+def guarantee_of(rate: str) -> tuple[str, ...]:
+    """What the error rate promises, in sentences."""
+    return (
+        f"Of the films with a finding, at most {rate} are answered absent, and of those without it at most {rate} "
+        "present, of new patients, on average over them and over validation splits. A single validation split may give "
+        "somewhat more; the shares above and their 95% intervals by patient say what came of this one.",
+        "That holds for films like those of the validation split: the same hospital, the same mix of patients. A test "
+        "at another site shows what is left of it there.",
+        "The validation split has also chosen the epoch, and, if INT8 needed it, layers that stay in FP32, so that the "
+        "promise is not exact. Calibration does not touch it.",
+        "A film that is unlike the training data gets no answer, which counts as neither wrong nor unsure.",
+    )
 
 
 def tested_lines(tests: list[dict]) -> list[str]:

@@ -177,6 +177,7 @@ async def describe(request: Request) -> Response:
                 point: dict(zip(properties.findings, values, strict=True))
                 for point, values in properties.thresholds.items()
             },
+            "unsure": _describe_unsure(properties),
             "default_operating_point": OPERATING_POINT,
             "package": model.files.package or None,
             "registry": vars(state.champion.registry),
@@ -221,6 +222,14 @@ async def read(state: ServiceState, served: QueuedModel, upload: Upload, asked: 
     result = {**found.to_dict(), "width_px": film.width_px, "height_px": film.height_px}
     state.counters.files.labels("answered").inc()
     return Read(film, answer, found, result)
+
+
+def _describe_unsure(properties: Properties) -> dict | None:
+    if not (unsure := properties.unsure):
+        return None
+    bounds = ("absent_below", "present_above")
+    named = {name: dict(zip(properties.findings, unsure[name], strict=True)) for name in bounds}
+    return {"error_rate": unsure["error_rate"], **named}
 
 
 def _headers(operating_point: str, one: Read) -> dict[str, str]:

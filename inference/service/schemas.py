@@ -7,9 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from conf.words import RESEARCH_USE
 from etl.contract.images.kinds import KINDS
 from inference.film.answers import OPERATING_POINT
+from training.measures.conformal import ANSWERS
 
 MODEL = {"name": "chexscale", "version": 3, "mode": "int8"}
 ABOUT = {"model": MODEL, "note": RESEARCH_USE, "operating_point": OPERATING_POINT}
+ONLY = "only of a model that answers unsure (inference.error_rate), otherwise absent"
 POINT = Field(description="the operating point whose thresholds decide which findings are called")
 FINDINGS = [
     {"name": "Cardiomegaly", "probability": 0.81, "threshold": 0.34, "present": True},
@@ -56,6 +58,16 @@ class Finding(BaseModel):
     probability: float | None = Field(description="calibrated, 0..1; null if the image is unlike the training data")
     threshold: float | None = Field(description="probability from which the finding is called; null if none is known")
     present: bool | None = Field(description="probability >= threshold; null if either is missing")
+    answer: Literal[*ANSWERS] | None = Field(
+        None,
+        description=f"at the model's error rate; null if the image is unlike the training data; {ONLY}",
+    )
+    absent_below: float | None = Field(
+        None, description=f"probability below which the answer is absent; null: never; {ONLY}"
+    )
+    present_above: float | None = Field(
+        None, description=f"probability above which the answer is present; null: never; {ONLY}"
+    )
 
 
 class Attributes(BaseModel):
@@ -81,6 +93,11 @@ class Result(BaseModel):
     fault: str | None = Field(description="why the ETL would have put the image into quarantine; null if it would not")
     attributes: Attributes | None = Field(
         description="age, sex and view that the model got; null if it takes pixels alone"
+    )
+    error_rate: float | None = Field(
+        None,
+        description="largest share of wrong answers: of films with a finding that are answered absent, and of films "
+        f"without it that are answered present; {ONLY}",
     )
     warnings: list[str] = Field(description="reasons not to trust this answer, in words")
     width_px: int
@@ -177,6 +194,7 @@ class ModelDescription(ModelName):
             "channels": 1,
             "attributes": None,
             "thresholds": {"youden": {"Cardiomegaly": 0.34, "Effusion": 0.29}},
+            "unsure": None,
             "default_operating_point": OPERATING_POINT,
             "package": None,
             "registry": {"reachable": True, "since": None, "reason": None},
@@ -195,6 +213,11 @@ class ModelDescription(ModelName):
         "(`codes`), and the ages and numbers of films on which it was trained (`trained_on`)"
     )
     thresholds: dict[str, dict[str, float | None]] = Field(description="by operating point, then by finding")
+    unsure: dict | None = Field(
+        description="null if the model does not answer unsure; otherwise its `error_rate`, and for each finding the "
+        "probability below which the answer is absent (`absent_below`) and above which it is present (`present_above`; "
+        "null: never)"
+    )
     default_operating_point: str = Field(description="the one that answers have unless a request names another")
     package: str | None = Field(
         description="SHA-256 of the package's manifest, if the service was started with a package, which stays the "

@@ -64,14 +64,10 @@ def _refusal(findings: list[str], fewest: np.ndarray, error_rate: float, needed:
     )
 
 
-def fit_unsure(scored: Scored, name: str, error_rate: float) -> dict:
-    """Properties.unsure of the variant `name`, from its answers on the validation split.
-
-    A finding whose probabilities are not all finite is always answered unsure.
-    """
-    labels, (probabilities,) = finite_answers(scored, name)
-    bounds = fit_bounds(labels, probabilities, scored.patients, error_rate)
-    num_with, num_without = count_patients(labels, scored.patients)
+def fit_unsure(labels: np.ndarray, probabilities: np.ndarray, patients: Sequence, error_rate: float) -> dict:
+    """Properties.unsure of the model that has given these probabilities; the parameters are those of fit_bounds."""
+    bounds = fit_bounds(labels, probabilities, patients, error_rate)
+    num_with, num_without = count_patients(labels, patients)
     return {
         "error_rate": error_rate,
         **{key: [float(value) if np.isfinite(value) else None for value in each] for key, each in vars(bounds).items()},
@@ -86,7 +82,9 @@ def add_bounds(folder: Path, scored: Scored, error_rate: float) -> None:
     scored: the answers of each variant on the validation split, because each precision has probabilities of its own.
     """
     for name in scored.probabilities:
-        unsure = fit_unsure(scored, name, error_rate)
+        # A finding with a probability that is not finite has no known label, and is always answered unsure.
+        labels, (probabilities,) = finite_answers(scored, name)
+        unsure = fit_unsure(labels, probabilities, scored.patients, error_rate)
         # Exchanged as a whole, because an open graph reads its weights from the file that is there now.
         with atomic_folder(folder / name) as building:
             write_restated(name, folder / name, building, partial(replace, unsure=unsure))
