@@ -11,11 +11,11 @@ from conf.words import counted
 from conf.writing import atomic_path, write_json
 from inference.candidate.measuring.answers import SHARES
 from inference.candidate.measuring.evaluate import Scored
+from inference.external.answered import ANSWER_HEADS, answer_cells, answer_lines, new_answer_cells
 from inference.external.figures import draw_areas, draw_calibration
 from inference.external.standards import SECOND_HEADS, second_cells, second_lines
 from inference.film.answers import OPERATING_POINT
 from inference.film.stated import lines_of
-from inference.model.card_text import share_cells
 from inference.model.properties import Properties
 from training.measures.cells import interval_cell, markdown_table, value_cell, with_interval
 from training.record.figures import draw_subgroups
@@ -25,7 +25,6 @@ FIGURES = ("auroc.png", "reliability.png", "subgroups.png")
 TABLES = ("findings.csv", "misses.csv", "predictions.parquet", "left_out.csv")
 LEFT_OUT = ["image_id", "patient_id", "reason"]
 AREA_HEADS = ("positives", "AUROC", "own test", "change")
-ANSWER_HEADS = ("present, answered absent", "absent, answered present", "unsure")
 FIT_HEADS = ("ECE before", "after", "sensitivity before", "after", "specificity before", "after")
 RATE_HEADS = ("sensitivity", "specificity", "PPV", "NPV", "ECE")
 
@@ -119,16 +118,6 @@ def rate_cells(report: dict, finding: str) -> list[str]:
     ]
 
 
-def answer_cells(report: dict, finding: str) -> list[str]:
-    """The cells of ANSWER_HEADS for one finding."""
-    return share_cells(report["unsure"]["findings"][finding])
-
-
-def new_answer_cells(report: dict, finding: str) -> list[str]:
-    """The cells of ANSWER_HEADS for one finding, of the recalibrated model on the films that were not fitted to."""
-    return answer_cells(report["recalibration"]["after"], finding)
-
-
 def fit_cells(report: dict, finding: str) -> list[str]:
     """The cells of FIT_HEADS for one finding: before and after, on the films that were not fitted to."""
     fit = report["recalibration"]
@@ -216,7 +205,7 @@ def page_of(report: dict) -> str:
         "",
         *markdown_table(["finding", *RATE_HEADS], [[name, *rate_cells(report, name)] for name in shared]),
         "",
-        *answer_lines(report),
+        *answer_lines(report, list(shared)),
         *second_lines(report),
         *fit_lines(report),
         "## Missed findings by group",
@@ -254,19 +243,5 @@ def fit_lines(report: dict) -> list[str]:
         "",
         *markdown_table(["finding", *FIT_HEADS], rows),
         "",
-        *answer_lines(fit["after"]),
-    ]
-
-
-def answer_lines(described: dict) -> list[str]:
-    """How often answers are wrong and how often unsure, see describe_answers; empty if the model does not answer so."""
-    if "unsure" not in described:
-        return []
-    facts = described["unsure"]
-    rows = [[finding, *share_cells(each)] for finding, each in facts["findings"].items()]
-    return [
-        f"Answers at an error rate of {facts['error_rate']:g}:",
-        "",
-        *markdown_table(["finding", *ANSWER_HEADS], rows),
-        "",
+        *answer_lines(fit["after"], list(report["findings"]["shared"])),
     ]

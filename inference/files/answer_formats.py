@@ -110,7 +110,7 @@ def _table(found: Findings) -> Table:
 
 
 def as_line(answered: Answered, width: int, console: Console) -> str:
-    """The called findings of one of many files, or a dash, and the unsure ones. width: characters for the file's name."""
+    """The called findings of one of many files, or a dash, and the unsure ones. width: characters of a file name."""
     found = answered.findings
     ordered = sorted(found.findings, key=_order)
     said = ", ".join(f"{finding.name} {finding.probability:.2f}" for finding in ordered if finding.called)

@@ -31,7 +31,7 @@ from etl.contract.row_groups import footer_of
 from etl.contract.schema import Card
 from inference.batch import scores
 from inference.batch.listing import Listing, list_images
-from inference.batch.run import BatchOutcome, score_new, sha256_of
+from inference.batch.run import BatchOutcome, score_new, sha256_of, show
 from inference.batch.scores import Run, append_scores
 from inference.batch.scoring import LATER, OUT_OF_REACH, answer_schema, read_images
 from inference.files.overlays import write_overlay
@@ -100,6 +100,32 @@ def test_a_table_s_images_get_the_model_s_answers(model, workspace, output):
         assert lineage == ["chexscale", 1, "int8", "table", 0]
         assert row["fault"] is row["unreadable"] is None
     assert {bool(row["called"]) for row in rows.values()} == {True, False}
+
+
+def test_a_model_that_answers_unsure_adds_columns_to_the_scores_of_others(model, workspace, output, tmp_path):
+    score(model, "", workspace, output)
+    unsure = {"error_rate": 0.1, "absent_below": [0.2, 0.1, None], "present_above": [0.6, 0.7, None]}
+    properties = replace(model.properties, unsure=unsure)
+    graph = with_properties(open_graph(model.folder / "int8", mapped=False), properties)
+    save_graph(graph, tmp_path / "2" / "int8")
+    other = replace(model, files=ModelFiles("chexscale", 2, tmp_path / "2"), properties=properties)
+    outcome = score(other, "", workspace, output)
+    show(outcome, other, 1.0)
+    seen = set()
+    for row in rows_in(output):
+        if row["model_version"] == 1:
+            assert row["present"] is row["unsure"] is row["error_rate"] is None
+            continue
+        assert row["error_rate"] == 0.1
+        if not row["familiar"]:
+            assert row["present"] is row["unsure"] is None
+            continue
+        for name, low, high in zip(FINDINGS, unsure["absent_below"], unsure["present_above"], strict=True):
+            chance = row[f"probability_{name}"]
+            answer = "present" if chance > (high or 1) else "absent" if chance < (low or 0) else "unsure"
+            assert [word for word in ("present", "unsure") if name in row[word]] == [answer] * (answer != "absent")
+            seen.add(answer)
+    assert seen == {"present", "unsure", "absent"}
 
 
 def never(*_) -> pa.Table:

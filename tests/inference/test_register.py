@@ -36,6 +36,7 @@ from inference.model.model_files import find_model
 from inference.model.networks.fitted import CPU, torch_predict
 from inference.model.registry import fetch_model
 from inference.model.served_model import open_served
+from inference.model.variants import open_variant
 from tests.inference.conftest import REPOSITORY, ROWS
 from training.network.checkpoint import BEST, Checkpoint
 from training.record.store import fetch_checkpoint, use_store
@@ -70,8 +71,8 @@ def first(workspace, run_register):
 
 @pytest.fixture(scope="module")
 def second(first, workspace, run_register):
-    """The same again with a gate that nothing passes, however careful."""
-    result = run_register(workspace, "--inference.max_mean_drop=-1")
+    """The same again with a gate that nothing passes, however careful, and with answers at an error rate."""
+    result = run_register(workspace, "--inference.max_mean_drop=-1", "--inference.error_rate=0.2")
     assert result.code == 0, result.stderr
     return result
 
@@ -318,6 +319,31 @@ def test_pyfunc_refuses_other_shapes_and_types(first, client, test_images):
     for wrong in (test_images.astype(np.float32), test_images[:, :32, :32]):
         with pytest.raises(mlflow.exceptions.MlflowException):
             model.predict(wrong)
+
+
+def test_answers_at_an_error_rate_are_measured_in_report_card_and_console_of_their_model_alone(
+    first, second, client, workspace
+):
+    parts = {number: Path(find_model(workspace, "chexscale", number).folder) for number in ("1", "2")}
+    before, after = (json.loads((folder / "report.json").read_text()) for folder in parts.values())
+    assert "unsure" not in before and set(after["unsure"]) == set(MODES)
+    card = json.loads((parts["2"] / "model_card.json").read_text())
+    assert card["unsure"] == after["unsure"]["int8"] and card["unsure"]["error_rate"] == 0.2
+    for name in MODES:
+        unsure = open_variant(name, parts["2"] / name)[1].unsure
+        measured = after["unsure"][name]["findings"]
+        assert [facts["absent_below"] for facts in measured.values()] == unsure["absent_below"]
+        assert not open_variant(name, parts["1"] / name)[1].unsure
+    text = (parts["2"] / "model_card.md").read_text()
+    assert "error rate 20%" in text and "has also chosen the epoch" in text
+    assert "| Never | never |" in text and "error rate" not in (parts["1"] / "model_card.md").read_text()
+    assert "INT8 answers at an error rate of 0.2" in second.stdout and "Never: 0 patients with it" in second.stdout
+    assert "error rate" not in first.stdout
+
+
+def test_an_error_rate_that_the_validation_split_is_too_small_for_is_refused_at_once(first, workspace, run_register):
+    refused = run_register(workspace, "--inference.error_rate=0.01")
+    assert refused.code == 2 and "needs 99 patients" in refused.stderr and "1/7" not in refused.stdout
 
 
 def test_refused_version_is_challenger_and_champion_stays(second, client, workspace):

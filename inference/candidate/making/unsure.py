@@ -52,15 +52,16 @@ def lacking(findings: list[str], labels: np.ndarray, patients: Sequence, error_r
 
 
 def _refusal(findings: list[str], fewest: np.ndarray, error_rate: float, needed: int, films: str) -> str:
-    best = int(fewest.argmax())
+    nearest = int(fewest.argmax())
+    number = int(fewest[nearest])
     # Rounded up, so that the number in the message works.
-    smallest = math.ceil(smallest_rate(int(fewest[best])) * 1e4) / 1e4
-    advice = f"at least {smallest:g}, or " if smallest < MAX_RATE else ""
+    smallest = math.ceil(smallest_rate(number) * 1e4) / 1e4
+    least = f"at least {smallest:g}, or of " if smallest < MAX_RATE else ""
     return (
-        f"{films} is too small for inference.error_rate {error_rate:g}, which needs {counted(needed, 'patient')} with "
-        f"a finding and {needed} without it: of all findings, {findings[best]} comes nearest, with "
-        f"{counted(int(fewest[best]), 'patient')} in the smaller group; register with {advice}0 for no such answers, "
-        "or give films of more patients"
+        f"an inference.error_rate of {error_rate:g} needs {counted(needed, 'patient')} with a finding and {needed} "
+        f"without it, but no finding has them in {films}: {findings[nearest]} comes nearest, with "
+        f"{counted(number, 'patient')} in the smaller group; register with an inference.error_rate of {least}0 (no "
+        "such answers), or give films of more patients"
     )
 
 

@@ -123,7 +123,7 @@ async function enterKey() {
 
 function announce(film) {
   if (film.answer)
-    say(`${called(film.answer).length ? "Called: " : ""}${summary(film.answer)}. ${film.answer.warnings.join(". ")}`);
+    say(`${called(film.answer).length ? `${film.answer.error_rate ? "Present" : "Called"}: ` : ""}${summary(film.answer)}. ${film.answer.warnings.join(". ")}`);
 }
 
 const say = (text) => (find("said").textContent = text);

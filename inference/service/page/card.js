@@ -19,6 +19,13 @@ export function showCard(model) {
     ...has("test_auroc", (auroc) =>
       section("AUROC per finding, test split", note(card.recalibrated ? intervals : points), aurocTable(auroc, card.thresholds?.youden)),
     ),
+    ...has("unsure", (unsure) =>
+      section(
+        `Answers at an error rate of ${percent(unsure.error_rate)}, test split`,
+        note(promise),
+        answerTable(unsure.findings),
+      ),
+    ),
     ...has("tested_at", (tests) =>
       section("Tested at other sites", note(elsewhere), make("ul", {}, tests.map(testedAt))),
     ),
@@ -40,6 +47,10 @@ const fitted = ({ site, version, fitted_to: fit, held_out: rest }) =>
   `This is version ${version} with calibration and thresholds for ${site}, fitted to ${fit.images} films of ` +
   `${fit.patients} patients. Thresholds, sensitivity and specificity below are those of ${rest.images} films of ` +
   `${rest.patients} other patients there; AUROCs are of the test split, as before.`;
+const promise =
+  "Shares of the films with a finding that are answered absent, and of those without it that are answered present: " +
+  "each is at most the error rate for films of new patients like those of the validation split, on average over such " +
+  "splits. That split also chose the epoch. The 95% intervals are over patients.";
 const pointing =
   "Pointing game: how often the strongest place of the heat map lies in a known box. By chance: how often " +
   "a random place would.";
@@ -93,6 +104,9 @@ const share = (value) => (value === null || value === undefined ? "–" : percen
 /** An interval; a subgroup of few patients may have none. */
 const range = ({ low, high }) => (low === null ? "–" : `${low.toFixed(3)} to ${high.toFixed(3)}`);
 
+const shareWithin = ({ value, low, high }) =>
+  value === null ? "–" : low === null ? percent(value) : `${percent(value)} (${percent(low)} to ${percent(high)})`;
+
 /** A dot with its interval on the AXIS; empty if nothing was measured. */
 function plot(value, low, high) {
   const { width, height } = PLOT_PX;
@@ -122,6 +136,19 @@ function aurocTable(aurocs, point) {
     ]),
   );
 }
+
+const answerTable = (findings) =>
+  table(
+    ["Finding", "Absent below", "Present above", "Present, answered absent", "Absent, answered present", "Unsure"],
+    Object.entries(findings).map(([name, facts]) => [
+      spoken(name),
+      facts.absent_below === null ? "never" : percent(facts.absent_below),
+      facts.present_above === null ? "never" : percent(facts.present_above),
+      facts.absent_below === null ? "never" : shareWithin(facts.present_answered_absent),
+      facts.present_above === null ? "never" : shareWithin(facts.absent_answered_present),
+      shareWithin(facts.unsure),
+    ]),
+  );
 
 /** One external test, see inference/external/record.py. */
 const testedAt = ({ site, mode, at, images, patients, findings, auroc, findings_of_change: moving, change, overlap }) => {

@@ -1,4 +1,5 @@
-/* The findings of one image, called ones first, each with its probability and its threshold. */
+/* The findings of one image, called ones first, each with its probability and its threshold. A model with an error rate
+   says present, unsure or absent instead. */
 
 import { count, find, make, percent, sentence, spoken } from "./elements.js";
 
@@ -7,20 +8,28 @@ const GROUPS = [
   ["below threshold", (finding) => finding.present === false],
   ["without a threshold", (finding) => finding.present === null],
 ];
+const ANSWERS = ["present", "unsure", "absent"].map((word) => [word, (finding) => finding.answer === word]);
+const groupsOf = (findings) => (findings.some(({ answer }) => answer) ? ANSWERS : GROUPS);
 
 /** Called findings first; within each group, by how near the probability comes to its threshold. */
 export function inOrder(findings) {
   const nearness = ({ probability, threshold }) => (threshold === null ? probability : probability / threshold);
-  return GROUPS.flatMap(([, belongs]) => findings.filter(belongs).sort((a, b) => nearness(b) - nearness(a)));
+  return groupsOf(findings).flatMap(([, belongs]) => findings.filter(belongs).sort((a, b) => nearness(b) - nearness(a)));
 }
 
-export const called = (answer) => inOrder(answer.findings).filter((finding) => finding.present);
+const isCalled = ({ answer, present }) => (answer ? answer === "present" : present);
+
+export const called = (answer) => inOrder(answer.findings).filter(isCalled);
+
+const unsure = (answer) => inOrder(answer.findings).filter((finding) => finding.answer === "unsure");
 
 /** One sentence, for the list of images and for screen readers. */
 export function summary(answer) {
   if (!answer.familiar) return "unlike the training data";
-  const names = called(answer).map(({ name, probability }) => `${spoken(name)} ${percent(probability)}`);
-  return names.length ? names.join(", ") : "nothing called";
+  const names = (findings) =>
+    findings.map(({ name, probability }) => `${spoken(name)} ${percent(probability)}`).join(", ");
+  const found = names(called(answer)) || `nothing ${answer.error_rate ? "present" : "called"}`;
+  return unsure(answer).length ? `${found}; unsure: ${names(unsure(answer))}` : found;
 }
 
 /** Shows an answer. chosen: name of the finding that is selected, or null; choose: called with a finding's name. */
@@ -57,12 +66,21 @@ const nothingSaid = () =>
 
 function list(answer, chosen, choose) {
   const num = called(answer).length;
-  const heading = num ? `${count(num, "finding")} called` : "No finding called";
-  const groups = GROUPS.map(([title, belongs]) => [title, inOrder(answer.findings).filter(belongs)]);
+  const [word, rate] = answer.error_rate ? ["present", answer.error_rate] : ["called", null];
+  const heading = [
+    num ? `${count(num, "finding")} ${word}` : `No finding ${word}`,
+    ...(unsure(answer).length ? [`${unsure(answer).length} unsure`] : []),
+  ].join(", ");
+  const meaning =
+    rate &&
+    `Error rate ${percent(rate)}: at most this share of films with a finding is answered absent, and of films without ` +
+      "it present (see the model card). In the hatched part of a bar the model is unsure.";
+  const groups = groupsOf(answer.findings).map(([title, belongs]) => [title, inOrder(answer.findings).filter(belongs)]);
   return make(
     "fieldset",
     { className: "findings" },
     make("legend", {}, heading),
+    meaning ? make("p", { className: "dim" }, meaning) : null,
     make("p", { className: "dim" }, `Thresholds: operating point ${answer.operating_point}`),
     groups
       .filter(([, findings]) => findings.length)
@@ -73,21 +91,46 @@ function list(answer, chosen, choose) {
   );
 }
 
-function row({ name, probability, threshold, present }, checked, choose) {
+/** The part of the bar in which the answer is unsure; null without an error rate. */
+function unsurePart({ answer, absent_below: low, present_above: high }) {
+  if (!answer) return null;
+  const part = make("span", { className: "unsure-part" });
+  part.style.left = `${100 * (low ?? 0)}%`;
+  part.style.right = `${100 * (1 - (high ?? 1))}%`;
+  return part;
+}
+
+/** Such as `unsure from 12.0% to 48.0%, threshold 34.0%`. */
+function limits({ answer, absent_below: low, present_above: high, threshold }) {
+  const limit = threshold === null ? "no threshold" : `threshold ${percent(threshold)}`;
+  if (!answer) return limit;
+  const [from, to] = [low === null ? "" : ` from ${percent(low)}`, high === null ? "" : ` to ${percent(high)}`];
+  return `unsure${from}${to}${from || to ? "" : " always"}, ${limit}`;
+}
+
+function row(finding, checked, choose) {
+  const { name, probability, threshold, answer } = finding;
   const input = make("input", { type: "radio", name: "finding", value: name, checked });
   input.addEventListener("change", () => choose(name));
   const fill = make("span", { className: "fill" });
   fill.style.width = `${100 * probability}%`;
   const mark = threshold === null ? null : make("span", { className: "mark" });
   if (mark) mark.style.left = `${100 * threshold}%`;
-  const limit = threshold === null ? "no threshold" : `threshold ${percent(threshold)}`;
+  const found = isCalled(finding);
+  const said = answer ? make("span", { className: `answer-word ${answer}` }, answer) : null;
+  const kinds = ["finding", found ? "called" : "", answer ? "answered" : ""].filter(Boolean).join(" ");
   return make(
     "label",
-    { className: present ? "finding called" : "finding" },
+    { className: kinds },
     input,
     make("span", { className: "name" }, spoken(name)),
-    make("span", { className: "value" }, percent(probability)),
-    make("span", { className: "bar" }, fill, mark),
-    make("span", { className: "limit" }, limit, present ? make("span", { className: "unseen" }, ", called") : null),
+    make("span", { className: "value" }, said, percent(probability)),
+    make("span", { className: "bar" }, fill, unsurePart(finding), mark),
+    make(
+      "span",
+      { className: "limit" },
+      limits(finding),
+      found && !answer ? make("span", { className: "unseen" }, ", called") : null,
+    ),
   );
 }

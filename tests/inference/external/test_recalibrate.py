@@ -136,3 +136,28 @@ def test_the_answers_of_the_recalibrated_graph_are_those_that_were_measured(file
     scored = score_split({"int8": open_variant("int8", files.folder / "int8")[0]}, splits["test"], 16, properties)
     new = score_split({"int8": open_variant("int8", tmp_path / "model" / "int8")[0]}, splits["test"], 16, properties)
     np.testing.assert_allclose(new.probabilities["int8"], fit.probabilities(scored.probabilities["int8"]), atol=1e-4)
+
+
+def test_bounds_are_chosen_anew_on_the_films_that_are_fitted_to_and_only_for_their_precision(
+    files, properties, tmp_path
+):
+    scored, rate = skewed(rare=300), 0.1
+    unsure = {"error_rate": rate, "absent_below": [0.1] * 3, "present_above": [0.9] * 3}
+    shipped = replace(properties, unsure=unsure | {"patients_with": [30] * 3, "patients_without": [30] * 3})
+    fit = recalibrate(shipped, scored, "int8", files, "b", "films", OPTIONS, seed=0)
+    new = fit.properties.unsure
+    assert new["error_rate"] == rate and new["absent_below"] != [0.1] * 3 and min(new["patients_with"]) > 50
+    described = describe(fit, scored, "int8", shipped, seed=0)
+    before, after = (described[part]["unsure"]["findings"][FINDINGS[0]] for part in ("before", "after"))
+    # All logits are too high, so the bounds of the other site answer present too often.
+    assert before["absent_answered_present"]["low"] > 0.2
+    assert after["absent_answered_present"]["low"] <= rate and after["present_answered_absent"]["low"] <= rate
+    write_model(fit, described, files, "b", tmp_path / "model")
+    assert open_variant("int8", tmp_path / "model" / "int8")[1].unsure == new
+    assert open_variant("fp32", tmp_path / "model" / "fp32")[1].unsure == {}
+
+
+def test_an_error_rate_that_the_films_are_too_few_for_is_refused(files, properties):
+    unsure = {"error_rate": 0.001, "absent_below": [0.1] * 3, "present_above": [0.9] * 3}
+    with pytest.raises(InputError, match="needs 999 patients .* films of b that is fitted to"):
+        recalibrate(replace(properties, unsure=unsure), skewed(), "int8", files, "b", "films", OPTIONS, seed=0)

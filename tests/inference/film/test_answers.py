@@ -58,3 +58,29 @@ def test_one_image_and_many_are_told_alike():
         one = describe_findings(PROPERTIES, PROBABILITIES, distance)
         assert one.familiar == familiar[row]
         assert [bool(finding.present) for finding in one.findings] == called[row].tolist()
+
+
+UNSURE = replace(
+    PROPERTIES,
+    unsure={"error_rate": 0.1, "absent_below": [0.3, 0.55, None], "present_above": [0.6, 0.7, 0.8]},
+)
+
+
+def test_a_model_with_bounds_answers_present_unsure_or_absent_and_says_why():
+    found = describe_findings(UNSURE, PROBABILITIES, 9.0)
+    # At its bound the answer is not yet sure.
+    assert [finding.answer for finding in found.findings] == ["unsure", "absent", "present"]
+    # The thresholds still say what they said.
+    assert [finding.present for finding in found.findings] == [True, False, None]
+    assert [finding.called for finding in found.findings] == [False, False, True]
+    described = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert described["error_rate"] == 0.1
+    assert described["findings"][2].items() >= {"answer": "present", "absent_below": None, "present_above": 0.8}.items()
+    strange = describe_findings(UNSURE, PROBABILITIES, 11.0)
+    assert [finding.answer for finding in strange.findings] == [None] * 3 and strange.to_dict()["error_rate"] == 0.1
+
+
+def test_a_model_without_bounds_says_nothing_of_them():
+    described = describe_findings(PROPERTIES, PROBABILITIES, 9.0).to_dict()
+    assert "error_rate" not in described
+    assert set(described["findings"][0]) == {"name", "probability", "threshold", "present"}

@@ -42,6 +42,17 @@ PROPERTIES = replace(
 WEIGHTS = np.array([0.05, -0.05, 0.0], np.float32)
 AGE_WEIGHT = 0.02
 TABULAR = replace(PROPERTIES, attributes=TAKES_ATTRIBUTES.attributes)
+UNSURE = replace(
+    PROPERTIES,
+    unsure={
+        "error_rate": 0.1,
+        "absent_below": [0.3, 0.35, None],
+        "present_above": [0.7, 0.6, None],
+        "patients_with": [20, 12, 3],
+        "patients_without": [40, 48, 7],
+    },
+)
+"""it answers unsure: of film(150), Bright is present, Dark absent, and Never, of too few patients, unsure"""
 COLOUR = replace(PROPERTIES, channels=3)
 
 
