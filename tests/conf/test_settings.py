@@ -204,6 +204,8 @@ def test_a_wrong_setting_ends_with_code_2_and_its_name(arguments, named, capsys)
         (Inference, {"registered_model": "a/b"}),
         (Inference, {"num_calibration_images": 0}),
         (Inference, {"max_finding_drop": 1.5}),
+        (Inference, {"error_rate": 0.5}),
+        (Inference, {"error_rate": -0.1}),
         (LabelQuality, {"min_labels": 1}),
         (LabelQuality, {"shown": 0}),
         (Jobs, {"num_ranks": -1}),

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from inference.files.image_files import ImageFile
 from inference.film.answers import describe_findings
 from inference.model.model_files import find_model
 from inference.model.registry import promote
+from inference.model.restated import write_restated
 from inference.model.served_model import open_served
 from tests.conftest import png
 from tests.etl.dicom_files import build, written
@@ -82,6 +84,22 @@ def start(registry: Workspace, *arguments: str, **options) -> subprocess.Popen:
 
 def answers(ended: Ended) -> list[dict]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def test_a_model_that_answers_unsure_says_so_but_not_of_ten_crops(infer, registry, films, int8, tmp_path):
+    folder = registry.artifacts / "unsure" / "artifacts" / "model"
+    bounds = {"error_rate": 0.25, "absent_below": [0.5, 0.5, None], "present_above": [0.5, 0.5, None]}
+    write_restated("int8", int8, folder / "int8", lambda properties: replace(properties, unsure=bounds))
+    use_store(registry)
+    version = mlflow.MlflowClient().create_model_version("chexscale", folder.parents[1].as_uri()).version
+    ended = infer(*films, "--version", version, "--format", "csv")
+    assert ended.code == 0 and "thresholds youden, error rate 0.25." in ended.stderr
+    rows = list(csv.DictReader(io.StringIO(ended.stdout)))
+    assert {row["answer"] for row in rows if row["finding"] == "Never" and row["familiar"] == "1"} == {"unsure"}
+    assert {row["error_rate"] for row in rows} == {"0.25"} and len(rows) == len(films) * len(FINDINGS)
+    crops = infer(*films, "--version", version, "--format", "json", "--ten_crop", "true")
+    assert "does not answer unsure: its error rate holds for whole images alone" in crops.stderr
+    assert all("error_rate" not in answer for answer in answers(crops))
 
 
 def test_a_file_of_the_table_is_fed_as_the_table_has_it(films, test_images, served):

@@ -142,7 +142,7 @@ def test_bounds_are_chosen_anew_on_the_films_that_are_fitted_to_and_only_for_the
     files, properties, tmp_path
 ):
     scored, rate = skewed(rare=300), 0.1
-    unsure = {"error_rate": rate, "absent_below": [0.1] * 3, "present_above": [0.9] * 3}
+    unsure = {"error_rate": rate, "absent_below": [0.1] * 3, "present_above": [0.6] * 3}
     shipped = replace(properties, unsure=unsure | {"patients_with": [30] * 3, "patients_without": [30] * 3})
     fit = recalibrate(shipped, scored, "int8", files, "b", "films", OPTIONS, seed=0)
     new = fit.properties.unsure

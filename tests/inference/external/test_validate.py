@@ -1,6 +1,7 @@
 """The command that tests a model on another hospital's films."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pyarrow.dataset import dataset
 
 from conf.workspace import Workspace
 from etl.contract.schema import SPLITS, Card
+from inference.candidate.making.unsure import add_bounds
 from inference.candidate.measuring.evaluate import score_split
 from inference.external.films import columns_for
 from inference.model.model_files import ModelFiles, find_model
@@ -39,10 +41,15 @@ from training.record.store import use_store
 
 @pytest.fixture(scope="module")
 def champion(int8, splits, workspace, tmp_path_factory) -> Workspace:
+    """A champion that answers unsure."""
+    folder = tmp_path_factory.mktemp("champion") / "model"
+    shutil.copytree(int8.parent, folder)
     predict, properties = open_variant("int8", int8)
-    model = ServedModel(ModelFiles(NAME, 1, int8.parent), "int8", properties, predict)
+    add_bounds(folder, score_split({"int8": predict}, splits["val"], 16, properties), 0.2)
+    predict, properties = open_variant("int8", folder / "int8")
+    model = ServedModel(ModelFiles(NAME, 1, folder), "int8", properties, predict)
     scored = score_split({"int8": predict}, splits["test"], 16, properties)
-    write_own_test(int8.parent, scored.labels, scored.probabilities["int8"], scored.patients)
+    write_own_test(folder, scored.labels, scored.probabilities["int8"], scored.patients)
     return register_champion(model, workspace, tmp_path_factory.mktemp("external"), NAME)
 
 
@@ -113,6 +120,19 @@ def test_it_prints_and_writes_what_a_reader_needs(champion, tested):
     for name in ("auroc.png", "reliability.png", "subgroups.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert len(pd.read_parquet(folder / "predictions.parquet")) == 448
+
+
+def test_answers_at_the_shipped_error_rate_are_measured_there(champion, tested, report):
+    described = report["unsure"]
+    assert described["error_rate"] == 0.2 and set(described["findings"]) == set(FINDINGS)
+    facts = described["findings"]["Chequers"]
+    assert facts["present_answered_absent"]["low"] <= 0.2 and facts["absent_answered_present"]["low"] <= 0.2
+    assert "Answers at an error rate of 0.2, by the shipped bounds" in tested.stdout
+    folder = champion.external("hospital-b")
+    table = pd.read_csv(folder / "findings.csv").set_index("finding")
+    assert table.loc["Chequers", "unsure_high"] == pytest.approx(facts["unsure"]["high"])
+    assert table.loc["Chequers", "absent_below"] == pytest.approx(facts["absent_below"])
+    assert "Answers at an error rate of 0.2:" in (folder / "report.md").read_text()
 
 
 def test_the_run_and_the_version_know_of_the_test_but_hold_no_patient(champion, tested, report):
