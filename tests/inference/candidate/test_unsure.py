@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from conf.errors import InputError
 from inference.candidate.making.unsure import add_bounds, check_error_rate, lacking
@@ -12,8 +13,8 @@ from inference.candidate.measuring.answers import SHARES, describe_answers
 from inference.candidate.measuring.evaluate import score_split
 from inference.model.card_text import share_cells
 from inference.model.variants import open_variant
-from tests.inference.conftest import FINDINGS
-from training.measures.conformal import fit_bounds
+from tests.inference.conftest import FINDINGS, planted_images
+from training.measures.conformal import ABSENT, PRESENT, answers_at, fit_bounds
 
 MODES = ("torch", "fp32", "fp16", "onnx", "int8")
 RATE = 0.2
@@ -68,6 +69,24 @@ def test_each_precision_gets_bounds_of_its_own_answers_and_answers_as_before(fol
     # As in service: what is unlike the training data gets no answer.
     strange = describe_answers(replace(properties, distance_threshold=-1), test, "int8", seed=0)
     assert strange["findings"][FINDINGS[0]]["unsure"]["value"] == 0
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2])
+def test_on_fresh_films_errors_are_as_frequent_as_stated(int8, rate):
+    """The quantised network answers new films; each trial chooses bounds on some and asks about another one."""
+    rng, trials = np.random.default_rng(0), 500
+    pixels, labels, _ = planted_images(800, rng)
+    probabilities = open_variant("int8", int8)[0](pixels).probabilities
+    for value, wrong in ((1, ABSENT), (0, PRESENT)):
+        known = np.flatnonzero(labels[:, 0] == value)
+        errors = 0
+        for _ in range(trials):
+            new, others = rng.choice(known), rng.permutation(800)[:300]
+            val = others[others != new]
+            bounds = fit_bounds(labels[val, :1], probabilities[val, :1], val, rate)
+            errors += answers_at(probabilities[[new], :1], bounds)[0, 0] == wrong
+        # Some 85 of the 300 films have the finding, and a bound is as fine as one of them.
+        assert binom.ppf(1e-4, trials, rate - 1 / 60) <= errors <= binom.ppf(1 - 1e-4, trials, rate)
 
 
 def test_findings_of_too_few_patients_are_named_and_a_split_that_is_too_small_is_refused(splits):
