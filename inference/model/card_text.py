@@ -44,7 +44,7 @@ def to_text(described: dict) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
-        *unsure_lines(described.get("unsure")),
+        *unsure_lines(described.get("unsure"), described.get("recalibrated", {}).get("site", "")),
         "## Subgroups, mean AUROC",
         "",
         "| group | images | patients | AUROC | interval |",
@@ -58,8 +58,11 @@ def to_text(described: dict) -> str:
     return "\n".join([*lines, "## Limits", "", *[f"- {limit}" for limit in described["limits"]], ""])
 
 
-def unsure_lines(unsure: dict | None) -> list[str]:
-    """The section of the Markdown on answers at an error rate; empty if the model does not answer unsure."""
+def unsure_lines(unsure: dict | None, site: str = "") -> list[str]:
+    """The section of the Markdown on answers at an error rate; empty if the model does not answer unsure.
+
+    site: to which the model was recalibrated, so that the bounds and the shares are those of films there.
+    """
     if not unsure:
         return []
     heads = ("finding", "absent below", "present above", "present, answered absent", "absent, answered present")
@@ -68,12 +71,13 @@ def unsure_lines(unsure: dict | None) -> list[str]:
         for finding, facts in unsure["findings"].items()
     ]
     rate = f"{unsure['error_rate']:.2%}".replace(".00%", "%")
+    place = f"held-out films of {site}" if site else "test split"
     return [
-        f"## Answers present, unsure and absent, error rate {rate}",
+        f"## Answers present, unsure and absent, error rate {rate}, {place}, 95% intervals by patient",
         "",
         *markdown_table((*heads, "unsure"), rows),
         "",
-        *[f"- {sentence}" for sentence in guarantee_of(rate)],
+        *[f"- {sentence}" for sentence in guarantee_of(rate, site)],
         "",
     ]
 
@@ -89,18 +93,22 @@ def share_cells(facts: dict) -> list[str]:
     return ["never" if bound and facts[bound] is None else with_interval(facts[share], ".2f") for bound, share in pairs]
 
 
-def guarantee_of(rate: str) -> tuple[str, ...]:
-    """What the error rate promises, in sentences."""
-    return (
+def guarantee_of(rate: str, site: str) -> list[str]:
+    """What the error rate promises, in sentences. site: as for unsure_lines."""
+    films = f"the films of {site} that the bounds were chosen on" if site else "the validation split"
+    sentences = [
         f"Of the films with a finding, at most {rate} are answered absent, and of those without it at most {rate} "
-        "present, of new patients, on average over them and over validation splits. A single validation split may give "
-        "somewhat more; the shares above and their 95% intervals by patient say what came of this one.",
-        "That holds for films like those of the validation split: the same hospital, the same mix of patients. A test "
-        "at another site shows what is left of it there.",
-        "The validation split has also chosen the epoch, and, if INT8 needed it, layers that stay in FP32, so that the "
-        "promise is not exact. Calibration does not touch it.",
+        f"present, of new patients like those of {films}: the same hospital, the same mix. A test at another site "
+        "shows what is left of it there.",
+        "That is so on average over new patients and over such choices of the bounds. A single choice may err more "
+        "often; the shares above and their intervals say what came of this one.",
         "A film that is unlike the training data gets no answer, which counts as neither wrong nor unsure.",
+    ]
+    chosen = (
+        "The validation split has also chosen the epoch, and, if INT8 needed it, layers that stay in FP32, so that the "
+        "promise is not exact. Its temperatures do no harm, because they keep the order of the films."
     )
+    return sentences if site else [*sentences, chosen]
 
 
 def tested_lines(tests: list[dict]) -> list[str]:

@@ -126,6 +126,7 @@ def test_a_model_that_answers_unsure_adds_columns_to_the_scores_of_others(model,
             assert [word for word in ("present", "unsure") if name in row[word]] == [answer] * (answer != "absent")
             seen.add(answer)
     assert seen == {"present", "unsure", "absent"}
+    assert score(other, "", workspace, output).version is None
 
 
 def never(*_) -> pa.Table:

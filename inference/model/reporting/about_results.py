@@ -1,7 +1,7 @@
 """Answers on measurements and use, from a model card. Each function returns lines of Markdown; none if the card does
 not say."""
 
-from inference.model.card_text import tested_lines
+from inference.model.card_text import tested_lines, unsure_lines
 from inference.model.reporting.about_model import registration_of
 from training.measures.cells import interval_cell, markdown_table, value_cell, with_interval
 
@@ -50,7 +50,9 @@ def performance(card: dict) -> list[str]:
     fit = card.get("recalibrated")
     place = f"of the films of {fit['site']} that the recalibration has not seen" if fit else "of the test split"
     heads = ["finding", "AUROC, test split", *[rate.upper() if "pv" in rate else rate for rate in RATES], "ECE"]
-    return [f"Rates at the Youden threshold and ECE {place}:", "", *markdown_table(heads, rows)]
+    answers = unsure_lines(card.get("unsure"))[2:-1]
+    said = ["", f"Answers at an error rate of {card['unsure']['error_rate']:g} {place}:", ""] if answers else []
+    return [f"Rates at the Youden threshold and ECE {place}:", "", *markdown_table(heads, rows), *said, *answers]
 
 
 def baseline(card: dict) -> list[str]:

@@ -21,8 +21,8 @@ export function showCard(model) {
     ),
     ...has("unsure", (unsure) =>
       section(
-        `Answers at an error rate of ${percent(unsure.error_rate)}, test split`,
-        note(promise),
+        `Answers at an error rate of ${percent(unsure.error_rate)}, ${card.recalibrated?.site ?? "test split"}`,
+        note(promise(card.recalibrated)),
         answerTable(unsure.findings),
       ),
     ),
@@ -47,10 +47,11 @@ const fitted = ({ site, version, fitted_to: fit, held_out: rest }) =>
   `This is version ${version} with calibration and thresholds for ${site}, fitted to ${fit.images} films of ` +
   `${fit.patients} patients. Thresholds, sensitivity and specificity below are those of ${rest.images} films of ` +
   `${rest.patients} other patients there; AUROCs are of the test split, as before.`;
-const promise =
+const promise = (fit) =>
   "Shares of the films with a finding that are answered absent, and of those without it that are answered present: " +
-  "each is at most the error rate for films of new patients like those of the validation split, on average over such " +
-  "splits. That split also chose the epoch. The 95% intervals are over patients.";
+  "each is at most the error rate for films of new patients like those that the bounds were chosen on, on average over " +
+  `such choices. These were ${fit ? `films of ${fit.site}` : "the validation split, which also chose the epoch"}. ` +
+  "The 95% intervals are over patients.";
 const pointing =
   "Pointing game: how often the strongest place of the heat map lies in a known box. By chance: how often " +
   "a random place would.";

@@ -15,6 +15,7 @@ from conf.workspace import Workspace
 from etl.contract.quarantine import QUARANTINE, write_quarantine
 from etl.contract.version import TableVersion
 from inference.candidate.study import describe_registration, describe_table, describe_training
+from inference.model.card_text import to_text
 from inference.model.reporting.items import PARTS, PEOPLE
 from inference.model.reporting.sheet import to_sheet
 from tests.conftest import make_card, make_checkpoint
@@ -78,6 +79,23 @@ def card(study, small_table) -> dict:
     described["model"]["findings"] = table.findings
     described["data"] |= {name: getattr(table, name) for name in ("images", "patients", "positives")}
     return described | {"study": study}
+
+
+def test_answers_at_an_error_rate_stand_on_card_and_sheet_with_what_is_promised(card):
+    share = {"value": 0.05, "low": 0.02, "high": 0.11}
+    facts = {"absent_below": None, "present_above": 0.7, "unsure": share}
+    facts |= {"present_answered_absent": share, "absent_answered_present": share}
+    described = copy.deepcopy(card) | {"unsure": {"error_rate": 0.125, "findings": {"Mass|es": facts}}}
+    row = "| Mass\\|es | never | 0.700 | never | 0.05 [0.02, 0.11] | 0.05 [0.02, 0.11] |"
+    text, sheet = to_text(described), to_sheet(described)
+    assert "error rate 12.50%, test split" in text and row in text
+    assert "at most 12.50% are answered absent" in text and "The validation split has also chosen the epoch" in text
+    assert "Answers at an error rate of 0.125 of the test split:" in sheet and row in sheet
+    parts = {"images": 1, "patients": 1}
+    fit = {"site": "hospital-b", "version": 1, "fitted_to": parts, "held_out": parts, "kept": []}
+    fitted = to_text(described | {"recalibrated": fit})
+    assert "held-out films of hospital-b" in fitted and "has also chosen the epoch" not in fitted
+    assert "error rate" not in to_text(card)
 
 
 def halves(sheet: str) -> tuple[str, str]:
