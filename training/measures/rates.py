@@ -41,20 +41,27 @@ class AnswerRates:
     """How often the answers are wrong, and how often unsure."""
 
     present_answered_absent: Share
-    """of the images with the finding"""
+    """of the images with the finding, those of a patient together counting as one"""
     absent_answered_present: Share
-    """of the images without the finding"""
+    """of the images without the finding, counted alike"""
     unsure: Share
     """of all images"""
 
 
 def bootstrap_rates(
-    labels: np.ndarray, called: np.ndarray, patients: Sequence, *, num_resamples: int, seed: int
+    labels: np.ndarray,
+    called: np.ndarray,
+    patients: Sequence,
+    *,
+    num_resamples: int,
+    seed: int,
+    weights: np.ndarray | None = None,
 ) -> Rates:
     """The four rates of each finding with their 95% percentile intervals over patients.
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. called: (images, findings) bool, whether the model
-    calls the finding. patients, num_resamples, seed: as for bootstrap_areas, which draws the same patients.
+    calls the finding. patients, num_resamples, seed: as for bootstrap_areas, which draws the same patients. weights:
+    (images, findings) above 0, how much an image counts; None: all count alike.
     A rate without images is NaN. Its interval is NaN too if its images are of fewer than MIN_PATIENTS patients.
     Every resample of a rate of 0 or 1 has the same rate. Its interval is Clopper's and Pearson's for that number of
     patients, as if the model were right, or wrong, once for each (Biometrika 26 (1934), 404-413).
@@ -64,8 +71,9 @@ def bootstrap_rates(
     names, index = np.unique(np.asarray(patients), return_inverse=True)
     members = csr_array((np.ones(len(index)), (index, np.arange(len(index)))), shape=(len(names), len(index)))
     cells = [(labels == value) & (called == call) for value, call in CELLS]
-    counts = np.stack([members @ cell.astype(np.float64) for cell in cells])
-    """images of each cell, patient and finding"""
+    weights = np.ones(labels.shape) if weights is None else weights
+    counts = np.stack([members @ (cell * weights) for cell in cells])
+    """images of each cell, patient and finding, or their weights"""
     by_patient = counts.transpose(0, 2, 1).reshape(-1, len(names))
     blocks = blocks_of(num_resamples, max(len(by_patient), len(names)))
     drawn = np.hstack([by_patient @ patient_weights(len(names), block, seed) for block in blocks])
@@ -88,11 +96,17 @@ def bootstrap_answers(
 
     labels: (images, findings) 1, 0 or NaN. answers: the same shape, of ANSWERS or NO_ANSWER, which is neither wrong nor
     unsure. patients, num_resamples, seed, intervals: as for bootstrap_rates.
+    In the shares of errors all images of a patient with (or without) a finding together count as one, as in what
+    fit_bounds promises. The share of unsure images counts images, because that is the work that is left to people.
     """
     options = {"num_resamples": num_resamples, "seed": seed}
+    _, index = np.unique(np.asarray(patients), return_inverse=True)
+    of_patient = [np.apply_along_axis(lambda hits: np.bincount(index, hits)[index], 0, labels == one) for one in (1, 0)]
+    # An unknown label is in no share, so any weight will do.
+    weights = 1 / np.maximum(np.where(labels == 1, *of_patient), 1)
     # With the errors of positives and the right answers to negatives as calls, the two rates are those of errors.
     called = np.where(labels == 1, answers == ABSENT, answers != PRESENT)
-    errors = bootstrap_rates(labels, called, patients, **options)
+    errors = bootstrap_rates(labels, called, patients, weights=weights, **options)
     unsure = bootstrap_rates(np.ones(labels.shape), answers == UNSURE, patients, **options)
     return AnswerRates(
         *(_share(*pair) for pair in ((errors, "sensitivity"), (errors, "specificity"), (unsure, "sensitivity")))

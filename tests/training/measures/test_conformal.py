@@ -124,6 +124,11 @@ def test_shares_of_errors_and_of_unsure_films_by_hand():
     rates = bootstrap_answers(labels, answers, np.arange(8), num_resamples=200, seed=0)
     assert rates.present_answered_absent.value == 1 / 4 and rates.absent_answered_present.value == 1 / 3
     assert rates.unsure.value == 2 / 8
+    # The first three are films of one patient; the others have one each.
+    patients = np.maximum(np.arange(8), 2)
+    rates = bootstrap_answers(labels, answers, patients, num_resamples=200, seed=0)
+    assert rates.present_answered_absent.value == pytest.approx(1 / 3 / 2)
+    assert (rates.absent_answered_present.value, rates.unsure.value) == (1 / 3, 2 / 8)
     for share in vars(rates).values():
         assert 0 <= share.low[0] < share.value[0] < share.high[0] <= 1
 
