@@ -106,8 +106,8 @@ def guarantee_of(rate: str, site: str) -> list[str]:
         "A film that is unlike the training data gets no answer, which counts as neither wrong nor unsure.",
     ]
     chosen = (
-        "The validation split has also chosen the epoch, and, if INT8 needed it, layers that stay in FP32, so that the "
-        "promise is not exact. Its temperatures do no harm, because they keep the order of the films."
+        "The validation split has also chosen the epoch, the votes in an ensemble and, if INT8 needed it, layers that "
+        "stay in FP32, so that the promise is not exact. Its temperatures do no harm: they keep the order of the films."
     )
     return sentences if site else [*sentences, chosen]
 

@@ -199,6 +199,7 @@ def test_the_model_says_what_it_is(service):
             "youden": {"Bright": 0.5, "Dark": 0.4, "Never": None},
             "sensitivity_95": {"Bright": 0.1, "Dark": 0.1, "Never": None},
         },
+        "unsure": None,
         "default_operating_point": "youden",
         "registry": {"reachable": True, "since": None, "reason": None},
         "limits": {"files": 4, "file_mb": 50, "request_mb": 200},
