@@ -100,7 +100,8 @@ def guarantee_of(rate: str, site: str) -> list[str]:
         f"Of the films with a finding, at most {rate} are answered absent, and of those without it at most {rate} "
         f"present, of new patients like those of {films}: the same hospital, the same mix. A test at another site "
         "shows what is left of it there.",
-        "All films of a patient with a finding together count as one, in the promise as in the shares above.",
+        "All films of a patient with a finding together count as one, in the promise as in the shares of errors above; "
+        "the share of unsure films counts films.",
         "The promise is kept on average over new patients and choices of the bounds. A single choice may err more "
         "often; the shares above and their intervals say what came of this one.",
         "A film that is unlike the training data gets no answer, which counts as neither wrong nor unsure.",

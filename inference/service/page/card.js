@@ -51,7 +51,7 @@ const promise = (fit) =>
   "Shares of the films with a finding that are answered absent, and of those without it that are answered present: " +
   "each is at most the error rate for films of new patients like those that the bounds were chosen on, on average over " +
   `such choices. These were ${fit ? `films of ${fit.site}` : "the validation split, which also chose the epoch"}. ` +
-  "The 95% intervals are over patients.";
+  "All films of a patient together count as one there. The 95% intervals are over patients.";
 const pointing =
   "Pointing game: how often the strongest place of the heat map lies in a known box. By chance: how often " +
   "a random place would.";
