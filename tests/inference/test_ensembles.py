@@ -108,7 +108,8 @@ def ensemble(members, new_store, run_register, tmp_path_factory) -> Workspace:
     ended = run("training/ensemble.py", workspace, f"--ensemble.members={named}", "--ensemble.method=weights")
     assert ended.code == 0, ended.stderr
     assert "Next: python inference/register.py" in ended.stdout
-    registered = run_register(workspace, "--inference.max_mean_drop=1", "--inference.max_finding_drop=1")
+    bounds = ("--inference.max_mean_drop=1", "--inference.max_finding_drop=1", "--inference.error_rate=0.2")
+    registered = run_register(workspace, *bounds)
     assert (registered.code, "@champion" in registered.stdout) == (0, True), registered.stdout + registered.stderr
     return workspace
 
@@ -127,6 +128,7 @@ def test_every_form_answers_with_the_vote_of_the_members(ensemble, members):
     for mode in MODES:
         model = open_served(find_model(ensemble, "chexscale"), mode)
         answer, temperatures = model.predict(*inputs), np.array(model.properties.temperatures)
+        assert model.properties.unsure["error_rate"] == 0.2
         expected = 1 / (1 + np.exp(-voted[:40] / temperatures))
         tolerance = {"int8": 0.1, "fp16": 1e-2}.get(mode, 1e-4)
         np.testing.assert_allclose(answer.probabilities, expected, atol=tolerance, err_msg=mode)
