@@ -354,7 +354,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Ensemble: combines finished trainings into one evaluation, by training/ensemble.py."""
+    """Ensemble: makes one model of several finished trainings, by training/ensemble.py."""
 
     members: list[str] = field(default_factory=list)
     """workspaces of two or more trainings on the same version of the same table"""

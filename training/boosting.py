@@ -11,7 +11,7 @@ from conf.errors import run_command
 from conf.startup import quick_imports
 from conf.workspace import Workspace
 
-READS = ("etl.table", "training.seed", "training.experiment")
+READS = ("etl.table", "training.delta_version", "training.seed", "training.experiment")
 
 
 def main() -> None:

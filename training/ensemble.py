@@ -3,8 +3,9 @@
     python training/ensemble.py --workspace runs/both --ensemble.members '["runs/a", "runs/b"]'
     python training/ensemble.py ... --ensemble.method weights      voting weights per finding, fitted on the validation
 
-It reads each member's predictions.parquet and evaluation.json, and the patients from the table of the first member. It
-writes the same two files, figures/ and one MLflow run into --workspace. It runs no model and reads no image.
+It reads each member's predictions.parquet, evaluation.json and checkpoint, and the patients from the table of the first
+member. It writes the same three files, card.json, figures/ and one MLflow run into --workspace, from which
+inference/register.py makes one graph. It runs no model and reads no image.
 """
 
 from conf.arguments import load_settings

@@ -3,6 +3,8 @@
 inference/model/reporting/ writes them as text.
 """
 
+import math
+
 from conf.errors import InputError
 from conf.programs import versions_of
 from conf.settings import Training, restore
@@ -103,12 +105,16 @@ def _count_groups(table: TableVersion) -> dict[str, dict[str, dict[str, int]]]:
 def describe_training(checkpoint: Checkpoint, card: Card) -> dict:
     """How the network was trained, and which epoch was kept. card: that of the table's
     version on which it was trained. Of an ensemble, `members` has it for each."""
+    val_auroc = checkpoint.val_auroc if math.isfinite(checkpoint.val_auroc) else None
     if checkpoint.members:
-        described = [describe_training(Checkpoint(**member["checkpoint"]), card) for member in checkpoint.members]
-        return {"members": described, "val_auroc": checkpoint.val_auroc, "software": checkpoint.software}
+        described = []
+        for member in checkpoint.members:
+            own = Checkpoint(**member["checkpoint"])
+            described.append(describe_training(own, card) | {"ancestors": own.ancestors})
+        return {"members": described, "val_auroc": val_auroc, "software": checkpoint.software}
     if not checkpoint.size_px:
         # The settings of a training are those of networks.
-        return {"val_auroc": checkpoint.val_auroc, "software": checkpoint.software}
+        return {"val_auroc": val_auroc, "software": checkpoint.software}
     settings = restore(Training, checkpoint.settings["training"])
     column = image_column(checkpoint.size_px)
     return {
@@ -116,7 +122,7 @@ def describe_training(checkpoint: Checkpoint, card: Card) -> dict:
         "images_per_step": checkpoint.plan.get("images_per_step"),
         "positive_weights": dict(zip(card.findings, loss_weights(card, settings).tolist(), strict=True)),
         "epoch": checkpoint.epoch,
-        "val_auroc": checkpoint.val_auroc,
+        "val_auroc": val_auroc,
         "pixel_mean": card.pixel_mean[column],
         "pixel_std": card.pixel_std[column],
         "augmentation": {

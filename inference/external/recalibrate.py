@@ -27,6 +27,7 @@ from inference.model.properties import CARD_FILE, Properties
 from inference.model.reference import read_reference
 from inference.model.restated import write_restated
 from training.measures.calibration import SENSITIVITY, fit_recalibration, sensitivity_thresholds, youden_thresholds
+from training.measures.conformal import count_patients, patients_needed
 
 MIN_PATIENTS = 10
 """patients with a finding, and without it, that a recalibration needs"""
@@ -51,6 +52,8 @@ class Recalibration:
     """those of the recalibrated model"""
     mode: str
     """the form that was fitted"""
+    notes: list[str]
+    """sentences on answers that are no longer given at an error rate, because too few patients were fitted to"""
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
         """The recalibrated probabilities, (images, findings) float32, of those that the model gave."""
@@ -94,14 +97,21 @@ def recalibrate(
             f"{len(np.unique(patients))} patients to fit to: give more films, or leave out --validation.recalibrate"
         )
     new = expit(scales * logits_of(probabilities) + offsets)
-    unsure = {}
+    unsure, notes = {}, []
     if properties.unsure:
         rate = properties.unsure["error_rate"]
-        films = f"the part of the films of {site} that is fitted to"
-        lacking(properties.findings, labels, patients, rate, films)
-        # Scaled logits are in the same order, so that the same films may choose scales and bounds. They are rounded as
-        # the graph's answers are.
-        unsure = fit_unsure(labels, new.astype(np.float32), patients, rate)
+        needed, fewest = patients_needed(rate), np.minimum(*count_patients(labels, patients)).max()
+        if fewest < needed:
+            notes.append(
+                f"the recalibrated model does not answer unsure: an error rate of {rate:g} needs {needed} patients "
+                f"with a finding and {needed} without it, and of those fitted to there are {fewest} at most; what "
+                "helps: more films, or a larger --validation.fit_fraction"
+            )
+        else:
+            notes += lacking(properties.findings, labels, patients, rate, f"the films of {site} that are fitted to")
+            # Scaled logits are in the same order, so that the same films may choose scales and bounds. They are rounded
+            # as the graph's answers are.
+            unsure = fit_unsure(labels, new.astype(np.float32), patients, rate)
     chosen = {
         "youden": youden_thresholds(labels, new),
         f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(labels, new, SENSITIVITY),
@@ -128,7 +138,7 @@ def recalibrate(
         },
     )
     kept = [name for name, keep in zip(properties.findings, is_kept, strict=True) if keep]
-    return Recalibration(scales, offsets, fitted, kept, changed, mode)
+    return Recalibration(scales, offsets, fitted, kept, changed, mode, notes)
 
 
 def refuse_classes(properties: Properties) -> None:
@@ -166,7 +176,8 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
                 shutil.copy(found.folder / name, building / name)
         if reference := read_reference(found.folder):
             after = {mode: fit.probabilities(values) for mode, values in reference.expected.items()}
-            replace(reference, expected=after).save(building)
+            factor = reference.factor * max(1.0, float(fit.scales.max()))
+            replace(reference, expected=after, factor=factor).save(building)
         own = read_own_test(found.folder)
         if not isinstance(own, str):
             write_own_test(building, own.labels, fit.probabilities(own.probabilities), own.patients)

@@ -107,6 +107,8 @@ def test(settings: Settings, workspace: Workspace, model: ServedModel) -> None:
     if settings.validation.recalibrate:
         table = films.card.delta_table_id
         fit = recalibrate(properties, scored, mode, found, site, table, settings.validation, seed)
+        for note in fit.notes:
+            console.print(note, markup=False, soft_wrap=True)
         report["recalibration"] = describe(fit, scored, mode, properties, seed)
         write_report(folder, report)
     show(report)

@@ -21,8 +21,7 @@ def to_text(described: dict) -> str:
         f"- Input: {model['input']}. Output: a calibrated probability per finding, class activation maps, and a "
         "distance from the training data.",
         f"- Data: {data['title']} (table {data['delta_table_id']}), split by patient, rule `{data['split_rule']}`.",
-        f"- Trained by run {model['run_id']}, commit {model['commit']}, from "
-        f"{' from '.join(ancestor['source'] for ancestor in model['ancestors']) or 'random weights'}.",
+        f"- {_origin(model)}.",
         f"- Gate {GATE[gate['passed']]}: {'; '.join(gate['reasons'])}.",
         *[f"- Too few patients to show much of {finding}." for finding in gate["few_patients"]],
         *_recalibrated_lines(described.get("recalibrated")),
@@ -56,6 +55,13 @@ def to_text(described: dict) -> str:
         lines.append(f"| {group} | {row['images']} | {row['patients']} | {value_cell(row['auroc'])} | {interval} |")
     lines += ["", *tested_lines(described.get("tested_at", []))]
     return "\n".join([*lines, "## Limits", "", *[f"- {limit}" for limit in described["limits"]], ""])
+
+
+def _origin(model: dict) -> str:
+    by = f"run {model['run_id']}, commit {model['commit']}"
+    if members := model.get("members"):
+        return f"Joined by {by}, of {', '.join(member['network'] for member in members)}"
+    return f"Trained by {by}, from {' from '.join(one['source'] for one in model['ancestors']) or 'random weights'}"
 
 
 def unsure_lines(unsure: dict | None, site: str = "") -> list[str]:

@@ -22,11 +22,15 @@ from inference.model.networks.ensemble import ServedLookup, resampling
 from inference.model.served_model import open_served
 from tests.in_process import Ended, run_here
 from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX, start_and_end_run, train_network, write_table
+from training.ensembles.boosting import fit
+from training.ensembles.join import read_checkpoints
+from training.ensembles.members import read_members
 from training.ensembles.voting import vote
 from training.measures.predictions import Predictions
-from training.network.checkpoint import BEST, Checkpoint
+from training.network.checkpoint import BEST, LAST, Checkpoint
 from training.network.lookup import cells_of, everyone
 from training.network.models import encode_attributes
+from training.network.weights import _read
 from training.record.evaluation import evaluate
 
 MODES = ("int8", "fp32", "fp16", "onnx", "torch")
@@ -116,8 +120,6 @@ def ensemble(members, new_store, run_register, tmp_path_factory) -> Workspace:
 
 def test_every_form_answers_with_the_vote_of_the_members(ensemble, members):
     """Their calibrated logits come from predictions.parquet, which the trainings wrote before there was a graph."""
-    from training.ensembles.members import read_members
-
     read = read_members([str(member.root) for member in members], Workspace.at(str(ensemble.root.parent / "other")))
     checkpoint = Checkpoint.load(ensemble.checkpoints / BEST)
     votes = np.array([member["votes"] for member in checkpoint.members])
@@ -192,10 +194,37 @@ def test_a_map_on_another_grid_keeps_its_places():
 
 
 def test_a_checkpoint_of_another_training_is_no_member(members, tmp_path):
-    from training.ensembles.join import read_checkpoints
-    from training.ensembles.members import read_members
-
     read = read_members([str(member.root) for member in members], Workspace.at(str(tmp_path / "both")))
     read[1] = replace(read[1], workspace=read[0].workspace)
     with pytest.raises(InputError, match="is of another training than the evaluation beside it"):
         read_checkpoints(read)
+
+
+def test_a_killed_ensemble_is_run_again_and_another_training_is_not_replaced(members, tmp_path):
+    workspace = Workspace.at(str(tmp_path / "both"))
+    workspace.checkpoints.mkdir(parents=True)
+    folders = [str(member.root) for member in members]
+    assert len(read_members(folders, workspace)) == 3
+    for name in (LAST, BEST):
+        # One that can resume, and one that has finished.
+        (workspace.checkpoints / name).write_bytes((members[0].checkpoints / BEST).read_bytes())
+        with pytest.raises(InputError, match="has a training, whose evaluation the ensemble's would replace"):
+            read_members(folders, workspace)
+
+
+@pytest.mark.parametrize("unknown", [slice(None), slice(0, None, 2)])
+def test_boosting_does_without_ages(members, unknown):
+    """Of nobody, and of nobody whose label of one finding is known."""
+    rows = {name: TableVersion.of(members[0]).rows(name).copy() for name in ("train", "val")}
+    for part in rows.values():
+        part.loc[part.index[unknown], "age_years"] = np.nan
+        labels = np.stack(part["findings"])
+        labels[np.setdiff1d(np.arange(len(part)), np.arange(len(part))[unknown]), 0] = np.nan
+        part["findings"] = list(labels)
+    answers, _ = fit(rows["train"], rows["val"], FINDINGS, 0)
+    assert np.isfinite(answers).all()
+
+
+def test_an_ensemble_starts_no_training(ensemble):
+    with pytest.raises(InputError, match="ensemble, which is no single network: give that of a member"):
+        _read(str(ensemble.checkpoints / BEST), "simple_cnn", None)

@@ -195,9 +195,6 @@ def test_two_different_members_and_a_workspace_of_its_own_are_needed(members, tm
             read_members(folders, both)
     with pytest.raises(InputError, match="has a training"):
         read_members([a, b], members[0])
-    both.checkpoints.mkdir(parents=True)
-    with pytest.raises(InputError, match="has a training"):
-        read_members([a, b], both)
 
 
 def test_a_table_that_was_made_anew_is_refused(members):

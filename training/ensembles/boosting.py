@@ -20,7 +20,7 @@ from etl.contract.schema import SPLITS
 from etl.contract.version import TableVersion, keep_card
 from training.ensembles.members import PREDICTED, has_other_model
 from training.measures.cells import interval_cell, value_cell
-from training.measures.metrics import has_both_classes
+from training.measures.metrics import auroc_per_finding, has_both_classes, mean_over_findings
 from training.measures.predictions import Predictions
 from training.network.checkpoint import BEST, Checkpoint
 from training.network.lookup import MAX_AGE_YEARS, cells_of, everyone
@@ -42,14 +42,16 @@ def run(settings: Settings, workspace: Workspace) -> None:
             f"workspace {workspace.root} has another training, whose evaluation this one's would replace: choose "
             "another with --workspace, and name the table with --etl.table"
         )
-    table = TableVersion.of(workspace, elsewhere=settings.etl.table)
+    table = TableVersion.of(workspace, settings.training.delta_version, settings.etl.table)
     rows = {name: table.rows(name) for name in SPLITS}
     if not rows["train"][["age_years", "sex", "view"]].notna().to_numpy().any():
         raise InputError(
             f"the training split of {table.shards} knows neither age, sex nor view of any image: name their columns "
             "in etl.columns and run the ETL again, or leave this model out"
         )
-    with workspace.exclusive(), TrackedRun(workspace, settings, table, None, title=NETWORK) as tracked:
+    with workspace.exclusive(), TrackedRun(workspace, settings, table, None, NETWORK) as tracked:
+        # Whatever happens meanwhile, it never stands beside another table's evaluation.
+        (workspace.checkpoints / BEST).unlink(missing_ok=True)
         answers, num_trees = fit(rows["train"], rows["val"], table.card.findings, settings.training.seed)
         val, test = (predict(answers, rows[name]) for name in PREDICTED)
         report = evaluate(workspace, table, val, test, np.ones(len(table.card.findings)), settings.training.seed)
@@ -63,7 +65,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
             channels=1,
             tabular=True,
             epoch=0,
-            val_auroc=report["splits"]["val"]["auroc"]["mean"]["value"],
+            val_auroc=mean_over_findings(auroc_per_finding(val.labels, val.logits)),
             delta_table_id=table.card.delta_table_id,
             delta_version=table.card.delta_version,
             run_id=tracked.run_id,
@@ -102,9 +104,13 @@ def fit(train: pd.DataFrame, val: pd.DataFrame, findings: list[str], seed: int) 
         answers[:, column], num_trees[finding] = np.log(rate / (1 - rate)), 0
         if not learnable[column] or not of_val.any():
             continue
+        films = people[known]
+        if np.isnan(films[:, 0]).all():
+            # scikit-learn 1.9 fails on a column without any value. On a constant one, no tree is split.
+            films[:, 0] = 0
         trees = HistGradientBoostingClassifier(
             **TREES, max_iter=MAX_TREES, categorical_features=[1, 2], early_stopping=False, random_state=seed
-        ).fit(people[known], present)
+        ).fit(films, present)
         signs = np.where(held_out[of_val, column] == 1, -1, 1)
         losses = [np.logaddexp(0, signs * answers[0, column]).mean()]
         losses += [

@@ -7,7 +7,7 @@ from conf.programs import versions_of
 from conf.settings import Settings
 from etl.contract.schema import Card
 from training.ensembles.members import ENSEMBLE, Member
-from training.measures.metrics import ranked_auroc_per_finding
+from training.measures.metrics import mean_over_findings, ranked_auroc_per_finding
 from training.network.checkpoint import BEST, Checkpoint
 from training.record.tracking import TrackedRun
 
@@ -18,31 +18,31 @@ MOST_APART = 1e-3
 def read_checkpoints(members: list[Member]) -> list[Checkpoint]:
     """The members' checkpoints. Raises InputError, with the reason, if no graph can be made of all of them."""
     if members[0].exclusive:
-        raise InputError("the findings are classes, of which each image has exactly one")
+        raise InputError("its findings are classes, of which each image has exactly one: only measuring is possible")
     read = []
     for member in members:
         path = member.workspace.checkpoints / BEST
         if not path.exists():
-            raise InputError(f"{member.workspace.root} has no checkpoint")
+            raise InputError(f"{member.workspace.root} has no checkpoint: run its training again, or leave it out")
         checkpoint = Checkpoint.load(path)
         if checkpoint.members:
             raise InputError(f"{member.workspace.root} is an ensemble itself: name its members instead")
         val = member.splits["val"]
-        measured = np.nanmean(ranked_auroc_per_finding(val.labels, val.logits))
-        if not abs(measured - checkpoint.val_auroc) <= MOST_APART:
+        measured = mean_over_findings(ranked_auroc_per_finding(val.labels, val.logits))
+        if not np.isclose(measured, checkpoint.val_auroc, rtol=0, atol=MOST_APART, equal_nan=True):
             raise InputError(
-                f"{path} is of another training than the evaluation beside it: mean AUROC on the validation split "
-                f"{checkpoint.val_auroc:.4f} and {measured:.4f}"
+                f"{path} is of another training than the evaluation beside it, with a mean AUROC on the validation "
+                f"split of {checkpoint.val_auroc:.4f} and {measured:.4f}: run that training again"
             )
         read.append(checkpoint)
     kinds = {(one.size_px, one.channels) for one in read if one.size_px}
     if not kinds:
-        raise InputError("no member looks at a film, so there would be no map of where a finding is")
+        raise InputError("no member looks at a film: add a network of films")
     if len(kinds) > 1:
         named = " and ".join(
             f"{size_px} px {'grey' if channels == 1 else 'in colour'}" for size_px, channels in sorted(kinds)
         )
-        raise InputError(f"the members take different images, {named}")
+        raise InputError(f"the members take different images, {named}: train all at the size of one")
     return read
 
 

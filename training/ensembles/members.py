@@ -15,7 +15,7 @@ from conf.workspace import Workspace
 from etl.contract.version import TableVersion
 from training.measures.metrics import check_predictions, ranked_auroc_per_finding
 from training.measures.predictions import Predictions
-from training.network.checkpoint import BEST, Checkpoint
+from training.network.checkpoint import BEST, LAST, Checkpoint
 
 ENSEMBLE = "ensemble"
 """what a checkpoint of an ensemble has as its network"""
@@ -76,7 +76,8 @@ def has_other_model(workspace: Workspace, network: str) -> bool:
     if not workspace.checkpoints.exists():
         return False
     best = workspace.checkpoints / BEST
-    return not best.exists() or Checkpoint.load(best).model != network
+    # Without it, an ensemble was killed, or a training that has finished no epoch yet and can resume.
+    return Checkpoint.load(best).model != network if best.exists() else (workspace.checkpoints / LAST).exists()
 
 
 def read_member(workspace: Workspace) -> Member:

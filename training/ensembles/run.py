@@ -14,7 +14,7 @@ from conf.workspace import Workspace, update_summary
 from etl.contract.version import TableVersion, keep_card
 from training.ensembles.join import join, read_checkpoints
 from training.ensembles.members import PREDICTED, Member, read_members, table_of
-from training.ensembles.voting import equal_weights, fit_weights, vote
+from training.ensembles.voting import MIN_WEIGHT, equal_weights, fit_weights, vote
 from training.measures.cells import interval_cell, value_cell
 from training.measures.intervals import bootstrap_differences
 from training.network.checkpoint import BEST
@@ -31,13 +31,14 @@ def run(settings: Settings, workspace: Workspace) -> None:
     except InputError as error:
         checkpoints, reason = [], str(error)
     title = f"ensemble, {settings.ensemble.method}"
-    with workspace.exclusive(), TrackedRun(workspace, settings, table, None, title=title) as tracked:
+    with workspace.exclusive(), TrackedRun(workspace, settings, table, None, title, section="ensemble") as tracked:
         (workspace.checkpoints / BEST).unlink(missing_ok=True)
         report = combine(settings, workspace, table, members)
         tracked.log_evaluation(workspace, report)
         if checkpoints:
             votes = np.array([list(member["weights"].values()) for member in report["members"]])
-            val_auroc = report["splits"]["val"]["auroc"]["mean"]["value"]
+            measured = report["splits"]["val"]["auroc"]["mean"]["value"]
+            val_auroc = float("nan") if measured is None else measured
             joined = join(checkpoints, members, votes, settings, table.card, tracked, val_auroc)
             joined.save(workspace.checkpoints / BEST)
             # The commands that follow find the table by it.
@@ -47,6 +48,9 @@ def run(settings: Settings, workspace: Workspace) -> None:
         auroc = report["splits"]["test"]["auroc"]["mean"]["value"]
         update_summary(workspace, ensemble={**asdict(settings.ensemble), "test_auroc": auroc, "run_id": tracked.run_id})
     show(settings, report)
+    for folder, member in zip(settings.ensemble.members, report["members"], strict=True):
+        if max(member["weights"].values()) <= 2 * MIN_WEIGHT:
+            print(f"{folder} has no weight for any finding: leave it out, it only costs time")
     print(f"Report, with the weights of every finding: {workspace.evaluation}")
     if reason:
         print(f"It cannot be registered: {reason}")

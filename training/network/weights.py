@@ -114,6 +114,11 @@ def _read(source: str, name: str, resolve: Callable[[str], Path] | None) -> dict
     else:
         content = _load_file(Path(source).expanduser())
     content = unwrapped(content)
+    if isinstance(content, dict) and (content.get("members") or content.get("size_px") == 0):
+        raise InputError(
+            f"{source} is a checkpoint of {content.get('model')}, which is no single network: give that of a member "
+            "which looks at films"
+        )
     tensors = content.get("weights", content) if isinstance(content, dict) else None
     if not (tensors and isinstance(tensors, dict) and _are_named(tensors)):
         raise InputError(

@@ -54,7 +54,7 @@ class Record:
         self.stopped = False
         run_id, stage_ids = (interrupted.run_id, interrupted.stage_run_ids) if interrupted else (None, [])
         with named_if_full(task.workspace.store):
-            self.run = TrackedRun(task.workspace, task.settings, task.table, topology, run_id)
+            self.run = TrackedRun(task.workspace, task.settings, task.table, topology, run_id=run_id)
             try:
                 self.run.plan_stages(self.stages, stage_ids)
                 if self.settings.training.tensorboard:

@@ -78,12 +78,14 @@ class TrackedRun:
         settings: Settings,
         table: TableVersion,
         topology: "Topology | None",
-        run_id: str | None = None,
         title: str = "",
+        run_id: str | None = None,
+        section: str = "",
     ):
         """Starts a run, or continues run_id, and logs what is known before the first step.
 
-        topology: the ranks of a training; None for what trains no network. title: the run's name then.
+        topology: the ranks of a training; None for what trains no network. title: the run's name then. section: of the
+        settings that are its parameters, if not those of a training; empty: none.
         """
         use_store(workspace, make=True)
         settle(workspace)
@@ -122,7 +124,7 @@ class TrackedRun:
         self.commit = git_commit()
         if self.is_new:
             try:
-                self._log_beginning(workspace, settings, table, topology)
+                self._log_beginning(workspace, settings, table, topology, section)
             except BaseException:
                 mlflow.end_run("FAILED")
                 raise
@@ -134,11 +136,15 @@ class TrackedRun:
         self.end(error)
 
     def _log_beginning(
-        self, workspace: Workspace, settings: Settings, table: TableVersion, topology: "Topology | None"
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        table: TableVersion,
+        topology: "Topology | None",
+        section: str,
     ) -> None:
         card = table.card
-        section = "training" if topology else "ensemble"
-        if topology or settings.ensemble.members:
+        if section := "training" if topology else section:
             mlflow.log_params({f"{section}.{key}": value for key, value in settings.to_dict()[section].items()})
         if topology:
             names = ("launcher", "backend", "world_size", "device")

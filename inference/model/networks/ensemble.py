@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from conf.words import SEXES, VIEWS
-from inference.model.networks.served import ServedNetwork
+from inference.model.networks.served import FITTED, ServedNetwork
 from training.network.checkpoint import Checkpoint
 from training.network.lookup import MAX_AGE_YEARS
 
-CALIBRATION = ("shifts", "temperatures")
+CALIBRATION = FITTED[:2]
 
 
 class ServedLookup(nn.Module):

@@ -9,7 +9,7 @@ import torch
 
 from conf.errors import InputError
 from inference.model.graphs import Answer, Predict
-from inference.model.networks.ensemble import ServedEnsemble, build_ensemble
+from inference.model.networks.ensemble import CALIBRATION, ServedEnsemble, build_ensemble
 from inference.model.networks.served import ServedNetwork
 from inference.model.properties import Properties
 from training.network.checkpoint import UNREADABLE, Checkpoint
@@ -30,7 +30,7 @@ class FittedModel:
 
     def rescaled(self, properties: Properties) -> "FittedModel":
         """The same network with the shifts and temperatures of other properties."""
-        calibration = {name: np.array(getattr(properties, name)) for name in ("shifts", "temperatures")}
+        calibration = {name: np.array(getattr(properties, name)) for name in CALIBRATION}
         return FittedModel(
             self.checkpoint, build_served(self.checkpoint, self.network.fitted() | calibration), properties
         )
@@ -62,7 +62,8 @@ def load_served(folder: Path) -> FittedModel:
     try:
         content = torch.load(folder / FILE, map_location="cpu", weights_only=True)
         checkpoint = Checkpoint(**content["checkpoint"])
-        network = build_served(checkpoint, content["fitted"])
+        # Older releases called it `buffers`.
+        network = build_served(checkpoint, content["fitted"] if "fitted" in content else content["buffers"])
     except UNREADABLE as error:
         raise InputError(
             f"{folder / FILE} is not a readable network ({error!r:.200}): run `python inference/register.py` again"

@@ -4,6 +4,8 @@ does not say."""
 from collections.abc import Callable
 from statistics import mean
 
+from training.measures.cells import value_cell
+
 # Settings of a training that are named if they are not 0 or off.
 NAMED = (
     *("optimizer", "learning_rate", "reference_batch", "schedule", "warmup_epochs", "weight_decay", "clip_norm"),
@@ -82,7 +84,11 @@ def code(card: dict) -> list[str]:
 def start(card: dict) -> list[str]:
     if members := training_of(card).get("members"):
         return _of_each(start, card, members)
-    ancestors = card["model"]["ancestors"]
+    own = training_of(card)
+    if "ancestors" in own and "settings" not in own:
+        # A member that is no network.
+        return []
+    ancestors = own.get("ancestors", card["model"]["ancestors"])
     seed = training_of(card).get("settings", {}).get("seed")
     seeded = f" Seed {seed}." if seed is not None else ""
     if not ancestors:
@@ -133,11 +139,11 @@ def selection(card: dict) -> list[str]:
         lines = _of_each(selection, card, about["members"])
         return [*lines, "The weights of the members, if they differ, and the last calibration come from it too."]
     if "settings" not in about:
-        return [f"Mean AUROC on the validation split {about['val_auroc']:.3f}."]
+        return [f"Mean AUROC on the validation split {value_cell(about['val_auroc'])}."]
     by = {"auroc": "mean AUROC", "loss": "loss", "top_1": "top-1 accuracy"}[about["settings"]["choose_by"]]
     lines = [
         f"Epoch {about['epoch']}, the best by the {by} of the validation split (mean AUROC there "
-        f"{about['val_auroc']:.3f})."
+        f"{value_cell(about['val_auroc'])})."
     ]
     if not card.get("recalibrated"):
         lines.append("Calibration and thresholds come from the validation split too.")

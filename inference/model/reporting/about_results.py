@@ -50,7 +50,7 @@ def performance(card: dict) -> list[str]:
     fit = card.get("recalibrated")
     place = f"of the films of {fit['site']} that the recalibration has not seen" if fit else "of the test split"
     heads = ["finding", "AUROC, test split", *[rate.upper() if "pv" in rate else rate for rate in RATES], "ECE"]
-    answers = unsure_lines(card.get("unsure"))[2:-1]
+    answers = unsure_lines(card.get("unsure"), fit["site"] if fit else "")[2:-1]
     said = ["", f"Answers at an error rate of {card['unsure']['error_rate']:g} {place}:", ""] if answers else []
     return [f"Rates at the Youden threshold and ECE {place}:", "", *markdown_table(heads, rows), *said, *answers]
 

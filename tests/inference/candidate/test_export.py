@@ -175,3 +175,12 @@ def test_a_sharp_model_with_fine_maps_is_exported_and_recalibrated(
     moved = before.maps * scales[:, None, None] + offsets[:, None, None]
     np.testing.assert_allclose(after.maps, moved, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(after.distances, before.distances)
+
+
+def test_a_network_of_an_older_release_is_read(fp32, test_images, tmp_path):
+    """It called what was fitted `buffers`."""
+    now = load_served(fp32.with_name("torch"))
+    content = torch.load(fp32.with_name("torch") / "network.pt", weights_only=True)
+    torch.save({"buffers": content.pop("fitted"), **content}, tmp_path / "network.pt")
+    expected, got = (torch_predict(one.network)(test_images) for one in (now, load_served(tmp_path)))
+    np.testing.assert_array_equal(got.probabilities, expected.probabilities)

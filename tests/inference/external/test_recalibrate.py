@@ -157,7 +157,9 @@ def test_bounds_are_chosen_anew_on_the_films_that_are_fitted_to_and_only_for_the
     assert open_variant("fp32", tmp_path / "model" / "fp32")[1].unsure == {}
 
 
-def test_an_error_rate_that_the_films_are_too_few_for_is_refused(files, properties):
+def test_an_error_rate_that_the_films_are_too_few_for_ends_its_answers_and_is_said(files, properties):
     unsure = {"error_rate": 0.001, "absent_below": [0.1] * 3, "present_above": [0.9] * 3}
-    with pytest.raises(InputError, match="needs 999 patients .* films of b that is fitted to"):
-        recalibrate(replace(properties, unsure=unsure), skewed(), "int8", files, "b", "films", OPTIONS, seed=0)
+    fit = recalibrate(replace(properties, unsure=unsure), skewed(), "int8", files, "b", "films", OPTIONS, seed=0)
+    assert fit.properties.unsure == {}
+    (note,) = fit.notes
+    assert "does not answer unsure: an error rate of 0.001 needs 999 patients" in note and "fit_fraction" in note

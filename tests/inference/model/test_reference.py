@@ -102,3 +102,11 @@ def test_the_command_line_says_so_and_a_batch_stops(found, tabular_champion, tmp
     with pytest.raises(InputError, match="INT8 answers otherwise .* choose --scoring.mode fp16 or fp32"):
         scored("int8")
     assert len(scored("fp16")) == 3
+
+
+def test_a_damaged_file_is_an_input_error(found):
+    content = (found.folder / FILE).read_bytes()
+    for damaged in (b"no archive", content[:-30], b""):
+        (found.folder / FILE).write_bytes(damaged)
+        with pytest.raises(InputError, match="reference.npz is damaged .* copy the model again"):
+            read_reference(found.folder)

@@ -38,7 +38,7 @@ def test_a_copy_trains_in_its_own_folder(workspace, tmp_path, capsys):
 
     # As --resume does: it continues the run of the original.
     _artifact_repos_cache.clear()
-    with TrackedRun(copy, Settings(), TableVersion.of(copy), None, first) as run:
+    with TrackedRun(copy, Settings(), TableVersion.of(copy), None, run_id=first) as run:
         run.log_figure(copy.figures / "training.png")
         assert run.run_id == first
     assert files(workspace) == before
