@@ -9,6 +9,7 @@ from setuptools import find_packages, setup
 CORE = ["jsonargparse[signatures]", "numpy<2", "pandas<3", "pyyaml", "rich", "tqdm", "psutil"]
 # Each release needs one release of fsspec. Without a bound, pip would take a new fsspec and a very old s3fs.
 S3FS = "s3fs>=2026"
+# What turns a file into the pixels that a model sees.
 DECODERS = [
     "kornia-rs",
     "opencv-python-headless",
@@ -17,6 +18,8 @@ DECODERS = [
     "python-gdcm",
     "pylibjpeg",
     "pylibjpeg-openjpeg",
+    # The weights of the classifiers that find lungs.
+    "lungs_finder",
 ]
 EXTRAS = {
     "etl": [

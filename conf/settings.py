@@ -178,6 +178,12 @@ class Etl:
     """sides of the stored squares, pixels; each becomes one binary column"""
     square: Literal["pad", "stretch"] = "pad"
     """how an image becomes a square: `pad` adds black and keeps the proportions, `stretch` fills the square"""
+    crop: Literal["none", "lungs"] = "none"
+    """part of a film that is kept: `none` (all of it), or `lungs`, the box around both lungs; a film on which no lungs
+    are found is kept whole, and counted"""
+    crop_margin: float = between(0, 1, 0.05)
+    """share of the lungs' width and height that etl.crop lungs keeps beyond them on each side, as far as the film
+    reaches"""
     intensity: Literal["none", "percentile", "clahe"] = "none"
     """change of the grey values: `none`, `percentile` (stretches the 0.5th to 99.5th percentile to the full
     range) or `clahe` (contrast by region)"""
@@ -218,6 +224,8 @@ class Etl:
         require(labeller in ("", *known), "etl.labels.labeller", labeller, expected)
         shared, expected = self.shared_patients, "names of two or more of etl.sources"
         require(not shared or (self.sources and len(set(shared)) > 1), "etl.shared_patients", shared, expected)
+        margin, first = self.crop_margin, Etl.crop_margin
+        require(self.crop == "lungs" or margin == first, "etl.crop_margin", margin, f"{first} without --etl.crop lungs")
         expected = "a folder with --etl.split lists, and nothing without"
         require((self.split == "lists") == bool(self.split_lists), "etl.split_lists", self.split_lists, expected)
         fold, last = self.test_fold, math.floor(1 / self.test_fraction + 1e-9) - 1

@@ -43,6 +43,16 @@ def count_labels(rows: pd.DataFrame, findings: list[str]) -> dict:
     return described
 
 
+def count_whole(rows: pd.DataFrame) -> dict[str, int]:
+    """Images per split that were not cropped. rows: split and crop of every row of a table made with etl.crop."""
+    return {split: int(rows.crop[rows.split == split].isna().sum()) for split in SPLITS}
+
+
+def describe_whole(kept_whole: dict[str, int], images: dict[str, int]) -> str:
+    """Such as `12 of 300 films kept whole: no lung field found`; both arguments as in Card, per split."""
+    return f"{sum(kept_whole.values()):,} of {counted(sum(images.values()), 'film')} kept whole: no lung field found"
+
+
 def describe_left_out(left_out: dict[str, int]) -> list[str]:
     """One sentence per reason, such as `806 .png, 3 .txt: not listed in labels.csv`. left_out: from Manifest."""
     kinds: dict[str, list[str]] = {}

@@ -10,9 +10,11 @@ A row is one image:
     view        string   view position, PA, AP or LATERAL; null unknown
     findings    list of float32, one per finding of the card's vocabulary: 1 present, 0 absent, NaN unknown
     boxes       list of float32, five per box: index of the finding, left, top, width and height as shares of the
-                image's side, 0..1; empty if no box is known
+                stored square's side, 0..1; beyond where a box exceeds the crop; empty if no box is known
     source      string   name of the source that the image came from when the row was written
     split       string   train, val or test; the partition column
+    crop        list of int32, only in a table that was made with etl.crop: left, top, width and height of the part of
+                the film that was kept, then the film's width and height, pixels; null: the whole film was kept
     image_S     binary   raw uint8 pixels row by row, S*S bytes of grey or S*S*3 of RGB; one column per stored side S
     mean_S, std_S        float64  mean and standard deviation of these pixels, 0..255
     pixel_hash  string   SHA-256 of the pixels with the longest stored side, 32 hex digits; the same for the same image
@@ -83,8 +85,9 @@ def last_name(address: str) -> str:
     return address.rstrip("/").rpartition("/")[2]
 
 
-def table_schema(sizes_px: list[int]) -> pa.Schema:
-    """Columns and types of the table, split included."""
+def table_schema(sizes_px: list[int], crop: str = "none") -> pa.Schema:
+    """Columns and types of the table, split included. crop: etl.crop."""
+    cropped = [] if crop == "none" else [("crop", pa.list_(pa.int32()))]
     pixels = [
         pa.field(name, kind)
         for size in sizes_px
@@ -94,7 +97,7 @@ def table_schema(sizes_px: list[int]) -> pa.Schema:
             (f"std_{size}", pa.float64()),
         )
     ]
-    return pa.schema([*LABELS, *pixels, ("pixel_hash", pa.string()), ("file_version", pa.string())])
+    return pa.schema([*LABELS, *cropped, *pixels, ("pixel_hash", pa.string()), ("file_version", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,9 @@ class Card:
     """the `etl` section of the settings"""
     boxed: dict[str, int] = field(default_factory=dict)
     """images with boxes per split; empty in cards of older releases"""
+    kept_whole: dict[str, int] = field(default_factory=dict)
+    """images per split that etl.crop was to crop and that were kept whole, because no lung field was found; empty
+    without etl.crop"""
     left_out: dict[str, int] = field(default_factory=dict)
     """kind and reason -> number of the left-out files when this version was made; empty in cards of older releases"""
     not_understood: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -42,14 +42,7 @@ def render(
     key: seed, patient and follow-up, the only source of randomness. The chest, its pose, the exposure and the noise are
     the same with and without findings, and each finding is the same with and without the others.
     """
-    seed, patient, follow_up = key
-    film_rng = np.random.default_rng([seed, patient, follow_up])
-    pose_rng, chest_rng, lines_rng, exposure_rng, *finding_rngs = film_rng.spawn(4 + len(FINDINGS))
-    anatomy = draw_anatomy(np.random.default_rng([seed, patient]), female)
-    finding_rng = dict(zip(FINDINGS, finding_rngs, strict=True))
-    if "Cardiomegaly" in findings:
-        anatomy = enlarge_heart(finding_rng["Cardiomegaly"], anatomy)
-    chest = draw_chest(anatomy, draw_pose(pose_rng), ap, chest_rng)
+    chest, lines_rng, exposure_rng, finding_rng = _draw(key, female, ap, findings)
     attenuation, boxes = chest.rest + chest.vessels, []
     if "Cardiomegaly" in findings:
         boxes.append(Box("Cardiomegaly", *(size_px * edge for edge in bound(chest.heart > 0.5))))
@@ -62,6 +55,32 @@ def render(
     if ap:
         attenuation += draw_lines(lines_rng, chest)
     return expose(attenuation, ap, exposure_rng, size_px, hospital), boxes
+
+
+def draw_lungs(
+    key: tuple[int, int, int], female: bool, ap: bool, findings: tuple[str, ...], size_px: int
+) -> np.ndarray:
+    """The exact lungs of the film that `render` draws of these arguments, (size_px, size_px) uint8: 255 lung, 0 none.
+
+    Lung is what heart, mediastinum and diaphragm leave free, as in the masks of JSRT (van Ginneken et al. 2006) and
+    Montgomery County (Jaeger et al. 2014); what a finding fills or collapses still belongs to it.
+    """
+    chest, *_ = _draw(key, female, ap, findings)
+    interpolation = cv2.INTER_AREA if size_px < CANVAS_PX else cv2.INTER_LINEAR
+    air = cv2.resize(chest.air, (size_px, size_px), interpolation=interpolation)
+    return (255 * (air > 0.5)).astype(np.uint8)
+
+
+def _draw(
+    key: tuple[int, int, int], female: bool, ap: bool, findings: tuple[str, ...]
+) -> tuple[Chest, Generator, Generator, dict[str, Generator]]:
+    """The chest of a film, and the random streams of its lines, its exposure and each of its findings."""
+    pose_rng, chest_rng, lines_rng, exposure_rng, *finding_rngs = np.random.default_rng(key).spawn(4 + len(FINDINGS))
+    finding_rng = dict(zip(FINDINGS, finding_rngs, strict=True))
+    anatomy = draw_anatomy(np.random.default_rng(key[:2]), female)
+    if "Cardiomegaly" in findings:
+        anatomy = enlarge_heart(finding_rng["Cardiomegaly"], anatomy)
+    return draw_chest(anatomy, draw_pose(pose_rng), ap, chest_rng), lines_rng, exposure_rng, finding_rng
 
 
 def draw_lines(rng: Generator, chest: Chest) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from conf.settings import Etl
 from etl.contract.ahead import fetch_ahead
+from etl.contract.images.crop import Crop, crop_film, place_boxes
 from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.misfits import misfit_of
 from etl.contract.images.pixels import BadImage, one_error_for_lack_of_memory, to_square
@@ -65,7 +66,7 @@ def write_shard(
         # An object store needs no folders, and its client would create a missing bucket as well.
         folder.mkdir(parents=True, exist_ok=True)
     name = f"split={shard.split}/{attempt}-{shard.index:06}-{uuid.uuid4().hex[:8]}.parquet"
-    schema = table_schema(settings.sizes_px)
+    schema = table_schema(settings.sizes_px, settings.crop)
     schema = schema.remove(schema.get_field_index("split"))
     pixels = {image_column(size) for size in settings.sizes_px}
     small = [column for column in schema.names if column not in pixels]
@@ -78,7 +79,7 @@ def write_shard(
             target,
             schema,
             compression={column: "zstd" if column in small else "none" for column in schema.names},
-            use_dictionary=[column for column in small if column not in ("findings", "boxes")],
+            use_dictionary=[column for column in small if column not in ("findings", "boxes", "crop")],
             write_statistics=["image_id", "patient_id"],
         ) as writer:
             for group in _group(_rows(shard, settings, channels, sources, bad), settings.rows_per_row_group):
@@ -95,8 +96,10 @@ def write_shard(
     return ShardFile(name, size_bytes, num_rows, bad, peak_mb)
 
 
-def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> list[np.ndarray]:
-    """The image at each of settings.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB. Raises BadImage with the reason.
+def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> tuple[list[np.ndarray], Crop | None]:
+    """The image at each of settings.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB, and its crop; None: kept whole.
+
+    Raises BadImage with the reason.
 
     read: returns the content of the file.
     """
@@ -111,8 +114,9 @@ def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> lis
             fault = find_fault(image, settings.quality) if channels == 1 else None
             if fault:
                 raise BadImage(fault)
+            image, crop = crop_film(image, settings.crop, settings.crop_margin)
             image = adjust_intensity(image, settings.intensity)
-            return [to_square(image, size, settings.square) for size in settings.sizes_px]
+            return [to_square(image, size, settings.square, quick=crop is not None) for size in settings.sizes_px], crop
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
@@ -130,11 +134,13 @@ def _rows(
             continue
         for row, read in zip(part.to_dict("records"), fetch_ahead(part.path), strict=True):
             try:
-                squares = load_squares(read, sources[row["source"]], channels)
+                squares, crop = load_squares(read, sources[row["source"]], channels)
             except BadImage as reason:
                 bad.append((row["image_id"], str(reason)))
                 continue
-            yield {**_labels(row), **_pixels(squares, settings.sizes_px), "file_version": row["file_version"]}
+            labels = {**_labels(row), "crop": crop and list(crop)}
+            labels["boxes"] = place_boxes(labels["boxes"], crop, settings.square)
+            yield {**labels, **_pixels(squares, settings.sizes_px), "file_version": row["file_version"]}
 
 
 def _copied(rows: pd.DataFrame, file: str, settings: Etl) -> Iterator[dict]:

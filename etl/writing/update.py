@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from conf.errors import InputError
 from conf.settings import Etl
+from etl.contract.images.crop import Crop, place_boxes
 from etl.contract.quarantine import QUARANTINE
 from etl.contract.schema import LABELS, SPLITS, Card
 from etl.contract.table import Committed
@@ -99,6 +100,7 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
     common = wanted.index.intersection(rows.index)
     same_file = wanted.loc[common, "file_version"].eq(rows.loc[common, "file_version"])
     changed, same = common[~same_file], common[same_file]
+    wanted["boxes"] = _boxes_in_crops(wanted.boxes, rows.loc[same], settings.square)
     # In tables of older releases no row says its source, and their schema has no such column.
     lacks_source = "source" not in rows or bool(rows.source.isna().any())
     relabelled = same if lacks_source else same[~_same_labels(wanted.loc[same], rows.loc[same])]
@@ -148,6 +150,15 @@ def _still_bad(quarantine: pd.DataFrame, wanted: pd.DataFrame, rows: pd.DataFram
     whose = wanted.patient_id.reindex(bad.same_as).to_numpy() == wanted.patient_id[bad.image_id].to_numpy()
     same_kind = bad.reason.str.endswith(SAME_PATIENT).to_numpy() == whose
     return bad[bad.same_as.isna() | (bad.same_as.isin(origins) & same_kind)]
+
+
+def _boxes_in_crops(boxes: pd.Series, rows: pd.DataFrame, square: str) -> pd.Series:
+    """The boxes, by image, of which those of these rows, whose images stay in the table, are placed in their crops."""
+    if "crop" not in rows:
+        return boxes
+    crops = rows.crop[rows.crop.notna()]
+    placed = [place_boxes(boxes[image], Crop(*map(int, crop)), square) for image, crop in crops.items()]
+    return pd.Series(boxes.to_dict() | dict(zip(crops.index, placed, strict=True)), boxes.index, dtype=object)
 
 
 def _same_labels(new: pd.DataFrame, old: pd.DataFrame) -> np.ndarray:

@@ -62,6 +62,8 @@ class Image(NamedTuple):
     """why the ETL would have put it into quarantine; None for a table's image, which the ETL has checked"""
     unreadable: str | None = None
     """why it could not be read"""
+    doubts: tuple[str, ...] = ()
+    """what speaks against the pixels, see Film.doubts; of a table's image, its column crop says it"""
 
 
 def answer_schema(findings: list[str], unsure: bool = False) -> pa.Schema:
@@ -141,7 +143,7 @@ def read_file(row: dict, content: Callable[[], bytes], properties: Properties) -
     names = row["image_id"], row["image_version"]
     if isinstance(film, NoFilm):
         return Image(*names, None, unreadable=film.reason)
-    return Image(*names, film.pixels, film.stated, film.fault)
+    return Image(*names, film.pixels, film.stated, film.fault, doubts=film.doubts)
 
 
 def read_row_group(
@@ -222,5 +224,6 @@ def _stated_columns(images: list[Image], properties: Properties) -> dict[str, li
     columns = {
         name: [getattr(image.stated.values, name) if image.stated else None for image in images] for name in ATTRIBUTES
     }
-    doubts = ["; ".join(doubts_of(image.stated, properties)) if image.stated else "" for image in images]
+    stated = [doubts_of(image.stated, properties) if image.stated else () for image in images]
+    doubts = ["; ".join((*image.doubts, *said)) for image, said in zip(images, stated, strict=True)]
     return columns | {"doubts": [said or None for said in doubts]}

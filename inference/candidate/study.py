@@ -21,7 +21,8 @@ from training.reading.augment import MAX_CONTRAST, MAX_ROTATION_DEGREES, MAX_SHI
 
 # Settings of a source that say how its films and labels were read; without paths, which may name a hospital or a user.
 READ_BY = (
-    *("format", "labels", "uncertain", "findings", "views", "dicom", "quality", "square", "intensity", "grey_bits"),
+    *("format", "labels", "uncertain", "findings", "views", "dicom", "quality"),
+    *("square", "crop", "crop_margin", "intensity", "grey_bits"),
     *("split", "val_fraction", "test_fraction", "test_fold", "seed"),
 )
 # Settings of a training that a report need not name, or that may hold a path; `weights` is among the ancestors.

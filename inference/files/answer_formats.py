@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conf.words import RESEARCH_USE
+from etl.contract.images.crop import Crop
 from inference.film.answers import Finding, Findings
 from inference.model.properties import ATTRIBUTES
 from training.measures.cells import value_cell
@@ -37,6 +38,8 @@ class Answered:
     height_px: int | None = None
     heatmaps: list[str] = field(default_factory=list)
     """pictures that were written"""
+    crop: Crop | None = None
+    """the part of the film that the model saw; None: all of it"""
 
 
 def as_json(answered: Answered, model: dict) -> str:
@@ -48,6 +51,7 @@ def as_json(answered: Answered, model: dict) -> str:
     if answered.findings is None:
         return json.dumps(line | {"error": answered.fault})
     size = {"width_px": answered.width_px, "height_px": answered.height_px}
+    size |= {"crop": answered.crop and answered.crop.to_dict()}
     return json.dumps(line | size | answered.findings.to_dict() | {"heatmaps": answered.heatmaps, "note": RESEARCH_USE})
 
 

@@ -51,19 +51,18 @@ class FileAnswerer:
         if film is None:
             return Answered(decoded.path, None, decoded.fault)
         stated = self.stated(film)
-        findings = describe_findings(
-            self.properties, answer.probabilities, answer.distances, film.fault, self.operating_point, stated
-        )
+        about = (film.fault, self.operating_point, stated, film.doubts)
+        findings = describe_findings(self.properties, answer.probabilities, answer.distances, *about)
         caption = self.caption + (f" · {stated}" if stated else "")
         pictures = []
         for index in worth_painting(findings) if self.heatmaps else ():
             finding = findings.findings[index]
             boxes = [box for which, *box in self.boxes.get(key_of(film.pixels), []) if which == index]
             picture = paint_finding(
-                film.shown, answer.maps, index, finding, self.properties, self.operating_point, boxes, caption
+                film, answer.maps, index, finding, self.properties, self.operating_point, boxes, caption
             )
             pictures.append(str(write_overlay(picture, self.heatmaps, decoded.path, finding.name)))
-        return Answered(decoded.path, findings, None, film.width_px, film.height_px, pictures)
+        return Answered(decoded.path, findings, None, film.width_px, film.height_px, pictures, film.crop)
 
 
 def answer_all(

@@ -12,6 +12,7 @@ from conf.writing import atomic_path
 from etl.contract.clutter import heatmap_name
 from inference.files.answer_formats import printable
 from inference.film.answers import Finding, Findings
+from inference.film.films import Film
 from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of
 from inference.model.properties import Properties
 from training.network.heat import overlay
@@ -36,7 +37,7 @@ def worth_painting(findings: Findings) -> list[int]:
 
 
 def paint_finding(
-    film: np.ndarray,
+    film: Film,
     maps: np.ndarray,
     index: int,
     finding: Finding,
@@ -47,13 +48,14 @@ def paint_finding(
 ) -> bytes:
     """The film with the heat map of one finding and a caption, as a PNG file.
 
-    film: (h, w) grey or (h, w, 3) RGB, uint8, see Film.shown. maps: (findings, s, s) float32. boxes: as kept with the
+    film: with Film.shown. maps: (findings, s, s) float32. boxes: as kept with the
     model (shares of the square), of this finding. model: name, version and precision, and what it got besides the
     pixels, for the caption.
     """
-    height, width = film.shape[:2]
-    heat = heat_of(evidence_of(maps, index, properties, operating_point), width, height, properties)
-    picture = overlay(film, heat, boxes=boxes_on_film(boxes, width, height, properties))
+    height, width = film.shown.shape[:2]
+    heat = heat_of(evidence_of(maps, index, properties, operating_point), width, height, properties, film.crop)
+    placed = boxes_on_film(boxes, film.width_px, film.height_px, properties, film.crop)
+    picture = overlay(film.shown, heat, boxes=placed)
     threshold = "no threshold" if finding.threshold is None else f"threshold {finding.threshold:.3f}"
     called = f" · {finding.answer}" if finding.answer else " · called" if finding.present else " · not called"
     heading = f"{finding.name} {finding.probability:.3f} ({threshold}){called}"

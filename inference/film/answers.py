@@ -1,5 +1,6 @@
 """The meaning of a graph's numbers for one image, the same for command line, batch, service and page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -56,7 +57,7 @@ class Findings:
     stated: Stated | None = None
     """age, sex and view that the model got; None if it takes pixels alone"""
     doubts: tuple[str, ...] = ()
-    """what speaks against these values, see doubts_of"""
+    """what speaks against the pixels, see Film.doubts, and against these values, see doubts_of"""
     error_rate: float | None = None
     """the error rate of the answers; None if the model does not answer unsure"""
 
@@ -124,9 +125,10 @@ def describe_findings(
     fault: str | None = None,
     operating_point: str = OPERATING_POINT,
     stated: Stated | None = None,
+    doubts: Sequence[str] = (),
 ) -> Findings:
     """probabilities: (findings,) float32; distance: this image's; operating_point: one of properties.thresholds.
-    stated: what the model got besides the pixels.
+    stated: what the model got besides the pixels. doubts: what speaks against the pixels, see Film.doubts.
 
     An image that is unlike the training data gets no probabilities: what the network says of it, it has not learned.
     """
@@ -138,7 +140,7 @@ def describe_findings(
         else Finding(name, None, threshold, None)
         for name, value, threshold, called in zip(properties.findings, probabilities, thresholds, present, strict=True)
     ]
-    doubts = tuple(doubts_of(stated, properties)) if stated else ()
+    doubts = (*doubts, *(doubts_of(stated, properties) if stated else ()))
     limit = properties.distance_threshold
     unsure = properties.unsure
     if unsure:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from conf.settings import Dicom, Quality
+from etl.contract.images.crop import KEPT_WHOLE, Crop, crop_film
 from etl.contract.images.decode import begins_like_image, decode_colour, decode_grey
 from etl.contract.images.misfits import find_misfit, tags_of
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, one_error_for_lack_of_memory, to_square
@@ -43,6 +44,12 @@ class Film:
     """(h, w) grey or (h, w, 3) RGB, uint8, in the film's own proportions and greys, for people; None: not asked for"""
     stated: Stated | None = None
     """what the file states of age, sex and view; None if the model takes pixels alone"""
+    crop: Crop | None = None
+    """the part of the film that `pixels` show; None: all of it"""
+    whole: np.ndarray | None = None
+    """the whole film as a square like `pixels`, for people; None if `pixels` show all of it, or if not asked for"""
+    doubts: tuple[str, ...] = ()
+    """what speaks against the pixels"""
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,13 @@ class NoFilm:
 NO_MEMORY = NoFilm(f"{OUT_OF_REACH}: not enough memory to decode it")
 
 
-def read_film(read: Callable[[int], bytes], properties: Properties, shown_px: int = 0) -> Film | NoFilm:
+def read_film(
+    read: Callable[[int], bytes], properties: Properties, shown_px: int = 0, with_whole: bool = False
+) -> Film | NoFilm:
     """A file to its film, or the reason why it has none, in the same words for command line, batch and service.
 
-    read: gives the file's bytes, at most as many as its argument; may raise OSError. shown_px: as for load_film.
+    read: gives the file's bytes, at most as many as its argument; may raise OSError. shown_px, with_whole: as for
+    load_film.
     """
     try:
         content = read(MAX_FILE_BYTES + 1)
@@ -74,7 +84,7 @@ def read_film(read: Callable[[int], bytes], properties: Properties, shown_px: in
     if len(content) > MAX_FILE_BYTES:
         return NoFilm(f"too large: over {MAX_FILE_BYTES // 10**6} MB, more than any image that is read")
     try:
-        return load_film(content, properties, shown_px)
+        return load_film(content, properties, shown_px, with_whole)
     except BadImage as error:
         return NoFilm(str(error)[:MAX_REASON_CHARACTERS], begins_like_image(content))
     except MemoryError:
@@ -84,23 +94,30 @@ def read_film(read: Callable[[int], bytes], properties: Properties, shown_px: in
         return NoFilm(reason[:MAX_REASON_CHARACTERS], bug=error)
 
 
-def load_film(content: bytes, properties: Properties, shown_px: int = 0) -> Film:
+def load_film(content: bytes, properties: Properties, shown_px: int = 0, with_whole: bool = False) -> Film:
     """Bytes of an image file to the model's input. As in the ETL, a model of grey images gets the luminance of a colour
     file, and one of colour images equal channels of a grey file.
 
-    shown_px: longer side of `shown`; 0: `shown` is not made.
+    shown_px: longer side of `shown`; 0: `shown` is not made. with_whole: whether Film.whole is made of a cropped film.
     Raises BadImage with the reason if the file is no usable image, MemoryError if there is too little memory.
     """
     with one_error_for_lack_of_memory():
         image = (decode_grey if properties.channels == 1 else decode_colour)(content, properties.grey_bits)
         height, width = image.shape[:2]
-        adjusted = adjust_intensity(image, properties.intensity)
-        pixels = to_square(adjusted, properties.size_px, properties.square)
+        kept, crop = crop_film(image, properties.crop, properties.crop_margin)
+        pixels, whole = _square(kept, properties, crop), _square(image, properties) if crop and with_whole else None
+        doubts = (KEPT_WHOLE,) if properties.crop != "none" and crop is None else ()
         shown = _scale(image, shown_px) if shown_px else None
         tags, fault = _ask_tags(content, properties)
         if not fault and properties.channels == 1:
             fault = find_fault(image, Quality(**properties.quality))
-        return Film(pixels, fault, width, height, shown, stated_in(tags) if properties.attributes else None)
+        stated = stated_in(tags) if properties.attributes else None
+        return Film(pixels, fault, width, height, shown, stated, crop, whole, doubts)
+
+
+def _square(film: np.ndarray, properties: Properties, crop: Crop | None = None) -> np.ndarray:
+    adjusted = adjust_intensity(film, properties.intensity)
+    return to_square(adjusted, properties.size_px, properties.square, quick=crop is not None)
 
 
 def _ask_tags(content: bytes, properties: Properties) -> tuple["Tags | None", str | None]:

@@ -9,6 +9,7 @@ proportions.
 import cv2
 import numpy as np
 
+from etl.contract.images.crop import Crop, boxes_in_pixels, boxes_of_crop
 from inference.film.answers import OPERATING_POINT
 from inference.model.properties import Properties
 from training.network.heat import above_threshold, class_log_odds, heat_of_square
@@ -28,11 +29,20 @@ def evidence_of(
     return above_threshold(logits, properties.thresholds[operating_point][finding])
 
 
-def heat_of(evidence: np.ndarray, width_px: int, height_px: int, properties: Properties) -> np.ndarray:
+def heat_of(
+    evidence: np.ndarray, width_px: int, height_px: int, properties: Properties, crop: Crop | None = None
+) -> np.ndarray:
     """Evidence laid over the film, (height_px, width_px) float32: 0 none, 1 the full colour.
 
     evidence: (s, s) float32, see evidence_of. width_px, height_px: of the film in its own proportions, at any scale.
+    crop: the part of the film that the model saw, beyond which there is no evidence; None: all of it.
     """
+    if crop:
+        heat = np.zeros((height_px, width_px), np.float32)
+        part = heat[_span(crop.top, crop.height, height_px / crop.film_height)]
+        part = part[:, _span(crop.left, crop.width, width_px / crop.film_width)]
+        part[:] = heat_of(evidence, part.shape[1], part.shape[0], properties)
+        return heat
     side = max(width_px, height_px)
     heat = heat_of_square(evidence, side, properties.map_first, properties.map_step)
     if properties.square == "stretch":
@@ -41,21 +51,35 @@ def heat_of(evidence: np.ndarray, width_px: int, height_px: int, properties: Pro
     return heat[top : top + height_px, left : left + width_px]
 
 
-def boxes_on_film(boxes: list[list[float]], width_px: int, height_px: int, properties: Properties) -> list[list[float]]:
-    """Boxes as shares of the model's square to shares of the film's own sides; see heat_of for the other arguments."""
-    if properties.square == "stretch":
-        return boxes
-    side = max(width_px, height_px)
-    left_px, top_px = (side - width_px) // 2, (side - height_px) // 2
-    return [
-        [
-            (left * side - left_px) / width_px,
-            (top * side - top_px) / height_px,
-            width * side / width_px,
-            height * side / height_px,
-        ]
-        for left, top, width, height in boxes
-    ]
+def heat_on_square(evidence: np.ndarray, properties: Properties, crop: Crop | None) -> np.ndarray:
+    """Evidence laid over the whole film's square, (S, S) float32, S the model's size; otherwise like heat_of."""
+    side = properties.size_px
+    if crop is None or properties.square == "stretch":
+        return heat_of(evidence, side, side, properties, crop)
+    scale = side / max(crop.film_width, crop.film_height)
+    width, height = (max(1, round(length * scale)) for length in (crop.film_width, crop.film_height))
+    square, top, left = np.zeros((side, side), np.float32), (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = heat_of(evidence, width, height, properties, crop)
+    return square
+
+
+def boxes_on_film(
+    boxes: list[list[float]], width_px: int, height_px: int, properties: Properties, crop: Crop | None = None
+) -> list[list[float]]:
+    """Boxes as shares of the model's square to shares of the film's own sides.
+
+    width_px, height_px: of the film. crop: as in heat_of.
+    """
+    if crop:
+        boxes = boxes_of_crop(boxes, crop, properties.square)
+    pixels = boxes_in_pixels(boxes, width_px, height_px, properties.square)
+    return (pixels / (width_px, height_px, width_px, height_px)).tolist()
+
+
+def _span(start_px: int, length_px: int, scale: float) -> slice:
+    """Where a part of a film, along one side, lies in a picture of it; at least one pixel."""
+    first = round(start_px * scale)
+    return slice(first, max(first + 1, round((start_px + length_px) * scale)))
 
 
 def encode_png(picture: np.ndarray) -> bytes:

@@ -58,6 +58,10 @@ class Properties:
     commit: str
     ancestors: list[dict]
     """models whose weights the training started from: `source` and, if known, run_id, delta_table_id, delta_version"""
+    crop: str = "none"
+    """part of a film that the ETL kept: `none` (all of it) or `lungs`; graphs of older releases lack it"""
+    crop_margin: float = Etl.crop_margin
+    """what it kept beyond the lungs, see etl.crop_margin; graphs of older releases lack it"""
     grey_bits: int = 0
     """bits of the greys in 16-bit files that do not say it, see etl.grey_bits; graphs of older releases lack it"""
     dicom: dict = field(default_factory=dict)
@@ -96,7 +100,8 @@ class Properties:
         """What the model takes, for people."""
         colour = "grey" if self.channels == 1 else "colour (RGB)"
         more = "; age in years, sex and view position, each known or unknown" if self.attributes else ""
-        return f"{self.size_px} x {self.size_px} {colour} pixels, made square by `{self.square}`{more}"
+        part = f", of the lungs with a margin of {self.crop_margin:g}," if self.crop == "lungs" else ","
+        return f"{self.size_px} x {self.size_px} {colour} pixels{part} made square by `{self.square}`{more}"
 
     def to_json(self) -> str:
         """Returns one line of JSON."""
@@ -125,7 +130,8 @@ def preparation_of(settings: dict) -> dict:
 
     settings: those in a card. A setting that the card of an older release lacks gets its default.
     """
-    return {name: settings.get(name, getattr(Etl, name)) for name in ("square", "intensity", "grey_bits")}
+    names = ("square", "crop", "crop_margin", "intensity", "grey_bits")
+    return {name: settings.get(name, getattr(Etl, name)) for name in names}
 
 
 def check_table(properties: Properties, card: "Card", place: object) -> None:

@@ -124,7 +124,7 @@ async def explain_(
     sex: Sex = "",
     view: View = "",
 ) -> Response:
-    """Returns the findings of one image, the image as the model sees it, a heat map per finding, and known boxes.
+    """Returns the findings of one image, the image as a square, a heat map per finding, and known boxes.
 
     With `finding`, and `image/png` in the header Accept, the answer is a picture: the image with that finding's map
     over it; the header `X-Operating-Point` names the operating point, `X-Attributes` the age, sex and view that the
@@ -171,6 +171,7 @@ async def describe(request: Request) -> Response:
             "findings": properties.findings,
             "size_px": properties.size_px,
             "square": properties.square,
+            "crop": properties.crop,
             "channels": properties.channels,
             "attributes": properties.attributes or None,
             "thresholds": {
@@ -216,10 +217,10 @@ async def read(state: ServiceState, served: QueuedModel, upload: Upload, asked: 
     stated = film.stated and film.stated.with_given(asked.given)
     inputs = inputs_of(properties, film.pixels[None], [stated.values] if stated else [])
     answer = await served.batcher.answer(*chosen(inputs, 0), alone=state.capacity.files == 1)
-    found = describe_findings(
-        properties, answer.probabilities, float(answer.distances), film.fault, asked.operating_point, stated
-    )
-    result = {**found.to_dict(), "width_px": film.width_px, "height_px": film.height_px}
+    about = (film.fault, asked.operating_point, stated, film.doubts)
+    found = describe_findings(properties, answer.probabilities, float(answer.distances), *about)
+    size = {"width_px": film.width_px, "height_px": film.height_px}
+    result = {**found.to_dict(), **size, "crop": film.crop and film.crop.to_dict()}
     state.counters.files.labels("answered").inc()
     return Read(film, answer, found, result)
 

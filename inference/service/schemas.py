@@ -29,6 +29,7 @@ RESULT = {
     "warnings": [],
     "width_px": 1024,
     "height_px": 1024,
+    "crop": None,
 }
 UNREADABLE = {"index": 1, "name": "notes.txt", "error": f"no {KINDS}: starts with b'Dear Dr '"}
 SEND_A_FILM = f"send a whole {KINDS} file of one film"
@@ -80,6 +81,16 @@ class Attributes(BaseModel):
     given: list[str] = Field(description="which of them the request gave; the others come from the file's DICOM tags")
 
 
+class Crop(BaseModel):
+    """A part of a film, in pixels of the film."""
+
+    model_config = _shown({"left": 180, "top": 120, "width": 2000, "height": 1900})
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 class Result(BaseModel):
     """One image."""
 
@@ -102,6 +113,7 @@ class Result(BaseModel):
     warnings: list[str] = Field(description="reasons not to trust this answer, in words")
     width_px: int
     height_px: int
+    crop: Crop | None = Field(description="the part of the film that the model saw; null: all of it")
 
 
 class Unreadable(BaseModel):
@@ -131,14 +143,19 @@ class Map(BaseModel):
     high: float = Field(description="largest evidence, in the same unit; only evidence above 0 is painted")
 
 
-class Box(BaseModel):
-    """A box in which radiologists saw a finding. Its numbers are shares, 0..1, of the side of `image`."""
+class Place(BaseModel):
+    """A part of `image`. Its numbers are shares, 0..1, of the side of `image`."""
 
-    finding: str
     left: float
     top: float
     width: float
     height: float
+
+
+class Box(Place):
+    """A box in which radiologists saw a finding."""
+
+    finding: str
 
 
 class Explanation(Result):
@@ -152,17 +169,19 @@ class Explanation(Result):
             "maps": {"Cardiomegaly": {"png": PIXEL, "low": -4.1, "high": 2.3}},
             "exact_maps": True,
             "boxes": [{"finding": "Cardiomegaly", "left": 0.3, "top": 0.5, "width": 0.4, "height": 0.3}],
+            "seen": None,
         }
     )
     model: ModelName
     note: Literal[RESEARCH_USE]
     operating_point: str = POINT
-    image: str = Field(description="data URL of a PNG: the square that the model sees")
+    image: str = Field(description="data URL of a PNG: the square that the model sees, or of a cropped film all of it")
     maps: dict[str, Map] = Field(description="heat maps by finding; empty if the image is unlike the training data")
     exact_maps: bool = Field(
         description="whether the probability is composed of the map's places; otherwise the map only compares places"
     )
     boxes: list[Box] = Field(description="known boxes; only images of the test split have any")
+    seen: Place | None = Field(description="the part of `image` that the model saw; null: all of it")
 
 
 class Registry(BaseModel):
@@ -191,6 +210,7 @@ class ModelDescription(ModelName):
             "findings": ["Cardiomegaly", "Effusion"],
             "size_px": 256,
             "square": "pad",
+            "crop": "none",
             "channels": 1,
             "attributes": None,
             "thresholds": {"youden": {"Cardiomegaly": 0.34, "Effusion": 0.29}},
@@ -207,6 +227,7 @@ class ModelDescription(ModelName):
     findings: list[str]
     size_px: int = Field(description="side of the square that the model sees, in pixels")
     square: str = Field(description="how films are made square: pad or stretch")
+    crop: str = Field(description="part of a film that the model sees: none (all of it) or lungs")
     channels: int = Field(description="1: the model sees grey images, 3: colour")
     attributes: dict | None = Field(
         description="null if the model takes pixels alone; otherwise what it takes besides: the words for sex and view "

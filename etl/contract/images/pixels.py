@@ -1,5 +1,6 @@
 """Common to all image formats: the accepted sizes, the error for unusable images, what a file stores, squares."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,11 +61,12 @@ def check_size(width: int, height: int) -> None:
         raise BadImage(f"too large: {width}x{height} pixels, limit {MAX_SIDE_PX} a side")
 
 
-def to_square(image: np.ndarray, size_px: int, square: str = "pad") -> np.ndarray:
+def to_square(image: np.ndarray, size_px: int, square: str = "pad", quick: bool = False) -> np.ndarray:
     """(height, width) or (height, width, 3) uint8 to (size_px, size_px) or (size_px, size_px, 3) uint8.
 
     square: `pad` with black, which keeps the heart-to-thorax ratio, or `stretch`, which changes it but uses all pixels.
-    A side that is too long is area-averaged, one that is too short enlarged linearly.
+    A side that is too long is area-averaged, one that is too short enlarged linearly. quick: averaged by _halved, for
+    crops: their sides are no multiples of size_px, for which OpenCV takes several times as long.
     Raises ValueError for another `square`.
     """
     height, width = image.shape[:2]
@@ -78,9 +80,37 @@ def to_square(image: np.ndarray, size_px: int, square: str = "pad") -> np.ndarra
         height, width = side, side
     elif square != "stretch":
         raise ValueError(f"square is {square!r}, expected pad or stretch")
+    if quick:
+        return _halved(image, size_px)
     if max(height, width) > size_px:
         # In a step of its own, because OpenCV averages areas only if neither side is enlarged.
         image = cv2.resize(image, (min(width, size_px), min(height, size_px)), interpolation=cv2.INTER_AREA)
     if min(height, width) < size_px:
         image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
     return image
+
+
+def _halved(image: np.ndarray, size_px: int) -> np.ndarray:
+    """The image with both sides of size_px, reduced by averages over 2x2 pixels.
+
+    Before the last of them, a side is enlarged linearly, by a factor of less than 2, to a multiple of size_px.
+    """
+    while max(sides := _sides(image)) >= 2 * size_px and all(side % 2 == 0 or side < 2 * size_px for side in sides):
+        image = _halve(image, size_px)
+    doubled = tuple(size_px * 2 ** max(0, math.ceil(math.log2(side / size_px))) for side in _sides(image))
+    if doubled != _sides(image):
+        image = cv2.resize(image, doubled, interpolation=cv2.INTER_LINEAR)
+    while max(_sides(image)) > size_px:
+        image = _halve(image, size_px)
+    return image
+
+
+def _halve(image: np.ndarray, size_px: int) -> np.ndarray:
+    """The image with each side halved that is at least twice size_px."""
+    halved = tuple(side // 2 if side >= 2 * size_px else side for side in _sides(image))
+    return cv2.resize(image, halved, interpolation=cv2.INTER_AREA)
+
+
+def _sides(image: np.ndarray) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return width, height

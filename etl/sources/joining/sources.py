@@ -19,6 +19,8 @@ OF_THE_RUN = (
     "quality",
     "sizes_px",
     "square",
+    "crop",
+    "crop_margin",
     "intensity",
     "grey_bits",
     "rows_per_row_group",

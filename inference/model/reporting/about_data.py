@@ -97,7 +97,10 @@ def preparation(card: dict) -> list[str]:
             return ""
         square, intensity = settings["square"], settings["intensity"]
         colours = "RGB" if card["model"].get("channels") == 3 else "grey"
-        return f"Each film is decoded to {colours}, {SQUARES[square]} and resized; {INTENSITIES[intensity]}{greys}."
+        margin = settings.get("crop_margin", 0)
+        crop = f"cropped to the lungs with a margin of {margin:g}, " if settings.get("crop") == "lungs" else ""
+        made = f"{crop}{SQUARES[square]} and resized"
+        return f"Each film is decoded to {colours}, {made}; {INTENSITIES[intensity]}{greys}."
 
     lines = by_source(card, sentence)
     about = card.get("study", {}).get("training", {})

@@ -3,7 +3,7 @@
     python -m inference.service.engine.decoder MEMORY_FD SOCKET_FD MAX_MB        started by decoding.py
 
 The file is in shared memory. A line of JSON on the socket gives its length and the properties of the model. The answer
-is a line of JSON, and the film's pixels replace the file in shared memory.
+is a line of JSON, and the film's pixels replace the file in shared memory; of a cropped film, its whole square follows.
 """
 
 import json
@@ -48,7 +48,7 @@ def limit_memory(max_mb: int) -> None:
 
 def decode(memory: mmap.mmap, num_bytes: int, properties: str) -> dict:
     """Describes the film of the file in `memory`, whose pixels replace the file there, or says why there is none."""
-    film = read_film(lambda limit: memory[: min(num_bytes, limit)], parse(properties))
+    film = read_film(lambda limit: memory[: min(num_bytes, limit)], parse(properties), with_whole=True)
     if isinstance(film, NoFilm):
         reason = film.reason
         if film.bug:
@@ -57,9 +57,11 @@ def decode(memory: mmap.mmap, num_bytes: int, properties: str) -> dict:
             trace = "".join(traceback.format_tb(film.bug.__traceback__))
             print(f"decoder: {reason}\n{trace}", file=sys.stderr)
         return {"reason": reason, "is_image": film.is_image}
-    memory[: film.pixels.size] = np.ascontiguousarray(film.pixels).tobytes()
+    squares = [film.pixels] if film.whole is None else [film.pixels, film.whole]
+    memory[: len(squares) * film.pixels.size] = b"".join(np.ascontiguousarray(one).tobytes() for one in squares)
     stated = film.stated and {"values": vars(film.stated.values), "strange": film.stated.strange}
-    return {"fault": film.fault, "width_px": film.width_px, "height_px": film.height_px, "stated": stated}
+    size = {"width_px": film.width_px, "height_px": film.height_px}
+    return {"fault": film.fault, **size, "stated": stated, "crop": film.crop, "doubts": film.doubts}
 
 
 @cache

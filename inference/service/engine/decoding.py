@@ -13,13 +13,15 @@ from contextlib import suppress
 
 import numpy as np
 
+from etl.contract.images.crop import Crop
 from inference.film.films import DECODER_DIED, Film
 from inference.film.stated import Stated
 from inference.model.inputs import Attributes
 from inference.service.door.counters import Counters
 
-# The film's pixels replace the file, so there must be room for (S, S, 3) of the largest model that is possible.
-MIN_MEMORY_BYTES = 3 * 4096**2
+# The film's pixels replace the file, so there must be room for (S, S, 3) of the largest model that is possible, twice:
+# of a cropped film, its whole square follows.
+MIN_MEMORY_BYTES = 2 * 3 * 4096**2
 START_S = 60
 AGAIN_S = 1
 # The process has ended, or its answer is not a line of JSON.
@@ -82,11 +84,11 @@ class DecoderPool:
         if "reason" in answer:
             self._idle.put_nowait(decoder)
             raise CannotDecode(answer["reason"], answer["is_image"])
-        pixels = decoder.pixels(shape)
+        stated, crop, doubts = (answer.pop(name) for name in ("stated", "crop", "doubts"))
+        pixels, whole = decoder.pixels(shape), decoder.pixels(shape, place=1) if crop else None
         self._idle.put_nowait(decoder)
-        stated = answer.pop("stated")
         found = stated and Stated(Attributes(**stated["values"]), strange=tuple(stated["strange"]))
-        return Film(pixels, **answer, stated=found)
+        return Film(pixels, **answer, stated=found, crop=crop and Crop(*crop), whole=whole, doubts=tuple(doubts))
 
     def _replace(self, decoder: "_Decoder") -> None:
         decoder.kill()
@@ -158,8 +160,9 @@ class _Decoder:
     def has_ended(self) -> bool:
         return self.reader.at_eof() or self.process.returncode is not None
 
-    def pixels(self, shape: tuple[int, ...]) -> np.ndarray:
-        return np.frombuffer(self.memory[: math.prod(shape)], np.uint8).reshape(shape)
+    def pixels(self, shape: tuple[int, ...], place: int = 0) -> np.ndarray:
+        start, length = place * math.prod(shape), math.prod(shape)
+        return np.frombuffer(self.memory[start : start + length], np.uint8).reshape(shape)
 
     def kill(self) -> None:
         self.writer.close()

@@ -63,11 +63,14 @@ function drawLayers() {
     if (film.src !== source) film.src = source;
     film.alt = asModel ? "The film as the model sees it" : "The film";
     find("caption").textContent =
-      `${shown.width_px} × ${shown.height_px} pixels${asModel ? ", as the model sees it" : ""}`;
+      `${shown.width_px} × ${shown.height_px} pixels` +
+      (shown.seen ? ", outlined what the model sees" : asModel ? ", as the model sees it" : "");
   }
   drawHeat(shown?.maps[finding]);
   clipHeat();
   drawBoxes(shown?.boxes ?? []);
+  find("seen").hidden = !shown?.seen;
+  if (shown?.seen) place(find("seen"), shown.seen);
 }
 
 function drawHeat(map) {
@@ -105,10 +108,15 @@ function drawBoxes(boxes) {
         { className: box.finding === finding ? "box chosen" : "box" },
         make("span", {}, spoken(box.finding)),
       );
-      for (const side of ["left", "top", "width", "height"]) outline.style[side] = `${100 * box[side]}%`;
+      place(outline, box);
       return outline;
     }),
   );
+}
+
+/** Lays an outline over the film. box: shares of the square's side. */
+function place(outline, box) {
+  for (const side of ["left", "top", "width", "height"]) outline.style[side] = `${100 * box[side]}%`;
 }
 
 for (const id of ["heat-on", "boxes-on", "as-model"]) find(id).addEventListener("change", drawLayers);

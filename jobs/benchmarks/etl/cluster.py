@@ -109,7 +109,7 @@ def answer(driver: subprocess.Popen) -> str:
 def drive(arguments: argparse.Namespace) -> None:
     # The images are copies of each other, so duplicates must pass.
     settings = Etl(sizes_px=SIZES_PX, quality=Quality(duplicates=False, duplicates_across_patients=False))
-    manifest = manifest_of(repeated(arguments.images, arguments.num_images))
+    manifest = manifest_of(repeated(arguments.images, arguments.num_images), settings)
     with SparkWorkers(arguments.master) as workers:
         print(READY, flush=True)
         for _ in sys.stdin:

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -77,9 +78,11 @@ def measure_spark(paths: list[str], tasks: int, folder: str) -> dict:
     settings = Etl(sizes_px=SIZES_PX, quality=quality)
     with SparkWorkers(master=f"local[{tasks}]") as workers:
         # Not timed: the first tasks of a session start its Python processes and import what they need.
-        publish((f"{folder}-warm", f"{folder}-warm-bad"), settings, "benchmark", manifest_of(paths[:100]), workers)
+        warm = manifest_of(paths[:100], settings)
+        publish((f"{folder}-warm", f"{folder}-warm-bad"), settings, "benchmark", warm, workers)
         started = time.perf_counter()
-        outcome = publish((f"{folder}/shards", f"{folder}/bad"), settings, "benchmark", manifest_of(paths), workers)
+        manifest = manifest_of(paths, settings)
+        outcome = publish((f"{folder}/shards", f"{folder}/bad"), settings, "benchmark", manifest, workers)
         seconds = time.perf_counter() - started
     return {
         "spark_images_per_s": len(paths) / seconds,
@@ -88,8 +91,8 @@ def measure_spark(paths: list[str], tasks: int, folder: str) -> dict:
     }
 
 
-def manifest_of(paths: list[str]) -> Manifest:
-    """Makes a manifest with one patient per image and no finding present."""
+def manifest_of(paths: list[str], settings: Etl) -> Manifest:
+    """Makes a manifest with one patient per image and no finding present. settings: how the images are read."""
     names = pd.Series([f"{index:08}.png" for index in range(len(paths))])
     nothing = pd.Series("", names.index)
     rows = build_rows(
@@ -105,7 +108,9 @@ def manifest_of(paths: list[str]) -> Manifest:
     rows["file"] = names
     rows["split"] = [("train", "train", "train", "val", "test")[index % 5] for index in names.index]
     files = pd.DataFrame({"path": paths, "file_version": "1", "clutter": None}, index=names)
-    return assemble(rows, files, [f"finding {index}" for index in range(14)], [], "images")
+    manifest = assemble(rows, files, [f"finding {index}" for index in range(14)], [], "images")
+    named = manifest.images.assign(source="benchmark")
+    return replace(manifest, images=named, sources={"benchmark": settings})
 
 
 def measure_plain(paths: list[str], tasks: int, folder: str) -> dict:

@@ -90,7 +90,7 @@ def measure(arguments: argparse.Namespace, root: Path, names: list[str]) -> dict
             ("source", stored, str(root / "table-2")),
             ("both", stored, f"{BUCKET}/table"),
         ):
-            manifest = manifest_of([f"{source}/{film}" for film in names])
+            manifest = manifest_of([f"{source}/{film}" for film in names], settings)
             started, cpu_before = time.perf_counter(), cpu_s_of_product()
             card = publish((f"{table}/shards", f"{table}/bad"), settings, "benchmark", manifest, workers).card
             results[f"etl_{name}_images_per_s"] = len(names) / (time.perf_counter() - started)

@@ -28,7 +28,7 @@ def repeat_table(table: TableVersion, num_rows: int, folder: str) -> TableVersio
         added.append((path, os.path.getsize(file), pq.read_metadata(file).num_rows))
         rows += added[-1][2]
     repeated = replace(card, table="", delta_version=0, images={**card.images, "train": rows})
-    commit(folder, repeated, table_schema(card.sizes_px), added, None)
+    commit(folder, repeated, table_schema(card.sizes_px, card.settings.get("crop", "none")), added, None)
     return TableVersion(folder, repeated)
 
 

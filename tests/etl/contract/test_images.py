@@ -349,3 +349,22 @@ def test_shrinking_averages_areas():
     checkers = np.indices((16, 16)).sum(axis=0) % 2 * 200
     assert to_square(checkers.astype(np.uint8), 8).tolist() == [[100] * 8] * 8
     assert cv2.getNumThreads() == 1
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 60), st.sampled_from(["pad", "stretch"]))
+def test_a_quick_square_is_nearly_the_average(height, width, size_px, square):
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (height, width), dtype=np.uint8), (0, 0), 3).reshape(height, width)
+    quick = to_square(image, size_px, square, quick=True)
+    expected = to_square(image, size_px, square)
+    assert quick.shape == (size_px, size_px) and quick.dtype == np.uint8
+    if min(height, width) >= 2 * size_px:
+        # Only pixels at the edge of the padding differ by more: it falls on another part of a pixel.
+        assert np.median(np.abs(quick.astype(int) - expected)) <= 3
+
+
+def test_a_quick_square_of_a_multiple_is_the_average():
+    image = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)
+    means = image.reshape(24, 4, 24, 4).mean(axis=(1, 3))
+    assert np.abs(to_square(image, 24, quick=True) - means).max() <= 1
+    assert np.unique(to_square(np.full((90, 70), 120, np.uint8), 32, "stretch", quick=True)).tolist() == [120]

@@ -7,9 +7,12 @@ import pytest
 from PIL import Image
 
 from conf.settings import Etl, Quality
+from etl.contract.images.crop import KEPT_WHOLE
 from etl.contract.images.pixels import BadImage
+from etl.phantoms.film import render
 from etl.writing.shard_file import load_squares
 from inference.film import films
+from inference.film.answers import describe_findings
 from inference.film.films import load_film
 from tests.etl.dicom_files import build, written
 from tests.etl.image_files import png_of
@@ -38,20 +41,43 @@ def test_serving_prepares_a_file_as_the_table_has_it(square, intensity, tmp_path
         intensity=intensity,
         quality=Quality(0, False, False, False, False, False, False),
     )
-    (expected,) = load_squares(path.read_bytes, settings, channels=1)
+    (expected,), _ = load_squares(path.read_bytes, settings, channels=1)
     film = load_film(path.read_bytes(), replace(PROPERTIES, square=square, intensity=intensity))
     np.testing.assert_array_equal(film.pixels, expected)
     assert (film.width_px, film.height_px) == (160, 200)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_serving_crops_a_film_as_the_table_has_it(channels):
+    film = render((0, 1, 0), False, False, (), 256)[0]
+    content = png(np.dstack([film, film // 2, film]) if channels == 3 else film[:230])
+    how = {"crop": "lungs", "crop_margin": 0.1, "intensity": "percentile"}
+    (expected,), crop = load_squares(lambda: content, Etl(sizes_px=[64], quality=Quality(0), **how), channels)
+    served = load_film(content, replace(PROPERTIES, channels=channels, **how), with_whole=True)
+    np.testing.assert_array_equal(served.pixels, expected)
+    assert served.crop == crop and crop.width < 256 and not served.doubts
+    whole = load_film(content, replace(PROPERTIES, channels=channels, intensity="percentile"))
+    np.testing.assert_array_equal(served.whole, whole.pixels)
+    assert whole.crop is None and whole.whole is None
+
+
+def test_an_answer_says_that_no_lungs_were_found():
+    content = png(np.random.default_rng(0).integers(0, 256, (200, 160), dtype=np.uint8))
+    film = load_film(content, replace(PROPERTIES, crop="lungs"), with_whole=True)
+    assert film.crop is None and film.whole is None and film.doubts == (KEPT_WHOLE,)
+    np.testing.assert_array_equal(film.pixels, load_film(content, PROPERTIES).pixels)
+    found = describe_findings(PROPERTIES, np.zeros(3, np.float32), 0.0, doubts=film.doubts)
+    assert found.to_dict()["warnings"] == [KEPT_WHOLE]
+
+
 def test_serving_scales_few_bits_as_the_table_was_made(tmp_path):
     path = tmp_path / "film.png"
     path.write_bytes(png_of(textured(200, 160).astype(np.uint16) * 16))
-    (expected,) = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=1)
+    (expected,), _ = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=1)
     film = load_film(path.read_bytes(), replace(PROPERTIES, grey_bits=12))
     np.testing.assert_array_equal(film.pixels, expected)
     assert film.fault is None and film.pixels.max() > 150
-    (colour,) = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=3)
+    (colour,), _ = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=3)
     np.testing.assert_array_equal(colour, np.dstack([expected] * 3))
     for load in (
         lambda: load_squares(path.read_bytes, Etl(sizes_px=[64]), channels=1),
@@ -109,7 +135,7 @@ def test_what_is_shown_has_the_films_own_proportions(height, width):
 
 
 def test_a_film_for_which_opencv_has_no_memory_is_a_lack_of_memory(monkeypatch):
-    def refuse(image: np.ndarray, *_) -> np.ndarray:
+    def refuse(image: np.ndarray, *_, **__) -> np.ndarray:
         # More than any machine has; no array of the test's own is made.
         return cv2.resize(image, (2**30, 2**30))
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of
+from etl.contract.images.crop import Crop, boxes_in_pixels
+from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of, heat_on_square
 from tests.inference.toy_properties import PROPERTIES
 from training.network.heat import BOX_RGB, FULL_COLOUR, overlay, paint_heat
 
@@ -129,3 +130,31 @@ def test_png_holds_the_picture(shape):
     content = encode_png(picture)
     assert content.startswith(b"\x89PNG")
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), picture)
+
+
+CROP = Crop(left=100, top=40, width=60, height=100, film_width=200, film_height=150)
+
+
+@pytest.mark.parametrize("properties", [PROPERTIES, STRETCHED])
+def test_the_evidence_of_a_crop_lies_where_the_film_has_it(properties):
+    """A box around the hottest place of the crop's square, mapped to the film, surrounds the film's hottest place."""
+    evidence, cell = spot(2, 5, 9.0), [[5 / 8, 2 / 8, 1 / 8, 1 / 8]]
+    for scale in (1, 3):
+        heat = heat_of(evidence, 200 * scale, 150 * scale, properties, CROP)
+        assert heat.shape == (150 * scale, 200 * scale)
+        ((left, top, width, height),) = boxes_on_film(cell, 200, 150, properties, CROP)
+        row, column = np.unravel_index(heat.argmax(), heat.shape)
+        assert left <= (column + 0.5) / heat.shape[1] <= left + width
+        assert top <= (row + 0.5) / heat.shape[0] <= top + height
+        outside = heat.copy()
+        outside[40 * scale : 140 * scale, 100 * scale : 160 * scale] = 0
+        assert not outside.any() and heat.any()
+    square = heat_on_square(evidence, properties, CROP)
+    row, column = np.unravel_index(square.argmax(), square.shape)
+    (place,) = boxes_in_pixels([[(column + 0.5) / 64, (row + 0.5) / 64, 0, 0]], 200, 150, properties.square)
+    assert left <= place[0] / 200 <= left + width and top <= place[1] / 150 <= top + height
+
+
+def test_without_a_crop_the_square_has_the_evidence_of_the_model():
+    evidence = spot(2, 5, 9.0)
+    np.testing.assert_array_equal(heat_on_square(evidence, PROPERTIES, None), heat_of(evidence, 64, 64, PROPERTIES))

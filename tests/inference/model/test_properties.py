@@ -24,8 +24,14 @@ def test_a_graph_of_an_older_release_leaves_the_bits_to_the_files():
 
 
 def test_the_preparation_of_an_older_card_has_the_defaults():
-    assert preparation_of({}) == {"square": "pad", "intensity": "none", "grey_bits": 0}
-    made = {"square": "stretch", "intensity": "clahe", "grey_bits": 12}
+    assert preparation_of({}) == {
+        "square": "pad",
+        "crop": "none",
+        "crop_margin": 0.05,
+        "intensity": "none",
+        "grey_bits": 0,
+    }
+    made = {"square": "stretch", "crop": "lungs", "crop_margin": 0.1, "intensity": "clahe", "grey_bits": 12}
     assert preparation_of(made | {"split": "source"}) == made
 
 

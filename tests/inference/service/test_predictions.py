@@ -65,6 +65,7 @@ def test_findings_are_those_of_the_model_with_its_thresholds(service):
         "warnings": [],
         "width_px": 128,
         "height_px": 128,
+        "crop": None,
     }
 
 
@@ -193,6 +194,7 @@ def test_the_model_says_what_it_is(service):
         "findings": ["Bright", "Dark", "Never"],
         "size_px": 32,
         "square": "pad",
+        "crop": "none",
         "channels": 1,
         "attributes": None,
         "thresholds": {

@@ -1,0 +1,108 @@
+"""The part of a film that is kept, the same for the table and for every served film, and where boxes lie in it."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from etl.contract.images.lung_finder import find_lungs
+
+KEPT_WHOLE = "no lung field found: the whole film was taken instead of the lungs"
+"""what an answer says of a film that should have been cropped and was not"""
+
+
+class Crop(NamedTuple):
+    """The part of a film that is kept, in pixels of the film, upright."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    film_width: int
+    film_height: int
+
+    def to_dict(self) -> dict[str, int]:
+        """The part, without the film's own sides, ready for JSON."""
+        return {name: getattr(self, name) for name in ("left", "top", "width", "height")}
+
+    def of(self, film: np.ndarray) -> np.ndarray:
+        """This part of a film, (film_height, film_width) or (film_height, film_width, channels), in its own memory."""
+        return np.ascontiguousarray(film[self.top : self.top + self.height, self.left : self.left + self.width])
+
+
+def crop_film(film: np.ndarray, crop: str, margin: float) -> tuple[np.ndarray, Crop | None]:
+    """The part of a film that a model sees, and where it was; the film itself and None if it is kept whole.
+
+    film: (height, width) uint8 grey or (height, width, 3) uint8 RGB, as decoded, before its greys are adjusted. crop:
+    `none`, or `lungs`, with `margin` of the lungs' width and height added on each side as far as the film reaches. A
+    film on which no lungs are found is kept whole. Raises ValueError for another `crop`.
+    """
+    if crop == "none":
+        return film, None
+    if crop != "lungs":
+        raise ValueError(f"crop is {crop!r}, expected none or lungs")
+    lungs = find_lungs(film if film.ndim == 2 else cv2.cvtColor(film, cv2.COLOR_RGB2GRAY))
+    if lungs is None:
+        return film, None
+    found = crop_around(lungs, margin, film.shape[1], film.shape[0])
+    return found.of(film), found
+
+
+def crop_around(field: tuple[float, float, float, float], margin: float, width: int, height: int) -> Crop:
+    """The crop of a film of this width and height, in pixels, around a field as find_lungs returns it."""
+    left, top, field_width, field_height = field
+    start_x, end_x = _widen(left, field_width, margin, width)
+    start_y, end_y = _widen(top, field_height, margin, height)
+    return Crop(start_x, start_y, end_x - start_x, end_y - start_y, width, height)
+
+
+def boxes_in_crop(boxes: np.ndarray, crop: Crop, square: str) -> np.ndarray:
+    """Boxes as shares of the whole film's square to shares of the crop's square.
+
+    boxes: (n, 4), left, top, width and height; beyond 0..1 where a box exceeds the crop. square: as in to_square.
+    """
+    pixels = boxes_in_pixels(boxes, crop.film_width, crop.film_height, square)
+    return boxes_in_square(pixels - (crop.left, crop.top, 0, 0), crop.width, crop.height, square)
+
+
+def place_boxes(boxes: list[float], crop: Crop | None, square: str) -> list[float]:
+    """Boxes of the contract's format, of the whole film, as they lie in its crop. square: as in to_square."""
+    if crop is None or not len(boxes):
+        return boxes
+    numbered = np.array(boxes, np.float64).reshape(-1, 5)
+    numbered[:, 1:] = boxes_in_crop(numbered[:, 1:], crop, square)
+    return numbered.ravel().tolist()
+
+
+def boxes_of_crop(boxes: np.ndarray, crop: Crop, square: str) -> np.ndarray:
+    """The reverse of boxes_in_crop."""
+    pixels = boxes_in_pixels(boxes, crop.width, crop.height, square)
+    return boxes_in_square(pixels + (crop.left, crop.top, 0, 0), crop.film_width, crop.film_height, square)
+
+
+def boxes_in_pixels(boxes: np.ndarray, width: int, height: int, square: str) -> np.ndarray:
+    """(n, 4) boxes as shares of a square to pixels of the picture, of this width and height, that became the square."""
+    sides, shift = _frame(width, height, square)
+    return np.reshape(boxes, (-1, 4)) * sides - shift
+
+
+def boxes_in_square(boxes: np.ndarray, width: int, height: int, square: str) -> np.ndarray:
+    """The reverse of boxes_in_pixels."""
+    sides, shift = _frame(width, height, square)
+    return (np.reshape(boxes, (-1, 4)) + shift) / sides
+
+
+def _frame(width: int, height: int, square: str) -> tuple[np.ndarray, np.ndarray]:
+    """The square's sides in pixels of the picture, and where to_square puts the picture in it, both for boxes."""
+    if square == "stretch":
+        return np.array([width, height, width, height], np.float64), np.zeros(4)
+    side = max(width, height)
+    return np.full(4, side, np.float64), np.array([(side - width) // 2, (side - height) // 2, 0, 0], np.float64)
+
+
+def _widen(start: float, length: float, margin: float, side: int) -> tuple[int, int]:
+    """First pixel, and the first behind the last, along one side of a film."""
+    first = min(max(0, round((start - margin * length) * side)), side - 1)
+    end = min(side, round((start + (1 + margin) * length) * side))
+    # A multiple of four, so that to_square can halve it twice.
+    return first, first + max(1, (end - first) // 4 * 4)
