@@ -34,11 +34,16 @@ class Phantoms:
     hospital: Literal["a", "b"] = "a"
     """where the films are taken: `b` has harder films with more noise, more of them at the bedside, and fewer findings,
     for testing a model of `a` elsewhere"""
+    masks: bool = False
+    """whether the exact lungs of each film are written into a folder `masks`, which etl.masks can name; for layout
+    nih"""
     boxes: Literal["test", "all"] = "test"
     """films whose findings have boxes in the box file: those of the test list, as in NIH's, or all; for layout nih"""
 
     def __post_init__(self):
         check(self, "phantoms")
+        expected = "false with --phantoms.layout classes"
+        require(not self.masks or self.layout == "nih", "phantoms.masks", self.masks, expected)
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,9 @@ class Etl:
     """sides of the stored squares, pixels; each becomes one binary column"""
     square: Literal["pad", "stretch"] = "pad"
     """how an image becomes a square: `pad` adds black and keeps the proportions, `stretch` fills the square"""
+    masks: str = ""
+    """folder with a mask of the lungs of each film, named after the film; a relative path is below the source; empty:
+    the table has no masks"""
     crop: Literal["none", "lungs"] = "none"
     """part of a film that is kept: `none` (all of it), or `lungs`, the box around both lungs; a film on which no lungs
     are found is kept whole, and counted"""

@@ -53,6 +53,26 @@ def describe_whole(kept_whole: dict[str, int], images: dict[str, int]) -> str:
     return f"{sum(kept_whole.values()):,} of {counted(sum(images.values()), 'film')} kept whole: no lung field found"
 
 
+def count_masks(rows: pd.DataFrame) -> dict:
+    """Card.masks of these rows: image_id, split and mask_fault of every row of a table that was made with etl.masks.
+
+    Raises InputError if no image has a mask.
+    """
+    has = rows.mask_fault.isna()
+    without = rows[~has].sort_values("image_id")
+    kinds = kinds_of(without.mask_fault)
+    faults = {kind: {"images": len(part), "first": part.image_id.iloc[0]} for kind, part in without.groupby(kinds)}
+    masks = {"images": {split: int((has & (rows.split == split)).sum()) for split in SPLITS}, "faults": faults}
+    if not has.any():
+        raise InputError(f"no image has a mask: {'; '.join(describe_masks(masks))}: check the files of etl.masks")
+    return masks
+
+
+def describe_masks(masks: dict) -> list[str]:
+    """A sentence for each reason why images have no mask. masks: Card.masks."""
+    return [f"{fault['images']:,} {kind} (such as {fault['first']})" for kind, fault in masks["faults"].items()]
+
+
 def describe_left_out(left_out: dict[str, int]) -> list[str]:
     """One sentence per reason, such as `806 .png, 3 .txt: not listed in labels.csv`. left_out: from Manifest."""
     kinds: dict[str, list[str]] = {}

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from conf.words import RESEARCH_USE
 from conf.writing import atomic_path
-from etl.card.counts import describe_left_out, describe_whole
+from etl.card.counts import describe_left_out, describe_masks, describe_whole
 from etl.card.distributions import describe_patients
 from etl.card.figures import draw_counts, draw_heat_map, draw_shares
 from etl.contract.quarantine import kinds_of
@@ -79,6 +79,7 @@ def write_card_page(
         source_shares={finding: [_share(part, finding) for part in card.sources.values()] for finding in shown},
         left_out=describe_left_out(card.left_out),
         kept_whole=card.kept_whole and describe_whole(card.kept_whole, card.images),
+        masks_lacking=describe_masks(card.masks) if card.masks else [],
         totals=totals,
         has_boxes=any(card.boxed.values()),
         percentages={finding: _percentages(card.positives, card.known, finding) for finding in card.findings},

@@ -15,6 +15,8 @@ A row is one image:
     split       string   train, val or test; the partition column
     crop        list of int32, only in a table that was made with etl.crop: left, top, width and height of the part of
                 the film that was kept, then the film's width and height, pixels; null: the whole film was kept
+    mask_S      binary   only with etl.masks: S*S bytes, 255 where the square shows lung, 0 elsewhere; null: no mask
+    mask_fault  string   only with etl.masks: why the image has no mask; null if it has one
     image_S     binary   raw uint8 pixels row by row, S*S bytes of grey or S*S*3 of RGB; one column per stored side S
     mean_S, std_S        float64  mean and standard deviation of these pixels, 0..255
     pixel_hash  string   SHA-256 of the pixels with the longest stored side, 32 hex digits; the same for the same image
@@ -85,9 +87,16 @@ def last_name(address: str) -> str:
     return address.rstrip("/").rpartition("/")[2]
 
 
-def table_schema(sizes_px: list[int], crop: str = "none") -> pa.Schema:
-    """Columns and types of the table, split included. crop: etl.crop."""
-    cropped = [] if crop == "none" else [("crop", pa.list_(pa.int32()))]
+def mask_column(size_px: int) -> str:
+    """Name of the binary column that holds the masks with side `size_px`."""
+    return f"mask_{size_px}"
+
+
+def table_schema(sizes_px: list[int], crop: str = "none", masks: str = "") -> pa.Schema:
+    """Columns and types of the table, split included. crop, masks: etl.crop and etl.masks."""
+    more = [] if crop == "none" else [("crop", pa.list_(pa.int32()))]
+    if masks:
+        more += [*((mask_column(size), pa.binary()) for size in sizes_px), ("mask_fault", pa.string())]
     pixels = [
         pa.field(name, kind)
         for size in sizes_px
@@ -97,7 +106,7 @@ def table_schema(sizes_px: list[int], crop: str = "none") -> pa.Schema:
             (f"std_{size}", pa.float64()),
         )
     ]
-    return pa.schema([*LABELS, *cropped, *pixels, ("pixel_hash", pa.string()), ("file_version", pa.string())])
+    return pa.schema([*LABELS, *more, *pixels, ("pixel_hash", pa.string()), ("file_version", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,9 @@ class Card:
     kept_whole: dict[str, int] = field(default_factory=dict)
     """images per split that etl.crop was to crop and that were kept whole, because no lung field was found; empty
     without etl.crop"""
+    masks: dict = field(default_factory=dict)
+    """with etl.masks: `images` per split that have a mask; `faults`: why an image has none -> `images` and `first`, the
+    first of them; empty without"""
     left_out: dict[str, int] = field(default_factory=dict)
     """kind and reason -> number of the left-out files when this version was made; empty in cards of older releases"""
     not_understood: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -35,7 +35,8 @@ class Committed:
 
     card: Card
     rows: pd.DataFrame
-    """the columns of LABELS, mean_S, std_S, pixel_hash, file_version, and `file`: the Parquet file's path or address"""
+    """the columns of LABELS, crop and mask_fault if the table has them, mean_S, std_S, pixel_hash, file_version, and
+    `file`: the Parquet file's path or address"""
     quarantine: pd.DataFrame
 
 

@@ -1,6 +1,7 @@
 """Generates a folder of radiographs in the layout of NIH ChestX-ray14 or by class, complete or not at all.
 
 images/NNNNNNNN_FFF.png     square 8-bit grey films
+masks/NNNNNNNN_FFF.png      their lungs, white on black, if phantoms.masks asks for them
 Data_Entry_2017_v2020.csv   labels, follow-up, patient, age, sex, view
 BBox_List_2017.csv          boxes of the findings on the films of the test list, as in NIH's, or on all
 train_val_list.txt, test_list.txt
@@ -28,12 +29,14 @@ from conf.settings import Phantoms
 from conf.writing import atomic_folder, write_json
 from etl.contract.schema import NO_FINDING, PHANTOMS_FILE
 from etl.phantoms.cohort import Study, draw_cohort
-from etl.phantoms.film import Box, render
+from etl.phantoms.film import Box, draw_lungs, render
 from etl.phantoms.hospitals import HOSPITALS, Hospital
 from etl.sources.nih import BOX_FRAME_PX
 
 GENERATOR_VERSION = 6
 """raised whenever the films change, so that older folders are generated again"""
+MASKS = "masks"
+"""folder of the masks, below that of the phantoms"""
 VAL_PATIENTS = 8
 """with layout classes, one in this many of the patients outside test is in val"""
 LABEL_HEADER = (
@@ -56,7 +59,7 @@ def generate_phantoms(folder: Path, settings: Phantoms) -> None:
     """
     folder = Path(folder)
     made_by = {"generator_version": GENERATOR_VERSION, **asdict(settings)}
-    for name, first in (("layout", "nih"), ("hospital", "a"), ("boxes", "test")):
+    for name, first in (("layout", "nih"), ("hospital", "a"), ("boxes", "test"), ("masks", False)):
         # Left out, so that folders made before the setting existed still match.
         if made_by[name] == first:
             del made_by[name]
@@ -94,7 +97,9 @@ def write_films(folder: Path, settings: Phantoms) -> None:
     place = place_by_class if settings.layout == "classes" else place_in_images
     for parent in {place(study).parent for study in cohort}:
         (folder / parent).mkdir(parents=True)
-    write = partial(write_film, folder, place, settings.seed, settings.size_px, hospital)
+    if settings.masks:
+        (folder / MASKS).mkdir()
+    write = partial(write_film, folder, place, settings, hospital)
     # spawn: a fork of a process with a running JVM gateway or OpenMP threads can hang.
     context = multiprocessing.get_context("spawn")
     num_workers = len(os.sched_getaffinity(0))
@@ -130,15 +135,17 @@ def start_worker() -> None:
 
 
 def write_film(
-    folder: Path, place: Callable[[Study], Path], seed: int, size_px: int, hospital: Hospital, study: Study
+    folder: Path, place: Callable[[Study], Path], settings: Phantoms, hospital: Hospital, study: Study
 ) -> list[Box]:
-    """Renders and writes one study's PNG; returns its boxes."""
-    key = (seed, study.patient, study.follow_up)
-    film, boxes = render(key, study.female, study.ap, study.findings, size_px, hospital)
+    """Renders and writes one study's PNG, and its mask if the settings ask for it; returns its boxes."""
+    drawn = ((settings.seed, study.patient, study.follow_up), study.female, study.ap, study.findings, settings.size_px)
+    film, boxes = render(*drawn, hospital)
     # Grain does not compress by matching strings: Huffman codes alone are smaller and twice as fast. A compression
     # level as well would make OpenCV try every filter on every row.
     _, encoded = cv2.imencode(".png", film, (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY))
     (folder / place(study)).write_bytes(encoded)
+    if settings.masks:
+        (folder / MASKS / study.image_id).write_bytes(cv2.imencode(".png", draw_lungs(*drawn))[1])
     return boxes
 
 

@@ -36,7 +36,8 @@ class Manifest:
     """image_id of every image that the label files name"""
     images: pd.DataFrame
     """image_id, path, file_version, patient_id, follow_up, age_years, sex, view, findings, boxes, split;
-    source: name of the image's source, from read_manifest on; reason: why the image is left out before decoding, or
+    source: name of the image's source, from read_manifest on; masks: addresses of its masks, with
+    etl.masks; reason: why the image is left out before decoding, or
     None; looked_at: whether the reason is a fault of its file"""
     findings: list[str]
     """vocabulary, in the order of the `findings` column"""

@@ -16,6 +16,7 @@ from etl.contract.vocabulary import check_vocabulary
 from etl.sources.chexpert import read_chexpert
 from etl.sources.class_folder import read_class_folder
 from etl.sources.dicom_folder import read_dicom_folder
+from etl.sources.film_masks import add_masks
 from etl.sources.findings import choose_findings
 from etl.sources.label_file import read_lines
 from etl.sources.label_table import read_label_table
@@ -91,6 +92,8 @@ def read_manifest(source: UPath, settings: Etl, workers: SparkWorkers | None = N
     manifest = choose_findings(manifest, settings.findings)
     # After the choice, which can rename what is wrong in the source.
     check_vocabulary(manifest.findings)
+    if settings.masks:
+        manifest = add_masks(manifest, source, settings)
     name = last_name(str(source))
     return replace(manifest, images=manifest.images.assign(source=name), sources={name: settings})
 

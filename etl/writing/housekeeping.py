@@ -50,7 +50,7 @@ def maintain(
         keep_history(table)
     before = read_committed(shards, quarantine, card)
     # The table's own settings count: the given ones may be another scenario's.
-    own = ("sizes_px", "crop", "crop_margin", "rows_per_row_group", "rows_per_file", "seed")
+    own = ("sizes_px", "crop", "crop_margin", "masks", "rows_per_row_group", "rows_per_file", "seed")
     made_with = asdict(Etl()) | card.settings
     settings = replace(settings, **{name: made_with[name] for name in own})
     plan, replaced = plan_compaction(before.rows, settings)
@@ -68,7 +68,7 @@ def maintain(
             raise
         card = replace(card, delta_version=version)
         added = [(file.path, file.size_bytes, file.num_rows) for file in written]
-        commit(shards, card, table_schema(card.sizes_px, settings.crop), added, replaced)
+        commit(shards, card, table_schema(card.sizes_px, settings.crop, settings.masks), added, replaced)
     removed = vacuum(shards, keep_versions | {card.delta_version}, retention_hours)
     vacuum(quarantine, {version.quarantine_version for version in (*kept, card) if version}, retention_hours)
     now = read_committed(shards, quarantine, card) if plan else before

@@ -12,7 +12,7 @@ from conf.errors import InputError
 from conf.progress import say
 from conf.settings import Etl
 from conf.words import counted
-from etl.card.counts import check_splits, count_labels, count_whole, describe_pixels, describe_splits
+from etl.card.counts import check_splits, count_labels, count_masks, count_whole, describe_pixels, describe_splits
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
 from etl.contract.images.misfits import is_misfit
@@ -120,7 +120,7 @@ def publish(
         discard(shards, attempt)
         raise
     added = [(file.path, file.size_bytes, file.num_rows) for file in written if file.path]
-    commit(shards, card, table_schema(settings.sizes_px, settings.crop), added, update.replaced)
+    commit(shards, card, table_schema(settings.sizes_px, settings.crop, settings.masks), added, update.replaced)
     peak_mb = max((file.peak_mb for file in written), default=0.0)
     return Published(with_address(card, shards, settings), rows, quarantine, update.counts, True, peak_mb)
 
@@ -151,6 +151,7 @@ def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) 
         images_listed=manifest.listed,
         images_absent=manifest.absent,
         images_unlisted=sum(manifest.left_out.values()),
+        masks=count_masks(rows) if settings.masks else {},
         kept_whole=count_whole(rows) if settings.crop != "none" else {},
         left_out=manifest.left_out,
         not_understood=manifest.not_understood,

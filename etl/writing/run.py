@@ -13,7 +13,7 @@ from conf.words import counted
 from conf.workspace import Workspace, update_summary
 from conf.writing import atomic_path
 from etl.card.contact_sheet import choose_films
-from etl.card.counts import describe_left_out, describe_whole
+from etl.card.counts import describe_left_out, describe_masks, describe_whole
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
 from etl.contract.labels import missing_labels
@@ -145,6 +145,9 @@ def show(outcome: Published, images_per_s: float, manifest: Manifest) -> None:
         shown = ", ".join(f"{number:,} {repr(word) if word else '(not shown)'}" for word, number in common[:MAX_WORDS])
         more = f" and {len(common) - MAX_WORDS} other words" if len(common) > MAX_WORDS else ""
         print(f"  {STRANGE_SENTENCES.get(what, f'{what} unknown, word not understood')}: {shown}{more}")
+    if card.masks:
+        with_mask, films = sum(card.masks["images"].values()), counted(sum(card.images.values()), "film")
+        print("; ".join([f"  masks: {with_mask:,} of {films}", *describe_masks(card.masks)]))
     if card.kept_whole:
         print(f"  crop: {describe_whole(card.kept_whole, card.images)}")
     left_out = sum(manifest.left_out.values())

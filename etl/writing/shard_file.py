@@ -5,6 +5,7 @@ import resource
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,9 +20,12 @@ from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.misfits import misfit_of
 from etl.contract.images.pixels import BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
-from etl.contract.schema import LABELS, image_column, table_schema
+from etl.contract.schema import LABELS, image_column, mask_column, table_schema
 from etl.contract.storage import is_local, locate, open_new, reaching
+from etl.writing.film_mask import load_masks
 
+NO_DICTIONARY = ("findings", "boxes", "crop")
+"""columns of lists. Masks have one, beside which they take a hundredth of the pixels"""
 UNSENT_BYTES = 64_000_000
 """of a file, after which the worker waits until a store has taken them: a slow link must not fill the memory"""
 
@@ -66,7 +70,7 @@ def write_shard(
         # An object store needs no folders, and its client would create a missing bucket as well.
         folder.mkdir(parents=True, exist_ok=True)
     name = f"split={shard.split}/{attempt}-{shard.index:06}-{uuid.uuid4().hex[:8]}.parquet"
-    schema = table_schema(settings.sizes_px, settings.crop)
+    schema = table_schema(settings.sizes_px, settings.crop, settings.masks)
     schema = schema.remove(schema.get_field_index("split"))
     pixels = {image_column(size) for size in settings.sizes_px}
     small = [column for column in schema.names if column not in pixels]
@@ -79,7 +83,7 @@ def write_shard(
             target,
             schema,
             compression={column: "zstd" if column in small else "none" for column in schema.names},
-            use_dictionary=[column for column in small if column not in ("findings", "boxes", "crop")],
+            use_dictionary=[column for column in small if column not in NO_DICTIONARY],
             write_statistics=["image_id", "patient_id"],
         ) as writer:
             for group in _group(_rows(shard, settings, channels, sources, bad), settings.rows_per_row_group):
@@ -96,10 +100,20 @@ def write_shard(
     return ShardFile(name, size_bytes, num_rows, bad, peak_mb)
 
 
-def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> tuple[list[np.ndarray], Crop | None]:
-    """The image at each of settings.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB, and its crop; None: kept whole.
+class Loaded(NamedTuple):
+    """One decoded image."""
 
-    Raises BadImage with the reason.
+    squares: list[np.ndarray]
+    """at each of etl.sizes_px, (S, S) uint8 grey or (S, S, 3) RGB"""
+    crop: Crop | None
+    """None: the film was kept whole"""
+    width: int
+    """of the film, upright, in pixels"""
+    height: int
+
+
+def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> Loaded:
+    """Decodes, checks, crops and squares an image. Raises BadImage with the reason.
 
     read: returns the content of the file.
     """
@@ -114,9 +128,11 @@ def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> tup
             fault = find_fault(image, settings.quality) if channels == 1 else None
             if fault:
                 raise BadImage(fault)
+            height, width = image.shape[:2]
             image, crop = crop_film(image, settings.crop, settings.crop_margin)
             image = adjust_intensity(image, settings.intensity)
-            return [to_square(image, size, settings.square, quick=crop is not None) for size in settings.sizes_px], crop
+            squares = [to_square(image, size, settings.square, quick=crop is not None) for size in settings.sizes_px]
+            return Loaded(squares, crop, width, height)
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
@@ -134,13 +150,24 @@ def _rows(
             continue
         for row, read in zip(part.to_dict("records"), fetch_ahead(part.path), strict=True):
             try:
-                squares, crop = load_squares(read, sources[row["source"]], channels)
+                loaded = load_squares(read, sources[row["source"]], channels)
             except BadImage as reason:
                 bad.append((row["image_id"], str(reason)))
                 continue
-            labels = {**_labels(row), "crop": crop and list(crop)}
-            labels["boxes"] = place_boxes(labels["boxes"], crop, settings.square)
-            yield {**labels, **_pixels(squares, settings.sizes_px), "file_version": row["file_version"]}
+            labels = {**_labels(row), "crop": loaded.crop and list(loaded.crop)}
+            labels["boxes"] = place_boxes(labels["boxes"], loaded.crop, settings.square)
+            masks = _masks(row["masks"], loaded, settings) if settings.masks else {}
+            yield {**labels, **masks, **_pixels(loaded.squares, settings.sizes_px), "file_version": row["file_version"]}
+
+
+def _masks(files: list[str], loaded: Loaded, settings: Etl) -> dict:
+    """The columns of one row's mask."""
+    try:
+        masks = load_masks(fetch_ahead(files), loaded.width, loaded.height, loaded.crop, settings)
+    except BadImage as reason:
+        return {"mask_fault": str(reason)}
+    names = map(mask_column, settings.sizes_px)
+    return {name: mask.tobytes() for name, mask in zip(names, masks, strict=True)}
 
 
 def _copied(rows: pd.DataFrame, file: str, settings: Etl) -> Iterator[dict]:

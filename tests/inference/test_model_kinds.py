@@ -258,7 +258,7 @@ def test_a_colour_model_gets_films_as_its_table_has_them(colour_champion, served
     for path in (colour, *films.values()):
         for channels, properties in kinds.items():
             content = path.read_bytes()
-            (square,), _ = load_squares(lambda content=content: content, Etl(sizes_px=[SIZE_PX]), channels)
+            (square,), *_ = load_squares(lambda content=content: content, Etl(sizes_px=[SIZE_PX]), channels)
             film = load_film(content, properties, shown_px=100)
             np.testing.assert_array_equal(film.pixels, square)
             assert film.pixels.shape == properties.image_shape

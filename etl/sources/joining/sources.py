@@ -86,7 +86,7 @@ def open_sources(etl: Etl) -> list[Source]:
 
 
 def for_the_run(etl: Etl, sources: list[Source]) -> Etl:
-    """The settings that the card records: those of the run, with the DICOM films that any source keeps.
+    """The settings that the card records: those of the run, with the DICOM films and the masks that any source has.
 
     A model takes over which DICOM files its table keeps.
     """
@@ -94,7 +94,8 @@ def for_the_run(etl: Etl, sources: list[Source]) -> Etl:
         return etl
     kept = [source.settings.dicom for source in sources]
     modalities = list(dict.fromkeys(word for dicom in kept for word in dicom.modalities))
-    return replace(etl, source="", dicom=Dicom(modalities, any(dicom.burned_in for dicom in kept)))
+    masks = ", ".join(filter(None, (source.settings.masks for source in sources)))
+    return replace(etl, source="", masks=masks, dicom=Dicom(modalities, any(dicom.burned_in for dicom in kept)))
 
 
 def reading_of(etl: Etl) -> dict:

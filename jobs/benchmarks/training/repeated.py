@@ -1,12 +1,13 @@
 """Makes a table of any number of rows by repeating another, and PNG files of its images, for the benchmarks."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
 import pyarrow.parquet as pq
 
+from conf.settings import Etl
 from etl.contract.schema import table_schema
 from etl.contract.table import commit
 from etl.contract.version import TableVersion
@@ -28,7 +29,9 @@ def repeat_table(table: TableVersion, num_rows: int, folder: str) -> TableVersio
         added.append((path, os.path.getsize(file), pq.read_metadata(file).num_rows))
         rows += added[-1][2]
     repeated = replace(card, table="", delta_version=0, images={**card.images, "train": rows})
-    commit(folder, repeated, table_schema(card.sizes_px, card.settings.get("crop", "none")), added, None)
+    made_with = asdict(Etl()) | card.settings
+    schema = table_schema(card.sizes_px, made_with["crop"], made_with["masks"])
+    commit(folder, repeated, schema, added, None)
     return TableVersion(folder, repeated)
 
 

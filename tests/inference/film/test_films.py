@@ -41,7 +41,7 @@ def test_serving_prepares_a_file_as_the_table_has_it(square, intensity, tmp_path
         intensity=intensity,
         quality=Quality(0, False, False, False, False, False, False),
     )
-    (expected,), _ = load_squares(path.read_bytes, settings, channels=1)
+    (expected,) = load_squares(path.read_bytes, settings, channels=1).squares
     film = load_film(path.read_bytes(), replace(PROPERTIES, square=square, intensity=intensity))
     np.testing.assert_array_equal(film.pixels, expected)
     assert (film.width_px, film.height_px) == (160, 200)
@@ -52,7 +52,7 @@ def test_serving_crops_a_film_as_the_table_has_it(channels):
     film = render((0, 1, 0), False, False, (), 256)[0]
     content = png(np.dstack([film, film // 2, film]) if channels == 3 else film[:230])
     how = {"crop": "lungs", "crop_margin": 0.1, "intensity": "percentile"}
-    (expected,), crop = load_squares(lambda: content, Etl(sizes_px=[64], quality=Quality(0), **how), channels)
+    (expected,), crop, *_ = load_squares(lambda: content, Etl(sizes_px=[64], quality=Quality(0), **how), channels)
     served = load_film(content, replace(PROPERTIES, channels=channels, **how), with_whole=True)
     np.testing.assert_array_equal(served.pixels, expected)
     assert served.crop == crop and crop.width < 256 and not served.doubts
@@ -73,11 +73,11 @@ def test_an_answer_says_that_no_lungs_were_found():
 def test_serving_scales_few_bits_as_the_table_was_made(tmp_path):
     path = tmp_path / "film.png"
     path.write_bytes(png_of(textured(200, 160).astype(np.uint16) * 16))
-    (expected,), _ = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=1)
+    (expected,) = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=1).squares
     film = load_film(path.read_bytes(), replace(PROPERTIES, grey_bits=12))
     np.testing.assert_array_equal(film.pixels, expected)
     assert film.fault is None and film.pixels.max() > 150
-    (colour,), _ = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=3)
+    (colour,) = load_squares(path.read_bytes, Etl(sizes_px=[64], grey_bits=12), channels=3).squares
     np.testing.assert_array_equal(colour, np.dstack([expected] * 3))
     for load in (
         lambda: load_squares(path.read_bytes, Etl(sizes_px=[64]), channels=1),
