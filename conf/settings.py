@@ -189,7 +189,7 @@ class Etl:
     crop: Literal["none", "lungs"] = "none"
     """part of a film that is kept: `none` (all of it), or `lungs`, the box around both lungs; a film on which no lungs
     are found is kept whole, and counted"""
-    crop_margin: float = between(0, 1, 0.05)
+    crop_margin: float = between(0, 1, 0.1)
     """share of the lungs' width and height that etl.crop lungs keeps beyond them on each side, as far as the film
     reaches"""
     intensity: Literal["none", "percentile", "clahe"] = "none"
@@ -369,6 +369,30 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Lungs:
+    """Lungs: a network that finds the lungs, trained on a table with masks by training/lungs.py."""
+
+    size_px: int = bounded(128, lambda side: side % 16 == 0 and 64 <= side <= 512, "a multiple of 16 from 64 to 512")
+    """side of the network's input and of its map, pixels; the smallest stored size that is not below it is reduced to
+    it"""
+    epochs: int = at_least(1, 12)
+    """passes over the films of the training split that have a mask"""
+    batch_size: int = at_least(2, 16)
+    """films per step"""
+    learning_rate: float = above(0, 3e-3)
+    """largest learning rate of the schedule (one cycle of AdamW)"""
+    seed: int = at_least(0, 0)
+    """seed of the weights, the order of the films and the augmentation"""
+    registered_model: str = bounded("chexscale-lungs", str.strip, "a name that is not blank")
+    """name in the MLflow registry, for inference/lungs.py"""
+    experiment: str = bounded("chexscale-lungs", str.strip, "a name that is not blank")
+    """MLflow experiment of these trainings"""
+
+    def __post_init__(self):
+        check(self, "lungs")
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """Ensemble: makes one model of several finished trainings, by training/ensemble.py."""
 
@@ -544,6 +568,7 @@ class Settings:
     phantoms: Phantoms = field(default_factory=Phantoms)
     etl: Etl = field(default_factory=Etl)
     training: Training = field(default_factory=Training)
+    lungs: Lungs = field(default_factory=Lungs)
     ensemble: Ensemble = field(default_factory=Ensemble)
     label_quality: LabelQuality = field(default_factory=LabelQuality)
     inference: Inference = field(default_factory=Inference)

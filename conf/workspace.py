@@ -149,6 +149,7 @@ class Workspace:
     events = property(lambda self: self.root / "tensorboard")
     checkpoints = property(lambda self: self.root / "checkpoints")
     model = property(lambda self: self.root / "model")
+    lungs = property(lambda self: self.root / "lungs")
     tracking_db = property(lambda self: self.root / "mlflow.db")
     artifacts = property(lambda self: self.root / "mlartifacts")
     evaluation = property(lambda self: self.root / "evaluation.json")

@@ -33,6 +33,7 @@ FILES = {
     "boosting": "training/boosting.py",
     "ensemble": "training/ensemble.py",
     "label_quality": "training/label_quality.py",
+    "lungs": "training/lungs.py",
     "register": "inference/register.py",
     "package": "inference/package.py",
     "infer": "inference/infer.py",

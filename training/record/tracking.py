@@ -81,15 +81,18 @@ class TrackedRun:
         title: str = "",
         run_id: str | None = None,
         section: str = "",
+        experiment: str = "",
     ):
         """Starts a run, or continues run_id, and logs what is known before the first step.
 
-        topology: the ranks of a training; None for what trains no network. title: the run's name then. section: of the
-        settings that are its parameters, if not those of a training; empty: none.
+        topology: the ranks of a training; None for what trains no network, or in one process. title: the run's name
+        then. section: of the settings that are its parameters then; empty: none. experiment: the run's; empty:
+        training.experiment.
         """
         use_store(workspace, make=True)
         settle(workspace)
-        experiment, training = settings.training.experiment, settings.training
+        training = settings.training
+        experiment = experiment or training.experiment
         find_experiment(workspace, experiment)
         mlflow.set_experiment(experiment)
         mlflow.set_system_metrics_sampling_interval(SAMPLE_EVERY_S)
@@ -251,6 +254,10 @@ class TrackedRun:
             points = _points_of({f"test_{name}{end}": ends[key] for end, key in ENDS.items()})
             self._log_points(self.run_id, points)
             self._add_events("test", points)
+
+    def log_file(self, path: Path) -> None:
+        """Adds a file to the run's artifacts."""
+        self.outbox.send("log_artifact", self.run_id, str(path))
 
     def log_checkpoint(self, path: Path) -> None:
         """Adds the checkpoint to the run's artifacts, below checkpoints/."""

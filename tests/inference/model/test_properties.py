@@ -27,11 +27,11 @@ def test_the_preparation_of_an_older_card_has_the_defaults():
     assert preparation_of({}) == {
         "square": "pad",
         "crop": "none",
-        "crop_margin": 0.05,
+        "crop_margin": 0.1,
         "intensity": "none",
         "grey_bits": 0,
     }
-    made = {"square": "stretch", "crop": "lungs", "crop_margin": 0.1, "intensity": "clahe", "grey_bits": 12}
+    made = {"square": "stretch", "crop": "lungs", "crop_margin": 0.2, "intensity": "clahe", "grey_bits": 12}
     assert preparation_of(made | {"split": "source"}) == made
 
 

@@ -1,0 +1,86 @@
+"""Trains the lung network, and measures how its field overlaps with the masks."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.network.lung_network import LungNetwork
+from training.reading.augment import augment, draw_changes, origins
+from training.segmentation.reading import Films
+
+WEIGHT_DECAY = 1e-4
+
+
+def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Binary cross-entropy per pixel plus 1 - Dice per film (Milletari et al., "V-Net", 3DV 2016), a scalar.
+
+    logits: (batch, S, S). masks: (batch, S, S), the share of each pixel that is lung, 0..1.
+    """
+    probabilities = logits.sigmoid()
+    common, sums = (probabilities * masks).sum(dim=(1, 2)), (probabilities + masks).sum(dim=(1, 2))
+    # The 1 pixel keeps a mask that the augmentation has moved out of sight from dividing by zero.
+    dice = (2 * common + 1) / (sums + 1)
+    return nn.functional.binary_cross_entropy_with_logits(logits, masks) + (1 - dice).mean()
+
+
+def moved(masks: Tensor, draws: Tensor) -> Tensor:
+    """The masks as `augment` moves the films. draws: from draw_changes; beyond the film there is no lung."""
+    grid = nn.functional.affine_grid(origins(draws), [len(masks), 1, *masks.shape[1:]], align_corners=False)
+    return nn.functional.grid_sample(masks[:, None], grid, padding_mode="zeros", align_corners=False)[:, 0]
+
+
+def train(
+    network: LungNetwork,
+    read: Callable[[int], Iterable[Films]],
+    steps_per_epoch: int,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    after_epoch: Callable[[int, float], None],
+) -> None:
+    """Trains the network. read: gives the batches of an epoch. after_epoch: gets each epoch's number and mean loss."""
+    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=WEIGHT_DECAY)
+    total = epochs * steps_per_epoch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=total)
+    step = 0
+    for epoch in range(epochs):
+        network.train()
+        losses = []
+        for films in read(epoch):
+            draws = draw_changes(len(films.pixels), seed + step)
+            pixels = augment(torch.from_numpy(films.pixels), draws)
+            loss = segmentation_loss(network(pixels), moved(torch.from_numpy(films.masks), draws))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if (step := step + 1) < total:
+                schedule.step()
+            losses.append(loss.item())
+        network.eval()
+        after_epoch(epoch, float(np.mean(losses)))
+
+
+def measure(predict: Callable[[np.ndarray], np.ndarray], batches: Iterable[Films]) -> tuple[np.ndarray, list[str]]:
+    """Intersection over union of field and mask of each film, (films,) float64, and the films' patients.
+
+    predict: (batch, S, S) uint8 to logits of the same shape; from 0 on is lung.
+    """
+    overlaps, patients = [], []
+    for films in batches:
+        found, lung = predict(films.pixels) >= 0, films.masks >= 0.5
+        common, either = (found & lung).sum(axis=(1, 2)), (found | lung).sum(axis=(1, 2))
+        overlaps.append(common / np.maximum(either, 1))
+        patients += films.patients
+    return np.concatenate(overlaps), patients
+
+
+def torch_predict(network: LungNetwork) -> Callable[[np.ndarray], np.ndarray]:
+    """What `measure` asks, of a network in evaluation mode."""
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(pixels)).numpy()
+
+    return predict
