@@ -34,6 +34,7 @@ FILES = {
     "ensemble": "training/ensemble.py",
     "label_quality": "training/label_quality.py",
     "lungs": "training/lungs.py",
+    "register_lungs": "inference/lungs.py",
     "register": "inference/register.py",
     "package": "inference/package.py",
     "infer": "inference/infer.py",

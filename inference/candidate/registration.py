@@ -24,6 +24,7 @@ from inference.model.properties import Properties
 from inference.model.registry import CHALLENGER, CHAMPION, MAX_TAG, Registered, promote
 from training.record.addresses import settle
 
+LUNGS_FILE = Path(__file__).parents[1] / "model" / "lung_pyfunc.py"
 PYFUNC_FILE = Path(__file__).parents[1] / "model" / "pyfunc_model.py"
 
 DESCRIPTION = (
@@ -80,6 +81,41 @@ def register(
         return Registered(name, number, [CHALLENGER])
     promote(workspace, name, number, f"passed the gate: {'; '.join(decision.reasons)}", compared=compared)
     return Registered(name, number, [CHALLENGER, CHAMPION])
+
+
+def register_lungs(workspace: Workspace, name: str, folder: Path, about: dict) -> int:
+    """Logs a lung network below its training's run, and registers it as the champion of its name; returns its version.
+
+    folder: see etl/contract/images/lung_graph.py; about: its lungs.json.
+    """
+    use_store(workspace)
+    settle(workspace)
+    test = about["overlap"][about["precision"]]["test"]["iou"]
+    mlflow.log_metric(f"test_iou_{about['precision']}", test, run_id=about["run_id"])
+    mlflow.set_experiment(experiment_id=mlflow.get_run(about["run_id"]).info.experiment_id)
+    square = np.zeros((1, about["size_px"], about["size_px"]), np.uint8)
+    logged = Model.log(
+        artifact_path=None,
+        name="lungs",
+        flavor=mlflow.pyfunc,
+        run_id=about["run_id"],
+        python_model=str(LUNGS_FILE),
+        artifacts={"lungs": str(folder)},
+        signature=ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *square.shape[1:]))]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *square.shape[1:]))]),
+        ),
+        input_example=square,
+        pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "openvino", "numpy")],
+    )
+    lineage = {key: str(about[key]) for key in ("run_id", "delta_table_id", "delta_version", "sha256")}
+    tags = lineage | {"git_commit": about["commit"], "test_iou": f"{test:.4f}", "intended_use": RESEARCH_USE}
+    with redirect_stderr(io.StringIO()):
+        created = mlflow.register_model(logged.model_uri, name, tags=tags)
+    client = mlflow.MlflowClient()
+    client.update_registered_model(name, f"The lungs on frontal chest radiographs, as logits per pixel. {RESEARCH_USE}")
+    client.set_registered_model_alias(name, CHAMPION, created.version)
+    return int(created.version)
 
 
 def add_version(name: str, properties: Properties, folder: Path, tags: dict[str, str], verdict: str) -> int:
