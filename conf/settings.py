@@ -192,6 +192,9 @@ class Etl:
     crop_margin: float = between(0, 1, 0.1)
     """share of the lungs' width and height that etl.crop lungs keeps beyond them on each side, as far as the film
     reaches"""
+    lungs: str = bounded("finder", str.strip, "`finder`, or a folder")
+    """what finds the lungs for etl.crop: `finder` (classifiers that need no training), or the folder of a network that
+    inference/lungs.py exported"""
     intensity: Literal["none", "percentile", "clahe"] = "none"
     """change of the grey values: `none`, `percentile` (stretches the 0.5th to 99.5th percentile to the full
     range) or `clahe` (contrast by region)"""
@@ -234,6 +237,8 @@ class Etl:
         require(not shared or (self.sources and len(set(shared)) > 1), "etl.shared_patients", shared, expected)
         margin, first = self.crop_margin, Etl.crop_margin
         require(self.crop == "lungs" or margin == first, "etl.crop_margin", margin, f"{first} without --etl.crop lungs")
+        expected = f"{Etl.lungs} without --etl.crop lungs"
+        require(self.crop == "lungs" or self.lungs == Etl.lungs, "etl.lungs", self.lungs, expected)
         expected = "a folder with --etl.split lists, and nothing without"
         require((self.split == "lists") == bool(self.split_lists), "etl.split_lists", self.split_lists, expected)
         fold, last = self.test_fold, math.floor(1 / self.test_fraction + 1e-9) - 1

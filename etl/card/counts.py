@@ -50,7 +50,8 @@ def count_whole(rows: pd.DataFrame) -> dict[str, int]:
 
 def describe_whole(kept_whole: dict[str, int], images: dict[str, int]) -> str:
     """Such as `12 of 300 films kept whole: no lung field found`; both arguments as in Card, per split."""
-    return f"{sum(kept_whole.values()):,} of {counted(sum(images.values()), 'film')} kept whole: no lung field found"
+    whole, films = sum(kept_whole.values()), counted(sum(images.values()), "film")
+    return f"{whole:,} of {films} kept whole: no lung field found" if whole else f"{films}, none kept whole"
 
 
 def count_masks(rows: pd.DataFrame) -> dict:

@@ -164,6 +164,8 @@ class Card:
     kept_whole: dict[str, int] = field(default_factory=dict)
     """images per split that etl.crop was to crop and that were kept whole, because no lung field was found; empty
     without etl.crop"""
+    lungs: dict = field(default_factory=dict)
+    """lungs.json of the network that found the lungs for etl.crop; empty if none did"""
     masks: dict = field(default_factory=dict)
     """with etl.masks: `images` per split that have a mask; `faults`: why an image has none -> `images` and `first`, the
     first of them; empty without"""

@@ -50,7 +50,7 @@ def maintain(
         keep_history(table)
     before = read_committed(shards, quarantine, card)
     # The table's own settings count: the given ones may be another scenario's.
-    own = ("sizes_px", "crop", "crop_margin", "masks", "rows_per_row_group", "rows_per_file", "seed")
+    own = ("sizes_px", "crop", "crop_margin", "lungs", "masks", "rows_per_row_group", "rows_per_file", "seed")
     made_with = asdict(Etl()) | card.settings
     settings = replace(settings, **{name: made_with[name] for name in own})
     plan, replaced = plan_compaction(before.rows, settings)

@@ -15,6 +15,7 @@ from conf.words import counted
 from etl.card.counts import check_splits, count_labels, count_masks, count_whole, describe_pixels, describe_splits
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
+from etl.contract.images.lung_graph import describe_lungs
 from etl.contract.images.misfits import is_misfit
 from etl.contract.quarantine import kinds_of, write_quarantine
 from etl.contract.schema import CONTRACT, SPLITS, Card, table_schema
@@ -152,6 +153,7 @@ def _make_card(rows: pd.DataFrame, manifest: Manifest, settings: Etl, **fields) 
         images_absent=manifest.absent,
         images_unlisted=sum(manifest.left_out.values()),
         masks=count_masks(rows) if settings.masks else {},
+        lungs=describe_lungs(settings.lungs),
         kept_whole=count_whole(rows) if settings.crop != "none" else {},
         left_out=manifest.left_out,
         not_understood=manifest.not_understood,

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ from etl.card.contact_sheet import choose_films
 from etl.card.counts import describe_left_out, describe_masks, describe_whole
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
+from etl.contract.images.lung_graph import FINDER, describe_network
 from etl.contract.labels import missing_labels
 from etl.contract.quarantine import kinds_of
 from etl.contract.schema import SPLITS, Card
@@ -37,6 +39,7 @@ def run(settings: Settings, workspace: Workspace, rebuild: bool) -> None:
 
     rebuild: decode every image again and replace the table. Raises InputError for what cannot be read or written.
     """
+    settings = replace(settings, etl=with_whole_path(settings.etl))
     sources, tables = open_places(settings.etl, workspace)
     with workspace.exclusive():
         card = update_tables(settings, workspace, sources, tables, rebuild)
@@ -45,6 +48,18 @@ def run(settings: Settings, workspace: Workspace, rebuild: bool) -> None:
         print(f"Next: this table cannot be trained on yet: {missing}")
     else:
         print("Next: " + next_command(card, settings.training.size_px))
+
+
+def with_whole_path(etl: Etl) -> Etl:
+    """The settings with the absolute path of the lung network: workers run in other folders.
+
+    Raises InputError if etl.lungs is no folder of one.
+    """
+    if etl.lungs == FINDER:
+        return etl
+    etl = replace(etl, lungs=os.path.abspath(os.path.expanduser(etl.lungs)))
+    describe_network(etl.lungs)
+    return etl
 
 
 def next_command(card: Card, size_px: int) -> str:

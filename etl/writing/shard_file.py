@@ -129,7 +129,7 @@ def load_squares(read: Callable[[], bytes], settings: Etl, channels: int) -> Loa
             if fault:
                 raise BadImage(fault)
             height, width = image.shape[:2]
-            image, crop = crop_film(image, settings.crop, settings.crop_margin)
+            image, crop = crop_film(image, settings.crop, settings.crop_margin, settings.lungs)
             image = adjust_intensity(image, settings.intensity)
             squares = [to_square(image, size, settings.square, quick=crop is not None) for size in settings.sizes_px]
             return Loaded(squares, crop, width, height)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.images.crop import Crop, place_boxes
+from etl.contract.images.lung_graph import describe_lungs
 from etl.contract.quarantine import QUARANTINE
 from etl.contract.schema import LABELS, SPLITS, Card
 from etl.contract.table import Committed
@@ -22,6 +23,8 @@ SAME_PATIENT, ANOTHER_PATIENT = " of the same patient", " of another patient"
 # Settings that change neither which images are in the table nor what they look like there. Labels are compared one by
 # one. `rebuild` is in the cards of older releases, where it was a setting.
 FREE_SETTINGS = ("source", "table", "findings", "compared_labels", "corrections", "max_quarantined_fraction", "rebuild")
+# A network may have moved to another folder; what it is, the card says.
+FREE_SETTINGS += ("lungs",)
 # If a table has several sources, the card records in these settings what the sources say.
 FREE_OF_SEVERAL = ("sources", "dicom")
 
@@ -59,7 +62,7 @@ def needs_rebuild(card: Card | None, manifest: Manifest, settings: Etl) -> bool:
             "keep the table's with --etl.findings if the source has them, choose another --workspace, or replace the "
             "table with --rebuild"
         )
-    if several != bool(card.sources):
+    if several != bool(card.sources) or describe_lungs(settings.lungs) != card.lungs:
         return True
     free = FREE_SETTINGS + FREE_OF_SEVERAL * several
     # A card of an older release lacks the settings that came later, which then had their defaults.

@@ -1,5 +1,6 @@
 """Makes a candidate for the registry from a checkpoint: exports, quantises, measures and judges it, in one folder."""
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from conf.errors import InputError
 from conf.settings import MODES, Inference
 from conf.writing import write_json
+from etl.contract.images.lung_graph import describe_network
 from etl.contract.schema import Card
 from inference.candidate.gate import Decision
 from inference.candidate.incumbent import Incumbent
@@ -32,6 +35,7 @@ from inference.film.known_boxes import FILE as BOXES
 from inference.model.graphs import compile_graph, open_graph, properties_of, save_graph, with_distance_threshold
 from inference.model.networks.fitted import FittedModel, torch_predict
 from inference.model.own_test import write_own_test
+from inference.model.properties import LUNGS
 from inference.model.ten_crop import add_ten_crops
 from inference.model.variants import open_variant
 from training.network.checkpoint import Checkpoint
@@ -56,6 +60,19 @@ class CandidateSource:
     seed: int
 
 
+def copy_network(card: Card, folder: Path) -> None:
+    """Copies the lung network that cropped the table's films into the model's folder, so that it travels along.
+
+    Raises InputError if the folder that etl.lungs named no longer has it.
+    """
+    there = card.settings["lungs"]
+    if describe_network(there)["sha256"] != card.lungs["sha256"]:
+        raise InputError(
+            f"{there} has another lung network than the one that cropped {card.title}: restore it, or run the ETL again"
+        )
+    shutil.copytree(there, folder, dirs_exist_ok=True)
+
+
 def build_candidate(
     source: CandidateSource,
     champion: Incumbent | None,
@@ -73,6 +90,8 @@ def build_candidate(
     what = f"{checkpoint.model} of epoch {checkpoint.epoch}"
     if checkpoint.members:
         what = f"{checkpoint.model} of {len(checkpoint.members)} members"
+    if source.card.lungs:
+        copy_network(source.card, folder / LUNGS)
     console.print(f"[bold]1/7[/] calibrate {what}, learn what is familiar")
     served = fit_served(checkpoint, source.card, source.train, source.val, source.seed)
     console.print("[bold]2/7[/] export to OpenVINO FP32 and FP16, and to ONNX")
@@ -133,7 +152,7 @@ def build_candidate(
     write_json(folder / "report.json", report)
     write_json(folder / BOXES, known_boxes(test))
     modes = {name: predict for name, predict in variants.items() if name in MODES}
-    draw_reference(modes, served.properties).save(folder)
+    draw_reference(modes, served.properties.at(folder)).save(folder)
     write_own_test(folder, scored.labels, scored.probabilities["int8"], scored.patients)
     properties, study = properties_of(open_graph(folder / "int8")), _study(source, report)
     write_model_card(describe_model(properties, source.card, scored, report, source.seed, study), folder)

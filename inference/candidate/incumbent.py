@@ -43,7 +43,7 @@ def open_incumbent(workspace: Workspace, name: str, table: TableVersion) -> Incu
         before, now = getattr(properties, what), getattr(card, what)
         if before != now:
             return Incumbent(version, f"its {what} is {before}, this model's {now}")
-    for what, now in preparation_of(card.settings).items():
+    for what, now in preparation_of(card.settings, card.lungs).items():
         before = getattr(properties, what)
         if before != now:
             return Incumbent(version, f"its images were made with etl.{what} {before}, the table's are with {now}")

@@ -75,6 +75,7 @@ def run_etl(settings: Settings, other: Workspace, properties: Properties, sizes_
     """Runs the ETL's command on scoring.source into the workspace `other`, by a scenario that is kept there."""
     # Those films are tested that the model would take in service.
     prepared = {name: getattr(properties, name) for name in preparation_of({})}
+    prepared |= {"lungs": properties.finds_lungs_by}
     prepared |= {"quality": restore(Quality, properties.quality), "dicom": restore(Dicom, properties.dicom)}
     etl = replace(
         settings.etl,

@@ -23,7 +23,7 @@ from inference.external.seen import share_of
 from inference.model.card_pages import pages_of
 from inference.model.model_files import ModelFiles
 from inference.model.own_test import read_own_test, write_own_test
-from inference.model.properties import CARD_FILE, Properties
+from inference.model.properties import CARD_FILE, LUNGS, Properties
 from inference.model.reference import read_reference
 from inference.model.restated import write_restated
 from training.measures.calibration import SENSITIVITY, fit_recalibration, sensitivity_thresholds, youden_thresholds
@@ -174,6 +174,8 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
         for name in ("report.json", "boxes.json"):
             if (found.folder / name).exists():
                 shutil.copy(found.folder / name, building / name)
+        if (found.folder / LUNGS).is_dir():
+            shutil.copytree(found.folder / LUNGS, building / LUNGS)
         if reference := read_reference(found.folder):
             after = {mode: fit.probabilities(values) for mode, values in reference.expected.items()}
             factor = reference.factor * max(1.0, float(fit.scales.max()))
@@ -192,7 +194,8 @@ def write_model(fit: Recalibration, described: dict, found: ModelFiles, site: st
 def _own(fit: Recalibration, mode: str, of_graph: Properties) -> Properties:
     """Each graph has a distance threshold of its own, and an error rate only if its own answers were fitted to."""
     unsure = fit.properties.unsure if mode == fit.mode else {}
-    return replace(fit.properties, distance_threshold=of_graph.distance_threshold, unsure=unsure)
+    own = replace(fit.properties, distance_threshold=of_graph.distance_threshold, unsure=unsure)
+    return replace(own, lungs_folder="")
 
 
 def _describe_in_card(card: dict, fit: Recalibration, described: dict, found: ModelFiles, site: str) -> None:

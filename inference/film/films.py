@@ -104,7 +104,7 @@ def load_film(content: bytes, properties: Properties, shown_px: int = 0, with_wh
     with one_error_for_lack_of_memory():
         image = (decode_grey if properties.channels == 1 else decode_colour)(content, properties.grey_bits)
         height, width = image.shape[:2]
-        kept, crop = crop_film(image, properties.crop, properties.crop_margin)
+        kept, crop = crop_film(image, properties.crop, properties.crop_margin, properties.finds_lungs_by)
         pixels, whole = _square(kept, properties, crop), _square(image, properties) if crop and with_whole else None
         doubts = (KEPT_WHOLE,) if properties.crop != "none" and crop is None else ()
         shown = _scale(image, shown_px) if shown_px else None

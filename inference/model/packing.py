@@ -14,7 +14,7 @@ from inference.model.card_text import TEXT_FILE
 from inference.model.graphs import COMPILE_OPTIONS, open_graph, properties_of, signature_of
 from inference.model.model_files import ModelFiles
 from inference.model.package import FORMAT, KIND, MANIFEST
-from inference.model.properties import CARD_FILE
+from inference.model.properties import CARD_FILE, LUNGS
 from inference.model.reference import FILE as REFERENCE
 
 BASE_MODE = "int8"
@@ -128,8 +128,8 @@ def _contents(files: ModelFiles, modes: list[str]) -> dict[str, bytes]:
     """Path in the package -> content, in the order of the paths."""
     readme = README.format(title=f"{files.name} version {files.version}", research_use=RESEARCH_USE)
     contents = {"README.md": readme.encode(), **_about(files)}
-    for mode in modes:
-        contents |= _graphs(files, mode)
+    for folder in [*modes, *([LUNGS] if (files.folder / LUNGS).is_dir() else [])]:
+        contents |= _graphs(files, folder)
     return dict(sorted(contents.items()))
 
 

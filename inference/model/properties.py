@@ -4,11 +4,13 @@ Imports neither torch nor openvino, because programs that only serve a model rea
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.errors import InputError
 from conf.settings import Etl
+from etl.contract.images.lung_graph import FINDER, describe_network
 
 if TYPE_CHECKING:
     # It imports pyarrow, which a service does without.
@@ -20,6 +22,8 @@ CARD_FILE = "model_card.json"
 """the model card, beside the graphs in a registered model's folder"""
 ATTRIBUTES = ("age_years", "sex", "view")
 """columns of the table, in the order of a graph's input `attributes`"""
+LUNGS = "lungs"
+"""folder of the lung network, beside the graphs in a registered model's folder"""
 UNKNOWN = -1
 """what stands in that input for a value that is not known"""
 
@@ -62,6 +66,11 @@ class Properties:
     """part of a film that the ETL kept: `none` (all of it) or `lungs`; graphs of older releases lack it"""
     crop_margin: float = Etl.crop_margin
     """what it kept beyond the lungs, see etl.crop_margin; graphs of older releases lack it"""
+    lungs: str = FINDER
+    """what finds the lungs for the crop: `finder`, or the SHA-256 of a lung network, which lies in the model's folder;
+    graphs of older releases lack it"""
+    lungs_folder: str = ""
+    """where that network lies, see `at`; empty in the graphs"""
     grey_bits: int = 0
     """bits of the greys in 16-bit files that do not say it, see etl.grey_bits; graphs of older releases lack it"""
     dicom: dict = field(default_factory=dict)
@@ -103,6 +112,24 @@ class Properties:
         part = f", of the lungs with a margin of {self.crop_margin:g}," if self.crop == "lungs" else ","
         return f"{self.size_px} x {self.size_px} {colour} pixels{part} made square by `{self.square}`{more}"
 
+    @property
+    def finds_lungs_by(self) -> str:
+        """What crop_film asks: `finder`, or the folder of the lung network."""
+        assert self.lungs == FINDER or self.lungs_folder, "properties of a graph that was not opened in its folder"
+        return self.lungs_folder or FINDER
+
+    def at(self, folder: Path) -> "Properties":
+        """The properties of a model that lies in `folder`. Raises InputError if its lung network is not there."""
+        if self.lungs == FINDER:
+            return self
+        place = folder / LUNGS
+        if (found := describe_network(str(place))["sha256"]) != self.lungs:
+            raise InputError(
+                f"{place} has the lung network {found[:12]}, the model was trained with {self.lungs[:12]}: register it "
+                "again"
+            )
+        return replace(self, lungs_folder=str(place.absolute()))
+
     def to_json(self) -> str:
         """Returns one line of JSON."""
         return json.dumps(asdict(self))
@@ -125,13 +152,14 @@ class Properties:
         return properties
 
 
-def preparation_of(settings: dict) -> dict:
+def preparation_of(settings: dict, lungs: dict | None = None) -> dict:
     """The settings of the ETL on which the pixels of a table depend; Properties has fields of the same names.
 
-    settings: those in a card. A setting that the card of an older release lacks gets its default.
+    settings: those in a card; lungs: Card.lungs. A setting that the card of an older release lacks gets its default.
     """
     names = ("square", "crop", "crop_margin", "intensity", "grey_bits")
-    return {name: settings.get(name, getattr(Etl, name)) for name in names}
+    kept = {name: settings.get(name, getattr(Etl, name)) for name in names}
+    return kept | {"lungs": (lungs or {}).get("sha256", FINDER)}
 
 
 def check_table(properties: Properties, card: "Card", place: object) -> None:
@@ -148,7 +176,7 @@ def check_table(properties: Properties, card: "Card", place: object) -> None:
             f"the model takes {properties.size_px} pixels, the table of {place} has {card.sizes_px}: run the "
             "ETL with this size in etl.sizes_px too, or score the images' folder with --scoring.source DIR"
         )
-    for key, got in preparation_of(card.settings).items():
+    for key, got in preparation_of(card.settings, card.lungs).items():
         expected = getattr(properties, key)
         if got != expected:
             raise InputError(

@@ -15,12 +15,13 @@ def open_variant(mode: str, folder: Path, num_threads: int = 0) -> tuple[Predict
     library that runs it is not installed.
     """
     try:
-        return _open_variant(mode, folder, num_threads)
+        predict, properties = _open_variant(mode, folder, num_threads)
     except ModuleNotFoundError as error:
         raise InputError(
             f"mode {mode} needs {error.name}, which is not installed: `pip install '.[training,inference]'`, or use "
             "int8, fp16 or fp32"
         ) from error
+    return predict, properties.at(folder.parent)
 
 
 def _open_variant(mode: str, folder: Path, num_threads: int) -> tuple[Predict, Properties]:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from etl.contract.images.lung_finder import find_lungs
+from etl.contract.images.lung_graph import FINDER, box_of_field, lung_field, open_network
 
 KEPT_WHOLE = "no lung field found: the whole film was taken instead of the lungs"
 """what an answer says of a film that should have been cropped and was not"""
@@ -30,22 +31,38 @@ class Crop(NamedTuple):
         return np.ascontiguousarray(film[self.top : self.top + self.height, self.left : self.left + self.width])
 
 
-def crop_film(film: np.ndarray, crop: str, margin: float) -> tuple[np.ndarray, Crop | None]:
+def crop_film(film: np.ndarray, crop: str, margin: float, lungs: str = FINDER) -> tuple[np.ndarray, Crop | None]:
     """The part of a film that a model sees, and where it was; the film itself and None if it is kept whole.
 
     film: (height, width) uint8 grey or (height, width, 3) uint8 RGB, as decoded, before its greys are adjusted. crop:
     `none`, or `lungs`, with `margin` of the lungs' width and height added on each side as far as the film reaches. A
-    film on which no lungs are found is kept whole. Raises ValueError for another `crop`.
+    film on which no lungs are found is kept whole. lungs: as etl.lungs. Raises ValueError for another `crop`,
+    InputError if `lungs` is no folder of a lung network.
     """
     if crop == "none":
         return film, None
     if crop != "lungs":
         raise ValueError(f"crop is {crop!r}, expected none or lungs")
-    lungs = find_lungs(film if film.ndim == 2 else cv2.cvtColor(film, cv2.COLOR_RGB2GRAY))
-    if lungs is None:
+    grey = film if film.ndim == 2 else cv2.cvtColor(film, cv2.COLOR_RGB2GRAY)
+    field = find_field(grey, lungs)
+    if field is None:
         return film, None
-    found = crop_around(lungs, margin, film.shape[1], film.shape[0])
+    found = crop_around(field, margin, film.shape[1], film.shape[0])
     return found.of(film), found
+
+
+def find_field(film: np.ndarray, lungs: str) -> tuple[float, float, float, float] | None:
+    """The box around both lungs, as find_lungs returns it, by the finder or by a network. lungs: as etl.lungs."""
+    if lungs == FINDER:
+        return find_lungs(film)
+    square = lung_field(film, lungs)
+    box = box_of_field(square)
+    if box is None:
+        return None
+    height, width = film.shape
+    (pixels,) = boxes_in_pixels(np.array([box]) / len(square), width, height, open_network(lungs).square)
+    start, end = (np.clip(edge / (width, height), 0, 1) for edge in (pixels[:2], pixels[:2] + pixels[2:]))
+    return tuple(float(number) for number in (*start, *(end - start)))
 
 
 def crop_around(field: tuple[float, float, float, float], margin: float, width: int, height: int) -> Crop:

@@ -18,6 +18,8 @@ from etl.contract.images.pixels import to_square
 
 GRAPH, WEIGHTS, ABOUT = "model.xml", "model.bin", "lungs.json"
 FORMAT = 1
+FINDER = "finder"
+"""in place of a folder: the classifiers of lung_finder.py"""
 COMPILE_OPTIONS = {
     # As in inference/model/graphs.py. Each film is looked at by one process of many.
     "PERFORMANCE_HINT": "LATENCY",
@@ -57,6 +59,11 @@ def describe_network(folder: str) -> dict:
     return about
 
 
+def describe_lungs(lungs: str) -> dict:
+    """What the card says of what finds the lungs. lungs: etl.lungs; empty for `finder`. Errors: describe_network's."""
+    return {} if lungs == FINDER else describe_network(lungs)
+
+
 def digest_of(folder: Path) -> str:
     """SHA-256 of both files of the graph, in hexadecimal."""
     digest = hashlib.sha256()
@@ -92,13 +99,15 @@ def lung_field(film: np.ndarray, folder: str) -> np.ndarray:
 
 
 def box_of_field(field: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Left, top, width and height of the box around all parts of a field but specks, in pixels; None if there is none.
+    """Left, top, width and height of the box around the two largest parts of a field, in pixels; None if there is none.
 
-    field: (height, width) bool.
+    field: (height, width) bool. Further parts are often air beside the body, and specks are nothing.
     """
     _, _, parts, _ = cv2.connectedComponentsWithStats(field.astype(np.uint8))
     # The first part is what is no lung.
-    large = parts[1:][parts[1:, cv2.CC_STAT_AREA] >= SPECK_SHARE * field.size]
+    order = np.argsort(-parts[1:, cv2.CC_STAT_AREA], kind="stable")
+    large = parts[1:][order[:2]]
+    large = large[large[:, cv2.CC_STAT_AREA] >= SPECK_SHARE * field.size]
     share = large[:, cv2.CC_STAT_AREA].sum() / field.size
     if not FIELD_SHARE[0] <= share <= FIELD_SHARE[1]:
         return None

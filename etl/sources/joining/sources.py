@@ -21,6 +21,7 @@ OF_THE_RUN = (
     "square",
     "crop",
     "crop_margin",
+    "lungs",
     "intensity",
     "grey_bits",
     "rows_per_row_group",

@@ -144,7 +144,7 @@ def _properties(
         findings=checkpoint.findings,
         exclusive=checkpoint.exclusive,
         size_px=checkpoint.size_px,
-        **preparation_of(card.settings),
+        **preparation_of(card.settings, card.lungs),
         quality=card.settings["quality"],
         dicom=card.settings.get("dicom", {}),
         channels=checkpoint.channels,

@@ -54,7 +54,7 @@ def open_model(files: ModelFiles, mode: str) -> OpenModel:
         compute, num_requests = (lambda *inputs, alone: predict(*inputs)), 1
     else:
         graph = open_graph(files.variant(mode), mapped=False)
-        properties, shared = properties_of(graph), SharedGraph(graph)
+        properties, shared = properties_of(graph).at(files.folder), SharedGraph(graph)
         compute, num_requests = shared.predict, shared.num_requests
     # So that the first request does not wait for preparations on first use, and a model that cannot answer fails here.
     for alone in (True, False):

@@ -21,31 +21,34 @@ import psutil
 from conf.errors import run_command
 from conf.settings import Etl, Quality
 from etl.cluster.workers import SparkWorkers
+from etl.contract.images.lung_graph import FINDER
 from etl.contract.schema import Card
 from etl.writing.publish import publish
+from etl.writing.run import with_whole_path
 from jobs.benchmarks.etl.throughput import SIZES_PX, manifest_of, repeated
 
 # The images are copies of each other, so duplicates must pass.
 WHOLE = Etl(sizes_px=SIZES_PX, quality=Quality(duplicates=False, duplicates_across_patients=False))
-WAYS = {"none": WHOLE, "lungs": replace(WHOLE, crop="lungs")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of PNGs")
+    parser.add_argument("--lungs", default=FINDER, help="what finds the lungs, as etl.lungs (default finder)")
     parser.add_argument("--num_images", type=int, default=600, help="images per turn (default 600)")
     parser.add_argument("--turns", type=int, default=5, help="turns of each way (default 5)")
     parser.add_argument(
         "--tasks", type=int, default=len(os.sched_getaffinity(0)), help="number of processes (default: one per core)"
     )
     arguments = parser.parse_args()
+    ways = {"none": WHOLE, "lungs": with_whole_path(replace(WHOLE, crop="lungs", lungs=arguments.lungs))}
     paths = repeated(arguments.images, arguments.num_images)
-    speeds: dict[str, list[tuple[float, float]]] = {crop: [] for crop in WAYS}
+    speeds: dict[str, list[tuple[float, float]]] = {crop: [] for crop in ways}
     cards: dict[str, Card] = {}
     with SparkWorkers(master=f"local[{arguments.tasks}]") as workers:
         for turn in range(arguments.turns + 1):
-            for crop in list(WAYS)[:: -1 if turn % 2 else 1]:
-                speed, cards[crop] = measure(paths, WAYS[crop], workers)
+            for crop in list(ways)[:: -1 if turn % 2 else 1]:
+                speed, cards[crop] = measure(paths, ways[crop], workers)
                 speeds[crop].append(speed)
     counts = {"images": len(paths), "kept_whole": sum(cards["lungs"].kept_whole.values()), "turns": arguments.turns}
     print(json.dumps(counts | summary(speeds), indent=2))
@@ -73,7 +76,7 @@ def cpu_s() -> float:
 
 def summary(speeds: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
     """Returns the medians of both speeds and of their ratios, without the first turn."""
-    whole, cropped = (np.array(speeds[crop][1:]) for crop in WAYS)
+    whole, cropped = (np.array(of_way[1:]) for of_way in speeds.values())
     ratios = cropped / whole
     return {
         "whole_images_per_s": round(float(np.median(whole[:, 0])), 1),

@@ -2,10 +2,12 @@
 
     python -m jobs.benchmarks.etl.lungs                                   200 phantoms of each hospital
     python -m jobs.benchmarks.etl.lungs --films DIR --pictures OUT        and films in NIH's layout
+    python -m jobs.benchmarks.etl.lungs --lungs FOLDER ...                by a network, as etl.lungs names it
 
-Of phantoms, prints the intersection over union (IoU) of the found box and that around the lungs, and which share of the
-lungs the default crop keeps. Of films, prints how many have lungs upright, on their side, and upside down, and which
-share of the radiologists' boxes the crop keeps. OUT gets a sheet of films with both boxes.
+Of phantoms, prints the intersection over union (IoU) of the found box and that around the lungs, of a network also that
+of its field and the exact lungs, and which share of the lungs the default crop keeps. Of films, prints how many have
+lungs upright, on their side, and upside down, and which share of the radiologists' boxes the crop keeps. OUT gets a
+sheet of films with both boxes, and a network's field in blue.
 """
 
 import argparse
@@ -19,9 +21,10 @@ import numpy as np
 
 from conf.errors import InputError, run_command
 from conf.settings import Etl
-from etl.contract.images.crop import Crop, crop_around
+from etl.contract.images.crop import Crop, crop_around, find_field
 from etl.contract.images.decode import decode_grey
-from etl.contract.images.lung_finder import find_lungs
+from etl.contract.images.lung_graph import FINDER, lung_field
+from etl.contract.images.pixels import to_square
 from etl.phantoms.cohort import draw_cohort
 from etl.phantoms.film import draw_lungs, render
 from etl.phantoms.hospitals import HOSPITALS
@@ -34,39 +37,46 @@ FOUND_RGB, KEPT_RGB = (255, 210, 60), (64, 224, 208)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_phantoms", type=int, default=200, help="phantoms of each hospital (default 200)")
+    parser.add_argument("--lungs", default=FINDER, help="what finds the lungs, as etl.lungs (default finder)")
     parser.add_argument("--films", type=Path, help="folder in NIH's layout, with images/ and the box file")
     parser.add_argument("--pictures", type=Path, help="folder for the pictures")
     arguments = parser.parse_args()
-    results = {f"phantoms of hospital {name}": on_phantoms(name, arguments.num_phantoms) for name in HOSPITALS}
+    lungs, number = arguments.lungs, arguments.num_phantoms
+    results = {f"phantoms of hospital {name}": on_phantoms(name, number, lungs) for name in HOSPITALS}
     if arguments.films:
         paths = sorted((arguments.films / "images").glob("*.png"))
         if not paths:
             raise InputError(f"no PNG in {arguments.films / 'images'}: give a folder in NIH's layout with --films")
         films = {path.name: decode_grey(path.read_bytes()) for path in paths}
-        results["films"] = on_films(films, arguments.films / BOX_FILE)
+        results["films"] = on_films(films, arguments.films / BOX_FILE, lungs)
         if arguments.pictures:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
             step = max(1, len(films) // (4 * COLUMNS))
-            content = cv2.imencode(".png", contact_sheet(list(films.values())[::step])[..., ::-1])[1]
+            content = cv2.imencode(".png", contact_sheet(list(films.values())[::step], lungs)[..., ::-1])[1]
             (arguments.pictures / "films.png").write_bytes(content)
     print(json.dumps(results, indent=2))
 
 
-def on_phantoms(hospital: str, number: int) -> dict:
+def on_phantoms(hospital: str, number: int, lungs: str) -> dict:
     """Measures the box and the crop on phantoms that nothing was chosen on."""
-    overlaps, kept = [], []
+    overlaps, kept, exact = [], [], []
     for study in draw_cohort(SEED, max(number, 100), HOSPITALS[hospital])[:number]:
         drawn = ((SEED, study.patient, study.follow_up), study.female, study.ap, study.findings, SIZE_PX)
         film, _ = render(*drawn, HOSPITALS[hospital])
-        lungs = draw_lungs(*drawn)
-        field = find_lungs(film)
-        overlaps.append(iou(np.array(field) * SIZE_PX, cv2.boundingRect(lungs)) if field else 0.0)
+        mask = draw_lungs(*drawn)
+        field = find_field(film, lungs)
+        overlaps.append(iou(np.array(field) * SIZE_PX, cv2.boundingRect(mask)) if field else 0.0)
         crop = default_crop(film, field)
-        kept.append(crop.of(lungs).sum() / lungs.sum() if crop else 1.0)
+        kept.append(crop.of(mask).sum() / mask.sum() if crop else 1.0)
+        if lungs != FINDER:
+            small = lung_field(film, lungs)
+            lung = to_square(mask, len(small)) > 127
+            exact.append((small & lung).sum() / (small | lung).sum())
     found = [overlap for overlap in overlaps if overlap]
     return {
         "phantoms": len(overlaps),
         "found": len(found),
+        **({"mean_iou_of_the_field": round(float(np.mean(exact)), 4)} if exact else {}),
         "mean_iou": round(float(np.mean(found)), 3),
         "lowest_iou": round(min(found), 3),
         "share_of_lungs_kept": round(float(np.mean(kept)), 4),
@@ -74,12 +84,12 @@ def on_phantoms(hospital: str, number: int) -> dict:
     }
 
 
-def on_films(films: dict[str, np.ndarray], box_file: Path) -> dict:
+def on_films(films: dict[str, np.ndarray], box_file: Path, lungs: str) -> dict:
     """Counts films with lungs, as they are and turned, and measures how much of known boxes the crop keeps."""
-    fields = {name: find_lungs(film) for name, film in films.items()}
+    fields = {name: find_field(film, lungs) for name, film in films.items()}
     turned = {"on_their_side": np.rot90, "upside_down": np.flipud}
     found = {
-        f"found_{how}": sum(find_lungs(np.ascontiguousarray(turn(film))) is not None for film in films.values())
+        f"found_{how}": sum(find_field(np.ascontiguousarray(turn(film)), lungs) is not None for film in films.values())
         for how, turn in turned.items()
     }
     crops = {name: default_crop(films[name], field) for name, field in fields.items()}
@@ -123,12 +133,18 @@ def iou(one: np.ndarray, other: tuple) -> float:
     return float(common / (one[2:].prod() + other[2:].prod() - common))
 
 
-def contact_sheet(films: list[np.ndarray]) -> np.ndarray:
+def contact_sheet(films: list[np.ndarray], lungs: str) -> np.ndarray:
     """Returns the films in rows of COLUMNS, with the box around the lungs and the default crop, (h, w, 3) uint8 RGB."""
     pictures = []
     for film in films:
-        field, height, width = find_lungs(film), *film.shape
+        field, height, width = find_field(film, lungs), *film.shape
         picture = cv2.cvtColor(film, cv2.COLOR_GRAY2RGB)
+        if lungs != FINDER:
+            small = lung_field(film, lungs).astype(np.uint8)
+            side = max(height, width)
+            whole = cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR)
+            top, left = (side - height) // 2, (side - width) // 2
+            picture[whole[top : top + height, left : left + width] > 0, 2] = 255
         if field:
             for box, colour in (((0, field), FOUND_RGB), ((Etl.crop_margin, field), KEPT_RGB)):
                 crop = crop_around(box[1], box[0], width, height)

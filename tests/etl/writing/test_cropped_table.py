@@ -1,5 +1,7 @@
 """A table of crops, from the films to its rows, its card and its next version."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -7,10 +9,12 @@ from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.card.counts import describe_whole
 from etl.contract.images.crop import Crop, boxes_of_crop
+from etl.contract.images.lung_graph import describe_network
 from etl.phantoms.film import render
 from etl.phantoms.generate import BOX_HEADER
 from etl.writing.housekeeping import maintain
 from tests.conftest import InlineWorkers, NihFolder, files_of, png
+from tests.etl.lung_networks import write_network
 from tests.etl.tables import add, film, rows_of, run
 
 BOXED = "00000001_000.png"
@@ -83,3 +87,16 @@ def test_a_changed_crop_makes_the_table_anew(folder, workspace):
         Crop(*rows_of(workspace, second.card).crop[BOXED]).width
         > Crop(*rows_of(workspace, first.card).crop[BOXED]).width
     )
+
+
+def test_a_table_cropped_by_a_network_names_it_wherever_it_lies(folder, workspace, tmp_path):
+    network, moved = write_network(tmp_path / "network", 64), tmp_path / "moved"
+    by_network = {**LUNGS, "lungs": str(network)}
+    card = run(folder, workspace, **by_network).card
+    assert card.lungs == describe_network(str(network))
+    crops = rows_of(workspace, card).crop
+    shutil.move(network, moved)
+    assert not run(folder, workspace, **{**LUNGS, "lungs": str(moved)}).committed
+    other = write_network(tmp_path / "other", 128)
+    second = run(folder, workspace, **{**LUNGS, "lungs": str(other)})
+    assert second.counts["new"] == 16 and second.card.lungs["size_px"] == 128 and crops.notna().any()

@@ -30,9 +30,10 @@ def test_the_preparation_of_an_older_card_has_the_defaults():
         "crop_margin": 0.1,
         "intensity": "none",
         "grey_bits": 0,
+        "lungs": "finder",
     }
     made = {"square": "stretch", "crop": "lungs", "crop_margin": 0.2, "intensity": "clahe", "grey_bits": 12}
-    assert preparation_of(made | {"split": "source"}) == made
+    assert preparation_of(made | {"split": "source", "lungs": "/any"}, {"sha256": "f00"}) == made | {"lungs": "f00"}
 
 
 def test_another_format_must_be_exported_again():

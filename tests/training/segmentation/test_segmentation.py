@@ -10,43 +10,18 @@ import torch
 from conf.errors import InputError
 from conf.settings import Lungs, Settings
 from conf.workspace import Workspace
-from etl.contract.version import TableVersion, keep_card
-from tests.conftest import NihFolder, png
-from tests.etl.tables import run as run_etl
+from etl.contract.version import TableVersion
+from tests.etl.lung_networks import SIZE_PX, table_with_masks
 from training.network.lung_network import LungNetwork, load_network
 from training.reading.augment import augment, draw_changes
 from training.segmentation.loop import measure, moved, segmentation_loss, torch_predict
 from training.segmentation.reading import Films, check_masks, read_films
 from training.segmentation.run import run
 
-SIZE_PX = 64
-
-
-def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A film, and the mask of its two dark blocks."""
-    mask = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
-    top, left = rng.integers(6, 20), rng.integers(4, 12)
-    for start in (left, left + 26):
-        mask[top : top + 32, start : start + 18] = 255
-    film = np.where(mask > 0, 60, 170) + rng.normal(0, 12, mask.shape)
-    return film.clip(0, 255).astype(np.uint8), mask
-
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory, new_store) -> Workspace:
-    """A workspace whose table has 48 films with masks, but for one."""
-    root = tmp_path_factory.mktemp("lungs")
-    folder, rng = NihFolder(root / "nih"), np.random.default_rng(0)
-    (folder.root / "masks").mkdir()
-    for name, *_ in folder.rows:
-        film, mask = drawn(rng)
-        folder.put(name, png(film))
-        (folder.root / "masks" / name).write_bytes(png(mask))
-    (folder.root / "masks" / folder.rows[0][0]).unlink()
-    workspace = Workspace.at(str(root / "workspace"))
-    new_store(workspace)
-    keep_card(run_etl(folder, workspace, masks="masks").card, workspace)
-    return workspace
+    return table_with_masks(tmp_path_factory.mktemp("lungs"), new_store)
 
 
 def test_the_loss_falls_to_nothing_where_field_and_mask_agree():

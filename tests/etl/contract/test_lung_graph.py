@@ -1,0 +1,83 @@
+"""A lung network as the crop opens it; the graph here calls what is darker than grey 100 lung."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conf.errors import InputError
+from etl.contract.images.crop import crop_film, find_field
+from etl.contract.images.lung_graph import (
+    ABOUT,
+    FINDER,
+    box_of_field,
+    describe_lungs,
+    describe_network,
+    lung_field,
+    open_network,
+)
+from tests.etl.lung_networks import write_network
+
+SIZE_PX = 64
+
+
+@pytest.fixture(autouse=True)
+def _opened_anew():
+    open_network.cache_clear()
+
+
+@pytest.fixture
+def network(tmp_path) -> str:
+    return str(write_network(tmp_path / "network", SIZE_PX))
+
+
+def film_of(blocks: list[tuple[int, int, int, int]], height: int, width: int) -> np.ndarray:
+    """Dark blocks (left, top, width, height) on a bright film."""
+    film = np.full((height, width), 200, np.uint8)
+    for left, top, block_width, block_height in blocks:
+        film[top : top + block_height, left : left + block_width] = 40
+    return film
+
+
+@pytest.mark.parametrize("square", ["pad", "stretch"])
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (200, 320), (320, 200)])
+def test_the_box_lies_around_both_lungs_in_films_of_any_proportions(tmp_path, square, height, width):
+    folder = str(write_network(tmp_path / "network", SIZE_PX, square))
+    left, top = width // 5, height // 4
+    lungs = [(left, top, width // 5, height // 2), (3 * width // 5, top, width // 5, height // 2)]
+    field = find_field(film_of(lungs, height, width), folder)
+    np.testing.assert_allclose(field, (0.2, 0.25, 0.6, 0.5), atol=0.03)
+    assert lung_field(film_of(lungs, height, width), folder).shape == (SIZE_PX, SIZE_PX)
+    kept, crop = crop_film(film_of(lungs, height, width), "lungs", 0.0, folder)
+    assert kept.shape == (crop.height, crop.width) and abs(crop.width - 0.6 * width) < 0.06 * width
+
+
+def test_further_parts_and_specks_do_not_count():
+    field = np.zeros((100, 100), bool)
+    field[20:80, 20:40], field[20:80, 60:80] = True, True
+    field[0:20, 90:100], field[95:98, 2:5] = True, True
+    assert box_of_field(field) == (20, 20, 60, 60)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [np.zeros((50, 50), bool), np.ones((50, 50), bool), np.eye(50, dtype=bool), np.arange(2500).reshape(50, 50) < 200],
+)
+def test_what_no_lungs_could_be_is_no_field(field):
+    assert box_of_field(field) is None
+
+
+def test_a_folder_that_is_no_network_is_refused(network, tmp_path):
+    assert describe_lungs(FINDER) == {} and describe_lungs(network)["size_px"] == SIZE_PX
+    advice = "is no folder of a lung network .*give the folder that `python inference/lungs.py` names"
+    with pytest.raises(InputError, match=advice):
+        describe_network(str(tmp_path / "nowhere"))
+    about = json.loads((Path(network) / ABOUT).read_text())
+    for damaged in (about | {"format": 0}, about | {"sha256": "0"}, [], {"format": 1}):
+        (Path(network) / ABOUT).write_text(json.dumps(damaged))
+        with pytest.raises(InputError, match=advice):
+            open_network(network)
+    (Path(network) / ABOUT).write_text("{")
+    with pytest.raises(InputError, match=advice):
+        open_network(network)
