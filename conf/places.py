@@ -75,6 +75,7 @@ class Use:
 
 FILES = Use("files", (NO_UTF8,), STORE, is_table=False)
 CACHE = Use("a cache lies on a local disk", FILES.local)
+LUNG_NETWORK = Use("a lung network lies on a local disk", FILES.local)
 SCORES = Use("a table of scores", DELTA, STORED_TABLE)
 TABLES = Use("tables", (*DELTA, URL), STORED_TABLE)
 WORKSPACE = Use("a workspace lies on a local disk", TABLES.local)

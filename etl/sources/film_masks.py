@@ -33,7 +33,7 @@ def add_masks(manifest: Manifest, source: UPath, settings: Etl) -> Manifest:
     names: dict[tuple[str, ...], set[str]] = defaultdict(set)
     # By its file: the image of a DICOM file has another name.
     for image, path in zip(manifest.images.image_id, manifest.images.path, strict=True):
-        names[tuple(words_of(PurePosixPath(path or image).stem))].add(image)
+        names[tuple(words_of(PurePosixPath(path if isinstance(path, str) else image).stem))].add(image)
     found: dict[str, list[str]] = defaultdict(list)
     others = []
     for name in files.index:

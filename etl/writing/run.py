@@ -9,6 +9,7 @@ from rich.table import Table
 
 from conf.arguments import with_same_settings
 from conf.errors import InputError
+from conf.places import LUNG_NETWORK, place_of
 from conf.settings import Etl, Settings
 from conf.words import counted
 from conf.workspace import Workspace, update_summary
@@ -57,7 +58,7 @@ def with_whole_path(etl: Etl) -> Etl:
     """
     if etl.lungs == FINDER:
         return etl
-    etl = replace(etl, lungs=os.path.abspath(os.path.expanduser(etl.lungs)))
+    etl = replace(etl, lungs=place_of("etl.lungs", etl.lungs, LUNG_NETWORK))
     describe_network(etl.lungs)
     return etl
 

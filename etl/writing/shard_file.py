@@ -160,10 +160,12 @@ def _rows(
             yield {**labels, **masks, **_pixels(loaded.squares, settings.sizes_px), "file_version": row["file_version"]}
 
 
-def _masks(files: list[str], loaded: Loaded, settings: Etl) -> dict:
-    """The columns of one row's mask."""
+def _masks(files: list[str] | float, loaded: Loaded, settings: Etl) -> dict:
+    """The columns of one row's mask. files: NaN if the row is of a source without masks, beside one that has some."""
     try:
-        masks = load_masks(fetch_ahead(files), loaded.width, loaded.height, loaded.crop, settings)
+        masks = load_masks(
+            fetch_ahead(files if isinstance(files, list) else []), loaded.width, loaded.height, loaded.crop, settings
+        )
     except BadImage as reason:
         return {"mask_fault": str(reason)}
     names = map(mask_column, settings.sizes_px)

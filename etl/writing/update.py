@@ -102,6 +102,9 @@ def plan_update(manifest: Manifest, before: Committed | None, settings: Etl) -> 
     wanted = wanted.drop(index=known_bad.image_id)
     common = wanted.index.intersection(rows.index)
     same_file = wanted.loc[common, "file_version"].eq(rows.loc[common, "file_version"])
+    if "mask_fault" in rows:
+        # As with films: permissions and networks leave no trace in the file.
+        same_file &= ~rows.loc[common, "mask_fault"].str.startswith("cannot be read", na=False)
     changed, same = common[~same_file], common[same_file]
     wanted["boxes"] = _boxes_in_crops(wanted.boxes, rows.loc[same], settings.square)
     # In tables of older releases no row says its source, and their schema has no such column.

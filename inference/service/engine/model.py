@@ -46,7 +46,8 @@ class OpenModel:
 def open_model(files: ModelFiles, mode: str) -> OpenModel:
     """Opens the variant `mode` of a model, and lets it answer once.
 
-    Afterwards the files may be changed or deleted. Raises InputError if the variant is missing or damaged.
+    Afterwards the files may be changed or deleted, but for those of a lung network, which the decoders open. Raises
+    InputError if the variant is missing or damaged.
     """
     if mode in ("onnx", "torch"):
         predict, properties = open_variant(mode, files.variant(mode))

@@ -2,15 +2,19 @@
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from conf.errors import InputError
 from conf.settings import Etl, Phantoms
 from conf.workspace import Workspace
 from etl.contract.images.crop import Crop
+from etl.contract.images.pixels import BadImage
 from etl.phantoms.film import render
 from etl.phantoms.generate import generate_phantoms
 from etl.sources.read import read_manifest
+from etl.writing.film_mask import load_masks
+from etl.writing.shard_file import Shard, write_shard
 from tests.conftest import NihFolder, png
 from tests.etl.tables import SMALL, rows_of, run
 
@@ -133,3 +137,28 @@ def test_phantoms_come_with_their_lungs_on_request(tmp_path):
     # Lungs are darker than what is around them.
     around = cv2.dilate(mask, np.ones((21, 21))) - mask
     assert film[mask == 255].mean() < film[around == 255].mean() - 10
+
+
+def test_a_mask_that_could_not_be_read_is_tried_again(folder, workspace, monkeypatch):
+    tries = []
+
+    def refuse_the_first(*arguments) -> list[np.ndarray]:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise BadImage("cannot be read: no permission")
+        return load_masks(*arguments)
+
+    monkeypatch.setattr("etl.writing.shard_file.load_masks", refuse_the_first)
+    assert run(folder, workspace, masks="masks").card.masks["faults"]["cannot be read"]["images"] == 1
+    second = run(folder, workspace, masks="masks")
+    assert second.counts["changed"] == 1 and not second.card.masks["faults"]
+
+
+def test_a_row_of_a_source_without_masks_has_none(folder, tmp_path):
+    settings = Etl(**{**SMALL, "masks": "masks"})
+    images = read_manifest(folder.root, settings).images.assign(kept_in=None, source="nih")
+    images.loc[images.image_id == FIRST, "masks"] = np.nan
+    shard = Shard("train", 0, images)
+    written = write_shard(shard, str(tmp_path / "table"), "0", settings, 1, {"nih": settings})
+    rows = pq.read_table(tmp_path / "table" / written.path).to_pandas().set_index("image_id")
+    assert rows.mask_fault.dropna().to_dict() == {FIRST: "no mask file"}

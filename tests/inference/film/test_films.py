@@ -51,7 +51,7 @@ def test_serving_prepares_a_file_as_the_table_has_it(square, intensity, tmp_path
 def test_serving_crops_a_film_as_the_table_has_it(channels):
     film = render((0, 1, 0), False, False, (), 256)[0]
     content = png(np.dstack([film, film // 2, film]) if channels == 3 else film[:230])
-    how = {"crop": "lungs", "crop_margin": 0.2, "intensity": "percentile"}
+    how = {"crop": "lungs", "crop_margin": 0.02, "intensity": "percentile"}
     (expected,), crop, *_ = load_squares(lambda: content, Etl(sizes_px=[64], quality=Quality(0), **how), channels)
     served = load_film(content, replace(PROPERTIES, channels=channels, **how), with_whole=True)
     np.testing.assert_array_equal(served.pixels, expected)
