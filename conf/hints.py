@@ -42,4 +42,8 @@ def meant(name: str, options: list[str]) -> str:
     whole = {option.lstrip("-"): option for option in options}
     near = lasts.get(last) or [whole[key] for key in difflib.get_close_matches(name, whole, n=1, cutoff=0.7)]
     near = near or [option for key in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7) for option in lasts[key]]
+    if "." in name:
+        # The section decides between settings of the same name.
+        bare = [option.lstrip("-") for option in near]
+        near = [whole[key] for key in difflib.get_close_matches(name, bare, n=1, cutoff=0.7)] or near
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""

@@ -8,7 +8,7 @@ import openvino as ov
 import torch
 
 from conf.writing import write_json
-from etl.contract.images.lung_graph import ABOUT, FORMAT, GRAPH, digest_of
+from etl.contract.images.lung_files import ABOUT, FORMAT, GRAPH, digest_of
 from inference.model.graphs import COMPILE_OPTIONS, CORE, Graph
 from training.network.lung_network import LungNetwork
 

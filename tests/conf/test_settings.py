@@ -98,7 +98,7 @@ def test_a_version_as_an_option_is_not_taken_for_another_setting(capsys):
     ("arguments", "hint"),
     [
         (["--etl.sede", "3"], "did you mean --etl.seed?"),
-        (["--epochs", "3"], "did you mean --training.epochs?"),
+        (["--epochs", "3"], "did you mean --training.epochs or --lungs.epochs?"),
         (["--mode", "int8"], "did you mean --scoring.mode or --serving.mode?"),
         (["--training.optimiser", "sgd"], "did you mean --training.optimizer?"),
         (["--training.optimizer", "sdg"], "training.optimizer is 'sdg', expected one of adamw, adam, sgd"),

@@ -2,8 +2,8 @@
 
 lungs_finder (M. Kholiavchenko, Apache-2.0) brings linear classifiers of histograms of oriented gradients (Dalal and
 Triggs 2005), one for each lung. Its own search takes the largest window of each lung by itself, on the whole film.
-Here the film is reduced first, and a window counts only beside one of the other lung, as lungs lie: this costs about a
-five-hundredth of the time, and the two windows are never on the same lung.
+Here the film is reduced first, and a window counts only beside one of the other lung, as lungs lie: this takes
+milliseconds instead of half a second, and the two windows are never on the same lung.
 """
 
 from dataclasses import dataclass

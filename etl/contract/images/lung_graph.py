@@ -1,25 +1,15 @@
-"""Finds the lungs by a network that inference/lungs.py exported. The owner of openvino in etl; no torch.
+"""Finds the lungs by a network (lung_files.py). The owner of openvino in etl; no torch."""
 
-A lung network is a folder with model.xml, model.bin and lungs.json: size_px, the side of its input; square, how films
-are made square for it; precision; sha256, that of both files of the graph; and what is known of its training.
-"""
-
-import hashlib
-import json
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from conf.errors import InputError
+from etl.contract.images.lung_files import GRAPH, describe_network
 from etl.contract.images.pixels import to_square
 
-GRAPH, WEIGHTS, ABOUT = "model.xml", "model.bin", "lungs.json"
-FORMAT = 1
-FINDER = "finder"
-"""in place of a folder: the classifiers of lung_finder.py"""
 COMPILE_OPTIONS = {
     # As in inference/model/graphs.py. Each film is looked at by one process of many.
     "PERFORMANCE_HINT": "LATENCY",
@@ -27,7 +17,7 @@ COMPILE_OPTIONS = {
     "INFERENCE_NUM_THREADS": 1,
     "ENABLE_CPU_PINNING": False,
 }
-# Shares of the film. Lungs on the real sample cover 0.15 to 0.5 of it, and each of both is more than a speck.
+# Shares of the film's area that the field of both lungs can have, and below which a part of it is a speck.
 FIELD_SHARE = 0.05, 0.8
 SPECK_SHARE = 0.01
 MIN_SIDE = 0.25
@@ -41,35 +31,6 @@ class LungGraph(NamedTuple):
     """OpenVINO's: from (1, S, S) uint8 to logits of lung, (1, S, S) float32"""
     size_px: int
     square: str
-
-
-def describe_network(folder: str) -> dict:
-    """The content of a folder's lungs.json. Raises InputError if there is none, or if it describes another graph."""
-    try:
-        about = json.loads((Path(folder) / ABOUT).read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise ValueError(f"format {about['format']}, expected {FORMAT}")
-        if digest_of(Path(folder)) != about["sha256"]:
-            raise ValueError(f"{GRAPH} and {WEIGHTS} are not those that it describes")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{folder} is no folder of a lung network ({ABOUT}: {error!s:.200}): give the folder that `python "
-            "inference/lungs.py` names, or `finder`"
-        ) from error
-    return about
-
-
-def describe_lungs(lungs: str) -> dict:
-    """What the card says of what finds the lungs. lungs: etl.lungs; empty for `finder`. Errors: describe_network's."""
-    return {} if lungs == FINDER else describe_network(lungs)
-
-
-def digest_of(folder: Path) -> str:
-    """SHA-256 of both files of the graph, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name in (GRAPH, WEIGHTS):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4)

@@ -8,15 +8,8 @@ import pytest
 
 from conf.errors import InputError
 from etl.contract.images.crop import crop_film, find_field
-from etl.contract.images.lung_graph import (
-    ABOUT,
-    FINDER,
-    box_of_field,
-    describe_lungs,
-    describe_network,
-    lung_field,
-    open_network,
-)
+from etl.contract.images.lung_files import ABOUT, FINDER, describe_lungs, describe_network
+from etl.contract.images.lung_graph import box_of_field, lung_field, open_network
 from tests.etl.lung_networks import write_network
 
 SIZE_PX = 64

@@ -9,7 +9,7 @@ from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.card.counts import describe_whole
 from etl.contract.images.crop import Crop, boxes_of_crop
-from etl.contract.images.lung_graph import describe_network
+from etl.contract.images.lung_files import describe_network
 from etl.phantoms.film import render
 from etl.phantoms.generate import BOX_HEADER
 from etl.writing.housekeeping import maintain
