@@ -40,7 +40,9 @@ def meant(name: str, options: list[str]) -> str:
         lasts.setdefault(option.lstrip("-").rpartition(".")[2], []).append(option)
     last = name.rpartition(".")[2]
     whole = {option.lstrip("-"): option for option in options}
-    near = lasts.get(last) or [whole[key] for key in difflib.get_close_matches(name, whole, n=1, cutoff=0.7)]
+    close = [whole[key] for key in difflib.get_close_matches(name, whole, n=1, cutoff=0.7)]
+    # A section that is misspelt says which of several settings of one name is meant.
+    near = close if "." in name and close and close[0] in lasts.get(last, []) else lasts.get(last) or close
     near = near or [option for key in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7) for option in lasts[key]]
     if "." in name:
         # The section decides between settings of the same name.

@@ -268,6 +268,9 @@ class Training:
     box_weight: float = at_least(0, 0.0)
     """weight of the loss on the place of a finding, for films whose boxes are known, against the loss of one label; 0:
     boxes are not used"""
+    lung_weight: float = at_least(0, 0.0)
+    """weight of the loss that keeps a finding's map inside the outline of the lungs, for films with a mask (etl.masks),
+    against the loss of one label; 0: masks are not used"""
     size_px: int = 256
     """side of the network's input, pixels; one of the table's stored sizes"""
     map_stride: int = bounded(0, lambda value: value in (0, 4, 8, 16), "0, 4, 8 or 16")

@@ -233,6 +233,9 @@ def write_small_table(folder: Path, rows_per_row_group: int):
             pixels = rng.integers(0, 120 + 120 * int(findings[0] == 1), (SIZE_PX, SIZE_PX), dtype=np.uint8)
             name = f"{split}_{index:03}.png"
             rows[name] = {"split": split, "findings": findings, "pixels": pixels.tobytes(), "patient_id": name[:-5]}
+    lungs = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
+    lungs[SIZE_PX // 2 :, SIZE_PX // 2 :] = 255
+    lungs = lungs.tobytes()
     columns = {
         "image_id": list(rows),
         "patient_id": [row["patient_id"] for row in rows.values()],
@@ -246,6 +249,8 @@ def write_small_table(folder: Path, rows_per_row_group: int):
         ),
         "split": [row["split"] for row in rows.values()],
         f"image_{SIZE_PX}": pa.array([row["pixels"] for row in rows.values()], pa.binary()),
+        # Two films of three have lungs, in the right lower quarter.
+        f"mask_{SIZE_PX}": pa.array([lungs if place % 3 else None for place in range(len(rows))], pa.binary()),
     }
     properties = WriterProperties(max_row_group_size=rows_per_row_group)
     write_deltalake(workspace.shards, pa.table(columns), partition_by=["split"], writer_properties=properties)

@@ -172,6 +172,13 @@ def test_a_weight_of_boxes_that_none_can_have_is_refused(copied_table, small_tab
         prepare_boxed(small_table, copied_table(tmp_path / "workspace"), boxed, **changes)
 
 
+def test_a_weight_of_lungs_without_masks_is_refused(copied_table, small_table, tmp_path):
+    workspace = copied_table(tmp_path / "workspace")
+    training = Training(model="simple_cnn", size_px=SIZE_PX, lung_weight=1.0)
+    with pytest.raises(InputError, match="needs masks of lungs .* it has none: name their folder by --etl.masks"):
+        prepare(Settings(str(workspace.root), training=training), workspace, TableVersion.of(workspace), ALONE)
+
+
 class Pair:
     """Two ranks, of which the other one has these settings changed, or finds these row groups."""
 

@@ -25,7 +25,7 @@ class Task:
     model: XrayClassifier
     """before its first step"""
     grid: tuple[float, float] | None = None
-    """where the cells of its maps lie, see measure_map_grid; only with training.box_weight"""
+    """where the cells of its maps lie, see measure_map_grid; only with training.box_weight or lung_weight"""
     ancestors: list[dict] = field(default_factory=list)
     """models whose weights it starts from, see Checkpoint.ancestors; only rank 0 knows them"""
     interrupted: State | None = None

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from conf.errors import InputError
 from conf.settings import Training
 from training.loop.loss import check_classes, cross_entropy, log_odds, masked_bce
-from training.loop.places import place_loss
+from training.loop.places import place_loss, region_loss
 from training.loop.schedule import Schedule, build_optimizer, peak_learning_rate
 from training.loop.seeds import AUGMENTATION, DROPOUT, ORDER, random_state
 from training.loop.shortage import explained, training_step, validation
@@ -67,7 +67,7 @@ class Trainer:
         the gradient hooks that a Trainer registers on it cannot be removed. settings: with a settled precision, see
         settle_precision. plan: the training split's. pos_weight: (findings,), as for masked_bce. frozen: parts of the
         model that keep their weights and their statistics. grid: where the cells of the model's maps lie, see
-        measure_map_grid; only with training.box_weight.
+        measure_map_grid; only with training.box_weight or lung_weight.
         """
         self.settings, self.plan, self.ranks, self.frozen = settings, plan, ranks, frozen
         for part in frozen:
@@ -76,7 +76,8 @@ class Trainer:
         self.rank, self.device = ranks.topology.rank, ranks.topology.torch_device
         self.pos_weight = pos_weight.to(self.device)
         self.model = (ranks.share_batchnorm(model) if settings.sync_batchnorm else model).to(self.device)
-        assert (grid is None) == (not settings.box_weight), "training.box_weight and a grid of the maps go together"
+        wanted = settings.box_weight or settings.lung_weight
+        assert (grid is None) == (not wanted), "a loss on places and a grid of the maps go together"
         self.grid = grid
         rate = peak_learning_rate(settings, plan.batch_size * plan.num_ranks)
         optimizer = build_optimizer(_by_rate(self.model, settings, rate), settings, rate)
@@ -202,6 +203,19 @@ class Trainer:
                 check_classes(whole.labels, whole.image_ids)
             yield whole.pin() if self.device.type == "cuda" else whole, [len(batch.labels) for batch in batches]
 
+    def _place_loss(
+        self, maps: Tensor, truth: Tensor, origins: Tensor, boxes: np.ndarray | None, regions: Tensor | None
+    ) -> Tensor:
+        """The weighted losses on where findings are seen; boxes and regions are None if the weight is 0."""
+        # Connected to the weights, so that every rank joins the average of the gradients.
+        loss = maps.sum() * 0
+        if boxes is not None:
+            loss = loss + self.settings.box_weight * place_loss(maps, boxes, truth, origins, self.grid)
+        if regions is not None:
+            regions = regions.to(self.device, non_blocking=True)
+            loss = loss + self.settings.lung_weight * region_loss(maps, regions, truth, origins, self.grid)
+        return loss
+
     def _step(self, images: Batch, images_per_stream: list[int], epoch: int, step: int, global_size: int) -> Tensor:
         """Updates the weights once. Returns this rank's part of the loss, times the number of ranks, on the device."""
         place, streams = (self.settings.seed, epoch, step), self.plan.streams_of(self.rank)
@@ -218,8 +232,9 @@ class Trainer:
         pieces = self.settings.accumulation
         total = torch.zeros((), device=self.device)
         tensors = (whole.tensor_split(pieces) for whole in (pixels, labels, attributes, draws))
-        boxes = [None] * pieces if self.grid is None else np.array_split(images.boxes, pieces)
-        for index, (part, truth, known, changes, boxed) in enumerate(zip(*tensors, boxes, strict=True)):
+        boxes = [None] * pieces if images.boxes is None else np.array_split(images.boxes, pieces)
+        regions = [None] * pieces if images.regions is None else images.regions.tensor_split(pieces)
+        for index, (part, truth, known, changes, *places) in enumerate(zip(*tensors, boxes, regions, strict=True)):
             with self.ranks.silent(self.distributed_model) if index < pieces - 1 else nullcontext():
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     if self.grid is None:
@@ -229,8 +244,8 @@ class Trainer:
                 loss = self._loss(logits.float(), truth, num_images)
                 if self.grid is not None:
                     # Divided as the labels' loss, so that a place weighs box_weight times as much as a label.
-                    places = place_loss(maps.float(), boxed, truth, origins(changes), self.grid)
-                    loss = loss + self.settings.box_weight * places / (num_images * truth.shape[1])
+                    of_places = self._place_loss(maps.float(), truth, origins(changes), *places)
+                    loss = loss + of_places / (num_images * truth.shape[1])
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         self.ranks.finish_gradients(self.optimizer)

@@ -9,9 +9,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from etl.contract.schema import image_column
+from etl.contract.schema import image_column, mask_column
 from training.network.models import encode_attributes
 from training.reading.plan import Plan, Split
+from training.reading.regions import region_of
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Batch:
     """(batch, NUM_ATTRIBUTES) float32, see models.encode_attributes; (batch, 0) if they are not read"""
     boxes: np.ndarray | None = None
     """(batch,) of arrays (n, 5) float32: index of the finding, left, top, width, height; None if they are not read"""
+    regions: Tensor | None = None
+    """(batch, REGION_PX, REGION_PX) float32, see region_of; None if masks are not read"""
 
     def pin(self) -> "Batch":
         """The same batch in page-locked memory, from which a GPU copies while the CPU continues."""
         tensors = (part.pin_memory() for part in (self.pixels, self.labels, self.attributes))
-        return Batch(self.image_ids, *tensors, self.boxes)
+        return Batch(self.image_ids, *tensors, self.boxes, self.regions)
 
 
 def read_batches(
@@ -62,7 +65,8 @@ def columns_of(split: Split) -> list[str]:
     """The columns of the table that are read."""
     attributes = ("age_years", "sex", "view") if split.has_attributes else ()
     boxes = ("boxes",) if split.has_boxes else ()
-    return ["image_id", "findings", image_column(split.size_px), *attributes, *boxes]
+    masks = (mask_column(split.size_px),) if split.has_regions else ()
+    return ["image_id", "findings", image_column(split.size_px), *attributes, *boxes, *masks]
 
 
 def join(parts: list[Batch]) -> Batch:
@@ -81,6 +85,7 @@ def join(parts: list[Batch]) -> Batch:
         joined([part.labels for part in parts]),
         joined([part.attributes for part in parts]),
         None if parts[0].boxes is None else np.concatenate([part.boxes for part in parts]),
+        None if parts[0].regions is None else joined([part.regions for part in parts]),
     )
 
 
@@ -135,7 +140,11 @@ def _to_batch(table: pa.Table, order: np.ndarray, split: Split) -> Batch:
         boxes, lists = np.empty(rows, object), table["boxes"].to_pylist()
         for place, row in enumerate(order):
             boxes[place] = np.array(lists[row], np.float32).reshape(-1, 5)
-    return Batch(image_ids, torch.from_numpy(pixels), torch.from_numpy(labels), known, boxes)
+    regions = None
+    if split.has_regions:
+        masks = table[mask_column(side)].to_pylist()
+        regions = torch.from_numpy(np.stack([region_of(masks[row], side) for row in order]))
+    return Batch(image_ids, torch.from_numpy(pixels), torch.from_numpy(labels), known, boxes, regions)
 
 
 def _values(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
@@ -149,5 +158,5 @@ def _values(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
     parts = (batch.image_ids, batch.pixels, batch.labels, batch.attributes)
-    boxes = None if batch.boxes is None else batch.boxes[start:stop]
-    return Batch(*(part[start:stop] for part in parts), boxes)
+    others = (None if part is None else part[start:stop] for part in (batch.boxes, batch.regions))
+    return Batch(*(part[start:stop] for part in parts), *others)

@@ -38,6 +38,8 @@ class Split:
     """whether age, sex and view are read too"""
     has_boxes: bool = False
     """whether the findings' boxes are read too"""
+    has_regions: bool = False
+    """whether masks are read too, as regions, see regions.py"""
     source: Source | None = None
     """what reads its row groups; None if nothing will be read"""
 

@@ -21,11 +21,17 @@ WAITING = 4
 
 
 def open_split(
-    table: TableVersion, name: str, size_px: int, has_attributes: bool = False, has_boxes: bool = False
+    table: TableVersion,
+    name: str,
+    size_px: int,
+    has_attributes: bool = False,
+    has_boxes: bool = False,
+    has_regions: bool = False,
 ) -> Split:
     """Lists the row groups of a split; reads footers only.
 
-    has_attributes, has_boxes: whether age, sex and view, and the findings' boxes, will be read too.
+    has_attributes, has_boxes, has_regions: whether age, sex and view, the findings' boxes, and the lungs' masks will be
+    read too.
     Raises InputError for a size that is not stored, a file that is gone or cut off, or a split without images.
     """
     shards, card = table.shards, table.card
@@ -51,7 +57,8 @@ def open_split(
         row_groups += [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     if not row_groups:
         raise InputError(f"the {name} split of {shards} (version {card.delta_version}) has no images: check the lists")
-    return Split(name, files, row_groups, size_px, card.channels, has_attributes, has_boxes, read_shards)
+    reads = (has_attributes, has_boxes, has_regions)
+    return Split(name, files, row_groups, size_px, card.channels, *reads, read_shards)
 
 
 def read_shards(

@@ -54,10 +54,12 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
     opened = partial(open_split, table, size_px=training.size_px, has_attributes=training.tabular)
     if training.box_weight:
         check_boxes(card)
+    if training.lung_weight:
+        check_masks(card)
     # Side by side, because each takes half a dozen round trips to a store.
     with ThreadPoolExecutor(len(SPLITS)) as threads:
-        has_boxes = [training.box_weight > 0, False, False]
-        splits = list(threads.map(lambda split, boxed: opened(split, has_boxes=boxed), SPLITS, has_boxes))
+        places = {"has_boxes": training.box_weight > 0, "has_regions": training.lung_weight > 0}
+        splits = list(threads.map(lambda name, extra: opened(name, **extra), SPLITS, [places, {}, {}]))
     train, val, test = cached(splits, training, topology)
     plan = Plan.of(train, training.batch_size, topology.world_size, training.streams)
     if missing := missing_labels(card):
@@ -75,7 +77,7 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
         )
     smallest_pass = plan.smallest_step // training.accumulation
     check_step(model, training.model, training.size_px, smallest_pass)
-    grid = grid_of(model, training) if training.box_weight else None
+    grid = grid_of(model, training) if training.box_weight or training.lung_weight else None
     return Task(settings, workspace, table, plan, val, test, model, grid)
 
 
@@ -102,8 +104,8 @@ def grid_of(model: XrayClassifier, training: Training) -> tuple[float, float]:
         cells = model.feature_map(pixels).shape[-1]
     if cells < 2:
         raise InputError(
-            f"training.box_weight needs maps, but {training.model} has maps of a single cell at {training.size_px} "
-            "pixels: choose a larger training.size_px or another training.model, or leave training.box_weight out"
+            f"training.box_weight and lung_weight need maps, but {training.model} has maps of a single cell at "
+            f"{training.size_px} pixels: choose a larger training.size_px or another training.model, or leave them out"
         )
     grid = measure_map_grid(model, training.size_px)
     model.train()
@@ -130,6 +132,16 @@ def check_boxes(card: Card) -> None:
             else "add boxes to the source (docs/data.md), or leave training.box_weight out"
         )
     )
+
+
+def check_masks(card: Card) -> None:
+    """Raises InputError if no film of the training split has a mask, from which training.lung_weight would learn."""
+    if not card.masks.get("images", {}).get("train"):
+        raise InputError(
+            f"training.lung_weight needs masks of lungs in the training split of {card.title}, but it has none: name "
+            "their folder by --etl.masks (phantoms have them with --phantoms.masks true) and run the ETL again, or "
+            "leave training.lung_weight out"
+        )
 
 
 def check_tensorboard() -> None:

@@ -30,11 +30,12 @@ def make_trainer(small_table, model: nn.Module | None = None, tabular: bool = Fa
     workspace, card, _ = small_table
     settings = Training(**{"epochs": 1, "batch_size": 16, "learning_rate": 0.01, "precision": "fp32", **changes})
     table = TableVersion(str(workspace.shards), card)
-    split = open_split(table, "train", SIZE_PX, tabular, has_boxes=settings.box_weight > 0)
+    places = {"has_boxes": settings.box_weight > 0, "has_regions": settings.lung_weight > 0}
+    split = open_split(table, "train", SIZE_PX, tabular, **places)
     torch.manual_seed(0)
     model = model or build_model("simple_cnn", 2, 127, 70, tabular=tabular)
     ranks = Collectives(Topology.detect("cpu", {}))
-    grid = grid_of(model, replace(settings, size_px=SIZE_PX)) if settings.box_weight else None
+    grid = grid_of(model, replace(settings, size_px=SIZE_PX)) if any(places.values()) else None
     plan = Plan.of(split, settings.batch_size, 1)
     return Trainer(model, settings, plan, torch.ones(2), ranks, frozen=frozen, grid=grid)
 
@@ -81,23 +82,25 @@ def test_the_bright_finding_is_learned(small_table):
     assert trainer.result.losses[-1] < 0.8 * first
 
 
-def test_the_map_of_a_boxed_finding_moves_into_its_box(small_table):
+@pytest.mark.parametrize(("weight", "cell"), [("box_weight", 0), ("lung_weight", -1)])
+def test_the_map_moves_into_the_box_of_its_finding_or_to_the_lungs(small_table, weight, cell):
     shares = []
-    for box_weight in (0, 20):
-        trainer = make_trainer(small_table, epochs=4, batch_size=8, box_weight=box_weight)
+    for value in (0, 20):
+        trainer = make_trainer(small_table, epochs=4, batch_size=8, **{weight: value})
         for epoch in range(4):
             list(trainer.train_epoch(epoch))
         trainer.model.eval()
         (batch,) = read_batches(trainer.plan.split, 64)
         with torch.inference_mode():
             maps = trainer.model.features_and_maps(batch.pixels)[1][batch.labels[:, 0] == 1, 0]
-        shares.append(maps.flatten(1).softmax(1)[:, 0].mean().item())
-    without, with_boxes = shares
-    assert without < 0.4 and with_boxes > 0.9
+        shares.append(maps.flatten(1).softmax(1)[:, cell].mean().item())
+    without, with_loss = shares
+    assert without < 0.4 and with_loss > 0.9
 
 
 def test_a_step_in_parts_has_the_loss_of_the_places_of_all_parts(small_table):
-    whole, parts = (losses(make_trainer(small_table, box_weight=5, accumulation=number))[0] for number in (1, 4))
+    weights = {"box_weight": 5, "lung_weight": 5}
+    whole, parts = (losses(make_trainer(small_table, accumulation=number, **weights))[0] for number in (1, 4))
     without = losses(make_trainer(small_table))[0]
     # BatchNorm sees other images in each part.
     assert parts == pytest.approx(whole, rel=0.05) and whole > without + 0.5
