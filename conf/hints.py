@@ -44,8 +44,4 @@ def meant(name: str, options: list[str]) -> str:
     # A section that is misspelt says which of several settings of one name is meant.
     near = close if "." in name and close and close[0] in lasts.get(last, []) else lasts.get(last) or close
     near = near or [option for key in difflib.get_close_matches(last, lasts, n=1, cutoff=0.7) for option in lasts[key]]
-    if "." in name:
-        # The section decides between settings of the same name.
-        bare = [option.lstrip("-") for option in near]
-        near = [whole[key] for key in difflib.get_close_matches(name, bare, n=1, cutoff=0.7)] or near
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
