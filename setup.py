@@ -19,7 +19,7 @@ DECODERS = [
     "pylibjpeg",
     "pylibjpeg-openjpeg",
     # The weights of the classifiers that find lungs.
-    "lungs_finder",
+    "lungs-finder",
 ]
 EXTRAS = {
     "etl": [
@@ -64,7 +64,8 @@ EXTRAS = {
         "onnx",
         "onnxscript",
         "onnxruntime",
-        "opencv-python-headless",
+        # Registering prepares its reference films as serving does.
+        *DECODERS,
         "mlflow==3.17.2",
         "scikit-learn",
         "matplotlib",
