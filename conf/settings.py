@@ -111,6 +111,12 @@ class Quality:
     """quarantine images on which bones are dark and air is bright"""
     lateral: bool = False
     """quarantine images that look like a lateral view, whatever the label file says"""
+    no_lungs: bool = False
+    """quarantine images on which no lungs are found"""
+    rotated: bool = False
+    """quarantine images on which lungs are found only once they are turned by a quarter, half or three quarters"""
+    lungs_cut: bool = False
+    """quarantine images whose lungs reach an edge of the film"""
     duplicates: bool = True
     """quarantine images with the same stored pixels as another image of the same patient; the first one stays"""
     duplicates_across_patients: bool = True
