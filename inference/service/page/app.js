@@ -145,6 +145,7 @@ async function lookAtModel() {
     find("model").textContent = title(model);
     find("enter-key").hidden = true;
     offerFields(model.attributes);
+    find("about-unsure").hidden = !model.unsure;
     notify("notice", [aboutRegistry(model), model.card.differs_here].filter(Boolean).join(" "));
     if (moved) {
       forgetAnswers(!!model.attributes);

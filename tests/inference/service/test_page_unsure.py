@@ -49,6 +49,7 @@ def test_the_service_gives_the_answer_its_bounds_and_the_error_rate(service):
 
 def test_the_page_shows_three_answers_by_words_and_marks(open_page, service):
     page: Page = open_page(service)
+    expect(page.get_by_text("Unsure is an answer.")).to_be_visible()
     drop(page, FILM)
     expect(page.get_by_role("group", name="1 finding present, 1 unsure")).to_be_visible()
     assert page.locator("#findings .group").all_inner_texts() == ["PRESENT", "UNSURE", "ABSENT"]
