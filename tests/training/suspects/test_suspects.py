@@ -38,7 +38,13 @@ def undrawn(monkeypatch):
         monkeypatch.setattr(f"training.record.evaluation.{name}", lambda *_: None)
 
 
-def predict(workspace: Workspace, rows: dict, wrong: set[tuple[str, int]], strength: float = 4.0) -> None:
+def predict(
+    workspace: Workspace,
+    rows: dict,
+    wrong: set[tuple[str, int]],
+    strength: float = 4.0,
+    surer: frozenset | set = frozenset(),
+) -> None:
     """Leaves what a training does whose model is sure of each label, and more so of the opposite of the `wrong` ones:
     a suspect is one whose label the model contradicts more than it supports the other's on average."""
     rng, splits = np.random.default_rng(0), []
@@ -48,7 +54,8 @@ def predict(workspace: Workspace, rows: dict, wrong: set[tuple[str, int]], stren
         signs = np.where(labels == 1, 1.0, -1.0)
         for row, image in enumerate(ids):
             for column in range(labels.shape[1]):
-                signs[row, column] *= -1.5 if (image, column) in wrong else 1
+                signs[row, column] *= -1 if (image, column) in wrong else 1
+                signs[row, column] *= 1.5 if (image, column) in wrong | surer else 1
         logits = (strength * signs + rng.normal(0, 0.2, labels.shape)).astype(np.float32)
         splits.append(Predictions(ids, labels, logits))
     evaluate(workspace, TableVersion.of(workspace), *splits, np.ones(2), 0)
@@ -178,7 +185,7 @@ def test_labels_that_were_corrected_since_are_judged_as_they_are_now(trained, sm
     rows = {name: {**row, "findings": row["findings"].copy()} for name, row in small_table[2].items()}
     for image, column in wrong:
         rows[image]["findings"][column] = 1 - rows[image]["findings"][column]
-    predict(trained, rows, set())
+    predict(trained, rows, set(), surer=wrong)
     # As if the labels of `rows` had been the table's then: now the table has those that this model contradicts.
     report = judge(trained)
     assert any("2 labels have changed since these trainings" in note for note in report["notes"])
