@@ -1,6 +1,5 @@
 """Where a finding can be on a film whose lungs are known: inside the outline around both lungs, heart included."""
 
-import cv2
 import numpy as np
 
 REGION_PX = 64
@@ -13,6 +12,9 @@ def region_of(mask: bytes | None, size_px: int) -> np.ndarray:
     mask: a cell of the table's column mask_S, S is size_px; None, or one without lung (which the crop may leave): 0
     everywhere. The outline is convex, because findings of the heart and the mediastinum lie between the lungs.
     """
+    # Imported here because a training without masks, and the check of a GPU, need torch and pyarrow alone.
+    import cv2
+
     region = np.zeros((REGION_PX, REGION_PX), np.float32)
     if mask is None:
         return region
