@@ -464,8 +464,9 @@ class Inference:
     """largest fall of a single finding's AUROC from FP32 to INT8 that the gate accepts; the upper end of its
     interval counts too"""
     error_rate: float = bounded(0, lambda rate: 0 <= rate < 0.5, "0, or a share below 0.5")
-    """largest share of wrong answers if the model may also answer `unsure`: of the films with a finding, at most this
-    share is answered `absent`, and of those without it `present`; 0: no such answers"""
+    """share of films that a model which can also answer `unsure` may get wrong: it answers `absent` for at most this
+    share of the films with a finding, and `present` for at most this share of those without it; 0: it is never unsure,
+    and gives no such answers"""
 
     def __post_init__(self):
         check(self, "inference")

@@ -87,6 +87,10 @@ class TableVersion:
         place = workspace.tables(opened_place(self.card.table, workspace.root))[1]
         return read_quarantine(place, self.card.quarantine_version)
 
+    def name_in(self, workspace: Workspace) -> None:
+        """Writes the card.json of a workspace other than the table's, so that the commands there find this version."""
+        keep_card(replace(self.card, table=self.shards.removesuffix("/shards")), workspace)
+
     def rows(self, *splits: str) -> pd.DataFrame:
         """One row per image of these splits: all columns but the pixels."""
         return read_rows(self.shards, self.card.delta_version, splits)

@@ -20,7 +20,8 @@ def load_masks(
 ) -> list[np.ndarray]:
     """The film's mask at each of settings.sizes_px, (S, S) uint8, 255 lung, 0 elsewhere, cropped and squared like it.
 
-    reads: each returns the content of one file; white in any of them is lung. width, height: of the film, upright.
+    reads: each returns the content of one file. A pixel that is white in any of the files is lung. width, height: of
+    the upright film.
     Raises BadImage with the reason why there is no mask.
     """
     drawn = [_read(read, width, height) for read in reads]

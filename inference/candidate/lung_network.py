@@ -11,11 +11,9 @@ from etl.contract.version import TableVersion
 from inference.candidate.making.quantize import quantize_lungs
 from inference.candidate.registration import register_lungs
 from inference.model.lungs import convert_lungs, predict_lungs, save_lungs
-from training.measures.intervals import bootstrap_means
 from training.network.lung_network import load_network
-from training.segmentation.loop import measure
 from training.segmentation.reading import read_films
-from training.segmentation.run import NETWORK, NUM_RESAMPLES
+from training.segmentation.run import NETWORK, describe_overlap
 
 MAX_DROP = 0.01
 """largest loss of mean IoU on the validation split with which INT8 is still preferred"""
@@ -37,10 +35,12 @@ def run(settings: Settings, workspace: Workspace) -> None:
     graphs = {"fp32": convert_lungs(network, size_px)}
     pixels = np.concatenate([batch.pixels for batch in islice(films("train"), -(-NUM_CALIBRATED // batch_size))])
     graphs["int8"] = quantize_lungs(graphs["fp32"], pixels[:NUM_CALIBRATED])
-    measured = {
-        mode: {split: _overlap(predict_lungs(graph), films(split), settings.lungs.seed) for split in ("val", "test")}
-        for mode, graph in graphs.items()
-    }
+    measured = {}
+    for mode, graph in graphs.items():
+        predict = predict_lungs(graph)
+        measured[mode] = {
+            split: describe_overlap(predict, films(split), settings.lungs.seed) for split in ("val", "test")
+        }
     drop = measured["fp32"]["val"]["iou"] - measured["int8"]["val"]["iou"]
     # Written so that NaN fails.
     mode = "int8" if drop <= MAX_DROP else "fp32"
@@ -54,12 +54,6 @@ def run(settings: Settings, workspace: Workspace) -> None:
     print(f"{mode.upper()} is kept: {why}")
     print(f"Registered as {settings.lungs.registered_model} version {version}")
     print(f"Next: --etl.crop lungs --etl.lungs {workspace.lungs / MODEL}")
-
-
-def _overlap(predict, batches, seed: int) -> dict:
-    overlaps, patients = measure(predict, batches)
-    mean, low, high = bootstrap_means(overlaps[:, None], patients, num_resamples=NUM_RESAMPLES, seed=seed)
-    return {"films": len(overlaps), "iou": float(mean[0]), "interval": [float(low[0]), float(high[0])]}
 
 
 def _said(measured: dict) -> str:

@@ -92,13 +92,14 @@ def register_lungs(workspace: Workspace, name: str, folder: Path, about: dict) -
     settle(workspace)
     test = about["overlap"][about["precision"]]["test"]["iou"]
     mlflow.log_metric(f"test_iou_{about['precision']}", test, run_id=about["run_id"])
-    mlflow.set_experiment(experiment_id=mlflow.get_run(about["run_id"]).info.experiment_id)
     square = np.zeros((1, about["size_px"], about["size_px"]), np.uint8)
-    logged = Model.log(
-        artifact_path=None,
-        name="lungs",
-        flavor=mlflow.pyfunc,
-        run_id=about["run_id"],
+    lineage = {key: str(about[key]) for key in ("run_id", "delta_table_id", "delta_version", "sha256")}
+    number = _log_version(
+        name,
+        about["run_id"],
+        "lungs",
+        tags=lineage | {"git_commit": about["commit"], "test_iou": f"{test:.4f}", "intended_use": RESEARCH_USE},
+        packages=("mlflow", "openvino", "numpy"),
         python_model=str(LUNGS_FILE),
         artifacts={"lungs": str(folder)},
         signature=ModelSignature(
@@ -106,16 +107,11 @@ def register_lungs(workspace: Workspace, name: str, folder: Path, about: dict) -
             outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *square.shape[1:]))]),
         ),
         input_example=square,
-        pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "openvino", "numpy")],
     )
-    lineage = {key: str(about[key]) for key in ("run_id", "delta_table_id", "delta_version", "sha256")}
-    tags = lineage | {"git_commit": about["commit"], "test_iou": f"{test:.4f}", "intended_use": RESEARCH_USE}
-    with redirect_stderr(io.StringIO()):
-        created = mlflow.register_model(logged.model_uri, name, tags=tags)
     client = mlflow.MlflowClient()
     client.update_registered_model(name, f"The lungs on frontal chest radiographs, as logits per pixel. {RESEARCH_USE}")
-    client.set_registered_model_alias(name, CHAMPION, created.version)
-    return int(created.version)
+    client.set_registered_model_alias(name, CHAMPION, str(number))
+    return number
 
 
 def add_version(name: str, properties: Properties, folder: Path, tags: dict[str, str], verdict: str) -> int:
@@ -123,29 +119,46 @@ def add_version(name: str, properties: Properties, folder: Path, tags: dict[str,
 
     verdict: a sentence for the version's description. mlflow must use the workspace's store already.
     """
-    # Where the model's files go; without it, MLflow would make a folder of its own in the current one.
-    mlflow.set_experiment(experiment_id=mlflow.get_run(properties.run_id).info.experiment_id)
-    # mlflow.pyfunc.log_model would need an active run.
-    logged = Model.log(
-        artifact_path=None,
-        name="model",
-        flavor=mlflow.pyfunc,
-        run_id=properties.run_id,
+    number = _log_version(
+        name,
+        properties.run_id,
+        "model",
+        tags=tags,
+        packages=("mlflow", "openvino", "numpy", "pandas"),
         python_model=str(PYFUNC_FILE),
         artifacts={"graphs": str(folder)},
         signature=_signature(properties),
         input_example=_example(properties),
-        # Named, because mlflow would otherwise load the model in a second process to find them.
-        pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "openvino", "numpy", "pandas")],
     )
     client = mlflow.MlflowClient()
+    client.update_registered_model(name, DESCRIPTION)
+    client.update_model_version(name, str(number), f"{RESEARCH_USE} {verdict}")
+    client.set_registered_model_alias(name, CHALLENGER, str(number))
+    return number
+
+
+def _log_version(
+    name: str, run_id: str, logged_as: str, *, tags: dict[str, str], packages: tuple[str, ...], **model
+) -> int:
+    """Logs a model below a run, and registers it as a new version of `name`, whose number is returned.
+
+    logged_as: the model's name in the run. packages: what it needs. model: the other arguments of mlflow's Model.log.
+    """
+    # Where the model's files go; without it, MLflow would make a folder of its own in the current one.
+    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
+    # mlflow.pyfunc.log_model would need an active run.
+    logged = Model.log(
+        artifact_path=None,
+        name=logged_as,
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
+        # Named, because mlflow would otherwise load the model in a second process to find them.
+        pip_requirements=[f"{package}=={version(package)}" for package in packages],
+        **model,
+    )
     # mlflow announces its steps on stderr; the entry prints the outcome.
     with redirect_stderr(io.StringIO()):
-        created = mlflow.register_model(logged.model_uri, name, tags=tags)
-    client.update_registered_model(name, DESCRIPTION)
-    client.update_model_version(name, created.version, f"{RESEARCH_USE} {verdict}")
-    client.set_registered_model_alias(name, CHALLENGER, created.version)
-    return int(created.version)
+        return int(mlflow.register_model(logged.model_uri, name, tags=tags).version)
 
 
 def _metrics(report: dict) -> dict[str, float]:

@@ -71,7 +71,7 @@ def read_reference(folder: Path) -> Reference | None:
 def difference_here(folder: Path, mode: str, predict: Predict, findings: list[str], setting: str) -> str:
     """A sentence if the model answers otherwise here than where it was measured; empty if not, or if nobody can know.
 
-    folder: the model's. predict: of the opened `mode`. setting: by which the user chooses another mode.
+    folder: that of the model. predict: asks the opened `mode`. setting: the one by which a user chooses another mode.
     """
     reference = read_reference(folder)
     if reference is None or mode not in reference.expected:

@@ -107,8 +107,8 @@ class Result(BaseModel):
     )
     error_rate: float | None = Field(
         None,
-        description="largest share of wrong answers: of films with a finding that are answered absent, and of films "
-        f"without it that are answered present; {ONLY}",
+        description="share of films with a finding that may be answered absent, and of films without it that may be "
+        f"answered present; {ONLY}",
     )
     warnings: list[str] = Field(description="reasons not to trust this answer, in words")
     width_px: int

@@ -13,7 +13,7 @@ from conf.programs import run_and_stop
 from conf.scenario_file import read_scenario, write_scenario
 from conf.settings import Settings
 from conf.workspace import Workspace
-from etl.contract.version import TableVersion, keep_card
+from etl.contract.version import TableVersion
 from jobs.studies.study import Study
 from training.network.checkpoint import BEST, LAST, Checkpoint, State
 from training.start.resume import changes_between
@@ -74,7 +74,7 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion) -> No
             pass
         workspace.root.rename(aside)
         print(f"{workspace.root.name}: another training is there ({'; '.join(changes)}), now in {aside}", flush=True)
-    keep_card(replace(table.card, table=table.shards.removesuffix("/shards")), workspace)
+    table.name_in(workspace)
     write_scenario(scenario_of(workspace), settings)
 
 

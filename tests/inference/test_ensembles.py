@@ -48,7 +48,7 @@ def pixels_of(rows) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def members(new_store, tmp_path_factory, undrawn) -> list[Workspace]:
-    """Finished trainings on one table: of films; of films with age, sex and view, on finer maps; of these alone."""
+    """Three trainings on one table: films alone; films with age, sex and view, on finer maps; the three alone."""
     torch.set_num_threads(2)
     folder = tmp_path_factory.mktemp("members")
     table, made = Workspace.at(str(folder / "table")), []
@@ -214,7 +214,7 @@ def test_a_killed_ensemble_is_run_again_and_another_training_is_not_replaced(mem
 
 @pytest.mark.parametrize("unknown", [slice(None), slice(0, None, 2)])
 def test_boosting_does_without_ages(members, unknown):
-    """Of nobody, and of nobody whose label of one finding is known."""
+    """No age is known at all, or none of the people whose label of one finding is known."""
     rows = {name: TableVersion.of(members[0]).rows(name).copy() for name in ("train", "val")}
     for part in rows.values():
         part.loc[part.index[unknown], "age_years"] = np.nan

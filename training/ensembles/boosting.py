@@ -3,7 +3,7 @@
 The answers to all combinations of the three are few, so the fitted trees become a table, which a graph can hold.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -14,16 +14,15 @@ from conf.errors import InputError
 from conf.programs import versions_of
 from conf.progress import track
 from conf.settings import Settings
-from conf.words import SEXES, VIEWS
 from conf.workspace import Workspace, update_summary
 from etl.contract.schema import SPLITS
-from etl.contract.version import TableVersion, keep_card
+from etl.contract.version import TableVersion
 from training.ensembles.members import PREDICTED, has_other_model
 from training.measures.cells import interval_cell, value_cell
 from training.measures.metrics import auroc_per_finding, has_both_classes, mean_over_findings
 from training.measures.predictions import Predictions
 from training.network.checkpoint import BEST, Checkpoint
-from training.network.lookup import MAX_AGE_YEARS, cells_of, everyone
+from training.network.lookup import SHAPE, cells_of, everyone
 from training.record.evaluation import FIGURES, evaluate
 from training.record.tracking import TrackedRun
 
@@ -75,7 +74,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
         )
         checkpoint.save(workspace.checkpoints / BEST)
         # The ensemble finds the table by it.
-        keep_card(replace(table.card, table=table.shards.removesuffix("/shards")), workspace)
+        table.name_in(workspace)
         tracked.log_evaluation(workspace, report)
         for name in FIGURES:
             tracked.log_figure(workspace.figures / f"{name}.png")
@@ -131,9 +130,6 @@ def predict(answers: np.ndarray, rows: pd.DataFrame) -> Predictions:
 
 def _columns(rows: pd.DataFrame) -> np.ndarray:
     """Whole years, place of the sex and of the view, (rows, 3) float64; NaN unknown."""
-    years = np.floor(rows["age_years"].to_numpy(np.float64).clip(max=MAX_AGE_YEARS))
-    places = [
-        [words.index(word) if word in words else np.nan for word in rows[name]]
-        for name, words in (("sex", SEXES), ("view", VIEWS))
-    ]
-    return np.column_stack([years, *places]).astype(np.float64)
+    places = np.stack(np.unravel_index(cells_of(rows), SHAPE), axis=1).astype(np.float64)
+    places[places == np.array(SHAPE) - 1] = np.nan
+    return places

@@ -11,7 +11,7 @@ from conf.arguments import with_same_settings
 from conf.errors import InputError
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
-from etl.contract.version import TableVersion, keep_card
+from etl.contract.version import TableVersion
 from training.ensembles.join import join, read_checkpoints
 from training.ensembles.members import PREDICTED, Member, read_members, table_of
 from training.ensembles.voting import MIN_WEIGHT, equal_weights, fit_weights, vote
@@ -42,7 +42,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
             joined = join(checkpoints, members, votes, settings, table.card, tracked, val_auroc)
             joined.save(workspace.checkpoints / BEST)
             # The commands that follow find the table by it.
-            keep_card(replace(table.card, table=table.shards.removesuffix("/shards")), workspace)
+            table.name_in(workspace)
         for name in FIGURES:
             tracked.log_figure(workspace.figures / f"{name}.png")
         auroc = report["splits"]["test"]["auroc"]["mean"]["value"]

@@ -67,7 +67,7 @@ def _lowest_of(scores: np.ndarray, patients: np.ndarray, error_rate: float) -> f
     """
     names, index, num_films = np.unique(patients, return_inverse=True, return_counts=True)
     allowed = error_rate * (len(names) + 1) - 1 + ROUNDING
-    """patients who may lie below"""
+    """number of patients whose films may lie below the bound"""
     if allowed < 0:
         return -np.inf
     levels, level = np.unique(scores, return_inverse=True)

@@ -94,8 +94,8 @@ def bootstrap_answers(
 ) -> AnswerRates:
     """How often the answers are wrong, and how often unsure, on any split.
 
-    labels: (images, findings) 1, 0 or NaN. answers: the same shape, of ANSWERS or NO_ANSWER, which is neither wrong nor
-    unsure. patients, num_resamples, seed, intervals: as for bootstrap_rates.
+    labels: (images, findings) 1, 0 or NaN. answers: the same shape, each one of ANSWERS, or NO_ANSWER, which counts as
+    neither wrong nor unsure. patients, num_resamples, seed, intervals: as for bootstrap_rates.
     In the shares of errors all images of a patient with (or without) a finding together count as one, as in what
     fit_bounds promises. The share of unsure images counts images, because that is the work that is left to people.
     """

@@ -35,7 +35,7 @@ class Batch:
     def pin(self) -> "Batch":
         """The same batch in page-locked memory, from which a GPU copies while the CPU continues."""
         tensors = (part.pin_memory() for part in (self.pixels, self.labels, self.attributes))
-        return Batch(self.image_ids, *tensors, self.boxes, self.regions)
+        return Batch(self.image_ids, *tensors, self.boxes, None if self.regions is None else self.regions.pin_memory())
 
 
 def read_batches(

@@ -85,9 +85,9 @@ class TrackedRun:
     ):
         """Starts a run, or continues run_id, and logs what is known before the first step.
 
-        topology: the ranks of a training; None for what trains no network, or in one process. title: the run's name
-        then. section: of the settings that are its parameters then; empty: none. experiment: the run's; empty:
-        training.experiment.
+        topology: the ranks of a training; None for what trains no network, or trains in one process. Without ranks,
+        title is the run's name, and section names the section of the settings that is logged as its parameters (empty:
+        none). experiment: the experiment's name; empty: training.experiment.
         """
         use_store(workspace, make=True)
         settle(workspace)

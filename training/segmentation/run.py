@@ -1,6 +1,7 @@
 """Trains a lung network on the table's films with masks, measures it, and tracks the run."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from training.measures.intervals import bootstrap_means
 from training.network.lung_network import LungNetwork, load_network, save_network
 from training.record.tracking import TrackedRun
 from training.segmentation.loop import measure, torch_predict, train
-from training.segmentation.reading import check_masks, read_films, stored_size
+from training.segmentation.reading import Films, check_masks, read_films, stored_size
 
 NETWORK, REPORT = "network.pt", "report.json"
 NUM_RESAMPLES = 1000
@@ -77,14 +78,14 @@ def train_and_measure(settings: Settings, workspace: Workspace, table: TableVers
     rng = np.random.default_rng(lungs.seed)
     train(network, lambda _: batches("train", rng), steps, lungs.epochs, lungs.learning_rate, lungs.seed, after_epoch)
     network, about = load_network(workspace.lungs / NETWORK)
-    splits = {split: _measured(network, batches(split), lungs.seed) for split in ("val", "test")}
+    splits = {split: describe_overlap(torch_predict(network), batches(split), lungs.seed) for split in ("val", "test")}
     tracked.log_epoch(lungs.epochs, {f"{split}_best_iou": measured["iou"] for split, measured in splits.items()})
     return {**about, "splits": splits}
 
 
-def _measured(network: LungNetwork, batches, seed: int) -> dict:
-    """Mean overlap with its 95% interval over patients, and the lowest."""
-    overlaps, patients = measure(torch_predict(network), batches)
+def describe_overlap(predict: Callable[[np.ndarray], np.ndarray], batches: Iterable[Films], seed: int) -> dict:
+    """Mean overlap with its 95% interval over patients, and the lowest. predict, batches: as for measure."""
+    overlaps, patients = measure(predict, batches)
     mean, low, high = bootstrap_means(overlaps[:, None], patients, num_resamples=NUM_RESAMPLES, seed=seed)
     return {
         "films": len(overlaps),

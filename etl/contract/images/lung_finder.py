@@ -81,7 +81,7 @@ def windows_of(width: int, height: int) -> Windows:
             boxes.append(np.concatenate([np.stack([x, y], axis=1), sides], axis=1) / np.tile(size, 2))
     placed = np.concatenate(boxes).astype(np.float32) if boxes else np.zeros((0, 4), np.float32)
     start, sides = placed[:, :2], placed[:, 2:]
-    # Of each pair: the first is the patient's right lung, on the film's left.
+    # The first window of a pair is on the patient's right lung, which is on the film's left.
     away = ((start + sides / 2)[None] - (start + sides / 2)[:, None]) / ((sides[None] + sides[:, None]) / 2)
     ratio = sides[None, :, 1] / sides[:, None, 1]
     beside = (away[..., 0] >= APART[0]) & (away[..., 0] <= APART[1]) & (np.abs(away[..., 1]) <= LEVEL)

@@ -1,6 +1,7 @@
 """Adds what a trained classifier needs before it is served: calibration, thresholds and familiarity."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -65,9 +66,9 @@ def _fit_ensemble(checkpoint: Checkpoint, card: Card, train: Split, val: Split, 
     fitted = {"members": members, "grids": torch.tensor(grids, dtype=torch.float64)}
     plain = fitted | {"shifts": np.zeros(num_findings), "temperatures": np.ones(num_findings)}
     network = build_served(checkpoint, plain)
-    calibration = Calibration(plain["shifts"], plain["temperatures"], {})
     grid = tuple(grids[network.finest][:2])
-    properties = _properties(checkpoint, card, train, calibration, 0.0, grid, False)
+    uncalibrated = Calibration(plain["shifts"], plain["temperatures"], {})
+    properties = _properties(checkpoint, card, train, uncalibrated, 0.0, grid, False)
 
     def predict(*inputs: np.ndarray) -> Answer:
         with torch.inference_mode():
@@ -77,7 +78,7 @@ def _fit_ensemble(checkpoint: Checkpoint, card: Card, train: Split, val: Split, 
     calibration = fit_calibration(scored.labels, scored.probabilities["logits"], np.ones(num_findings))
     threshold = distance_threshold(scored.distances["logits"])
     fitted |= {"shifts": calibration.shifts, "temperatures": calibration.temperatures}
-    properties = _properties(checkpoint, card, train, calibration, threshold, grid, False)
+    properties = replace(properties, **_calibrated(calibration), distance_threshold=threshold)
     return FittedModel(checkpoint, build_served(checkpoint, fitted), properties)
 
 
@@ -139,7 +140,6 @@ def _properties(
     grid: tuple[float, float],
     exact_maps: bool,
 ) -> Properties:
-    thresholds = {name: calibration.probabilities(values) for name, values in calibration.thresholds.items()}
     return Properties(
         findings=checkpoint.findings,
         exclusive=checkpoint.exclusive,
@@ -149,11 +149,7 @@ def _properties(
         dicom=card.settings.get("dicom", {}),
         channels=checkpoint.channels,
         attributes=describe_attributes(pd.concat(read_labels(train.files))) if checkpoint.tabular else {},
-        shifts=calibration.shifts.tolist(),
-        temperatures=calibration.temperatures.tolist(),
-        thresholds={
-            name: [None if np.isnan(value) else float(value) for value in values] for name, values in thresholds.items()
-        },
+        **_calibrated(calibration),
         distance_threshold=threshold,
         map_first=grid[0],
         map_step=grid[1],
@@ -166,6 +162,18 @@ def _properties(
         ancestors=checkpoint.ancestors,
         members=[_describe_member(member) for member in checkpoint.members],
     )
+
+
+def _calibrated(calibration: Calibration) -> dict:
+    """The properties that depend on it."""
+    thresholds = {name: calibration.probabilities(values) for name, values in calibration.thresholds.items()}
+    return {
+        "shifts": calibration.shifts.tolist(),
+        "temperatures": calibration.temperatures.tolist(),
+        "thresholds": {
+            name: [None if np.isnan(value) else float(value) for value in values] for name, values in thresholds.items()
+        },
+    }
 
 
 def _describe_member(member: dict) -> dict:

@@ -12,8 +12,8 @@ SHARES = ("present_answered_absent", "absent_answered_present", "unsure")
 def describe_answers(properties: Properties, scored: Scored, name: str, seed: int) -> dict:
     """`error_rate`, and `findings`: finding -> its bounds, the patients behind them, and SHARES with 95% intervals.
 
-    properties: of the variant `name`, which answers unsure. The answers are those of the model as it is served: on a
-    film that is unlike the training data it gives none, which is neither wrong nor unsure.
+    properties: those of the variant `name`, which can answer unsure. As in service, a film that is unlike the training
+    data gets no answer; it counts as neither wrong nor unsure.
     """
     unsure = properties.unsure
     answers = answer_films(properties, scored.probabilities[name], scored.distances[name])

@@ -128,7 +128,7 @@ def members_of(checkpoint: Checkpoint) -> tuple[list[dict], list[dict]]:
 def count_votes(logits: list[Tensor], votes: Tensor) -> Tensor:
     """Log-odds of the members' weighted mean probability, as training.ensembles.voting.vote: (batch, findings).
 
-    logits: of each member, (batch, findings). votes: (members, findings).
+    logits: one tensor per member, (batch, findings). votes: (members, findings).
     """
     # In logarithms, because a probability next to 1 rounds to 1, whose log-odds are infinite.
     weights = votes.clamp(min=torch.finfo(torch.float32).tiny).log()

@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from operator import truediv
 from pathlib import Path
@@ -40,7 +39,7 @@ def measure_scoring(
     for name, table in tables.items():
         workspace = Workspace.at(str(root / f"scored-{name}"))
         workspace.root.mkdir()
-        replace(table.card, table=table.shards.removesuffix("/shards")).write(workspace.card)
+        table.name_in(workspace)
         listings["rows", name] = partial(list_table, workspace, properties)
     speeds: dict[tuple[str, str], list[float]] = {key: [] for key in listings}
     listing_s: dict[tuple[str, str], list[float]] = {key: [] for key in listings}

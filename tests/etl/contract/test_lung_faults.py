@@ -1,6 +1,6 @@
 """The checks that look for lungs: on phantoms, on what is no chest, and on the real sample."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,18 +9,15 @@ import pytest
 from conf.settings import Quality
 from etl.contract.images.decode import decode_grey
 from etl.contract.images.quality import TURNS, find_fault
-from etl.phantoms.cohort import draw_cohort
-from etl.phantoms.film import render
+from tests.etl.contract.test_quality import OFF
 
-OFF = Quality(0, *[False] * (len(fields(Quality)) - 1))
 CHECKS = ("no_lungs", "rotated", "lungs_cut")
 LUNGS = replace(OFF, **dict.fromkeys(CHECKS, True))
 
 
 @pytest.fixture(scope="module")
-def phantoms() -> list[np.ndarray]:
-    cohort = draw_cohort(11, 100)[:40]
-    return [render((11, s.patient, s.follow_up), s.female, s.ap, s.findings, 256)[0] for s in cohort]
+def phantoms(phantoms) -> list[np.ndarray]:
+    return phantoms[:40]
 
 
 @pytest.fixture(scope="module")

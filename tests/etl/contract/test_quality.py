@@ -15,8 +15,6 @@ from conf.settings import Quality
 from etl.contract.images import quality
 from etl.contract.images.decode import decode_grey
 from etl.contract.images.quality import adjust_intensity, find_fault, frontal_score, upright_score
-from etl.phantoms.cohort import draw_cohort
-from etl.phantoms.film import render
 from jobs.benchmarks.inference.strange import lateral
 
 OFF = Quality(0, *[False] * (len(fields(Quality)) - 1))
@@ -31,12 +29,6 @@ def only(check: str) -> Quality:
 def frontal(size_px: int = 256) -> np.ndarray:
     """A toy frontal film: FRONTAL_CHEST enlarged."""
     return cv2.resize(quality.FRONTAL_CHEST.astype(np.uint8), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
-
-
-@pytest.fixture(scope="module")
-def phantoms() -> list[np.ndarray]:
-    cohort = draw_cohort(11, 100)[:60]
-    return [render((11, s.patient, s.follow_up), s.female, s.ap, s.findings, 256)[0] for s in cohort]
 
 
 @pytest.fixture(scope="module")

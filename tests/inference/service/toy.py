@@ -52,7 +52,7 @@ UNSURE = replace(
         "patients_without": [40, 48, 7],
     },
 )
-"""it answers unsure: of film(150), Bright is present, Dark absent, and Never, of too few patients, unsure"""
+"""can answer unsure. For film(150): Bright present, Dark absent, Never unsure, because too few patients have it"""
 COLOUR = replace(PROPERTIES, channels=3)
 
 

@@ -57,7 +57,7 @@ def test_a_film_of_a_new_patient_is_answered_wrongly_at_most_as_often_as_stated(
 
 @pytest.mark.parametrize("num_patients", [3, 4, 19, 20])
 def test_the_bounds_are_those_of_ranks_where_each_patient_has_one_film(num_patients):
-    """Of n + 1 exchangeable scores, the new one is among the k lowest with a chance of k / (n + 1)."""
+    """A new score, exchangeable with n others, is among the k lowest of all with a chance of k / (n + 1)."""
     rng, error_rate = np.random.default_rng(0), 0.2
     positives, negatives = np.sort(rng.random(num_patients)), np.sort(rng.random(num_patients)) - 2
     labels = np.repeat([1.0, 0.0], num_patients)[:, None]
