@@ -95,10 +95,11 @@ def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Co
     """Trains each variant, epoch by epoch in turns, and measures it; variant -> what it reached."""
     trainers = {}
     for name, training in variants.items():
-        train = open_split(table, "train", training.size_px, training.tabular, has_boxes=training.box_weight > 0)
+        places = {"has_boxes": training.box_weight > 0, "has_regions": training.lung_weight > 0}
+        train = open_split(table, "train", training.size_px, training.tabular, **places)
         plan = Plan.of(train, training.batch_size, num_ranks=1)
         model = untrained(table.card, training)
-        grid = grid_of(model, training) if training.box_weight else None
+        grid = grid_of(model, training) if any(places.values()) else None
         trainers[name] = Trainer(model, training, plan, loss_weights(table.card, training), ranks, grid=grid)
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for epoch in range(max(training.epochs for training in variants.values())):
