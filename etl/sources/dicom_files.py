@@ -11,8 +11,8 @@ import pandas as pd
 from conf.settings import Dicom
 from etl.cluster.workers import SparkWorkers
 from etl.contract.ahead import fetch_ahead
-from etl.contract.images.dicom_file import looks_like_dicom
-from etl.contract.images.dicom_tags import Tags, read_tags
+from etl.contract.images.dicom.elements import looks_like_dicom
+from etl.contract.images.dicom.tags import Tags, read_tags
 from etl.contract.images.misfits import find_misfit
 from etl.contract.images.pixels import BadImage
 from etl.contract.storage import read_bytes

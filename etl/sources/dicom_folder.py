@@ -18,7 +18,7 @@ from conf.errors import InputError
 from conf.settings import Columns, Etl
 from conf.words import counted
 from etl.cluster.workers import SparkWorkers
-from etl.contract.images.dicom_tags import Tags
+from etl.contract.images.dicom.tags import Tags
 from etl.contract.images.kinds import DICOM_INDEX
 from etl.contract.listing import list_files
 from etl.contract.schema import NIH_FINDINGS

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from conf.settings import Etl
-from etl.contract.images.crop import Crop
 from etl.contract.images.decode import decode_grey
+from etl.contract.images.lungs.crop import Crop
 from etl.contract.images.pixels import BadImage, to_square
 
 MAX_STRETCH = 0.01

@@ -15,7 +15,7 @@ from conf.words import counted
 from etl.card.counts import check_splits, count_labels, count_masks, count_whole, describe_pixels, describe_splits
 from etl.cluster.workers import SparkWorkers
 from etl.contract.delta import keep_history
-from etl.contract.images.lung_files import describe_lungs
+from etl.contract.images.lungs.files import describe_lungs
 from etl.contract.images.misfits import is_misfit
 from etl.contract.quarantine import kinds_of, write_quarantine
 from etl.contract.schema import CONTRACT, SPLITS, Card, table_schema

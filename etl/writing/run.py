@@ -18,7 +18,7 @@ from etl.card.contact_sheet import choose_films
 from etl.card.counts import describe_left_out, describe_masks, describe_whole
 from etl.card.page import write_card_page
 from etl.cluster.workers import SparkWorkers
-from etl.contract.images.lung_files import FINDER, describe_network
+from etl.contract.images.lungs.files import FINDER, describe_network
 from etl.contract.labels import missing_labels
 from etl.contract.quarantine import kinds_of
 from etl.contract.schema import SPLITS, Card

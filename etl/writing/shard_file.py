@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from conf.settings import Etl
 from etl.contract.ahead import fetch_ahead
-from etl.contract.images.crop import Crop, crop_film, place_boxes
 from etl.contract.images.decode import decode_colour, decode_grey
+from etl.contract.images.lungs.crop import Crop, crop_film, place_boxes
 from etl.contract.images.misfits import misfit_of
 from etl.contract.images.pixels import BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.contract.images.crop import Crop, place_boxes
-from etl.contract.images.lung_files import describe_lungs
+from etl.contract.images.lungs.crop import Crop, place_boxes
+from etl.contract.images.lungs.files import describe_lungs
 from etl.contract.quarantine import QUARANTINE
 from etl.contract.schema import LABELS, SPLITS, Card
 from etl.contract.table import Committed

@@ -11,7 +11,7 @@ from rich.console import Console
 from conf.errors import InputError
 from conf.settings import MODES, Inference
 from conf.writing import write_json
-from etl.contract.images.lung_files import describe_network
+from etl.contract.images.lungs.files import describe_network
 from etl.contract.schema import Card
 from inference.candidate.gate import Decision
 from inference.candidate.incumbent import Incumbent

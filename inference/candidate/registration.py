@@ -86,7 +86,7 @@ def register(
 def register_lungs(workspace: Workspace, name: str, folder: Path, about: dict) -> int:
     """Logs a lung network below its training's run, and registers it as the champion of its name; returns its version.
 
-    folder: see etl/contract/images/lung_files.py; about: its lungs.json.
+    folder: see etl/contract/images/lungs/files.py; about: its lungs.json.
     """
     use_store(workspace)
     settle(workspace)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conf.words import RESEARCH_USE
-from etl.contract.images.crop import Crop
+from etl.contract.images.lungs.crop import Crop
 from inference.film.answers import Finding, Findings
 from inference.model.properties import ATTRIBUTES
 from training.measures.cells import value_cell

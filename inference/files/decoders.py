@@ -1,8 +1,8 @@
 """Decodes image files to films, several at a time, in the order given, with few of them in memory.
 
 Decoding runs in processes of its own, because a file may crash its decoder, and because compressed DICOM files are
-decoded in a fork (etl/contract/images/dicom.py), which is safe only without computing threads. The processes import the
-main program's file again, so it must import slow packages inside its functions.
+decoded in a fork (etl/contract/images/dicom/decode.py), which is safe only without computing threads. The processes
+import the main program's file again, so it must import slow packages inside its functions.
 """
 
 import os

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from conf.settings import Dicom, Quality
-from etl.contract.images.crop import KEPT_WHOLE, Crop, crop_film
 from etl.contract.images.decode import begins_like_image, decode_colour, decode_grey
+from etl.contract.images.lungs.crop import KEPT_WHOLE, Crop, crop_film
 from etl.contract.images.misfits import find_misfit, tags_of
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage, one_error_for_lack_of_memory, to_square
 from etl.contract.images.quality import adjust_intensity, find_fault
@@ -20,7 +20,7 @@ from inference.film.stated import Stated, stated_in
 from inference.model.properties import Properties
 
 if TYPE_CHECKING:
-    from etl.contract.images.dicom_tags import Tags
+    from etl.contract.images.dicom.tags import Tags
 
 # The largest file that can be an image: 16-bit colour, uncompressed, both sides as long as they may be, and a header.
 MAX_FILE_BYTES = 6 * MAX_SIDE_PX**2 + 1_000_000

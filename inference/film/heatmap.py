@@ -9,7 +9,7 @@ proportions.
 import cv2
 import numpy as np
 
-from etl.contract.images.crop import Crop, boxes_in_pixels, boxes_of_crop
+from etl.contract.images.lungs.crop import Crop, boxes_in_pixels, boxes_of_crop
 from inference.film.answers import OPERATING_POINT
 from inference.model.properties import Properties
 from training.network.heat import above_threshold, class_log_odds, heat_of_square

@@ -18,7 +18,7 @@ from inference.model.inputs import Attributes
 from inference.model.properties import ATTRIBUTES, Properties
 
 if TYPE_CHECKING:
-    from etl.contract.images.dicom_tags import Tags
+    from etl.contract.images.dicom.tags import Tags
 
 EXPECTED = {
     "age": f"years from 0 to {MAX_AGE_YEARS} such as 64, a number with a unit such as 18M for months, or unknown",

@@ -1,4 +1,4 @@
-"""Graphs of lung networks: converts, saves, calls them. etl/contract/images/lung_graph.py opens them for the crop."""
+"""Graphs of lung networks: converts, saves, calls them. etl/contract/images/lungs/graph.py opens them for the crop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import openvino as ov
 import torch
 
 from conf.writing import write_json
-from etl.contract.images.lung_files import ABOUT, FORMAT, GRAPH, digest_of
+from etl.contract.images.lungs.files import ABOUT, FORMAT, GRAPH, digest_of
 from inference.model.graphs import COMPILE_OPTIONS, CORE, Graph
 from training.network.lung_network import LungNetwork
 

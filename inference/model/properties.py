@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.contract.images.lung_files import FINDER, describe_network
+from etl.contract.images.lungs.files import FINDER, describe_network
 
 if TYPE_CHECKING:
     # It imports pyarrow, which a service does without.

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 from pydicom import uid
 
-from etl.contract.images.dicom import decode_dicom
+from etl.contract.images.dicom.decode import decode_dicom
 
 RAMP = np.array([[0, 1000, 2000, 3000, 4000]], np.uint16)
 TWO = np.zeros((2, 2), np.uint8)

@@ -8,7 +8,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from conf.workspace import Workspace
-from etl.contract.images.lung_files import ABOUT, FORMAT, GRAPH, digest_of
+from etl.contract.images.lungs.files import ABOUT, FORMAT, GRAPH, digest_of
 from etl.contract.version import keep_card
 from tests.conftest import NihFolder, png
 from tests.etl.tables import run

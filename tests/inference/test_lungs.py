@@ -9,8 +9,8 @@ import pytest
 
 from conf.errors import InputError
 from conf.settings import Etl, Lungs, Quality, Settings
-from etl.contract.images.lung_files import describe_network
-from etl.contract.images.lung_graph import open_network
+from etl.contract.images.lungs.files import describe_network
+from etl.contract.images.lungs.graph import open_network
 from etl.contract.version import TableVersion
 from etl.writing.shard_file import load_squares
 from inference.candidate.build import copy_network

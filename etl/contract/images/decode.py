@@ -14,8 +14,8 @@ from etl.contract.images.kinds import describe_other, kind_of
 from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, exif_orientation, turn
 from etl.contract.images.pixels import MAX_SIDE_PX, SEVERAL_FRAMES, BadImage, Stored, check_size
 from etl.contract.images.png import decode_png
-from etl.contract.images.tiff import decode_deep_tiff, finish_8_bits
-from etl.contract.images.tiff_tags import Tags, read_tags, unread
+from etl.contract.images.tiff.decode import decode_deep_tiff, finish_8_bits
+from etl.contract.images.tiff.tags import Tags, read_tags, unread
 
 # Pillow's readers, asked directly: its own search for one hides the reason why none can read a file.
 READERS: dict[str, Callable[..., ImageFile.ImageFile]] = {
@@ -54,7 +54,7 @@ def _decode(content: bytes, colour: bool, grey_bits: int) -> np.ndarray:
     kind = kind_of(content)
     if kind == "DICOM":
         # Imported here, because pydicom takes long to import and few processes need it.
-        from etl.contract.images.dicom import decode_dicom
+        from etl.contract.images.dicom.decode import decode_dicom
 
         image = decode_dicom(content, colour)
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if colour and image.ndim == 2 else image

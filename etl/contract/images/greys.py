@@ -8,7 +8,7 @@ import numpy as np
 from etl.contract.images.pixels import BadImage, Stored
 
 # A film that stays below this share of white leaves two bits of its range unused. 99.5% of the pixels of a film end at
-# 0.58 of white and above in 1,047 real films, and 90% at 0.56 (tests/etl/contract/test_greys.py).
+# 0.58 of white and above in 1,047 real films, and 90% at 0.56 (tests/etl/contract/images/test_greys.py).
 MIN_BRIGHTEST = 1 / 4
 # A marker is brighter than its film. It is painted in one grey; its edges are no more of the other pixels than this.
 EDGES = 0.005

@@ -3,7 +3,7 @@
 import zlib
 
 from etl.contract.images.orientation import PNG_SIGNATURE
-from etl.contract.images.tiff_tags import TIFF_SIGNATURES
+from etl.contract.images.tiff.tags import TIFF_SIGNATURES
 
 KINDS = "PNG, JPEG, TIFF, WEBP, BMP or DICOM"
 """the kinds that are read, for people"""
@@ -89,7 +89,7 @@ def kind_of(content: bytes) -> str:
     if content.startswith(b"BM") and int.from_bytes(content[14:18], "little") in BMP_HEADERS:
         return "BMP"
     # Imported here, because pydicom takes long to import and few processes need it.
-    from etl.contract.images.dicom_file import looks_like_dicom
+    from etl.contract.images.dicom.elements import looks_like_dicom
 
     return "DICOM" if looks_like_dicom(content) else ""
 

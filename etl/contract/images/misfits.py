@@ -8,7 +8,7 @@ from etl.contract.images.kinds import kind_of
 from etl.contract.words import other_body_part, shows_chest
 
 if TYPE_CHECKING:
-    from etl.contract.images.dicom_tags import Tags
+    from etl.contract.images.dicom.tags import Tags
 
 # How the reasons begin: a table keeps them.
 MODALITY, FOR_PROCESSING, BODY_PART, BURNED_IN = "modality ", "for processing", "body part ", "burned-in annotation"
@@ -19,7 +19,7 @@ def tags_of(content: bytes) -> "Tags | None":
     if kind_of(content) != "DICOM":
         return None
     # Imported here, because pydicom takes long to import and few processes need it.
-    from etl.contract.images.dicom_tags import read_tags
+    from etl.contract.images.dicom.tags import read_tags
 
     return read_tags(content)
 

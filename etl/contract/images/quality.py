@@ -1,7 +1,7 @@
 """Checks what an image shows (reasons for quarantine), and brings grey values to a common range. Pure functions.
 
 The checks look at a sample of about 64x64 pixels. Every limit below was chosen on the 806 frontal films of the NIH
-sample and on phantoms; tests/etl/contract/test_quality.py measures it again, the real films where
+sample and on phantoms; tests.etl.contract.images.test_quality.py measures it again, the real films where
 CHEXSCALE_NIH_SAMPLE is set.
 """
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from conf.settings import Quality
-from etl.contract.images.lung_finder import find_lungs
+from etl.contract.images.lungs.finder import find_lungs
 
 SAMPLE_PX = 64
 # Collimation and padding: edge rows and columns with so large a share of pixels so near to 0 or 255. The rest may be

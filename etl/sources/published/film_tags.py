@@ -6,7 +6,7 @@ import pandas as pd
 
 from conf.words import counted
 from etl.cluster.workers import SparkWorkers
-from etl.contract.images.dicom_tags import Tags
+from etl.contract.images.dicom.tags import Tags
 from etl.contract.images.kinds import SUFFIXES
 from etl.sources.dicom_files import read_files
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 # Imported at the start, not with the first DICOM file.
-import etl.contract.images.dicom  # noqa: F401
+import etl.contract.images.dicom.decode  # noqa: F401
 from inference.film.films import NoFilm, read_film
 from inference.model.properties import Properties
 

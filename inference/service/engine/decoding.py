@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from etl.contract.images.crop import Crop
+from etl.contract.images.lungs.crop import Crop
 from inference.film.films import DECODER_DIED, Film
 from inference.film.stated import Stated
 from inference.model.inputs import Attributes

@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 
-from etl.contract.images.crop import Crop, boxes_in_square, boxes_of_crop
+from etl.contract.images.lungs.crop import Crop, boxes_in_square, boxes_of_crop
 from inference.film.films import Film
 from inference.film.heatmap import encode_png, evidence_of, heat_on_square
 from inference.film.known_boxes import key_of

@@ -21,7 +21,7 @@ import psutil
 from conf.errors import run_command
 from conf.settings import Etl, Quality
 from etl.cluster.workers import SparkWorkers
-from etl.contract.images.lung_files import FINDER
+from etl.contract.images.lungs.files import FINDER
 from etl.contract.schema import Card
 from etl.writing.publish import publish
 from etl.writing.run import with_whole_path

@@ -21,10 +21,10 @@ import numpy as np
 
 from conf.errors import InputError, run_command
 from conf.settings import Etl
-from etl.contract.images.crop import Crop, crop_around, find_field
 from etl.contract.images.decode import decode_grey
-from etl.contract.images.lung_files import FINDER
-from etl.contract.images.lung_graph import lung_field
+from etl.contract.images.lungs.crop import Crop, crop_around, find_field
+from etl.contract.images.lungs.files import FINDER
+from etl.contract.images.lungs.graph import lung_field
 from etl.contract.images.pixels import to_square
 from etl.phantoms.cohort import draw_cohort
 from etl.phantoms.film import draw_lungs, render

@@ -8,8 +8,8 @@ import pytest
 from conf.settings import Etl
 from conf.workspace import Workspace
 from etl.card.counts import describe_whole
-from etl.contract.images.crop import Crop, boxes_of_crop
-from etl.contract.images.lung_files import describe_network
+from etl.contract.images.lungs.crop import Crop, boxes_of_crop
+from etl.contract.images.lungs.files import describe_network
 from etl.phantoms.film import render
 from etl.phantoms.generate import BOX_HEADER
 from etl.writing.housekeeping import maintain

@@ -8,7 +8,7 @@ import pytest
 from conf.errors import InputError
 from conf.settings import Etl, Phantoms
 from conf.workspace import Workspace
-from etl.contract.images.crop import Crop
+from etl.contract.images.lungs.crop import Crop
 from etl.contract.images.pixels import BadImage
 from etl.phantoms.film import render
 from etl.phantoms.generate import generate_phantoms

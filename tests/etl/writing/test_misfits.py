@@ -8,7 +8,7 @@ import pytest
 from conf.errors import InputError
 from conf.settings import Dicom, Etl
 from conf.workspace import Workspace
-from etl.contract.images.dicom_tags import read_tags
+from etl.contract.images.dicom.tags import read_tags
 from etl.sources.read import read_manifest
 from etl.writing import shard_file
 from etl.writing.publish import Published, publish

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from etl.contract.images.crop import Crop
+from etl.contract.images.lungs.crop import Crop
 from inference.files.overlays import paint_finding, worth_painting
 from inference.film.answers import describe_findings
 from inference.film.films import Film

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from conf.settings import Etl, Quality
-from etl.contract.images.crop import KEPT_WHOLE
+from etl.contract.images.lungs.crop import KEPT_WHOLE
 from etl.contract.images.pixels import BadImage
 from etl.phantoms.film import render
 from etl.writing.shard_file import load_squares

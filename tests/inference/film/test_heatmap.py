@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from etl.contract.images.crop import Crop, boxes_in_pixels
+from etl.contract.images.lungs.crop import Crop, boxes_in_pixels
 from inference.film.heatmap import boxes_on_film, encode_png, evidence_of, heat_of, heat_on_square
 from tests.inference.toy_properties import PROPERTIES
 from training.network.heat import BOX_RGB, FULL_COLOUR, overlay, paint_heat

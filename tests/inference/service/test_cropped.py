@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.contract.images.crop import KEPT_WHOLE, boxes_in_crop
+from etl.contract.images.lungs.crop import KEPT_WHOLE, boxes_in_crop
 from etl.phantoms.film import render
 from inference.film.films import Film, load_film
 from inference.film.known_boxes import key_of

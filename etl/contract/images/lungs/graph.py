@@ -1,4 +1,4 @@
-"""Finds the lungs by a network (lung_files.py). The owner of openvino in etl; no torch."""
+"""Finds the lungs by a network (files.py). The owner of openvino in etl; no torch."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from conf.errors import InputError
-from etl.contract.images.lung_files import GRAPH, describe_network
+from etl.contract.images.lungs.files import GRAPH, describe_network
 from etl.contract.images.pixels import to_square
 
 COMPILE_OPTIONS = {

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 from pydicom import uid
 
-from etl.contract.images.dicom import decode_dicom
+from etl.contract.images.dicom.decode import decode_dicom
 from etl.contract.images.pixels import BadImage
 from tests.etl.dicom_files import RAMP, build, shown, table, written
 

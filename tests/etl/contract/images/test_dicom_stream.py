@@ -18,10 +18,10 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
-from etl.contract.images import dicom_stream
 from etl.contract.images.decode import decode_colour, decode_grey
-from etl.contract.images.dicom import decode_dicom
-from etl.contract.images.dicom_stream import MAX_DECODE_CPU_S, Stream, read_header
+from etl.contract.images.dicom import stream
+from etl.contract.images.dicom.decode import decode_dicom
+from etl.contract.images.dicom.stream import MAX_DECODE_CPU_S, Stream, read_header
 from etl.contract.images.pixels import BadImage
 from tests.etl.dicom_files import build, written
 from tests.etl.image_files import encoded
@@ -139,7 +139,7 @@ def is_killed(*arguments, **options):
 @pytest.mark.parametrize("decode", [raises_no_memory, is_killed])
 def test_lack_of_memory_in_the_decoder_is_not_damage(decode, monkeypatch):
     content = compressed()
-    monkeypatch.setattr(dicom_stream, "pixel_array", decode)
+    monkeypatch.setattr(stream, "pixel_array", decode)
     with pytest.raises(MemoryError, match="JPEG 2000"):
         decode_grey(content)
 
@@ -169,8 +169,8 @@ def stops(*arguments, **options):
 )
 def test_why_a_decoder_was_stopped(decode, reason, monkeypatch):
     content = compressed()
-    monkeypatch.setattr(dicom_stream, "pixel_array", decode)
-    monkeypatch.setattr(dicom_stream, "MAX_DECODE_CPU_S", 1)
+    monkeypatch.setattr(stream, "pixel_array", decode)
+    monkeypatch.setattr(stream, "MAX_DECODE_CPU_S", 1)
     with pytest.raises(BadImage, match=f"damaged or unsupported JPEG 2000 .*{reason}"):
         decode_grey(content)
 

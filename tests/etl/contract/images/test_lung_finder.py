@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from etl.contract.images.lung_finder import find_lungs
+from etl.contract.images.lungs.finder import find_lungs
 from etl.phantoms.film import draw_lungs, render
 from tests.etl.boxes import box_of, iou
 

@@ -12,7 +12,7 @@ from PIL import TiffImagePlugin
 from etl.contract.images.greys import to_8_bits
 from etl.contract.images.orientation import DAMAGE, ORIENTATION_TAG, UPRIGHT, xmp_orientation
 from etl.contract.images.pixels import BadImage, Stored
-from etl.contract.images.tiff_tags import (
+from etl.contract.images.tiff.tags import (
     BITS,
     BLACK_IS_ZERO,
     COLOURS,

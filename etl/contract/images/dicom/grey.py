@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_windowing
 
-from etl.contract.images.dicom_film import Film
+from etl.contract.images.dicom.film import Film
 from etl.contract.images.greys import MIN_BRIGHTEST
 from etl.contract.images.pixels import BadImage
 

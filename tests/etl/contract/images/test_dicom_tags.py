@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from etl.contract.images.dicom_tags import Tags, read_tags
+from etl.contract.images.dicom.tags import Tags, read_tags
 from tests.etl.dicom_files import TWO, build, written
 
 

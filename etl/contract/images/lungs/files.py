@@ -13,7 +13,7 @@ from conf.errors import InputError
 GRAPH, WEIGHTS, ABOUT = "model.xml", "model.bin", "lungs.json"
 FORMAT = 1
 FINDER = "finder"
-"""in place of a folder: the classifiers of lung_finder.py"""
+"""in place of a folder: the classifiers of finder.py"""
 
 
 def describe_network(folder: str) -> dict:

@@ -12,7 +12,7 @@ from pydicom import uid
 
 from etl.contract.images.decode import decode_grey
 from etl.contract.images.pixels import BadImage
-from tests.etl.contract.test_dicom_stream import by_gdcm, jpeg_2000, with_stream
+from tests.etl.contract.images.test_dicom_stream import by_gdcm, jpeg_2000, with_stream
 from tests.etl.dicom_files import ENCODERS, build, written
 
 ROWS, COLUMNS = np.mgrid[0:64, 0:80]

@@ -14,7 +14,7 @@ from pydicom.encaps import get_frame
 
 from etl.contract.images.decode import decode_colour, decode_grey
 from etl.contract.images.pixels import BadImage
-from tests.etl.contract.test_dicom_stream import by_gdcm, film, with_stream
+from tests.etl.contract.images.test_dicom_stream import by_gdcm, film, with_stream
 from tests.etl.dicom_files import ENCODERS, RAMP, build, written
 from tests.etl.image_files import encoded
 

@@ -10,7 +10,7 @@ from PIL import TiffImagePlugin
 
 from etl.contract.images.orientation import DAMAGE
 from etl.contract.images.pixels import BadImage, check_size
-from etl.contract.images.tiff_pages import as_classic
+from etl.contract.images.tiff.pages import as_classic
 
 # Classic TIFF and BigTIFF, in both byte orders.
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

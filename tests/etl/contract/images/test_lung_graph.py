@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from conf.errors import InputError
-from etl.contract.images.crop import crop_film, find_field
-from etl.contract.images.lung_files import ABOUT, FINDER, describe_lungs, describe_network
-from etl.contract.images.lung_graph import box_of_field, lung_field, open_network
+from etl.contract.images.lungs.crop import crop_film, find_field
+from etl.contract.images.lungs.files import ABOUT, FINDER, describe_lungs, describe_network
+from etl.contract.images.lungs.graph import box_of_field, lung_field, open_network
 from tests.etl.lung_networks import write_network
 
 SIZE_PX = 64

@@ -6,10 +6,10 @@ import pydicom
 from pydicom import uid
 from pydicom.pixels import get_decoder, pixel_array
 
-from etl.contract.images.dicom_bits import keep_stored_bits
-from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
-from etl.contract.images.dicom_grey import palette, render, to_grey
-from etl.contract.images.dicom_stream import decode_stream
+from etl.contract.images.dicom.bits import keep_stored_bits
+from etl.contract.images.dicom.elements import damage_is_bad_image, read_dicom
+from etl.contract.images.dicom.grey import palette, render, to_grey
+from etl.contract.images.dicom.stream import decode_stream
 from etl.contract.images.orientation import UPRIGHT, patient_orientation, turn
 from etl.contract.images.pixels import BadImage, check_size
 

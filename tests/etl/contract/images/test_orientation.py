@@ -11,7 +11,7 @@ from PIL import TiffImagePlugin
 from pydicom import uid
 
 from etl.contract.images.decode import decode_colour, decode_grey
-from etl.contract.images.dicom import decode_dicom
+from etl.contract.images.dicom.decode import decode_dicom
 from etl.contract.images.orientation import patient_orientation
 from tests.etl.dicom_files import build, shown, written
 from tests.etl.image_files import STORED, chunk, encoded, exif, png_of, tiff_of, xmp

@@ -9,7 +9,7 @@ import pytest
 from pydicom import uid
 from pydicom.data import get_testdata_file
 
-from etl.contract.images.dicom import decode_dicom
+from etl.contract.images.dicom.decode import decode_dicom
 from etl.contract.images.pixels import BadImage
 from tests.etl.dicom_files import ENCODERS, RAMP, build, shown, written
 

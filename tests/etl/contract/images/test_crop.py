@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.contract.images.crop import Crop, boxes_in_crop, boxes_of_crop, crop_around, crop_film, place_boxes
+from etl.contract.images.lungs.crop import Crop, boxes_in_crop, boxes_of_crop, crop_around, crop_film, place_boxes
 from etl.contract.images.pixels import to_square
 from etl.phantoms.film import render
 

@@ -15,8 +15,8 @@ from pydicom import uid
 from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 
-from etl.contract.images.dicom_bits import keep_stored_bits
-from etl.contract.images.dicom_file import words_of
+from etl.contract.images.dicom.bits import keep_stored_bits
+from etl.contract.images.dicom.elements import words_of
 from etl.contract.images.jpeg import decode_jpeg
 from etl.contract.images.pixels import BadImage
 

@@ -21,7 +21,7 @@ SCALES = (1.0, 1.25)
 """by which the reduced film is reduced again, which makes its windows larger; more scales find no more real lungs"""
 MIN_SCORE = 0.0
 """smallest sum of the scores of both lungs. It is above for 97% of the real frontal films, and for 1% of those on their
-side, 3% of those upside down, and no noise; tests/etl/contract/test_lung_finder.py measures it again"""
+side, 3% of those upside down, and no noise; tests/etl/contract/images/test_lung_finder.py measures it again"""
 # Two windows as lungs lie: distances of their centres in widths and heights of a window, and the ratio of their sizes.
 APART, LEVEL, MAX_RATIO = (0.9, 1.9), 0.3, 1.34
 NEIGHBOUR_IOU = 0.5

@@ -17,9 +17,9 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 
-from etl.contract.images.dicom import decode_dicom
-from etl.contract.images.dicom_file import looks_like_dicom
-from etl.contract.images.dicom_tags import read_tags
+from etl.contract.images.dicom.decode import decode_dicom
+from etl.contract.images.dicom.elements import looks_like_dicom
+from etl.contract.images.dicom.tags import read_tags
 from etl.contract.images.pixels import MAX_SIDE_PX, BadImage
 from tests.etl.dicom_files import ENCODERS, RAMP, TWO, build, shown, written
 
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_radiograph_gets_a_reason(content, reason, capfd):
 
 
 def test_a_deflated_bomb_is_not_inflated(monkeypatch):
-    monkeypatch.setattr("etl.contract.images.dicom_file.MAX_INFLATED_BYTES", 1_000)
+    monkeypatch.setattr("etl.contract.images.dicom.elements.MAX_INFLATED_BYTES", 1_000)
     with pytest.raises(BadImage, match="inflates to more than 1000 bytes"):
         shown(np.zeros((40, 40), np.uint8), syntax=uid.DeflatedExplicitVRLittleEndian)
 

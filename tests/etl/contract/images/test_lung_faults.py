@@ -9,7 +9,7 @@ import pytest
 from conf.settings import Quality
 from etl.contract.images.decode import decode_grey
 from etl.contract.images.quality import TURNS, find_fault
-from tests.etl.contract.test_quality import OFF
+from tests.etl.contract.images.test_quality import OFF
 
 CHECKS = ("no_lungs", "rotated", "lungs_cut")
 LUNGS = replace(OFF, **dict.fromkeys(CHECKS, True))

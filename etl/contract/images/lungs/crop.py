@@ -5,9 +5,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from etl.contract.images.lung_files import FINDER
-from etl.contract.images.lung_finder import find_lungs
-from etl.contract.images.lung_graph import box_of_field, lung_field, open_network
+from etl.contract.images.lungs.files import FINDER
+from etl.contract.images.lungs.finder import find_lungs
+from etl.contract.images.lungs.graph import box_of_field, lung_field, open_network
 
 KEPT_WHOLE = "no lung field found: the whole film was taken instead of the lungs"
 """what an answer says of a film that should have been cropped and was not"""

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pydicom
 
-from etl.contract.images.dicom_file import damage_is_bad_image, read_dicom
+from etl.contract.images.dicom.elements import damage_is_bad_image, read_dicom
 from etl.contract.images.orientation import UPRIGHT, patient_orientation
 from etl.contract.words import canonical, sexes_of, tokens_of, view_of
 

@@ -1,0 +1,1 @@
+"""TIFF files: the first page, its tags, its pixels."""
