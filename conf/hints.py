@@ -17,7 +17,7 @@ MOVED = {
 
 
 def knobs(section: type = Settings, prefix: str = "") -> dict[str, Field]:
-    """Dotted name -> field, of every setting in the order of conf/settings.py."""
+    """Dotted name -> field, of every setting in the order of conf/settings."""
     found = {}
     for knob in fields(section):
         name = prefix + knob.name

@@ -1,6 +1,6 @@
 """The reference of the settings as a page of the docs.
 
-python -m conf.reference > docs/settings.md        after a change of conf/settings.py; a test compares the two
+python -m conf.reference > docs/settings.md        after a change of conf/settings; a test compares the two
 """
 
 import inspect

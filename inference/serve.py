@@ -9,7 +9,7 @@
     curl -F files=@film.png http://127.0.0.1:8000/v1/predict
 
 It switches to a new champion by itself; a package stays the model in use. On Ctrl-C or SIGTERM it answers the requests
-in progress, then ends. Its settings are in the section `serving` of conf/settings.py. Research use only, not for
+in progress, then ends. Its settings are in the section `serving` of conf/settings. Research use only, not for
 clinical use.
 """
 
