@@ -11,6 +11,14 @@ from training.reading.augment import augment, draw_changes, origins
 from training.segmentation.reading import Films
 
 WEIGHT_DECAY = 1e-4
+# How much the greys of films from other machines may differ, after Isensee et al., "nnU-Net" (Nature Methods 2021), but
+# with more gamma and noise: hard films, and those of old detectors, are common.
+GAMMA = 2.0
+CONTRAST = (0.65, 1.5)
+BRIGHTNESS = 40.0
+"""largest change of all greys, of 255"""
+NOISE = 15.0
+"""largest standard deviation of the noise, of 255"""
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -29,6 +37,21 @@ def moved(masks: Tensor, draws: Tensor) -> Tensor:
     """The masks as `augment` moves the films. draws: from draw_changes; beyond the film there is no lung."""
     grid = nn.functional.affine_grid(origins(draws), [len(masks), 1, *masks.shape[1:]], align_corners=False)
     return nn.functional.grid_sample(masks[:, None], grid, padding_mode="zeros", align_corners=False)[:, 0]
+
+
+def vary_greys(pixels: Tensor, seed: int) -> Tensor:
+    """Changes gamma, contrast and brightness of each film by amounts of its own, and adds noise.
+
+    pixels: (batch, S, S) float32, 0..255, and so is what it returns. A network that learns where the lungs are on films
+    of one machine must find them on those of another.
+    """
+    random = torch.Generator().manual_seed(seed)
+    gamma, contrast, brightness, noise = torch.rand(4, len(pixels), 1, 1, generator=random)
+    changed = 255 * (pixels / 255) ** (GAMMA ** (2 * gamma - 1))
+    mean = changed.mean(dim=(1, 2), keepdim=True)
+    changed = (changed - mean) * (CONTRAST[0] + contrast * (CONTRAST[1] - CONTRAST[0])) + mean
+    changed = changed + (2 * brightness - 1) * BRIGHTNESS
+    return (changed + torch.randn(pixels.shape, generator=random) * noise * NOISE).clamp(0, 255)
 
 
 def train(
@@ -50,7 +73,7 @@ def train(
         losses = []
         for films in read(epoch):
             draws = draw_changes(len(films.pixels), seed + step)
-            pixels = augment(torch.from_numpy(films.pixels), draws)
+            pixels = vary_greys(augment(torch.from_numpy(films.pixels), draws), seed + step)
             loss = segmentation_loss(network(pixels), moved(torch.from_numpy(films.masks), draws))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -14,7 +14,7 @@ from etl.contract.version import TableVersion
 from tests.etl.lung_networks import SIZE_PX, table_with_masks
 from training.network.lung_network import LungNetwork, load_network
 from training.reading.augment import augment, draw_changes
-from training.segmentation.loop import measure, moved, segmentation_loss, torch_predict
+from training.segmentation.loop import measure, moved, segmentation_loss, torch_predict, vary_greys
 from training.segmentation.reading import Films, check_masks, read_films
 from training.segmentation.run import run
 
@@ -38,6 +38,16 @@ def test_a_mask_moves_with_its_film():
     draws = draw_changes(4, seed=3)
     draws[:, 4] = 0
     np.testing.assert_allclose(moved(film.float() / 255, draws), augment(film, draws) / 255, atol=1e-4)
+
+
+def test_each_film_gets_other_greys_and_a_seed_the_same_again():
+    film = torch.linspace(0, 255, 32).repeat(4, 32, 1)
+    changed = vary_greys(film, seed=3)
+    assert torch.equal(changed, vary_greys(film, seed=3)) and not torch.equal(changed, vary_greys(film, seed=4))
+    assert changed.min() >= 0 and changed.max() <= 255
+    assert len(set(changed.mean(dim=(1, 2)).round().tolist())) == 4
+    # What was darker stays darker, but for the noise.
+    assert all(torch.corrcoef(torch.stack([one.mean(dim=0), film[0, 0]]))[0, 1] > 0.9 for one in changed)
 
 
 def test_films_without_a_mask_are_left_out_and_no_batch_has_a_single_film(workspace):
@@ -74,6 +84,11 @@ def test_the_network_learns_where_the_lungs_are(workspace, capsys):
     assert about["size_px"] == SIZE_PX and about["run_id"] == report["run_id"]
     overlaps, _ = measure(torch_predict(network), read_films(TableVersion.of(workspace), "test", SIZE_PX, 5))
     assert overlaps.mean() == pytest.approx(report["splits"]["test"]["iou"])
+    harder = [
+        replace(films, pixels=np.clip(films.pixels * 0.7 + 60, 0, 255).astype(np.uint8))
+        for films in read_films(TableVersion.of(workspace), "test", SIZE_PX, 5)
+    ]
+    assert measure(torch_predict(network), harder)[0].mean() > 0.8
 
 
 def test_a_file_that_is_no_network_is_refused(tmp_path):

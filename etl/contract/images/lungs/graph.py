@@ -22,6 +22,11 @@ FIELD_SHARE = 0.05, 0.8
 SPECK_SHARE = 0.01
 MIN_SIDE = 0.25
 """smallest width and height of the field, as shares of the film's sides"""
+SMALLER_LUNG = 1 / 3
+"""smallest area of one lung as a share of the other's: if less of it is seen, it is opaque, and a crop might lose it"""
+# Two lungs lie beside each other: the share of the narrower one's width that both may cover, and of the lower one's
+# height that both must.
+ACROSS, ALONG = 0.25, 0.5
 
 
 class LungGraph(NamedTuple):
@@ -60,9 +65,10 @@ def lung_field(film: np.ndarray, folder: str) -> np.ndarray:
 
 
 def box_of_field(field: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Left, top, width and height of the box around the two largest parts of a field, in pixels; None if there is none.
+    """Left, top, width and height of the box around both lungs of a field, in pixels; None without two lungs.
 
-    field: (height, width) bool. Further parts are often air beside the body, and specks are nothing.
+    field: (height, width) bool. The lungs are its two largest parts, if they lie beside each other and neither is much
+    smaller. Further parts are often air beside the body, and specks are nothing.
     """
     _, _, parts, _ = cv2.connectedComponentsWithStats(field.astype(np.uint8))
     # The first part is what is no lung.
@@ -72,8 +78,13 @@ def box_of_field(field: np.ndarray) -> tuple[int, int, int, int] | None:
     share = large[:, cv2.CC_STAT_AREA].sum() / field.size
     if not FIELD_SHARE[0] <= share <= FIELD_SHARE[1]:
         return None
-    start = large[:, :2].min(axis=0)
-    sides = (large[:, :2] + large[:, 2:4]).max(axis=0) - start
+    starts, sides, areas = large[:, :2], large[:, 2:4], large[:, cv2.CC_STAT_AREA]
+    ends = starts + sides
+    across, along = (ends.min(axis=0) - starts.max(axis=0)) / sides.min(axis=0)
+    if len(large) < 2 or areas[1] < SMALLER_LUNG * areas[0] or across > ACROSS or along < ALONG:
+        return None
+    start = starts.min(axis=0)
+    sides = ends.max(axis=0) - start
     if (sides < MIN_SIDE * np.array(field.shape[::-1])).any():
         return None
     return tuple(int(number) for number in (*start, *sides))

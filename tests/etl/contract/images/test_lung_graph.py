@@ -61,6 +61,23 @@ def test_what_no_lungs_could_be_is_no_field(field):
     assert box_of_field(field) is None
 
 
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ((60, 30, 20, 19), "less than a third is seen of an opaque lung"),
+        ((20, 82, 30, 16), "one above the other"),
+        ((60, 75, 20, 25), "hardly beside each other"),
+        ((60, 0, 0, 0), "a single lung"),
+    ],
+)
+def test_a_film_without_two_lungs_beside_each_other_is_kept_whole(other, why):
+    field = np.zeros((100, 100), bool)
+    field[20:80, 20:40] = True
+    left, top, width, height = other
+    field[top : top + height, left : left + width] = True
+    assert box_of_field(field) is None, why
+
+
 def test_a_folder_that_is_no_network_is_refused(network, tmp_path):
     assert describe_lungs(FINDER) == {} and describe_lungs(network)["size_px"] == SIZE_PX
     advice = "is no folder of a lung network .*give the folder that `python inference/lungs.py` names"
