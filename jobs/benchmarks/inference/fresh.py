@@ -1,5 +1,6 @@
 """Exports a network with random weights in every precision, to measure what depends on its layers alone."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import numpy as np
 import torch
 
 from conf.settings import Quality, Training
+from etl.contract.images.pixels import to_square
+from etl.phantoms.cohort import draw_cohort
+from etl.phantoms.film import render
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.quantize import quantize
 from inference.model.graphs import save_graph
@@ -16,18 +20,29 @@ from inference.model.properties import Properties
 from jobs.benchmarks.training.fed import NUM_FINDINGS
 from training.network.checkpoint import Checkpoint
 from training.network.map_grid import measure_map_grid
-from training.network.models import build_model
+from training.network.models import XrayClassifier, build_model
 
 NUM_CALIBRATION_IMAGES = 16
+SEED, MIN_IMAGES, DRAWN_PX = 0, 100, 512
 MEAN, DEVIATION = 127.0, 60.0
 
 
-def export_fresh(model: str, size_px: int, folder: Path, num_members: int = 1) -> None:
+def export_fresh(
+    model: str,
+    size_px: int,
+    folder: Path,
+    num_members: int = 1,
+    change: Callable[[XrayClassifier, np.ndarray], None] | None = None,
+) -> None:
     """Fills `folder` with torch/, fp32/, fp16/, onnx/ and int8/ of `model`, a name as in training.model.
 
-    num_members: above 1, it is an ensemble of as many such networks.
+    num_members: above 1, it is an ensemble of as many such networks. change: changes the weights of a single one; gets
+    the films too on which INT8 is calibrated, (films, S, S) uint8.
     """
     classifier = build_model(model, NUM_FINDINGS, MEAN, DEVIATION, size_px=size_px).eval()
+    pixels = draw_phantoms(size_px)
+    if change is not None:
+        change(classifier, pixels)
     findings = [f"finding {number}" for number in range(1, NUM_FINDINGS + 1)]
     lineage = {"run_id": "none", "delta_table_id": "none", "delta_version": 0, "commit": "none"}
     checkpoint = Checkpoint(
@@ -86,7 +101,16 @@ def export_fresh(model: str, size_px: int, folder: Path, num_members: int = 1) -
         **lineage,
         ancestors=[],
     )
-    shape = (NUM_CALIBRATION_IMAGES, size_px, size_px)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     export_graphs(FittedModel(checkpoint, network, properties), folder, (pixels[:2],))
     save_graph(quantize(folder / "fp32", (pixels,)), folder / "int8")
+
+
+def draw_phantoms(size_px: int) -> np.ndarray:
+    """NUM_CALIBRATION_IMAGES phantoms, (films, S, S) uint8."""
+    cohort = draw_cohort(SEED, MIN_IMAGES)[:NUM_CALIBRATION_IMAGES]
+    drawn = ((SEED, study.patient, study.follow_up) for study in cohort)
+    films = (
+        render(seed, study.female, study.ap, study.findings, DRAWN_PX)[0]
+        for seed, study in zip(drawn, cohort, strict=True)
+    )
+    return np.stack([to_square(film, size_px) for film in films])
