@@ -31,7 +31,7 @@ from etl.contract.schema import NO_FINDING, PHANTOMS_FILE
 from etl.phantoms.cohort import Study, draw_cohort
 from etl.phantoms.film import Box, draw_lungs, render
 from etl.phantoms.hospitals import HOSPITALS, Hospital
-from etl.sources.nih import BOX_FRAME_PX
+from etl.sources.published.nih import BOX_FRAME_PX
 
 GENERATOR_VERSION = 6
 """raised whenever the films change, so that older folders are generated again"""

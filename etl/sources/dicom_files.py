@@ -17,7 +17,7 @@ from etl.contract.images.misfits import find_misfit
 from etl.contract.images.pixels import BadImage
 from etl.contract.storage import read_bytes
 from etl.contract.words import says_nothing
-from etl.sources.label_file import normalise_patients
+from etl.sources.tables.cells import normalise_patients
 
 # Tags come before the pixels; few files have so many tags that more must be read.
 HEAD_BYTES = 1 << 20

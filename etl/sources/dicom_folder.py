@@ -25,18 +25,11 @@ from etl.contract.schema import NIH_FINDINGS
 from etl.contract.words import says_nothing, shows_chest
 from etl.sources.dicom_files import DUPLICATE, read_files, sort_out
 from etl.sources.files import count_left_out, describe_links, describe_match, match_files
-from etl.sources.label_file import (
-    contradictions,
-    describe_unread,
-    normalise_patients,
-    read_findings,
-    read_table,
-    refuse_rounded,
-    table_path,
-)
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.pseudonyms import hide, read_salt
 from etl.sources.split import assign_split, describe_unnamed_split, own_split
+from etl.sources.tables.cells import contradictions, normalise_patients, read_findings, refuse_rounded
+from etl.sources.tables.file import describe_unread, read_table, table_path
 
 NO_PATIENT = "no PatientID: a label table may name the patient, see --etl.columns.patient"
 

@@ -5,16 +5,10 @@ from upath import UPath
 from conf.settings import Etl
 from etl.contract.listing import list_files
 from etl.sources.files import describe_match, match_files
-from etl.sources.label_file import (
-    contradictions,
-    describe_unread,
-    optional_column,
-    read_findings,
-    read_table,
-    table_path,
-)
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import HASHED, NEITHER, NO_PATIENTS, assign_split, describe_unnamed_split, own_split
+from etl.sources.tables.cells import contradictions, read_findings
+from etl.sources.tables.file import describe_unread, optional_column, read_table, table_path
 
 
 def read_label_table(source: UPath, settings: Etl) -> Manifest:

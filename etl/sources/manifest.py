@@ -14,7 +14,7 @@ from conf.words import counted
 from etl.contract.clutter import describe_clutter
 from etl.contract.words import parse_ages, says_nothing, sexes_of, strange_numbers, understand, view_of
 from etl.sources.files import count_left_out, describe_endings, describe_links
-from etl.sources.label_file import normalise_patients, refuse_rounded
+from etl.sources.tables.cells import normalise_patients, refuse_rounded
 
 MIN_CROWD = 10
 """with fewer images nobody looks like many patients under one name"""

@@ -13,23 +13,23 @@ from etl.cluster.workers import SparkWorkers
 from etl.contract.schema import last_name
 from etl.contract.storage import is_folder, locate
 from etl.contract.vocabulary import check_vocabulary
-from etl.sources.chexpert import read_chexpert
 from etl.sources.class_folder import read_class_folder
 from etl.sources.dicom_folder import read_dicom_folder
 from etl.sources.film_masks import add_masks
 from etl.sources.findings import choose_findings
-from etl.sources.label_file import read_lines
 from etl.sources.label_table import read_label_table
 from etl.sources.manifest import Manifest, sha256_of
-from etl.sources.nih import read_nih
+from etl.sources.published.chexpert import read_chexpert
 from etl.sources.published.experts import read_experts
 from etl.sources.published.kermany import read_kermany
 from etl.sources.published.mimic import read_mimic
+from etl.sources.published.nih import read_nih
 from etl.sources.published.padchest import read_padchest
 from etl.sources.published.rsna import read_rsna
 from etl.sources.published.siim import read_siim
 from etl.sources.published.vindr import read_vindr
 from etl.sources.split import LISTS, SEE_PATHS
+from etl.sources.tables.file import read_lines
 
 READERS = {
     "nih": read_nih,

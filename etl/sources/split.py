@@ -13,7 +13,7 @@ from conf.words import counted
 from etl.contract.schema import SPLITS
 from etl.contract.storage import locate
 from etl.contract.words import UNKNOWN, known_splits, split_of, understand
-from etl.sources.label_file import read_lines
+from etl.sources.tables.file import read_lines
 
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 SEE_PATHS = " (dicom_paths.csv in the workspace of an earlier run has the names of DICOM files)"

@@ -13,8 +13,9 @@ from upath import UPath
 from conf.errors import InputError
 from conf.hints import meant
 from etl.contract.terms import meant_by
-from etl.sources.label_file import UNCERTAIN, optional_column, read_table
 from etl.sources.manifest import Manifest
+from etl.sources.tables.cells import UNCERTAIN
+from etl.sources.tables.file import optional_column, read_table
 
 EXCLUDE = "exclude"
 NEEDED = ("image", "finding", "label", "who", "why")

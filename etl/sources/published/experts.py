@@ -17,11 +17,12 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.listing import list_files
 from etl.sources.files import match_files
-from etl.sources.label_file import UNCERTAIN, describe_lacking, read_table
 from etl.sources.manifest import Manifest, assemble
-from etl.sources.nih import rows_of
+from etl.sources.published.nih import rows_of
 from etl.sources.published.tables import describe_names, drop_repeats, find_table, find_tables
 from etl.sources.split import assign_split, own_split
+from etl.sources.tables.cells import UNCERTAIN
+from etl.sources.tables.file import describe_lacking, read_table
 
 PARTS = {"*validation_labels.csv": "val", "*test_labels.csv": "test"}
 WHOLE = "google*nih*labels.csv"

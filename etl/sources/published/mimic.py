@@ -17,12 +17,13 @@ from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import counted
 from etl.contract.listing import list_files
-from etl.sources.chexpert import CHEXPERT_FINDINGS
 from etl.sources.files import describe_match, match_files
-from etl.sources.label_file import contradictions, describe_lacking, optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
+from etl.sources.published.chexpert import CHEXPERT_FINDINGS
 from etl.sources.published.tables import count_studies, drop_repeats, find_table, refuse_blank
 from etl.sources.split import assign_split, own_split
+from etl.sources.tables.cells import contradictions, parse_cells
+from etl.sources.tables.file import describe_lacking, optional_column, read_table
 
 TABLE = "mimic-cxr-2.*-{}.csv"
 OPTIONAL = ["ViewPosition", "StudyDate", "StudyTime"]

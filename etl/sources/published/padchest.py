@@ -16,7 +16,6 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.contract.listing import list_files
 from etl.sources.files import match_files
-from etl.sources.label_file import describe_lacking, optional_column, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.published.padchest_labels import (
     choose_findings,
@@ -35,6 +34,7 @@ from etl.sources.published.tables import (
     some,
 )
 from etl.sources.split import assign_split
+from etl.sources.tables.file import describe_lacking, optional_column, read_table
 
 TABLE = "PADCHEST*.csv"
 NEEDED = ["ImageID", "PatientID", "Labels"]

@@ -15,11 +15,11 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.cluster.workers import SparkWorkers
-from etl.sources.label_file import read_table
 from etl.sources.manifest import Manifest
 from etl.sources.published.boxes import read_box
 from etl.sources.published.challenge import Box, assemble_challenge
 from etl.sources.published.tables import find_table, find_tables
+from etl.sources.tables.file import read_table
 
 TABLE, CLASSES = "stage_*_train_labels.csv", "stage_*_detailed_class_info.csv"
 OPACITY, ABNORMAL, NORMAL = "Lung Opacity", "No Lung Opacity / Not Normal", "Normal"

@@ -14,10 +14,10 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Etl
 from etl.cluster.workers import SparkWorkers
-from etl.sources.label_file import read_table
 from etl.sources.manifest import Manifest
 from etl.sources.published.challenge import FRAME_PX, Box, assemble_challenge
 from etl.sources.published.tables import find_table, find_tables
+from etl.sources.tables.file import read_table
 
 TABLES = ("*train-rle.csv", "stage_2_train.csv")
 FINDING = "Pneumothorax"

@@ -12,8 +12,8 @@ from conf.errors import InputError
 from conf.settings import Etl
 from conf.words import counted
 from etl.sources.files import describe_match
-from etl.sources.label_file import refuse_different
 from etl.sources.manifest import Manifest
+from etl.sources.tables.cells import refuse_different
 
 FOLDERS = ("", "*/")
 """where a table may lie: in the source, or in one folder below it"""

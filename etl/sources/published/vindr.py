@@ -25,7 +25,6 @@ from etl.cluster.workers import SparkWorkers
 from etl.contract.images.orientation import UPRIGHT
 from etl.contract.listing import list_files
 from etl.sources.files import match_files
-from etl.sources.label_file import read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.published.boxes import place_box
 from etl.sources.published.film_tags import read_film_tags
@@ -33,6 +32,7 @@ from etl.sources.published.readers import RULES, describe_agreement, join_reader
 from etl.sources.published.tables import drop_repeats, leave_out, no_split, optional_table, some
 from etl.sources.published.vindr_tables import CONSENSUS, read_votes
 from etl.sources.split import NO_PATIENTS, assign_split
+from etl.sources.tables.file import read_table
 
 SIZES = "train_meta.csv"
 """sizes of the original films, beside copies of them"""

@@ -9,9 +9,10 @@ from upath import UPath
 
 from conf.errors import InputError
 from etl.contract.words import says_no_finding
-from etl.sources.label_file import contradictions, parse_cells, read_table
 from etl.sources.published.boxes import read_box
 from etl.sources.published.tables import drop_repeats, find_table, optional_table, refuse_blank
+from etl.sources.tables.cells import contradictions, parse_cells
+from etl.sources.tables.file import read_table
 
 LABELS, BOXES, KAGGLE = "image_labels_{}.csv", "annotations_{}.csv", "train.csv"
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]

@@ -29,7 +29,7 @@ from etl.contract.images.pixels import to_square
 from etl.phantoms.cohort import draw_cohort
 from etl.phantoms.film import draw_lungs, render
 from etl.phantoms.hospitals import HOSPITALS
-from etl.sources.nih import BOX_FILE, BOX_FRAME_PX
+from etl.sources.published.nih import BOX_FILE, BOX_FRAME_PX
 
 SEED, SIZE_PX, SHOWN_PX, COLUMNS = 1234, 512, 256, 8
 FOUND_RGB, KEPT_RGB = (255, 210, 60), (64, 224, 208)

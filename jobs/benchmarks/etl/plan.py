@@ -15,9 +15,9 @@ from pathlib import Path
 from conf.errors import InputError, run_command
 from conf.settings import Etl
 from etl.contract.storage import locate
-from etl.sources.label_file import read_table
-from etl.sources.nih import LABEL_FILES
+from etl.sources.published.nih import LABEL_FILES
 from etl.sources.read import read_manifest
+from etl.sources.tables.file import read_table
 from etl.writing.update import plan_update
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from etl.contract.schema import NIH_FINDINGS
 from etl.contract.terms import FILE, meaning, meant_by, names_of, parts_of, shared, term_of, unions_with
 from etl.contract.vocabulary import check_vocabulary, spelling
-from etl.sources.chexpert import CHEXPERT_FINDINGS
+from etl.sources.published.chexpert import CHEXPERT_FINDINGS
 
 LISTED = yaml.safe_load(FILE.read_text("utf-8"))
 PRINTED = [name for term in LISTED["terms"] for name in names_of(term)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from conf.errors import InputError
 from etl.contract.schema import NIH_FINDINGS
 from etl.contract.vocabulary import MAX_CHARACTERS, check_vocabulary, metric_name
-from etl.sources.chexpert import CHEXPERT_FINDINGS
+from etl.sources.published.chexpert import CHEXPERT_FINDINGS
 
 NEXT_STEP = "in the label table or the class folders"
 

@@ -15,8 +15,8 @@ from conf.settings import Columns, Etl
 from etl.contract.clutter import find_clutter
 from etl.contract.listing import list_files
 from etl.contract.storage import locate
-from etl.sources.chexpert import CHEXPERT_FINDINGS
 from etl.sources.files import count_left_out, match_files
+from etl.sources.published.chexpert import CHEXPERT_FINDINGS
 from etl.sources.read import read_manifest
 from tests.conftest import InlineWorkers, png
 from tests.etl.dicom_files import build, written

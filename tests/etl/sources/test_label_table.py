@@ -11,9 +11,9 @@ from upath import UPath
 from conf.errors import InputError
 from conf.settings import Columns, Etl
 from etl.contract.images.pixels import BadImage
-from etl.sources.label_file import table_path
 from etl.sources.read import read_manifest
 from etl.sources.split import NO_PATIENTS, find_leaks
+from etl.sources.tables.file import table_path
 from etl.writing.shard_file import load_squares
 from tests.etl.other_files import OTHERS
 

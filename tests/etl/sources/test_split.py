@@ -8,9 +8,9 @@ from conf.errors import InputError
 from conf.settings import Etl
 from etl.card.counts import describe_splits
 from etl.contract.schema import NIH_FINDINGS
-from etl.sources.label_file import read_table
-from etl.sources.nih import _read_labels
+from etl.sources.published.nih import _read_labels
 from etl.sources.split import assign_hashed, assign_listed, assign_official, assign_split, find_leaks
+from etl.sources.tables.file import read_table
 
 PATIENTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), unique=True, min_size=1, max_size=80)
 

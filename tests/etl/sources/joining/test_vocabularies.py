@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as st_np
 from conf.errors import InputError
 from etl.contract.schema import NIH_FINDINGS
 from etl.contract.terms import meaning, shared, term_of
-from etl.sources.chexpert import CHEXPERT_FINDINGS
 from etl.sources.joining.vocabularies import infer_labels, join_vocabularies, spread
+from etl.sources.published.chexpert import CHEXPERT_FINDINGS
 
 NAN = np.nan
 UNION = ["Nodule", "Mass", "Nodule/Mass"]

@@ -8,7 +8,7 @@ import pytest
 
 from conf.errors import InputError
 from conf.settings import Etl, Labels
-from etl.sources.chexpert import CHEXPERT_FINDINGS
+from etl.sources.published.chexpert import CHEXPERT_FINDINGS
 from tests.etl.sources.published.published import labels_of, read, rows_of, touch, write_table
 
 FILMS = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns"]

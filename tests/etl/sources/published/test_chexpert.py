@@ -7,7 +7,7 @@ import pytest
 
 from conf.errors import InputError
 from conf.settings import Etl
-from etl.sources.chexpert import CHEXPERT_FINDINGS
+from etl.sources.published.chexpert import CHEXPERT_FINDINGS
 from etl.sources.read import read_manifest
 from tests.etl.sources.published.published import label_files, touch
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from conf.errors import InputError
-from etl.sources.csv_rows import read_rows
+from etl.sources.tables.rows import read_rows
 
 NAMES = st.text("ab1_-", min_size=1, max_size=5).map("{}.png".format)
 TEXTS = st.text(st.sampled_from('ab1 ,;"\n.'), max_size=30)

@@ -21,9 +21,9 @@ from conf.words import counted
 from etl.contract.listing import list_files
 from etl.contract.schema import NIH_FINDINGS, NO_FINDING, PHANTOM_FINDINGS, PHANTOMS_FILE
 from etl.contract.storage import is_local
-from etl.sources.label_file import describe_lacking, optional_column, read_lines, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import OFFICIAL_LISTS, assign_official, assign_split, describe_unlisted
+from etl.sources.tables.file import describe_lacking, optional_column, read_lines, read_table
 
 LABEL_FILES = ("Data_Entry_2017*.csv", "sample_labels.csv")
 BOX_FILE = "BBox_List_2017.csv"

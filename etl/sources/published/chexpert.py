@@ -15,9 +15,10 @@ from conf.settings import Etl
 from etl.contract.listing import list_files
 from etl.contract.words import view_of
 from etl.sources.files import match_files
-from etl.sources.label_file import contradictions, describe_lacking, optional_column, parse_cells, read_table
 from etl.sources.manifest import Manifest, assemble, build_rows
 from etl.sources.split import assign_official, assign_split
+from etl.sources.tables.cells import contradictions, parse_cells
+from etl.sources.tables.file import describe_lacking, optional_column, read_table
 
 # All label columns except "No Finding", which only says that the others are absent.
 CHEXPERT_FINDINGS = (
