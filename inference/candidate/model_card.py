@@ -73,6 +73,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
             "channels": properties.channels,
             "attributes": properties.attributes,
             "findings": findings,
+            "exclusive": properties.exclusive,
             "run_id": properties.run_id,
             "commit": properties.commit,
             "ancestors": properties.ancestors,

@@ -23,9 +23,7 @@ def evidence_of(
     maps: (findings, s, s) float32, of one image. finding: its index. A finding without a threshold is compared with a
     probability of 0.5.
     """
-    logits = maps[finding]
-    if properties.exclusive:
-        logits = (class_log_odds(maps, finding) + properties.shifts[finding]) / properties.temperatures[finding]
+    logits = class_log_odds(maps, finding) if properties.exclusive else maps[finding]
     return above_threshold(logits, properties.thresholds[operating_point][finding])
 
 

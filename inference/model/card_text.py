@@ -113,8 +113,9 @@ def guarantee_of(rate: str, site: str) -> list[str]:
         "A film that is unlike the training data gets no answer, which counts as neither wrong nor unsure.",
     ]
     chosen = (
-        "The validation split has also chosen the epoch, the votes in an ensemble and, if INT8 needed it, layers that "
-        "stay in FP32, so that the promise is not exact. Its temperatures do no harm: they keep the order of the films."
+        "The validation split has also chosen the epoch, the votes in an ensemble, the temperature of classes and, if "
+        "INT8 needed it, layers that stay in FP32, so that the promise is not exact. The temperatures of findings do "
+        "no harm: they keep the order of the films."
     )
     return sentences if site else [*sentences, chosen]
 

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     # It imports pyarrow, which a service does without.
     from etl.contract.schema import Card
 
-FORMAT = 2
-"""increased when the meaning of a field or an output changes; older graphs must be exported again"""
+FORMAT = 3
+"""increased when the meaning of a field or an output changes; older graphs must be exported again, but for those of
+BEFORE_CLASSES without classes, whose calibration alone has changed since"""
+BEFORE_CLASSES = 2
 CARD_FILE = "model_card.json"
 """the model card, beside the graphs in a registered model's folder"""
 ATTRIBUTES = ("age_years", "sex", "view")
@@ -47,6 +49,7 @@ class Properties:
     shifts: list[float]
     """added to the network's logits before they are divided by `temperatures`; the probabilities include both"""
     temperatures: list[float]
+    """of classes, all the same"""
     thresholds: dict[str, list[float | None]]
     """operating point -> calibrated probabilities from which findings are called, chosen on the validation split"""
     distance_threshold: float
@@ -139,7 +142,8 @@ class Properties:
         """Reads the output of to_json; raises InputError, naming `origin`, for any other text or another format."""
         try:
             fields = json.loads(text)
-            properties = cls(**fields) if fields["format"] == FORMAT else None
+            same = fields["format"] == FORMAT or (fields["format"] == BEFORE_CLASSES and not fields["exclusive"])
+            properties = cls(**fields) if same else None
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise InputError(
                 f"{origin} does not say what its outputs mean ({error}): export it with `python inference/register.py`"

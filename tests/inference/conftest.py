@@ -32,7 +32,7 @@ from inference.model.graphs import properties_of, save_graph, with_distance_thre
 from inference.model.networks.fitted import FittedModel
 from inference.model.served_model import ServedModel
 from tests.in_process import Ended, run_here
-from training.loop.loss import masked_bce
+from training.loop.loss import cross_entropy, masked_bce
 from training.network.checkpoint import BEST, Checkpoint
 from training.network.models import build_model, encode_attributes
 from training.reading.readers import open_split
@@ -73,18 +73,22 @@ def write_table(
     vocabulary: Sequence[str] = FINDINGS,
     patients: str = "",
     label: float | None = None,
+    classes: bool = False,
     **changes,
 ) -> tuple[Card, torch.Tensor, torch.Tensor]:
     """Writes shards and card; returns the card and the training images and labels. With channels=3 they are in colour.
 
     vocabulary: the table's findings; none of the images has those that are not planted. patients: what their names
-    begin with. label: what every label is; None: what is planted. changes: of the card.
+    begin with. label: what every label is; None: what is planted. classes: each image has exactly one finding, the
+    first that is planted in it, otherwise the last. changes: of the card.
     """
     rng = np.random.default_rng(seed)
     tables, train = [], None
     for split in SPLITS:
         pixels, labels, boxes = planted_images(ROWS[split], rng)
         pixels = coloured(pixels) if changes.get("channels") == 3 else pixels
+        if classes:
+            labels = np.eye(3, dtype=np.float32)[np.where(labels[:, 0] == 1, 0, np.where(labels[:, 1] == 1, 1, 2))]
         train = (pixels, labels) if split == "train" else train
         labels = np.column_stack([*labels.T, np.zeros(len(labels), np.float32)])
         labels = labels if label is None else np.full_like(labels, label)
@@ -155,7 +159,10 @@ def train_network(
         for rows in torch.randperm(len(pixels)).split(32):
             optimizer.zero_grad()
             logits = model(*(part[rows] for part in arguments))
-            masked_bce(logits, labels[rows], torch.ones(len(FINDINGS))).backward()
+            if model.exclusive:
+                cross_entropy(logits, labels[rows]).backward()
+            else:
+                masked_bce(logits, labels[rows], torch.ones(len(FINDINGS))).backward()
             optimizer.step()
     return model.eval()
 

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import expit, softmax
 
 from conf.errors import InputError
 from conf.settings import Training
@@ -14,23 +16,28 @@ from conf.workspace import Workspace
 from etl.contract.schema import Card
 from etl.contract.table import read_pixels
 from etl.contract.version import TableVersion, keep_card
-from inference.candidate.making.quantize import layers_in_fp32
-from inference.model.graphs import open_graph
+from inference.candidate.making.export import export_graphs
+from inference.candidate.making.fitting import fit_served
+from inference.candidate.making.quantize import layers_in_fp32, quantize
+from inference.model.graphs import open_graph, save_graph
 from inference.model.inputs import attributes_of, codes_of
 from inference.model.model_files import find_model
 from inference.model.networks.ensemble import ServedLookup, resampling
 from inference.model.served_model import open_served
+from inference.model.variants import open_variant
 from tests.in_process import Ended, run_here
 from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX, start_and_end_run, train_network, write_table
 from training.ensembles.boosting import fit
 from training.ensembles.join import read_checkpoints
 from training.ensembles.members import read_members
 from training.ensembles.voting import vote
+from training.loop.loss import log_odds
 from training.measures.predictions import Predictions
 from training.network.checkpoint import BEST, LAST, Checkpoint
 from training.network.lookup import cells_of, everyone
-from training.network.models import encode_attributes
+from training.network.models import XrayClassifier, encode_attributes
 from training.network.weights import _read
+from training.reading.readers import open_split
 from training.record.evaluation import evaluate
 
 MODES = ("int8", "fp32", "fp16", "onnx", "torch")
@@ -49,31 +56,9 @@ def pixels_of(rows) -> np.ndarray:
 @pytest.fixture(scope="module")
 def members(new_store, tmp_path_factory, undrawn) -> list[Workspace]:
     """Three trainings on one table: films alone; films with age, sex and view, on finer maps; the three alone."""
-    torch.set_num_threads(2)
     folder = tmp_path_factory.mktemp("members")
-    table, made = Workspace.at(str(folder / "table")), []
-    card, pixels, labels = write_table(table)
-    version = TableVersion(str(table.shards), card)
-    for name, kind in (("plain", {}), ("tabular", {"tabular": True, "map_stride": 8})):
-        workspace = Workspace.at(str(folder / name))
-        new_store(workspace)
-        keep_card(replace(card, table=str(table.root)), workspace)
-        rows = {split: version.rows(split) for split in ("train", "val", "test")}
-        encoded = {
-            split: torch.from_numpy(encode_attributes(part.age_years, part["sex"], part["view"]))
-            for split, part in rows.items()
-        }
-        given = encoded["train"] if kind else None
-        model = train_network(card, pixels, labels, given, network="resnet10_half" if kind else "simple_cnn", **kind)
-        predicted = []
-        for split in ("val", "test"):
-            arguments = (torch.from_numpy(pixels_of(rows[split])), *([encoded[split]] if kind else []))
-            with torch.inference_mode():
-                logits = model(*arguments).numpy()
-            predicted.append(Predictions(rows[split].image_id.to_numpy(), np.stack(rows[split].findings), logits))
-        report = evaluate(workspace, TableVersion.of(workspace), *predicted, np.ones(len(FINDINGS)), 0)
-        save_checkpoint(workspace, model, card, report, kind)
-        made.append(workspace)
+    made = train_members(folder, new_store, {"tabular": True, "map_stride": 8})
+    table = Workspace.at(str(folder / "table"))
     boosting = Workspace.at(str(folder / "boosting"))
     new_store(boosting)
     ended = run("training/boosting.py", boosting, f"--etl.table={table.root}")
@@ -82,24 +67,56 @@ def members(new_store, tmp_path_factory, undrawn) -> list[Workspace]:
     return [*made, boosting]
 
 
-def save_checkpoint(workspace: Workspace, model: torch.nn.Module, card: Card, report: dict, kind: dict) -> None:
+def train_members(folder: Path, new_store, finer: dict, **both) -> list[Workspace]:
+    """Two trainings on the table that is written into `folder`. finer: how the second differs; both: of both."""
+    torch.set_num_threads(2)
+    table, made, exclusive = Workspace.at(str(folder / "table")), [], "exclusive" in both
+    card, pixels, labels = write_table(table, classes=exclusive)
+    version = TableVersion(str(table.shards), card)
+    rows = {split: version.rows(split) for split in ("train", "val", "test")}
+    encoded = {
+        split: torch.from_numpy(encode_attributes(part.age_years, part["sex"], part["view"]))
+        for split, part in rows.items()
+    }
+    for name, network, kind in (("plain", "simple_cnn", {}), ("finer", "resnet10_half", finer)):
+        workspace = Workspace.at(str(folder / name))
+        new_store(workspace)
+        keep_card(replace(card, table=str(table.root)), workspace)
+        given = encoded if kind.get("tabular") else None
+        model = train_network(card, pixels, labels, given and given["train"], network=network, **kind, **both)
+        predicted = []
+        for split in ("val", "test"):
+            arguments = (torch.from_numpy(pixels_of(rows[split])), *([given[split]] if given else []))
+            with torch.inference_mode():
+                logits = model(*arguments)
+            logits = (log_odds(logits) if exclusive else logits).numpy()
+            predicted.append(Predictions(rows[split].image_id.to_numpy(), np.stack(rows[split].findings), logits))
+        ones = np.ones(len(FINDINGS))
+        report = evaluate(workspace, TableVersion.of(workspace), *predicted, ones, 0, exclusive=exclusive)
+        save_checkpoint(workspace, network, model, card, report)
+        made.append(workspace)
+    return made
+
+
+def save_checkpoint(workspace: Workspace, network: str, model: XrayClassifier, card: Card, report: dict) -> None:
     Checkpoint(
         weights=model.state_dict(),
-        model="resnet10_half" if kind else "simple_cnn",
+        model=network,
         findings=FINDINGS,
         size_px=SIZE_PX,
         pixel_mean=card.pixel_mean[f"image_{SIZE_PX}"],
         pixel_std=card.pixel_std[f"image_{SIZE_PX}"],
         channels=1,
-        tabular="tabular" in kind,
-        map_stride=kind.get("map_stride", 0),
+        tabular=model.tabular is not None,
+        exclusive=model.exclusive,
+        map_stride=model.map_stride,
         epoch=6,
         val_auroc=report["splits"]["val"]["auroc"]["mean"]["value"],
         delta_table_id="table",
         delta_version=0,
         run_id=start_and_end_run(workspace),
         commit="0123abc",
-        settings={"training": vars(Training())},
+        settings={"training": vars(Training(loss="cross_entropy" if model.exclusive else "binary"))},
     ).save(workspace.checkpoints / BEST)
 
 
@@ -116,6 +133,39 @@ def ensemble(members, new_store, run_register, tmp_path_factory) -> Workspace:
     registered = run_register(workspace, *bounds)
     assert (registered.code, "@champion" in registered.stdout) == (0, True), registered.stdout + registered.stderr
     return workspace
+
+
+@pytest.fixture(scope="module")
+def classes(new_store, tmp_path_factory, undrawn) -> list[Workspace]:
+    """Two trainings of a softmax over three classes, the second with finer maps."""
+    return train_members(tmp_path_factory.mktemp("classes"), new_store, {"map_stride": 8}, exclusive=True)
+
+
+def test_an_ensemble_of_classes_answers_with_one_softmax(classes, members, new_store, tmp_path):
+    """Of the mean of the members' probabilities, at one temperature more."""
+    workspace, folders = Workspace.at(str(tmp_path / "ensemble")), [str(member.root) for member in classes]
+    new_store(workspace)
+    ended = run("training/ensemble.py", workspace, f"--ensemble.members={json.dumps(folders)}")
+    assert (ended.code, "Next: python inference/register.py" in ended.stdout) == (0, True), ended.stdout + ended.stderr
+    read, table = read_members(folders, Workspace.at(str(tmp_path / "other"))), TableVersion.of(workspace)
+    test = read[0].splits["test"]
+    mean = np.mean([expit(member.splits["test"].logits[:40]) for member in read], axis=0)
+    inputs = (pixels_of(table.rows("test").set_index("image_id", drop=False).loc[test.image_ids[:40]]),)
+    parts = (open_split(table, split, SIZE_PX) for split in ("train", "val"))
+    served = fit_served(Checkpoint.load(workspace.checkpoints / BEST), table.card, *parts, 0)
+    export_graphs(served, tmp_path, inputs)
+    save_graph(quantize(tmp_path / "fp32", inputs), tmp_path / "int8")
+    assert served.properties.exclusive and len(set(served.properties.temperatures)) == 1
+    expected = softmax(np.log(mean) / served.properties.temperatures[0], axis=1)
+    for mode in MODES:
+        answer = open_variant(mode, tmp_path / mode)[0](*inputs)
+        np.testing.assert_allclose(answer.probabilities.sum(axis=1), 1, atol=1e-5, err_msg=mode)
+        tolerance = {"int8": 0.1, "fp16": 1e-2}.get(mode, 1e-4)
+        np.testing.assert_allclose(answer.probabilities, expected, atol=tolerance, err_msg=mode)
+        means = softmax(answer.maps.mean(axis=(2, 3)), axis=1)
+        np.testing.assert_allclose(means, answer.probabilities, atol=1e-3, err_msg=mode)
+    with pytest.raises(InputError, match="those of the other, and of every gradient boosting, are not"):
+        read_members([folders[0], str(members[2].root)], Workspace.at(str(tmp_path / "other")))
 
 
 def test_every_form_answers_with_the_vote_of_the_members(ensemble, members):

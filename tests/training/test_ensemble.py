@@ -155,7 +155,7 @@ def renamed(report):
         (lambda b: edit_json(b.evaluation, lambda report: report.pop("temperatures")), "KeyError: 'temperatures'"),
         (lambda b: edit_json(b.evaluation, lambda r: r.update(delta_version=4)), "b cannot.*delta_version is 0 and 4"),
         (lambda b: edit_json(b.evaluation, lambda r: r.update(delta_table_id="x")), "delta_table_id is table and x"),
-        (lambda b: edit_json(b.evaluation, lambda r: r.update(exclusive=True)), "of one are exclusive classes"),
+        (lambda b: edit_json(b.evaluation, lambda r: r.update(exclusive=True)), "of one are classes"),
         (lambda b: edit_json(b.evaluation, renamed), r"findings are \['Bright', 'Coin'\] and \['Bright', 'Disc'\]"),
         (lambda b: edit_table(b.predictions, lambda table: table.drop(columns="logits")), "KeyError: 'logits'"),
         (lambda b: edit_table(b.predictions, lambda table: table.iloc[[0, *range(len(table))]]), "AUROC|twice"),

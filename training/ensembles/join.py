@@ -7,7 +7,6 @@ from conf.programs import versions_of
 from conf.settings import Settings
 from etl.contract.schema import Card
 from training.ensembles.members import ENSEMBLE, Member
-from training.measures.metrics import mean_over_findings, ranked_auroc_per_finding
 from training.network.checkpoint import BEST, Checkpoint
 from training.record.tracking import TrackedRun
 
@@ -17,8 +16,6 @@ MOST_APART = 1e-3
 
 def read_checkpoints(members: list[Member]) -> list[Checkpoint]:
     """The members' checkpoints. Raises InputError, with the reason, if no graph can be made of all of them."""
-    if members[0].exclusive:
-        raise InputError("its findings are classes, of which each image has exactly one: only measuring is possible")
     read = []
     for member in members:
         path = member.workspace.checkpoints / BEST
@@ -27,8 +24,7 @@ def read_checkpoints(members: list[Member]) -> list[Checkpoint]:
         checkpoint = Checkpoint.load(path)
         if checkpoint.members:
             raise InputError(f"{member.workspace.root} is an ensemble itself: name its members instead")
-        val = member.splits["val"]
-        measured = mean_over_findings(ranked_auroc_per_finding(val.labels, val.logits))
+        measured = np.nan if member.val_auroc is None else member.val_auroc
         if not np.isclose(measured, checkpoint.val_auroc, rtol=0, atol=MOST_APART, equal_nan=True):
             raise InputError(
                 f"{path} is of another training than the evaluation beside it, with a mean AUROC on the validation "
@@ -67,6 +63,7 @@ def join(
         pixel_std=first.pixel_std,
         channels=first.channels,
         tabular=any(one.tabular for one in checkpoints),
+        exclusive=members[0].exclusive,
         epoch=0,
         val_auroc=val_auroc,
         delta_table_id=card.delta_table_id,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from conf.errors import InputError
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion
+from training.measures.calibration import Calibration
 from training.measures.metrics import check_predictions, ranked_auroc_per_finding
 from training.measures.predictions import Predictions
 from training.network.checkpoint import BEST, LAST, Checkpoint
@@ -35,6 +36,8 @@ class Member:
     """delta_table_id and delta_version"""
     test_auroc: dict[str, dict[str, float | None]]
     """finding, and `mean` -> value, low and high, as evaluation.json has them"""
+    val_auroc: float | None
+    """its mean over the findings, as evaluation.json has it; None undefined"""
     splits: dict[str, Predictions]
     """predictions of val and test; the logits are calibrated, float64: their sigmoid is the calibrated probability"""
     shifts: np.ndarray
@@ -91,7 +94,10 @@ def read_member(workspace: Workspace) -> Member:
         )
         reported = {name: report["splits"][name]["auroc"] for name in PREDICTED}
         findings, test_auroc = list(report["temperatures"]), report["splits"]["test"]["auroc"]
-        exclusive = report["exclusive"]
+        exclusive, val_auroc = report["exclusive"], reported["val"]["mean"]["value"]
+        if exclusive and np.ptp(temperatures):
+            raise ValueError("an older release gave each class a temperature of its own")
+        calibration = Calibration(shifts, temperatures, {}, exclusive)
         trained_on = {key: report[key] for key in ("delta_table_id", "delta_version")}
     with _reading(workspace.predictions) as path:
         table = pd.read_parquet(path).sort_values("image_id")
@@ -99,7 +105,7 @@ def read_member(workspace: Workspace) -> Member:
         for name, auroc in reported.items():
             rows = table[table["split"] == name]
             labels, logits = np.stack(rows["labels"]), np.stack(rows["logits"])
-            calibrated = (logits + shifts) / temperatures
+            calibrated = calibration.calibrated(logits)
             check_predictions(labels, calibrated)
             splits[name] = Predictions(rows["image_id"].to_numpy(), labels, calibrated)
             # Predictions of another training have other AUROCs.
@@ -112,7 +118,8 @@ def read_member(workspace: Workspace) -> Member:
         if not table["image_id"].is_unique:
             raise ValueError("an image is in it twice")
         patients = table.loc[table["split"] == "test", "patient_id"].to_numpy()
-    return Member(workspace, findings, exclusive, trained_on, test_auroc, splits, shifts, temperatures, patients)
+    fitted = shifts, temperatures
+    return Member(workspace, findings, exclusive, trained_on, test_auroc, val_auroc, splits, *fitted, patients)
 
 
 @contextmanager
@@ -134,7 +141,10 @@ def first_difference(one: Member, other: Member) -> str:
     if one.findings != other.findings:
         return f"their findings are {one.findings} and {other.findings}"
     if one.exclusive != other.exclusive:
-        return "the findings of one are exclusive classes, the findings of the other are not"
+        return (
+            "the findings of one are classes (training.loss cross_entropy), those of the other, and of every gradient "
+            "boosting, are not"
+        )
     for name, ours in one.splits.items():
         theirs = other.splits[name]
         alone = sorted(set(ours.image_ids) ^ set(theirs.image_ids))

@@ -66,7 +66,11 @@ def combine(settings: Settings, workspace: Workspace, table: TableVersion, membe
     """
     val, test = (members[0].splits[name] for name in PREDICTED)
     of_val, of_test = (np.stack([member.splits[name].logits for member in members]) for name in PREDICTED)
-    weights = fit_weights(val.labels, of_val) if settings.ensemble.method == "weights" else equal_weights(of_val)
+    exclusive = members[0].exclusive
+    if settings.ensemble.method == "weights":
+        weights = fit_weights(val.labels, of_val, exclusive)
+    else:
+        weights = equal_weights(of_val)
     val, test = (
         replace(split, logits=vote(logits, weights).astype(np.float32))
         for split, logits in ((val, of_val), (test, of_test))
@@ -82,7 +86,7 @@ def combine(settings: Settings, workspace: Workspace, table: TableVersion, membe
             "test_auroc_gain": describe_intervals(findings, gain.auroc),
         }
         sections["members"].append(described)
-    return evaluate(workspace, table, val, test, np.ones(len(findings)), seed, sections, members[0].exclusive)
+    return evaluate(workspace, table, val, test, np.ones(len(findings)), seed, sections, exclusive)
 
 
 def show(settings: Settings, report: dict) -> None:

@@ -11,6 +11,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
+from training.measures.classes import fit_class_temperature, with_temperature
 from training.measures.metrics import check_predictions, has_both_classes, known_cells
 
 MAX_TEMPERATURE = 100.0
@@ -26,17 +27,40 @@ class Calibration:
     shifts: np.ndarray
     """added to the logits: minus the logarithm of the weight that a positive label had in the loss"""
     temperatures: np.ndarray
-    """divisors of the shifted logits, 0.01..100"""
+    """divisors of the shifted logits, 0.01..100; of classes, of the logits of their softmax, all the same"""
     thresholds: dict[str, np.ndarray]
-    """operating point -> lowest logit (of the model, not shifted) at which a finding is called; NaN if undefined"""
+    """operating point -> lowest score, see `scores`, at which a finding is called; NaN if undefined"""
+    exclusive: bool = False
+    """whether the findings are classes: their logits are the log-odds of a softmax, and their probabilities sum to 1"""
 
     def shifted(self, logits: np.ndarray) -> np.ndarray:
         """The logits that a loss without weights would have given. logits: (images, findings) or (findings,)."""
         return np.asarray(logits, np.float64) + self.shifts
 
+    def calibrated(self, logits: np.ndarray) -> np.ndarray:
+        """Log-odds of the calibrated probabilities, float64. logits: (images, findings)."""
+        shifted = self.shifted(logits)
+        return with_temperature(shifted, self.temperatures[0]) if self.exclusive else shifted / self.temperatures
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities, 0..1 float64, in the shape of `logits`."""
-        return scaled_probabilities(self.shifted(logits), self.temperatures)
+        """Calibrated probabilities, 0..1 float64. logits: (images, findings)."""
+        return expit(self.calibrated(logits))
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """What thresholds are compared with: the model's own logits or, of classes, the calibrated ones.
+
+        A temperature keeps the order in which a finding's logits put the images. It can change that of a class, which
+        depends on the other classes too. logits: (images, findings).
+        """
+        return self.calibrated(logits) if self.exclusive else logits
+
+    @property
+    def threshold_probabilities(self) -> dict[str, np.ndarray]:
+        """The thresholds as calibrated probabilities, 0..1 float64; NaN if undefined."""
+        return {
+            name: expit(values if self.exclusive else self.shifted(values) / self.temperatures)
+            for name, values in self.thresholds.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -77,21 +101,30 @@ class OperatingPoints:
     """negative predictive value: share of negatives among the images not called; undefined if all are called"""
 
 
-def fit_calibration(labels: np.ndarray, logits: np.ndarray, pos_weight: np.ndarray) -> Calibration:
+def fit_calibration(
+    labels: np.ndarray, logits: np.ndarray, pos_weight: np.ndarray, exclusive: bool = False
+) -> Calibration:
     """Fits a model's calibration and operating thresholds to its logits on the validation split.
 
     labels: (images, findings) 1 present, 0 absent, NaN unknown. logits: the same shape, finite where known.
     pos_weight: (findings,), weight of a positive label in the loss. It has shifted the logits by its logarithm, which
-    no temperature can undo. The thresholds are the one with the largest Youden's J, and the highest one with a
-    sensitivity of at least SENSITIVITY. Raises ValueError as check_predictions does.
+    no temperature can undo. exclusive: each image has exactly one of the findings, the logits are the log-odds of a
+    softmax, and no class has a weight. The thresholds are the one with the largest Youden's J, and the highest one with
+    a sensitivity of at least SENSITIVITY. Raises ValueError as check_predictions and, of classes, check_classes do.
     """
     shifts = -np.log(pos_weight, dtype=np.float64)
-    temperatures = fit_temperatures(labels, np.asarray(logits, np.float64) + shifts)
+    shifted = np.asarray(logits, np.float64) + shifts
+    if exclusive:
+        assert not shifts.any(), "a loss over classes has no weights of positives"
+        temperatures = np.full(len(shifts), fit_class_temperature(labels, shifted, MAX_TEMPERATURE))
+    else:
+        temperatures = fit_temperatures(labels, shifted)
+    scores = Calibration(shifts, temperatures, {}, exclusive).scores(logits)
     thresholds = {
-        "youden": youden_thresholds(labels, logits),
-        f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(labels, logits, SENSITIVITY),
+        "youden": youden_thresholds(labels, scores),
+        f"sensitivity_{SENSITIVITY}": sensitivity_thresholds(labels, scores, SENSITIVITY),
     }
-    return Calibration(shifts, temperatures, thresholds)
+    return Calibration(shifts, temperatures, thresholds, exclusive)
 
 
 def fit_temperatures(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
@@ -170,11 +203,6 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
     return float(np.mean(np.logaddexp(0, logits) - targets * logits))
 
 
-def scaled_probabilities(logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
-    """Sigmoid of logits / temperatures, 0..1 float64. logits: (images, findings). temperatures: (findings,) above 0."""
-    return expit(np.asarray(logits, np.float64) / temperatures)
-
-
 def bin_reliability(labels: np.ndarray, probabilities: np.ndarray, num_bins: int) -> Reliability:
     """Predicted and observed frequency in equal-width bins of the probability, for the ECE and the reliability diagram.
 
@@ -186,7 +214,7 @@ def bin_reliability(labels: np.ndarray, probabilities: np.ndarray, num_bins: int
     known = ~np.isnan(labels)
     outside = probabilities[known & ((probabilities < 0) | (probabilities > 1))]
     if len(outside):
-        raise ValueError(f"a probability is {outside[0]}, expected 0 to 1: pass scaled_probabilities, not logits")
+        raise ValueError(f"a probability is {outside[0]}, expected 0 to 1: pass probabilities, not logits")
     if num_bins < 1:
         raise ValueError(f"num_bins is {num_bins}, expected at least 1")
     predicted, observed = np.full((2, labels.shape[1], num_bins), np.nan)

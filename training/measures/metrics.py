@@ -61,13 +61,18 @@ def top_k_hits(labels: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
     labels: (images, classes), exactly one 1 in each row, all else 0. scores: the same shape, finite. Raises ValueError
     for anything else.
     """
+    check_classes(labels, scores)
+    own = scores[labels == 1][:, None]
+    return (scores >= own).sum(axis=1) <= k
+
+
+def check_classes(labels: np.ndarray, scores: np.ndarray) -> None:
+    """Raises ValueError as check_predictions does, and unless each row of labels has exactly one 1, all else 0."""
     check_predictions(labels, scores)
     if not ((labels == 1).sum(axis=1) == 1).all() or np.isnan(labels).any():
         raise ValueError(
             "an image has no class, or more than one: expected exactly one 1 in each row of labels, all else 0"
         )
-    own = scores[labels == 1][:, None]
-    return (scores >= own).sum(axis=1) <= k
 
 
 def roc_points(labels: np.ndarray, scores: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:

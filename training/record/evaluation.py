@@ -69,7 +69,8 @@ def evaluate(
     pos_weight: (findings,), the weights of the training's loss. sections: further sections of the report.
     exclusive: each image has exactly one of the findings, so top-1 accuracy is measured too, and top-5 accuracy if
     there are more than five findings.
-    Thresholds are given in calibrated probabilities, see Calibration, and in the model's own, sigmoid(logit).
+    Thresholds are given in calibrated probabilities, see Calibration, and of findings also in the model's own,
+    sigmoid(logit).
     """
     card, measured = table.card, {}
     for name, predictions in (("val", val), ("test", test)):
@@ -79,7 +80,7 @@ def evaluate(
         pd.concat(tables).to_parquet(temporary, index=False)
 
     findings = card.findings
-    calibration = fit_calibration(val.labels, val.logits, pos_weight)
+    calibration = fit_calibration(val.labels, val.logits, pos_weight, exclusive)
     report = {
         "note": RESEARCH_USE,
         "data": card.title,
@@ -89,11 +90,9 @@ def evaluate(
         "logit_shifts": named(findings, calibration.shifts),
         "temperatures": named(findings, calibration.temperatures),
         "thresholds": {
-            name: {
-                "probability": named(findings, expit(thresholds)),
-                "calibrated_probability": named(findings, calibration.probabilities(thresholds)),
-            }
-            for name, thresholds in calibration.thresholds.items()
+            name: ({} if exclusive else {"probability": named(findings, expit(calibration.thresholds[name]))})
+            | {"calibrated_probability": named(findings, calibrated)}
+            for name, calibrated in calibration.threshold_probabilities.items()
         },
         "splits": {},
     }
@@ -120,7 +119,7 @@ def _describe_split(
         bin_reliability(labels, probabilities, NUM_BINS)
         for probabilities in (expit(calibration.shifted(logits)), calibration.probabilities(logits))
     )
-    title = f"{name.capitalize()} split, {card.title}"
+    title, scores = f"{name.capitalize()} split, {card.title}", calibration.scores(logits)
     draw_curves(workspace.figures / f"{name}_curves.png", labels, logits, findings, split.areas, title)
     parts = {"before": plain, "after temperature": scaled}
     draw_reliability(workspace.figures / f"{name}_reliability.png", parts, findings, title)
@@ -133,7 +132,7 @@ def _describe_split(
         "calibration_error_with_temperature": named(findings, scaled.expected_calibration_error),
         "operating_points": {
             kind: {key: named(findings, values) for key, values in vars(points).items()}
-            for kind, points in ((k, measure_thresholds(labels, logits, t)) for k, t in calibration.thresholds.items())
+            for kind, points in ((k, measure_thresholds(labels, scores, t)) for k, t in calibration.thresholds.items())
         },
     }
 

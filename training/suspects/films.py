@@ -94,10 +94,11 @@ def _paint(
             _, maps = model.features_and_maps(torch.from_numpy(pixels.copy())[None], attributes)
         for finding in wanted["finding"]:
             index, own = checkpoint.findings.index(finding), maps[0].numpy()
-            logits = class_log_odds(own, index) if checkpoint.exclusive else own[index]
             # null: nothing is known of such a finding, and nothing was fitted.
             shift, temperature = report["logit_shifts"][finding] or 0, report["temperatures"][finding] or 1
-            evidence = above_threshold((logits + shift) / temperature, thresholds[finding])
+            own = (own + shift) / temperature
+            logits = class_log_odds(own, index) if checkpoint.exclusive else own[index]
+            evidence = above_threshold(logits, thresholds[finding])
             painted[row["image_id"], finding] = _as_uri(overlay(pixels, heat_of_square(evidence, size, first, step)))
     return painted
 

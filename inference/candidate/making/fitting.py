@@ -21,6 +21,7 @@ from inference.model.properties import ATTRIBUTES, UNKNOWN, Properties, preparat
 from training.loop.loss import log_odds, loss_weights
 from training.loop.trainer import inputs
 from training.measures.calibration import Calibration, fit_calibration
+from training.measures.classes import class_log_odds
 from training.network.checkpoint import Checkpoint
 from training.network.map_grid import measure_map_grid
 from training.network.models import XrayClassifier, pool
@@ -43,7 +44,7 @@ def fit_served(checkpoint: Checkpoint, card: Card, train: Split, val: Split, see
     classifier = checkpoint.build()
     labels, logits, val_features = predict_features(classifier, val, val.rows, None)
     pos_weight = loss_weights(card, restore(Training, checkpoint.settings["training"])).numpy()
-    calibration = fit_calibration(labels, logits, pos_weight)
+    calibration = fit_calibration(labels, logits, pos_weight, checkpoint.exclusive)
     _, _, features = predict_features(classifier, train, MAX_TRAINING_IMAGES, seed)
     familiarity = fit_familiarity(features)
     threshold = distance_threshold(familiarity.distances(val_features))
@@ -67,7 +68,7 @@ def _fit_ensemble(checkpoint: Checkpoint, card: Card, train: Split, val: Split, 
     plain = fitted | {"shifts": np.zeros(num_findings), "temperatures": np.ones(num_findings)}
     network = build_served(checkpoint, plain)
     grid = tuple(grids[network.finest][:2])
-    uncalibrated = Calibration(plain["shifts"], plain["temperatures"], {})
+    uncalibrated = Calibration(plain["shifts"], plain["temperatures"], {}, checkpoint.exclusive)
     properties = _properties(checkpoint, card, train, uncalibrated, 0.0, grid, False)
 
     def predict(*inputs: np.ndarray) -> Answer:
@@ -75,7 +76,9 @@ def _fit_ensemble(checkpoint: Checkpoint, card: Card, train: Split, val: Split, 
             return Answer(*(part.numpy() for part in network.evidence(*map(torch.from_numpy, inputs))))
 
     scored = score_split({"logits": predict}, val, READ_BATCH, properties)
-    calibration = fit_calibration(scored.labels, scored.probabilities["logits"], np.ones(num_findings))
+    logits = scored.probabilities["logits"]
+    logits = class_log_odds(logits) if checkpoint.exclusive else logits
+    calibration = fit_calibration(scored.labels, logits, np.ones(num_findings), checkpoint.exclusive)
     threshold = distance_threshold(scored.distances["logits"])
     fitted |= {"shifts": calibration.shifts, "temperatures": calibration.temperatures}
     properties = replace(properties, **_calibrated(calibration), distance_threshold=threshold)
@@ -166,12 +169,12 @@ def _properties(
 
 def _calibrated(calibration: Calibration) -> dict:
     """The properties that depend on it."""
-    thresholds = {name: calibration.probabilities(values) for name, values in calibration.thresholds.items()}
     return {
         "shifts": calibration.shifts.tolist(),
         "temperatures": calibration.temperatures.tolist(),
         "thresholds": {
-            name: [None if np.isnan(value) else float(value) for value in values] for name, values in thresholds.items()
+            name: [None if np.isnan(value) else float(value) for value in values]
+            for name, values in calibration.threshold_probabilities.items()
         },
     }
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.words import SEXES, VIEWS
-from inference.model.networks.served import FITTED, ServedNetwork
+from inference.model.networks.served import FITTED, ServedNetwork, probabilities_of
 from training.network.checkpoint import Checkpoint
 from training.network.lookup import MAX_AGE_YEARS
 
@@ -38,10 +38,10 @@ class ServedLookup(nn.Module):
 class ServedEnsemble(nn.Module):
     """A graph's inputs to its outputs, as ServedNetwork, of several members.
 
-    The probability is that of the members' weighted mean, calibrated once more. The log-odds of a mean are no sum of
-    the members' places, so the map is the weighted mean of the members' maps on the finest grid among them, moved so
-    that its mean is the logit: it compares places with each other. The squared distance from the training data is the
-    sum of the members'.
+    The probability is that of the members' weighted mean, calibrated once more; of classes, it is a softmax of the
+    mean's logarithm divided by the temperature. The log-odds of a mean are no sum of the members' places, so the map is
+    the weighted mean of the members' maps on the finest grid among them, moved so that its mean is the logit: it
+    compares places with each other. The squared distance from the training data is the sum of the members'.
     """
 
     def __init__(
@@ -52,10 +52,13 @@ class ServedEnsemble(nn.Module):
         grids: Tensor,
         shifts: Tensor,
         temperatures: Tensor,
+        exclusive: bool = False,
     ):
         """votes: (members, findings), 0..1, sums 1, networks first. grids: (networks, 3) float64: first cell and step
-        of a map, see measure_map_grid, and its cells per side. shifts, temperatures: (findings,), see Calibration."""
+        of a map, see measure_map_grid, and its cells per side. shifts, temperatures: (findings,), see Calibration.
+        exclusive: whether the findings are classes, all of which have the same votes and temperature."""
         super().__init__()
+        self.exclusive = exclusive
         self.networks, self.lookups = nn.ModuleList(networks), nn.ModuleList(lookups)
         self.grids = grids
         self.register_buffer("votes", votes.float())
@@ -76,7 +79,7 @@ class ServedEnsemble(nn.Module):
 
     def forward(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         logits, maps, distances = self.evidence(pixels, attributes)
-        return logits.sigmoid(), maps, distances
+        return probabilities_of(logits, self.exclusive), maps, distances
 
     def evidence(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Calibrated logits, maps and distances, as ServedNetwork.evidence."""
@@ -91,7 +94,8 @@ class ServedEnsemble(nn.Module):
             maps = maps + map_ * vote[:, None, None]
             squares = squares + distance.square()
         logits += [lookup(attributes) for lookup in self.lookups]
-        logits = (count_votes(logits, self.votes) + self.shifts) / self.temperatures
+        count = count_votes_for_classes if self.exclusive else count_votes
+        logits = (count(logits, self.votes) + self.shifts) / self.temperatures
         maps = maps - maps.mean(dim=(2, 3), keepdim=True) + logits[:, :, None, None]
         return logits, maps, squares.sqrt()
 
@@ -116,7 +120,8 @@ def build_ensemble(checkpoint: Checkpoint, fitted: dict) -> ServedEnsemble:
         for member in tables
     ]
     votes = torch.tensor([member["votes"] for member in (*films, *tables)])
-    return ServedEnsemble(networks, lookups, votes, fitted["grids"], fitted["shifts"], fitted["temperatures"])
+    calibration = (fitted[name] for name in CALIBRATION)
+    return ServedEnsemble(networks, lookups, votes, fitted["grids"], *calibration, checkpoint.exclusive)
 
 
 def members_of(checkpoint: Checkpoint) -> tuple[list[dict], list[dict]]:
@@ -131,15 +136,26 @@ def count_votes(logits: list[Tensor], votes: Tensor) -> Tensor:
     logits: one tensor per member, (batch, findings). votes: (members, findings).
     """
     # In logarithms, because a probability next to 1 rounds to 1, whose log-odds are infinite.
+    present, absent = (_mean([_log_sigmoid(sign * logit) for logit in logits], votes) for sign in (1, -1))
+    return present - absent
+
+
+def count_votes_for_classes(logits: list[Tensor], votes: Tensor) -> Tensor:
+    """Logarithm of the members' weighted mean probability, whose softmax it is: (batch, classes).
+
+    logits: one tensor per member, (batch, classes), of a softmax. votes: (members, classes), the same for all classes.
+    """
+    return _mean([logit.log_softmax(dim=1) for logit in logits], votes)
+
+
+def _mean(logarithms: list[Tensor], votes: Tensor) -> Tensor:
+    """Logarithm of the weighted mean of numbers whose logarithms are given, each (batch, findings)."""
     weights = votes.clamp(min=torch.finfo(torch.float32).tiny).log()
-    sides = []
-    for sign in (1, -1):
-        terms = [_log_sigmoid(sign * logit) + weight for logit, weight in zip(logits, weights, strict=True)]
-        largest = terms[0]
-        for term in terms[1:]:
-            largest = torch.maximum(largest, term)
-        sides.append(largest + sum((term - largest).exp() for term in terms).log())
-    return sides[0] - sides[1]
+    terms = [logarithm + weight for logarithm, weight in zip(logarithms, weights, strict=True)]
+    largest = terms[0]
+    for term in terms[1:]:
+        largest = torch.maximum(largest, term)
+    return largest + sum((term - largest).exp() for term in terms).log()
 
 
 def _log_sigmoid(values: Tensor) -> Tensor:

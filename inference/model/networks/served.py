@@ -31,33 +31,35 @@ class ServedNetwork(nn.Module):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
         # (findings,). Calibrated maps are flatter by the temperature, and their pooling makes up for it.
         sharpness = torch.full((len(self.shifts),), float(classifier.sharpness))
-        if not classifier.exclusive:
-            # Folded into the last layer: a separate operation would be quantised, and the logits with it.
-            last, scale = self.classifier.classifier, self.temperatures
-            last.weight.data /= scale[:, None]
-            last.bias.data = (last.bias.data + self.shifts) / scale
-            sharpness *= scale
-        self.register_buffer("sharpness", sharpness)
+        # Folded into the last layer: a separate operation would be quantised, and the logits with it.
+        last, scale = self.classifier.classifier, self.temperatures
+        last.weight.data /= scale[:, None]
+        last.bias.data = (last.bias.data + self.shifts) / scale
+        self.register_buffer("sharpness", sharpness * scale)
 
     def forward(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         logits, maps, distances = self.evidence(pixels, attributes)
-        return logits.sigmoid(), maps, distances
+        return probabilities_of(logits, self.classifier.exclusive), maps, distances
 
     def evidence(self, pixels: Tensor, attributes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Calibrated logits, maps and distances, as forward. pixels, attributes: see inputs.Inputs."""
+        """Calibrated logits (of classes, those of a softmax), maps and distances, as forward.
+
+        pixels, attributes: see inputs.Inputs.
+        """
         encoded = None if attributes is None else encode_codes(attributes)
         features, maps = self.classifier.features_and_maps(pixels, encoded)
         logits = pool(maps, self.sharpness if self.classifier.sharpness else 0.0)
-        if self.classifier.exclusive:
-            # As training.loop.loss.log_odds, which other frameworks cannot run; infinite where the softmax rounds to 1.
-            logits = logits.log_softmax(dim=1) - torch.log1p(-logits.softmax(dim=1))
-            logits = (logits + self.shifts) / self.temperatures
         distances = torch.linalg.vector_norm((features - self.centre) @ self.whitening, dim=1)
         return logits, maps, distances
 
     def fitted(self) -> dict[str, Tensor]:
         """What was fitted to the trained classifier."""
         return {name: getattr(self, name) for name in FITTED}
+
+
+def probabilities_of(logits: Tensor, exclusive: bool) -> Tensor:
+    """Of calibrated logits, both (batch, findings); exclusive: of classes, so that they sum to 1."""
+    return logits.softmax(dim=1) if exclusive else logits.sigmoid()
 
 
 def encode_codes(codes: Tensor) -> Tensor:

@@ -55,11 +55,15 @@ def network(card: dict) -> list[str]:
 def outputs(card: dict) -> list[str]:
     points = ", ".join(f"`{point}`" for point in card["thresholds"])
     fit = card.get("recalibrated")
+    # A card of an older release does not say it.
+    made = "sigmoid of (logit + shift) / temperature"
+    if card["model"].get("exclusive"):
+        made = "softmax of the classes' logits / temperature, so that those of a film sum to 1"
     chosen_on = f"films of {fit['site']}" if fit else "the validation split"
     return [
         f"Probabilities, and findings that are called from a threshold on. Thresholds were chosen on {chosen_on}: "
         f"{points} (Youden's J, or the named sensitivity).",
-        "Each probability is the sigmoid of (logit + shift) / temperature; the graph computes it from the film.",
+        f"Each probability is the {made}; the graph computes it from the film.",
     ]
 
 

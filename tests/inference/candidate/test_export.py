@@ -13,10 +13,12 @@ from inference.candidate.making.export import compare_with_torch, export_graphs
 from inference.candidate.making.fitting import fit_served, predict_features
 from inference.model.graphs import FILE, compile_graph, open_graph, properties_of, rescale
 from inference.model.networks.fitted import load_served, torch_predict
+from inference.model.networks.served import ServedNetwork
 from inference.model.onnx_graph import OPSET, onnx_predict, onnx_properties, open_onnx
 from inference.model.variants import open_variant
 from training.measures.calibration import fit_calibration
 from training.network.checkpoint import Checkpoint
+from training.network.models import pool
 
 
 def written(fp32, name: str):
@@ -61,14 +63,16 @@ def test_the_shift_that_a_weighted_loss_causes_is_undone(checkpoint, workspace, 
     np.testing.assert_allclose(answer.probabilities[:, 0], expected, rtol=1e-4)
 
 
-def test_exclusive_classes_are_calibrated_log_odds(checkpoint, workspace, splits, test_images):
-    classes = replace(checkpoint, exclusive=True, settings={"training": {"loss": "cross_entropy"}})
-    served = fit_served(classes, Card.read(workspace.card), splits["train"], splits["val"], seed=0)
-    answer = torch_predict(served.network)(test_images)
+@pytest.mark.parametrize("sharpness", [0.0, 5.0])
+def test_classes_are_a_softmax_of_the_maps_pooled_at_one_temperature(checkpoint, test_images, sharpness):
+    classes = replace(checkpoint, exclusive=True, sharpness=sharpness).build()
+    network = ServedNetwork(classes, np.zeros(3), np.full(3, 2.5), np.zeros(64), np.eye(64)).eval()
+    answer = torch_predict(network)(test_images)
     with torch.inference_mode():
-        softmax = served.network.classifier(torch.from_numpy(test_images)).softmax(dim=1).numpy().astype(np.float64)
-    odds = np.log(softmax / (1 - softmax)) / served.properties.temperatures
-    np.testing.assert_allclose(answer.probabilities, 1 / (1 + np.exp(-odds)), rtol=1e-4)
+        logits = classes(torch.from_numpy(test_images))
+    np.testing.assert_allclose(answer.probabilities, (logits / 2.5).softmax(dim=1), atol=1e-6)
+    pooled = pool(torch.from_numpy(answer.maps), 2.5 * sharpness)
+    np.testing.assert_allclose(pooled.softmax(dim=1), answer.probabilities, atol=1e-6)
 
 
 def test_results_of_a_request_survive_the_next_one(fp32, test_images):

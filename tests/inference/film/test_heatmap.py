@@ -46,11 +46,11 @@ def test_a_threshold_of_certainty_leaves_a_picture_without_warnings():
 
 
 def test_evidence_of_a_class_counts_the_other_classes():
-    """The log odds of a film of that one place: softmax, shift and temperature as the graph has them."""
-    properties = replace(PROPERTIES, exclusive=True, shifts=[0.5, 0, 0], temperatures=[2, 1, 1])
+    """The log odds of a film of that one place, whose logits the graph has calibrated."""
+    properties = replace(PROPERTIES, exclusive=True, temperatures=[2, 2, 2])
     maps = np.random.default_rng(0).normal(0, 30, (3, 4, 4)).astype(np.float32)
     softmax = np.exp(maps.astype(np.float64)) / np.exp(maps.astype(np.float64)).sum(axis=0)
-    expected = (np.log(softmax[0] / softmax[1:].sum(axis=0)) + 0.5) / 2 - logit(0.3)
+    expected = np.log(softmax[0] / softmax[1:].sum(axis=0)) - logit(0.3)
     np.testing.assert_allclose(evidence_of(maps, 0, properties), expected, atol=1e-4)
 
 

@@ -40,5 +40,12 @@ def test_another_format_must_be_exported_again():
     older = json.loads(PROPERTIES.to_json()) | {"format": 1}
     # Format 1 did not have this field.
     del older["quality"]
-    with pytest.raises(InputError, match=r"has format 1, but this program reads 2: run .*register.py"):
+    with pytest.raises(InputError, match=r"has format 1, but this program reads 3: run .*register.py"):
         Properties.parse(json.dumps(older), "the graph")
+
+
+def test_of_the_format_before_only_classes_must_be_exported_again():
+    older = json.loads(PROPERTIES.to_json()) | {"format": 2}
+    assert Properties.parse(json.dumps(older), "graph").findings == PROPERTIES.findings
+    with pytest.raises(InputError, match="has format 2"):
+        Properties.parse(json.dumps(older | {"exclusive": True}), "graph")

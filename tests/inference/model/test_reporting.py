@@ -98,6 +98,12 @@ def test_answers_at_an_error_rate_stand_on_card_and_sheet_with_what_is_promised(
     assert "error rate" not in to_text(card)
 
 
+def test_the_sheet_says_what_makes_the_probabilities_of_findings_and_of_classes(card):
+    assert "Each probability is the sigmoid of (logit + shift) / temperature;" in to_sheet(card)
+    classes = card | {"model": card["model"] | {"exclusive": True}}
+    assert "Each probability is the softmax of the classes' logits / temperature," in to_sheet(classes)
+
+
 def halves(sheet: str) -> tuple[str, str]:
     """What the pipeline knows, and what a person must write."""
     known, _, left = sheet.partition(LEFT)

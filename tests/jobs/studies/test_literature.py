@@ -28,7 +28,7 @@ def run(tmp_path) -> Run:
     auroc = {finding: {"value": 0.8, "low": 0.78, "high": 0.82} for finding in (*NIH_FINDINGS, "mean")}
     trained_on = {"delta_table_id": card.delta_table_id, "delta_version": card.delta_version}
     member = Member(
-        workspace, list(NIH_FINDINGS), False, trained_on, auroc, {}, np.zeros(14), np.ones(14), np.array([])
+        workspace, list(NIH_FINDINGS), False, trained_on, auroc, 0.8, {}, np.zeros(14), np.ones(14), np.array([])
     )
     return Run("ours", "run", member, {"test_images": 25596}, None)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit, logit
+from scipy.special import expit, logit, softmax
 
 from training.ensembles.voting import equal_weights, fit_weights, vote
 
@@ -64,6 +64,24 @@ def test_members_that_say_the_same_and_findings_without_both_classes_have_equal_
     weights = fit_weights(labels, logits)
     np.testing.assert_array_equal(weights[:, 1], 1 / 3)
     assert np.ptp(weights[:, 0]) > 0.01
+
+
+def test_of_classes_a_member_has_one_weight_and_the_mean_sums_to_one():
+    rng = np.random.default_rng(3)
+    labels = np.eye(4)[rng.integers(0, 4, 200)]
+    chances = [softmax(rng.normal(size=(200, 4)) + strength * labels, axis=1) for strength in (0.5, 1.0, 3.0)]
+    logits = logit(np.stack(chances))
+    weights = fit_weights(labels, logits, exclusive=True)
+    assert (weights == weights[:, :1]).all() and weights[2, 0] > weights[1, 0]
+    voted = expit(vote(logits, weights))
+    np.testing.assert_allclose(voted.sum(axis=1), 1)
+    np.testing.assert_allclose(voted, np.einsum("m,mik->ik", weights[:, 0], chances))
+    # No other share of the two best is likelier.
+    own = np.log(voted[labels == 1]).mean()
+    for step in (-0.02, 0.02):
+        moved = weights[:, 0] + step * np.array([0, -1, 1])
+        if (moved >= 0).all() and (moved <= 1).all():
+            assert np.log(np.einsum("m,mik->ik", moved, chances)[labels == 1]).mean() <= own + 1e-9
 
 
 def test_a_vote_is_the_weighted_mean_of_probabilities():

@@ -3,14 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.metrics import log_loss
 
 from training.measures.calibration import (
     bin_reliability,
     fit_temperatures,
     measure_thresholds,
-    scaled_probabilities,
     sensitivity_thresholds,
     youden_thresholds,
 )
@@ -35,7 +34,7 @@ def test_the_temperature_that_multiplied_the_logits_is_found():
     known = ~np.isnan(labels[:, 0])
     for column in range(3):
         losses = [
-            log_loss(labels[known, column], scaled_probabilities(logits, temperatures * factor)[known, column])
+            log_loss(labels[known, column], expit(logits / (temperatures * factor))[known, column])
             for factor in (0.99, 1, 1.01)
         ]
         assert losses[1] == min(losses)
@@ -45,7 +44,7 @@ def test_calibration_error_is_gone_after_the_temperature():
     labels, logits = make_logits([3, 0.4])
     temperatures = fit_temperatures(labels, logits)
     before, after = (
-        bin_reliability(labels, scaled_probabilities(logits, scale), 15).expected_calibration_error
+        bin_reliability(labels, expit(logits / scale), 15).expected_calibration_error
         for scale in (np.ones(2), temperatures)
     )
     assert (before > 0.05).all()
@@ -66,9 +65,9 @@ def test_logits_that_order_the_wrong_way_round_reach_the_bound():
 def test_a_few_positives_that_the_logits_part_from_the_rest_keep_other_images_in_order():
     labels = np.repeat([[1.0], [0.0]], [8, 143], axis=0)
     logits = np.where(labels == 1, 1.0, -1.0) * np.linspace(0.5, 4, len(labels))[:, None]
-    probabilities = scaled_probabilities(logits, fit_temperatures(labels, logits)).astype(np.float32)
+    probabilities = expit(logits / fit_temperatures(labels, logits)).astype(np.float32)
     assert 0.8 < probabilities[labels == 1].mean() < 0.95
-    others = scaled_probabilities(np.linspace(-4, 4, 50)[:, None], fit_temperatures(labels, logits)).astype(np.float32)
+    others = expit(np.linspace(-4, 4, 50)[:, None] / fit_temperatures(labels, logits)).astype(np.float32)
     assert len(np.unique(others)) == 50
 
 
@@ -154,8 +153,3 @@ def test_invalid_input_is_refused():
         sensitivity_thresholds(labels, labels, 90)
     with pytest.raises(ValueError, match=r"\(2,\).*\(1,\)"):
         measure_thresholds(labels, labels, np.zeros(2))
-
-
-def test_a_temperature_of_one_is_the_sigmoid():
-    chances = np.array([[0.1, 0.9]])
-    np.testing.assert_allclose(scaled_probabilities(logit(chances), np.ones(2)), chances)

@@ -4,9 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from etl.contract.schema import NIH_FINDINGS
-from training.measures.calibration import bin_reliability, scaled_probabilities
+from training.measures.calibration import bin_reliability
 from training.measures.intervals import bootstrap_areas
 from training.measures.subgroups import subgroup_table
 from training.record import figures
@@ -102,9 +103,7 @@ def test_curves_of_nothing_defined_are_empty(tmp_path, drawn):
 def test_reliability_shows_both_errors_of_each_finding(tmp_path, drawn, num_findings):
     findings = list(NIH_FINDINGS[-num_findings:])
     labels, logits, _ = make_predictions(num_findings)
-    before, after = (
-        bin_reliability(labels, scaled_probabilities(logits, np.full(num_findings, scale)), 10) for scale in (1, 2)
-    )
+    before, after = (bin_reliability(labels, expit(logits / scale), 10) for scale in (1, 2))
     draw_reliability(tmp_path / "reliability.png", {"before": before, "after": after}, findings, TITLE)
     errors = [part.expected_calibration_error for part in (before, after)]
     texts = texts_of(drawn[-1])
