@@ -70,7 +70,7 @@ def write_card_page(
         research_use=RESEARCH_USE,
         num_images=len(rows),
         splits=SPLITS,
-        is_phantoms=card.settings.get("source") == "phantoms",
+        is_phantoms=card.of_phantoms,
         data=f"{card.source_name or card.source}, table version {card.delta_version}",
         left_over=card.images_listed - len(rows) - card.images_quarantined - card.images_absent,
         settings=dict(_flatten(card.settings)),

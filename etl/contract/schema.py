@@ -199,6 +199,11 @@ class Card:
         return " + ".join(self.sources) or last_name(self.source)
 
     @property
+    def of_phantoms(self) -> bool:
+        """Whether the ETL has made the films, all of them, as phantoms."""
+        return self.settings.get("source") == "phantoms"
+
+    @property
     def split_rule(self) -> str:
         """etl.split, or of several sources that of each, such as `nih: source, clinic: hashed`."""
         rules = (f"{name}: {part['settings']['split']}" for name, part in self.sources.items())

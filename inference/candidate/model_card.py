@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from conf.words import RESEARCH_USE
+from conf.words import RESEARCH_USE, counted
 from conf.writing import write_json
 from etl.contract.schema import Card
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
 from inference.model.card_pages import pages_of
 from inference.model.properties import CARD_FILE, Properties
 from training.measures.calibration import bin_reliability, measure_thresholds
+from training.measures.cells import with_interval
 from training.measures.subgroups import MEAN, subgroup_table
 from training.record.evaluation import NUM_BINS, named, records
 
@@ -36,6 +37,8 @@ ATTRIBUTES_LIMIT = (
     "the reason: AP may mean no more there than that the sickest are filmed in bed."
 )
 """of a model that takes them"""
+OF_PHANTOMS = "It was measured on phantoms only: how much of the lungs it finds on real films is unknown."
+"""of a lung network"""
 RELATIVE_MAPS = (
     "The network answers by a class token, so its heat maps are relative: they compare the patches of a film with each "
     "other, and the probability is not composed of them."
@@ -72,6 +75,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
             "input": properties.input,
             "channels": properties.channels,
             "attributes": properties.attributes,
+            "lungs": card.lungs,
             "findings": findings,
             "exclusive": properties.exclusive,
             "run_id": properties.run_id,
@@ -82,6 +86,7 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "limits": [
             *LIMITS,
             *([ATTRIBUTES_LIMIT] if properties.attributes else []),
+            *([limit_of_network(card.lungs)] if card.lungs else []),
             *([] if properties.exact_maps else [MIXED_MAPS if properties.members else RELATIVE_MAPS]),
         ],
         "data": {
@@ -111,6 +116,21 @@ def describe_model(properties: Properties, card: Card, scored: Scored, report: d
         "speed": report["speed"]["int8"] | {"machine": report["machine"]},
         "study": study,
     }
+
+
+def limit_of_network(about: dict) -> str:
+    """What is known of the network that cropped the films to the lungs. about: its lungs.json; older ones say less."""
+    by = f"A network cut the films to the lungs (run {about.get('run_id', 'unknown')})"
+    measured = about.get("overlap", {}).get(about.get("precision"), {}).get("test")
+    if not measured:
+        return f"{by}; how well it finds them was not recorded."
+    low, high = measured["interval"]
+    overlap = with_interval({"value": measured["iou"], "low": low, "high": high})
+    said = (
+        f"{by}. On the {counted(measured['films'], 'film')} with masks of the test split of {about['data']}, its field "
+        f"overlaps with the mask by an IoU of {overlap} on average, {measured['lowest']:.3f} at least."
+    )
+    return f"{said} {OF_PHANTOMS}" if about.get("phantoms") else said
 
 
 def write_model_card(described: dict, folder: Path) -> None:

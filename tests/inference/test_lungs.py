@@ -15,6 +15,7 @@ from etl.contract.version import TableVersion
 from etl.writing.shard_file import load_squares
 from inference.candidate.build import copy_network
 from inference.candidate.lung_network import run as export
+from inference.candidate.model_card import OF_PHANTOMS, limit_of_network
 from inference.film.films import load_film
 from inference.model.registry import CHAMPION, mlflow, use_store, version_of
 from tests.conftest import make_card, png
@@ -40,6 +41,12 @@ def test_a_trained_network_is_exported_and_registered_under_its_own_name(tmp_pat
     folder = workspace.lungs / "model"
     about = describe_network(str(folder))
     assert about["precision"] == "int8" and about["overlap"]["int8"]["test"]["iou"] > 0.8
+    measured = about["overlap"]["int8"]["test"]
+    said, (low, high) = limit_of_network(about), measured["interval"]
+    assert f"run {about['run_id']}" in said and f"films with masks of the test split of {about['data']}" in said
+    assert f"IoU of {measured['iou']:.3f} [{low:.3f}, {high:.3f}] on average, {measured['lowest']:.3f} at" in said
+    assert [OF_PHANTOMS in limit_of_network(about | {"phantoms": only}) for only in (True, False)] == [True, False]
+    assert "was not recorded" in limit_of_network(describe_network(str(write_network(tmp_path / "older", SIZE_PX))))
     assert "INT8 is kept" in capsys.readouterr().out
     graph = open_network(str(folder))
     predict = lambda pixels: np.concatenate([graph.request.infer([film[None]])[0] for film in pixels])  # noqa: E731

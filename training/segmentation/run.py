@@ -57,6 +57,7 @@ def train_and_measure(settings: Settings, workspace: Workspace, table: TableVers
         "delta_table_id": card.delta_table_id,
         "delta_version": card.delta_version,
         "data": card.title,
+        "phantoms": card.of_phantoms,
     }
     best = -1.0
 
