@@ -13,3 +13,5 @@ CHAINS = {
         "finetune": [*ONE, "--training.head_epochs", "1", "--training.weights", "PRETRAIN"],
     },
 }
+OTHERS = {"lungs"}
+"""recipes with a test of their own"""

@@ -5,6 +5,7 @@ here there are few phantoms, few epochs and no download.
 """
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import torch
 from torchvision.models import densenet121
 
 from conf.workspace import Workspace
+from etl.contract.images.lungs.files import describe_network
+from etl.contract.schema import Card
+from inference.candidate.model_card import OF_PHANTOMS
 from tests.jobs.chains import CHAINS
 from tests.training.commands import BIN, LAUNCHERS, PROJECT
 from training.network.checkpoint import BEST
@@ -63,3 +67,25 @@ def test_a_recipe_runs_end_to_end_under_each_launcher(chain, tmp_path):
     *_, last = workspaces
     run(BIN / "python", "inference/register.py", *arguments[last])
     assert json.loads(workspaces[last].summary.read_text())["registry"]["version"] == 1
+
+
+def test_a_lung_network_is_trained_and_crops_the_films_of_a_classifier(tmp_path):
+    words = ["--config", "conf/lungs.yaml", *FEW]
+    whole, cropped = (Workspace.at(str(tmp_path / name)) for name in ("whole", "cropped"))
+    of_whole = [*words, "--workspace", whole.root]
+    run(BIN / "spark-submit", "etl/preprocess.py", *of_whole)
+    run(BIN / "python", "training/lungs.py", *of_whole, "--lungs.epochs", "12")
+    said = run(BIN / "python", "inference/lungs.py", *of_whole)
+    network = str(whole.lungs / "model")
+    assert f"Next: --etl.crop lungs --etl.lungs {network}" in said
+    cut = ["--workspace", cropped.root, "--etl.crop", "lungs", "--etl.lungs", network]
+    run(BIN / "python", "jobs/pipeline.py", *words, *cut, "--training.epochs", "1")
+    card = Card.read(cropped.card)
+    assert card.lungs == describe_network(network) and sum(card.kept_whole.values()) < sum(card.images.values()) / 4
+    shutil.rmtree(network)
+    film = next((cropped.phantoms / "images").iterdir())
+    # So few films and epochs make no champion.
+    run(BIN / "python", "inference/promote.py", "1", "--workspace", cropped.root)
+    said = run(BIN / "python", "inference/infer.py", "--workspace", cropped.root, "--format=json", film)
+    assert json.loads(said.splitlines()[0])["crop"]["width"] > 0
+    assert OF_PHANTOMS in (cropped.model / "model_card.md").read_text()
