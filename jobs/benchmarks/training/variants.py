@@ -4,8 +4,8 @@
     python -m jobs.benchmarks.training.variants --seeds 3 weight_decay=0 weight_decay=0.1,learning_rate=0.002
 
 Each argument is a variant: settings of the section `training`, joined by commas, in place of those of conf/demo.yaml.
-All variants of a seed start from the same weights, where they have the same network, and their epochs are trained in
-turns. It prints what the weights after the last epoch reach on the test split: the mean AUROC, and for findings with
+All variants of a seed start from the same weights, where they have the same network, and are trained in turns, step
+by step. It prints what the weights after the last epoch reach on the test split: the mean AUROC, and for findings with
 boxes how often the map's largest cell lies in a box (pointing game) and the overlap of map and boxes (mean IoU). Then
 it prints the differences from the first variant with their 95% intervals over patients, which do not cover the chance
 of the training itself: the standard error over the seeds shows that.
@@ -56,7 +56,7 @@ class Tested:
     """(pairs, 2): whether the map's peak is in a box, 0 or 1, and the IoU, of each pair of an image and a finding with
     boxes, in the table's order; (0, 2) without boxes"""
     step_ms: float
-    """median"""
+    """median of the CPU time of a step, of all threads of this process"""
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def settings_of(words: str) -> Training:
 
 
 def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Collectives) -> dict[str, Tested]:
-    """Trains each variant, epoch by epoch in turns, and measures it; variant -> what it reached."""
+    """Trains the variants in turns, step by step, and measures them; variant -> what it reached."""
     trainers = {}
     for name, training in variants.items():
         places = {"has_boxes": training.box_weight > 0, "has_regions": training.lung_weight > 0}
@@ -102,22 +102,25 @@ def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Co
         model = untrained(table.card, training)
         grid = grid_of(model, training) if any(places.values()) else None
         trainers[name] = Trainer(model, training, plan, loss_weights(table.card, training), ranks, grid=grid)
-    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    cpu_s: dict[str, list[float]] = {name: [] for name in trainers}
     for epoch in range(max(training.epochs for training in variants.values())):
-        for name, trainer in trainers.items():
-            if epoch >= trainer.settings.epochs:
-                continue
-            before = time.perf_counter()
-            for _ in trainer.train_epoch(epoch):
-                seconds[name].append((now := time.perf_counter()) - before)
-                before = now
-            loss, speed = np.mean(trainer.result.losses), trainer.result.images_per_s
-            place = f"seed {trainer.settings.seed}, {name}, epoch {epoch + 1}"
-            print(f"{place}: loss {loss:.3f}, {speed:.0f} images/s", flush=True)
+        steps = {name: one.train_epoch(epoch) for name, one in trainers.items() if epoch < one.settings.epochs}
+        # One step of each in turn, so that what slows the machine slows all.
+        running = list(steps)
+        while running:
+            for name in list(running):
+                before = time.process_time()
+                if next(steps[name], None) is None:
+                    running.remove(name)
+                else:
+                    cpu_s[name].append(time.process_time() - before)
+        for name in steps:
+            loss = np.mean(trainers[name].result.losses)
+            print(f"seed {trainers[name].settings.seed}, {name}, epoch {epoch + 1}: loss {loss:.3f}", flush=True)
     tested = {}
     for name, trainer in trainers.items():
         test = open_split(table, "test", trainer.settings.size_px, trainer.settings.tabular, has_boxes=True)
-        step_ms = 1000 * float(np.median(seconds[name]))
+        step_ms = 1000 * float(np.median(cpu_s[name]))
         tested[name] = Tested(trainer.predict(test), measure_places(trainer.model, test), step_ms)
     return tested
 
@@ -142,7 +145,7 @@ def show(tested: dict[str, list[Tested]], table: TableVersion) -> None:
     ids = next(iter(tested.values()))[0].predictions.image_ids
     rows = rows.loc[ids]
     pairs = [patient for patient, boxes in zip(rows.patient_id, rows.boxes, strict=True) for _ in set(boxes[::5])]
-    shown = Table(Column("variant", overflow="fold"), "ms of a step", "mean AUROC", *PLACES)
+    shown = Table(Column("variant", overflow="fold"), "CPU ms of a step", "mean AUROC", *PLACES)
     for name, every in tested.items():
         means = [np.median([one.step_ms for one in every]), np.mean([auroc_of(one) for one in every])]
         places = np.mean([one.places.mean(axis=0) for one in every], axis=0) if pairs else [np.nan] * len(PLACES)
