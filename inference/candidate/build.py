@@ -66,9 +66,14 @@ def copy_network(card: Card, folder: Path) -> None:
     Raises InputError if the folder that etl.lungs named no longer has it.
     """
     there = card.settings["lungs"]
-    if describe_network(there)["sha256"] != card.lungs["sha256"]:
+    try:
+        is_same = describe_network(there)["sha256"] == card.lungs["sha256"]
+    except InputError as error:
+        raise InputError(f"the network that cropped {card.title} is needed, put it back: {error}") from error
+    if not is_same:
         raise InputError(
-            f"{there} has another lung network than the one that cropped {card.title}: restore it, or run the ETL again"
+            f"{there} has another lung network than the one that cropped {card.title}: put that one back, or run the "
+            "ETL and the training again"
         )
     shutil.copytree(there, folder, dirs_exist_ok=True)
 

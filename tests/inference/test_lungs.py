@@ -92,3 +92,6 @@ def test_a_model_without_its_network_is_refused(tmp_path):
     card = replace(make_card(["A"], [1], [1]), lungs=about | {"sha256": "0"}, settings={"lungs": str(network)})
     with pytest.raises(InputError, match="has another lung network than the one that cropped"):
         copy_network(card, tmp_path / "other")
+    moved = replace(card, settings={"lungs": str(tmp_path / "moved")})
+    with pytest.raises(InputError, match="the network that cropped .* is needed, put it back: .*moved is no folder of"):
+        copy_network(moved, tmp_path / "other")

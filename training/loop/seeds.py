@@ -3,7 +3,7 @@
 import numpy as np
 
 # What random numbers are for; each purpose has its own numbers.
-ORDER, AUGMENTATION, DROPOUT = range(3)
+ORDER, AUGMENTATION, DROPOUT, GREYS = range(4)
 
 
 def random_state(*numbers: int) -> int:

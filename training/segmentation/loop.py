@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.loop.seeds import GREYS, random_state
 from training.network.lung_network import LungNetwork
 from training.reading.augment import augment, draw_changes, origins
 from training.segmentation.reading import Films
@@ -73,7 +74,7 @@ def train(
         losses = []
         for films in read(epoch):
             draws = draw_changes(len(films.pixels), seed + step)
-            pixels = vary_greys(augment(torch.from_numpy(films.pixels), draws), seed + step)
+            pixels = vary_greys(augment(torch.from_numpy(films.pixels), draws), random_state(GREYS, seed, step))
             loss = segmentation_loss(network(pixels), moved(torch.from_numpy(films.masks), draws))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
+from conf.progress import say
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
 from conf.writing import atomic_path, write_json
+from etl.contract.schema import image_column
 from etl.contract.version import TableVersion
 from training.measures.intervals import bootstrap_means
 from training.network.lung_network import LungNetwork, load_network, save_network
@@ -46,7 +48,12 @@ def run(settings: Settings, workspace: Workspace) -> None:
 def train_and_measure(settings: Settings, workspace: Workspace, table: TableVersion, tracked: TrackedRun) -> dict:
     """Trains, keeps the epoch with the best overlap on the validation split, and returns the report."""
     lungs, card = settings.lungs, table.card
-    column = f"image_{stored_size(card, lungs.size_px)}"
+    if (stored := stored_size(card, lungs.size_px)) < lungs.size_px:
+        say(
+            f"note: {card.title} has films of {stored} pixels at most, which are enlarged to {lungs.size_px}; the crop "
+            f"will show the network sharper ones: add {lungs.size_px} to etl.sizes_px"
+        )
+    column = image_column(stored)
     torch.manual_seed(lungs.seed)
     network = LungNetwork(card.pixel_mean[column], card.pixel_std[column])
     about = {

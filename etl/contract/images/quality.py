@@ -1,7 +1,7 @@
 """Checks what an image shows (reasons for quarantine), and brings grey values to a common range. Pure functions.
 
 The checks look at a sample of about 64x64 pixels. Every limit below was chosen on the 806 frontal films of the NIH
-sample and on phantoms; tests.etl.contract.images.test_quality.py measures it again, the real films where
+sample and on phantoms; tests/etl/contract/images/test_quality.py measures it again, the real films where
 CHEXSCALE_NIH_SAMPLE is set.
 """
 

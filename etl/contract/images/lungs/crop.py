@@ -56,12 +56,15 @@ def find_field(film: np.ndarray, lungs: str) -> tuple[float, float, float, float
     """The box around both lungs, as find_lungs returns it, by the finder or by a network. lungs: as etl.lungs."""
     if lungs == FINDER:
         return find_lungs(film)
-    square = lung_field(film, lungs)
-    box = box_of_field(square)
+    square, (height, width) = lung_field(film, lungs), film.shape
+    sides, shift = _frame(width, height, open_network(lungs).square)
+    # The film's part of the square, without the black beside it.
+    left, top = np.round(shift[:2] / sides[:2] * len(square)).astype(int)
+    box = box_of_field(square[top : len(square) - top, left : len(square) - left])
     if box is None:
         return None
-    height, width = film.shape
-    (pixels,) = boxes_in_pixels(np.array([box]) / len(square), width, height, open_network(lungs).square)
+    whole = np.array(box) + (left, top, 0, 0)
+    (pixels,) = boxes_in_pixels(whole / len(square), width, height, open_network(lungs).square)
     start, end = (np.clip(edge / (width, height), 0, 1) for edge in (pixels[:2], pixels[:2] + pixels[2:]))
     return tuple(float(number) for number in (*start, *(end - start)))
 

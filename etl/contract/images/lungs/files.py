@@ -11,7 +11,8 @@ from pathlib import Path
 from conf.errors import InputError
 
 GRAPH, WEIGHTS, ABOUT = "model.xml", "model.bin", "lungs.json"
-FORMAT = 1
+FORMAT = 2
+"""increased when a network is trained otherwise, or another part of a film counts as the lungs"""
 FINDER = "finder"
 """in place of a folder: the classifiers of finder.py"""
 
@@ -26,8 +27,8 @@ def describe_network(folder: str) -> dict:
             raise ValueError(f"{GRAPH} and {WEIGHTS} are not those that it describes")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{folder} is no folder of a lung network ({ABOUT}: {error!s:.200}): give the folder that `python "
-            "inference/lungs.py` names, or `finder`"
+            f"{folder} is no folder of a lung network of this release ({ABOUT}: {error!s:.200}): give the folder that "
+            "`python inference/lungs.py` names, or `finder`"
         ) from error
     return about
 

@@ -24,7 +24,7 @@ MIN_SIDE = 0.25
 """smallest width and height of the field, as shares of the film's sides"""
 SMALLER_LUNG = 1 / 3
 """smallest area of one lung as a share of the other's: if less of it is seen, it is opaque, and a crop might lose it"""
-# Two lungs lie beside each other: the share of the narrower one's width that both may cover, and of the lower one's
+# Two lungs lie beside each other: the share of the narrower one's width that both may cover, and of the shorter one's
 # height that both must.
 ACROSS, ALONG = 0.25, 0.5
 
@@ -67,21 +67,27 @@ def lung_field(film: np.ndarray, folder: str) -> np.ndarray:
 def box_of_field(field: np.ndarray) -> tuple[int, int, int, int] | None:
     """Left, top, width and height of the box around both lungs of a field, in pixels; None without two lungs.
 
-    field: (height, width) bool. The lungs are its two largest parts, if they lie beside each other and neither is much
-    smaller. Further parts are often air beside the body, and specks are nothing.
+    field: (height, width) bool, of the film alone. The lungs are its two largest parts, if they lie beside each other,
+    neither is much smaller, and none of them reaches the left or right edge, as air beside the body does. Smaller parts
+    are air too, and specks are nothing; with a third part as large as a lung could be, nobody knows which are lungs.
     """
     _, _, parts, _ = cv2.connectedComponentsWithStats(field.astype(np.uint8))
     # The first part is what is no lung.
-    order = np.argsort(-parts[1:, cv2.CC_STAT_AREA], kind="stable")
-    large = parts[1:][order[:2]]
-    large = large[large[:, cv2.CC_STAT_AREA] >= SPECK_SHARE * field.size]
-    share = large[:, cv2.CC_STAT_AREA].sum() / field.size
-    if not FIELD_SHARE[0] <= share <= FIELD_SHARE[1]:
+    parts = parts[1:][np.argsort(-parts[1:, cv2.CC_STAT_AREA], kind="stable")]
+    large, areas = parts[:2], parts[:, cv2.CC_STAT_AREA]
+    if len(large) < 2 or areas[1] < max(SMALLER_LUNG * areas[0], SPECK_SHARE * field.size):
         return None
-    starts, sides, areas = large[:, :2], large[:, 2:4], large[:, cv2.CC_STAT_AREA]
+    starts, sides = large[:, :2], large[:, 2:4]
     ends = starts + sides
     across, along = (ends.min(axis=0) - starts.max(axis=0)) / sides.min(axis=0)
-    if len(large) < 2 or areas[1] < SMALLER_LUNG * areas[0] or across > ACROSS or along < ALONG:
+    if (
+        not FIELD_SHARE[0] <= areas[:2].sum() / field.size <= FIELD_SHARE[1]
+        or (areas[2:] >= SMALLER_LUNG * areas[0]).any()
+        or across > ACROSS
+        or along < ALONG
+        or starts[:, 0].min() == 0
+        or ends[:, 0].max() == field.shape[1]
+    ):
         return None
     start = starts.min(axis=0)
     sides = ends.max(axis=0) - start

@@ -66,6 +66,7 @@ def test_what_no_lungs_could_be_is_no_field(field):
     [
         ((60, 30, 20, 19), "less than a third is seen of an opaque lung"),
         ((20, 82, 30, 16), "one above the other"),
+        ((0, 20, 12, 60), "air that reaches the film's edge"),
         ((60, 75, 20, 25), "hardly beside each other"),
         ((60, 0, 0, 0), "a single lung"),
     ],
@@ -78,9 +79,22 @@ def test_a_film_without_two_lungs_beside_each_other_is_kept_whole(other, why):
     assert box_of_field(field) is None, why
 
 
+def test_a_film_is_kept_whole_if_nobody_knows_which_parts_are_lungs():
+    field = np.zeros((100, 100), bool)
+    field[20:80, 30:48], field[20:60, 56:74] = True, True
+    assert box_of_field(field) == (30, 20, 44, 60)
+    # Air beside the body, larger than the half opaque lung.
+    field[10:90, 2:14] = True
+    assert box_of_field(field) is None
+    # Both cover more than a quarter of the narrower one's width.
+    field[:] = False
+    field[20:80, 30:50], field[30:40, 30:60], field[42:90, 56:70] = True, True, True
+    assert box_of_field(field) is None
+
+
 def test_a_folder_that_is_no_network_is_refused(network, tmp_path):
     assert describe_lungs(FINDER) == {} and describe_lungs(network)["size_px"] == SIZE_PX
-    advice = "is no folder of a lung network .*give the folder that `python inference/lungs.py` names"
+    advice = "is no folder of a lung network of this release .*give the folder that `python inference/lungs.py` names"
     with pytest.raises(InputError, match=advice):
         describe_network(str(tmp_path / "nowhere"))
     about = json.loads((Path(network) / ABOUT).read_text())
