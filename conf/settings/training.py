@@ -165,8 +165,8 @@ class Ensemble:
     members: list[str] = field(default_factory=list)
     """workspaces of two or more trainings on the same version of the same table"""
     method: Literal["mean", "weights"] = "mean"
-    """how calibrated probabilities are combined: by their `mean`, or by `weights` per finding, fitted on the validation
-    split"""
+    """how calibrated probabilities are combined: by their `mean`, or by `weights` (one per finding, or one for all
+    classes) that are fitted on the validation split"""
 
     def __post_init__(self):
         check(self, "ensemble")

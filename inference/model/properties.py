@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from etl.contract.schema import Card
 
 FORMAT = 3
-"""increased when the meaning of a field or an output changes; older graphs must be exported again, but for those of
-BEFORE_CLASSES without classes, whose calibration alone has changed since"""
+"""increased when the meaning of a field or an output changes; older graphs must be exported again"""
 BEFORE_CLASSES = 2
+"""is still read, except for models of classes, whose calibration alone has changed since"""
 CARD_FILE = "model_card.json"
 """the model card, beside the graphs in a registered model's folder"""
 ATTRIBUTES = ("age_years", "sex", "view")
@@ -150,7 +150,7 @@ class Properties:
             ) from error
         if properties is None:
             raise InputError(
-                f"{origin} has format {fields['format']}, but this program reads {FORMAT}: run "
+                f"{origin} has format {fields['format']}, written by another release, expected {FORMAT}: run "
                 "`python inference/register.py` again"
             )
         return properties

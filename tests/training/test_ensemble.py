@@ -144,6 +144,11 @@ def renamed(report):
         report[key] = {"Bright": report[key]["Bright"], "Disc": report[key]["Coin"]}
 
 
+def of_classes(report, difference):
+    report["exclusive"] = True
+    report["temperatures"] = {finding: 1.0 + difference * place for place, finding in enumerate(report["temperatures"])}
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -155,7 +160,11 @@ def renamed(report):
         (lambda b: edit_json(b.evaluation, lambda report: report.pop("temperatures")), "KeyError: 'temperatures'"),
         (lambda b: edit_json(b.evaluation, lambda r: r.update(delta_version=4)), "b cannot.*delta_version is 0 and 4"),
         (lambda b: edit_json(b.evaluation, lambda r: r.update(delta_table_id="x")), "delta_table_id is table and x"),
-        (lambda b: edit_json(b.evaluation, lambda r: r.update(exclusive=True)), "of one are classes"),
+        (lambda b: edit_json(b.evaluation, lambda r: of_classes(r, 0)), "only one has classes"),
+        (
+            lambda b: edit_json(b.evaluation, lambda r: of_classes(r, 1)),
+            "of an older release.*: train again with this",
+        ),
         (lambda b: edit_json(b.evaluation, renamed), r"findings are \['Bright', 'Coin'\] and \['Bright', 'Disc'\]"),
         (lambda b: edit_table(b.predictions, lambda table: table.drop(columns="logits")), "KeyError: 'logits'"),
         (lambda b: edit_table(b.predictions, lambda table: table.iloc[[0, *range(len(table))]]), "AUROC|twice"),

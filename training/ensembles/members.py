@@ -96,7 +96,10 @@ def read_member(workspace: Workspace) -> Member:
         findings, test_auroc = list(report["temperatures"]), report["splits"]["test"]["auroc"]
         exclusive, val_auroc = report["exclusive"], reported["val"]["mean"]["value"]
         if exclusive and np.ptp(temperatures):
-            raise ValueError("an older release gave each class a temperature of its own")
+            raise InputError(
+                f"{path} is of an older release, which gave each class a temperature of its own: train again with this "
+                "release, or leave the workspace out"
+            )
         calibration = Calibration(shifts, temperatures, {}, exclusive)
         trained_on = {key: report[key] for key in ("delta_table_id", "delta_version")}
     with _reading(workspace.predictions) as path:
@@ -126,6 +129,8 @@ def read_member(workspace: Workspace) -> Member:
 def _reading(path: Path) -> Iterator[Path]:
     try:
         yield path
+    except InputError:
+        raise
     except (OSError, KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is not what a finished training writes ({type(error).__name__}: {error}): train it to its end "
@@ -141,10 +146,7 @@ def first_difference(one: Member, other: Member) -> str:
     if one.findings != other.findings:
         return f"their findings are {one.findings} and {other.findings}"
     if one.exclusive != other.exclusive:
-        return (
-            "the findings of one are classes (training.loss cross_entropy), those of the other, and of every gradient "
-            "boosting, are not"
-        )
+        return "only one has classes (training.loss cross_entropy); gradient boosting never has"
     for name, ours in one.splits.items():
         theirs = other.splits[name]
         alone = sorted(set(ours.image_ids) ^ set(theirs.image_ids))

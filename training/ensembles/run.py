@@ -16,7 +16,7 @@ from training.ensembles.join import join, read_checkpoints
 from training.ensembles.members import PREDICTED, Member, read_members, table_of
 from training.ensembles.voting import MIN_WEIGHT, equal_weights, fit_weights, vote
 from training.measures.cells import interval_cell, value_cell
-from training.measures.intervals import bootstrap_differences
+from training.measures.intervals import bootstrap_areas, bootstrap_differences
 from training.network.checkpoint import BEST
 from training.record.evaluation import FIGURES, NUM_RESAMPLES, describe_intervals, evaluate
 from training.record.tracking import TrackedRun
@@ -78,11 +78,16 @@ def combine(settings: Settings, workspace: Workspace, table: TableVersion, membe
     findings, patients, seed = table.card.findings, members[0].patients, settings.training.seed
     sections = {"method": settings.ensemble.method, "members": []}
     for member, voices, own in zip(members, weights, of_test, strict=True):
-        gain = bootstrap_differences(test.labels, own, test.logits, patients, num_resamples=NUM_RESAMPLES, seed=seed)
+        resamples = {"num_resamples": NUM_RESAMPLES, "seed": seed}
+        gain = bootstrap_differences(test.labels, own, test.logits, patients, **resamples)
+        auroc = member.test_auroc
+        if exclusive:
+            # Of the probabilities that vote: a temperature can change the order in which a class puts the images.
+            auroc = describe_intervals(findings, bootstrap_areas(test.labels, own, patients, **resamples).auroc)
         described = {
             "workspace": str(member.workspace.root),
             "weights": dict(zip(findings, voices.tolist(), strict=True)),
-            "test_auroc": member.test_auroc,
+            "test_auroc": auroc,
             "test_auroc_gain": describe_intervals(findings, gain.auroc),
         }
         sections["members"].append(described)

@@ -27,7 +27,7 @@ class Calibration:
     shifts: np.ndarray
     """added to the logits: minus the logarithm of the weight that a positive label had in the loss"""
     temperatures: np.ndarray
-    """divisors of the shifted logits, 0.01..100; of classes, of the logits of their softmax, all the same"""
+    """divide the shifted logits, 0.01..100; classes share one, which divides the logits of their softmax"""
     thresholds: dict[str, np.ndarray]
     """operating point -> lowest score, see `scores`, at which a finding is called; NaN if undefined"""
     exclusive: bool = False

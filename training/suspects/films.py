@@ -38,7 +38,7 @@ def show_heat_maps(
     """Image and finding -> the thumbnail with the heat map over it, and sentences on those without one.
 
     Each film is shown to the first training that predicts it, which has not learned from its label. suspects: as in
-    show_films. A training without a checkpoint (an ensemble) or with a size that the table lacks has no heat maps.
+    show_films. An ensemble, and a training without a checkpoint or with a size that the table lacks, have no heat maps.
     """
     maps, notes = {}, []
     by = predicted.by[suspects["place"]]
@@ -63,6 +63,8 @@ def _open(workspace: Workspace, table: TableVersion) -> tuple[Checkpoint, XrayCl
     trained_on, evaluated_on = (
         [table[key] for key in ("delta_table_id", "delta_version")] for table in (vars(checkpoint), report)
     )
+    if checkpoint.members:
+        return "it is an ensemble, which has no network of its own"
     if trained_on != evaluated_on:
         return "its checkpoint is of another training than its predictions"
     if checkpoint.size_px not in table.card.sizes_px:

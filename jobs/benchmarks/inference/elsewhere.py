@@ -48,8 +48,10 @@ def main() -> None:
             for place, before in (("this CPU", []), (arguments.cpu, [emulator, "-cpu", arguments.cpu])):
                 print(f"{title}, {place}:", flush=True)
                 command = [*before, sys.executable, "-m", "jobs.benchmarks.inference.answers", str(folder)]
-                # The emulator warns of what the CPU has and it has not.
-                subprocess.run(command, check=True, stderr=subprocess.DEVNULL if before else None)
+                # The emulator warns of the CPU's features that it cannot emulate.
+                asked = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+                if asked.returncode:
+                    raise InputError(f"{place} gave no answers: {asked.stderr[-500:]}")
 
 
 def of_one_sign(classifier: XrayClassifier, films: np.ndarray) -> None:

@@ -40,7 +40,7 @@ def test_another_format_must_be_exported_again():
     older = json.loads(PROPERTIES.to_json()) | {"format": 1}
     # Format 1 did not have this field.
     del older["quality"]
-    with pytest.raises(InputError, match=r"has format 1, but this program reads 3: run .*register.py"):
+    with pytest.raises(InputError, match=r"has format 1, written by another release, expected 3: run .*register.py"):
         Properties.parse(json.dumps(older), "the graph")
 
 

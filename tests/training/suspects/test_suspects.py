@@ -154,6 +154,10 @@ def test_the_page_shows_each_suspect_with_its_heat_map(trained, wrong):
     [
         (lambda trained: (trained.checkpoints / BEST).unlink(), "it has no checkpoint"),
         (
+            lambda trained: replace(make_checkpoint(), weights={}, members=[{}]).save(trained.checkpoints / BEST),
+            "it is an ensemble, which has no network of its own",
+        ),
+        (
             lambda trained: make_checkpoint(delta_version=3).save(trained.checkpoints / BEST),
             "its checkpoint is of another training",
         ),
