@@ -2,14 +2,19 @@
 
 import os
 import re
+import shutil
 import subprocess
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from conf.workspace import Workspace
+from etl.contract.images.lungs.files import describe_network
+from inference.model.properties import LUNGS
 from inference.model.registry import mlflow, use_store
+from tests.etl.lung_networks import write_network
 from tests.inference.service import toy
 from tests.jobs.containers import KEY, build
 from tests.jobs.locks import asked, blocks, names
@@ -54,7 +59,12 @@ def test_the_service_answers_in_a_container_that_may_write_nothing(podman, new_s
     use_store(workspace)
     # Its location tells where the workspace was before it was mounted elsewhere.
     mlflow.create_experiment("chexscale", workspace.artifacts.as_uri())
-    toy.register(workspace)
+    # It crops films by a network, which each decoder opens.
+    network = write_network(tmp_path / "network", 64)
+    cropping = replace(toy.PROPERTIES, crop="lungs", square="stretch", lungs=describe_network(str(network))["sha256"])
+    shutil.copytree(network, toy.register(workspace, cropping)[1] / LUNGS)
+    picture = toy.film(200)
+    picture[30:100, 20:50], picture[30:100, 80:110] = 90, 90
     # Mounted at another path, read-only, for another user.
     subprocess.run(["chmod", "-R", "a+rX", str(workspace.root)], check=True)
     image = build(podman, "serving")
@@ -68,10 +78,11 @@ def test_the_service_answers_in_a_container_that_may_write_nothing(podman, new_s
         try:
             address = address_of(podman, name)
             assert podman("exec", name, "id", "-u") == "1000"
-            film = {"files": toy.png(toy.film(170))}
+            film = {"files": toy.png(picture)}
             answer = httpx.post(f"{address}/v1/predict", files=film, headers={"X-API-Key": KEY}, timeout=30)
             assert answer.status_code == 200, answer.text
-            assert answer.json()["results"][0]["findings"][0]["probability"] > 0.5
+            (result,) = answer.json()["results"]
+            assert result["findings"][0]["probability"] > 0.5 and 90 < result["crop"]["width"] < 120
             assert httpx.post(f"{address}/v1/predict", files=film).status_code == 401
             probe = httpx.get(f"{address}/readyz", headers={"Host": "10.1.2.3:8000"})
             assert probe.status_code == 200

@@ -5,13 +5,15 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
 
 from conf.workspace import Workspace
 from etl.contract.schema import Card
-from tests.conftest import NihFolder
+from tests.conftest import NihFolder, png
+from tests.etl.lung_networks import write_network
 from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START, SCENARIO
 from tests.etl.tables import rows_of, run
 from tests.processes import wait_for
@@ -49,9 +51,15 @@ def is_writing(process: psutil.Process, table: Path) -> bool:
 @pytest.mark.clusters
 def test_a_cluster_that_loses_a_process_and_a_machine_gives_the_same_table(tmp_path, cluster):
     # Large enough that writing a file takes longer than finding the process that writes it.
-    nih_folder = NihFolder(tmp_path / "nih", size_px=800)
-    local = Workspace.at(str(tmp_path / "local"))
-    expected = rows_of(local, run(nih_folder, local).card)
+    nih_folder, rng = NihFolder(tmp_path / "nih"), np.random.default_rng(0)
+    for name, *_ in nih_folder.rows:
+        film = rng.integers(120, 256, (800, 800), dtype=np.uint8)
+        # What the network takes for lungs.
+        film[200:600, 100:300], film[200:600, 500:700] = 60, 60
+        nih_folder.put(name, png(film))
+    local, network = Workspace.at(str(tmp_path / "local")), write_network(tmp_path / "network", 64)
+    expected = rows_of(local, run(nih_folder, local, crop="lungs", lungs=str(network)).card)
+    assert expected.crop.notna().all()
     workspace, scenario, events = (
         Workspace.at(str(tmp_path / "workspace")),
         tmp_path / "small.yaml",
@@ -77,6 +85,7 @@ def test_a_cluster_that_loses_a_process_and_a_machine_gives_the_same_table(tmp_p
     # Relative to this folder; no worker runs in it.
     command += ["--etl.source", os.path.relpath(nih_folder.root, PROJECT)]
     command += ["--etl.table", os.path.relpath(tmp_path / "tables", PROJECT)]
+    command += ["--etl.crop", "lungs", "--etl.lungs", os.path.relpath(network, PROJECT)]
     with subprocess.Popen(
         command, cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as job:

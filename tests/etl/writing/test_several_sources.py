@@ -9,12 +9,14 @@ from deltalake import DeltaTable
 from conf.errors import InputError
 from conf.settings import Etl
 from conf.workspace import Workspace
+from etl.contract.images.lungs.files import describe_network
 from etl.contract.labels import missing_labels
 from etl.contract.schema import LABELS, SPLITS
 from etl.contract.table import read_card
 from etl.writing.housekeeping import maintain
-from tests.conftest import InlineWorkers, NoWorkers
+from tests.conftest import InlineWorkers, NoWorkers, png
 from tests.etl.dicom_files import build, written
+from tests.etl.lung_networks import write_network
 from tests.etl.several_sources import Sources, run
 from tests.etl.tables import add, film, rows_of
 from tests.etl.tables import run as run_single
@@ -61,6 +63,22 @@ def test_the_card_counts_each_source_and_all_together(sources, workspace):
     assert card.source.split(", ") == [str(sources.nih.root), str(sources.folder / "films" / "hospital")]
     assert read_card(str(workspace.shards)) == card
     assert not missing_labels(card)
+
+
+def test_one_network_crops_the_films_of_all_sources(sources, workspace, tmp_path):
+    network = write_network(tmp_path / "network", 64)
+    rng = np.random.default_rng(0)
+    for path in (tmp_path / "films").rglob("*.png"):
+        picture = rng.integers(120, 220, (128, 128), dtype=np.uint8)
+        # What the network takes for lungs.
+        picture[30:100, 20:50], picture[30:100, 80:110] = 60, 60
+        path.write_bytes(png(picture))
+    settings = sources.settings(findings=FINDINGS, crop="lungs", lungs=str(network))
+    card = run(settings, workspace).card
+    assert card.lungs == describe_network(str(network)) and not sum(card.kept_whole.values())
+    crops = rows_of(workspace, card).crop
+    assert crops.notna().all() and {tuple(crop[4:]) for crop in crops} == {(128, 128)}
+    assert not run(settings, workspace, NoWorkers()).committed
 
 
 def test_a_single_source_names_its_rows_after_its_folder(nih_folder, workspace):

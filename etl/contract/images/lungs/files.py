@@ -28,7 +28,7 @@ def describe_network(folder: str) -> dict:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{folder} is no folder of a lung network of this release ({ABOUT}: {error!s:.200}): give the folder that "
-            "`python inference/lungs.py` names, or `finder`"
+            "`python inference/lungs.py` names, which every worker of a cluster must see, or `finder`"
         ) from error
     return about
 
