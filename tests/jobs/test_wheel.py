@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conf.workspace import Workspace
+from etl.contract.images.lungs.files import describe_network
 from etl.contract.table import snapshot_files
 from jobs.chexscale import FILES
 
@@ -89,13 +90,18 @@ def test_an_installed_command_shows_its_help_and_reports_what_is_missing(install
 
 
 @pytest.mark.long
-def test_the_etl_writes_a_table_by_the_installed_files(installed, tmp_path):
+def test_the_installed_files_write_a_table_and_train_a_lung_network_on_it(installed, tmp_path):
     words = ["--phantoms.num_images", "100", "--phantoms.size_px", "256", "--etl.sizes_px", "[32]"]
+    words += ["--phantoms.masks", "true", "--etl.masks", "masks"]
     done = run(installed, tmp_path, "etl", "--workspace", "w", *words, "--training.size_px", "32")
     assert done.returncode == 0, done.stdout + done.stderr
     workspace = Workspace.at(str(tmp_path / "w"))
     assert snapshot_files(workspace.shards, 0, "train")
     assert workspace.card_page.exists()
+    for command in (["lungs", "--lungs.size_px", "64", "--lungs.epochs", "1"], ["register_lungs"]):
+        done = run(installed, tmp_path, command[0], "--workspace", "w", *command[1:])
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert describe_network(str(workspace.lungs / "model"))["phantoms"]
 
 
 def test_a_task_of_databricks_finds_its_entry_point(installed, tmp_path):
