@@ -263,7 +263,7 @@ def write_small_table(folder: Path, rows_per_row_group: int):
 
 @pytest.fixture(scope="module")
 def undrawn():
-    """Evaluations with empty figures, which otherwise take seconds each."""
+    """Trainings and evaluations with empty figures, which otherwise take seconds each."""
 
     def touch(path: Path, *_) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -272,4 +272,6 @@ def undrawn():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("draw_curves", "draw_reliability", "draw_subgroups"):
             patch.setattr(f"training.record.evaluation.{name}", touch)
+        for name in ("draw_roc", "draw_history"):
+            patch.setattr(f"training.record.record.{name}", touch)
         yield patch

@@ -100,7 +100,7 @@ def test_the_lock_is_complete_and_right_for_each_python(python):
     ("extras", "modules"),
     [
         (["etl"], ["etl.writing.run"]),
-        (["training"], ["training.start.run", "training.ensembles.run"]),
+        (["training"], ["training.start.run", "training.ensembles.run", "training.suspects.run"]),
         (["training", "inference"], ["inference.candidate.run"]),
         (["serving"], ["inference.files.run", "inference.service.app", "inference.service.server"]),
         (["etl", "serving"], ["inference.batch.run", "inference.batch.listing", "etl.cluster.workers"]),

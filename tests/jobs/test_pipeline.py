@@ -59,6 +59,7 @@ def test_from_nothing_to_a_champion_that_predicts(tmp_path):
     use_store(workspace)
     champion = mlflow.pyfunc.load_model("models:/chexscale@champion")
     said = finished.stdout + finished.stderr
+    assert said.count("Best epoch") == 1, "only rank 0 prints"
     for work in ("phantoms", "images to shards", "training", "features of the val split"):
         # A slow machine may need more than half a minute.
         lines = re.findall(rf"^(?:\[0]<stderr>:)?{work}: ([\d,]+) of \1 in .*$", said, re.MULTILINE)

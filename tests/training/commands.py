@@ -1,5 +1,6 @@
 """The training command as people type it, and what tests do with one that is running."""
 
+import os
 import subprocess
 import sys
 import time
@@ -69,6 +70,16 @@ def wait_for_epoch(run: subprocess.Popen, workspace: Workspace, epoch: int) -> N
         if (workspace.checkpoints / LAST).exists() and State.load(workspace.checkpoints / LAST).epoch >= epoch:
             return
         time.sleep(0.02)
+
+
+def cpus_of(run: subprocess.Popen) -> list[set[int]]:
+    """The CPUs of each rank, of whose threads none may have others."""
+    cpus = []
+    for _, process in sorted(ranks_of(run).items()):
+        threads = [frozenset(os.sched_getaffinity(thread.id)) for thread in process.threads()]
+        assert len(set(threads)) == 1 and len(threads) > 1
+        cpus.append(set(threads[0]))
+    return cpus
 
 
 def ranks_of(run: subprocess.Popen) -> dict[str, psutil.Process]:

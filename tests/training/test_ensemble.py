@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import mlflow
@@ -17,6 +15,7 @@ from conf.workspace import Workspace
 from conf.writing import write_json
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
+from tests.in_process import run_here
 from tests.training.commands import PROJECT
 from training.ensembles.members import read_member, read_members, table_of
 from training.ensembles.run import combine
@@ -97,14 +96,12 @@ def test_the_order_of_the_rows_in_the_files_changes_nothing(members, tmp_path):
     assert combined(both, members) == report
 
 
-@pytest.mark.slow
 def test_the_command_measures_and_records_the_ensemble(members, new_store, tmp_path):
     both = Workspace.at(str(tmp_path / "both"))
     new_store(both)
     named = json.dumps([str(member.root) for member in members])
-    command = [sys.executable, "training/ensemble.py", "--workspace", str(both.root), "--ensemble.members", named]
-    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
-    assert finished.returncode == 0, finished.stderr
+    finished = run_here(PROJECT / "training/ensemble.py", "--workspace", both.root, "--ensemble.members", named)
+    assert finished.code == 0, finished.stderr
     assert "95% interval" in finished.stdout
     report = json.loads(both.evaluation.read_text())
     use_store(both)

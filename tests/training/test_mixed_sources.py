@@ -46,6 +46,7 @@ def test_the_labels_of_both_sources_reach_the_batches(workspace):
     assert seen == {"nih", "hospital"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_training_measures_each_finding_on_the_films_that_label_it(workspace):
     train_here(workspace, epochs=1)
     evaluation = json.loads(workspace.evaluation.read_text())

@@ -20,11 +20,24 @@ from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from jobs.benchmarks.stores import link
 from tests.conftest import SIZE_PX, make_checkpoint, write_small_table
-from tests.training.commands import EPOCHS, SETTINGS, finish, ranks_of, start, wait_for_epoch
+from tests.training.commands import (
+    BIN,
+    EPOCHS,
+    LAUNCHERS,
+    SETTINGS,
+    cpus_of,
+    finish,
+    ranks_of,
+    start,
+    train_here,
+    wait_for_epoch,
+)
 from tests.training.toy_training import make_state
 from training.loop.task import Task
 from training.network.checkpoint import BEST, LAST, Checkpoint, State
 from training.network.models import build_model
+from training.ranks.binding import Choice
+from training.ranks.cores import read_cores
 from training.ranks.interruption import EXIT_SIGTERM
 from training.reading.plan import Plan, Split
 from training.record.store import use_store
@@ -106,16 +119,33 @@ def test_a_training_whose_keys_end_keeps_its_state_and_resumes_bit_for_bit(
     check_same_end(broken, undisturbed)
 
 
+TWO_CPUS = sorted(os.sched_getaffinity(0))[:2]
+# torchrun's ranks are bound by another program before they start. Rank 0 gets the second CPU, so that a share of the
+# first one would show.
+BOUND = f'exec taskset -c $([ "$LOCAL_RANK" = 0 ] && echo {TWO_CPUS[-1]} || echo {TWO_CPUS[0]}) "$@"'
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("launcher", "code_of_rank"),
     [("none", ""), ("horovodrun", "exit with status code {}"), ("torchrun", r"exitcode\s*: {}")],
 )
-def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspace, launcher, code_of_rank):
+def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspace, launcher, code_of_rank, monkeypatch):
+    """Meanwhile the ranks train on cores of their own, or on those to which the launcher bound them."""
+    torchrun = LAUNCHERS["torchrun"]
+    monkeypatch.setitem(LAUNCHERS, "torchrun", [*torchrun, "--no-python", "sh", "-c", BOUND, "sh", BIN / "python"])
     run = start(workspace, launcher, epochs=15, resume="auto")
     wait_for_epoch(run, workspace, 0)
+    cpus = [] if launcher == "none" else cpus_of(run)
     (run if launcher == "none" else ranks_of(run)["1"]).terminate()
     output = run.communicate(timeout=120)[0]
+    if cpus and len(TWO_CPUS) == 2:
+        assert cpus[0] and cpus[1] and not cpus[0] & cpus[1]
+        assert launcher == "horovodrun" or cpus == [{TWO_CPUS[1]}, {TWO_CPUS[0]}]
+        told = "; ".join(Choice(frozenset(own), len(read_cores(own)), "").describe() for own in cpus)
+        said = re.findall("(?:CPUs of this host's ranks|Ranks without).*", output)
+        assert said == [f"CPUs of this host's ranks: {told}"]
     assert run.returncode == (EXIT_SIGTERM if launcher == "none" else 1)
     assert re.search(code_of_rank.format(EXIT_SIGTERM), output), output
     assert "Stopped by SIGTERM in epoch" in output
@@ -124,7 +154,7 @@ def test_sigterm_of_one_rank_saves_and_ends_all_with_its_own_code(workspace, lau
     run_id = State.load(workspace.checkpoints / LAST).run_id
     assert mlflow.get_run(run_id).info.status == "KILLED"
     if launcher == "none":
-        finish(start(workspace, launcher, epochs=15, resume="auto"))
+        train_here(workspace, resume=Resume.AUTO, **SETTINGS | {"epochs": 15})
         assert mlflow.get_run(run_id).info.status == "FINISHED"
 
 

@@ -17,7 +17,8 @@ from conf.settings import Etl, Settings, Training
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion
 from tests.conftest import SIZE_PX, make_card, write_small_table
-from tests.training.commands import BIN, LAUNCHERS, PROJECT, train, train_here
+from tests.in_process import Ended, run_here
+from tests.training.commands import BIN, LAUNCHERS, PROJECT, SMALL, command_of, train, train_here
 from training.loop.task import Task
 from training.network.checkpoint import BEST, Checkpoint
 from training.ranks.collectives import Collectives
@@ -53,10 +54,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher", "ranks"), [("none", 1), ("horovodrun", 2), ("torchrun", 2)])
-def test_it_trains_under_each_launcher(workspace, launcher, ranks):
-    finished = train(workspace, launcher, tensorboard="true")
-    assert finished.returncode == 0, finished.stderr
+@pytest.mark.parametrize(("launcher", "ranks"), [("none", 1), ("torchrun", 2)])
+def test_it_trains_alone_and_with_another_rank(workspace, launcher, ranks, tmp_path, monkeypatch):
+    """test_pipeline.py trains under horovodrun."""
+    # Of the ranks, only rank 0 has the workspace.
+    workspace = Workspace.at(str(workspace.root.rename(tmp_path / "0")))
+    own = [*LAUNCHERS["torchrun"], "--no-python", "sh", "-c", f'exec "$@" --workspace {tmp_path}/$RANK', "sh"]
+    monkeypatch.setitem(LAUNCHERS, "torchrun", [*own, BIN / "python"])
+    if launcher == "none":
+        command = command_of(workspace, launcher, {**SMALL, "tensorboard": "true"})
+        finished = run_here(PROJECT / command[1], *command[2:])
+    else:
+        done = train(workspace, launcher, tensorboard="true")
+        finished = Ended(done.returncode, done.stdout, done.stderr)
+    assert finished.code == 0, finished.stderr
+    assert not (tmp_path / "1").exists()
     assert "Warning" not in finished.stderr
     assert finished.stdout.count("Best epoch") == 1, "only rank 0 prints"
     assert re.findall(r"training: (.+) of \1 in ", finished.stderr) == ["106"]
@@ -101,6 +113,7 @@ def test_it_trains_under_each_launcher(workspace, launcher, ranks):
     assert torch.isfinite(torch.cat([weight.flatten().float() for weight in checkpoint.weights.values()])).all()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_epoch_that_was_asked_for_is_kept_and_patience_ends_the_training(workspace):
     train_here(workspace, epochs=25, learning_rate=0.002, schedule="constant", choose_by="loss", patience=3)
     checkpoint = Checkpoint.load(workspace.checkpoints / BEST)
@@ -116,10 +129,9 @@ def test_the_epoch_that_was_asked_for_is_kept_and_patience_ends_the_training(wor
     assert len(losses) == best + 3 < 25
 
 
-@pytest.mark.slow
 def test_training_before_the_etl_says_what_to_run(tmp_path):
-    finished = train(Workspace.at(str(tmp_path / "empty")))
-    assert finished.returncode == 2
+    finished = run_here(PROJECT / "training/train.py", "--workspace", tmp_path / "empty")
+    assert finished.code == 2
     assert "run `spark-submit etl/preprocess.py`" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / "empty").exists()
@@ -234,21 +246,11 @@ def test_a_workspace_without_a_card_looks_for_the_table_at_etl_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_only_rank_0_needs_the_workspace(tmp_path):
-    workspace, *_ = write_small_table(tmp_path / "0", rows_per_row_group=5)
-    own = f'exec "$@" --workspace {tmp_path}/$HOROVOD_RANK --training.model simple_cnn --training.size_px {SIZE_PX}'
-    command = [*LAUNCHERS["horovodrun"][:-1], "sh", "-c", own, "sh", BIN / "python", "training/train.py"]
-    command += ["--training.epochs", "1", "--training.batch_size", "4"]
-    finished = subprocess.run([str(w) for w in command], cwd=PROJECT, capture_output=True, text=True, timeout=120)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert workspace.summary.exists()
-    assert not (tmp_path / "1").exists()
-
-
-@pytest.mark.slow
-def test_more_ranks_than_row_groups_end_with_rank_0s_message(tmp_path):
+def test_more_ranks_than_row_groups_end_with_rank_0s_message_alone(tmp_path):
     workspace, *_ = write_small_table(tmp_path, rows_per_row_group=1000)
     finished = train(workspace, "horovodrun")
     assert finished.returncode != 0
-    assert "error: 2 ranks and 1 row group in the train split" in finished.stdout + finished.stderr
+    said = finished.stdout + finished.stderr
+    assert "error: 2 ranks and 1 row group in the train split" in said
+    assert said.count("error: ") == 1 and "rank 1 on" not in said, said
     assert not workspace.tracking_db.exists()

@@ -1,8 +1,6 @@
 """A device that is too small or busy ends a training with a message. No GPU is needed: its errors are raised here."""
 
 import re
-import subprocess
-import sys
 from contextlib import closing
 
 import pytest
@@ -12,9 +10,11 @@ from torch import nn
 from conf.errors import EXIT_INPUT_ERROR, InputError
 from conf.settings import Training
 from tests.conftest import SIZE_PX
+from tests.in_process import run_here
 from tests.training.commands import PROJECT
 from tests.training.loop.test_loop import make_trainer
 from training.loop.shortage import MemoryShortage, explained, memory_of_gpu, training_step
+from training.loop.trainer import Trainer
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -132,19 +132,13 @@ def test_a_gpu_without_room_for_cuda_itself():
         raise RuntimeError("CUDA error: out of memory")
 
 
-@pytest.mark.slow
-def test_the_command_ends_with_the_message_alone(workspace):
-    command = """
-import torch, training.train
-from conf.errors import run_command
-from training.loop.trainer import Trainer
-def fail(*_):
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-Trainer._step = fail
-run_command(training.train.main)
-"""
-    words = ["--workspace", str(workspace.root), "--training.model", "simple_cnn", "--training.size_px", str(SIZE_PX)]
-    ended = subprocess.run([sys.executable, "-c", command, *words], cwd=PROJECT, capture_output=True, text=True)
-    assert ended.returncode == EXIT_INPUT_ERROR
+def test_the_command_ends_with_the_message_alone(workspace, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Trainer, "_step", fail)
+    words = ["--workspace", workspace.root, "--training.model", "simple_cnn", "--training.size_px", SIZE_PX]
+    ended = run_here(PROJECT / "training" / "train.py", *words)
+    assert ended.code == EXIT_INPUT_ERROR
     assert "error: too little memory for a training step of 16 images" in ended.stderr
     assert "Traceback" not in ended.stderr

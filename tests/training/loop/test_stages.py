@@ -15,6 +15,8 @@ from training.network.checkpoint import BEST, Checkpoint
 from training.network.models import build_model
 from training.record.store import use_store
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_one_stage_unless_the_head_has_epochs_of_its_own():
     (alone,) = stages_of(Training())

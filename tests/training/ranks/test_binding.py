@@ -1,8 +1,10 @@
-"""Which cores and how many threads a rank takes, and that all of its threads keep to them."""
+"""Which cores and how many threads a rank takes, and that all of its threads keep to them.
+
+test_resume.py looks at the cores of running ranks.
+"""
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -14,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.settings import Training
-from conf.workspace import Workspace
-from tests.training.commands import BIN, LAUNCHERS, PROJECT, finish, ranks_of, start, wait_for_epoch
+from tests.training.commands import PROJECT
 from tests.training.ranks.test_cores import TWO_NODES, write_group, write_system
 from training.ranks.binding import (
     Choice,
@@ -28,7 +29,7 @@ from training.ranks.binding import (
     settled_cores,
 )
 from training.ranks.collectives import Collectives
-from training.ranks.cores import describe_cpus, parse_cpus, read_cores
+from training.ranks.cores import describe_cpus, parse_cpus
 from training.ranks.topology import Topology
 
 ALL = frozenset(range(16))
@@ -174,7 +175,6 @@ BOUND = """
 import json, os, sys, threading
 import torch
 from conf.settings import Training
-from conf.workspace import Workspace
 from training.ranks.binding import OwnCores
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
@@ -261,43 +261,3 @@ def test_one_process_says_nothing(capsys):
         cores.settle(Collectives(Topology.detect("cpu", {})))
     assert capsys.readouterr().out == ""
     torch.set_num_threads(threads)
-
-
-TWO_CPUS = sorted(os.sched_getaffinity(0))[:2]
-needs_two_cpus = pytest.mark.skipif(len(TWO_CPUS) < 2, reason="needs two CPUs")
-
-
-def affinities_while_training(run: subprocess.Popen, workspace: Workspace) -> list[set[int]]:
-    """The CPUs of each rank, of whose threads none may have others; waits until they train, and lets them finish."""
-    wait_for_epoch(run, workspace, 0)
-    cpus = []
-    for _, process in sorted(ranks_of(run).items()):
-        threads = [frozenset(os.sched_getaffinity(thread.id)) for thread in process.threads()]
-        assert len(set(threads)) == 1 and len(threads) > 1
-        cpus.append(set(threads[0]))
-    return cpus
-
-
-@needs_two_cpus
-@pytest.mark.slow
-def test_ranks_train_on_cores_of_their_own(workspace):
-    run = start(workspace, "horovodrun")
-    cpus = affinities_while_training(run, workspace)
-    output = finish(run)
-    assert cpus[0] and cpus[1] and not cpus[0] & cpus[1]
-    told = "; ".join(Choice(frozenset(own), len(read_cores(own)), "").describe() for own in cpus)
-    assert re.findall("(?:CPUs of this host's ranks|Ranks without).*", output) == [f"CPUs of this host's ranks: {told}"]
-
-
-@needs_two_cpus
-@pytest.mark.slow
-def test_ranks_that_the_launcher_bound_stay_where_they_are(workspace, monkeypatch):
-    # Rank 0 gets the second CPU, so that a share of the first one would show.
-    own = f'exec taskset -c $([ "$LOCAL_RANK" = 0 ] && echo {TWO_CPUS[1]} || echo {TWO_CPUS[0]}) "$@"'
-    torchrun = [BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "--no-python", "sh", "-c", own, "sh"]
-    monkeypatch.setitem(LAUNCHERS, "bound", [*torchrun, BIN / "python"])
-    run = start(workspace, "bound")
-    cpus = affinities_while_training(run, workspace)
-    output = finish(run)
-    assert cpus == [{TWO_CPUS[1]}, {TWO_CPUS[0]}]
-    assert f"CPUs of this host's ranks: {TWO_CPUS[1]} with 1 thread; {TWO_CPUS[0]} with 1 thread" in output

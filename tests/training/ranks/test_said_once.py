@@ -119,12 +119,9 @@ def test_only_rank_0_shows_the_help_and_notes(waited, monkeypatch, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "arguments"),
-    [("horovodrun", ["--training.epoch", "3"]), ("torchrun", ["--workspace", "/nowhere/at/all"])],
-)
-def test_both_launchers_show_an_error_of_all_ranks_once(launcher, arguments):
-    words = [*map(str, LAUNCHERS[launcher]), "training/train.py", *arguments]
+def test_torchrun_shows_an_error_of_all_ranks_once():
+    """test_train.py looks at one under horovodrun."""
+    words = [*map(str, LAUNCHERS["torchrun"]), "training/train.py", "--workspace", "/nowhere/at/all"]
     finished = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=120)
     said = finished.stdout + finished.stderr
     assert finished.returncode != 0

@@ -1,6 +1,5 @@
 import re
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 
 from conf.errors import InputError
-from tests.training.commands import BIN, PROJECT
 from training.ranks.collectives import Collectives, is_lost_rank
 from training.ranks.place import launched_place
 from training.ranks.topology import Topology
@@ -176,20 +174,3 @@ def test_a_lost_rank_is_distinguished_from_other_faults():
     for error in (RuntimeError(lost), HorovodInternalError("lost"), torch.distributed.DistBackendError("lost")):
         assert is_lost_rank(error)
     assert not is_lost_rank(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-
-
-@pytest.mark.slow
-def test_under_horovodrun_torch_distributed_meets_on_rank_0s_host():
-    join = """
-import os
-import torch
-from training.ranks.collectives import meeting_place
-os.environ.update(meeting_place())
-torch.distributed.init_process_group("gloo", rank=int(os.environ["HOROVOD_RANK"]), world_size=2)
-value = torch.ones(1)
-torch.distributed.all_reduce(value)
-print("summed", value.item())
-"""
-    command = [BIN / "horovodrun", "-np", "2", BIN / "python", "-c", join]
-    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
-    assert finished.stdout.count("summed 2.0") == 2, finished.stderr

@@ -22,6 +22,8 @@ from training.record.record import Record
 from training.record.store import use_store
 from training.start.prepare import prepare
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class Killed(BaseException):
     """Ends a training as SIGKILL does: nothing after it is done."""
@@ -86,11 +88,6 @@ def test_a_resumed_training_appends_and_doubles_no_point(workspace, monkeypatch,
     # The points before the saved state are unchanged.
     assert epochs[: killed_in - 1] == before[: killed_in - 1]
     assert epochs[killed_in - 1].wall_time > before[killed_in - 1].wall_time
-
-
-def test_a_training_without_the_setting_writes_none(workspace):
-    train_here(workspace, epochs=1)
-    assert not workspace.events.exists()
 
 
 def test_without_the_package_nothing_begins(small_table, monkeypatch):

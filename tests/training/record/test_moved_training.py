@@ -4,6 +4,7 @@ import json
 import shutil
 
 import mlflow
+import pytest
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from conf.settings import Settings
@@ -24,8 +25,10 @@ def last_run(workspace: Workspace) -> mlflow.entities.Run:
     return mlflow.get_run(json.loads(workspace.summary.read_text())["training"]["run_id"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_copy_trains_in_its_own_folder(workspace, tmp_path, capsys):
     train_here(workspace, epochs=1)
+    assert not workspace.events.exists(), "without training.tensorboard"
     first = last_run(workspace).info.run_id
     copy = Workspace.at(str(shutil.copytree(workspace.root, tmp_path / ODD)))
     before = files(workspace)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +16,7 @@ from conf.writing import write_json
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
 from tests.conftest import make_checkpoint
+from tests.in_process import run_here
 from tests.training.commands import PROJECT
 from training.measures.predictions import Predictions
 from training.network.checkpoint import BEST, Checkpoint
@@ -283,17 +282,14 @@ def test_images_that_no_training_predicts_are_counted(trained):
     assert predicted.notes[1].startswith("1 predicted image is not in the table")
 
 
-@pytest.mark.slow
 def test_the_command_says_what_it_found_and_what_to_do_next(trained):
-    command = [sys.executable, "training/label_quality.py", "--workspace", str(trained.root)]
-    finished = subprocess.run(
-        [*command, "--label_quality.min_labels", "2"], cwd=PROJECT, capture_output=True, text=True, timeout=120
-    )
-    assert finished.returncode == 0, finished.stderr
+    command = [PROJECT / "training/label_quality.py", "--workspace", trained.root]
+    finished = run_here(*command, "--label_quality.min_labels", "2")
+    assert finished.code == 0, finished.stderr
     assert "2 labels that the model contradicts" in finished.stdout
     assert "--etl.corrections" in finished.stdout
-    refused = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
-    assert refused.returncode == 2 and "error: no finding has enough labels to judge" in refused.stderr
+    refused = run_here(*command)
+    assert refused.code == 2 and "error: no finding has enough labels to judge" in refused.stderr
 
 
 def test_a_model_that_contradicts_no_label_leaves_an_empty_list(trained, small_table):
