@@ -1,4 +1,4 @@
-"""A registry with one toy model, on which each test file starts its own service."""
+"""A registry with one toy model, a service on it that several files share, and a browser."""
 
 import json
 import shutil
@@ -23,14 +23,21 @@ from tests.inference.service.page import DESKTOP, KEY, OPTIONS, REFUSED, TEST_EL
 def registry(new_store, tmp_path_factory) -> Workspace:
     """A registry whose champion is the toy model, which knows the boxes of one film."""
     workspace = Workspace.at(str(tmp_path_factory.mktemp("registry")))
-    new_store(workspace)
-    known = toy.film(140, toy.SIZE_PX)
-    toy.register(workspace, boxes=toy.boxes_of(known, [[0, 0.25, 0.5, 0.1, 0.2]]))
+    register_toy(workspace, new_store)
     return workspace
 
 
-@pytest.fixture(scope="module")
-def page_service(registry) -> Iterator[toy.Running]:
+def register_toy(workspace: Workspace, new_store) -> None:
+    new_store(workspace)
+    known = toy.film(140, toy.SIZE_PX)
+    toy.register(workspace, boxes=toy.boxes_of(known, [[0, 0.25, 0.5, 0.1, 0.2]]))
+
+
+@pytest.fixture(scope="session")
+def page_service(new_store, tmp_path_factory) -> Iterator[toy.Running]:
+    """A service on such a registry, whose model also has a card and was tested elsewhere."""
+    registry = Workspace.at(str(tmp_path_factory.mktemp("shared")))
+    register_toy(registry, new_store)
     (card,) = registry.artifacts.rglob("model_card.json")
     write_json(card, model_card())
     use_store(registry)
@@ -41,6 +48,7 @@ def page_service(registry) -> Iterator[toy.Running]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of one file, because Playwright's event loop runs until its end, and others could not start their own."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no Chromium on this machine: `apt-get install chromium`")

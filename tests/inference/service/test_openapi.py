@@ -6,7 +6,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.inference.service import toy
 
-EXAMPLES = 30
+EXAMPLES = 15
 KEY = "a-key-of-more-than-16"
 
 

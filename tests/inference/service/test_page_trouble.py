@@ -86,9 +86,9 @@ def test_a_model_without_a_card_says_only_what_is_known(open_page, workspace):
         expect(page.locator("#card-content p")).to_have_count(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def locked(registry):
-    with toy.running(registry, key=KEY) as running:
+    with toy.running(registry, "--serving.requests_per_minute=0", key=KEY) as running:
         yield running
 
 

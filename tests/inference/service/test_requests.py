@@ -22,9 +22,8 @@ POINTS = ("youden", "sensitivity_95")
 
 
 @pytest.fixture(scope="module")
-def service(registry):
-    with toy.running(registry, "--serving.requests_per_minute=0") as running:
-        yield running
+def service(page_service) -> toy.Running:
+    return page_service
 
 
 def explain(service: toy.Running, query: str = "", accept: str = "*/*"):

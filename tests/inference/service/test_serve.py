@@ -114,28 +114,11 @@ def test_with_a_key_only_health_and_page_need_none(registry):
         assert limited.status_code == 429 and 1 <= int(limited.headers["retry-after"]) <= 3
         assert service.client.get("/healthz").status_code == 200
         assert KEY not in "".join(service.lines)
-
-
-def test_it_answers_the_request_in_progress_and_then_ends_with_code_0(registry):
-    with toy.running(registry) as service:
-        uploading = (
-            f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(FILM)}"
-        )
-        with socket.create_connection(("127.0.0.1", service.port)) as connection:
-            connection.sendall(f"{uploading}\r\n\r\n".encode() + FILM[:100])
-            time.sleep(0.2)
-            service.process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-            connection.sendall(FILM[100:])
-            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
-        assert answer.startswith(b"HTTP/1.1 200") and b'"findings"' in answer
+        service.process.send_signal(signal.SIGINT)
         assert service.process.wait(20) == 0
-        assert service.places == [] and "closed" not in "".join(service.lines)
-        with pytest.raises(ConnectionError):
-            socket.create_connection(("127.0.0.1", service.port))
 
 
-def test_a_thousand_files_at_once_are_answered_or_refused_with_status_503(registry):
+def test_a_thousand_files_at_once_are_answered_or_refused_and_the_last_request_before_the_end_too(registry):
     with toy.running(registry, "--serving.max_waiting=50", "--serving.requests_per_minute=0") as service:
         statuses: list[int] = []
         barrier = threading.Barrier(50)
@@ -154,5 +137,19 @@ def test_a_thousand_files_at_once_are_answered_or_refused_with_status_503(regist
         assert len(statuses) == 50 and set(statuses) == {200, 503}
         assert service.metric("chexscale_files_in_work") == 0
         assert service.predict(FILM).status_code == 200
-        service.process.send_signal(signal.SIGINT)
+
+        uploading = (
+            f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(FILM)}"
+        )
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(f"{uploading}\r\n\r\n".encode() + FILM[:100])
+            time.sleep(0.2)
+            service.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            connection.sendall(FILM[100:])
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+        assert answer.startswith(b"HTTP/1.1 200") and b'"findings"' in answer
         assert service.process.wait(20) == 0
+        assert service.places == [] and "closed" not in "".join(service.lines)
+        with pytest.raises(ConnectionError):
+            socket.create_connection(("127.0.0.1", service.port))
