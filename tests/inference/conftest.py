@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,12 +23,16 @@ from conf.settings import Quality, Training
 from conf.workspace import Workspace
 from etl.contract.schema import CONTRACT, SPLITS, Card
 from etl.contract.version import TableVersion
+from inference.candidate import build
 from inference.candidate.gate import Decision
 from inference.candidate.making.calibration_set import calibration_inputs
 from inference.candidate.making.export import export_graphs
 from inference.candidate.making.fitting import fit_served
 from inference.candidate.making.quantize import quantize
+from inference.candidate.measuring import speed
+from inference.candidate.measuring.speed import Footprint
 from inference.candidate.registration import register
+from inference.files.decoders import FileDecoders
 from inference.model.graphs import properties_of, save_graph, with_distance_threshold
 from inference.model.networks.fitted import FittedModel
 from inference.model.served_model import ServedModel
@@ -289,8 +294,27 @@ def _registered(new_store, run_register, folder: Path, **kind) -> Workspace:
 
 
 @pytest.fixture(scope="session")
+def film_decoders() -> Iterator[FileDecoders]:
+    """Processes that decode files; a command would start its own, which takes seconds."""
+    with FileDecoders(2) as decoders:
+        yield decoders
+
+
+@pytest.fixture(scope="module")
+def ready_decoders(film_decoders) -> Iterator[None]:
+    """Commands that run in this process decode their files with `film_decoders`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inference.files.run.FileDecoders", lambda _: nullcontext(film_decoders))
+        yield
+
+
+@pytest.fixture(scope="session")
 def run_register():
-    """Runs the command: in this process, which has its imports already, or as a user does, from another folder."""
+    """Runs the command: in this process, which has its imports already, or as a user does, from another folder.
+
+    Only the latter measures the memory of each form in a process of its own and repeats every timing, which takes half
+    a minute.
+    """
 
     def run(workspace: Workspace, *options: str, own_process: bool = False) -> Ended:
         script = str(REPOSITORY / "inference" / "register.py")
@@ -302,7 +326,10 @@ def run_register():
                 [sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=folder
             )
             return Ended(ended.returncode, ended.stdout, ended.stderr)
-        return run_here(*arguments)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(build, "measure_footprint", lambda *_: Footprint(first_answer_s=0.1, peak_memory_mb=100.0))
+            patch.setattr(speed, "TIME_LIMIT_S", 0.0)
+            return run_here(*arguments)
 
     return run
 

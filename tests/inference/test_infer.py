@@ -24,7 +24,7 @@ from pydicom import uid
 from conf.settings import MODES
 from conf.words import RESEARCH_USE
 from conf.workspace import Workspace
-from inference.files.decoders import decode_file
+from inference.files.decoders import FileDecoders, decode_file
 from inference.files.image_files import ImageFile
 from inference.film.answers import describe_findings
 from inference.model.model_files import find_model
@@ -68,8 +68,8 @@ def films(test_images, tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture
-def infer(registry):
-    """Runs the command in this process, which has its imports already; its decoders are processes as ever."""
+def infer(registry, ready_decoders):
+    """Runs the command in this process, which has its imports already; its decoders are processes that run already."""
 
     def run(*arguments: str, workspace: Workspace = registry) -> Ended:
         return run_here(SCRIPT, f"--workspace={workspace.root}", *arguments, columns=120)
@@ -339,6 +339,8 @@ def test_a_home_is_found_where_the_shell_has_not_done_so(infer, films, tmp_path,
     assert (ended.code, answer["file"]) == (0, str(tmp_path / "x.png"))
     assert answer["heatmaps"][0].startswith(str(tmp_path / "maps"))
     monkeypatch.chdir(tmp_path)
+    # Decoders that start in this folder.
+    monkeypatch.setattr("inference.files.run.FileDecoders", FileDecoders)
     for name in ("~x.png", "s3:x.png"):
         shutil.copy(films[0], name)
         assert infer("--format", "json", name).code == 0

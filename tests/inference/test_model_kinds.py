@@ -49,6 +49,7 @@ from training.network.checkpoint import BEST, Checkpoint
 from training.network.models import encode_attributes
 from training.record.store import use_store
 
+pytestmark = pytest.mark.usefixtures("ready_decoders")
 PEOPLE = [Attributes(25.0, "F", "PA"), Attributes(75.0, "M", "AP"), Attributes(), Attributes(50.5, None, "LATERAL")]
 
 
