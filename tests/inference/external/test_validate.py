@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -232,7 +231,7 @@ def test_a_recalibrated_model_is_a_version_of_its_own(champion, tmp_path):
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_a_folder_with_its_labels_becomes_a_table_as_the_models_and_is_read_once(champion, tmp_path):
+def test_a_folder_with_its_labels_becomes_a_table_as_the_models_and_is_read_once(champion, tmp_path, capfd):
     pixels, labels, _ = planted_images(60, np.random.default_rng(9))
     folder = tmp_path / "clinic"
     folder.mkdir()
@@ -242,13 +241,13 @@ def test_a_folder_with_its_labels_becomes_a_table_as_the_models_and_is_read_once
     cells = pd.DataFrame(labels[:, :2], columns=FINDINGS[:2]).astype("Int64")
     names = {"image": [f"{number}.png" for number in range(60)], "patient": [f"c{number // 2}" for number in range(60)]}
     pd.DataFrame(names).join(cells).to_csv(folder / "labels.csv", index=False)
-    command = ["python", "inference/validate.py", f"--workspace={champion.root}", f"--scoring.source={folder}"]
-    command += [f"--inference.registered_model={NAME}"]
-    command += ["--etl.format=csv", "--etl.max_quarantined_fraction=0.5"]
+    options = (f"--scoring.source={folder}", "--etl.format=csv", "--etl.max_quarantined_fraction=0.5")
     for expected in ("changes since the previous version: ", "nothing has changed"):
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert expected in done.stdout
+        done = validate(champion, *options)
+        # The ETL is a process of its own.
+        said = capfd.readouterr().out
+        assert done.code == 0, said + done.stdout + done.stderr
+        assert expected in said
     report = json.loads((champion.external("clinic") / "report.json").read_text())
     assert report["findings"]["only_model"] == ["Never"] and report["patients"] == 30
     assert report["auroc"]["Bright_Corner"]["value"] > 0.7

@@ -56,16 +56,16 @@ def follow(
 
 @pytest.mark.parametrize(
     "code",
-    [
-        "print('x' * 100_000)",
-        "print('Downloading artifacts: 100%')",
-        "print(5)",
-        "print('{\"what\": 1}')",
-        "pass",
-    ],
+    ["print('x' * 100_000)", "print('Downloading artifacts: 100%')", "print(5)", "print('{\"what\": 1}')"],
 )
-def test_a_watch_that_writes_no_looks_is_replaced(registry, code):
-    champion, said = follow(registry, watching(code), lambda champion: champion.served is not None)
+def test_a_watch_that_writes_no_looks_is_noticed(registry, code):
+    watch = watching(f"{code}; import time; time.sleep(60)")
+    follow(registry, watch, lambda champion: champion.registry.reason == "the registry was not asked")
+    assert watch.poll() is not None
+
+
+def test_a_watch_that_has_ended_is_replaced(registry):
+    champion, said = follow(registry, watching("pass"), lambda champion: champion.served is not None)
     assert said[:2] == ["not asked yet", "the registry was not asked"]
     assert champion.registry == following.RegistryState(True, None, None)
 
