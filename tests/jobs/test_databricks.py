@@ -11,6 +11,7 @@ import yaml
 
 from jobs.chexscale import FILES, CommandFailed, task
 from tests.etl.spark_commands import ENVIRONMENT, PROJECT, QUICK_START
+from tests.in_process import run_here
 from tests.jobs.locks import asked, blocks, names
 
 BUNDLE = PROJECT / "jobs" / "databricks" / "databricks.yml"
@@ -87,9 +88,8 @@ def test_the_command_understands_the_parameters_of_its_task(name):
     assert f'"{wheel_task["entry_point"]}=jobs.chexscale:task"' in setup
     assert f'name="{wheel_task["package_name"]}"' in setup
     word, *parameters = map(filled, wheel_task["parameters"])
-    command = [sys.executable, FILES[word], *parameters, "--print_config"]
-    done = subprocess.run(command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    done = run_here(PROJECT / FILES[word], *parameters, "--print_config")
+    assert done.code == 0, done.stderr
     settings = yaml.safe_load(done.stdout)
     assert settings["etl"]["table"] == GIVEN["var.table"] and settings["workspace"] == "/local_disk0/chexscale"
     if name != "etl":
