@@ -26,15 +26,9 @@ from training.suspects.find import find_suspects
 from training.suspects.predicted import read_predicted
 from training.suspects.run import run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 FEW = {"min_labels": 2}
 """the table's predicted splits have 20 images"""
-
-
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch):
-    """Figures take seconds each."""
-    for name in ("draw_curves", "draw_reliability", "draw_subgroups"):
-        monkeypatch.setattr(f"training.record.evaluation.{name}", lambda *_: None)
 
 
 def predict(
