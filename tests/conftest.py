@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -23,17 +24,45 @@ SAMPLE_VARIABLE = "CHEXSCALE_NIH_SAMPLE"
 # A folder's name with every printable ASCII character that a workspace may have, and some others.
 ODD = " !\"$%&'()*+,-.:;<=>@_`{}~ äß日本😀"
 
+# A JVM of a test lives for seconds or minutes, in which its second compiler costs more than it saves.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
 # A busy machine must not fail a test.
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
 
 
+TOGETHER = ("tests/etl/", "tests/inference/")
+"""folders whose files run one by one, because they share a Spark session, or trained models and a service"""
+SLOW = 30
+"""how many other tests a test that runs whole commands takes as long as"""
+
+
+def scope_of(nodeid: str) -> str:
+    """The tests that one process runs, one after another: those of a file, or of a folder of TOGETHER."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
 class Files(LoadScopeScheduling):
-    """With `-n 2` test files run side by side; those of the ETL run one by one, because they share a Spark session."""
+    """With `-n 2` test files run side by side, in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log):
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "tests/etl" if file.startswith("tests/etl/") else file
+        return scope_of(nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begins with the longest files, so that at the end no process waits for another one."""
+    if hasattr(config, "workerinput"):
+        length = Counter()
+        for item in items:
+            length[scope_of(item.nodeid)] += SLOW if item.get_closest_marker("slow") else 1
+        items.sort(key=lambda item: (-length[scope_of(item.nodeid)], scope_of(item.nodeid)))
 
 
 @pytest.hookimpl(wrapper=True)
