@@ -199,8 +199,8 @@ def make_card(findings: list[str], positives: list[int], known: list[int], image
 
 def make_checkpoint(**parts):
     """A fresh simple_cnn with three findings, as a training would save it, with these parts."""
+    from training.network.build import build_model
     from training.network.checkpoint import Checkpoint
-    from training.network.models import build_model
 
     network = {"model": "simple_cnn", "findings": ["A", "B", "C"], "size_px": SIZE_PX, "channels": 1, "tabular": False}
     network |= {"pixel_mean": 127.0, "pixel_std": 70.0, "exclusive": False}

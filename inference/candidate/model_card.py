@@ -14,9 +14,10 @@ from etl.contract.schema import Card
 from inference.candidate.measuring.evaluate import NUM_RESAMPLES, Scored
 from inference.model.card_pages import pages_of
 from inference.model.properties import CARD_FILE, Properties
-from training.measures.calibration import bin_reliability, measure_thresholds
+from training.measures.calibration import bin_reliability
 from training.measures.cells import with_interval
 from training.measures.subgroups import MEAN, subgroup_table
+from training.measures.thresholds import measure_thresholds
 from training.record.evaluation import NUM_BINS, named, records
 
 INTENDED_USE = (

@@ -26,8 +26,9 @@ from inference.model.own_test import read_own_test, write_own_test
 from inference.model.properties import CARD_FILE, LUNGS, Properties
 from inference.model.reference import read_reference
 from inference.model.restated import write_restated
-from training.measures.calibration import SENSITIVITY, fit_recalibration, sensitivity_thresholds, youden_thresholds
+from training.measures.calibration import SENSITIVITY, fit_recalibration
 from training.measures.conformal import count_patients, patients_needed
+from training.measures.thresholds import sensitivity_thresholds, youden_thresholds
 
 MIN_PATIENTS = 10
 """patients with a finding, and without it, that a recalibration needs"""

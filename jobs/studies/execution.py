@@ -23,7 +23,7 @@ from jobs.studies.runs import read_runs
 from jobs.studies.side_by_side import Job, Queue, last_words, places
 from jobs.studies.state import PROJECT, SCENARIO, find_table, finished_run, is_registered, prepare, scenario_of
 from jobs.studies.study import Study, effective
-from training.network.models import build_for
+from training.network.build import build_for
 from training.ranks.interruption import EXIT_SIGTERM
 
 COMPARED, COMPARED_WHAT = "compared", "compared.json"

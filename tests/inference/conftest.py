@@ -38,8 +38,9 @@ from inference.model.networks.fitted import FittedModel
 from inference.model.served_model import ServedModel
 from tests.in_process import Ended, run_here
 from training.loop.loss import cross_entropy, masked_bce
+from training.network.attributes import encode_attributes
+from training.network.build import build_model
 from training.network.checkpoint import BEST, Checkpoint
-from training.network.models import build_model, encode_attributes
 from training.reading.readers import open_split
 from training.record.store import use_store
 

@@ -33,9 +33,10 @@ from training.ensembles.members import read_members
 from training.ensembles.voting import vote
 from training.loop.loss import log_odds
 from training.measures.predictions import Predictions
+from training.network.attributes import encode_attributes
 from training.network.checkpoint import BEST, LAST, Checkpoint
 from training.network.lookup import cells_of, everyone
-from training.network.models import XrayClassifier, encode_attributes
+from training.network.models import XrayClassifier
 from training.network.weights import _read
 from training.reading.readers import open_split
 from training.record.evaluation import evaluate

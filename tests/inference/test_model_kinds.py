@@ -45,8 +45,8 @@ from tests.inference.conftest import (
     write_table,
 )
 from tests.inference.test_predict import map_in_arrow
+from training.network.attributes import encode_attributes
 from training.network.checkpoint import BEST, Checkpoint
-from training.network.models import encode_attributes
 from training.record.store import use_store
 
 pytestmark = pytest.mark.usefixtures("ready_decoders")

@@ -22,7 +22,7 @@ from inference.model.served_model import open_served
 from tests.in_process import run_here
 from tests.inference.conftest import FINDINGS, REPOSITORY, SIZE_PX
 from tests.training.commands import train_here
-from training.network.models import build_model
+from training.network.build import build_model
 
 
 @pytest.mark.long

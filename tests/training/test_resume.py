@@ -34,8 +34,8 @@ from tests.training.commands import (
 )
 from tests.training.toy_training import make_state
 from training.loop.task import Task
+from training.network.build import build_model
 from training.network.checkpoint import BEST, LAST, Checkpoint, State
-from training.network.models import build_model
 from training.ranks.binding import Choice
 from training.ranks.cores import read_cores
 from training.ranks.interruption import EXIT_SIGTERM

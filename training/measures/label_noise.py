@@ -18,7 +18,8 @@ import numpy as np
 from cleanlab.count import estimate_joint
 from cleanlab.filter import find_label_issues
 
-from training.measures.intervals import CONFIDENCE, MIN_PATIENTS, blocks_of, patient_weights
+from training.measures.intervals import CONFIDENCE, MIN_PATIENTS
+from training.measures.resampling import blocks_of, patient_weights
 
 TOLERANCE = 1e-6
 """by how much cleanlab lets a probability miss its class's mean"""

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from training.measures.calibration import OperatingPoints, rates_of
 from training.measures.conformal import ABSENT, PRESENT, UNSURE
-from training.measures.intervals import CONFIDENCE, MIN_PATIENTS, blocks_of, patient_weights
+from training.measures.intervals import CONFIDENCE, MIN_PATIENTS
 from training.measures.metrics import check_predictions
+from training.measures.resampling import blocks_of, patient_weights
+from training.measures.thresholds import OperatingPoints, rates_of
 
 CELLS = ((1, True), (1, False), (0, True), (0, False))
 """label and call of hits, misses, false calls and passes"""

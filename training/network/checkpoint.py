@@ -12,7 +12,8 @@ import torch
 
 from conf.errors import InputError
 from conf.writing import atomic_path
-from training.network.models import XrayClassifier, build_model
+from training.network.build import build_model
+from training.network.models import XrayClassifier
 
 BEST, LAST = "best.pt", "last.pt"
 # What torch.load raises for damaged or foreign files; URLError, HTTPError and timeouts are OSErrors.

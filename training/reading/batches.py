@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from etl.contract.schema import image_column, mask_column
-from training.network.models import encode_attributes
+from training.network.attributes import encode_attributes
 from training.reading.plan import Plan, Split
 from training.reading.regions import region_of
 
@@ -26,7 +26,7 @@ class Batch:
     labels: Tensor
     """(batch, findings) float32: 1 present, 0 absent, NaN unknown"""
     attributes: Tensor
-    """(batch, NUM_ATTRIBUTES) float32, see models.encode_attributes; (batch, 0) if they are not read"""
+    """(batch, NUM_ATTRIBUTES) float32, see attributes.encode_attributes; (batch, 0) if they are not read"""
     boxes: np.ndarray | None = None
     """(batch,) of arrays (n, 5) float32: index of the finding, left, top, width, height; None if they are not read"""
     regions: Tensor | None = None

@@ -15,11 +15,12 @@ from conf.workspace import Workspace
 from conf.writing import atomic_path, write_json
 from etl.contract.schema import Card
 from etl.contract.version import TableVersion
-from training.measures.calibration import Calibration, bin_reliability, fit_calibration, measure_thresholds
+from training.measures.calibration import Calibration, bin_reliability, fit_calibration
 from training.measures.intervals import Areas, Intervals, bootstrap_areas, bootstrap_means
 from training.measures.metrics import top_k_hits
 from training.measures.predictions import Predictions
 from training.measures.subgroups import subgroup_gaps, subgroup_table
+from training.measures.thresholds import measure_thresholds
 from training.record.figures import draw_curves, draw_reliability, draw_subgroups
 
 FIGURES = ("val_curves", "test_curves", "val_reliability", "test_reliability", "test_subgroups")

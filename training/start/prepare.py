@@ -19,9 +19,10 @@ from etl.contract.schema import SPLITS, Card, image_column
 from etl.contract.version import TableVersion
 from etl.contract.vocabulary import check_vocabulary
 from training.loop.task import Task
+from training.network.build import build_for, check_step
 from training.network.layers import learning_rate_shares
 from training.network.map_grid import measure_map_grid
-from training.network.models import XrayClassifier, build_for, check_step
+from training.network.models import XrayClassifier
 from training.network.weights import load_weights
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology

@@ -12,10 +12,11 @@ from conf.workspace import Workspace
 from etl.contract.schema import image_column
 from etl.contract.table import read_pixels
 from etl.contract.version import TableVersion
+from training.network.attributes import encode_attributes
 from training.network.checkpoint import BEST, Checkpoint
 from training.network.heat import above_threshold, class_log_odds, heat_of_square, overlay
 from training.network.map_grid import measure_map_grid
-from training.network.models import XrayClassifier, encode_attributes
+from training.network.models import XrayClassifier
 from training.suspects.predicted import Predicted
 
 SIDE_PX = 192

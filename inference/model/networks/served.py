@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from conf.words import SEXES, VIEWS
-from training.network.models import AGE_CENTRE_YEARS, AGE_SCALE_YEARS, XrayClassifier, pool
+from training.network.attributes import AGE_CENTRE_YEARS, AGE_SCALE_YEARS
+from training.network.models import XrayClassifier, pool
 
 FITTED = ("shifts", "temperatures", "centre", "whitening")
 """what was fitted to the trained classifier, of the arguments of ServedNetwork"""
@@ -63,7 +64,7 @@ def probabilities_of(logits: Tensor, exclusive: bool) -> Tensor:
 
 
 def encode_codes(codes: Tensor) -> Tensor:
-    """The input `attributes` of a graph, (batch, 3) float32, as training.network.models.encode_attributes gives it.
+    """The input `attributes` of a graph, (batch, 3) float32, as training.network.attributes.encode_attributes gives it.
 
     Written so that every number that stands for no value, NaN too, is unknown.
     """

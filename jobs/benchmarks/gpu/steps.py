@@ -14,7 +14,7 @@ from jobs.benchmarks.gpu.sources import split_of, write_file
 from jobs.benchmarks.gpu.work import flops_per_image, peak_tflops, wait
 from jobs.benchmarks.training.fed import NUM_FINDINGS, FedTrainer, alone, random_batch
 from training.loop.trainer import Trainer
-from training.network.models import build_model
+from training.network.build import build_model
 from training.ranks.collectives import Collectives
 from training.reading.plan import Plan, Split
 

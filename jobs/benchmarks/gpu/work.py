@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.benchmarks.training.fed import NUM_FINDINGS
 from training.loop.trainer import PRECISIONS
-from training.network.models import build_model
+from training.network.build import build_model
 
 # Name as torch gives it -> precision -> dense TFLOP/s of the vendor's data sheet, whose numbers with sparsity are twice
 # as large. fp32 is TF32 where there is one, because torch's convolutions use it unless told otherwise.

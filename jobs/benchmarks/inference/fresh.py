@@ -18,9 +18,10 @@ from inference.model.networks.fitted import FittedModel, build_served
 from inference.model.networks.served import FITTED
 from inference.model.properties import Properties
 from jobs.benchmarks.training.fed import NUM_FINDINGS
+from training.network.build import build_model
 from training.network.checkpoint import Checkpoint
 from training.network.map_grid import measure_map_grid
-from training.network.models import XrayClassifier, build_model
+from training.network.models import XrayClassifier
 
 NUM_CALIBRATION_IMAGES = 16
 SEED, MIN_IMAGES, DRAWN_PX = 0, 100, 512

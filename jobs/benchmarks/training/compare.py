@@ -27,8 +27,8 @@ from jobs.benchmarks.training.bootstrap import NUM_IMAGES, NUM_PATIENTS, NUM_RES
 from jobs.studies.comparison import compare
 from jobs.studies.runs import read_runs
 from training.measures.intervals import bootstrap_areas
+from training.network.build import build_model
 from training.network.checkpoint import BEST, Checkpoint
-from training.network.models import build_model
 from training.record.evaluation import describe_intervals
 
 

@@ -25,7 +25,7 @@ from conf.errors import InputError, run_command
 from conf.settings import Training
 from jobs.benchmarks.training.fed import NUM_FINDINGS, FedTrainer, alone, measured, print_measured, random_batch
 from training.loop.trainer import Trainer
-from training.network.models import build_model
+from training.network.build import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.memory import keep_freed_memory
 from training.ranks.topology import Topology

@@ -37,7 +37,7 @@ from jobs.benchmarks.training.fed import FedTrainer, alone
 from jobs.benchmarks.training.repeated import repeat_table, write_pngs
 from training.loop.loss import positive_weights
 from training.loop.trainer import Trainer
-from training.network.models import build_model
+from training.network.build import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.memory import keep_freed_memory
 from training.reading.batches import Batch, read_batches

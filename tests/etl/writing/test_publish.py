@@ -21,7 +21,8 @@ from etl.contract.table import read_card, snapshot_files
 from etl.phantoms.generate import BOX_HEADER
 from etl.sources.read import read_manifest
 from etl.writing import publish as stage
-from etl.writing.publish import check_images, find_duplicates, publish
+from etl.writing.accounts import check_images, find_duplicates
+from etl.writing.publish import publish
 from tests.conftest import InlineWorkers, png
 from tests.etl.tables import SMALL, rows_of, run
 

@@ -21,7 +21,8 @@ from inference.model.graphs import compile_graph, open_graph, properties_of, res
 from inference.model.networks.fitted import FittedModel, build_served, load_served, torch_predict
 from inference.model.networks.served import FITTED
 from tests.inference.conftest import FINDINGS, SIZE_PX, write_table
-from training.network.models import build_model, encode_attributes
+from training.network.attributes import encode_attributes
+from training.network.build import build_model
 from training.reading.readers import open_split
 
 NAME = "timm:test_vit"

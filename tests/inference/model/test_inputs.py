@@ -9,7 +9,7 @@ import torch
 from conf.words import SEXES, VIEWS
 from inference.model.inputs import Attributes, attributes_of, codes_of
 from inference.model.networks.served import encode_codes
-from training.network.models import encode_attributes
+from training.network.attributes import encode_attributes
 
 AGES = (None, 0.0, 1.5, 50.0, 64.0, 120.0)
 

@@ -22,8 +22,8 @@ from jobs.studies.runs import names_of, read_runs
 from tests.in_process import run_here
 from tests.training.commands import PROJECT
 from training.measures.predictions import Predictions
+from training.network.build import build_model
 from training.network.checkpoint import BEST, Checkpoint
-from training.network.models import build_model
 from training.record.course import Course, read_course
 from training.record.evaluation import evaluate
 from training.record.store import use_store

@@ -17,7 +17,7 @@ from training.loop.seeds import random_state
 from training.loop.trainer import Trainer
 from training.measures.metrics import top_k_hits
 from training.measures.predictions import Predictions
-from training.network.models import build_model
+from training.network.build import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
 from training.reading.batches import read_batches, read_steps

@@ -11,8 +11,8 @@ from conf.settings import Training
 from tests.conftest import SIZE_PX
 from tests.training.commands import train_here
 from training.loop.stages import stages_of
+from training.network.build import build_model
 from training.network.checkpoint import BEST, Checkpoint
-from training.network.models import build_model
 from training.record.store import use_store
 
 pytestmark = pytest.mark.usefixtures("undrawn")

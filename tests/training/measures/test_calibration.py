@@ -6,13 +6,8 @@ from hypothesis.extra import numpy as st_np
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from training.measures.calibration import (
-    bin_reliability,
-    fit_temperatures,
-    measure_thresholds,
-    sensitivity_thresholds,
-    youden_thresholds,
-)
+from training.measures.calibration import bin_reliability, fit_temperatures
+from training.measures.thresholds import measure_thresholds, sensitivity_thresholds, youden_thresholds
 
 LABELS = st_np.arrays(np.float64, (15, 2), elements=st.sampled_from([0.0, 1.0, np.nan]))
 SCORES = st_np.arrays(np.float32, (15, 2), elements=st.integers(0, 8).map(lambda eighths: eighths / 8))

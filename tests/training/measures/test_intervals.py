@@ -16,11 +16,9 @@ from training.measures.intervals import (
     bootstrap_differences,
     bootstrap_means,
     differences_to,
-    patient_weights,
-    rank_finding,
-    weighted_areas,
 )
 from training.measures.metrics import auroc_per_finding, average_precision_per_finding, mean_over_findings
+from training.measures.resampling import patient_weights, rank_finding, weighted_areas
 
 
 def make_predictions(seed, num_patients=40, images_per_patient=1, distance=1.0, num_findings=2, cloned=False):

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from training.measures.intervals import patient_weights
 from training.measures.label_noise import (
     LIMITS,
     RATES,
@@ -16,6 +15,7 @@ from training.measures.label_noise import (
     rates_of,
     resample,
 )
+from training.measures.resampling import patient_weights
 
 
 def toy(images: int = 4000, separation: float = 4.0, share: float = 0.3, seed: int = 0):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 from scipy.stats import binomtest
 
-from training.measures.calibration import measure_thresholds
 from training.measures.rates import bootstrap_rates
+from training.measures.thresholds import measure_thresholds
 
 NAMES = ("sensitivity", "specificity", "ppv", "npv")
 

@@ -4,8 +4,8 @@ import torch
 from conf.errors import InputError
 from conf.settings import Training
 from tests.training.toy_training import FROZEN, make_trainer, write_table
+from training.network.build import build_model
 from training.network.layers import learning_rate_shares
-from training.network.models import build_model
 from training.ranks.collectives import Collectives
 from training.ranks.topology import Topology
 

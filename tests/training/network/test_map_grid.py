@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from training.network.build import build_model
 from training.network.map_grid import measure_map_grid
-from training.network.models import build_model
 
 
 @pytest.mark.parametrize("channels", [1, 3])

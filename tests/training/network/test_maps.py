@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
 from conf.errors import InputError
+from training.network.build import build_model
 from training.network.map_grid import measure_map_grid
-from training.network.models import build_model, pool
+from training.network.models import pool
 from training.network.weights import load_weights
 
 PIXELS = torch.randint(0, 256, (2, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,8 @@ import torchvision
 from torch import nn
 
 from conf.errors import InputError
-from training.network.models import NUM_ATTRIBUTES, build_model, check_step, encode_attributes
+from training.network.attributes import NUM_ATTRIBUTES, encode_attributes
+from training.network.build import build_model, check_step
 
 SIDE = 64
 PIXELS = torch.randint(0, 256, (2, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ from torch import nn
 from conf.errors import InputError
 from tests.training.network.test_models import PIXELS, SIDE, make_lively
 from tests.training.network.test_weights import copy_of, fresh, published, save
-from training.network.models import build_model
+from training.network.build import build_model
 from training.network.weights import load_weights
 
 

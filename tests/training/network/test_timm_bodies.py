@@ -6,7 +6,7 @@ from timm.layers import DropPath
 from conf.errors import InputError
 from tests.conftest import make_checkpoint
 from tests.training.network.test_models import PIXELS, SIDE, make_lively
-from training.network.models import build_model, check_step
+from training.network.build import build_model, check_step
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from conf.errors import InputError
-from training.network.models import build_model
+from training.network.build import build_model
 from training.network.weights import load_weights
 
 FINDINGS = ["Edema", "Mass"]

@@ -12,7 +12,7 @@ from conf.settings import Settings, Training
 from conf.workspace import Workspace
 from etl.contract.version import TableVersion
 from training.loop.task import Task
-from training.network.models import build_model
+from training.network.build import build_model
 from training.reading.leaks import seen_in_test
 from training.start.prepare import load_starting_weights
 

@@ -19,8 +19,8 @@ from tests.conftest import make_checkpoint
 from tests.in_process import run_here
 from tests.training.commands import PROJECT
 from training.measures.predictions import Predictions
+from training.network.build import build_model
 from training.network.checkpoint import BEST, Checkpoint
-from training.network.models import build_model
 from training.record.evaluation import evaluate
 from training.suspects.find import find_suspects
 from training.suspects.predicted import read_predicted
