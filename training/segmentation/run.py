@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
+from conf.arguments import with_same_settings
 from conf.progress import say
 from conf.settings import Settings
 from conf.workspace import Workspace, update_summary
@@ -43,6 +44,7 @@ def run(settings: Settings, workspace: Workspace) -> None:
             f"({low:.4f} to {high:.4f}), lowest {measured['lowest']:.3f}"
         )
     print(f"Network: {workspace.lungs / NETWORK}")
+    print(f"Next: {with_same_settings('python inference/lungs.py')}")
 
 
 def train_and_measure(settings: Settings, workspace: Workspace, table: TableVersion, tracked: TrackedRun) -> dict:

@@ -79,7 +79,8 @@ def test_the_network_learns_where_the_lungs_are(workspace, capsys):
     assert report["splits"]["test"]["iou"] > 0.85 and report["splits"]["test"]["films"] == 12
     low, high = report["splits"]["test"]["interval"]
     assert low <= report["splits"]["test"]["iou"] <= high
-    assert "IoU on the test split, 12 films" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "IoU on the test split, 12 films" in said and "Next: python inference/lungs.py" in said
     network, about = load_network(workspace.lungs / "network.pt")
     assert about["size_px"] == SIZE_PX and about["run_id"] == report["run_id"]
     overlaps, _ = measure(torch_predict(network), read_films(TableVersion.of(workspace), "test", SIZE_PX, 5))
