@@ -165,7 +165,7 @@ def test_an_ensemble_of_classes_answers_with_one_softmax(classes, members, new_s
         np.testing.assert_allclose(answer.probabilities, expected, atol=tolerance, err_msg=mode)
         means = softmax(answer.maps.mean(axis=(2, 3)), axis=1)
         np.testing.assert_allclose(means, answer.probabilities, atol=1e-3, err_msg=mode)
-    with pytest.raises(InputError, match="those of the other, and of every gradient boosting, are not"):
+    with pytest.raises(InputError, match="only one has classes .*gradient boosting never has"):
         read_members([folders[0], str(members[2].root)], Workspace.at(str(tmp_path / "other")))
 
 

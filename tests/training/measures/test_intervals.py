@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as st_np
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training.measures import intervals
+from training.measures import resampling
 from training.measures.intervals import (
     bootstrap_areas,
     bootstrap_contrast,
@@ -79,7 +79,7 @@ def test_the_seed_alone_decides_and_neither_blocks_nor_threads(monkeypatch):
     first = bootstrap_areas(labels, scores, patients, num_resamples=30, seed=1)
     other_seed = bootstrap_areas(labels, scores, patients, num_resamples=30, seed=2)
     assert not np.array_equal(first.auroc.low, other_seed.auroc.low)
-    monkeypatch.setattr(intervals, "BLOCK_CELLS", 300)
+    monkeypatch.setattr(resampling, "BLOCK_CELLS", 300)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     again = bootstrap_areas(labels, scores, patients, num_resamples=30, seed=1)
     for name in ("values", "low", "high", "num_resamples"):
