@@ -40,6 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for title, change in (("random weights", None), ("weights of one sign", of_one_sign)):
             folder = Path(temporary, title)
+            torch.manual_seed(0)
             export_fresh(arguments.model, arguments.size_px, folder, change=change)
             opened = {mode: open_variant(mode, folder / mode, 1) for mode in MODES}
             reference = draw_reference({mode: predict for mode, (predict, _) in opened.items()}, opened["fp32"][1])
