@@ -86,7 +86,7 @@ def write_table(
 
     vocabulary: the table's findings; none of the images has those that are not planted. patients: what their names
     begin with. label: what every label is; None: what is planted. classes: each image has exactly one finding, the
-    first that is planted in it, otherwise the last. changes: of the card.
+    first that is planted in it, otherwise the last. changes: fields of the card that differ.
     """
     rng = np.random.default_rng(seed)
     tables, train = [], None

@@ -69,7 +69,7 @@ def members(new_store, tmp_path_factory, undrawn) -> list[Workspace]:
 
 
 def train_members(folder: Path, new_store, finer: dict, **both) -> list[Workspace]:
-    """Two trainings on the table that is written into `folder`. finer: how the second differs; both: of both."""
+    """Trains two members on a table in `folder`. both: their settings; finer: settings of the second alone."""
     torch.set_num_threads(2)
     table, made, exclusive = Workspace.at(str(folder / "table")), [], "exclusive" in both
     card, pixels, labels = write_table(table, classes=exclusive)
@@ -143,7 +143,7 @@ def classes(new_store, tmp_path_factory, undrawn) -> list[Workspace]:
 
 
 def test_an_ensemble_of_classes_answers_with_one_softmax(classes, members, new_store, tmp_path):
-    """Of the mean of the members' probabilities, at one temperature more."""
+    """The softmax is that of the members' mean probability, divided by a temperature of the ensemble."""
     workspace, folders = Workspace.at(str(tmp_path / "ensemble")), [str(member.root) for member in classes]
     new_store(workspace)
     ended = run("training/ensemble.py", workspace, f"--ensemble.members={json.dumps(folders)}")

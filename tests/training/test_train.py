@@ -57,7 +57,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.parametrize(("launcher", "ranks"), [("none", 1), ("torchrun", 2)])
 def test_it_trains_alone_and_with_another_rank(workspace, launcher, ranks, tmp_path, monkeypatch):
     """test_pipeline.py trains under horovodrun."""
-    # Of the ranks, only rank 0 has the workspace.
+    # Only rank 0 has the workspace.
     workspace = Workspace.at(str(workspace.root.rename(tmp_path / "0")))
     own = [*LAUNCHERS["torchrun"], "--no-python", "sh", "-c", f'exec "$@" --workspace {tmp_path}/$RANK', "sh"]
     monkeypatch.setitem(LAUNCHERS, "torchrun", [*own, BIN / "python"])

@@ -95,13 +95,13 @@ def read_member(workspace: Workspace) -> Member:
         reported = {name: report["splits"][name]["auroc"] for name in PREDICTED}
         findings, test_auroc = list(report["temperatures"]), report["splits"]["test"]["auroc"]
         exclusive, val_auroc = report["exclusive"], reported["val"]["mean"]["value"]
-        if exclusive and np.ptp(temperatures):
-            raise InputError(
-                f"{path} is of an older release, which gave each class a temperature of its own: train again with this "
-                "release, or leave the workspace out"
-            )
-        calibration = Calibration(shifts, temperatures, {}, exclusive)
         trained_on = {key: report[key] for key in ("delta_table_id", "delta_version")}
+    if exclusive and np.ptp(temperatures):
+        raise InputError(
+            f"{workspace.evaluation} is of an older release, which gave each class a temperature of its own: train "
+            "again with this release, or leave the workspace out"
+        )
+    calibration = Calibration(shifts, temperatures, {}, exclusive)
     with _reading(workspace.predictions) as path:
         table = pd.read_parquet(path).sort_values("image_id")
         splits = {}
@@ -129,8 +129,6 @@ def read_member(workspace: Workspace) -> Member:
 def _reading(path: Path) -> Iterator[Path]:
     try:
         yield path
-    except InputError:
-        raise
     except (OSError, KeyError, TypeError, AttributeError, ValueError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is not what a finished training writes ({type(error).__name__}: {error}): train it to its end "

@@ -82,7 +82,7 @@ def combine(settings: Settings, workspace: Workspace, table: TableVersion, membe
         gain = bootstrap_differences(test.labels, own, test.logits, patients, **resamples)
         auroc = member.test_auroc
         if exclusive:
-            # Of the probabilities that vote: a temperature can change the order in which a class puts the images.
+            # On the probabilities that vote: a temperature can change the order in which a class puts the images.
             auroc = describe_intervals(findings, bootstrap_areas(test.labels, own, patients, **resamples).auroc)
         described = {
             "workspace": str(member.workspace.root),

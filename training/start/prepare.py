@@ -53,13 +53,9 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
     # An older release may have written the table.
     check_vocabulary(card.findings, "run the ETL again")
     opened = partial(open_split, table, size_px=training.size_px, has_attributes=training.tabular)
-    if training.box_weight:
-        check_boxes(card)
-    if training.lung_weight:
-        check_masks(card)
+    places = places_read(training, card)
     # Side by side, because each takes half a dozen round trips to a store.
     with ThreadPoolExecutor(len(SPLITS)) as threads:
-        places = {"has_boxes": training.box_weight > 0, "has_regions": training.lung_weight > 0}
         splits = list(threads.map(lambda name, extra: opened(name, **extra), SPLITS, [places, {}, {}]))
     train, val, test = cached(splits, training, topology)
     plan = Plan.of(train, training.batch_size, topology.world_size, training.streams)
@@ -78,7 +74,7 @@ def prepare(settings: Settings, workspace: Workspace, table: TableVersion, topol
         )
     smallest_pass = plan.smallest_step // training.accumulation
     check_step(model, training.model, training.size_px, smallest_pass)
-    grid = grid_of(model, training) if training.box_weight or training.lung_weight else None
+    grid = grid_of(model, training) if any(places.values()) else None
     return Task(settings, workspace, table, plan, val, test, model, grid)
 
 
@@ -111,6 +107,18 @@ def grid_of(model: XrayClassifier, training: Training) -> tuple[float, float]:
     grid = measure_map_grid(model, training.size_px)
     model.train()
     return grid
+
+
+def places_read(training: Training, card: Card) -> dict[str, bool]:
+    """What the losses on places need of the training split, as open_split names it.
+
+    Raises InputError if no film of that split has it.
+    """
+    if training.box_weight:
+        check_boxes(card)
+    if training.lung_weight:
+        check_masks(card)
+    return {"has_boxes": training.box_weight > 0, "has_regions": training.lung_weight > 0}
 
 
 def check_boxes(card: Card) -> None:

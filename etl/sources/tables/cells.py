@@ -17,11 +17,7 @@ from etl.sources.tables.file import MAX_SHOWN
 
 # Characters of the Unicode categories Cf (formats), Pd (dashes) and Zs (blanks) that look like nothing, - and a blank.
 _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
-
-
 _HYPHENS, _BLANKS = re.compile("[\u2010-\u2015\u2212]"), re.compile(r"\s+")
-
-
 UNCERTAIN = {"unknown": float("nan"), "zero": 0.0, "one": 1.0}
 
 

@@ -59,7 +59,7 @@ class ServedNetwork(nn.Module):
 
 
 def probabilities_of(logits: Tensor, exclusive: bool) -> Tensor:
-    """Of calibrated logits, both (batch, findings); exclusive: of classes, so that they sum to 1."""
+    """The probabilities of calibrated logits, both (batch, findings). exclusive: those of classes, which sum to 1."""
     return logits.softmax(dim=1) if exclusive else logits.sigmoid()
 
 

@@ -8,8 +8,8 @@ All variants of a seed start from the same weights, where they have the same net
 by step. It prints what the weights after the last epoch reach on the test split: the mean AUROC, and for findings with
 boxes how often the map's largest cell lies in a box (pointing game) and the overlap of map and boxes (mean IoU). Then
 it prints the differences from the first variant with their 95% intervals over patients, which do not cover the chance
-of the training itself: the standard error over the seeds shows that. The time of a step is CPU time without reading,
-which goes on beside it; it can be compared with --threads 1 only.
+of the training itself: the standard error over the seeds shows that. The time of a step is the main thread's CPU
+time, without reading, which other threads do. It includes all computing only with --threads 1.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from training.ranks.memory import keep_freed_memory
 from training.reading.batches import read_batches
 from training.reading.plan import Plan, Split
 from training.reading.readers import open_split
-from training.start.prepare import check_boxes, check_masks, grid_of, untrained
+from training.start.prepare import grid_of, places_read, untrained
 
 PLACES = ("pointing game", "mean IoU")
 
@@ -97,11 +97,7 @@ def train_variants(table: TableVersion, variants: dict[str, Training], ranks: Co
     """Trains the variants in turns, step by step, and measures them; variant -> what it reached."""
     trainers = {}
     for name, training in variants.items():
-        places = {"has_boxes": training.box_weight > 0, "has_regions": training.lung_weight > 0}
-        if training.box_weight:
-            check_boxes(table.card)
-        if training.lung_weight:
-            check_masks(table.card)
+        places = places_read(training, table.card)
         train = open_split(table, "train", training.size_px, training.tabular, **places)
         plan = Plan.of(train, training.batch_size, num_ranks=1)
         model = untrained(table.card, training)

@@ -48,7 +48,7 @@ def page_service(new_store, tmp_path_factory) -> Iterator[toy.Running]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Of one file, because Playwright's event loop runs until its end, and others could not start their own."""
+    """A browser for one file of tests: while it is open, Playwright's event loop runs, and no other loop can start."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no Chromium on this machine: `apt-get install chromium`")

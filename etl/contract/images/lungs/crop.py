@@ -63,8 +63,7 @@ def find_field(film: np.ndarray, lungs: str) -> tuple[float, float, float, float
     box = box_of_field(square[top : len(square) - top, left : len(square) - left])
     if box is None:
         return None
-    whole = np.array(box) + (left, top, 0, 0)
-    (pixels,) = boxes_in_pixels(whole / len(square), width, height, open_network(lungs).square)
+    pixels = (np.array(box) + (left, top, 0, 0)) / len(square) * sides - shift
     start, end = (np.clip(edge / (width, height), 0, 1) for edge in (pixels[:2], pixels[:2] + pixels[2:]))
     return tuple(float(number) for number in (*start, *(end - start)))
 

@@ -68,8 +68,8 @@ def box_of_field(field: np.ndarray) -> tuple[int, int, int, int] | None:
     """Left, top, width and height of the box around both lungs of a field, in pixels; None without two lungs.
 
     field: (height, width) bool, of the film alone. The lungs are its two largest parts, if they lie beside each other,
-    neither is much smaller, and none of them reaches the left or right edge, as air beside the body does. Smaller parts
-    are air too, and specks are nothing; with a third part as large as a lung could be, nobody knows which are lungs.
+    neither is much smaller, and neither reaches the left or right edge of the film, as air beside the body does.
+    Smaller parts are ignored. If a third part is as large as a lung could be, nobody knows which two are the lungs.
     """
     _, _, parts, _ = cv2.connectedComponentsWithStats(field.astype(np.uint8))
     # The first part is what is no lung.
